@@ -1,0 +1,228 @@
+"""Holds a curated dataset against known truth: ``python -m benchmarks.truth DATASET TRUTH_FOLDER``.
+
+For every kept subject it prints the IoU of its mask with the best truth subject of the same video and
+frame, and whether its category names that subject rightly. The last line is JSON:
+
+    kept            subjects kept, of videos that have truth
+    mean_iou        over all kept subjects; a subject with nothing under it counts 0
+    category_right  kept subjects whose category fits what their mask covers best
+    unwanted        kept subjects on truth that is dark, blurred, static or not named, or on nothing
+    wanted          truth subjects (one per shot) that the caption names and that are of good quality
+    recall          share of the wanted ones that some kept subject found: right category and IoU >= 0.5
+
+Truth is one JSON file per video, as ``curation.demo.render`` describes it. A dataset is ``data/*.parquet``
+with the columns source_path, status and subjects (category, group, name, frame_index, box, mask, verdict).
+Exits 1 if nothing was kept, 2 if there is nothing to compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, cast
+from urllib.parse import unquote, urlsplit
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from pycocotools import mask as coco
+from rich.console import Console
+from rich.table import Table
+
+Mask = npt.NDArray[np.bool_]
+
+FOUND_IOU: Final = 0.5
+# Where not every frame has truth, the nearest one stands for it, if it is that near (frames).
+NEAREST: Final = 5
+
+
+# ---- masks ---------------------------------------------------------------------------------------
+
+
+def decode(rle: dict[str, Any]) -> Mask:
+    """COCO RLE ({"size": [h, w], "counts": ascii}) as a bool mask of [h, w]."""
+    counts = rle["counts"]
+    raw = counts.encode("ascii") if isinstance(counts, str) else counts
+    return cast(Mask, coco.decode({"size": [int(side) for side in rle["size"]], "counts": raw}).astype(bool))
+
+
+def resize_mask(mask: Mask, height: int, width: int) -> Mask:
+    """The mask in another resolution of the same picture, nearest neighbour."""
+    if mask.shape == (height, width):
+        return mask
+    return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def iou(a: Mask, b: Mask) -> float:
+    """Intersection over union of two masks of one shape, 0..1; 0 if both are empty."""
+    union = int(np.logical_or(a, b).sum())
+    return int(np.logical_and(a, b).sum()) / union if union else 0.0
+
+
+# ---- one subject against truth -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a kept subject lies on: index of the truth subject (None: nothing), IoU, the category's fit."""
+
+    truth: int | None
+    iou: float
+    category_right: bool
+
+
+def truth_at(subject: dict[str, Any], frame: int, nearest: int = NEAREST) -> dict[str, Any] | None:
+    """A truth subject's entry at ``frame`` or at the nearest one up to ``nearest`` away, if any."""
+    frames: dict[str, Any] = subject["frames"]
+    if str(frame) in frames:
+        return cast(dict[str, Any], frames[str(frame)])
+    near = min(frames, key=lambda key: (abs(int(key) - frame), int(key)), default=None)
+    return frames[near] if near is not None and abs(int(near) - frame) <= nearest else None
+
+
+def same_category(subject: dict[str, Any], truth: dict[str, Any]) -> bool:
+    """Whether a kept subject's category, taxonomy name or group is a right word for a truth subject."""
+    words = {truth["category"].lower(), *(word.lower() for word in truth.get("words", ()))}
+    return any((subject.get(key) or "").lower() in words for key in ("category", "name", "group"))
+
+
+def match_subject(subject: dict[str, Any], truth: dict[str, Any]) -> Match:
+    """Hold one kept subject (a record of ``subjects``) against the truth of its video.
+
+    A subject without a mask is taken as nothing: boxes alone say too little about a cut-out.
+    """
+    frame, rle = subject.get("frame_index"), subject.get("mask")
+    best: int | None = None
+    best_iou = 0.0
+    if frame is None or not rle or not rle.get("counts"):
+        return Match(None, 0.0, False)
+    shot = shot_of(truth, frame)
+    mask = resize_mask(decode(rle), truth["height"], truth["width"])
+    for index, candidate in enumerate(truth["subjects"]):
+        # The frames next to a cut belong to another shot.
+        entry = truth_at(candidate, frame) if candidate["shot"] == shot else None
+        if entry and (value := iou(mask, decode(entry["mask"]))) > best_iou:
+            best, best_iou = index, value
+    right = best is not None and same_category(subject, truth["subjects"][best])
+    return Match(best, best_iou, right)
+
+
+def shot_of(truth: dict[str, Any], frame: int) -> int | None:
+    """Index of the shot that ``frame`` belongs to, None beyond the video's end."""
+    for index, shot in enumerate(truth["shots"]):
+        if shot["start_frame"] <= frame < shot["end_frame"]:
+            return index
+    return None
+
+
+# ---- the whole dataset ---------------------------------------------------------------------------
+
+
+def is_wanted(truth_subject: dict[str, Any]) -> bool:
+    """Whether a curator should have kept it: named by the caption (if truth says so) and of good quality."""
+    return bool(truth_subject.get("named", True)) and truth_subject.get("quality", "good") == "good"
+
+
+def summarise(matches: Sequence[tuple[str, Match]], truths: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The last line: (video name, match) of all kept subjects against the truth of all videos, by name."""
+    wanted = {
+        (name, index)
+        for name, truth in truths.items()
+        for index, subject in enumerate(truth["subjects"])
+        if is_wanted(subject)
+    }
+    found = {(name, m.truth) for name, m in matches if m.category_right and m.iou >= FOUND_IOU} & wanted
+    unwanted = sum((name, match.truth) not in wanted for name, match in matches)
+    return {
+        "kept": len(matches),
+        "mean_iou": round(float(np.mean([m.iou for _, m in matches])), 4) if matches else 0.0,
+        "category_right": sum(m.category_right for _, m in matches),
+        "unwanted": unwanted,
+        "wanted": len(wanted),
+        "recall": round(len(found) / len(wanted), 4) if wanted else 0.0,
+    }
+
+
+def video_name(source_path: str) -> str:
+    """The bare name of a video from its path or URI: "s3://b/a%20cat.mp4" -> "a cat"."""
+    path = unquote(urlsplit(source_path).path) if "://" in source_path else source_path
+    return PurePosixPath(path.replace("\\", "/")).stem
+
+
+def read_truth(folder: Path) -> dict[str, dict[str, Any]]:
+    """All truth files of a folder, by the bare name of their video. Other JSON files are left alone."""
+    truths = {}
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and "subjects" in content and "video" in content:
+            truths[video_name(content["video"])] = content
+    return truths
+
+
+def kept_subjects(dataset: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(source path, subject) of every kept subject of kept clips, without the reference pictures."""
+    for path in sorted((dataset / "data").glob("*.parquet")):
+        file = pq.ParquetFile(path)
+        leaves = [file.schema.column(index).path for index in range(len(file.schema))]
+        # Leaf by leaf: the references' pictures are most of a shard and nothing here needs them.
+        columns = [
+            leaf
+            for leaf in leaves
+            if leaf in ("source_path", "status")
+            or (leaf.startswith("subjects.") and ".references." not in leaf)
+        ]
+        for batch in file.iter_batches(batch_size=256, columns=columns):
+            for row in batch.to_pylist():
+                if row["status"] != "kept":
+                    continue
+                for subject in row["subjects"] or ():
+                    if (subject.get("verdict") or {}).get("kept"):
+                        yield row["source_path"], subject
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.truth", description="Curated masks against truth."
+    )
+    parser.add_argument("dataset", type=Path, help="folder that holds data/*.parquet")
+    parser.add_argument("truth", type=Path, help="folder of truth files, one JSON per video")
+    arguments = parser.parse_args(argv)
+    truths = read_truth(arguments.truth) if arguments.truth.is_dir() else {}
+    if not truths:
+        print(f"no truth files in {arguments.truth}", file=sys.stderr)
+        return 2
+    if not any((arguments.dataset / "data").glob("*.parquet")):
+        print(f"no data/*.parquet in {arguments.dataset}", file=sys.stderr)
+        return 2
+    table = Table("video", "frame", "phrase", "category", "truth", "IoU", "category is", box=None)
+    matches: list[tuple[str, Match]] = []
+    strangers = 0
+    for source, subject in kept_subjects(arguments.dataset):
+        name = video_name(source)
+        if name not in truths:
+            strangers += 1
+            continue
+        match = match_subject(subject, truths[name])
+        matches.append((name, match))
+        below = truths[name]["subjects"][match.truth] if match.truth is not None else None
+        label = "nothing" if below is None else f"{below['name']}{'' if is_wanted(below) else ' (unwanted)'}"
+        fit = "right" if match.category_right else "wrong"
+        table.add_row(
+            name, str(subject.get("frame_index")), subject.get("phrase"), subject.get("category"), label,
+            f"{match.iou:.3f}", fit,
+        )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    if strangers:
+        print(f"{strangers} kept subjects are of videos without truth and were left out", file=sys.stderr)
+    print(json.dumps(summarise(matches, truths)))
+    return 0 if matches else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

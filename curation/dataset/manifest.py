@@ -1,0 +1,109 @@
+"""`manifest.json`: what the dataset is made of, written last; a dataset without it is not finished."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+from curation.config import CurationConfig
+from curation.dataset import MANIFEST
+from curation.dataset.shards import ShardResult
+from curation.dataset.tally import Tally
+from curation.errors import RepriseError
+from curation.storage import Storage
+from curation.thresholds import Thresholds, rules
+
+_PACKAGES = ("reprise", "ray", "pyarrow", "numpy", "opencv-python-headless", "av", "scenedetect-headless", "scikit-image")
+
+
+def read(dataset: Storage) -> dict[str, Any] | None:
+    """The manifest, or None where the dataset is not finished.
+
+    Raises:
+        RepriseError: it is there and is not JSON.
+    """
+    if not dataset.is_file(MANIFEST):
+        return None
+    try:
+        found = json.loads(dataset.read_bytes(MANIFEST))
+    except ValueError as error:
+        raise RepriseError(f"{dataset.join(MANIFEST)} is not JSON; was it edited by hand?") from error
+    return found if isinstance(found, dict) else None
+
+
+def write(dataset: Storage, manifest: dict[str, Any]) -> None:
+    dataset.write_bytes(MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def compose(
+    config: CurationConfig,
+    config_hash: str,
+    revisions: dict[str, str],
+    shards: Sequence[ShardResult],
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """The manifest of a finished dataset.
+
+    Raises:
+        RepriseError: videos in are not kept + rejected + failed. That would be a bug of ours, and a loss.
+    """
+    total = Tally()
+    for shard in shards:
+        total.merge(shard.tally)
+    return {
+        "format": "reprise-clips-1",
+        "reprise_version": _version("reprise"),
+        "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "finished": True,
+        "config_hash": config_hash,
+        "config": config.model_dump(mode="json"),
+        "models": revisions,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        **total.as_manifest(),
+        "thresholds": describe_thresholds(config.filter),
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+        "shards": [
+            {"path": shard.path, "rows": shard.rows, "bytes": shard.bytes}
+            for shard in sorted(shards, key=lambda each: each.path)
+        ],
+    }
+
+
+def describe_thresholds(thresholds: Thresholds) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": rule.name,
+            "score": rule.score,
+            "bound": rule.bound,
+            "value": rule.value,
+            "applies_to": rule.group or "all",
+            "source": rule.source,
+        }
+        for rule in rules(thresholds)
+    ]
+
+
+def check_accounting(manifest: dict[str, Any], videos_in: int) -> None:
+    """Videos in = kept + rejected + failed.
+
+    Raises:
+        RepriseError: they are not; nothing may be lost without a word.
+    """
+    videos = manifest["videos"]
+    accounted = videos["kept"] + videos["rejected"] + videos["failed"]
+    if accounted != videos_in:
+        raise RepriseError(
+            f"{videos_in} videos went in but {accounted} are accounted for: the dataset is not complete; "
+            "run the same command again, and please report this"
+        )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

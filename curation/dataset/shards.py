@@ -1,0 +1,100 @@
+"""Fragments -> shards: the same rows in the same files on every run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.config import CurationConfig
+from curation.dataset import DATA
+from curation.dataset.fragments import Entry, payload_bytes
+from curation.dataset.tally import Tally
+from curation.schema import CLIPS, ClipRow, to_table
+from curation.stages.base import Stage, run
+from curation.storage import Storage
+
+# What a cross-pair adds to a row whose size was taken before it was made, per kept clip.
+_CROSSPAIR_BYTES = 150_000
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard: its name and, in order, the rows that go into it."""
+
+    path: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass
+class ShardResult:
+    path: str
+    rows: int
+    bytes: int
+    tally: Tally
+    seconds: dict[str, float]
+
+
+def plan(entries: Sequence[Entry], target_bytes: int, crosspair_share: float) -> list[ShardPlan]:
+    """Split the rows, in dataset order, into shards of about `target_bytes`."""
+    groups: list[list[Entry]] = [[]]
+    size = 0.0
+    for entry in sorted(entries, key=lambda each: each.order):
+        if size >= target_bytes:
+            groups.append([])
+            size = 0.0
+        groups[-1].append(entry)
+        size += entry.payload_bytes + (crosspair_share * _CROSSPAIR_BYTES if entry.status == "kept" else 0)
+    total = len(groups)
+    return [
+        ShardPlan(f"{DATA}/clips-{number:05d}-of-{total:05d}.parquet", tuple(group))
+        for number, group in enumerate(groups)
+        if group
+    ]
+
+
+def read_rows(dataset: Storage, entries: Sequence[Entry], batch: int) -> Iterator[list[ClipRow]]:
+    """The rows of these entries, in their order, at most `batch` at once."""
+    cache: dict[str, pa.Table] = {}
+    for start in range(0, len(entries), batch):
+        wanted = entries[start : start + batch]
+        files: dict[str, list[str]] = defaultdict(list)
+        for entry in wanted:
+            files[entry.file].append(entry.clip_id)
+        rows: dict[str, ClipRow] = {}
+        for file, clip_ids in files.items():
+            if file not in cache:
+                cache[file] = dataset.read_table(file, CLIPS.names)
+            found = cache[file].filter(pc.field("clip_id").isin(clip_ids))
+            rows.update({row["clip_id"]: row for row in found.to_pylist()})
+        # Rows of a video lie in few fragments next to each other; older ones are not needed again.
+        cache = {file: table for file, table in cache.items() if file in files}
+        yield [rows[entry.clip_id] for entry in wanted]
+
+
+def write_shard(
+    dataset: Storage,
+    shard: ShardPlan,
+    stages: Sequence[Stage],
+    config: CurationConfig,
+    *,
+    source: Storage | None = None,
+) -> ShardResult:
+    """Run the last stages over a shard's rows and write it whole; the rows lie below `source` (or `dataset`)."""
+    result = ShardResult(shard.path, 0, 0, Tally(), {})
+
+    def tables() -> Iterator[pa.Table]:
+        for rows in read_rows(source or dataset, shard.entries, config.shard.row_group_rows):
+            for stage in stages:
+                rows = run(stage, rows, result.seconds)
+            for row in rows:
+                row["payload_bytes"] = payload_bytes(row)
+                result.tally.add(row)
+            yield to_table(rows, CLIPS)
+
+    result.rows = dataset.write_parquet(shard.path, tables(), CLIPS)
+    result.bytes = dataset.size(shard.path)
+    return result

@@ -1,0 +1,150 @@
+"""Counting rows: the funnel, the reasons, the balance. Sums of tallies are tallies."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from curation.schema import ClipRow
+
+# Order in which a clip meets the stages that can stop it, and what they count.
+_CLIP_STAGES = ("slice", "caption", "match", "ground", "segment", "filter", "crop", "inpaint", "redux", "crosspair")
+_RANK = {"failed": 0, "rejected": 1, "kept": 2}
+
+
+@dataclass
+class Tally:
+    """Counts over rows of `CLIPS`; needs no pictures."""
+
+    videos: dict[str, str] = field(default_factory=dict)  # source path -> best status of its rows
+    sliced: set[str] = field(default_factory=set)  # source paths that gave at least one clip
+    video_reasons: Counter[str] = field(default_factory=Counter)
+    clips: Counter[str] = field(default_factory=Counter)
+    stops: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # stage -> reasons
+    candidates: int = 0
+    found: int = 0
+    segmented: int = 0
+    kept: int = 0
+    subject_reasons: Counter[str] = field(default_factory=Counter)
+    categories: dict[str, dict[str, Any]] = field(default_factory=dict)
+    references: Counter[str] = field(default_factory=Counter)
+    licenses: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: ClipRow) -> None:
+        status = row["status"]
+        known = self.videos.get(row["source_path"])
+        if known is None or _RANK[status] > _RANK[known]:
+            self.videos[row["source_path"]] = status
+        self.licenses[row["license"] or "not stated"] += 1
+        stop = row["stop"]
+        if row["start_frame"] is None:
+            self.video_reasons[stop["reason"] if stop else "unknown"] += 1
+            return
+        self.sliced.add(row["source_path"])
+        self.clips[status] += 1
+        if stop is not None:
+            self.stops[stop["stage"]][stop["reason"]] += 1
+        for subject in row["subjects"]:
+            self._add_subject(subject)
+
+    def _add_subject(self, subject: Any) -> None:
+        self.candidates += 1
+        verdict = subject["verdict"]
+        kept = bool(verdict and verdict["kept"])
+        category = self.categories.setdefault(
+            subject["category"], {"group": subject["group"], "found": 0, "kept": 0}
+        )
+        if subject["box"] is not None:
+            self.found += 1
+            category["found"] += 1
+        if subject["mask"] is not None:
+            self.segmented += 1
+        if kept:
+            self.kept += 1
+            category["kept"] += 1
+            for reference in subject["references"]:
+                self.references[reference["variant"]] += 1
+        elif verdict:
+            self.subject_reasons[verdict["reason"]] += 1
+
+    def merge(self, other: Tally) -> None:
+        for path, status in other.videos.items():
+            known = self.videos.get(path)
+            if known is None or _RANK[status] > _RANK[known]:
+                self.videos[path] = status
+        self.sliced |= other.sliced
+        for name in ("video_reasons", "clips", "subject_reasons", "references", "licenses"):
+            getattr(self, name).update(getattr(other, name))
+        for stage, reasons in other.stops.items():
+            self.stops[stage].update(reasons)
+        for name in ("candidates", "found", "segmented", "kept"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for category, counts in other.categories.items():
+            mine = self.categories.setdefault(category, {"group": counts["group"], "found": 0, "kept": 0})
+            mine["found"] += counts["found"]
+            mine["kept"] += counts["kept"]
+
+    def as_manifest(self) -> dict[str, Any]:
+        """The counting part of `manifest.json`."""
+        videos = Counter(self.videos.values())
+        return {
+            "videos": {"in": len(self.videos), **{name: videos[name] for name in ("kept", "rejected", "failed")}},
+            "clips": {
+                "in": sum(self.clips.values()),
+                **{name: self.clips[name] for name in ("kept", "rejected", "failed")},
+            },
+            "subjects": {"candidates": self.candidates, "found": self.found, "kept": self.kept},
+            "references": dict(sorted(self.references.items())),
+            "funnel": self._funnel(),
+            "reasons": {
+                "video": _sorted(self.video_reasons),
+                "clip": _sorted(sum((Counter(each) for each in self.stops.values()), Counter())),
+                "subject": _sorted(self.subject_reasons),
+            },
+            "categories": {name: self.categories[name] for name in sorted(self.categories)},
+            "licenses": _sorted(self.licenses),
+        }
+
+    def _funnel(self) -> list[dict[str, Any]]:
+        funnel = [
+            _step("slice", "video", len(self.videos), len(self.sliced), self.video_reasons),
+        ]
+        live = sum(self.clips.values())
+        for stage in _CLIP_STAGES:
+            if stage in ("ground", "segment", "filter"):
+                continue  # told by their subjects below
+            lost = sum(self.stops[stage].values()) if stage in self.stops else 0
+            if stage in ("slice", "caption", "match") or lost:
+                funnel.append(_step(stage, "clip", live, live - lost, self.stops.get(stage, Counter())))
+            live -= lost
+            if stage == "match":
+                live -= sum(self.stops["ground"].values()) if "ground" in self.stops else 0
+                funnel += self._subject_steps()
+        return funnel
+
+    def _subject_steps(self) -> list[dict[str, Any]]:
+        not_found = Counter({"not found": self.candidates - self.found})
+        unsegmented = Counter({"no mask": self.found - self.segmented})
+        judged = Counter({k: v for k, v in self.subject_reasons.items() if k != "not found"})
+        return [
+            _step("ground", "subject", self.candidates, self.found, not_found),
+            _step("segment", "subject", self.found, self.segmented, unsegmented),
+            _step("filter", "subject", self.segmented, self.kept, judged),
+        ]
+
+
+def _step(stage: str, unit: str, before: int, after: int, reasons: Counter[str]) -> dict[str, Any]:
+    return {"stage": stage, "unit": unit, "in": before, "out": after, "reasons": _sorted(+reasons)}
+
+
+def _sorted(counter: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
+
+
+def tally(rows: Iterable[ClipRow]) -> Tally:
+    result = Tally()
+    for row in rows:
+        result.add(row)
+    return result

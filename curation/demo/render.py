@@ -1,0 +1,370 @@
+"""Renders the scenes to mp4 files with captions and exact truth beside them.
+
+A folder of demo videos::
+
+    NAME.mp4            h264, yuv420p, constant frame rate, no sound
+    NAME.txt            the caption; some videos have NAME.json, {"caption": ...}, instead
+    truth/NAME.json     what is where, below
+
+Truth is plain JSON, to be read without this package::
+
+    {"video": "NAME.mp4", "caption": "...", "fps": 25, "width": 640, "height": 360, "num_frames": 195,
+     "shots": [{"start_frame": 0, "end_frame": 70, "camera": "pan right"}, ...],
+     "subjects": [{"name": "astronaut", "category": "human", "words": ["human", "astronaut", ...],
+                   "shot": 0, "named": true, "quality": "good",
+                   "frames": {"0": {"box_xyxy": [x0, y0, x1, y1],
+                                    "mask": {"size": [height, width], "counts": "<COCO RLE, ascii>"},
+                                    "visible_share": 0.97}, ...}}, ...]}
+
+* Frames count from 0 in the order in which the video decodes; ``end_frame`` is exclusive. Every frame has
+  truth in which the subject shows at least ``MIN_PIXELS`` pixels.
+* A mask holds the pixels in which at least half of what is seen is the subject: what lies outside the
+  frame, behind another actor or behind an occluder is not in it, and neither is a shadow.
+* Boxes are of the visible mask, xyxy in pixels, right and bottom edges exclusive.
+* ``visible_share`` is the visible part of the whole cut-out's area, 0..1.
+* One entry of ``subjects`` is one actor in one shot. ``category`` is an ordinary word for it; ``words``
+  holds all that name it rightly, ``category`` first. ``named`` says that the caption names it; a distractor
+  has false. ``quality`` is "good", or why a curator should leave it: "dark", "blurred", "static" (it never
+  moves).
+
+All twelve take about 8 MB of video and 2 MB of truth. In a fade the truth goes on while the picture darkens.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, cast
+
+import av
+import av.video
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco
+
+from curation.demo.backdrops import backdrop, canvas_size, occluder
+from curation.demo.cutouts import F32, U8, cutout
+from curation.demo.scenes import SCENES, Actor, Camera, Pose, Scene, Shot, Track, View
+
+MIN_PIXELS: Final = 16
+FADE_SECONDS: Final = 0.3
+_SHADOW_STRENGTH: Final = 0.42
+# The encoder fills the gaps of the compositor on two cores; more would only cost memory.
+_VIDEOS_AT_ONCE: Final = 2
+
+Affine = npt.NDArray[np.float64]
+
+
+# ---- geometry ------------------------------------------------------------------------------------
+
+
+def camera_matrix(view: View, width: int, height: int) -> Affine:
+    """Backdrop pixels -> frame pixels for a camera at ``view``, as a 2x3 matrix."""
+    canvas_width, canvas_height = canvas_size(width, height)
+    x = canvas_width / 2 + view.x * (canvas_width - width / view.zoom) / 2
+    y = canvas_height / 2 + view.y * (canvas_height - height / view.zoom) / 2
+    return np.array(
+        [[view.zoom, 0, width / 2 - view.zoom * x], [0, view.zoom, height / 2 - view.zoom * y]], np.float64
+    )
+
+
+def pose_matrix(pose: Pose, anchor: tuple[float, float], tall: float, width: int, height: int) -> Affine:
+    """Cut-out pixels -> frame pixels for an actor at ``pose``.
+
+    ``anchor`` is the point, in cut-out pixels, that lies on the pose and is turned about; ``tall`` the
+    cut-out's height in pixels.
+    """
+    scale = pose.size * height / tall
+    c, s = scale * math.cos(math.radians(pose.turn)), scale * math.sin(math.radians(pose.turn))
+    x, y = pose.x * width, pose.y * height
+    ax, ay = anchor
+    return np.array([[c, -s, x - c * ax + s * ay], [s, c, y - s * ax - c * ay]], np.float64)
+
+
+def _warp(picture: F32, matrix: Affine, width: int, height: int) -> tuple[slice, slice, F32] | None:
+    """Warp into the smallest part of the frame that holds it: (rows, columns, pixels), None if outside."""
+    h, w = picture.shape[:2]
+    corners = matrix @ np.array([[-1, w, w, -1], [-1, -1, h, h], [1, 1, 1, 1]], np.float64)
+    x0, y0 = (max(0, math.floor(v)) for v in corners.min(axis=1))
+    x1, y1 = min(width, math.ceil(corners[0].max()) + 1), min(height, math.ceil(corners[1].max()) + 1)
+    if x1 <= x0 or y1 <= y0:
+        return None
+    local = matrix - np.array([[0, 0, x0], [0, 0, y0]])
+    pixels = cv2.warpAffine(picture, local, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
+    return slice(y0, y1), slice(x0, x1), cast(F32, pixels)
+
+
+# ---- actors ready to be drawn --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """An actor at the size it needs: premultiplied RGBA and a soft shadow (alpha only), float32 0..255."""
+
+    actor: Actor
+    track: Track
+    picture: F32
+    shadow: F32
+    shadow_scale: float  # shadow pixels per picture pixel
+    anchor: tuple[float, float]
+    area: float  # of the alpha, in picture pixels
+    lean: float  # of the ground, downwards to the right
+
+
+def _prepare(actor: Actor, track: Track, height: int) -> _Drawn:
+    source = cutout(actor.cutout)
+    rgba = source.rgba[:, ::-1] if actor.flip else source.rgba
+    # Once to the largest size of the shot with averaging: from there on bilinear warping does not alias.
+    tall = max(8, round(max(track.begin.size, track.end.size) * height))
+    scale = tall / rgba.shape[0]
+    size = (max(1, round(rgba.shape[1] * scale)), tall)
+    whole = rgba.astype(np.float32)
+    whole[..., :3] *= whole[..., 3:] / 255 * np.array(actor.gain, np.float32)
+    picture: Any = cv2.resize(whole, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    if actor.blur:
+        edge = math.ceil(actor.blur * tall * 3)
+        picture = cv2.copyMakeBorder(picture, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
+        picture = cv2.GaussianBlur(picture, (0, 0), actor.blur * tall)
+    picture[..., 3] = np.clip(picture[..., 3], 0, 255)
+    picture[..., :3] = np.clip(picture[..., :3], 0, picture[..., 3:])
+    small = 0.25  # a shadow is soft: a quarter of the resolution is enough
+    edge = round(tall * 0.2)
+    alpha = cv2.copyMakeBorder(picture[..., 3], edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=0)
+    shadow = cv2.resize(alpha, None, fx=small, fy=small, interpolation=cv2.INTER_AREA)
+    softness = tall * (0.06 if actor.shadow == "floor" else 0.03)
+    shadow = cv2.GaussianBlur(shadow, (0, 0), max(1.0, softness * small))
+    h, w = picture.shape[:2]
+    stands = actor.shadow == "floor" or not source.whole
+    # A ball turns about its centre even where it rolls on the floor; nothing else that stands turns by much.
+    anchor = (w / 2, h - 1.0) if stands and abs(track.end.turn - track.begin.turn) < 90 else (w / 2, h / 2)
+    return _Drawn(
+        actor=actor,
+        track=track,
+        picture=picture,
+        shadow=cast(F32, shadow),
+        shadow_scale=small,
+        anchor=anchor,
+        area=float((picture[..., 3] >= 127.5).sum()),
+        lean=-source.lean if actor.flip else source.lean,
+    )
+
+
+def _shadow_matrix(drawn: _Drawn, pose: Pose, matrix: Affine, width: int, height: int) -> Affine:
+    """Shadow pixels -> frame pixels: beside the actor, or squashed flat at its feet."""
+    edge = round(drawn.picture.shape[0] * 0.2)
+    to_picture = np.array([[1 / drawn.shadow_scale, 0, -edge], [0, 1 / drawn.shadow_scale, -edge], [0, 0, 1]])
+    full = matrix @ to_picture
+    reach = pose.size * height
+    if drawn.actor.shadow == "drop":
+        full[:, 2] += (0.05 * reach, 0.06 * reach)
+        return cast(Affine, full)
+    # A rolling thing is held by its centre: its feet are half its height below, whichever way it is turned.
+    feet = pose.y * height + (0 if drawn.anchor[1] > drawn.picture.shape[0] * 0.75 else reach / 2)
+    feet -= abs(drawn.lean) * drawn.picture.shape[1] / 2 * reach / drawn.picture.shape[0] * 0.6
+    squash = 0.12
+    full[1] *= squash
+    full[1, 2] += feet * (1 - squash)
+    full[1] += drawn.lean * full[0]
+    full[1, 2] -= drawn.lean * pose.x * width
+    return cast(Affine, full)
+
+
+# ---- one shot ------------------------------------------------------------------------------------
+
+
+def _draw(
+    drawn: list[_Drawn], shot: Shot, camera: Camera, t: float, scene: Scene
+) -> tuple[U8, list[tuple[npt.NDArray[np.bool_], float]]]:
+    """The frame at ``t`` before exposure, and per actor its visible mask and its whole cut-out's area."""
+    width, height = scene.width, scene.height
+    view = camera_matrix(camera.at(t), width, height)
+    place = backdrop(shot.place, width, height)
+    frame = cast(U8, cv2.warpAffine(place, view, (width, height), flags=cv2.INTER_LINEAR))
+    seen: list[tuple[F32, float]] = []  # alpha 0..1 over the whole frame, whole area
+
+    def over(rows: slice, columns: slice, layer: F32) -> None:
+        keep = 1 - layer[..., 3:] / 255
+        part = frame[rows, columns]
+        part[:] = np.clip(part * keep + layer[..., :3] + 0.5, 0, 255).astype(np.uint8)
+        for alpha, _ in seen:
+            alpha[rows, columns] *= keep[..., 0]
+
+    for each in drawn:
+        pose = each.track.at(t)
+        matrix = pose_matrix(pose, each.anchor, each.picture.shape[0], width, height)
+        if each.actor.shadow:
+            cast_shadow = _warp(each.shadow, _shadow_matrix(each, pose, matrix, width, height), width, height)
+            if cast_shadow:
+                rows, columns, shade = cast_shadow
+                part = frame[rows, columns]
+                part[:] = (part * (1 - _SHADOW_STRENGTH / 255 * shade[..., None])).astype(np.uint8)
+        layer = _warp(each.picture, matrix, width, height)
+        alpha = np.zeros((height, width), np.float32)
+        if layer:
+            over(*layer)
+            alpha[layer[0], layer[1]] = layer[2][..., 3] / 255
+        whole = each.area * (pose.size * height / each.picture.shape[0]) ** 2
+        seen.append((cast(F32, alpha), whole))
+    if shot.occluder:
+        front = occluder(shot.occluder, width, height)
+        over(slice(0, height), slice(0, width), cast(F32, cv2.warpAffine(front, view, (width, height))))
+    return frame, [(alpha >= 0.5, whole) for alpha, whole in seen]
+
+
+def _mask_truth(mask: npt.NDArray[np.bool_], whole: float) -> dict[str, Any] | None:
+    """One frame's truth for one subject; None if it shows less than ``MIN_PIXELS`` pixels."""
+    visible = int(mask.sum())
+    if visible < MIN_PIXELS:
+        return None
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {
+        "box_xyxy": [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1],
+        "mask": {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")},
+        "visible_share": round(min(1.0, visible / whole), 3),
+    }
+
+
+def _jitter(track: Track, rng: np.random.Generator) -> Track:
+    """A slightly other way for another seed: up to 1.5 % of the frame sideways, up to 3 % in size.
+
+    Never up: a portrait's cut edge must stay below the frame.
+    """
+    aside, larger = rng.uniform(-0.015, 0.015), rng.uniform(0.97, 1.03)
+
+    def move(pose: Pose) -> Pose:
+        return replace(pose, x=pose.x + aside, size=pose.size * larger)
+
+    return replace(track, begin=move(track.begin), end=move(track.end))
+
+
+# ---- one video -----------------------------------------------------------------------------------
+
+
+def _frames(scene: Scene, rng: np.random.Generator, truth: dict[str, Any]) -> Iterator[U8]:
+    """All frames of the scene, RGB; fills ``truth`` on the way."""
+    start = 0
+    for number, shot in enumerate(scene.shots):
+        count = round(shot.seconds * scene.fps)
+        drawn = [_prepare(a, _jitter(a.track, rng), scene.height) for a in shot.actors]
+        entries: list[dict[str, Any]] = [
+            {
+                "name": a.cutout,
+                "category": cutout(a.cutout).words[0],
+                "words": list(cutout(a.cutout).words),
+                "shot": number,
+                "named": a.named,
+                "quality": a.quality,
+                "frames": {},
+            }
+            for a in shot.actors
+        ]
+        truth["shots"].append({"start_frame": start, "end_frame": start + count, "camera": shot.camera.name})
+        truth["subjects"].extend(entries)
+        fade = max(1, round(FADE_SECONDS * scene.fps))
+        for index in range(count):
+            frame, seen = _draw(drawn, shot, shot.camera, index / max(1, count - 1), scene)
+            for entry, (mask, whole) in zip(entries, seen, strict=True):
+                if found := _mask_truth(mask, whole):
+                    entry["frames"][str(start + index)] = found
+            gain = shot.exposure
+            if shot.fade_in:
+                gain *= min(1.0, (index + 1) / fade)
+            if shot.fade_out:
+                gain *= min(1.0, (count - index) / fade)
+            yield frame if gain == 1.0 else cast(U8, cv2.convertScaleAbs(frame, alpha=gain))
+        start += count
+    truth["num_frames"] = start
+
+
+def _write_video(path: Path, scene: Scene, frames: Iterator[U8]) -> None:
+    with av.open(str(path), "w", format="mp4") as container:
+        # The same bits every time: their number of threads is fixed, not the machine's, and x264's macroblock
+        # tree is off, whose vector code reads memory that it never set at some widths (854 is one).
+        options = {"preset": "veryfast", "crf": "22", "threads": "2", "mbtree": "0", "g": str(scene.fps)}
+        stream = cast(Any, container.add_stream("libx264", rate=scene.fps, options=options))
+        stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
+        stream.time_base = Fraction(1, scene.fps)
+        for index, rgb in enumerate(frames):
+            planes = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420)
+            if scene.grey:
+                planes[scene.height :] = 128
+            frame = av.VideoFrame.from_ndarray(cast(U8, planes), format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, scene.fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def render_scene(scene: Scene, folder: Path, *, seed: int = 0) -> Path:
+    """Render one scene into ``folder`` (made if need be): video, sidecar, truth. Returns the video's path."""
+    (folder / "truth").mkdir(parents=True, exist_ok=True)
+    video = folder / f"{scene.name}.mp4"
+    truth: dict[str, Any] = {
+        "video": video.name,
+        "caption": scene.caption,
+        "fps": scene.fps,
+        "width": scene.width,
+        "height": scene.height,
+        "num_frames": 0,
+        "shots": [],
+        "subjects": [],
+    }
+    rng = np.random.default_rng([seed, zlib.crc32(scene.name.encode())])
+    _write_video(video, scene, _frames(scene, rng, truth))
+    if scene.sidecar == "json":
+        video.with_suffix(".json").write_text(json.dumps({"caption": scene.caption}) + "\n", encoding="utf-8")
+    else:
+        video.with_suffix(".txt").write_text(scene.caption + "\n", encoding="utf-8")
+    text = json.dumps(truth, separators=(",", ":")) + "\n"
+    (folder / "truth" / f"{scene.name}.json").write_text(text, encoding="utf-8")
+    return video
+
+
+def render_demo(
+    folder: Path, *, seed: int = 0, videos: int = 12, on_progress: Callable[[str], None] | None = None
+) -> list[Path]:
+    """Render the demo videos with captions and truth (see the module's text for the layout).
+
+    The same ``seed`` gives the same truth, byte for byte, and the same pixels. Existing files are replaced.
+
+    Args:
+        folder: where to put them; made if need be.
+        seed: shifts and scales every path a little.
+        videos: how many, at least 1. Beyond the number of scenes they start over as NAME-2, NAME-3, ... on
+            other paths.
+        on_progress: told one line per finished video.
+
+    Returns:
+        The paths of the videos, in the order of the scenes.
+
+    Raises:
+        ValueError: ``videos`` < 1.
+        OSError: the folder cannot be written.
+    """
+    if videos < 1:
+        raise ValueError(f"videos must be at least 1, not {videos}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = []
+    for number in range(videos):
+        scene, round_ = SCENES[number % len(SCENES)], number // len(SCENES) + 1
+        scenes.append(scene if round_ == 1 else replace(scene, name=f"{scene.name}-{round_}"))
+    for scene in scenes[: len(SCENES)]:  # here, not in two threads at once
+        for shot in scene.shots:
+            for actor in shot.actors:
+                cutout(actor.cutout)
+    done: list[Path] = []
+    with ThreadPoolExecutor(_VIDEOS_AT_ONCE) as pool:
+        for path in pool.map(partial(render_scene, folder=folder, seed=seed), scenes):
+            done.append(path)
+            if on_progress:
+                on_progress(f"{len(done)}/{len(scenes)} {path.name}")
+    return done

@@ -1,0 +1,399 @@
+"""What happens in the demo videos: scenes, their shots, and who moves where.
+
+A **scene** becomes one video: a caption for the whole of it and two or three **shots**. A shot is a
+backdrop, a camera over it, **actors** from back to front, and perhaps an occluder in front of all.
+Positions and sizes are shares of the frame, so a scene reads the same at any resolution; ``t`` runs from 0
+(first frame) to 1 (last).
+
+What a caption names is there to be found (``named``), except where a scene is about not finding: ``no-dog``
+(the dog never appears), ``title-card`` (nothing moves), ``night-and-blur`` (too dark, too blurred). Actors
+that the caption does not name are distractors. Captions avoid words for further things, so that whatever is
+found under a caption's words is either an actor or a mistake.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+Quality = Literal["good", "dark", "blurred", "static"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """Where an actor is: ``x``, ``y`` of its anchor (shares of the frame's width and height), ``size`` (its
+    height as a share of the frame's height), ``turn`` (degrees, clockwise)."""
+
+    x: float
+    y: float
+    size: float
+    turn: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """A way from ``begin`` to ``end`` at an even pace, with bobs on top.
+
+    ``bob`` is the height of a bob (share of the frame's height), ``sway`` its turn (degrees, either way),
+    ``beats`` how many there are in the shot; ``glide`` replaces the even pace by one that starts and ends
+    at rest.
+    """
+
+    begin: Pose
+    end: Pose
+    bob: float = 0.0
+    sway: float = 0.0
+    beats: float = 3.0
+    glide: bool = False
+
+    def at(self, t: float) -> Pose:
+        """The pose at ``t`` in 0..1."""
+        share = t * t * (3 - 2 * t) if self.glide else t
+        wave = float(np.sin(2 * np.pi * self.beats * t))
+        a, b = self.begin, self.end
+        return Pose(
+            a.x + (b.x - a.x) * share,
+            a.y + (b.y - a.y) * share - self.bob * abs(wave),
+            a.size + (b.size - a.size) * share,
+            a.turn + (b.turn - a.turn) * share + self.sway * wave,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A window on the backdrop: ``x``, ``y`` in -1..1 (one edge of it to the other), ``zoom`` >= 1."""
+
+    x: float = 0.0
+    y: float = 0.0
+    zoom: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A window that goes from ``begin`` to ``end`` at an even pace; ``name`` is what the truth calls it."""
+
+    name: str
+    begin: View
+    end: View
+
+    def at(self, t: float) -> View:
+        """The view at ``t`` in 0..1."""
+        a, b = self.begin, self.end
+        return View(a.x + (b.x - a.x) * t, a.y + (b.y - a.y) * t, a.zoom + (b.zoom - a.zoom) * t)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """A cut-out on its way through a shot.
+
+    ``named``: the caption names it. ``flip``: mirrored. ``gain``: colour multiplier. ``blur``: Gaussian
+    sigma as a share of its height. ``shadow``: "floor" lies under its feet, "drop" beside it (seen from
+    above). Its anchor is the middle of its lower edge if it stands (floor shadow, or cut by its
+    photograph), else its centre.
+    """
+
+    cutout: str
+    track: Track
+    named: bool = True
+    flip: bool = False
+    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    blur: float = 0.0
+    shadow: Literal["floor", "drop"] | None = None
+    quality: Quality = "good"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """``seconds`` at ``place``. ``exposure`` multiplies every pixel; fades go to and from black."""
+
+    place: str
+    seconds: float
+    camera: Camera
+    actors: tuple[Actor, ...] = ()
+    occluder: str | None = None
+    exposure: float = 1.0
+    fade_in: bool = False
+    fade_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One video: ``width`` x ``height`` pixels (even) at ``fps``, its caption and its sidecar's kind."""
+
+    name: str
+    caption: str
+    shots: tuple[Shot, ...]
+    width: int = 640
+    height: int = 360
+    fps: int = 25
+    sidecar: Literal["txt", "json"] = "txt"
+    grey: bool = False
+
+
+# ---- shorthand -----------------------------------------------------------------------------------
+
+STATIC: Final = Camera("static", View(), View())
+PAN_RIGHT: Final = Camera("pan right", View(-0.7), View(0.7))
+PAN_LEFT: Final = Camera("pan left", View(0.7), View(-0.7))
+RISE: Final = Camera("tilt up", View(0, 0.8), View(0, -0.8))
+ZOOM_IN: Final = Camera("zoom in", View(0, 0.2, 1.0), View(0, 0.2, 1.22))
+ZOOM_ON_DOOR: Final = Camera("zoom in", View(0.7, -0.2, 1.0), View(0.7, -0.2, 1.15))
+ZOOM_OUT: Final = Camera("zoom out", View(0.1, 0, 1.2), View(0.1, 0, 1.0))
+ON_THE_PAD: Final = Camera("static", View(0.1, 0.7), View(0.1, 0.7))
+
+
+def go(
+    begin: Pose, end: Pose, *, bob: float = 0, sway: float = 0, beats: float = 3, glide: bool = False
+) -> Track:
+    return Track(begin=begin, end=end, bob=bob, sway=sway, beats=beats, glide=glide)
+
+
+# ---- the scenes ----------------------------------------------------------------------------------
+
+SCENES: Final[tuple[Scene, ...]] = (
+    Scene(
+        name="astronaut-explores",
+        caption="An astronaut dressed in orange explores one strange place after another.",
+        shots=(
+            Shot(
+                place="moonscape", seconds=2.8, camera=PAN_RIGHT,
+                actors=(Actor(cutout="astronaut", track=go(
+                    Pose(0.26, 1.05, 0.80), Pose(0.68, 1.05, 0.84), bob=0.03, sway=1.6)),),
+            ),
+            Shot(
+                place="garage", seconds=2.4, camera=ZOOM_ON_DOOR,
+                actors=(Actor(cutout="astronaut", track=go(
+                    Pose(0.78, 1.06, 0.80), Pose(0.42, 1.06, 0.90), bob=0.02, sway=1.2), flip=True),),
+            ),
+            Shot(
+                place="meadow", seconds=2.6, camera=STATIC,
+                actors=(Actor(cutout="astronaut", track=go(
+                    Pose(0.22, 1.05, 0.68), Pose(0.66, 1.05, 0.78), bob=0.03, sway=1.6)),),
+            ),
+        ),
+    ),
+    Scene(
+        name="cat-prowls", caption="A tabby cat prowls from place to place.", width=854, height=480, fps=24,
+        shots=(
+            Shot(
+                place="street", seconds=2.6, camera=PAN_LEFT,
+                actors=(Actor(cutout="cat", track=go(
+                    Pose(0.30, 1.04, 0.66), Pose(0.64, 1.04, 0.70), bob=0.02, sway=2)),),
+            ),
+            Shot(
+                place="lawn", seconds=2.4, camera=STATIC,
+                actors=(Actor(cutout="cat", track=go(
+                    Pose(0.70, 1.05, 0.62), Pose(0.30, 1.05, 0.78), bob=0.02, sway=2), flip=True),),
+            ),
+            Shot(
+                place="moonscape", seconds=2.6, camera=ZOOM_IN,
+                actors=(Actor(cutout="cat", track=go(
+                    Pose(0.24, 1.05, 0.72), Pose(0.72, 1.05, 0.66), bob=0.03, sway=2)),),
+            ),
+        ),
+    ),
+    Scene(
+        name="red-cup", caption="A red cup slides to and fro.", fps=30,
+        shots=(
+            Shot(
+                place="table", seconds=2.4, camera=STATIC,
+                actors=(Actor(cutout="cup", shadow="drop", track=go(
+                    Pose(0.27, 0.48, 0.62, -6), Pose(0.72, 0.54, 0.62, 12), glide=True)),),
+            ),
+            Shot(
+                place="desk", seconds=2.4, camera=PAN_RIGHT,
+                actors=(Actor(cutout="cup", shadow="drop", track=go(
+                    Pose(0.72, 0.42, 0.56, 8), Pose(0.36, 0.60, 0.62, -10))),),
+            ),
+            Shot(
+                place="gravel", seconds=2.2, camera=ZOOM_OUT,
+                actors=(Actor(cutout="cup", shadow="drop", track=go(
+                    Pose(0.26, 0.62, 0.58, 4), Pose(0.70, 0.42, 0.52, -8))),),
+            ),
+        ),
+    ),
+    Scene(
+        name="motorcycle-and-cat", caption="A red motorcycle rides by while a cat looks on.",
+        width=854, height=480,
+        shots=(
+            Shot(
+                place="street", seconds=2.6, camera=PAN_RIGHT,
+                actors=(
+                    Actor(cutout="motorcycle", shadow="floor", track=go(
+                        Pose(0.24, 0.86, 0.58), Pose(0.56, 0.88, 0.60), bob=0.006, sway=0.6, beats=7)),
+                    Actor(cutout="cat", track=go(
+                        Pose(0.92, 1.05, 0.52), Pose(0.80, 1.05, 0.54), bob=0.015, sway=2), flip=True),
+                ),
+            ),
+            Shot(
+                place="meadow", seconds=2.4, camera=STATIC, occluder="pillar",
+                actors=(Actor(cutout="motorcycle", shadow="floor", track=go(
+                    Pose(0.22, 0.90, 0.62), Pose(0.80, 0.92, 0.66), bob=0.006, sway=0.6, beats=7)),),
+            ),
+            Shot(
+                place="moonscape", seconds=2.4, camera=PAN_LEFT,
+                actors=(
+                    Actor(cutout="motorcycle", shadow="floor", flip=True, track=go(
+                        Pose(0.74, 0.82, 0.54), Pose(0.46, 0.84, 0.58), bob=0.008, sway=0.8, beats=6)),
+                    Actor(cutout="cat", track=go(
+                        Pose(0.10, 1.05, 0.50), Pose(0.20, 1.05, 0.52), bob=0.015, sway=2)),
+                ),
+            ),
+        ),
+    ),
+    Scene(
+        name="rocket-climbs", caption="A rocket climbs higher and higher.", width=480, height=854, fps=24,
+        sidecar="json",
+        shots=(
+            Shot(
+                place="launch", seconds=2.6, camera=ON_THE_PAD,
+                actors=(Actor(cutout="shuttle", track=go(
+                    Pose(0.46, 0.66, 0.46), Pose(0.52, 0.34, 0.44, 3), sway=0.4, beats=9)),),
+            ),
+            Shot(
+                place="planet", seconds=2.4, camera=RISE,
+                actors=(Actor(cutout="shuttle", track=go(
+                    Pose(0.34, 0.72, 0.46, 4), Pose(0.44, 0.36, 0.44, 12))),),
+            ),
+            Shot(
+                place="stars", seconds=2.2, camera=STATIC,
+                actors=(Actor(cutout="shuttle", track=go(
+                    Pose(0.30, 0.66, 0.50, 16), Pose(0.64, 0.38, 0.40, 26))),),
+            ),
+        ),
+    ),
+    Scene(
+        name="astronaut-and-cup", caption="An astronaut drifts along next to a floating cup.",
+        shots=(
+            Shot(
+                place="moonscape", seconds=3.0, camera=PAN_LEFT, fade_out=True,
+                actors=(
+                    Actor(cutout="astronaut", track=go(
+                        Pose(0.26, 1.06, 0.74, -3), Pose(0.46, 1.05, 0.78, 3), bob=0.01, sway=1, beats=1)),
+                    Actor(cutout="cup", track=go(
+                        Pose(0.86, 0.60, 0.36, -14), Pose(0.76, 0.32, 0.38, 16))),
+                ),
+            ),
+            Shot(
+                place="stars", seconds=3.0, camera=ZOOM_IN, fade_in=True,
+                actors=(
+                    Actor(cutout="astronaut", flip=True, track=go(
+                        Pose(0.76, 1.06, 0.72, 3), Pose(0.60, 1.06, 0.80, -2), bob=0.01, sway=1, beats=1)),
+                    Actor(cutout="cup", track=go(
+                        Pose(0.18, 0.34, 0.38, 10), Pose(0.24, 0.64, 0.42, -16))),
+                ),
+            ),
+        ),
+    ),
+    Scene(
+        name="horse-trots", caption="A brown horse trots past.",
+        shots=(
+            Shot(
+                place="meadow", seconds=2.6, camera=PAN_RIGHT, occluder="fence",
+                actors=(Actor(cutout="horse", shadow="floor", track=go(
+                    Pose(0.28, 0.86, 0.62), Pose(0.64, 0.87, 0.64), bob=0.02, sway=1.5, beats=4)),),
+            ),
+            Shot(
+                place="street", seconds=2.4, camera=STATIC, occluder="pillar",
+                actors=(Actor(cutout="horse", shadow="floor", track=go(
+                    Pose(0.22, 0.92, 0.72), Pose(0.78, 0.92, 0.72), bob=0.02, sway=1.5, beats=4)),),
+            ),
+            Shot(
+                place="moonscape", seconds=2.4, camera=PAN_LEFT,
+                actors=(Actor(cutout="horse", shadow="floor", flip=True, track=go(
+                    Pose(0.72, 0.90, 0.66), Pose(0.36, 0.92, 0.72), bob=0.02, sway=1.5, beats=4)),),
+            ),
+        ),
+    ),
+    Scene(
+        name="gold-coin", caption="A gold coin rolls by.", sidecar="json",
+        shots=(
+            Shot(
+                place="gravel", seconds=2.4, camera=STATIC,
+                actors=(Actor(cutout="coin", shadow="drop", track=go(
+                    Pose(0.20, 0.40, 0.46), Pose(0.78, 0.58, 0.46, 220))),),
+            ),
+            Shot(
+                place="bricks", seconds=2.4, camera=PAN_LEFT,
+                actors=(
+                    Actor(cutout="ball", named=False, shadow="drop", track=go(
+                        Pose(0.80, 0.72, 0.34), Pose(0.66, 0.28, 0.34, -60))),
+                    Actor(cutout="coin", shadow="drop", track=go(
+                        Pose(0.18, 0.62, 0.48), Pose(0.40, 0.40, 0.52, 130))),
+                ),
+            ),
+            Shot(
+                place="lawn", seconds=2.2, camera=ZOOM_IN,
+                actors=(Actor(cutout="coin", shadow="drop", track=go(
+                    Pose(0.76, 0.36, 0.42), Pose(0.28, 0.62, 0.50, -200))),),
+            ),
+        ),
+    ),
+    Scene(
+        name="man-films", caption="A man dressed in black films whatever passes.", fps=24, grey=True,
+        shots=(
+            Shot(
+                place="meadow", seconds=2.6, camera=PAN_LEFT,
+                actors=(Actor(cutout="man", track=go(
+                    Pose(0.24, 1.04, 0.86), Pose(0.46, 1.04, 0.90), bob=0.01, sway=1.2)),),
+            ),
+            Shot(
+                place="street", seconds=2.6, camera=STATIC,
+                actors=(
+                    Actor(cutout="ball", named=False, shadow="floor", gain=(1.5, 1.5, 1.5), track=go(
+                        Pose(0.10, 0.84, 0.26), Pose(0.52, 0.88, 0.28, 300))),
+                    Actor(cutout="man", flip=True, track=go(
+                        Pose(0.84, 1.04, 0.84), Pose(0.64, 1.04, 0.92), bob=0.01, sway=1.2)),
+                ),
+            ),
+            Shot(
+                place="gravel", seconds=2.4, camera=ZOOM_OUT,
+                actors=(Actor(cutout="man", track=go(
+                    Pose(0.22, 1.05, 0.92), Pose(0.62, 1.05, 0.84), bob=0.01, sway=1.2)),),
+            ),
+        ),
+    ),
+    Scene(
+        name="no-dog", caption="A dog runs as fast as it can.",
+        shots=(
+            Shot(
+                place="lawn", seconds=2.4, camera=STATIC,
+                actors=(Actor(cutout="ball", named=False, shadow="drop", track=go(
+                    Pose(0.16, 0.60, 0.40), Pose(0.84, 0.42, 0.40, 240))),),
+            ),
+            Shot(place="meadow", seconds=2.4, camera=PAN_RIGHT),
+        ),
+    ),
+    Scene(
+        name="title-card", caption="A cup rests beside the title.",
+        shots=(
+            Shot(
+                place="title", seconds=3.0, camera=STATIC,
+                actors=(Actor(cutout="cup", quality="static", track=go(
+                    Pose(0.87, 0.82, 0.30), Pose(0.87, 0.82, 0.30))),),
+            ),
+            Shot(
+                place="table", seconds=2.4, camera=STATIC,
+                actors=(Actor(cutout="cup", quality="static", shadow="drop", track=go(
+                    Pose(0.50, 0.50, 0.62), Pose(0.50, 0.50, 0.62))),),
+            ),
+        ),
+    ),
+    Scene(
+        name="night-and-blur", caption="A cat wanders through the night and a clock swings by.",
+        shots=(
+            Shot(
+                place="hall", seconds=2.6, camera=STATIC, exposure=0.09,
+                actors=(Actor(cutout="cat", quality="dark", track=go(
+                    Pose(0.26, 1.05, 0.72), Pose(0.70, 1.05, 0.76), bob=0.02, sway=2)),),
+            ),
+            Shot(
+                place="street", seconds=2.4, camera=STATIC,
+                actors=(Actor(cutout="clock", quality="blurred", blur=0.03, track=go(
+                    Pose(0.22, 0.36, 0.52), Pose(0.76, 0.40, 0.52), glide=True)),),
+            ),
+        ),
+    ),
+)  # fmt: skip

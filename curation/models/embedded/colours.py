@@ -1,0 +1,73 @@
+"""Colour words and the pixels that they name.
+
+The eleven basic colour terms of English (Berlin and Kay, 1969), each a soft region of CIE LCh; regions overlap,
+since brown is dark orange and nobody agrees where it begins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+
+# Words that people use for a basic term, and materials whose colour is their meaning.
+_WORDS: Final[dict[str, str]] = {
+    "black": "black", "dark": "black", "blue": "blue", "navy": "blue", "azure": "blue", "teal": "blue",
+    "turquoise": "blue", "cyan": "blue", "brown": "brown", "tan": "brown", "chestnut": "brown", "beige": "brown",
+    "bronze": "brown", "ginger": "orange", "grey": "grey", "gray": "grey", "silver": "grey", "green": "green",
+    "olive": "green", "lime": "green", "orange": "orange", "amber": "orange", "pink": "pink", "magenta": "pink",
+    "rose": "pink", "purple": "purple", "violet": "purple", "lilac": "purple", "red": "red", "crimson": "red",
+    "scarlet": "red", "maroon": "red", "white": "white", "ivory": "white", "cream": "white", "yellow": "yellow",
+    "gold": "yellow", "golden": "yellow", "blond": "yellow", "blonde": "yellow",
+}  # fmt: skip
+
+
+def colour_terms(text: str) -> list[str]:
+    """The basic colour terms that a phrase speaks of, in order, each once. "brown and white dog": two."""
+    terms = [_WORDS[word] for word in re.findall(r"[a-z]+", text.lower()) if word in _WORDS]
+    return list(dict.fromkeys(terms))
+
+
+def memberships(lab: F32, terms: list[str]) -> dict[str, F32]:
+    """CIE Lab picture (h, w, 3) -> (h, w) per term: how well each pixel is named by it, 0..1."""
+    lightness = lab[..., 0]
+    chroma = np.hypot(lab[..., 1], lab[..., 2])
+    hue = np.degrees(np.arctan2(lab[..., 2], lab[..., 1])) % 360
+    return {term: _TERMS[term](lightness, chroma, hue).astype(np.float32) for term in terms}
+
+
+def _above(values: F32, edge: float, width: float) -> F32:
+    """0 below `edge` - `width`, 1 above `edge` + `width`, a ramp between."""
+    return np.clip((values - edge) / (2 * width) + 0.5, 0, 1)
+
+
+def _below(values: F32, edge: float, width: float) -> F32:
+    return 1 - _above(values, edge, width)
+
+
+def _hue(hue: F32, centre: float, half: float, soft: float = 10.0) -> F32:
+    """1 within `half` degrees of `centre`, 0 beyond `half` + `soft`."""
+    away = np.abs((hue - centre + 180) % 360 - 180)
+    return np.clip((half + soft - away) / soft, 0, 1)
+
+
+# Bounds in CIE LCh (lightness 0..100, chroma 0..130, hue in degrees: 40 is sRGB red, 103 yellow, 136 green,
+# 306 blue), set so that the sRGB colours of the CSS names of each term fall inside.
+_TERMS: Final[dict[str, Callable[[F32, F32, F32], F32]]] = {
+    "black": lambda li, c, h: _below(li, 26, 6) * _below(c, 18, 6),
+    "grey": lambda li, c, h: _above(li, 22, 6) * _below(li, 80, 8) * _below(c, 13, 4),
+    "white": lambda li, c, h: _above(li, 68, 8) * _below(c, 16, 5),
+    "red": lambda li, c, h: _hue(h, 27, 20) * _above(c, 36, 8) * _below(li, 68, 6),
+    "orange": lambda li, c, h: _hue(h, 63, 17) * _above(c, 40, 8) * _above(li, 45, 6),
+    "brown": lambda li, c, h: _hue(h, 62, 28) * _above(c, 12, 4) * _below(c, 58, 8) * _below(li, 62, 6),
+    "yellow": lambda li, c, h: _hue(h, 93, 17) * _above(c, 32, 8) * _above(li, 55, 6),
+    "green": lambda li, c, h: _hue(h, 143, 38) * _above(c, 16, 5),
+    "blue": lambda li, c, h: _hue(h, 265, 50) * _above(c, 12, 4),
+    "purple": lambda li, c, h: _hue(h, 318, 22) * _above(c, 18, 5) * _below(li, 70, 8),
+    "pink": lambda li, c, h: _hue(h, 0, 38) * _above(c, 14, 4) * _above(li, 55, 6),
+}

@@ -1,0 +1,53 @@
+"""Which region is which phrase: marginal probabilities over all one-to-one assignments.
+
+A phrase may also name nothing that was found. With weights w(slot, region) and w0 for "not here", the
+probability of an assignment is the product of its weights over the sum of all assignments' products; what is
+reported for a pair is the share of all assignments, so weighed, that contain it. Two phrases and two regions
+without evidence give 0.5 each: a coin toss says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def marginals(weights: NDArray[np.float64], absent: float) -> NDArray[np.float64]:
+    """(slots, regions) weights >= 0 -> probability that a slot is that region, rows summing to at most 1.
+
+    Exact, by dynamic programming over sets of regions: meant for at most about ten regions.
+    """
+    slots, regions = weights.shape
+    states = 1 << regions
+    forward = np.zeros((slots + 1, states))
+    backward = np.zeros((slots + 1, states))
+    forward[0, 0] = 1
+    backward[slots] = 1
+    for slot in range(slots):
+        forward[slot + 1] = _step(forward[slot], weights[slot], absent)
+    for slot in reversed(range(slots)):
+        for used in range(states):
+            total = absent * backward[slot + 1, used]
+            for region in range(regions):
+                if not used >> region & 1:
+                    total += weights[slot, region] * backward[slot + 1, used | 1 << region]
+            backward[slot, used] = total
+    result = np.zeros((slots, regions))
+    for slot in range(slots):
+        for region in range(regions):
+            free = [used for used in range(states) if not used >> region & 1]
+            after = [used | 1 << region for used in free]
+            mass = forward[slot, free] @ backward[slot + 1, after]
+            result[slot, region] = weights[slot, region] * mass
+    return result / max(backward[0, 0], 1e-300)
+
+
+def _step(before: NDArray[np.float64], weights: Sequence[float], absent: float) -> NDArray[np.float64]:
+    after = absent * before
+    for used in np.flatnonzero(before):
+        for region, weight in enumerate(weights):
+            if not int(used) >> region & 1:
+                after[int(used) | 1 << region] += weight * before[used]
+    return after

@@ -1,0 +1,113 @@
+"""Another view of a cut-out subject without a generative model: a little geometry and light, seeded.
+
+Not mirrored unless asked to: a mirrored subject has its text reversed and its parting on the other side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+RGBA = NDArray[np.uint8]
+F32 = NDArray[np.float32]
+
+_TURN = 9.0  # degrees either way
+_SCALE = (0.88, 1.06)
+_PERSPECTIVE = 0.06  # corners move by up to this share of the sides
+_BEND = 0.018  # smooth warp, share of the longer side
+_GAMMA = (0.82, 1.2)
+_WHITE = 0.06  # gain of red against blue
+_CONTRAST = (0.9, 1.12)
+_LIGHT = 0.18  # gain from one side to the other
+_MARGIN = 2  # px kept empty around the result
+
+
+class EmbeddedVariator:
+    """roles.Variator. Prompts are ignored: nothing here understands them."""
+
+    name = "embedded-variator"
+    revision = f"1-cv{cv2.__version__}"
+
+    def __init__(self, flip: bool = False) -> None:
+        """`flip`: mirror every other seed."""
+        self.flip = flip
+
+    def vary(
+        self, subjects: Sequence[RGBA], prompts: Sequence[str | None], seeds: Sequence[int]
+    ) -> list[RGBA]:
+        """(H, W, 4) straight alpha -> (H', W', 4): turned, bent, lit anew, cropped to content, never cut off."""
+        return [vary_one(subject, seed, self.flip) for subject, seed in zip(subjects, seeds, strict=True)]
+
+
+def vary_one(subject: RGBA, seed: int, flip: bool = False) -> RGBA:
+    """One subject; equal seeds give equal results."""
+    random = np.random.default_rng(seed)
+    mirrored = flip and bool(random.integers(2))
+    source = np.ascontiguousarray(subject[:, ::-1]) if mirrored else subject
+    columns, rows = _geometry(source.shape[0], source.shape[1], random)
+    # Premultiplied while resampling, or the colours of transparent pixels would show along the outline.
+    alpha = source[..., 3:].astype(np.float32) / 255
+    flat = np.dstack([source[..., :3].astype(np.float32) * alpha, alpha])
+    flat = cv2.remap(
+        flat, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, 0)
+    )
+    alpha = flat[..., 3:]
+    colour = np.where(alpha > 0, flat[..., :3] / np.maximum(alpha, 1e-4), 0)
+    colour = _light(cast(F32, colour.astype(np.float32)), random)
+    result = np.dstack([colour, np.clip(alpha * 255, 0, 255)])
+    return _trim(np.round(result).astype(np.uint8))
+
+
+def _geometry(height: int, width: int, random: np.random.Generator) -> tuple[F32, F32]:
+    """Where each pixel of the result comes from, (H', W') columns and rows of the source.
+
+    The canvas is half as large again: turn, scale, perspective and bend together stay within it.
+    """
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    centre = np.array([width / 2, height / 2], np.float32)
+    angle = np.radians(random.uniform(-_TURN, _TURN))
+    scale = random.uniform(*_SCALE)
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    shift = random.uniform(-_PERSPECTIVE, _PERSPECTIVE, (4, 2)) * (width, height)
+    moved = (corners - centre) @ turn.T + shift
+    bend = _BEND * max(height, width)
+    low = moved.min(axis=0) - bend - _MARGIN
+    high = moved.max(axis=0) + bend + _MARGIN
+    size = np.ceil(high - low).astype(int)
+    forward = cv2.getPerspectiveTransform(corners, (moved - low).astype(np.float32))
+    out_columns, out_rows = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
+    points = np.stack([out_columns.ravel(), out_rows.ravel()], axis=1)[None].astype(np.float64)
+    back = cv2.perspectiveTransform(points, np.linalg.inv(forward)).reshape(int(size[1]), int(size[0]), 2)
+    # Four by four random shifts, interpolated: a bend without folds.
+    for axis in (0, 1):
+        coarse = random.uniform(-bend, bend, (4, 4)).astype(np.float32)
+        back[..., axis] += cv2.resize(coarse, (int(size[0]), int(size[1])), interpolation=cv2.INTER_CUBIC)
+    back -= 0.5
+    return cast(F32, back[..., 0].astype(np.float32)), cast(F32, back[..., 1].astype(np.float32))
+
+
+def _light(colour: F32, random: np.random.Generator) -> F32:
+    """Gamma, contrast, warmth and a soft light from one side; values 0..255 in and out."""
+    unit = np.clip(colour / 255, 0, 1) ** random.uniform(*_GAMMA)
+    unit = (unit - 0.5) * random.uniform(*_CONTRAST) + 0.5
+    warmth = random.uniform(-_WHITE, _WHITE)
+    unit = unit * np.array([1 + warmth, 1, 1 - warmth], np.float32)
+    height, width = colour.shape[:2]
+    angle = random.uniform(0, 2 * np.pi)
+    down, across = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    ramp = (np.cos(angle) * across + np.sin(angle) * down) / np.sqrt(2)
+    unit = unit * (1 + _LIGHT * random.uniform(0.3, 1) * ramp[..., None])
+    return cast(F32, np.clip(unit * 255, 0, 255))
+
+
+def _trim(subject: RGBA) -> RGBA:
+    """Cropped to what is visible, with an empty margin; unchanged where nothing is."""
+    rows, columns = np.flatnonzero(subject[..., 3].any(axis=1)), np.flatnonzero(subject[..., 3].any(axis=0))
+    if rows.size == 0:
+        return subject
+    content = subject[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return cast(RGBA, np.pad(content, ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0))))

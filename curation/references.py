@@ -1,0 +1,108 @@
+"""Reference pictures of a subject: cut out, described, put into its row."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.ids import reference_id
+from curation.imaging import RGB, BoolMask, decode, decode_mask, encode, mask_box, pad_box
+from curation.schema import ClipRow, Reference, SubjectRow
+
+RGBA = NDArray[np.uint8]
+
+
+def kept(row: ClipRow) -> list[SubjectRow]:
+    """The subjects that passed, whose mask is there."""
+    return [
+        subject
+        for subject in row["subjects"]
+        if subject["verdict"] is not None and subject["verdict"]["kept"] and subject["mask"] is not None
+    ]
+
+
+def frame_image(row: ClipRow, index: int | None) -> RGB:
+    """The stored frame with this source frame number.
+
+    Raises:
+        ValueError: the frame was freed.
+    """
+    for frame in row["frames"]:
+        if frame["index"] == index:
+            return decode(frame["image"])
+    raise ValueError(f"frame {index} of {row['clip_id']} was freed")
+
+
+def cutout(image: RGB, mask: BoolMask, padding: float, feather: float = 1.0) -> tuple[RGB, RGBA]:
+    """(crop, the same crop with the background transparent), padded by a share of the box's sides.
+
+    `feather` is the width in pixels of the soft edge of the transparency.
+    """
+    box = mask_box(mask)
+    if box is None:
+        raise ValueError("the mask is empty")
+    x0, y0, x1, y1 = pad_box(box, padding, image.shape[1], image.shape[0])
+    crop = np.ascontiguousarray(image[y0:y1, x0:x1])
+    alpha = soften(mask[y0:y1, x0:x1], feather)
+    return crop, np.dstack([crop, (alpha * 255).round().astype(np.uint8)])
+
+
+def subject_cutout(row: ClipRow, subject: SubjectRow, padding: float) -> tuple[RGB, RGBA]:
+    """`cutout` of a kept subject from its stored frame."""
+    assert subject["mask"] is not None
+    return cutout(frame_image(row, subject["frame_index"]), decode_mask(subject["mask"]), padding)
+
+
+def soften(mask: BoolMask, feather: float) -> NDArray[np.float32]:
+    """Mask -> opacity 0..1 whose edge falls off inwards over about `feather` px, so that no background shows."""
+    opaque = mask.astype(np.uint8)
+    if feather <= 0:
+        return opaque.astype(np.float32)
+    inside = cv2.distanceTransform(opaque, cv2.DIST_L2, 3)
+    return cast(NDArray[np.float32], np.clip(inside / (1 + feather), 0, 1).astype(np.float32))
+
+
+def over(front: RGBA, back: RGB) -> RGB:
+    """Composite an RGBA picture over an RGB one of the same size."""
+    alpha = front[..., 3:].astype(np.float32) / 255
+    mixed = front[..., :3] * alpha + back * (1 - alpha)
+    return cast(RGB, mixed.round().astype(np.uint8))
+
+
+def put(
+    subject: SubjectRow,
+    variant: str,
+    picture: NDArray[np.uint8],
+    *,
+    model: str,
+    revision: str,
+    ordinal: int = 0,
+    prompt: str | None = None,
+    seed: int | None = None,
+    donor_clip_id: str | None = None,
+    identity: float | None = None,
+) -> None:
+    """Add a reference; one with the same variant and ordinal is replaced."""
+    made: Reference = {
+        "reference_id": reference_id(subject["subject_id"], variant, ordinal),
+        "variant": variant,
+        "image": encode(picture),
+        "width": int(picture.shape[1]),
+        "height": int(picture.shape[0]),
+        "model": model,
+        "revision": revision,
+        "prompt": prompt,
+        "seed": seed,
+        "donor_clip_id": donor_clip_id,
+        "identity": identity,
+    }
+    others = [each for each in subject["references"] if each["reference_id"] != made["reference_id"]]
+    subject["references"] = sorted([*others, made], key=lambda each: each["reference_id"])
+
+
+def made_by(backend: Any) -> dict[str, str]:
+    """`model` and `revision` of a backend, as `put` takes them."""
+    return {"model": backend.name, "revision": backend.revision}

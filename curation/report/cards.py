@@ -1,0 +1,173 @@
+"""One clip row -> what the gallery needs of it: a card (with pictures) and an index entry (without)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from curation.report.pictures import POSTER_PX, TILE_PX, data_uri, load, outlined, shrink, thumbnail
+
+Row = Mapping[str, Any]
+
+# Parts of a row that a card is made from: all but motion maps and bookkeeping.
+COLUMNS: Final = (
+    "clip_id",
+    "source_path",
+    "license",
+    "clip_path",
+    "start_frame",
+    "end_frame",
+    "start_s",
+    "end_s",
+    "num_frames",
+    "fps",
+    "width",
+    "height",
+    "cut",
+    "source_codec",
+    "motion",
+    "camera_motion",
+    "caption",
+    "caption_source",
+    "status",
+    "stop",
+    "frames.index",
+    "frames.time_s",
+    "frames.image",
+    "subjects",
+)
+
+_CLIP_FIELDS: Final = (
+    "source_path",
+    "license",
+    "clip_path",
+    "start_frame",
+    "end_frame",
+    "start_s",
+    "end_s",
+    "fps",
+    "width",
+    "height",
+    "cut",
+    "source_codec",
+    "motion",
+    "camera_motion",
+    "caption",
+    "caption_source",
+)
+_REFERENCE_FIELDS: Final = (
+    "variant",
+    "width",
+    "height",
+    "model",
+    "revision",
+    "prompt",
+    "seed",
+    "donor_clip_id",
+    "identity",
+)
+
+
+def card(row: Row) -> dict[str, Any]:
+    """Everything that a card shows, JSON-able, pictures as data URIs; what is missing becomes null."""
+    frames = {frame.get("index"): frame for frame in row.get("frames") or []}
+    subjects = list(enumerate(row.get("subjects") or []))
+    size = (row.get("width") or 0, row.get("height") or 0)
+    # A frame is decoded once, whichever number of subjects was found on it.
+    shown = {index: _shrunk(frame) for index, frame in frames.items()}
+    best = _poster_frame(subjects, [index for index, picture in shown.items() if picture is not None])
+    on_it = [pair for pair in subjects if pair[1].get("frame_index") == best]
+    return {
+        "clip_id": row.get("clip_id"),
+        "status": row.get("status") or "open",
+        "stop": _clean(row.get("stop")),
+        **{name: _number(row.get(name)) for name in _CLIP_FIELDS},
+        "poster": None if best is None else data_uri(outlined(shown[best], on_it, size)),
+        "subjects": [
+            _subject(ordinal, subject, shown.get(subject.get("frame_index")), frames, size)
+            for ordinal, subject in subjects
+        ],
+    }
+
+
+def entry(row: Row) -> dict[str, Any]:
+    """What filtering needs: status, reason, and per subject its category, group, reason and verdict."""
+    return {
+        "status": row.get("status") or "open",
+        "reason": (row.get("stop") or {}).get("reason"),
+        "text": f"{row.get('caption') or ''}\n{row.get('source_path') or ''}",
+        "subjects": [
+            {
+                "category": subject.get("category") or "unnamed",
+                "group": subject.get("group") or "",
+                "reason": (subject.get("verdict") or {}).get("reason"),
+            }
+            for subject in row.get("subjects") or []
+        ],
+    }
+
+
+def _shrunk(frame: Row) -> Any:
+    picture = load(frame.get("image"))
+    return None if picture is None else shrink(picture, POSTER_PX)
+
+
+def _poster_frame(subjects: list[tuple[int, Row]], available: list[Any]) -> Any:
+    """The frame with most kept subjects, else most subjects, else the middle one; None without frames."""
+    if not available:
+        return None
+    middle = available[len(available) // 2]
+
+    def shows(index: Any) -> tuple[int, int, bool]:
+        there = [s for _, s in subjects if s.get("frame_index") == index]
+        kept = sum(bool((s.get("verdict") or {}).get("kept")) for s in there)
+        return kept, len(there), index == middle
+
+    return max(available, key=shows)
+
+
+def _subject(
+    ordinal: int, subject: Row, frame: Any, frames: Mapping[Any, Row], size: tuple[int, int]
+) -> dict[str, Any]:
+    alone = None
+    if frame is not None and (subject.get("box") or subject.get("mask")):
+        alone = data_uri(outlined(shrink(frame, TILE_PX), [(ordinal, subject)], size, dim=True))
+    where = frames.get(subject.get("frame_index")) or {}
+    return {
+        "subject_id": subject.get("subject_id"),
+        "category": subject.get("category") or "unnamed",
+        "group": subject.get("group") or "",
+        "name": subject.get("name"),
+        "phrase": subject.get("phrase"),
+        "frame_index": subject.get("frame_index"),
+        "time_s": _number(where.get("time_s")),
+        "box": subject.get("box"),
+        "scores": {k: _number(v) for k, v in (subject.get("scores") or {}).items() if _number(v) is not None},
+        "verdict": _clean(subject.get("verdict")),
+        "made_by": _made_by(subject.get("made_by")),
+        "frame": alone,
+        "references": [
+            {name: _number(reference.get(name)) for name in _REFERENCE_FIELDS}
+            | {"image": thumbnail(reference.get("image"))}
+            for reference in subject.get("references") or []
+        ],
+    }
+
+
+def _made_by(text: str | None) -> dict[str, str]:
+    try:
+        parsed = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in parsed.items()} if isinstance(parsed, dict) else {}
+
+
+def _number(value: Any) -> Any:
+    """NaN and infinity are no JSON: to the page they are "not measured"."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _clean(mapping: Row | None) -> dict[str, Any] | None:
+    return None if mapping is None else {key: _number(value) for key, value in mapping.items()}

@@ -1,0 +1,129 @@
+// Drawings: a histogram (SVG) and a list of bars (HTML).
+
+/** About `wanted` round numbers from `low` to `high`. */
+function ticks(low, high, wanted) {
+  const rough = (high - low) / Math.max(1, wanted);
+  if (!(rough > 0)) return [low];
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
+  const found = [];
+  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++) found.push(Number((n * step).toPrecision(12)));
+  return found;
+}
+
+/** Round values of a logarithmic axis between 2^low and 2^high. */
+function logTicks(low, high, wide) {
+  const found = [];
+  for (let power = -1; power <= 7; power++) {
+    for (const factor of wide ? [1, 3] : [1]) {
+      const value = factor * 10 ** power;
+      if (Math.log2(value) >= low && Math.log2(value) <= high) found.push(value);
+    }
+  }
+  return found;
+}
+
+const axisLabel = (value) => (Math.abs(value) >= 1000 ? `${value / 1000}k` : String(value));
+
+/**
+ * A stacked histogram.
+ * data: {start, width, log, beyond, bins: [[n per series]]}; series: [{name, className}];
+ * lines: [{bound, value, applies_to}]; unit: what is counted; centred: bins are whole numbers.
+ */
+function histogram(width, data, { series, lines = [], unit, axis, centred = false, label }) {
+  const left = 34, right = 8, top = lines.length ? 26 : 8, plot = 116, bottom = 38;
+  const height = top + plot + bottom;
+  const inner = width - left - right;
+  const shift = centred ? -0.5 : 0;
+  const low = data.start + shift, high = low + data.bins.length * data.width;
+  const place = (value) => left + inner * (value - low) / (high - low);
+  const placeValue = (value) => place(data.log ? Math.log2(Math.max(value, 0.1)) : value);
+  const totals = data.bins.map((bin) => bin.reduce((a, b) => a + b, 0));
+  const yTicks = ticks(0, Math.max(...totals, 1), 3).filter(Number.isInteger);
+  const most = Math.max(...totals, ...yTicks, 1);
+  const y = (n) => top + plot * (1 - n / most);
+  const bar = inner / data.bins.length;
+  const gap = bar > 6 ? 1 : bar > 3 ? 0.5 : 0;
+  const toValue = (edge) => (data.log ? 2 ** edge : edge);
+  const svg = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "chart" });
+
+  for (const line of lines) {
+    const at = placeValue(line.value + (centred ? (line.bound === "min" ? -0.5 : 0.5) : 0));
+    const box = line.bound === "min" ? [left, at - left] : [at, left + inner - at];
+    svg.append(s("rect", { x: box[0], y: top, width: Math.max(0, box[1]), height: plot, class: "outside" }));
+  }
+  for (const n of yTicks) {
+    svg.append(s("line", { x1: left, x2: left + inner, y1: y(n), y2: y(n), class: n ? "grid" : "axis" }));
+    svg.append(s("text", { x: left - 6, y: y(n) + 4, "text-anchor": "end" }, axisLabel(n)));
+  }
+  data.bins.forEach((bin, index) => {
+    let done = 0;
+    bin.forEach((n, which) => {
+      if (!n) return;
+      // A lone item among thousands still deserves a visible pixel.
+      const tall = Math.max(1, y(done) - y(done + n));
+      svg.append(s("rect", {
+        x: left + index * bar + gap / 2, y: y(done) - tall, width: bar - gap, height: tall, class: series[which].className,
+      }));
+      done += n;
+    });
+    if (!totals[index]) return;
+    const from = low + index * data.width, last = data.beyond && index === data.bins.length - 1;
+    const title = centred ? String(from + 0.5)
+      : last ? `${number(toValue(from))} and above`
+      : `${number(toValue(from))} to ${number(toValue(from + data.width))}`;
+    svg.append(s("rect", {
+      x: left + index * bar, y: top, width: bar, height: plot, class: "hit",
+      tip: [title, series.map((each, which) => [each.name, count(bin[which]), each.className]).filter((_, which) => bin[which])],
+    }));
+  });
+  const xTicks = data.log ? logTicks(low, high, inner > 220) : ticks(low, high, Math.max(2, Math.floor(inner / 58)));
+  for (const value of xTicks) {
+    if (centred && !Number.isInteger(value)) continue;
+    const at = data.log ? placeValue(value) : place(value);
+    svg.append(s("line", { x1: at, x2: at, y1: top + plot, y2: top + plot + 4, class: "axis" }));
+    svg.append(s("text", { x: at, y: top + plot + 17, "text-anchor": "middle" }, axisLabel(value)));
+  }
+  svg.append(s("text", { x: left + inner, y: height - 5, "text-anchor": "end", class: "unit" }, axis));
+  svg.append(s("text", { x: left, y: height - 5, class: "unit" }, unit));
+  drawLines(svg, lines, (line) => placeValue(line.value + (centred ? (line.bound === "min" ? -0.5 : 0.5) : 0)), { left, inner, top, plot });
+  return svg;
+}
+
+/** Threshold lines with their labels above the plot, kept inside it and apart from each other. */
+function drawLines(svg, lines, place, { left, inner, top, plot }) {
+  let used = -Infinity;
+  const sorted = [...lines].sort((a, b) => place(a) - place(b));
+  sorted.forEach((line, index) => {
+    const at = place(line);
+    const text = `${line.bound} ${number(line.value)}${line.applies_to === "all" ? "" : ` · ${line.applies_to}`}`;
+    const wide = 6.6 * text.length;
+    const next = index + 1 < sorted.length ? place(sorted[index + 1]) : Infinity;
+    // The label stands on the side that is kept, unless there is no room.
+    let from = line.bound === "min" && next - at > wide + 8 ? at : at - wide;
+    from = Math.max(used + 8, Math.min(Math.max(left - 20, from), left + inner - wide));
+    used = from + wide;
+    svg.append(s("line", { x1: at, x2: at, y1: top - 6, y2: top + plot, class: "limit" }));
+    svg.append(s("text", { x: from, y: top - 11, class: "limit-label", tip: [line.name, [[line.source || "no source given", ""]]] }, text));
+  });
+}
+
+/**
+ * Bars with a name and a number. rows: [{name, value, part?, note, onclick?, title?}]; `part` is drawn over `value`.
+ * `most`: what a full bar stands for.
+ */
+function bars(rows, most) {
+  const share = (value) => `${most ? Math.max(value ? 0.6 : 0, 100 * value / most) : 0}%`;
+  return h("ul", { class: "bars" }, rows.map((row) => {
+    const inside = [
+      h("span", { class: "name" }, row.name),
+      h("span", { class: "track", "aria-hidden": "true" },
+        h("span", { class: row.part === undefined ? "whole solid" : "whole", style: { width: share(row.value) } }),
+        row.part === undefined ? null : h("span", { class: "part", style: { width: share(row.part) } })),
+      h("span", { class: "value" }, row.note),
+    ];
+    return h("li", {}, row.onclick
+      ? h("button", { type: "button", class: "row", title: row.title, onclick: row.onclick }, inside)
+      : h("div", { class: "row", title: row.title }, inside));
+  }));
+}

@@ -1,0 +1,147 @@
+"""Thumbnails for the page: dataset pictures shrunk, subjects outlined on their frames, as data URIs."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.imaging import RGB, BoolMask, decode, decode_mask
+
+POSTER_PX: Final = 480  # long side
+TILE_PX: Final = 288
+QUALITY: Final = 72
+_ALPHA_QUALITY: Final = 70
+
+# Colour of the n-th subject of a clip; the page uses the same list (`--s0` ... in style.css), so that a box,
+# a phrase in the caption and a heading can be told to belong together. RGB, all readable on photographs.
+SUBJECT_COLORS: Final[tuple[tuple[int, int, int], ...]] = (
+    (45, 190, 170),
+    (245, 166, 35),
+    (90, 140, 255),
+    (236, 92, 140),
+    (150, 200, 60),
+    (170, 120, 240),
+)
+
+
+def data_uri(picture: NDArray[np.uint8]) -> str:
+    """(H, W, 3) RGB -> JPEG, (H, W, 4) RGBA -> WebP, as a data URI."""
+    if picture.ndim == 3 and picture.shape[2] == 4:
+        bgra = cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA)
+        _, data = cv2.imencode(".webp", bgra, [cv2.IMWRITE_WEBP_QUALITY, _ALPHA_QUALITY])
+        kind = "webp"
+    else:
+        bgr = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1])
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
+
+
+def shrink(picture: RGB, long_side: int) -> RGB:
+    """Scaled down so that the longer side has at most `long_side` pixels; smaller pictures are left alone."""
+    height, width = picture.shape[:2]
+    scale = long_side / max(height, width)
+    if scale >= 1:
+        return picture
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if picture.ndim == 3 and picture.shape[2] == 4:
+        # Colours under transparent pixels are arbitrary; averaged in, they would fringe the outline.
+        alpha = picture[:, :, 3:].astype(np.float32) / 255
+        pre = cv2.resize(picture[:, :, :3].astype(np.float32) * alpha, size, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
+        rgb = pre / np.maximum(small[:, :, None], 1e-3)
+        out = np.dstack([np.clip(rgb, 0, 255), small * 255])
+        return cast(RGB, np.rint(out).astype(np.uint8))
+    return cast(RGB, cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+
+
+def thumbnail(image: Any, long_side: int = TILE_PX) -> str | None:
+    """A dataset picture as a small data URI; None where its bytes were freed or cannot be read."""
+    picture = load(image)
+    return None if picture is None else data_uri(shrink(picture, long_side))
+
+
+def load(image: Any) -> RGB | None:
+    """`schema.Image` -> array; None where there is nothing to show, so that a bad picture costs only itself."""
+    try:
+        return decode(image)
+    except (ValueError, TypeError, KeyError, cv2.error):
+        return None
+
+
+def outlined(
+    frame: RGB,
+    subjects: Sequence[tuple[int, Mapping[str, Any]]],
+    clip_size: tuple[int, int],
+    *,
+    dim: bool = False,
+) -> RGB:
+    """The frame with every subject's box, mask outline and number drawn in its colour.
+
+    Args:
+        frame: (H, W, 3) RGB, already at the size to show.
+        subjects: (ordinal within the clip, subject row) pairs.
+        clip_size: (width, height) px that boxes refer to.
+        dim: darken what lies outside the masks, to show one subject alone.
+    """
+    if frame.ndim == 2:
+        frame = cast(RGB, cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB))
+    canvas = np.ascontiguousarray(frame[:, :, :3]).copy()
+    height, width = canvas.shape[:2]
+    masks = [_mask_at(subject.get("mask"), width, height) for _, subject in subjects]
+    if dim and any(mask is not None for mask in masks):
+        covered = np.logical_or.reduce([mask for mask in masks if mask is not None])
+        canvas[~covered] = (canvas[~covered] * 0.45).astype(np.uint8)
+    for (ordinal, subject), mask in zip(subjects, masks, strict=True):
+        color = SUBJECT_COLORS[ordinal % len(SUBJECT_COLORS)]
+        if mask is not None:
+            if not dim:
+                canvas[mask] = (canvas[mask] * 0.68 + np.array(color) * 0.32).astype(np.uint8)
+            contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+            cv2.drawContours(canvas, contours, -1, color, 2 if dim else 1, cv2.LINE_AA)
+        box = subject.get("box")
+        if box and len(box) == 4 and min(clip_size) > 0:
+            _draw_box(canvas, box, (width / clip_size[0], height / clip_size[1]), color, ordinal + 1)
+    return canvas
+
+
+def _mask_at(mask: Any, width: int, height: int) -> BoolMask | None:
+    """A subject's mask resampled to (height, width); None where there is none or it is unreadable."""
+    if not mask or not mask.get("counts"):
+        return None
+    try:
+        full = decode_mask(mask).astype(np.uint8)
+    except (ValueError, TypeError, KeyError):
+        return None
+    if full.size == 0:
+        return None
+    return cast(BoolMask, cv2.resize(full, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool))
+
+
+def _draw_box(
+    canvas: NDArray[np.uint8],
+    box: Sequence[float],
+    scale: tuple[float, float],
+    color: tuple[int, int, int],
+    number: int,
+) -> None:
+    height, width = canvas.shape[:2]
+    x0 = int(np.clip(round(box[0] * scale[0]), 0, width - 1))
+    y0 = int(np.clip(round(box[1] * scale[1]), 0, height - 1))
+    x1 = int(np.clip(round(box[2] * scale[0]) - 1, x0, width - 1))
+    y1 = int(np.clip(round(box[3] * scale[1]) - 1, y0, height - 1))
+    cv2.rectangle(canvas, (x0, y0), (x1, y1), color, 2)
+    text = str(number)
+    size = 15
+    tag = size if len(text) == 1 else size + 7
+    # The tag stays inside the frame: a box at the right edge carries it inwards.
+    left, top = min(x0, width - tag), min(y0, height - size)
+    cv2.rectangle(canvas, (left, top), (left + tag, top + size), color, cv2.FILLED)
+    cv2.putText(
+        canvas, text, (left + 4, top + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (16, 20, 24), 1, cv2.LINE_AA
+    )

@@ -1,0 +1,60 @@
+"""Read a dataset's rows one row group at a time, and of each only the parts that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.errors import RepriseError
+from curation.storage import Storage
+
+
+def read_rows(
+    storage: Storage, shards: Sequence[str], parts: Sequence[str], wanted: Set[tuple[int, int]] | None = None
+) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """(shard number, row number in it, row), in order.
+
+    Args:
+        shards: paths of Parquet files below the dataset.
+        parts: fields to read, nested ones with a dot: `subjects.scores`. A file may lack some of them.
+        wanted: only these (shard, row) pairs; row groups without one are not read. None: all rows.
+
+    Raises:
+        RepriseError: naming the shard that cannot be read.
+    """
+    for shard, rel in enumerate(shards):
+        try:
+            with storage.open_input(rel) as source:
+                file = pq.ParquetFile(source, pre_buffer=storage.remote)
+                columns = columns_of(file, parts)
+                first = 0
+                for group in range(file.num_row_groups):
+                    count = file.metadata.row_group(group).num_rows
+                    rows = [r for r in range(count) if wanted is None or (shard, first + r) in wanted]
+                    if rows:
+                        table = file.read_row_group(group, columns=columns)
+                        for row in rows:
+                            # One at a time: as Python objects a whole row group would be there twice.
+                            yield shard, first + row, table.slice(row, 1).to_pylist()[0]
+                    first += count
+        except (pa.ArrowInvalid, OSError) as error:
+            said = " ".join(str(error).split())
+            raise RepriseError(f"{storage.join(rel)} is damaged or not Parquet: {said}") from error
+
+
+def columns_of(file: pq.ParquetFile, parts: Sequence[str]) -> list[str]:
+    """The leaf columns below `parts`, as Parquet names them: `subjects.list.element.scores.label`.
+
+    Naming only some leaves of a nested column is what keeps a pass over numbers from reading pictures.
+    """
+    wanted = [tuple(part.split(".")) for part in parts]
+    found = []
+    for index in range(len(file.schema)):
+        path = file.schema.column(index).path
+        plain = tuple(name for name in path.split(".") if name not in ("list", "element", "item"))
+        if any(plain[: len(part)] == part for part in wanted):
+            found.append(path)
+    return found

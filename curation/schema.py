@@ -1,0 +1,334 @@
+"""The tables of a dataset, written down once: names, types, units.
+
+A row is a plain dict; between stages it is one record of `CLIPS`. The classes below give the same records
+to the type checker; a test holds the two together.
+
+Conventions, everywhere:
+* a box is `[x0, y0, x1, y1]` in pixels of the *clip's* frames, right and bottom edges exclusive;
+* a mask is COCO run-length encoding, `size = [height, width]` of the clip's frames;
+* frame numbers count decoded frames of the *source* video from 0; an end is exclusive;
+* times are seconds from the first frame of the source video;
+* shares are 0..1; `null` means "not measured", never "zero".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, TypedDict
+
+import pyarrow as pa
+
+from curation.errors import RepriseError
+
+SCHEMA_VERSION = "1"
+
+
+class Image(TypedDict):
+    """An encoded picture (JPEG, or WebP where there is transparency), as Hugging Face `datasets` stores it."""
+
+    bytes: bytes | None
+    path: str | None
+
+
+class Mask(TypedDict):
+    size: list[int]  # [height, width], px
+    counts: str  # COCO run-length encoding, compressed, ASCII
+
+
+class Stop(TypedDict):
+    """Where and why a row stopped being worked on."""
+
+    stage: str
+    reason: str
+    value: float | None  # what was measured
+    threshold: float | None  # what it was held against
+
+
+class FrameRow(TypedDict):
+    index: int  # source frame number
+    time_s: float
+    image: Image | None
+    motion: Image | None  # residual motion after camera compensation, 8-bit grey PNG, 255 = `motion_scale`
+
+
+class Scores(TypedDict, total=False):
+    """What the stages measured of one subject. Missing or null: not measured."""
+
+    grounding: float | None  # detector's confidence that something is there, 0..1
+    label: float | None  # confidence that it is what the phrase names and not another phrase's, 0..1
+    segment: float | None  # segmenter's own estimate of mask quality, 0..1
+    area_share: float | None  # mask pixels / frame pixels
+    border_share: float | None  # share of the frame's border covered by the mask
+    overlap_iou: float | None  # highest mask IoU with a larger subject of the same frame
+    overlap_containment: float | None  # largest share of this mask inside a larger subject's mask
+    clip_category: float | None  # probability of its own category among all of the taxonomy
+    clip_margin: float | None  # that probability minus the best other one, -1..1
+    brightness: float | None  # mean luma of the masked crop, 0..255
+    clipped_share: float | None  # share of masked pixels at the ends of the luma range
+    sharpness: float | None  # variance of the Laplacian, subject scaled to a fixed size
+    face_count: float | None  # faces inside the subject
+    face_share: float | None  # area of the largest face / area of the subject's box
+    face_score: float | None  # detector's confidence in it, 0..1
+    face_frontality: float | None  # 1 = looks at the camera, 0 = profile or away
+
+
+class Verdict(TypedDict):
+    kept: bool
+    reason: str | None  # first threshold that was missed
+    value: float | None
+    threshold: float | None
+    failures: list[str]  # every threshold that was missed
+    unmeasured: list[str]  # thresholds that could not be applied
+
+
+class Reference(TypedDict):
+    reference_id: str
+    variant: str  # crop | segment | inpaint | redux | crosspair
+    image: Image
+    width: int  # px
+    height: int  # px
+    model: str
+    revision: str
+    prompt: str | None
+    seed: int | None
+    donor_clip_id: str | None  # crosspair: where the background comes from
+    identity: float | None  # similarity with the subject it was made from, -1..1
+
+
+class SubjectRow(TypedDict):
+    subject_id: str
+    category: str
+    group: str
+    name: str  # taxonomy name that matched
+    phrase: str  # what went to grounding
+    count: int | None  # how many the caption speaks of; null: several, unknown
+    instance: int  # 0, 1, ... among the boxes of one phrase
+    frame_index: int | None  # null: never found
+    box: list[float] | None
+    mask: Mask | None
+    scores: Scores
+    verdict: Verdict | None
+    made_by: str | None  # JSON: role -> "backend@revision"
+    references: list[Reference]
+
+
+class ClipRow(TypedDict):
+    clip_id: str
+    video_id: str | None  # null: the bytes could not be read
+    source_path: str
+    source_key: str  # path, size and modification stamp: what "already done" is decided by
+    extra: str | None  # JSON: what the manifest carried along
+    license: str | None
+    clip_path: str | None  # below the dataset; null for a video that gave no clip
+    clip_index: int
+    clip_count: int  # rows that this video gave, stopped ones too
+    start_frame: int | None
+    end_frame: int | None
+    start_s: float | None
+    end_s: float | None
+    num_frames: int | None
+    fps: float | None
+    width: int | None
+    height: int | None
+    cut: str | None  # copy (bit-exact packets) | encode
+    source_codec: str | None
+    motion: float | None  # mean residual motion, share of the frame's diagonal per second
+    camera_motion: float | None  # mean camera motion, same unit
+    motion_scale: float | None  # residual motion that grey level 255 of a motion map stands for
+    caption: str | None
+    caption_source: str | None  # manifest | sidecar | model name
+    status: str  # open | kept | rejected | failed
+    stop: Stop | None
+    frames: list[FrameRow]
+    subjects: list[SubjectRow]
+    config_hash: str
+    payload_bytes: int
+
+
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_MASK = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
+_STOP = pa.struct(
+    [("stage", pa.string()), ("reason", pa.string()), ("value", pa.float64()), ("threshold", pa.float64())]
+)
+_FRAME = pa.struct([("index", pa.int64()), ("time_s", pa.float64()), ("image", _IMAGE), ("motion", _IMAGE)])
+_SCORES = pa.struct([(name, pa.float64()) for name in Scores.__annotations__])
+_VERDICT = pa.struct(
+    [
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),
+        ("value", pa.float64()),
+        ("threshold", pa.float64()),
+        ("failures", pa.list_(pa.string())),
+        ("unmeasured", pa.list_(pa.string())),
+    ]
+)
+_REFERENCE = pa.struct(
+    [
+        ("reference_id", pa.string()),
+        ("variant", pa.string()),
+        ("image", _IMAGE),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("model", pa.string()),
+        ("revision", pa.string()),
+        ("prompt", pa.string()),
+        ("seed", pa.int64()),
+        ("donor_clip_id", pa.string()),
+        ("identity", pa.float64()),
+    ]
+)
+_SUBJECT = pa.struct(
+    [
+        ("subject_id", pa.string()),
+        ("category", pa.string()),
+        ("group", pa.string()),
+        ("name", pa.string()),
+        ("phrase", pa.string()),
+        ("count", pa.int32()),
+        ("instance", pa.int32()),
+        ("frame_index", pa.int64()),
+        ("box", pa.list_(pa.float64())),
+        ("mask", _MASK),
+        ("scores", _SCORES),
+        ("verdict", _VERDICT),
+        ("made_by", pa.string()),
+        ("references", pa.list_(_REFERENCE)),
+    ]
+)
+
+_CLIP_FIELDS = [
+    ("clip_id", pa.string()),
+    ("video_id", pa.string()),
+    ("source_path", pa.string()),
+    ("source_key", pa.string()),
+    ("extra", pa.string()),
+    ("license", pa.string()),
+    ("clip_path", pa.string()),
+    ("clip_index", pa.int32()),
+    ("clip_count", pa.int32()),
+    ("start_frame", pa.int64()),
+    ("end_frame", pa.int64()),
+    ("start_s", pa.float64()),
+    ("end_s", pa.float64()),
+    ("num_frames", pa.int64()),
+    ("fps", pa.float64()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("cut", pa.string()),
+    ("source_codec", pa.string()),
+    ("motion", pa.float64()),
+    ("camera_motion", pa.float64()),
+    ("motion_scale", pa.float64()),
+    ("caption", pa.string()),
+    ("caption_source", pa.string()),
+    ("status", pa.string()),
+    ("stop", _STOP),
+    ("frames", pa.list_(_FRAME)),
+    ("subjects", pa.list_(_SUBJECT)),
+    ("config_hash", pa.string()),
+    ("payload_bytes", pa.int64()),
+]
+
+
+def _huggingface_features() -> bytes:
+    """The `datasets` feature description of `CLIPS`, so that the Hub and `load_dataset` show the pictures.
+
+    Written by hand because the library infers plain structs of bytes from Arrow types alone.
+    """
+
+    def feature(kind: pa.DataType) -> Any:
+        if kind == _IMAGE:
+            return {"_type": "Image"}
+        if pa.types.is_struct(kind):
+            return {field.name: feature(field.type) for field in kind}
+        if pa.types.is_list(kind):
+            return {"feature": feature(kind.value_type), "_type": "List"}
+        names = {pa.float64(): "float64", pa.bool_(): "bool"}
+        return {"dtype": names.get(kind, str(kind)), "_type": "Value"}
+
+    features = {name: feature(kind) for name, kind in _CLIP_FIELDS}
+    return json.dumps({"info": {"features": features}}).encode()
+
+
+CLIPS: pa.Schema = pa.schema(
+    _CLIP_FIELDS,
+    metadata={b"reprise.schema": SCHEMA_VERSION.encode(), b"huggingface": _huggingface_features()},
+)
+
+# What travels between workers: a clip and, as JSON, the seconds that each stage spent on it. They are summed
+# into the manifest and stay out of the shards, which are the same on every run.
+TRANSIT: pa.Schema = CLIPS.append(pa.field("seconds", pa.string()))
+
+# One row per input, before anything was opened.
+VIDEOS: pa.Schema = pa.schema(
+    [
+        ("source_path", pa.string()),
+        ("source_key", pa.string()),
+        ("size", pa.int64()),  # bytes; -1 where it could not be read
+        ("caption", pa.string()),
+        ("caption_source", pa.string()),
+        ("license", pa.string()),
+        ("extra", pa.string()),
+        ("problem", pa.string()),  # why it cannot be opened at all: missing, unreadable, a duplicate
+        ("skip_clip_ids", pa.list_(pa.string())),  # clips of it that an interrupted run finished
+    ]
+)
+
+
+class VideoRow(TypedDict):
+    source_path: str
+    source_key: str
+    size: int
+    caption: str | None
+    caption_source: str | None
+    license: str | None
+    extra: str | None
+    problem: str | None
+    skip_clip_ids: list[str]
+
+
+def to_table(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
+    """Rows -> Arrow, checked.
+
+    Raises:
+        RepriseError: a row has a field that the schema does not know, or a value of another type.
+    """
+    listed = list(rows)
+    for row in listed:
+        unknown = row.keys() - set(schema.names)
+        if unknown:
+            raise RepriseError(f"row {row.get('clip_id')} has unknown fields {sorted(unknown)}")
+    try:
+        return pa.Table.from_pylist(listed, schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise RepriseError(f"a row does not fit the schema: {error}") from error
+
+
+def check_columns(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
+    """Hold a file's columns against a table's.
+
+    Raises:
+        RepriseError: naming `where`, the missing columns and those of another type.
+    """
+    missing = [name for name in wanted.names if name not in found.names]
+    if missing:
+        raise RepriseError(f"{where} has no column {', '.join(missing)}: is it a Reprise clip table?")
+    other = [
+        f"{name} is {found.field(name).type}, expected {wanted.field(name).type}"
+        for name in wanted.names
+        if not _same_type(found.field(name).type, wanted.field(name).type)
+    ]
+    if other:
+        raise RepriseError(f"{where}: column {other[0]}; it was written by another version of the schema")
+
+
+def _same_type(left: pa.DataType, right: pa.DataType) -> bool:
+    """Equal but for the name that Parquet gives a list's items."""
+    if pa.types.is_list(left) and pa.types.is_list(right):
+        return _same_type(left.value_type, right.value_type)
+    if pa.types.is_struct(left) and pa.types.is_struct(right):
+        return [f.name for f in left] == [f.name for f in right] and all(
+            _same_type(a.type, b.type) for a, b in zip(left, right, strict=True)
+        )
+    return bool(left.equals(right))

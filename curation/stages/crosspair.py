@@ -1,0 +1,187 @@
+"""The subject in a place it never was (Kaleido A.1, cross-paired samples; variant `crosspair`).
+
+A plate is a frame of some clip with its subjects painted out. A subject is composited only with plates of
+other videos whose caption speaks of other things, so that nothing of its own context comes along.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.config import CurationConfig
+from curation.ids import digest, seed_for
+from curation.imaging import RGB, decode, decode_mask, encode, mask_box
+from curation.models.roles import Inpainter
+from curation.references import RGBA, frame_image, kept, over, put, soften
+from curation.schema import ClipRow, Image, SubjectRow
+
+VARIANT = "crosspair"
+_MODEL = {"model": "reprise-composite", "revision": "1"}
+_UNLIKE = 0.34  # word overlap (Jaccard) of two captions above which their clips count as related
+_PLATE_LONG_SIDE = 960  # px: a reference picture, not a film frame
+_GROW_PX = 9  # a subject's soft edge and shadow must go with it
+_MAX_PAINTED = 0.4  # share of a plate that may have been painted; above it little real background is left
+_LIGHT = 0.35  # how far the subject's light moves towards the plate's; more would repaint the subject
+_HEIGHT = (0.35, 0.85)  # bounds of the subject's height, share of the plate's
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A background with where it comes from; `image` is encoded, so that a pool travels cheaply."""
+
+    clip_id: str
+    video_id: str
+    caption: str
+    image: Image
+
+
+def plate_candidate(row: ClipRow) -> bool:
+    """Whether a row can give a plate: it kept a frame, and its subjects leave enough of it."""
+    if not row["frames"] or row["video_id"] is None:
+        return False
+    index = row["frames"][0]["index"]
+    painted = sum(
+        subject["scores"].get("area_share") or 0.0
+        for subject in row["subjects"]
+        if subject["frame_index"] == index
+    )
+    return painted <= _MAX_PAINTED
+
+
+def make_plate(row: ClipRow, inpainter: Inpainter, seed: int) -> Plate:
+    """A clip's first kept frame with every found subject painted out."""
+    image = decode(row["frames"][0]["image"])
+    index = row["frames"][0]["index"]
+    hole = np.zeros(image.shape[:2], np.uint8)
+    for subject in row["subjects"]:
+        if subject["frame_index"] == index and subject["mask"] is not None:
+            hole |= decode_mask(subject["mask"]).astype(np.uint8)
+    scale = min(1.0, _PLATE_LONG_SIDE / max(image.shape[:2]))
+    if scale < 1:
+        size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+        image = cast(RGB, cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+        hole = cast(RGB, cv2.resize(hole, size, interpolation=cv2.INTER_NEAREST))
+    if hole.any():
+        hole = cast(RGB, cv2.dilate(hole, np.ones((2 * _GROW_PX + 1,) * 2, np.uint8)))
+        image = inpainter.inpaint(
+            [image], [hole.astype(bool)], [None], [seed_for(seed, row["clip_id"], "plate")]
+        )[0]
+    return Plate(row["clip_id"], row["video_id"] or "", row["caption"] or "", encode(image))
+
+
+def pool_of(clip_ids: Iterable[str], size: int, seed: int) -> list[str]:
+    """Which clips give plates: the `size` with the smallest hashes, so that a new clip changes few of them."""
+    return sorted(clip_ids, key=lambda each: (digest(seed, each), each))[:size]
+
+
+class Crosspair:
+    """Gives `crosspair.share` of the kept subjects one reference on an unrelated plate.
+
+    Which subjects, which plate and where on it depend on ids alone, never on the order of work.
+    """
+
+    name = VARIANT
+
+    def __init__(self, config: CurationConfig, pool: Sequence[Plate]) -> None:
+        self._config, self._seed = config.crosspair, config.seed
+        self._pool = pool
+        self._words = {plate.clip_id: _words(plate.caption) for plate in pool}
+
+    def __call__(self, rows: Sequence[ClipRow]) -> None:
+        for row in rows:
+            for subject in row["subjects"]:
+                subject["references"] = [each for each in subject["references"] if each["variant"] != VARIANT]
+            for subject in kept(row):
+                if self._drawn(subject):
+                    plate = self._plate(row, subject)
+                    if plate is not None:
+                        self._compose(row, subject, plate)
+
+    def _drawn(self, subject: SubjectRow) -> bool:
+        return seed_for(self._seed, subject["subject_id"], "crosspaired") / 0x80000000 < self._config.share
+
+    def _plate(self, row: ClipRow, subject: SubjectRow) -> Plate | None:
+        words = _words(row["caption"] or "")
+        strangers = [
+            plate
+            for plate in self._pool
+            if plate.video_id != row["video_id"] and _overlap(words, self._words[plate.clip_id]) < _UNLIKE
+        ]
+        return min(
+            strangers, key=lambda plate: digest(self._seed, subject["subject_id"], plate.clip_id), default=None
+        )
+
+    def _compose(self, row: ClipRow, subject: SubjectRow, plate: Plate) -> None:
+        assert subject["mask"] is not None
+        seed = seed_for(self._seed, subject["subject_id"], plate.clip_id)
+        picture = composite(
+            frame_image(row, subject["frame_index"]),
+            decode_mask(subject["mask"]),
+            decode(plate.image),
+            np.random.default_rng(seed),
+            self._config.feather,
+        )
+        put(subject, VARIANT, picture, seed=seed, donor_clip_id=plate.clip_id, **_MODEL)
+
+
+def composite(
+    image: RGB, mask: NDArray[np.bool_], plate: RGB, rng: np.random.Generator, feather: float
+) -> RGB:
+    """The masked subject on a plate: size as in its own frame within bounds, place drawn, light drawn near.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    box = mask_box(mask)
+    if box is None:
+        raise ValueError("the mask is empty")
+    x0, y0, x1, y1 = (int(side) for side in box)
+    front = np.dstack(
+        [image[y0:y1, x0:x1], (soften(mask[y0:y1, x0:x1], feather) * 255).round().astype(np.uint8)]
+    )
+    height, width = plate.shape[:2]
+    wanted = float(np.clip((y1 - y0) / image.shape[0] * rng.uniform(0.85, 1.15), *_HEIGHT)) * height
+    scale = min(wanted / (y1 - y0), 0.95 * width / (x1 - x0))
+    size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
+    front = cv2.resize(front, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    left = int(rng.integers(0, max(1, width - size[0] + 1)))
+    # Things stand on something: the lower half of the room there is.
+    room = max(0, height - size[1])
+    top = int(rng.integers(room // 2, room + 1))
+    canvas: RGBA = np.zeros((height, width, 4), np.uint8)
+    canvas[top : top + size[1], left : left + size[0]] = relight(
+        cast(RGBA, front), plate[top : top + size[1], left : left + size[0]]
+    )
+    return over(canvas, plate)
+
+
+def relight(front: RGBA, behind: RGB) -> RGBA:
+    """Move the subject's mean colour (CIE Lab) a part of the way to that of the place where it will stand."""
+    opaque = front[..., 3] > 127
+    if not opaque.any():
+        return front
+    lab = cv2.cvtColor(front[..., :3], cv2.COLOR_RGB2LAB).astype(np.float32)
+    target = cv2.cvtColor(behind, cv2.COLOR_RGB2LAB).reshape(-1, 3).mean(axis=0)
+    shift = _LIGHT * (target - lab[opaque].mean(axis=0))
+    moved = np.clip(lab + shift, 0, 255).astype(np.uint8)
+    return cast(RGBA, np.dstack([cv2.cvtColor(moved, cv2.COLOR_LAB2RGB), front[..., 3]]))
+
+
+_STOP_WORDS = frozenset("a an the of in on at and or with to is are from by for its his her their it".split())
+
+
+def _words(caption: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", caption.lower())) - _STOP_WORDS
+
+
+def _overlap(left: frozenset[str], right: frozenset[str]) -> float:
+    """Jaccard similarity, 0..1."""
+    union = left | right
+    return len(left & right) / len(union) if union else 0.0

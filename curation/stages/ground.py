@@ -1,0 +1,105 @@
+"""Phrases -> boxes: each phrase keeps the sampled frame in which it was found best."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.config import CurationConfig
+from curation.ids import instance_id
+from curation.imaging import decode
+from curation.models import registry
+from curation.models.roles import Detection, Detector, Phrase, Scene
+from curation.schema import ClipRow, FrameRow, SubjectRow
+from curation.stages.base import stop
+
+
+class Ground:
+    """Kaleido 3.2 (3), localisation. A candidate that is found nowhere stays, without a box."""
+
+    name = "ground"
+
+    def __init__(self, config: CurationConfig) -> None:
+        self._config = config
+        self._detector: Detector | None = None
+
+    def __call__(self, rows: Sequence[ClipRow]) -> None:
+        if self._detector is None:
+            self._detector = cast(Detector, registry.load(self._config, "detector"))
+        scenes: list[Scene] = []
+        phrases: list[list[Phrase]] = []
+        looked: list[list[FrameRow]] = []
+        for row in rows:
+            frames = spread(row["frames"], self._config.ground.frames)
+            looked.append(frames)
+            scenes += [scene(frame, row["motion_scale"]) for frame in frames]
+            phrases += [[phrase(subject) for subject in row["subjects"]]] * len(frames)
+        found = iter(self._detector.detect(scenes, phrases))
+        for row, frames in zip(rows, looked, strict=True):
+            per_frame = [(frame["index"], next(found)) for frame in frames]
+            row["subjects"] = [
+                grounded
+                for position, subject in enumerate(row["subjects"])
+                for grounded in self._place(row, subject, position, per_frame)
+            ]
+            if not frames:
+                stop(row, "failed", self.name, "no frame to look at")
+
+    def _place(
+        self, row: ClipRow, subject: SubjectRow, position: int, per_frame: list[tuple[int, list[Detection]]]
+    ) -> list[SubjectRow]:
+        """One subject per box of the best frame; the candidate itself where there is none."""
+        best: tuple[int, list[Detection]] | None = None
+        for index, detections in per_frame:
+            mine = [each for each in detections if each.phrase == position]
+            mine.sort(key=lambda each: -each.score * each.label)
+            mine = mine[: min(self._config.ground.max_instances, subject["count"] or 99)]
+            if mine and (best is None or _strength(mine) > _strength(best[1])):
+                best = index, mine
+        if best is None:
+            return [subject]
+        index, mine = best
+        made_by = json.dumps({"detector": registry.identity(self._detector)})
+        placed = []
+        for instance, detection in enumerate(mine):
+            each = copy.deepcopy(subject)
+            each.update(
+                subject_id=instance_id(subject["subject_id"], instance),
+                instance=instance,
+                frame_index=index,
+                box=[float(side) for side in detection.box],
+                made_by=made_by,
+            )
+            each["scores"].update(grounding=float(detection.score), label=float(detection.label))
+            placed.append(each)
+        return placed
+
+
+def _strength(detections: Sequence[Detection]) -> float:
+    """How well a frame shows a phrase: the sum over its boxes, so that three cups beat two."""
+    return sum(each.score * each.label for each in detections)
+
+
+def spread(frames: Sequence[FrameRow], count: int) -> list[FrameRow]:
+    """At most `count` of the frames, evenly spread, in time order."""
+    if len(frames) <= count:
+        return list(frames)
+    steps = (np.arange(count) + 0.5) * len(frames) / count
+    return [frames[int(step)] for step in steps]
+
+
+def phrase(subject: SubjectRow) -> Phrase:
+    return Phrase(subject["phrase"], subject["category"], subject["group"], subject["count"])
+
+
+def scene(frame: FrameRow, motion_scale: float | None) -> Scene:
+    """Decode a stored frame and its motion map (back into shares of the diagonal per second)."""
+    motion: NDArray[np.float32] | None = None
+    if frame["motion"] is not None and motion_scale:
+        motion = decode(frame["motion"]).astype(np.float32) * np.float32(motion_scale / 255)
+    return Scene(decode(frame["image"]), motion)

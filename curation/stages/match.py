@@ -1,0 +1,59 @@
+"""Caption -> candidate subjects by the taxonomy (Kaleido 3.2 (2))."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from curation.config import CurationConfig
+from curation.ids import subject_id
+from curation.schema import ClipRow, SubjectRow
+from curation.stages.base import stop
+from curation.taxonomy import Taxonomy
+from curation.taxonomy.match import Mention
+
+BACKGROUND = "background"  # places are conditions of a scene, not subjects that a box can hold
+
+
+class Match:
+    """One candidate per thing that the caption names, in order of appearance."""
+
+    name = "match"
+
+    def __init__(self, config: CurationConfig) -> None:
+        self._config = config.match
+        self._taxonomy: Taxonomy | None = None
+
+    def __call__(self, rows: Sequence[ClipRow]) -> None:
+        if self._taxonomy is None:
+            self._taxonomy = Taxonomy.load(self._config.taxonomy)
+        for row in rows:
+            mentions = [each for each in self._taxonomy.match(row["caption"] or "") if self._wanted(each)]
+            row["subjects"] = [
+                candidate(row, mention) for mention in mentions[: self._config.max_subjects]
+            ]
+            if not row["subjects"]:
+                stop(row, "rejected", self.name, "caption names no subject")
+
+    def _wanted(self, mention: Mention) -> bool:
+        if self._config.groups is None:
+            return mention.group != BACKGROUND
+        return mention.group in self._config.groups
+
+
+def candidate(row: ClipRow, mention: Mention) -> SubjectRow:
+    return {
+        "subject_id": subject_id(row["clip_id"], mention.phrase, mention.start, 0),
+        "category": mention.category,
+        "group": mention.group,
+        "name": mention.name,
+        "phrase": mention.phrase,
+        "count": mention.count,
+        "instance": 0,
+        "frame_index": None,
+        "box": None,
+        "mask": None,
+        "scores": {},
+        "verdict": None,
+        "made_by": None,
+        "references": [],
+    }

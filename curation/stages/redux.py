@@ -1,0 +1,43 @@
+"""The subject in another pose, view and light (Kaleido 3.2 (6), variant `redux`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from curation.config import CurationConfig
+from curation.ids import seed_for
+from curation.models import registry
+from curation.models.roles import Variator
+from curation.references import kept, made_by, put, subject_cutout
+from curation.schema import ClipRow
+
+_PADDING = 0.05
+
+
+class Redux:
+    name = "redux"
+
+    def __init__(self, config: CurationConfig) -> None:
+        self._config = config
+        self._variator: Variator | None = None
+
+    def __call__(self, rows: Sequence[ClipRow]) -> None:
+        if not self._config.redux.enabled:
+            return
+        if self._variator is None:
+            self._variator = cast(Variator, registry.load(self._config, "variator"))
+        subjects = [(row, subject) for row in rows for subject in kept(row)]
+        for ordinal in range(self._config.redux.per_subject):
+            cutouts = [subject_cutout(row, subject, _PADDING)[1] for row, subject in subjects]
+            prompts = [subject["phrase"] for _, subject in subjects]
+            seeds = [
+                seed_for(self._config.seed, subject["subject_id"], self.name, ordinal)
+                for _, subject in subjects
+            ]
+            varied = self._variator.vary(cutouts, prompts, seeds)
+            for (_, subject), prompt, seed, picture in zip(subjects, prompts, seeds, varied, strict=True):
+                put(
+                    subject, "redux", picture, ordinal=ordinal, prompt=prompt, seed=seed,
+                    **made_by(self._variator),
+                )  # fmt: skip

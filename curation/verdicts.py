@@ -1,0 +1,84 @@
+"""A stage measures; a verdict decides. Pure functions from scores and thresholds to keep or reject.
+
+Nothing here looks at a picture, so `reprise refilter` can run it again over a finished dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from curation.schema import ClipRow, Stop, SubjectRow, Verdict
+from curation.thresholds import Rule
+
+NOT_FOUND = "not found"
+
+
+def decide_subject(subject: SubjectRow, rules: Sequence[Rule]) -> Verdict:
+    """Hold every score against its rules; the first that is missed is the reason, all are listed.
+
+    A candidate that grounding never found is rejected as `not found`.
+    """
+    if subject["box"] is None:
+        return _verdict(False, NOT_FOUND, None, None, [NOT_FOUND], [])
+    failures: list[tuple[str, float, float]] = []
+    unmeasured: list[str] = []
+    for rule in rules:
+        if rule.group is not None and rule.group != subject["group"]:
+            continue
+        value = subject["scores"].get(rule.score)
+        if value is None:
+            # A subject without a face has no face size: the face count speaks for all of them.
+            if not (rule.score.startswith("face_") and subject["scores"].get("face_count") == 0):
+                unmeasured.append(rule.name)
+            continue
+        number = float(value)  # type: ignore[arg-type]
+        if number < rule.value if rule.bound == "min" else number > rule.value:
+            failures.append((rule.name, number, rule.value))
+    if not failures:
+        return _verdict(True, None, None, None, [], unmeasured)
+    name, number, threshold = failures[0]
+    return _verdict(False, name, number, threshold, [each[0] for each in failures], unmeasured)
+
+
+def _verdict(
+    kept: bool,
+    reason: str | None,
+    value: float | None,
+    threshold: float | None,
+    failures: list[str],
+    unmeasured: list[str],
+) -> Verdict:
+    return {
+        "kept": kept,
+        "reason": reason,
+        "value": value,
+        "threshold": threshold,
+        "failures": failures,
+        "unmeasured": unmeasured,
+    }
+
+
+def decide_clip(row: ClipRow, rules: Sequence[Rule]) -> None:
+    """Set every subject's verdict and the row's status, in place.
+
+    A row that stopped before its subjects were measured (a corrupt video, no caption) stays as it is. Of the
+    others, one with at least one kept subject is kept; one without is rejected at stage `filter`.
+    """
+    if row["stop"] is not None and row["stop"]["stage"] != "filter":
+        return
+    for subject in row["subjects"]:
+        subject["verdict"] = decide_subject(subject, rules)
+    if any(subject["verdict"]["kept"] for subject in row["subjects"] if subject["verdict"]):
+        row["status"], row["stop"] = "kept", None
+    else:
+        row["status"], row["stop"] = "rejected", _no_subject(row["subjects"])
+
+
+def _no_subject(subjects: Sequence[SubjectRow]) -> Stop:
+    """The reason of the subject that came furthest: the one with the fewest failures."""
+    verdicts = [subject["verdict"] for subject in subjects if subject["verdict"]]
+    if not verdicts:
+        return {"stage": "filter", "reason": "no subject", "value": None, "threshold": None}
+    best = min(verdicts, key=lambda verdict: (verdict["reason"] == NOT_FOUND, len(verdict["failures"])))
+    reason = f"no subject kept: {best['reason']}"
+    return {"stage": "filter", "reason": reason, "value": best["value"], "threshold": best["threshold"]}

@@ -1,0 +1,69 @@
+"""Where one shot ends and the next begins: PySceneDetect's detectors, fed one small frame at a time."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+from scenedetect.common import FrameTimecode
+from scenedetect.detector import SceneDetector
+from scenedetect.detectors import AdaptiveDetector, ContentDetector, ThresholdDetector
+
+from curation.config import SliceConfig
+
+# PySceneDetect looks at frames of about this width; its thresholds were tuned for it.
+SMALL_WIDTH = 256
+_ADAPTIVE_WINDOW = 2  # frames on either side, PySceneDetect's default
+
+
+def small_size(width: int, height: int) -> tuple[int, int]:
+    """Size in pixels at which shots and motion are looked at."""
+    scale = max(1.0, width / SMALL_WIDTH)
+    return max(8, round(width / scale)), max(8, round(height / scale))
+
+
+class ShotDetector:
+    """Frame numbers at which a new shot begins, reported with a bounded delay.
+
+    `delay`: a cut is reported at most this many frames after it happened (fades can take longer: they are
+    reported when the picture comes back).
+    """
+
+    def __init__(self, config: SliceConfig, fps: Fraction) -> None:
+        self._fps = fps
+        length = max(1, round(config.min_shot * fps))
+        self._detector = _build(config, length)
+        self.delay = 0 if self._detector is None else length + 2 * _ADAPTIVE_WINDOW + 1
+        self._last = 0
+
+    def push(self, index: int, small_bgr: NDArray[np.uint8]) -> list[int]:
+        """Cuts that became certain with this frame; each is the first frame of a new shot."""
+        self._last = index
+        if self._detector is None:
+            return []
+        return [cut.frame_num for cut in self._detector.process_frame(self._at(index), small_bgr)]
+
+    def finish(self) -> list[int]:
+        """Cuts that only the end of the video made certain."""
+        if self._detector is None:
+            return []
+        return [cut.frame_num for cut in self._detector.post_process(self._at(self._last))]
+
+    def _at(self, index: int) -> FrameTimecode:
+        return FrameTimecode(index, fps=self._fps)
+
+
+def _build(config: SliceConfig, length: int) -> SceneDetector | None:
+    given = {} if config.threshold is None else {"threshold": config.threshold}
+    if config.detector == "content":
+        return ContentDetector(min_scene_len=length, **given)
+    if config.detector == "adaptive":
+        adaptive = {} if config.threshold is None else {"adaptive_threshold": config.threshold}
+        return AdaptiveDetector(min_scene_len=length, window_width=_ADAPTIVE_WINDOW, **adaptive)
+    if config.detector == "threshold":
+        return ThresholdDetector(
+            min_scene_len=length, **{name: math.floor(value) for name, value in given.items()}
+        )
+    return None

@@ -1,0 +1,47 @@
+"""`reprise`: every door under one name. Each also runs as `python -m pipelines.<name>`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+# name -> (module, attribute, what it does). Imported when called: `reprise --help` must not wait for Ray.
+DOORS: dict[str, tuple[str, str, str]] = {
+    "curate": ("pipelines.curate", "main", "Videos -> curated dataset, with a report."),
+    "refilter": ("pipelines.refilter", "main", "Re-decide a dataset under new thresholds, without models."),
+    "stage": ("pipelines.stage", "main", "Run one stage, Parquet to Parquet."),
+    "report": ("pipelines.report", "report", "Build a dataset's report again."),
+    "taxonomy": ("pipelines.taxonomy", "taxonomy", "List, check or try the taxonomy."),
+    "config": ("pipelines.config", "main", "Print every config key with its default and what it means."),
+    "demo": ("pipelines.demo", "main", "Make demo videos with known truth and curate them."),
+    "doctor": ("pipelines.doctor", "main", "Say what this machine has and which profile it can run."),
+}
+
+
+class Doors(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(DOORS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in DOORS:
+            return None
+        module, attribute, _ = DOORS[cmd_name]
+        command: Any = getattr(importlib.import_module(module), attribute)
+        command.name = cmd_name
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, _, words) in DOORS.items()])
+
+
+@click.command(cls=Doors)
+@click.version_option(package_name="reprise")
+def main() -> None:
+    """Reprise: raw video in, a subject-to-video model out."""
+
+
+if __name__ == "__main__":
+    main()

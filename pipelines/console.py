@@ -1,0 +1,107 @@
+"""What the doors share: one clear line for bad input, a progress bar, the summary of a dataset."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from curation.errors import RepriseError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+USAGE = 2  # exit status: the input or the config is wrong
+NOTHING = 1  # exit status: it ran and could do nothing
+INTERRUPTED = 130
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def door(function: Callable[P, T]) -> Callable[P, T]:
+    """Turn a RepriseError into one line on stderr and exit status 2, and Ctrl-C into a word on how to go on."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s")
+        # A scheduler's polite stop (SIGTERM) is handled like Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return function(*args, **kwargs)
+        except RepriseError as error:
+            err.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
+            sys.exit(USAGE)
+        except KeyboardInterrupt:
+            err.print("\n[bold]stopped[/] finished work is kept; run the same command again to go on")
+            sys.exit(INTERRUPTED)
+
+    return wrapped
+
+
+class Bar:
+    """Progress of a run: one line per phase, to stderr, quiet when that is no terminal."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._name, self._total, self._done = "", 0, 0
+        self._enabled = enabled
+
+    def begin(self, task: str, total: int, done: int = 0) -> None:
+        self._name, self._total, self._done = task, total, done
+        if done:
+            err.print(f"{task}: {done} of {total} were finished by an earlier run")
+        if not self._enabled or not err.is_terminal:
+            return
+        self._progress = Progress(
+            TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"), console=err,
+        )  # fmt: skip
+        self._progress.start()
+        self._task = self._progress.add_task(task, total=total, completed=done, note="")
+
+    def advance(self, by: int = 1, note: str | None = None) -> None:
+        before, self._done = self._done, self._done + by
+        if self._progress is not None:
+            self._progress.update(self._task, advance=by, **({"note": note} if note else {}))
+        elif self._enabled and by and before * 10 // max(1, self._total) < self._done * 10 // max(1, self._total):
+            # A log file gets a line every tenth of the way.
+            err.print(f"{self._name}: {self._done} of {self._total}" + (f", {note}" if note else ""))
+
+    def end(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def summary(manifest: dict[str, Any]) -> None:
+    """Print what came of a run: the accounting, the funnel, the first reasons."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "unit"):
+        table.add_column(column)
+    for column in ("in", "out"):
+        table.add_column(column, justify="right")
+    table.add_column("lost to")
+    for step in manifest["funnel"]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in list(step["reasons"].items())[:3])
+        table.add_row(step["stage"], step["unit"], str(step["in"]), str(step["out"]), escape(reasons))
+    out.print(table)
+    videos, subjects = manifest["videos"], manifest["subjects"]
+    out.print(
+        f"\n{videos['in']} videos = {videos['kept']} kept + {videos['rejected']} rejected + "
+        f"{videos['failed']} failed;  {manifest['clips']['kept']} clips with {subjects['kept']} subjects kept"
+    )
+    references = ", ".join(f"{count} {variant}" for variant, count in manifest["references"].items())
+    if references:
+        out.print(f"references: {references}")
+
+

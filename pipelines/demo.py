@@ -1,0 +1,40 @@
+"""reprise demo: make demo videos with known truth, curate them, say where to look. Or one's own videos."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+from rich.markup import escape
+
+from curation.config import load_config
+from curation.demo import render_demo
+from pipelines.console import door, err, out
+from pipelines.curate import run
+
+
+@click.command()
+@click.option("--input", "source", help="One's own videos; by default a dozen demo videos are made.")
+@click.option("--output", default="demo/dataset", show_default=True, help="Folder of the dataset.")
+@click.option("--videos", default=12, show_default=True, help="How many demo videos.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@door
+def main(source: str | None, output: str, videos: int, overrides: tuple[str, ...]) -> None:
+    """Curate demo videos, or a folder of one's own, on this machine."""
+    started = time.monotonic()
+    truth: Path | None = None
+    if source is None:
+        folder = Path(output).parent / "videos"
+        if not list(folder.glob("*.mp4")):
+            err.print(f"making {videos} demo videos in {escape(str(folder))}")
+            render_demo(folder, videos=videos)
+        source, truth = str(folder), folder / "truth"
+    run(source, output, load_config(None, overrides))
+    if truth is not None:
+        out.print(f"truth    {escape(str(truth))}  (compare: python -m benchmarks.truth {output} {truth})", soft_wrap=True)
+    out.print(f"done in {time.monotonic() - started:.0f} s; open the report in a browser")
+
+
+if __name__ == "__main__":
+    main()
