@@ -124,10 +124,19 @@ class Storage:
         Raises:
             RepriseError: there is no such file.
         """
+        found = self.entry(rel)
+        if found.size < 0:
+            raise RepriseError(f"no such file: {self.join(rel)}")
+        return found.size
+
+    def entry(self, rel: str = "") -> Entry:
+        """One file as a listing would show it, with the problem `missing file` where it is absent."""
+        if not self.remote:
+            return file_entry(Path(self.join(rel)))._replace(path=rel)
         info = self._info(rel)
         if info.type != pafs.FileType.File:
-            raise RepriseError(f"no such file: {self.join(rel)}")
-        return int(info.size)
+            return Entry(rel, -1, 0, "missing file")
+        return Entry(rel, int(info.size), int(info.mtime_ns or 0))
 
     def entries(self, prefix: str = "", depth: int | None = None) -> list[Entry]:
         """Files below a folder, with sizes and stamps, sorted by path; temporary files are left out.
@@ -174,7 +183,7 @@ class Storage:
         if not self.remote:
             return None
         with self.open_input(rel) as file, self._explained(rel):
-            tag = {k.lower(): v for k, v in (file.metadata() or {}).items()}.get(b"etag")
+            tag = (file.metadata() or {}).get("ETag")
         return tag.decode().strip('"') if tag else None
 
     def read_bytes(self, rel: str) -> bytes:
@@ -333,7 +342,6 @@ class Storage:
         target = Path(self.join(rel))
         # Hashed, because a long name plus a suffix may exceed what the file system allows.
         stem = f"{_PARTIAL}{digest(target.name)}-"
-        partial = target.parent / stem
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(target.parent, stem)
@@ -350,7 +358,9 @@ class Storage:
                 partial.unlink(missing_ok=True)
         except OSError as error:
             # An error that names a file elsewhere comes from whoever makes the content.
-            if error.filename and Path(error.filename) not in (partial, target, *target.parents):
+            named = Path(str(error.filename or target))
+            ours = named.parent == target.parent and named.name.startswith(stem)
+            if not ours and named not in (target, *target.parents):
                 raise
             raise _explain(error, str(target)) from error
 
@@ -382,6 +392,14 @@ def fetch(uri: str) -> Iterator[Path]:
 
 def is_remote(uri: str) -> bool:
     return uri.startswith("s3://")
+
+
+def split_options(uri: str) -> tuple[str, str]:
+    """An address without its S3 options, and these, with the `?` that begins them."""
+    if not is_remote(uri):
+        return uri, ""
+    path, options = _split(uri)
+    return f"s3://{path}", f"?{options}" if options else ""
 
 
 def relative_to_file(uri: str, path: str) -> str:
@@ -447,7 +465,7 @@ def file_entry(path: Path) -> Entry:
     """A local file's size and stamp, or what keeps it from being read."""
     try:
         found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL character
         return Entry(str(path), -1, 0, "missing file")
     except OSError as error:
         looped = error.errno == errno.ELOOP  # a link to itself

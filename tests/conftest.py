@@ -18,7 +18,7 @@ __all__ = ["s3", "s3_endpoint", "samples_dir"]
 
 @pytest.fixture(scope="session")
 def samples_dir() -> Path:
-    """Real clips that are not part of the repository; a test that wants them is skipped where they are absent."""
+    """Real clips that are not part of the repository; without them, a test that wants them is skipped."""
     folder = Path(os.environ.get("REPRISE_SAMPLES") or REPOSITORY.parent / "shared" / "samples")
     if not folder.is_dir():
         pytest.skip(f"no sample videos at {folder}: set REPRISE_SAMPLES")

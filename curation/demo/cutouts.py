@@ -264,8 +264,8 @@ def _coin() -> U8:
     crop = np.ascontiguousarray(image[150:226, 308:384])
     crop = cast(U8, cv2.resize(crop, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC))
     mask = fill((228, 228), oval(117, 111, 97, 93))
-    grey = crop[..., 0].astype(np.float32)
-    grey = np.clip((grey - 70) / 110, 0, 1.2)[..., None]
+    tone = crop[..., 0].astype(np.float32)
+    grey = np.clip((tone - 70) / 110, 0, 1.2)[..., None]
     gold = np.array([60, 34, 4], np.float32) + grey * np.array([185, 150, 70], np.float32)
     return lift(np.clip(gold, 0, 255).astype(np.uint8), mask, shrink=2.0)
 
@@ -281,8 +281,8 @@ def _ball() -> U8:
     """The colour wheel, shaded into a beach ball."""
     image = photo("color.png")
     mask = fill((370, 371), oval(185, 185, 180, 180))
-    grid: F32 = np.mgrid[-1:1:370j, -1:1:371j].astype(np.float32)
-    y, x = grid
+    grid = cast(F32, np.mgrid[-1:1:370j, -1:1:371j].astype(np.float32))
+    y, x = grid[0], grid[1]
     sphere = np.sqrt(np.clip(1 - x * x - y * y, 0, 1))
     light = np.clip(0.45 + 0.65 * (0.75 * sphere - 0.35 * x - 0.55 * y), 0.25, 1.15)
     return lift(np.clip(image * light[..., None], 0, 255).astype(np.uint8), mask)
