@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from curation.errors import RepriseError
 from curation.ids import digest
+from curation.taxonomy import Taxonomy
 from curation.thresholds import Thresholds
+
+BACKGROUND = "background"  # the taxonomy group of places
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SliceConfig(_Section):
@@ -26,9 +29,13 @@ class SliceConfig(_Section):
         "content", description="PySceneDetect detector; none: only length decides"
     )
     threshold: float | None = Field(
-        None, ge=0, description="of that detector; null: PySceneDetect's own (27 content, 3 adaptive, 12 fades)"
+        None,
+        ge=0,
+        description="of that detector; null: PySceneDetect's own (27 content, 3 adaptive, 12 fades)",
     )
-    min_shot: float = Field(0.6, ge=0, description="cuts closer than this are merged; PySceneDetect's default")
+    min_shot: float = Field(
+        0.6, ge=0, description="cuts closer than this are merged; PySceneDetect's default"
+    )
     min_length: float = Field(2.0, gt=0, description="shorter shots are rejected; OpenS2V-5M: 2 s")
     max_length: float = Field(10.0, gt=0, description="longer shots are split evenly; OpenS2V-5M: 10 s")
     min_short_side: int = Field(0, ge=0, description="smaller videos are rejected; OpenS2V-5M uses 480")
@@ -37,7 +44,9 @@ class SliceConfig(_Section):
         "auto", description="auto: copy H.264 packets where that is frame-exact, else encode; encode: always"
     )
     crf: int = Field(18, ge=0, le=51, description="x264 quality where a clip is encoded")
-    preset: str = Field("ultrafast", description="x264 preset where a clip is encoded")
+    preset: Literal[
+        "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
+    ] = Field("ultrafast", description="x264 preset where a clip is encoded")
     sample_fps: float = Field(2.0, gt=0, le=30, description="frames per second that later stages look at")
 
     @model_validator(mode="after")
@@ -50,55 +59,97 @@ class SliceConfig(_Section):
 
 
 class CaptionConfig(_Section):
-    require: bool = Field(True, description="a clip without a caption is rejected, since nothing names subjects")
+    """Where sentences come from: the video's own caption, else the captioner's."""
+
+    require: bool = Field(
+        True, description="a clip without a caption is rejected, since nothing names subjects"
+    )
 
 
 class MatchConfig(_Section):
+    """Caption -> candidate subjects."""
+
     taxonomy: str | None = Field(None, description="path of another taxonomy.yaml; null: the one shipped")
     groups: list[str] | None = Field(None, description="only these taxonomy groups; null: all but background")
     max_subjects: int = Field(8, ge=1, description="candidates per caption, in order of appearance")
 
+    @field_validator("taxonomy")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        """A worker process has another working directory."""
+        return path and str(Path(path).expanduser().absolute())
+
+    @field_validator("groups")
+    @classmethod
+    def _no_places(cls, groups: list[str] | None) -> list[str] | None:
+        if groups is not None and BACKGROUND in groups:
+            raise ValueError(
+                f"{BACKGROUND} names places, which no box holds and no cut-out shows; "
+                "places without their subjects are the plates of crosspair"
+            )
+        if groups == []:
+            raise ValueError("no group at all would find no subject; null means every group")
+        return groups
+
 
 class GroundConfig(_Section):
+    """Phrases -> boxes."""
+
     frames: int = Field(
-        3, ge=1, le=16, description="sampled frames to look at, spread over the clip; each phrase keeps its best"
+        3,
+        ge=1,
+        le=16,
+        description="sampled frames to look at, spread over the clip; each phrase keeps its best",
     )
     max_instances: int = Field(4, ge=1, description="boxes per phrase; OpenS2V-5M: 4 subjects")
 
 
 class FilterConfig(Thresholds):
-    pass
+    """Thresholds on what was measured of a subject; null switches one off."""
 
 
 class ReferenceConfig(_Section):
+    """References that a model makes."""
+
     enabled: bool = True
-    per_subject: int = Field(1, ge=1, le=8)
+    per_subject: int = Field(1, ge=1, le=8, description="pictures per kept subject, each with its own seed")
 
 
 class CropConfig(_Section):
+    """The references `crop` and `segment`."""
+
     padding: float = Field(0.1, ge=0, le=1, description="context around the box, share of its sides")
 
 
 class CrosspairConfig(_Section):
+    """Subjects on backgrounds of other videos."""
+
     share: float = Field(
-        0.4, ge=0, le=1, description="of kept subjects that get a cross-pair; Kaleido A.1, Table 4: best at 0.4"
+        0.4,
+        ge=0,
+        le=1,
+        description="of kept subjects that get a cross-pair; Kaleido A.1, Table 4: best at 0.4",
     )
     pool: int = Field(256, ge=1, description="background plates drawn from the whole dataset")
     feather: float = Field(1.5, ge=0, description="width of the soft edge, px")
 
 
 class ShardConfig(_Section):
+    """The finished files."""
+
     target_mb: int = Field(256, ge=1, description="MB per Parquet file")
     row_group_rows: int = Field(32, ge=1, description="rows that a streaming reader holds at once")
 
 
 class ReportConfig(_Section):
+    """The HTML report."""
+
     clips_per_page: int = Field(24, ge=1, le=200)
     max_clips: int | None = Field(5000, ge=1, description="clips in the gallery; null: all")
 
 
 class ModelsConfig(_Section):
-    """Backend per role; null takes the profile's."""
+    """Backend per role, by name or as `module:Class`; null takes the profile's."""
 
     detector: str | None = None
     segmenter: str | None = None
@@ -123,14 +174,20 @@ class EngineConfig(_Section):
 
     address: str | None = Field(None, description="Ray address; null: RAY_ADDRESS, else start Ray here")
     num_cpus: int | None = Field(None, ge=1, description="of a local Ray; null: all cores")
-    object_store_mb: int | None = Field(None, ge=80, description="of a local Ray; null: 30 % of memory, at most 2 GB")
-    stages: dict[str, StageResources] = Field(default_factory=dict, description="per stage name")
-    progress: bool = True
+    object_store_mb: int | None = Field(
+        None, ge=80, description="of a local Ray; null: 30 % of memory, at most 2 GB"
+    )
+    stages: dict[str, StageResources] = Field(
+        default_factory=dict, description="stage -> num_cpus, num_gpus, batch_size, concurrency"
+    )
+    progress: bool = Field(True, description="show a progress bar")
 
 
 class CurationConfig(_Section):
+    """Everything that a curation run can be told."""
+
     profile: Literal["embedded"] = Field("embedded", description="which backends answer the roles")
-    seed: int = 0
+    seed: int = Field(0, description="of every draw, together with ids")
     slice: SliceConfig = SliceConfig()
     caption: CaptionConfig = CaptionConfig()
     match: MatchConfig = MatchConfig()
@@ -145,13 +202,27 @@ class CurationConfig(_Section):
     models: ModelsConfig = ModelsConfig()
     engine: EngineConfig = EngineConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, data: Any) -> Any:
+        """A section whose keys are all commented out is null in YAML, and means its defaults."""
+        if not isinstance(data, dict):
+            return data
+        sections = {name for name, field in cls.model_fields.items() if section_of(field.annotation)}
+        return {name: value for name, value in data.items() if not (value is None and name in sections)}
+
     def content(self) -> dict[str, Any]:
-        """Everything that a row's content depends on: all but where it runs and how it is shown."""
-        return self.model_dump(mode="json", exclude={"engine", "report", "shard"})
+        """Everything that a row's content depends on: all but where it runs and how it is shown.
+
+        The path of a taxonomy is left out, too: what it says counts, and is among the revisions.
+        """
+        return self.model_dump(
+            mode="json", exclude={"engine": True, "report": True, "shard": True, "match": {"taxonomy"}}
+        )
 
 
 def content_hash(config: CurationConfig, revisions: dict[str, str]) -> str:
-    """Digest of the config and of the model and data revisions that make a row; 12 hex characters."""
+    """Digest of the config and of the revisions (`registry.revisions`) that make a row; 12 hex characters."""
     return digest(config.content(), revisions, length=12)
 
 
@@ -159,7 +230,8 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     """Read a YAML file, apply `key.sub=value` overrides (values in YAML), check everything.
 
     Raises:
-        RepriseError: no such file, not YAML, an unknown key (with the nearest known one) or a bad value.
+        RepriseError: no such file, not YAML, an unknown key (with the nearest known one), a bad value, or a
+            taxonomy that cannot be used.
     """
     data: Any = {}
     if path is not None:
@@ -167,13 +239,29 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
             data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise RepriseError(f"cannot read the config {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RepriseError(f"the config {path} is not UTF-8 text") from error
         except yaml.YAMLError as error:
             raise RepriseError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
         if not isinstance(data, dict):
             raise RepriseError(f"{path} must hold `key: value` lines at the top")
     for override in overrides:
         _apply(data, override)
-    return _validate(data, str(path) if path else "the command line")
+    config = _validate(data, str(path) if path else "the command line")
+    _check_groups(config.match)
+    return config
+
+
+def _check_groups(config: MatchConfig) -> None:
+    """A taxonomy that cannot be read, or lacks a group, would only show once every clip was rejected."""
+    if config.taxonomy is None and config.groups is None:
+        return
+    known = Taxonomy.load(config.taxonomy).groups
+    for group in config.groups or ():
+        if group not in known:
+            near = difflib.get_close_matches(group, known, n=1)
+            mend = f"did you mean {near[0]}?" if near else f"groups are {', '.join(known)}"
+            raise RepriseError(f"match.groups: the taxonomy has no group {group}; {mend}")
 
 
 def with_overrides(config: CurationConfig, overrides: Iterable[str]) -> CurationConfig:
@@ -187,7 +275,9 @@ def with_overrides(config: CurationConfig, overrides: Iterable[str]) -> Curation
 def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise RepriseError(f"{override!r} is no override: write key=value, for example filter.sharpness_min=60")
+        raise RepriseError(
+            f"{override!r} is no override: write key=value, for example filter.sharpness_min=60"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -212,21 +302,43 @@ def _validate(data: dict[str, Any], where: str) -> CurationConfig:
 
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     key = ".".join(str(part) for part in first["loc"])
-    if first["type"] != "extra_forbidden":
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        return f"{key}: {first['msg'].removeprefix('Value error, ')}{more}"
+    if first["type"] == "extra_forbidden":
+        near = _nearest(key)
+        return f"unknown key {key}" + (f"; did you mean {near}?" if near else "") + more
+    if first["type"] == "model_type":
+        return f"{key} is a section: write {key}.KEY=VALUE, or a mapping in YAML{more}"
+    said = first["msg"].removeprefix("Value error, ")
+    ours = first["type"] == "value_error"
+    given = "" if ours or isinstance(first["input"], dict) else f", not {first['input']!r}"
+    return f"{key}: {said}{given}{more}"
+
+
+def _nearest(key: str) -> str | None:
+    """The known key that was meant: of the same section, else that name elsewhere, else any like it."""
     known = list(keys(CurationConfig))
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-    if not near:
-        tails = {name.rsplit(".", 1)[-1]: name for name in known}
-        near = [tails[hit] for hit in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(tails), n=1)]
-    return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
+    parent, _, last = key.rpartition(".")
+    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
+    for stage_key in StageResources.model_fields if parent.startswith("engine.stages.") else ():
+        siblings[stage_key] = f"{parent}.{stage_key}"
+    tails = {name.rpartition(".")[2]: name for name in known}
+    for names in (siblings, tails):
+        near = difflib.get_close_matches(last, list(names), n=1)
+        if near:
+            return names[near[0]]
+    return next(iter(difflib.get_close_matches(key, known, n=1)), None)
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every dotted key that a config can hold."""
     for name, field in model.model_fields.items():
         yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from keys(field.annotation, f"{prefix}{name}.")
+        section = section_of(field.annotation)
+        if section is not None:
+            yield from keys(section, f"{prefix}{name}.")
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, or None where it holds a value."""
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

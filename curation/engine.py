@@ -6,17 +6,24 @@ operator holds. GPU operators run as actors, which load their models once.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
 import os
+import shutil
+import tempfile
+import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
@@ -28,16 +35,24 @@ from curation.errors import RepriseError
 from curation.graph import CROSSPAIR, SHARD, SLICE, Operator, build_stage, operators, resources_of
 from curation.models import registry
 from curation.schema import TRANSIT, VIDEOS, ClipRow, VideoRow, to_table
-from curation.stages.base import Stage, run
+from curation.stages.base import Stage, log, run
 from curation.stages.crosspair import Crosspair, Plate, make_plate, plate_candidate
 from curation.stages.slice import Slice
 from curation.storage import Storage
 
-_BLOCK_BYTES = 32 << 20  # of rows between operators: small, so that one long video keeps many workers busy
+# Of rows between operators. A block is the least that a worker takes, so they are small: a long video must
+# keep many workers busy, and a worker that dies must not take much with it.
+_BLOCK_BYTES = 1 << 20
 _SLICE_MEMORY = 384 << 20  # frames held back, packets of the open clip, decoder buffers
 _MAX_BLOCKS = 20_000
 _LOCAL_STORE_BYTES = 2 << 30
-_TOLERATED_BLOCKS = 8  # blocks whose worker died again and again, before the run gives up
+_RETRIES = 2  # of a task whose worker died; Ray Data's own default is to try for ever
+_SCRATCH = "reprise-run-"
+# A row, the seconds spent on it, and instead of a row the reason to give the run up.
+_CARRIED = TRANSIT.append(pa.field("trouble", pa.string()))
+_DONE = pa.schema(
+    [("source_key", pa.string()), ("status", pa.string()), ("last", pa.bool_()), ("trouble", pa.string())]
+)
 
 
 @dataclass(frozen=True)
@@ -47,73 +62,131 @@ class Job:
     config: CurationConfig
     dataset: Storage
     config_hash: str
+    scratch: str | None = None  # where workers put temporary files; None: wherever the machine does
 
 
-@contextmanager
-def started(config: CurationConfig) -> Iterator[None]:
+@contextlib.contextmanager
+def started(config: CurationConfig) -> Iterator[str | None]:
     """Connect to the cluster of `engine.address` or RAY_ADDRESS, or start Ray here and stop it afterwards.
 
+    Yields the folder for temporary files of workers on this machine, or None on a cluster.
+
     Raises:
-        RepriseError: no cluster at that address.
+        RepriseError: no cluster at that address, or Ray does not start.
     """
     if ray.is_initialized():
-        yield
+        yield None
         return
     engine = config.engine
     address = engine.address or os.environ.get("RAY_ADDRESS")
     # Ray's own words are for its developers; every failed item says why in its row.
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    with contextlib.ExitStack() as stack:
+        scratch = None
+        try:
+            if address and address != "local":
+                ray.init(address=address, **quiet)
+            else:
+                scratch = stack.enter_context(_scratch())
+                ray.init(
+                    address="local",
+                    num_cpus=engine.num_cpus,
+                    object_store_memory=_store_bytes(engine.object_store_mb),
+                    include_dashboard=False,
+                    **quiet,
+                )
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            what = f"no Ray cluster answers at {address}" if scratch is None else "Ray does not start"
+            raise RepriseError(f"{what}: {str(error).strip().splitlines()[0]}") from error
+        stack.callback(ray.shutdown)
+        yield scratch
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder for temporary files, and the end of those that killed runs have left: theirs are not locked."""
+    for other in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        with contextlib.suppress(OSError), _locked(other):
+            shutil.rmtree(other)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, ignore_cleanup_errors=True) as folder, _locked(Path(folder)):
+        yield folder
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder; the system lets go when this process ends, however it does.
+
+    Raises:
+        OSError: another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        if address and address != "local":
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=engine.num_cpus or os.cpu_count(),
-                object_store_memory=_store_bytes(engine.object_store_mb),
-                include_dashboard=False,
-                **quiet,
-            )
-    except ConnectionError as error:
-        raise RepriseError(f"no Ray cluster answers at {address}: {str(error).splitlines()[0]}") from error
-    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
-        ray.shutdown()
+        os.close(handle)
 
 
 def _store_bytes(megabytes: int | None) -> int:
     if megabytes:
         return megabytes << 20
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # "max": no limit
+            memory = min(memory, int(Path(file).read_text()))
     return min(_LOCAL_STORE_BYTES, int(0.3 * memory))
 
 
-def annotate(job: Job, videos: Sequence[VideoRow]) -> Iterator[dict[str, Any]]:
+def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Iterator[dict[str, Any]]:
     """Videos -> fragments. Yields, as they finish, `source_key`, `status` and `last` of each row.
 
     Videos whose worker died again and again are missing from what is yielded and from the fragments.
+
+    Args:
+        apart: every clip in a task of its own, so that one that kills its worker takes no other along.
+
+    Raises:
+        RepriseError: the dataset cannot be written, or whatever else no other video would fare better with.
+        RuntimeError: with a worker's traceback; that is a bug.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = _BLOCK_BYTES
-    context.max_errored_blocks = max(_TOLERATED_BLOCKS, len(videos) // 50)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Only the death of a worker is an error to Ray Data: whatever a worker can say comes as a row.
+    context.max_errored_blocks = -1
+    able = ray.remote(_importable).options(num_cpus=0.01).remote()
     table = to_table(videos, VIDEOS)
     ds = ray.data.from_arrow(table, override_num_blocks=min(len(videos), _MAX_BLOCKS))
     graph = operators(job.config)[:-1]
-    ds = _attach(ds, partial(_slice_block, job), graph[0])
+    # A few videos must not end up in as few tasks as would fill the batches.
+    cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    most = 1 if apart else max(1, len(videos) // (2 * cores))
+    ds = _attach(ds, partial(_slice_block, job), graph[0], 1)
     for operator in graph[1:]:
-        ds = _attach(ds, partial(_chain_block, job, operator.stages, operator is graph[-1]), operator)
+        block = partial(_chain_block, job, operator.stages, operator is graph[-1])
+        ds = _attach(ds, block, operator, min(operator.resources.batch_size, most))
     for batch in ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from batch.to_pylist()
+        for row in batch.to_pylist():
+            if row["trouble"]:
+                raise _trouble_of(row["trouble"])
+            yield row
+    # Tasks that cannot even be unpacked die like any other; this one tells what it was.
+    _gather([able], "starting workers")
 
 
-def _attach(ds: Any, function: Callable[[pa.Table], Any], operator: Operator) -> Any:
+def _importable() -> None:
+    """Runs where this module can be imported."""
+
+
+def _attach(ds: Any, function: Callable[[pa.Table], Any], operator: Operator, batch: int) -> Any:
     need = operator.resources
-    # One block of videos at a time: the input is split into single videos, and a clip's row is heavy.
-    batch = 1 if operator.stages == (SLICE,) else need.batch_size
-    common = {"batch_size": batch, "batch_format": "pyarrow", "zero_copy_batch": True, "num_cpus": need.num_cpus}
+    common = {
+        "batch_size": batch,
+        "batch_format": "pyarrow",
+        "zero_copy_batch": True,
+        "num_cpus": need.num_cpus,
+    }
     if need.num_gpus:
         pool = ActorPoolStrategy(size=need.concurrency) if need.concurrency else ActorPoolStrategy(min_size=1)
         return ds.map_batches(
@@ -122,7 +195,13 @@ def _attach(ds: Any, function: Callable[[pa.Table], Any], operator: Operator) ->
     # Reserving memory also keeps Ray Data from fusing slicing with what follows, which it does to operators
     # with equal needs, and which would make a long video the work of one core.
     memory = _SLICE_MEMORY if operator.stages == (SLICE,) else None
-    return ds.map_batches(function, compute=TaskPoolStrategy(size=need.concurrency), memory=memory, **common)
+    return ds.map_batches(
+        function,
+        compute=TaskPoolStrategy(size=need.concurrency),
+        memory=memory,
+        max_retries=_RETRIES,
+        **common,
+    )
 
 
 class _Worker:
@@ -141,60 +220,81 @@ _built: dict[tuple[Any, ...], Any] = {}
 
 def _once(key: tuple[Any, ...], build: Callable[[], Any]) -> Any:
     if key not in _built:
-        cv2.setNumThreads(1)  # the engine gives each worker one core; OpenCV would take all of them
         _built[key] = build()
     return _built[key]
 
 
+def _settle(job: Job) -> None:
+    """What a worker does before its first row."""
+    cv2.setNumThreads(1)  # the engine gives each worker one core; OpenCV would take all of them
+    if job.scratch and Path(job.scratch).is_dir():
+        tempfile.tempdir = job.scratch
+
+
 def _slice_block(job: Job, videos: pa.Table) -> Iterator[pa.Table]:
-    stage: Slice = _once(
-        (SLICE, job.dataset, job.config_hash), lambda: Slice(job.config, job.dataset, job.config_hash)
-    )
-    for video in videos.to_pylist():
-        clock = _Clock()
-        for row in stage(video):
-            yield to_transit([row], {SLICE: clock.lap()})
-
-
-class _Clock:
-    """Processor-independent seconds between laps: what a stage took, its waiting for the reader left out."""
-
-    def __init__(self) -> None:
-        self._last = os.times().elapsed
-
-    def lap(self) -> float:
-        now = os.times().elapsed
-        spent, self._last = now - self._last, now
-        return spent
+    try:
+        _settle(job)
+        stage: Slice = _once(
+            (SLICE, job.dataset, job.config_hash), lambda: Slice(job.config, job.dataset, job.config_hash)
+        )
+        for video in videos.to_pylist():
+            since = time.perf_counter()
+            for row in stage(video):
+                yield to_transit([row], {SLICE: time.perf_counter() - since})
+                since = time.perf_counter()  # the time that the reader took is not slicing's
+    except Exception as error:
+        yield _trouble(error, _CARRIED)
 
 
 def _chain_block(job: Job, names: tuple[str, ...], last: bool, clips: pa.Table) -> pa.Table:
-    stages: list[Stage] = _once(
-        (names, job.config_hash), lambda: [build_stage(name, job.config) for name in names]
-    )
-    rows, seconds = from_transit(clips)
-    for stage in stages:
-        rows = run(stage, rows, seconds)
-    if not last:
-        return to_transit(rows, seconds)
-    Fragments(job.dataset, job.config_hash).write(rows, seconds)
+    troubled = clips.filter(pc.is_valid(clips["trouble"]))
+    if troubled.num_rows:
+        return _only_trouble(troubled["trouble"][0].as_py(), _DONE if last else _CARRIED)
+    try:
+        _settle(job)
+        stages: list[Stage] = _once(
+            (names, job.config_hash), lambda: [build_stage(name, job.config) for name in names]
+        )
+        rows, seconds = from_transit(clips)
+        for stage in stages:
+            rows = run(stage, rows, seconds)
+        if not last:
+            return to_transit(rows, seconds)
+        Fragments(job.dataset, job.config_hash).write(rows, seconds)
+    except Exception as error:
+        return _trouble(error, _DONE if last else _CARRIED)
     return pa.Table.from_pylist(
         [
             {"source_key": row["source_key"], "status": row["status"], "last": row["clip_count"] > 0}
             for row in rows
         ],
-        schema=pa.schema([("source_key", pa.string()), ("status", pa.string()), ("last", pa.bool_())]),
+        schema=_DONE,
     )
+
+
+def _trouble(error: Exception, schema: pa.Schema) -> pa.Table:
+    """An error as a row: Ray would wrap it in pages of its own, and count it as a death."""
+    plain = isinstance(error, RepriseError)
+    return _only_trouble(json.dumps([plain, str(error) if plain else traceback.format_exc()]), schema)
+
+
+def _only_trouble(words: str, schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([{"trouble": words}], schema=schema)
+
+
+def _trouble_of(words: str) -> Exception:
+    plain, text = json.loads(words)
+    return RepriseError(text) if plain else RuntimeError(f"in a worker:\n{text}")
 
 
 def to_transit(rows: Sequence[ClipRow], seconds: dict[str, float]) -> pa.Table:
     """Rows and the seconds spent on them, which ride with the first row."""
     spent = [json.dumps(seconds)] + [None] * (len(rows) - 1)
-    return to_table([{**row, "seconds": each} for row, each in zip(rows, spent, strict=False)], TRANSIT)
+    return to_table([{**row, "seconds": each} for row, each in zip(rows, spent, strict=False)], _CARRIED)
 
 
 def from_transit(table: pa.Table) -> tuple[list[ClipRow], dict[str, float]]:
-    rows = table.to_pylist()
+    rows = table.drop_columns(["trouble"]).to_pylist()
     total: dict[str, float] = {}
     for row in rows:
         for stage, value in json.loads(row.pop("seconds", None) or "{}").items():
@@ -206,17 +306,26 @@ def make_plates(job: Job, entries: Sequence[Entry]) -> list[Plate]:
     """The pool of backgrounds, made on the cluster."""
     if not entries or job.config.crosspair.share == 0:
         return []
-    chunk = max(1, min(16, len(entries) // 4 or 1))
+    chunk = max(1, min(16, len(entries) // 4))
     groups = [tuple(entries[start : start + chunk]) for start in range(0, len(entries), chunk)]
     remote = ray.remote(_plates).options(num_cpus=resources_of(job.config, CROSSPAIR).num_cpus)
-    made = _gather([remote.remote(job, group) for group in groups])
+    made = _gather([remote.remote(job, group) for group in groups], "making backgrounds")
     return sorted((plate for group in made for plate in group), key=lambda plate: plate.clip_id)
 
 
 def _plates(job: Job, entries: tuple[Entry, ...]) -> list[Plate]:
+    _settle(job)
     inpainter = _once(("inpainter", job.config_hash), lambda: registry.load(job.config, "inpainter"))
-    rows = next(iter(read_rows(job.dataset, entries, len(entries))))
-    return [make_plate(row, inpainter, job.config.seed) for row in rows if plate_candidate(row)]
+    plates = []
+    for rows in read_rows(job.dataset, entries, 1):
+        for row in filter(plate_candidate, rows):
+            try:
+                plates.append(make_plate(row, inpainter, job.config.seed))
+            except RepriseError:
+                raise
+            except Exception as error:  # one background less
+                log.warning("%s: no background: %s", row["clip_id"], error, exc_info=True)
+    return plates
 
 
 def write_shards(job: Job, plans: Sequence[ShardPlan], plates: list[Plate]) -> Iterator[ShardResult]:
@@ -226,28 +335,27 @@ def write_shards(job: Job, plans: Sequence[ShardPlan], plates: list[Plate]) -> I
     left = [remote.remote(job, shard, pool) for shard in plans]
     while left:
         done, left = ray.wait(left, num_returns=1)
-        yield from _gather(done)
+        yield from _gather(done, "writing shards")
 
 
 def _shard(job: Job, shard: ShardPlan, plates: list[Plate]) -> ShardResult:
-    cv2.setNumThreads(1)
+    _settle(job)
     return write_shard(job.dataset, shard, [Crosspair(job.config, plates)], job.config)
 
 
-def _gather(references: list[Any]) -> list[Any]:
-    """Results of tasks; a RepriseError of a worker comes out as itself."""
+def _gather(references: list[Any], doing: str) -> list[Any]:
+    """Results of tasks.
+
+    Raises:
+        RepriseError: that of a worker as itself; or workers died again and again.
+    """
     try:
         return list(ray.get(references))
     except ray.exceptions.RayTaskError as error:
         cause = error.cause if isinstance(error.cause, RepriseError) else None
         raise cause or error from error
-
-
-def plain_cause(error: BaseException) -> RepriseError | None:
-    """The RepriseError inside an error that Ray wrapped, if there is one."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, RepriseError):
-            return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return None
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        raise RepriseError(
+            f"workers died again and again while {doing}, perhaps for want of memory: run the same command "
+            "again to go on"
+        ) from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from curation.config import CurationConfig, StageResources
 from curation.errors import RepriseError
+from curation.models.registry import import_object
 from curation.stages.base import Stage
 from curation.stages.caption import Caption
 from curation.stages.crop import Crop
@@ -20,7 +22,7 @@ SLICE = "slice"
 CROSSPAIR = "crosspair"
 SHARD = "shard"
 # In order. `slice` makes the rows; `crosspair` and `shard` need all of them and run at the end.
-CLIP_STAGES: dict[str, type[Stage]] = {
+CLIP_STAGES: dict[str, Callable[[CurationConfig], Stage]] = {
     "caption": Caption,
     "match": Match,
     "ground": Ground,
@@ -58,7 +60,9 @@ def operators(config: CurationConfig) -> list[Operator]:
     """
     unknown = set(config.engine.stages) - set(STAGES)
     if unknown:
-        raise RepriseError(f"engine.stages.{sorted(unknown)[0]}: no such stage; stages are {', '.join(STAGES)}")
+        raise RepriseError(
+            f"engine.stages.{sorted(unknown)[0]}: no such stage; stages are {', '.join(STAGES)}"
+        )
     found = [Operator((SLICE,), resources_of(config, SLICE))]
     groups: list[Operator] = []
     for stage in CLIP_STAGES:
@@ -71,14 +75,19 @@ def operators(config: CurationConfig) -> list[Operator]:
 
 
 def build_stage(name: str, config: CurationConfig) -> Stage:
-    """A clip stage by name.
+    """A clip stage by name, or one's own by `module:Class`; the class is called with the config.
 
     Raises:
         RepriseError: no such stage.
     """
+    if ":" in name:
+        own: Stage = import_object(name, "stage")(config)
+        return own
     if name not in CLIP_STAGES:
-        raise RepriseError(f"no clip stage {name!r}; clip stages are {', '.join(CLIP_STAGES)}")
-    return CLIP_STAGES[name](config)  # type: ignore[call-arg]
+        raise RepriseError(
+            f"no clip stage {name!r}; clip stages are {', '.join(CLIP_STAGES)}, or module:Class"
+        )
+    return CLIP_STAGES[name](config)
 
 
 def describe(config: CurationConfig) -> list[str]:

@@ -11,7 +11,7 @@ _CHUNK = 1 << 20
 
 
 def digest(*parts: Any, length: int = 16) -> str:
-    """Hex digest of any JSON-able parts; `length` hex characters (16 = 64 bits)."""
+    """Hex digest of any JSON-able parts; `length` hex characters (16 = 64 bits, at most 64)."""
     payload = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str).encode()
     return hashlib.blake2b(payload, digest_size=32).hexdigest()[:length]
 
@@ -36,8 +36,8 @@ def stopped_video_id(video: str | None, source_path: str) -> str:
 
 
 def subject_id(clip: str, phrase: str, start: int, instance: int) -> str:
-    """Id of the `instance`-th box of the phrase that starts at character `start` of the clip's caption."""
-    return f"{clip}-s{digest(phrase.lower(), start, length=6)}{instance:02d}"
+    """Id of the `instance`-th box (0..99) of the phrase that starts at character `start` of the caption."""
+    return f"{clip}-s{digest(phrase.lower(), start, length=10)}{instance:02d}"
 
 
 def instance_id(subject: str, instance: int) -> str:
@@ -46,6 +46,7 @@ def instance_id(subject: str, instance: int) -> str:
 
 
 def reference_id(subject: str, variant: str, ordinal: int = 0) -> str:
+    """Id of the `ordinal`-th reference of one variant."""
     return f"{subject}-{variant}{ordinal}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import cv2
 import numpy as np
@@ -57,12 +57,28 @@ def subject_cutout(row: ClipRow, subject: SubjectRow, padding: float) -> tuple[R
 
 
 def soften(mask: BoolMask, feather: float) -> NDArray[np.float32]:
-    """Mask -> opacity 0..1 whose edge falls off inwards over about `feather` px, so that no background shows."""
+    """Mask -> opacity 0..1 whose edge falls off inwards over about `feather` px, so that no background shows.
+
+    Deeper inside it is 1 exactly. The picture's own border is no edge: a subject cut off there stays opaque.
+    """
     opaque = mask.astype(np.uint8)
     if feather <= 0:
         return opaque.astype(np.float32)
-    inside = cv2.distanceTransform(opaque, cv2.DIST_L2, 3)
+    inside = cv2.distanceTransform(opaque, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return cast(NDArray[np.float32], np.clip(inside / (1 + feather), 0, 1).astype(np.float32))
+
+
+def resize_cutout(picture: RGBA, width: int, height: int) -> RGBA:
+    """Resample to (width, height) px without what is transparent bleeding into the outline."""
+    smaller = height < picture.shape[0]
+    how = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    alpha = picture[..., 3:].astype(np.float32)
+    flat = cv2.resize(
+        np.dstack([picture[..., :3] * (alpha / 255), alpha]), (width, height), interpolation=how
+    )
+    opacity = np.clip(flat[..., 3:], 0, 255)
+    colour = flat[..., :3] * (255 / np.maximum(opacity, 1))
+    return cast(RGBA, np.clip(np.dstack([colour, opacity]).round(), 0, 255).astype(np.uint8))
 
 
 def over(front: RGBA, back: RGB) -> RGB:
@@ -70,6 +86,11 @@ def over(front: RGBA, back: RGB) -> RGB:
     alpha = front[..., 3:].astype(np.float32) / 255
     mixed = front[..., :3] * alpha + back * (1 - alpha)
     return cast(RGB, mixed.round().astype(np.uint8))
+
+
+def drop(subject: SubjectRow, variant: str) -> None:
+    """Remove the references of one variant, so that making them again leaves none of other settings."""
+    subject["references"] = [each for each in subject["references"] if each["variant"] != variant]
 
 
 def put(
@@ -101,8 +122,3 @@ def put(
     }
     others = [each for each in subject["references"] if each["reference_id"] != made["reference_id"]]
     subject["references"] = sorted([*others, made], key=lambda each: each["reference_id"])
-
-
-def made_by(backend: Any) -> dict[str, str]:
-    """`model` and `revision` of a backend, as `put` takes them."""
-    return {"model": backend.name, "revision": backend.revision}

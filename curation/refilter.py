@@ -158,5 +158,3 @@ def _compare(before: dict[str, Any], row: ClipRow, changes: Changes) -> None:
             changes.newly_kept[old["reason"]] += 1
         elif old["kept"] and not new["kept"]:
             changes.newly_rejected[new["reason"] or ""] += 1
-
-

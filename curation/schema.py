@@ -14,7 +14,7 @@ Conventions, everywhere:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypedDict
 
 import pyarrow as pa
@@ -25,10 +25,10 @@ SCHEMA_VERSION = "1"
 
 
 class Image(TypedDict):
-    """An encoded picture (JPEG, or WebP where there is transparency), as Hugging Face `datasets` stores it."""
+    """An encoded picture (JPEG, WebP where there is transparency), as Hugging Face `datasets` stores it."""
 
     bytes: bytes | None
-    path: str | None
+    path: str | None  # always null here; the library uses it for pictures that lie in files
 
 
 class Mask(TypedDict):
@@ -39,34 +39,34 @@ class Mask(TypedDict):
 class Stop(TypedDict):
     """Where and why a row stopped being worked on."""
 
-    stage: str
-    reason: str
+    stage: str  # name of the stage
+    reason: str  # the threshold that was missed, or a sentence
     value: float | None  # what was measured
     threshold: float | None  # what it was held against
 
 
 class FrameRow(TypedDict):
     index: int  # source frame number
-    time_s: float
-    image: Image | None
-    motion: Image | None  # residual motion after camera compensation, 8-bit grey PNG, 255 = `motion_scale`
+    time_s: float  # s
+    image: Image | None  # JPEG of the clip's size
+    motion: Image | None  # residual motion, grey PNG, 255 = `motion_scale`; freed after grounding
 
 
 class Scores(TypedDict, total=False):
     """What the stages measured of one subject. Missing or null: not measured."""
 
     grounding: float | None  # detector's confidence that something is there, 0..1
-    label: float | None  # confidence that it is what the phrase names and not another phrase's, 0..1
+    label: float | None  # confidence that it is what the phrase names and not what another names, 0..1
     segment: float | None  # segmenter's own estimate of mask quality, 0..1
-    area_share: float | None  # mask pixels / frame pixels
-    border_share: float | None  # share of the frame's border covered by the mask
-    overlap_iou: float | None  # highest mask IoU with a larger subject of the same frame
-    overlap_containment: float | None  # largest share of this mask inside a larger subject's mask
-    clip_category: float | None  # probability of its own category among all of the taxonomy
+    area_share: float | None  # mask pixels / frame pixels, 0..1
+    border_share: float | None  # share of the frame's border covered by the mask, 0..1
+    overlap_iou: float | None  # highest mask IoU with a larger subject of the same frame, 0..1
+    overlap_containment: float | None  # largest share of this mask inside a larger subject's mask, 0..1
+    clip_category: float | None  # probability of its own category among all of the taxonomy, 0..1
     clip_margin: float | None  # that probability minus the best other one, -1..1
-    brightness: float | None  # mean luma of the masked crop, 0..255
-    clipped_share: float | None  # share of masked pixels at the ends of the luma range
-    sharpness: float | None  # variance of the Laplacian, subject scaled to a fixed size
+    brightness: float | None  # mean luma under the mask, 0..255
+    clipped_share: float | None  # share of masked pixels at the ends of the luma range, 0..1
+    sharpness: float | None  # variance of the Laplacian of 8-bit luma under the mask, subject at a fixed size
     face_count: float | None  # faces inside the subject
     face_share: float | None  # area of the largest face / area of the subject's box
     face_score: float | None  # detector's confidence in it, 0..1
@@ -74,76 +74,76 @@ class Scores(TypedDict, total=False):
 
 
 class Verdict(TypedDict):
-    kept: bool
+    kept: bool  # no threshold was missed
     reason: str | None  # first threshold that was missed
-    value: float | None
-    threshold: float | None
+    value: float | None  # what was measured there
+    threshold: float | None  # what it was held against
     failures: list[str]  # every threshold that was missed
     unmeasured: list[str]  # thresholds that could not be applied
 
 
 class Reference(TypedDict):
-    reference_id: str
+    reference_id: str  # subject_id, variant and a number
     variant: str  # crop | segment | inpaint | redux | crosspair
-    image: Image
+    image: Image  # JPEG; WebP with transparency for segment and redux
     width: int  # px
     height: int  # px
-    model: str
-    revision: str
-    prompt: str | None
-    seed: int | None
+    model: str  # name of what made it
+    revision: str  # its revision
+    prompt: str | None  # what a model was told
+    seed: int | None  # what its randomness started from
     donor_clip_id: str | None  # crosspair: where the background comes from
     identity: float | None  # similarity with the subject it was made from, -1..1
 
 
 class SubjectRow(TypedDict):
-    subject_id: str
-    category: str
-    group: str
+    subject_id: str  # clip_id and a hash of where the caption names it
+    category: str  # taxonomy category
+    group: str  # taxonomy group
     name: str  # taxonomy name that matched
-    phrase: str  # what went to grounding
+    phrase: str  # words of the caption; what went to grounding
     count: int | None  # how many the caption speaks of; null: several, unknown
     instance: int  # 0, 1, ... among the boxes of one phrase
-    frame_index: int | None  # null: never found
-    box: list[float] | None
-    mask: Mask | None
-    scores: Scores
-    verdict: Verdict | None
+    frame_index: int | None  # source frame number it was found in; null: never found
+    box: list[float] | None  # [x0, y0, x1, y1], px
+    mask: Mask | None  # null: never found, or nothing left of it
+    scores: Scores  # what was measured
+    verdict: Verdict | None  # null: not decided
     made_by: str | None  # JSON: role -> "backend@revision"
-    references: list[Reference]
+    references: list[Reference]  # pictures of it
 
 
 class ClipRow(TypedDict):
-    clip_id: str
-    video_id: str | None  # null: the bytes could not be read
-    source_path: str
+    clip_id: str  # video_id, frame span and slicing config
+    video_id: str | None  # hash of the bytes; null: they could not be read
+    source_path: str  # where the video was
     source_key: str  # path, size and modification stamp: what "already done" is decided by
-    extra: str | None  # JSON: what the manifest carried along
-    license: str | None
-    clip_path: str | None  # below the dataset; null for a video that gave no clip
-    clip_index: int
-    clip_count: int  # rows that this video gave, stopped ones too
-    start_frame: int | None
-    end_frame: int | None
-    start_s: float | None
-    end_s: float | None
-    num_frames: int | None
-    fps: float | None
-    width: int | None
-    height: int | None
+    extra: str | None  # JSON: what the input manifest carried along
+    license: str | None  # as the input manifest states it
+    clip_path: str | None  # MP4 below the dataset; null for a video that gave no clip
+    clip_index: int  # 0, 1, ... in the video
+    clip_count: int  # in a video's last row: rows that it gave, stopped ones too; else 0
+    start_frame: int | None  # source frame number; null for a video that gave no clip
+    end_frame: int | None  # exclusive
+    start_s: float | None  # s
+    end_s: float | None  # s, exclusive
+    num_frames: int | None  # end_frame - start_frame
+    fps: float | None  # frames per second
+    width: int | None  # px
+    height: int | None  # px
     cut: str | None  # copy (bit-exact packets) | encode
-    source_codec: str | None
+    source_codec: str | None  # FFmpeg's name of the source's codec
     motion: float | None  # mean residual motion, share of the frame's diagonal per second
     camera_motion: float | None  # mean camera motion, same unit
     motion_scale: float | None  # residual motion that grey level 255 of a motion map stands for
-    caption: str | None
+    caption: str | None  # one sentence or more
     caption_source: str | None  # manifest | sidecar | model name
     status: str  # open | kept | rejected | failed
-    stop: Stop | None
-    frames: list[FrameRow]
-    subjects: list[SubjectRow]
-    config_hash: str
-    payload_bytes: int
+    stop: Stop | None  # null: kept, or still open
+    frames: list[FrameRow]  # sampled frames that something still needs
+    subjects: list[SubjectRow]  # what the caption names
+    config_hash: str  # of the config and model revisions that made the row
+    payload_bytes: int  # bytes of all pictures in the row
 
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -243,7 +243,7 @@ def _huggingface_features() -> bytes:
         if pa.types.is_struct(kind):
             return {field.name: feature(field.type) for field in kind}
         if pa.types.is_list(kind):
-            return {"feature": feature(kind.value_type), "_type": "List"}
+            return [feature(kind.value_type)]  # the one spelling that every version of the library reads
         names = {pa.float64(): "float64", pa.bool_(): "bool"}
         return {"dtype": names.get(kind, str(kind)), "_type": "Value"}
 
@@ -289,38 +289,70 @@ class VideoRow(TypedDict):
 
 
 def to_table(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
-    """Rows -> Arrow, checked.
+    """Rows -> Arrow, checked. A field that a row does not have is null.
 
     Raises:
-        RepriseError: a row has a field that the schema does not know, or a value of another type.
+        RepriseError: a field that the schema does not know, at any depth, or a value of another type.
     """
     listed = list(rows)
     for row in listed:
-        unknown = row.keys() - set(schema.names)
+        unknown = next(_unknown(row, schema, ""), None)
         if unknown:
-            raise RepriseError(f"row {row.get('clip_id')} has unknown fields {sorted(unknown)}")
+            raise RepriseError(
+                f"row {row.get('clip_id') or row.get('source_path')} has an unknown field {unknown}"
+            )
     try:
         return pa.Table.from_pylist(listed, schema=schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise RepriseError(f"a row does not fit the schema: {error}") from error
+    except (pa.ArrowException, OverflowError, UnicodeError) as error:
+        said = " ".join(str(error).split())
+        raise RepriseError(f"a row does not fit the schema: {said}") from error
+
+
+def _unknown(value: Any, kind: Iterable[pa.Field], at: str) -> Iterator[str]:
+    """Dotted names of the fields that a record has and its type has not; Arrow would drop them silently."""
+    types = {field.name: field.type for field in kind}
+    for name, inner in value.items():
+        if name not in types:
+            yield at + name
+            continue
+        nested = types[name]
+        several = pa.types.is_list(nested)
+        nested = nested.value_type if several else nested
+        if pa.types.is_struct(nested) and inner is not None:
+            for each in inner if several else [inner]:
+                if isinstance(each, dict):
+                    yield from _unknown(each, nested, f"{at}{name}.")
 
 
 def check_columns(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
-    """Hold a file's columns against a table's.
+    """Hold a file's columns against a table's. Further columns, and another order, are fine.
 
     Raises:
         RepriseError: naming `where`, the missing columns and those of another type.
     """
     missing = [name for name in wanted.names if name not in found.names]
     if missing:
-        raise RepriseError(f"{where} has no column {', '.join(missing)}: is it a Reprise clip table?")
-    other = [
-        f"{name} is {found.field(name).type}, expected {wanted.field(name).type}"
-        for name in wanted.names
-        if not _same_type(found.field(name).type, wanted.field(name).type)
-    ]
-    if other:
-        raise RepriseError(f"{where}: column {other[0]}; it was written by another version of the schema")
+        names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise RepriseError(f"{where} has no column {names}: is it a Reprise clip table?")
+    for name in wanted.names:
+        if not _same_type(found.field(name).type, wanted.field(name).type):
+            difference = _difference(found.field(name).type, wanted.field(name).type, name)
+            raise RepriseError(f"{where}: {difference}; it was written by another version of the schema")
+
+
+def _difference(found: pa.DataType, wanted: pa.DataType, at: str) -> str:
+    """Where two types differ: a nested type spelled out in full would fill a screen."""
+    if pa.types.is_list(found) and pa.types.is_list(wanted):
+        return _difference(found.value_type, wanted.value_type, at)
+    if pa.types.is_struct(found) and pa.types.is_struct(wanted):
+        here, there = {f.name: f.type for f in found}, {f.name: f.type for f in wanted}
+        for name in there:
+            if name not in here:
+                return f"column {at} has no field {name}"
+            if not _same_type(here[name], there[name]):
+                return _difference(here[name], there[name], f"{at}.{name}")
+        return f"column {at} has fields {', '.join(here)}, expected {', '.join(there)}"
+    return f"column {at} is {found}, expected {wanted}"
 
 
 def _same_type(left: pa.DataType, right: pa.DataType) -> bool:

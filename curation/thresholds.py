@@ -9,16 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Thresholds(BaseModel):
     """Kept when every measured score is inside its bound. Units as in `curation.schema.Scores`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     grounding_min: float | None = Field(0.25, ge=0, le=1, description="OpenS2V-5M: box threshold 0.25")
-    label_min: float | None = Field(0.6, ge=0, le=1, description="ours: a coin toss between two phrases is 0.5")
+    label_min: float | None = Field(
+        0.6, ge=0, le=1, description="ours: a coin toss between two phrases is 0.5"
+    )
     segment_min: float | None = Field(0.3, ge=0, le=1, description="ours: below it the two colours blend")
     area_share_min: float | None = Field(
         1 / 32, ge=0, le=1, description="Kaleido 3.2 (4i); OpenS2V-5M: mask >= 1/32 of the frame"
@@ -38,9 +40,13 @@ class Thresholds(BaseModel):
     clip_category_min: float | None = Field(
         0.5, ge=0, le=1, description="Kaleido 3.2 (4ii) and A.1, value not published; ours"
     )
-    clip_margin_min: float | None = Field(None, ge=-1, le=1, description="off; ours, stricter than the category")
+    clip_margin_min: float | None = Field(
+        None, ge=-1, le=1, description="off; ours, stricter than the category"
+    )
     brightness_min: float | None = Field(40, ge=0, le=255, description="Kaleido 3.2 (4iv); the value is ours")
-    brightness_max: float | None = Field(235, ge=0, le=255, description="Kaleido 3.2 (4iv); the value is ours")
+    brightness_max: float | None = Field(
+        235, ge=0, le=255, description="Kaleido 3.2 (4iv); the value is ours"
+    )
     clipped_share_max: float | None = Field(
         0.5, ge=0, le=1, description="ours: half of the subject without detail"
     )
@@ -53,12 +59,23 @@ class Thresholds(BaseModel):
         0.01, ge=0, le=1, description="ours: a smaller face carries no identity"
     )
     face_score_min: float | None = Field(0.5, ge=0, le=1, description="OpenS2V-5M uses 0.65 with InsightFace")
-    face_frontality_min: float | None = Field(0.5, ge=0, le=1, description="Kaleido 3.2 (4iv); the value is ours")
+    face_frontality_min: float | None = Field(
+        0.5, ge=0, le=1, description="Kaleido 3.2 (4iv); the value is ours"
+    )
+
+    @model_validator(mode="after")
+    def _room_between(self) -> Thresholds:
+        for name in type(self).model_fields:
+            score, _, bound = name.rpartition("_")
+            low, high = getattr(self, f"{score}_min", None), getattr(self, f"{score}_max", None)
+            if bound == "max" and low is not None and high is not None and low > high:
+                raise ValueError(f"{score}_min {low:g} is above {score}_max {high:g}: nothing could be kept")
+        return self
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One threshold in use: `score` must be at least (`min`) or at most (`max`) `value`."""
+    """One threshold in use: `score` must be at least (`min`) or at most (`max`) `value`; equal passes."""
 
     name: str
     score: str
@@ -69,7 +86,7 @@ class Rule:
 
 
 def rules(thresholds: Thresholds) -> list[Rule]:
-    """The thresholds that are switched on, in the order in which a verdict reads them (cheapest reason first)."""
+    """The thresholds that are switched on, in the order in which a verdict reads them: as written above."""
     found = []
     for name, field in Thresholds.model_fields.items():
         value = getattr(thresholds, name)

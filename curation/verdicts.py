@@ -5,33 +5,40 @@ Nothing here looks at a picture, so `reprise refilter` can run it again over a f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 from curation.schema import ClipRow, Stop, SubjectRow, Verdict
 from curation.thresholds import Rule
 
 NOT_FOUND = "not found"
+NO_MASK = "no mask"
+_RANK = {NO_MASK: 1, NOT_FOUND: 2}  # what came less far than any threshold
 
 
 def decide_subject(subject: SubjectRow, rules: Sequence[Rule]) -> Verdict:
     """Hold every score against its rules; the first that is missed is the reason, all are listed.
 
-    A candidate that grounding never found is rejected as `not found`.
+    A score that was not measured (missing, null, NaN) rejects nothing. A candidate that grounding never found
+    is rejected as `not found`, one of which segmentation left nothing as `no mask`, whatever the rules.
     """
     if subject["box"] is None:
         return _verdict(False, NOT_FOUND, None, None, [NOT_FOUND], [])
+    scores = cast(Mapping[str, float | None], subject["scores"])
+    if subject["mask"] is None or scores.get("area_share") == 0:
+        return _verdict(False, NO_MASK, None, None, [NO_MASK], [])
     failures: list[tuple[str, float, float]] = []
     unmeasured: list[str] = []
     for rule in rules:
         if rule.group is not None and rule.group != subject["group"]:
             continue
-        value = subject["scores"].get(rule.score)
-        if value is None:
+        number = scores.get(rule.score)
+        if number is None or math.isnan(number):
             # A subject without a face has no face size: the face count speaks for all of them.
-            if not (rule.score.startswith("face_") and subject["scores"].get("face_count") == 0):
+            if not (rule.score.startswith("face_") and scores.get("face_count") == 0):
                 unmeasured.append(rule.name)
             continue
-        number = float(value)  # type: ignore[arg-type]
         if number < rule.value if rule.bound == "min" else number > rule.value:
             failures.append((rule.name, number, rule.value))
     if not failures:
@@ -79,6 +86,8 @@ def _no_subject(subjects: Sequence[SubjectRow]) -> Stop:
     verdicts = [subject["verdict"] for subject in subjects if subject["verdict"]]
     if not verdicts:
         return {"stage": "filter", "reason": "no subject", "value": None, "threshold": None}
-    best = min(verdicts, key=lambda verdict: (verdict["reason"] == NOT_FOUND, len(verdict["failures"])))
+    best = min(
+        verdicts, key=lambda verdict: (_RANK.get(verdict["reason"] or "", 0), len(verdict["failures"]))
+    )
     reason = f"no subject kept: {best['reason']}"
     return {"stage": "filter", "reason": reason, "value": best["value"], "threshold": best["threshold"]}

@@ -14,7 +14,9 @@ from pipelines.console import door, out
 @click.command()
 @click.option("--dataset", required=True, help="A finished dataset; local or s3://.")
 @click.option("--dry-run", is_flag=True, help="Only print what would change.")
-@click.option("--references", is_flag=True, help="Also make the inpaint and redux references that are missing.")
+@click.option(
+    "--references", is_flag=True, help="Also make the inpaint and redux references that are missing."
+)
 @click.argument("overrides", nargs=-1, metavar="filter.KEY=VALUE...")
 @door
 def main(dataset: str, dry_run: bool, references: bool, overrides: tuple[str, ...]) -> None:
@@ -44,7 +46,9 @@ def show(changes: Changes) -> None:
     if not changes.any:
         out.print("  no verdict changes")
     for name, count in changes.unmeasured.most_common():
-        out.print(f"  ? {count:>5} were never measured for {escape(name)}, which therefore does not reject them")
+        out.print(
+            f"  ? {count:>5} were never measured for {escape(name)}, which therefore does not reject them"
+        )
     for variant, count in changes.without.most_common():
         out.print(f"  ! {count:>5} kept subjects have no {variant} reference (make them with --references)")
 

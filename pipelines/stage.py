@@ -31,7 +31,9 @@ _BATCH = 16
 
 @click.command()
 @click.argument("name", type=click.Choice(STAGES))
-@click.option("--in", "source", required=True, help="slice: videos. Others: a Parquet file, or a folder of them.")
+@click.option(
+    "--in", "source", required=True, help="slice: videos. Others: a Parquet file, or a folder of them."
+)
 @click.option("--out", "target", required=True, help="shard: a folder. Others: a Parquet file.")
 @click.option("--config", "path", type=click.Path(), help="YAML.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -43,7 +45,9 @@ def main(name: str, source: str, target: str, path: str | None, overrides: tuple
     Clips that slice cuts lie in `clips/` beside its table.
     """
     config = load_config(path, overrides)
-    statuses = Counter(_shard(config, source, target) if name == SHARD else _table(name, config, source, target))
+    statuses = Counter(
+        _shard(config, source, target) if name == SHARD else _table(name, config, source, target)
+    )
     words = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
     out.print(f"{name}: {statuses.total()} rows ({words}) -> {escape(target)}", soft_wrap=True)
     if statuses.total() == 0 or set(statuses) == {"failed"}:

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from curation.imaging import BoolMask, clamp_box
 from curation.models.roles import Face
 from curation.schema import Scores
 
 
-def measure_faces(faces: Sequence[Face], width: int, height: int) -> Scores:
-    """Count and the largest face's size, confidence and frontality; (width, height) px is the crop looked at."""
+_OWN_SHARE = (
+    0.3  # of a face's box under the mask; a face of one's own is nearly all under it, masks are rough
+)
+
+
+def own_faces(faces: Sequence[Face], mask: BoolMask) -> list[Face]:
+    """The faces that lie on the subject, not on whoever stands beside it in the same box.
+
+    `mask` is the subject's, (H, W) in the coordinates of the faces' boxes.
+    """
+    found = []
+    for face in faces:
+        x0, y0, x1, y1 = clamp_box(face.box, mask.shape[1], mask.shape[0])
+        if mask[y0:y1, x0:x1].mean() >= _OWN_SHARE:
+            found.append(face)
+    return found
+
+
+def measure_faces(faces: Sequence[Face], width: float, height: float) -> Scores:
+    """Count and the largest face's size, confidence and frontality; (width, height) px of the subject's box."""
     if not faces:
         return {"face_count": 0.0}
     largest = max(faces, key=_area)
     return {
         "face_count": float(len(faces)),
-        "face_share": _area(largest) / (width * height),
+        "face_share": min(1.0, _area(largest) / (width * height)),
         "face_score": float(largest.score),
         "face_frontality": float(largest.frontality),
     }

@@ -85,11 +85,11 @@ def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int |
     overview["problem"] = problem
     overview["gallery"] = {
         "clips": len(shown),
-        "of": counted.clips["in"],
+        "of": counted.rows,
         "per_page": clips_per_page,
         "per_file": per_file,
         # Appended to the addresses of the data files, so that a browser never mixes two builds.
-        "build": digest(manifest, dict(counted.clips), sorted(shown), clips_per_page, length=8),
+        "build": digest(manifest, counted.rows, sorted(shown), clips_per_page, length=8),
     }
     # The page last: until it is there, the previous one still finds its own files.
     storage.write_bytes("report/index.html", _page(name, overview).encode())
@@ -195,7 +195,7 @@ class _Index:
             for s in entry["subjects"]
         ]
         status, reason = self._number("status", entry["status"]), self._number("reason", entry["reason"])
-        self.clips.append([status, reason, subjects])
+        self.clips.append([status, reason, subjects, int(entry["is_clip"])])
 
     def data(self) -> dict[str, Any]:
         return {**{kind: list(words) for kind, words in self.words.items()}, "clips": self.clips}
@@ -223,7 +223,7 @@ def _overview(name: str, manifest: Mapping[str, Any], counted: survey.Survey) ->
         "categories": given("categories", counted.categories),
         "seconds": given("seconds", {}),
         "shards": given("shards", []),
-        "rows": dict(counted.clips),
+        "rows": {"all": counted.rows, "clips": counted.clips["in"]},
         "licenses": {license_: dict(found) for license_, found in counted.licenses.items()},
         "kept_seconds": round(counted.kept_seconds, 3),
         "scores": counted.score_charts(),

@@ -93,10 +93,11 @@ def card(row: Row) -> dict[str, Any]:
 
 
 def entry(row: Row) -> dict[str, Any]:
-    """What filtering needs: status, reason, and per subject its category, group, reason and verdict."""
+    """What filtering needs: status, reason, text, and per subject its category, group and reason."""
     return {
         "status": row.get("status") or "open",
         "reason": (row.get("stop") or {}).get("reason"),
+        "is_clip": row.get("start_frame") is not None,
         "text": f"{row.get('caption') or ''}\n{row.get('source_path') or ''}",
         "subjects": [
             {

@@ -67,7 +67,7 @@ def thumbnail(image: Any, long_side: int = TILE_PX) -> str | None:
 
 
 def load(image: Any) -> RGB | None:
-    """`schema.Image` -> array; None where there is nothing to show, so that a bad picture costs only itself."""
+    """`schema.Image` -> array, or None where there is nothing to show: a bad picture costs only itself."""
     try:
         return decode(image)
     except (ValueError, TypeError, KeyError, cv2.error):
@@ -101,7 +101,7 @@ def outlined(
         color = SUBJECT_COLORS[ordinal % len(SUBJECT_COLORS)]
         if mask is not None:
             if not dim:
-                canvas[mask] = (canvas[mask] * 0.68 + np.array(color) * 0.32).astype(np.uint8)
+                canvas[mask] = (canvas[mask] * 0.82 + np.array(color) * 0.18).astype(np.uint8)
             contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
             cv2.drawContours(canvas, contours, -1, color, 2 if dim else 1, cv2.LINE_AA)
         box = subject.get("box")

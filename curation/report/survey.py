@@ -19,6 +19,7 @@ COLUMNS: Final = (
     "status",
     "stop",
     "license",
+    "start_frame",
     "start_s",
     "end_s",
     "motion",
@@ -169,7 +170,8 @@ class Survey:
         self.clips: Counter[str] = Counter()
         self.subjects: Counter[str] = Counter()
         self.references: Counter[str] = Counter()
-        self.reasons: dict[str, Counter[str]] = {"clip": Counter(), "subject": Counter()}
+        self.rows = 0
+        self.reasons: dict[str, Counter[str]] = {"video": Counter(), "clip": Counter(), "subject": Counter()}
         self.licenses: dict[str, Counter[str]] = {}
         self.categories: dict[str, dict[str, Any]] = {}
         self.kept_seconds = 0.0
@@ -179,13 +181,19 @@ class Survey:
         self.camera_motion = Histogram(step=0.001, series=2)
 
     def add(self, row: Row) -> None:
-        """Count one clip row (only `COLUMNS` are looked at; missing ones are skipped)."""
+        """Count one row (only `COLUMNS` are looked at; missing ones are skipped).
+
+        A row without a span stands for a video that gave no clip and is not counted as a clip.
+        """
         status = row.get("status") or "open"
-        self.clips["in"] += 1
-        self.clips[status] += 1
         series = 0 if status == "kept" else 1
+        unit = "video" if row.get("start_frame") is None else "clip"
+        self.rows += 1
+        if unit == "clip":
+            self.clips["in"] += 1
+            self.clips[status] += 1
         if row.get("stop"):
-            self.reasons["clip"][row["stop"].get("reason") or "unnamed"] += 1
+            self.reasons[unit][row["stop"].get("reason") or "unnamed"] += 1
         by_status = self.licenses.setdefault(row.get("license") or "", Counter())
         by_status["in"] += 1
         by_status[status] += 1

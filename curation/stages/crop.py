@@ -8,8 +8,6 @@ from curation.config import CurationConfig
 from curation.references import kept, put, subject_cutout
 from curation.schema import ClipRow
 
-_MODEL = {"model": "reprise-cutout", "revision": "1"}
-
 
 class Crop:
     """Kaleido A.1: variants `crop` and `segment` (transparent background) of every kept subject."""
@@ -23,5 +21,5 @@ class Crop:
         for row in rows:
             for subject in kept(row):
                 crop, segment = subject_cutout(row, subject, self._padding)
-                put(subject, "crop", crop, **_MODEL)
-                put(subject, "segment", segment, **_MODEL)
+                put(subject, "crop", crop, model="reprise-cutout", revision="1")
+                put(subject, "segment", segment, model="reprise-cutout", revision="1")

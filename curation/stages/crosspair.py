@@ -19,11 +19,11 @@ from curation.config import CurationConfig
 from curation.ids import digest, seed_for
 from curation.imaging import RGB, decode, decode_mask, encode, mask_box
 from curation.models.roles import Inpainter
-from curation.references import RGBA, frame_image, kept, over, put, soften
+from curation.references import RGBA, drop, frame_image, kept, over, put, resize_cutout, soften
 from curation.schema import ClipRow, Image, SubjectRow
+from curation.stages.base import log
 
 VARIANT = "crosspair"
-_MODEL = {"model": "reprise-composite", "revision": "1"}
 _UNLIKE = 0.34  # word overlap (Jaccard) of two captions above which their clips count as related
 _PLATE_LONG_SIDE = 960  # px: a reference picture, not a film frame
 _GROW_PX = 9  # a subject's soft edge and shadow must go with it
@@ -43,25 +43,44 @@ class Plate:
 
 
 def plate_candidate(row: ClipRow) -> bool:
-    """Whether a row can give a plate: it kept a frame, and its subjects leave enough of it."""
-    if not row["frames"] or row["video_id"] is None:
-        return False
-    index = row["frames"][0]["index"]
-    painted = sum(
-        subject["scores"].get("area_share") or 0.0
-        for subject in row["subjects"]
-        if subject["frame_index"] == index
+    """Whether a row can give a plate: what its caption names is all in one kept frame, and leaves enough of it."""
+    return plate_frame(row) is not None
+
+
+def plate_frame(row: ClipRow) -> int | None:
+    """The frame to make a plate of, or None.
+
+    Only of a clip whose subjects were looked for, or whose caption names none: what nobody looked for would
+    stay in the picture. Subjects found in different frames exclude each other, as each is seen in both.
+    """
+    looked = row["status"] == "kept" or (
+        row["stop"] is not None and row["stop"]["stage"] in ("match", "filter")
     )
-    return painted <= _MAX_PAINTED
+    if row["status"] == "failed" or not looked or not row["frames"] or row["video_id"] is None:
+        return None
+    found = [subject for subject in row["subjects"] if subject["frame_index"] is not None]
+    indices = {subject["frame_index"] for subject in found}
+    if len(indices) > 1 or any(subject["mask"] is None for subject in found):
+        return None
+    if sum(subject["scores"].get("area_share") or 0.0 for subject in found) > _MAX_PAINTED:
+        return None
+    index = indices.pop() if indices else row["frames"][0]["index"]
+    return index if any(frame["index"] == index for frame in row["frames"]) else None
 
 
 def make_plate(row: ClipRow, inpainter: Inpainter, seed: int) -> Plate:
-    """A clip's first kept frame with every found subject painted out."""
-    image = decode(row["frames"][0]["image"])
-    index = row["frames"][0]["index"]
+    """A candidate's frame with every subject painted out.
+
+    Raises:
+        ValueError: the row is no candidate, or its picture cannot be read.
+    """
+    index = plate_frame(row)
+    if index is None:
+        raise ValueError(f"{row['clip_id']} gives no plate")
+    image = frame_image(row, index)
     hole = np.zeros(image.shape[:2], np.uint8)
     for subject in row["subjects"]:
-        if subject["frame_index"] == index and subject["mask"] is not None:
+        if subject["mask"] is not None:
             hole |= decode_mask(subject["mask"]).astype(np.uint8)
     scale = min(1.0, _PLATE_LONG_SIDE / max(image.shape[:2]))
     if scale < 1:
@@ -74,6 +93,18 @@ def make_plate(row: ClipRow, inpainter: Inpainter, seed: int) -> Plate:
             [image], [hole.astype(bool)], [None], [seed_for(seed, row["clip_id"], "plate")]
         )[0]
     return Plate(row["clip_id"], row["video_id"] or "", row["caption"] or "", encode(image))
+
+
+def plates(rows: Iterable[ClipRow], inpainter: Inpainter, seed: int) -> list[Plate]:
+    """Plates of those rows that can give one; a picture that cannot be read costs its own plate."""
+    made = []
+    for row in rows:
+        try:
+            if plate_candidate(row):
+                made.append(make_plate(row, inpainter, seed))
+        except ValueError as error:
+            log.warning("%s gives no plate: %s", row["clip_id"], error)
+    return made
 
 
 def pool_of(clip_ids: Iterable[str], size: int, seed: int) -> list[str]:
@@ -96,18 +127,19 @@ class Crosspair:
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
         for row in rows:
-            for subject in row["subjects"]:
-                subject["references"] = [each for each in subject["references"] if each["variant"] != VARIANT]
             for subject in kept(row):
-                if self._drawn(subject):
+                drop(subject, VARIANT)
+                if self.draws(subject):
                     plate = self._plate(row, subject)
                     if plate is not None:
                         self._compose(row, subject, plate)
 
-    def _drawn(self, subject: SubjectRow) -> bool:
+    def draws(self, subject: SubjectRow) -> bool:
+        """Whether this subject is among the share; its id alone decides."""
         return seed_for(self._seed, subject["subject_id"], "crosspaired") / 0x80000000 < self._config.share
 
     def _plate(self, row: ClipRow, subject: SubjectRow) -> Plate | None:
+        """The plate of an unrelated clip that is nearest by hash, so that another plate in the pool changes few."""
         words = _words(row["caption"] or "")
         strangers = [
             plate
@@ -115,7 +147,9 @@ class Crosspair:
             if plate.video_id != row["video_id"] and _overlap(words, self._words[plate.clip_id]) < _UNLIKE
         ]
         return min(
-            strangers, key=lambda plate: digest(self._seed, subject["subject_id"], plate.clip_id), default=None
+            strangers,
+            key=lambda plate: digest(self._seed, subject["subject_id"], plate.clip_id),
+            default=None,
         )
 
     def _compose(self, row: ClipRow, subject: SubjectRow, plate: Plate) -> None:
@@ -128,7 +162,15 @@ class Crosspair:
             np.random.default_rng(seed),
             self._config.feather,
         )
-        put(subject, VARIANT, picture, seed=seed, donor_clip_id=plate.clip_id, **_MODEL)
+        put(
+            subject,
+            VARIANT,
+            picture,
+            model="reprise-composite",
+            revision="1",
+            seed=seed,
+            donor_clip_id=plate.clip_id,
+        )
 
 
 def composite(
@@ -150,14 +192,14 @@ def composite(
     wanted = float(np.clip((y1 - y0) / image.shape[0] * rng.uniform(0.85, 1.15), *_HEIGHT)) * height
     scale = min(wanted / (y1 - y0), 0.95 * width / (x1 - x0))
     size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
-    front = cv2.resize(front, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    front = resize_cutout(front, *size)
     left = int(rng.integers(0, max(1, width - size[0] + 1)))
     # Things stand on something: the lower half of the room there is.
     room = max(0, height - size[1])
     top = int(rng.integers(room // 2, room + 1))
     canvas: RGBA = np.zeros((height, width, 4), np.uint8)
     canvas[top : top + size[1], left : left + size[0]] = relight(
-        cast(RGBA, front), plate[top : top + size[1], left : left + size[0]]
+        front, plate[top : top + size[1], left : left + size[0]]
     )
     return over(canvas, plate)
 

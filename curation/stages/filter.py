@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from curation.config import CurationConfig
 from curation.filters.category import measure_category
-from curation.filters.faces import measure_faces
+from curation.filters.faces import measure_faces, own_faces
 from curation.filters.quality import brightness, sharpness
-from curation.imaging import RGB, decode, decode_mask, pad_box
+from curation.imaging import RGB, BoolMask, decode_mask, pad_box
 from curation.models import registry
+from curation.models.roles import FaceDetector, ImageTextScorer
+from curation.references import frame_image
 from curation.schema import ClipRow, SubjectRow
+from curation.stages.base import keep_needed_frames
 from curation.taxonomy import Taxonomy
 from curation.thresholds import rules
 from curation.verdicts import decide_clip
 
 _HUMAN = "human"
-_FACE_MARGIN = 0.1  # a box around the body often cuts the hair off; face detectors want it
+_MARGIN = 0.1  # of the box's sides: a box around the body often cuts the hair off; face detectors want it
 _CATEGORY_PROMPT = "a photo of a {}"
 
 
@@ -32,8 +34,8 @@ class Filter:
         self._loaded = False
 
     def _load(self) -> None:
-        self._faces: Any = registry.load(self._config, "faces")
-        self._scorer: Any = registry.load(self._config, "scorer")
+        self._faces: FaceDetector | None = registry.load(self._config, "faces")
+        self._scorer: ImageTextScorer | None = registry.load(self._config, "scorer")
         self._categories = (
             list(Taxonomy.load(self._config.match.taxonomy).categories) if self._scorer is not None else []
         )
@@ -43,64 +45,72 @@ class Filter:
     def __call__(self, rows: Sequence[ClipRow]) -> None:
         if not self._loaded:
             self._load()
-        crops: list[tuple[SubjectRow, RGB]] = []
+        found: list[Found] = []
         for row in rows:
-            images = {frame["index"]: frame["image"] for frame in row["frames"]}
             decoded: dict[int, RGB] = {}
             for subject in row["subjects"]:
-                index, box = subject["frame_index"], subject["box"]
-                if index is None or box is None or subject["mask"] is None:
+                index = subject["frame_index"]
+                if index is None or subject["box"] is None or subject["mask"] is None:
                     continue
                 if index not in decoded:
-                    decoded[index] = decode(images[index])
-                image = decoded[index]
-                self._quality(subject, image)
-                x0, y0, x1, y1 = pad_box(box, _FACE_MARGIN, image.shape[1], image.shape[0])
-                crops.append((subject, image[y0:y1, x0:x1]))
-        self._look_for_faces([each for each in crops if each[0]["group"] == _HUMAN])
-        self._check_category(crops)
+                    decoded[index] = frame_image(row, index)
+                each = Found(subject, decoded[index], decode_mask(subject["mask"]))
+                mean, clipped = brightness(each.image, each.mask)
+                subject["scores"].update(
+                    {
+                        "brightness": mean,
+                        "clipped_share": clipped,
+                        "sharpness": sharpness(each.image, each.mask),
+                    }
+                )
+                found.append(each)
+        self._look_for_faces([each for each in found if each.subject["group"] == _HUMAN])
+        self._check_category(found)
         for row in rows:
             decide_clip(row, self._rules)
             keep_needed_frames(row)
 
-    def _quality(self, subject: SubjectRow, image: RGB) -> None:
-        assert subject["mask"] is not None
-        mask = decode_mask(subject["mask"])
-        mean, clipped = brightness(image, mask)
-        subject["scores"].update(
-            brightness=mean, clipped_share=clipped, sharpness=sharpness(image, mask)
-        )
-
-    def _look_for_faces(self, humans: Sequence[tuple[SubjectRow, RGB]]) -> None:
+    def _look_for_faces(self, humans: Sequence[Found]) -> None:
         if self._faces is None or not humans:
             return
-        for (subject, crop), faces in zip(
-            humans, self._faces.faces([crop for _, crop in humans]), strict=True
-        ):
-            subject["scores"].update(measure_faces(faces, crop.shape[1], crop.shape[0]))
-            _made_by(subject, "faces", self._faces)
+        for each, faces in zip(humans, self._faces.faces([each.crop for each in humans]), strict=True):
+            x0, y0, x1, y1 = each.subject["box"] or [0.0] * 4
+            own = own_faces(faces, each.crop_mask)
+            each.subject["scores"].update(measure_faces(own, x1 - x0, y1 - y0))
+            registry.note(each.subject, "faces", self._faces)
 
-    def _check_category(self, crops: Sequence[tuple[SubjectRow, RGB]]) -> None:
-        if self._scorer is None or not crops:
+    def _check_category(self, found: Sequence[Found]) -> None:
+        if self._scorer is None or not found:
             return
         texts = [_CATEGORY_PROMPT.format(category) for category in self._categories]
-        scored = self._scorer.score([crop for _, crop in crops], texts)
-        for (subject, _), probabilities in zip(crops, scored, strict=True):
-            subject["scores"].update(measure_category(probabilities, self._categories, subject["category"]))
-            _made_by(subject, "scorer", self._scorer)
+        scored = self._scorer.score([each.crop for each in found], texts)
+        for each, probabilities in zip(found, scored, strict=True):
+            scores = measure_category(probabilities, self._categories, each.subject["category"])
+            each.subject["scores"].update(scores)
+            registry.note(each.subject, "scorer", self._scorer)
 
 
-def _made_by(subject: SubjectRow, role: str, backend: Any) -> None:
-    made_by = json.loads(subject["made_by"] or "{}")
-    made_by[role] = registry.identity(backend)
-    subject["made_by"] = json.dumps(made_by, sort_keys=True)
+@dataclass(frozen=True)
+class Found:
+    """A subject with a mask, in its frame."""
 
+    subject: SubjectRow
+    image: RGB
+    mask: BoolMask
 
-def keep_needed_frames(row: ClipRow) -> None:
-    """Free the samples that nothing refers to: the subjects' frames stay, else the middle one as a poster."""
-    used = {subject["frame_index"] for subject in row["subjects"] if subject["frame_index"] is not None}
-    if not used and row["frames"]:
-        used = {row["frames"][len(row["frames"]) // 2]["index"]}
-    row["frames"] = [frame for frame in row["frames"] if frame["index"] in used]
-    for frame in row["frames"]:
-        frame["motion"] = None
+    @property
+    def crop(self) -> RGB:
+        """Its box with a little around it."""
+        rows, columns = self._window
+        return self.image[rows, columns]
+
+    @property
+    def crop_mask(self) -> BoolMask:
+        rows, columns = self._window
+        return self.mask[rows, columns]
+
+    @property
+    def _window(self) -> tuple[slice, slice]:
+        height, width = self.image.shape[:2]
+        x0, y0, x1, y1 = pad_box(self.subject["box"] or [], _MARGIN, width, height)
+        return slice(y0, y1), slice(x0, x1)

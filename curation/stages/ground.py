@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from typing import cast
 
@@ -20,7 +19,10 @@ from curation.stages.base import stop
 
 
 class Ground:
-    """Kaleido 3.2 (3), localisation. A candidate that is found nowhere stays, without a box."""
+    """Kaleido 3.2 (3), localisation. A candidate that is found nowhere stays, without a box.
+
+    All boxes of one phrase come from one frame: the one that shows it best.
+    """
 
     name = "ground"
 
@@ -30,11 +32,12 @@ class Ground:
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
         if self._detector is None:
-            self._detector = cast(Detector, registry.load(self._config, "detector"))
+            self._detector = cast(Detector, registry.required(self._config, "detector"))
         scenes: list[Scene] = []
         phrases: list[list[Phrase]] = []
         looked: list[list[FrameRow]] = []
         for row in rows:
+            row["subjects"] = candidates(row["subjects"])
             frames = spread(row["frames"], self._config.ground.frames)
             looked.append(frames)
             scenes += [scene(frame, row["motion_scale"]) for frame in frames]
@@ -64,20 +67,27 @@ class Ground:
         if best is None:
             return [subject]
         index, mine = best
-        made_by = json.dumps({"detector": registry.identity(self._detector)})
         placed = []
         for instance, detection in enumerate(mine):
             each = copy.deepcopy(subject)
-            each.update(
-                subject_id=instance_id(subject["subject_id"], instance),
-                instance=instance,
-                frame_index=index,
-                box=[float(side) for side in detection.box],
-                made_by=made_by,
-            )
-            each["scores"].update(grounding=float(detection.score), label=float(detection.label))
+            each["subject_id"] = instance_id(subject["subject_id"], instance)
+            each["instance"] = instance
+            each["frame_index"] = index
+            each["box"] = [float(side) for side in detection.box]
+            each["scores"] = {"grounding": float(detection.score), "label": float(detection.label)}
+            registry.note(each, "detector", self._detector)
             placed.append(each)
         return placed
+
+
+def candidates(subjects: Sequence[SubjectRow]) -> list[SubjectRow]:
+    """The subjects as `match` left them, so that grounding again starts from phrases and not from its boxes."""
+    fresh = copy.deepcopy([subject for subject in subjects if subject["instance"] == 0])
+    for subject in fresh:
+        subject["frame_index"] = subject["box"] = subject["mask"] = None
+        subject["verdict"] = subject["made_by"] = None
+        subject["scores"], subject["references"] = {}, []
+    return fresh
 
 
 def _strength(detections: Sequence[Detection]) -> float:

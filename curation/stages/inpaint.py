@@ -11,7 +11,7 @@ from curation.config import CurationConfig
 from curation.ids import seed_for
 from curation.models import registry
 from curation.models.roles import Inpainter
-from curation.references import kept, made_by, over, put, subject_cutout
+from curation.references import drop, kept, over, put, subject_cutout
 from curation.schema import ClipRow
 
 _PADDING = 0.35  # room around the subject for a background to be seen
@@ -34,20 +34,30 @@ class Inpaint:
         if not self._config.inpaint.enabled:
             return
         if self._inpainter is None:
-            self._inpainter = cast(Inpainter, registry.load(self._config, "inpainter"))
-        subjects = [(row, subject) for row in rows for subject in kept(row)]
-        for ordinal in range(self._config.inpaint.per_subject):
-            crops, cutouts, masks, seeds = [], [], [], []
-            for row, subject in subjects:
-                crop, cut = subject_cutout(row, subject, _PADDING)
-                unknown = np.zeros(crop.shape[:2], bool)
-                unknown[_RING_PX:-_RING_PX, _RING_PX:-_RING_PX] = True
-                crops.append(crop)
-                cutouts.append(cut)
-                masks.append(unknown)
-                seeds.append(seed_for(self._config.seed, subject["subject_id"], self.name, ordinal))
-            painted = self._inpainter.inpaint(crops, masks, [None] * len(crops), seeds)
-            for (_, subject), cut, back, seed in zip(subjects, cutouts, painted, seeds, strict=True):
+            self._inpainter = cast(Inpainter, registry.required(self._config, "inpainter"))
+        subjects = [subject for row in rows for subject in kept(row)]
+        cutouts = [subject_cutout(row, subject, _PADDING) for row in rows for subject in kept(row)]
+        for subject in subjects:
+            drop(subject, self.name)
+        masks = []
+        for crop, _ in cutouts:
+            unknown = np.zeros(crop.shape[:2], bool)
+            unknown[_RING_PX:-_RING_PX, _RING_PX:-_RING_PX] = True
+            masks.append(unknown)
+        for ordinal in range(self._config.inpaint.per_subject if subjects else 0):
+            seeds = [
+                seed_for(self._config.seed, subject["subject_id"], self.name, ordinal) for subject in subjects
+            ]
+            painted = self._inpainter.inpaint(
+                [crop for crop, _ in cutouts], masks, [None] * len(subjects), seeds
+            )
+            for subject, (_, cut), back, seed in zip(subjects, cutouts, painted, seeds, strict=True):
                 put(
-                    subject, "inpaint", over(cut, back), ordinal=ordinal, seed=seed, **made_by(self._inpainter)
-                )  # fmt: skip
+                    subject,
+                    self.name,
+                    over(cut, back),
+                    model=self._inpainter.name,
+                    revision=self._inpainter.revision,
+                    ordinal=ordinal,
+                    seed=seed,
+                )

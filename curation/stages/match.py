@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from curation.config import CurationConfig
+from curation.config import BACKGROUND, CurationConfig
 from curation.ids import subject_id
 from curation.schema import ClipRow, SubjectRow
 from curation.stages.base import stop
 from curation.taxonomy import Taxonomy
 from curation.taxonomy.match import Mention
-
-BACKGROUND = "background"  # places are conditions of a scene, not subjects that a box can hold
 
 
 class Match:
@@ -28,19 +26,18 @@ class Match:
             self._taxonomy = Taxonomy.load(self._config.taxonomy)
         for row in rows:
             mentions = [each for each in self._taxonomy.match(row["caption"] or "") if self._wanted(each)]
-            row["subjects"] = [
-                candidate(row, mention) for mention in mentions[: self._config.max_subjects]
-            ]
+            row["subjects"] = [candidate(row, mention) for mention in mentions[: self._config.max_subjects]]
             if not row["subjects"]:
                 stop(row, "rejected", self.name, "caption names no subject")
 
     def _wanted(self, mention: Mention) -> bool:
         if self._config.groups is None:
-            return mention.group != BACKGROUND
+            return mention.group != BACKGROUND  # places are conditions of a scene, not subjects in a box
         return mention.group in self._config.groups
 
 
 def candidate(row: ClipRow, mention: Mention) -> SubjectRow:
+    """A subject of which nothing is known but its words."""
     return {
         "subject_id": subject_id(row["clip_id"], mention.phrase, mention.start, 0),
         "category": mention.category,

@@ -9,13 +9,15 @@ from curation.config import CurationConfig
 from curation.ids import seed_for
 from curation.models import registry
 from curation.models.roles import Variator
-from curation.references import kept, made_by, put, subject_cutout
+from curation.references import drop, kept, put, subject_cutout
 from curation.schema import ClipRow
 
 _PADDING = 0.05
 
 
 class Redux:
+    """Cut-outs go to the variator with their phrase as the prompt; what comes back is stored as it is."""
+
     name = "redux"
 
     def __init__(self, config: CurationConfig) -> None:
@@ -26,18 +28,25 @@ class Redux:
         if not self._config.redux.enabled:
             return
         if self._variator is None:
-            self._variator = cast(Variator, registry.load(self._config, "variator"))
-        subjects = [(row, subject) for row in rows for subject in kept(row)]
-        for ordinal in range(self._config.redux.per_subject):
-            cutouts = [subject_cutout(row, subject, _PADDING)[1] for row, subject in subjects]
-            prompts = [subject["phrase"] for _, subject in subjects]
+            self._variator = cast(Variator, registry.required(self._config, "variator"))
+        subjects = [subject for row in rows for subject in kept(row)]
+        cutouts = [subject_cutout(row, subject, _PADDING)[1] for row in rows for subject in kept(row)]
+        prompts = [subject["phrase"] for subject in subjects]
+        for subject in subjects:
+            drop(subject, self.name)
+        for ordinal in range(self._config.redux.per_subject if subjects else 0):
             seeds = [
-                seed_for(self._config.seed, subject["subject_id"], self.name, ordinal)
-                for _, subject in subjects
+                seed_for(self._config.seed, subject["subject_id"], self.name, ordinal) for subject in subjects
             ]
             varied = self._variator.vary(cutouts, prompts, seeds)
-            for (_, subject), prompt, seed, picture in zip(subjects, prompts, seeds, varied, strict=True):
+            for subject, prompt, seed, picture in zip(subjects, prompts, seeds, varied, strict=True):
                 put(
-                    subject, "redux", picture, ordinal=ordinal, prompt=prompt, seed=seed,
-                    **made_by(self._variator),
-                )  # fmt: skip
+                    subject,
+                    self.name,
+                    picture,
+                    model=self._variator.name,
+                    revision=self._variator.revision,
+                    ordinal=ordinal,
+                    prompt=prompt,
+                    seed=seed,
+                )

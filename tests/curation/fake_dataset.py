@@ -6,9 +6,9 @@ The n-th clip's fate repeats every `CYCLE`, so tests can say how many clips a fi
 from __future__ import annotations
 
 import functools
+import io
 import json
 import math
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curation import imaging
+from curation.dataset.manifest import describe_thresholds
+from curation.dataset.tally import Tally
 from curation.schema import CLIPS, Scores, to_table
 from curation.thresholds import Thresholds, rules
 from curation.verdicts import decide_clip
@@ -35,7 +37,7 @@ KINDS = [  # category, group, name, phrase, RGB
     ("man", "human", "man", "an old man", (72, 88, 96)),
     ("flower", "plant", "tulip", "pink tulip", (226, 116, 160)),
 ]
-# What becomes of clips 0, 1, 2, ... : "failed" is a video that could not be read, "uncaptioned" has no caption.
+# What becomes of rows 0, 1, 2, ...: "failed" is a video that could not be read, the others are clips.
 CYCLE = ["kept", "kept", "dark", "kept", "small", "kept", "failed", "kept", "uncaptioned", "kept"]
 NASTY = """say "hi" & <script>document.title='owned'</script> <img src=x onerror="document.title='owned'">"""
 CHINESE = "一只棕色的小狗在公园里奔跑"
@@ -72,16 +74,22 @@ class Fake:
 
 
 def write_dataset(
-    root: Path, clips: int = 20, *, size: tuple[int, int] = (480, 270), rows_per_shard: int = 16, videos: int = 4
+    root: Path,
+    clips: int = 20,
+    *,
+    size: tuple[int, int] = (480, 270),
+    rows_per_shard: int = 16,
+    videos: int = 4,
 ) -> Fake:
-    """Make the dataset; `size` is (width, height) px of frames, `videos` how many distinct clips to encode."""
+    """Make the dataset; `size` is (width, height) px of frames, `videos` how many MP4s to encode."""
     fake = Fake(root)
     encoded = [_mp4(seed) for seed in range(max(1, min(videos, clips)))]
     (root / "data").mkdir(parents=True)
-    shards = []
+    shards, tally = [], Tally()
     for start in range(0, clips, rows_per_shard):
         rows = [_row(n, size) for n in range(start, min(start + rows_per_shard, clips))]
         for row in rows:
+            tally.add(row)  # type: ignore[arg-type]
             if row["clip_path"]:
                 path = root / row["clip_path"]
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +99,7 @@ def write_dataset(
         pq.write_table(table, root / rel, row_group_size=8, compression="zstd")
         shards.append({"path": rel, "rows": table.num_rows, "bytes": (root / rel).stat().st_size})
         fake.rows += [without_pictures(row) for row in rows]
-    fake.manifest = _manifest(fake.rows, shards)
+    fake.manifest = _manifest(tally, shards)
     (root / "manifest.json").write_text(json.dumps(fake.manifest), encoding="utf-8")
     return fake
 
@@ -124,7 +132,8 @@ def _row(n: int, size: tuple[int, int]) -> dict[str, Any]:
         payload_bytes=1234,
     )
     if fate == "failed":
-        row.update(video_id=None, clip_id=f"unread-{n:016x}", status="failed", source_path=f"videos/broken_{n}.mp4")
+        row.update(video_id=None, clip_id=f"unread-{n:016x}", status="failed")
+        row.update(source_path=f"videos/broken_{n}.mp4")
         row["stop"] = {"stage": "slice", "reason": "moov atom not found", "value": None, "threshold": None}
         return row
     first = 100 * (n % 2)
@@ -193,7 +202,8 @@ def _subject(
         else float(max(42, math.exp(random.normal(5.6, 0.8)))),
     )
     if group == "human":
-        scores.update(face_count=1.0, face_share=0.06, face_score=0.93, face_frontality=float(random.uniform(0.52, 1)))
+        scores.update(face_count=1.0, face_share=0.06, face_score=0.93)
+        scores.update(face_frontality=float(random.uniform(0.52, 1)))
     return {
         "subject_id": f"{row['clip_id']}-s{ordinal}",
         "category": category,
@@ -274,9 +284,12 @@ def _scene(kinds: tuple[Any, ...], light: int, size: tuple[int, int]) -> tuple[N
     ramp = np.linspace(0, 1, height)[:, None, None]
     image = (sky * (1 - ramp) + ground * ramp) * np.ones((height, width, 1))
     for _ in range(9):
-        x, w, h = random.integers(0, width), random.integers(width // 12, width // 5), random.integers(height // 4, height)
+        x, w = random.integers(0, width), random.integers(width // 12, width // 5)
+        h = random.integers(height // 4, height)
         shade = (sky * 0.5 + random.integers(0, 90, 3)).tolist()
-        cv2.rectangle(image, (int(x), int(height * 0.66 - h * 0.6)), (int(x + w), int(height * 0.66)), shade, -1)
+        cv2.rectangle(
+            image, (int(x), int(height * 0.66 - h * 0.6)), (int(x + w), int(height * 0.66)), shade, -1
+        )
     image += random.normal(0, 5, image.shape)
     masks = []
     for ordinal, kind in enumerate(kinds):
@@ -287,7 +300,8 @@ def _scene(kinds: tuple[Any, ...], light: int, size: tuple[int, int]) -> tuple[N
         cv2.circle(mask, (x + radius // 2, y - radius), radius // 2, 1, -1)
         inside = mask.astype(bool)
         shading = np.linspace(1.2, 0.7, height)[:, None, None] * np.array(kind[4], float)
-        image[inside] = (shading * np.ones((1, width, 1)))[inside] + random.normal(0, 9, (int(inside.sum()), 3))
+        image[inside] = (shading * np.ones((1, width, 1)))[inside]
+        image[inside] += random.normal(0, 9, (int(inside.sum()), 3))
         cv2.circle(image, (x + radius // 2 + 6, y - radius - 3), max(2, radius // 12), (20, 20, 20), -1)
         masks.append(inside)
     return np.clip(image, 0, 255).astype(np.uint8), masks
@@ -295,42 +309,21 @@ def _scene(kinds: tuple[Any, ...], light: int, size: tuple[int, int]) -> tuple[N
 
 def _mp4(seed: int, seconds: float = 2.0) -> bytes:
     """A moving blob, H.264 in MP4, 320 x 180, 25 frames a second."""
-    buffer = Path(f"/tmp/reprise-fake-{seed}.mp4")
-    import io
-
     memory = io.BytesIO()
     with av.open(memory, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
         for n in range(int(seconds * 25)):
             frame = np.full((180, 320, 3), (60 + 30 * seed % 120, 90, 110), np.uint8)
-            cv2.circle(frame, (40 + 5 * n, 90 + round(30 * math.sin(n / 6))), 30, (240, 200, 90), -1, cv2.LINE_AA)
+            cv2.circle(
+                frame, (40 + 5 * n, 90 + round(30 * math.sin(n / 6))), 30, (240, 200, 90), -1, cv2.LINE_AA
+            )
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    del buffer
     return memory.getvalue()
 
 
-def _manifest(rows: list[dict[str, Any]], shards: list[dict[str, Any]]) -> dict[str, Any]:
-    status = Counter(row["status"] for row in rows)
-    opened = [row for row in rows if row["status"] != "failed"]
-    captioned = [row for row in opened if row["caption"]]
-    subjects = [s for row in rows for s in row["subjects"]]
-    found = [s for s in subjects if s["box"]]
-    kept = [s for s in subjects if s["verdict"]["kept"]]
-    videos = {row["source_path"].replace("videos/", "") for row in rows}
-    kept_videos = {row["source_path"].replace("videos/", "") for row in rows if row["status"] == "kept"}
-    failed = {row["source_path"].replace("videos/", "") for row in rows if row["status"] == "failed"}
-    variants = Counter(r["variant"] for s in kept for r in s["references"])
-    categories: dict[str, dict[str, Any]] = {}
-    for s in found:
-        entry = categories.setdefault(s["category"], {"group": s["group"], "found": 0, "kept": 0})
-        entry["found"] += 1
-        entry["kept"] += s["verdict"]["kept"]
-    rejected = Counter(s["verdict"]["reason"] for s in found if not s["verdict"]["kept"])
-    stage = lambda name, unit, before, after, reasons: {  # noqa: E731
-        "stage": name, "unit": unit, "in": before, "out": after, "reasons": reasons,
-    }  # fmt: skip
+def _manifest(tally: Tally, shards: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "reprise_version": "0.1.0",
         "created_at": "2025-11-21T09:30:00+00:00",
@@ -338,36 +331,15 @@ def _manifest(rows: list[dict[str, Any]], shards: list[dict[str, Any]]) -> dict[
         "config": {"profile": "embedded", "seed": 0, "slice": {"detector": "content", "min_length": 2.0}},
         "config_hash": "c0ffee123456",
         "versions": {"python": "3.11.2", "pyarrow": pa.__version__, "opencv": cv2.__version__},
-        "videos": {
-            "in": len(videos),
-            "kept": len(kept_videos),
-            "rejected": len(videos) - len(kept_videos) - len(failed),
-            "failed": len(failed),
+        **tally.as_manifest(),
+        "thresholds": describe_thresholds(Thresholds()),
+        "seconds": {
+            "slice": 14.2,
+            "caption": 0.4,
+            "ground": 61.5,
+            "segment": 132.8,
+            "filter": 22.1,
+            "inpaint": 9.7,
         },
-        "clips": {"in": len(rows), "kept": status["kept"], "rejected": status["rejected"], "failed": status["failed"]},
-        "subjects": {"candidates": len(subjects), "found": len(found), "kept": len(kept)},
-        "references": dict(variants),
-        "funnel": [
-            stage("read", "video", len(videos), len(videos) - len(failed), {"moov atom not found": len(failed)}),
-            stage("slice", "clip", len(opened), len(opened), {}),
-            stage("caption", "clip", len(opened), len(captioned), {"no caption": len(opened) - len(captioned)}),
-            stage("match", "clip", len(captioned), len(captioned), {}),
-            stage("ground", "subject", len(subjects), len(found), {"not found": len(subjects) - len(found)}),
-            stage("segment", "subject", len(found), len(found), {}),
-            stage("filter", "subject", len(found), len(kept), dict(rejected)),
-            stage("inpaint", "subject", len(kept), len(kept), {}),
-            stage("redux", "subject", len(kept), len(kept), {}),
-        ],
-        "reasons": {
-            "clip": dict(Counter(row["stop"]["reason"] for row in rows if row["stop"])),
-            "subject": {**dict(rejected), "not found": len(subjects) - len(found)},
-        },
-        "categories": categories,
-        "seconds": {"slice": 14.2, "caption": 0.4, "ground": 61.5, "segment": 132.8, "filter": 22.1, "inpaint": 9.7},
         "shards": shards,
-        "thresholds": [
-            {"name": r.name, "score": r.score, "bound": r.bound, "value": r.value,
-             "applies_to": r.group or "all", "source": r.source}
-            for r in RULES
-        ],
-    }  # fmt: skip
+    }

@@ -1,7 +1,7 @@
 """Colour words and the pixels that they name.
 
-The eleven basic colour terms of English (Berlin and Kay, 1969), each a soft region of CIE LCh; regions overlap,
-since brown is dark orange and nobody agrees where it begins.
+The eleven basic colour terms of English (Berlin and Kay, 1969), each a soft region of CIE LCh; regions
+overlap, since brown is dark orange and nobody agrees where it begins.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 
 # Words that people use for a basic term, and materials whose colour is their meaning.
-_WORDS: Final[dict[str, str]] = {
-    "black": "black", "dark": "black", "blue": "blue", "navy": "blue", "azure": "blue", "teal": "blue",
-    "turquoise": "blue", "cyan": "blue", "brown": "brown", "tan": "brown", "chestnut": "brown", "beige": "brown",
-    "bronze": "brown", "ginger": "orange", "grey": "grey", "gray": "grey", "silver": "grey", "green": "green",
-    "olive": "green", "lime": "green", "orange": "orange", "amber": "orange", "pink": "pink", "magenta": "pink",
-    "rose": "pink", "purple": "purple", "violet": "purple", "lilac": "purple", "red": "red", "crimson": "red",
-    "scarlet": "red", "maroon": "red", "white": "white", "ivory": "white", "cream": "white", "yellow": "yellow",
-    "gold": "yellow", "golden": "yellow", "blond": "yellow", "blonde": "yellow",
-}  # fmt: skip
+_NAMES: Final[dict[str, str]] = {
+    "black": "black dark",
+    "blue": "blue navy azure teal turquoise cyan",
+    "brown": "brown tan chestnut beige bronze",
+    "grey": "grey gray silver",
+    "green": "green olive lime",
+    "orange": "orange amber ginger",
+    "pink": "pink magenta rose",
+    "purple": "purple violet lilac",
+    "red": "red crimson scarlet maroon",
+    "white": "white ivory cream",
+    "yellow": "yellow gold golden blond blonde",
+}
+_WORDS: Final = {word: term for term, words in _NAMES.items() for word in words.split()}
 
 
 def colour_terms(text: str) -> list[str]:
@@ -43,7 +48,7 @@ def memberships(lab: F32, terms: list[str]) -> dict[str, F32]:
 
 def _above(values: F32, edge: float, width: float) -> F32:
     """0 below `edge` - `width`, 1 above `edge` + `width`, a ramp between."""
-    return np.clip((values - edge) / (2 * width) + 0.5, 0, 1)
+    return np.asarray(np.clip((values - edge) / (2 * width) + 0.5, 0, 1), np.float32)
 
 
 def _below(values: F32, edge: float, width: float) -> F32:
@@ -53,7 +58,7 @@ def _below(values: F32, edge: float, width: float) -> F32:
 def _hue(hue: F32, centre: float, half: float, soft: float = 10.0) -> F32:
     """1 within `half` degrees of `centre`, 0 beyond `half` + `soft`."""
     away = np.abs((hue - centre + 180) % 360 - 180)
-    return np.clip((half + soft - away) / soft, 0, 1)
+    return np.asarray(np.clip((half + soft - away) / soft, 0, 1), np.float32)
 
 
 # Bounds in CIE LCh (lightness 0..100, chroma 0..130, hue in degrees: 40 is sRGB red, 103 yellow, 136 green,

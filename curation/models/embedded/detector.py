@@ -18,7 +18,7 @@ from curation.models.embedded import evidence, people, proposals
 from curation.models.embedded.colours import colour_terms
 from curation.models.embedded.frame import Frame, measure
 from curation.models.embedded.matching import marginals
-from curation.models.embedded.regions import MIN_SHARE, Region
+from curation.models.embedded.regions import Region
 from curation.models.roles import Detection, Phrase, Scene
 
 _ABSENT = 0.15  # weight of "the phrase names nothing that was found", against objectness of a region
@@ -33,9 +33,7 @@ class EmbeddedDetector:
     name = "embedded-detector"
     revision = f"1-cv{cv2.__version__}"
 
-    def detect(
-        self, scenes: Sequence[Scene], phrases: Sequence[Sequence[Phrase]]
-    ) -> list[list[Detection]]:
+    def detect(self, scenes: Sequence[Scene], phrases: Sequence[Sequence[Phrase]]) -> list[list[Detection]]:
         """For each scene, boxes of its phrases in pixels of its image; best first."""
         return [detect_scene(scene, asked) for scene, asked in zip(scenes, phrases, strict=True)]
 
@@ -53,6 +51,7 @@ def detect_scene(scene: Scene, phrases: Sequence[Phrase]) -> list[Detection]:
         return []
     slots = _slots(asked)
     fits = np.array([[evidence.affinity(phrase, region, frame) for region in found] for phrase in asked])
+    fits *= np.array([[evidence.prior(phrase, asked)] for phrase in asked])
     table = marginals((fits * np.array(scores))[slots], _ABSENT)
     detections = []
     for position, index in enumerate(indices):
@@ -72,20 +71,30 @@ def find_regions(
     # A person's colour words are about clothes, a part of the person: they are evidence, not seeds.
     sought = [colour_terms(phrase.text) for phrase in phrases if phrase.group != "human"]
     named = [np.max([frame.colours[term] for term in terms], axis=0) for terms in sought if terms]
-    bodies = [people.body_seed(person, frame.salient.shape, frame.scale) for person in seen[:3]]
+    bodies = [people.body_seed(person, frame) for person in seen[:3]]
     rough = proposals.seeds(frame, named, [body for body in bodies if body.any()])
     grown = proposals.regions(frame.image, rough)
     grown = [replace(each, people=people.person_evidence(each, seen, frame.scale)) for each in grown]
     scores = [evidence.objectness(each, frame) for each in grown]
     fits = [evidence.fit(each, frame, score) for each, score in zip(grown, scores, strict=True)]
     several = sum(phrase.count or _MAX_COUNT for phrase in phrases) > 1
-    apart = {index for index, each in enumerate(grown) if several and each.seed == "colour"}
+    apart = {index for index, each in enumerate(grown) if several and _apart(each, grown, frame)}
     kept = [
-        index
-        for index in proposals.disjoint(grown, fits, several, apart)
-        if scores[index] >= _MIN_OBJECTNESS
+        index for index in proposals.disjoint(grown, fits, several, apart) if scores[index] >= _MIN_OBJECTNESS
     ]
     return [grown[index] for index in kept], [scores[index] for index in kept]
+
+
+def _apart(region: Region, others: Sequence[Region], frame: Frame) -> bool:
+    """Found by its colour, and either moving on its own or one of several alike: no mere part of a whole."""
+    if region.seed != "colour":
+        return False
+    alike = [
+        other
+        for other in others
+        if other.seed == "colour" and other is not region and 0.5 < other.area / region.area < 2
+    ]
+    return len(alike) > 1 or evidence.moves_apart(region, frame)
 
 
 def _slots(phrases: Sequence[Phrase]) -> list[int]:

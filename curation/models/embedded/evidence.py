@@ -44,6 +44,12 @@ def wanted(phrases: Sequence[Phrase]) -> list[int]:
     ]
 
 
+def prior(phrase: Phrase, phrases: Sequence[Phrase]) -> float:
+    """0.3 for what only stands around while something that acts or is handled is named too, else 1."""
+    others = any(other.group not in _STILL_GROUPS for other in phrases)
+    return 0.3 if others and phrase.group in _STILL_GROUPS else 1.0
+
+
 def objectness(region: Region, frame: Frame) -> float:
     """0..1: does the region stand out from what is right around it, by movement, by colour or by both?
 
@@ -76,20 +82,24 @@ def fit(region: Region, frame: Frame, score: float) -> float:
     overlap = 2 * precision * recall / max(1e-6, precision + recall)
     outline = cv2.morphologyEx(region.mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
     edges = float(frame.edges[outline == 1].mean()) if outline.any() else 0.0
-    return float(np.sqrt(score) * overlap * edges * (1 + region.people))
+    return float(np.sqrt(score) * overlap * edges * (1 + 3 * region.people))
 
 
 def affinity(phrase: Phrase, region: Region, frame: Frame) -> float:
     """Likelihood ratio: how much better the region fits the phrase than a thing of unknown kind would."""
     ratio = _kind(phrase, region) * colour_match(phrase, region.mask, frame.colours)
-    if frame.moving is None:
-        return ratio
-    movement = float(frame.moving[region.mask].mean())
+    movement = 0.0 if frame.moving is None else float(frame.moving[region.mask].mean())
     if phrase.group in _STILL_GROUPS:
-        ratio *= 1 - 0.8 * movement
-    elif phrase.group in _ALIVE_GROUPS and float(frame.moving.max()) > 0.5:
-        ratio *= 0.4 + min(1.0, movement / 0.3) * 0.6  # something moves, and it is not this
-    return ratio
+        return ratio * (1 - 0.8 * movement)
+    # Neither moving nor of a colour that the phrase names nor a person: it could be anything. Less still
+    # where the phrase is about something alive and another thing does move.
+    least = 0.5
+    if phrase.group in _ALIVE_GROUPS and frame.moving is not None and float(frame.moving.max()) > 0.5:
+        least = 0.4
+    elif colour_terms(phrase.text):
+        least = 1.0
+    known = max(min(1.0, movement / 0.3), region.people)
+    return ratio * (least + (1 - least) * known)
 
 
 def colour_match(phrase: Phrase, mask: BoolMask, colours: dict[str, F32]) -> float:
@@ -98,11 +108,13 @@ def colour_match(phrase: Phrase, mask: BoolMask, colours: dict[str, F32]) -> flo
     if not terms:
         return 1.0
     share = colour_share(terms, mask, colours)
+    least = min(float(colours[term][mask].mean()) for term in terms)
     if phrase.group == "human":  # the colour of what a person wears, or of hair: a part of the region
         return 0.7 + 1.3 * min(1.0, share / 0.3)
-    if min(float(colours[term][mask].mean()) for term in terms) < 0.08:
+    if least < 0.08:
         share *= 0.6
-    return 0.15 + 3.85 * min(1.0, share / 0.6)
+    # Half of a thing that goes by a colour has it; a tenth (a red motorcycle) still speaks for it.
+    return 0.15 + 3.85 * float(min(1.0, share / 0.6) ** 0.6)
 
 
 def colour_share(terms: Sequence[str], mask: BoolMask, colours: dict[str, F32]) -> float:
@@ -110,6 +122,19 @@ def colour_share(terms: Sequence[str], mask: BoolMask, colours: dict[str, F32]) 
     if not mask.any():
         return 0.0
     return float(np.max([colours[term][mask] for term in terms], axis=0).mean())
+
+
+def moves_apart(region: Region, frame: Frame) -> bool:
+    """Does the region move otherwise than what is right around it? False where motion was not measured.
+
+    Speeds half as fast again, or one of the two at rest: a ball before a player, not a tank on a motorcycle.
+    """
+    if frame.moving is None:
+        return False
+    band = ring(region.mask, max(3, round(0.2 * float(np.sqrt(region.area)))))
+    shares = [float(np.clip(frame.moving[part].mean(), 0, 0.98)) for part in (region.mask, band)]
+    slow, fast = sorted(share / (1 - share) for share in shares)
+    return fast > 0.4 and fast > 1.5 * slow
 
 
 def roundness(mask: BoolMask) -> float:
@@ -138,11 +163,11 @@ def _kind(phrase: Phrase, region: Region) -> float:
     disc = float(np.clip((roundness(region.mask) - 0.72) / 0.16, 0, 1))
     people = region.people
     if phrase.group == "human":
-        shape = float(np.clip(upright / 1.2, 0.4, 1.6)) * (1 - 0.85 * disc)
+        shape = float(np.clip(upright / 1.1, 0.35, 1.6)) * (1 - 0.93 * disc)
         return (1 - people) * 0.8 * shape + people * 6
     shape = 1.0
     if phrase.group == "animal":
-        shape = float(np.clip(1.6 / upright, 0.5, 1.2)) * (1 - 0.85 * disc)
+        shape = float(np.clip(1.1 / upright, 0.5, 1.15)) * (1 - 0.93 * disc)
     elif phrase.category in _BALLS or phrase.category in _DISCS:
         # A disc seen from the side is no disc, a ball always is.
         shape = 0.4 + 1.6 * disc if phrase.category in _BALLS else 0.7 + 1.1 * disc

@@ -71,7 +71,7 @@ def _saliency(lab: F32) -> F32:
     # A colour that holds only a corner of the border is more likely a subject cut off by the frame.
     share = np.bincount(np.ravel(labels), minlength=6) / len(border)
     distances = [np.linalg.norm(lab - centre, axis=2) for centre in np.asarray(centres)[share > 0.04]]
-    return np.clip(np.min(distances, axis=0) / _FAR, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(np.min(distances, axis=0) / _FAR, 0, 1), np.float32)
 
 
 def _edges(lab: F32) -> F32:

@@ -6,10 +6,10 @@ Good for what it is asked here, a background behind a subject that will be hidde
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from curation.imaging import RGB, BoolMask
 
@@ -37,7 +37,7 @@ class EmbeddedInpainter:
 
 
 def fill(image: RGB, mask: BoolMask, seed: int) -> RGB:
-    """One picture. A mask of nothing or of everything gives the picture back: there is nothing to fill from."""
+    """One picture; returned as it is for a mask of nothing or of everything (nothing to fill from)."""
     if not mask.any() or mask.all():
         return image.copy()
     height, width = mask.shape
@@ -64,15 +64,15 @@ def fill(image: RGB, mask: BoolMask, seed: int) -> RGB:
     small_hole = (weight[..., 0] < 0.25).astype(np.uint8)
     filled = cv2.inpaint(small, small_hole, _RADIUS, cv2.INPAINT_TELEA)
     smooth = cv2.resize(filled, crop.shape[1::-1], interpolation=cv2.INTER_CUBIC).astype(np.float32)
-    patch = np.clip(smooth + _grain(cast(RGB, crop), unknown == 0, seed), 0, 255).astype(np.uint8)
+    patch = np.clip(smooth + _grain(crop, unknown == 0, seed), 0, 255).astype(np.uint8)
     result = image.copy()
     result[top:bottom, left:right][hole] = patch[hole]
     return result
 
 
-def _grain(crop: RGB, known: BoolMask, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Noise of the strength that the known pixels have (median absolute Laplacian), the same in all channels."""
+def _grain(crop: RGB, known: BoolMask, seed: int) -> NDArray[np.float32]:
+    """(h, w, 1) noise as strong as that of the known pixels (median absolute Laplacian), in grey levels."""
     laplacian = cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.CV_32F)
     strength = min(4.0, float(np.median(np.abs(laplacian[known]))) / 4.5)
     noise = np.random.default_rng(seed).normal(0, strength, known.shape).astype(np.float32)
-    return cast("np.ndarray[tuple[int, ...], np.dtype[np.float32]]", noise[..., None])
+    return noise[..., None]

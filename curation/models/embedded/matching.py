@@ -8,8 +8,6 @@ without evidence give 0.5 each: a coin toss says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,11 +39,11 @@ def marginals(weights: NDArray[np.float64], absent: float) -> NDArray[np.float64
             after = [used | 1 << region for used in free]
             mass = forward[slot, free] @ backward[slot + 1, after]
             result[slot, region] = weights[slot, region] * mass
-    return result / max(backward[0, 0], 1e-300)
+    return np.asarray(result / max(backward[0, 0], 1e-300))
 
 
-def _step(before: NDArray[np.float64], weights: Sequence[float], absent: float) -> NDArray[np.float64]:
-    after = absent * before
+def _step(before: NDArray[np.float64], weights: NDArray[np.float64], absent: float) -> NDArray[np.float64]:
+    after: NDArray[np.float64] = absent * before
     for used in np.flatnonzero(before):
         for region, weight in enumerate(weights):
             if not int(used) >> region & 1:

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Grey = NDArray[np.uint8]
+F32 = NDArray[np.float32]
+BoolMask = NDArray[np.bool_]
 
 LONG_SIDE = 256  # px; dense flow costs about 2 ms here, and a subject of 5 % of the frame is still 12 px wide
 
@@ -59,10 +61,12 @@ def measure_motion(previous_grey: Grey, grey: Grey, dt_s: float) -> Motion:
         small = cast(Grey, cv2.resize(grey, size, interpolation=cv2.INTER_AREA))
         small_previous = cast(Grey, cv2.resize(previous_grey, size, interpolation=cv2.INTER_AREA))
     camera = camera_motion(small_previous, small)
-    residual = _residual(small_previous, small, camera) / (_diagonal(small) * dt_s)
+    residual = _residual(small_previous, small, camera) / np.float32(_diagonal(small) * dt_s)
     if scale < 1:
-        residual = cv2.resize(residual, (width, height), interpolation=cv2.INTER_LINEAR)
-    return Motion(residual.astype(np.float32), camera_speed(camera, small.shape, dt_s))
+        residual = np.asarray(
+            cv2.resize(residual, (width, height), interpolation=cv2.INTER_LINEAR), np.float32
+        )
+    return Motion(residual, camera_speed(camera, small.shape, dt_s))
 
 
 def residual_motion(previous_grey: Grey, grey: Grey, dt_s: float) -> NDArray[np.float32]:
@@ -88,13 +92,42 @@ def camera_motion(previous_grey: Grey, grey: Grey) -> NDArray[np.float64]:
     found = status.ravel() == 1
     if int(found.sum()) < _MIN_TRACKS:
         return identity
+    before, after = points[found].reshape(-1, 2), moved[found].reshape(-1, 2)
+    best, spread = identity, 0
+    # A large subject before a bare wall has more tracks than the wall, but the wall reaches around it: of two
+    # movements the camera's is the one seen along more of the frame.
+    for _ in range(2):
+        affine, inside = _fit(before, after)
+        if affine is None or inside.mean() < _MIN_INLIERS:
+            break
+        here = _spread(before[inside], grey.shape)
+        if here > spread:
+            best, spread = affine, here
+        before, after = before[~inside], after[~inside]
+        if len(before) < _MIN_TRACKS:
+            break
+    return best
+
+
+def _fit(before: F32, after: F32) -> tuple[NDArray[np.float64] | None, BoolMask]:
+    """Affine map of most tracks and which of them follow it; None where there is no plausible one."""
     cv2.setRNGSeed(0)
     affine, inliers = cv2.estimateAffine2D(
-        points[found], moved[found], method=cv2.RANSAC, ransacReprojThreshold=_INLIER_PX, maxIters=500
+        before, after, method=cv2.RANSAC, ransacReprojThreshold=_INLIER_PX, maxIters=500
     )
-    if affine is None or float(inliers.mean()) < _MIN_INLIERS or not _plausible(affine):
-        return identity
-    return np.asarray(affine, np.float64)
+    if affine is None or not _plausible(np.asarray(affine)):
+        return None, np.zeros(len(before), bool)
+    return np.asarray(affine, np.float64), np.ravel(inliers).astype(bool)
+
+
+def _spread(points: F32, shape: tuple[int, ...]) -> int:
+    """Cells of a 6 x 6 grid over the frame that hold a point, those along the border twice."""
+    height, width = shape[:2]
+    cells = np.zeros((6, 6), bool)
+    rows = np.clip(points[:, 1] * 6 / height, 0, 5).astype(int)
+    columns = np.clip(points[:, 0] * 6 / width, 0, 5).astype(int)
+    cells[rows, columns] = True
+    return int(2 * cells.sum() - cells[1:-1, 1:-1].sum())
 
 
 def camera_speed(affine: NDArray[np.float64], shape: tuple[int, ...], dt_s: float) -> float:
@@ -112,7 +145,7 @@ def _residual(previous: Grey, grey: Grey, affine: NDArray[np.float64]) -> NDArra
     warped = cv2.warpAffine(previous, affine, (width, height), borderMode=cv2.BORDER_REPLICATE)
     if min(height, width) < 16:  # smaller than the patches of the dense flow
         return np.zeros((height, width), np.float32)
-    dense = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     flow = dense.calc(grey, cast(Grey, warped), np.zeros((height, width, 2), np.float32))
     magnitude = np.hypot(flow[..., 0], flow[..., 1])
     seen = cv2.warpAffine(np.full((height, width), 255, np.uint8), affine, (width, height))

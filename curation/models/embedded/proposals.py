@@ -29,15 +29,16 @@ _MOTION_LEVELS = (0.3, 0.45, 0.6, 0.75)  # of movement 0..1: parts move at other
 _JOINT_LEVELS = (0.3, 0.45)  # of the geometric mean of movement and contrast
 _SALIENCY_LEVELS = (0.35, 0.55)
 _COLOUR_LEVEL = 0.5
+_THINNEST = 7.0  # ratio of a box's sides; a standing person has 3 to 4
 # How far a seed's outline may be off, px at working size: flow bleeds over half of its patch.
 _BLUR = {"motion": 5, "joint": 3, "saliency": 3, "people": 3}
 
 
 def seeds(frame: Frame, colours: Sequence[F32], people: Sequence[BoolMask]) -> list[tuple[BoolMask, str]]:
-    """Rough masks and where each came from; the likeliest sources first, none twice."""
+    """Rough masks and where each came from; the most telling sources first, none twice."""
     size = frame.salient.size
     low, high = MIN_SHARE * size, MAX_SHARE * size
-    found: list[tuple[BoolMask, str]] = [(mask, "people") for mask in people]
+    found: list[tuple[BoolMask, str]] = []
     for colour in colours:
         named = (colour > _COLOUR_LEVEL).astype(np.uint8)
         opened = cv2.morphologyEx(named, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(bool)
@@ -48,6 +49,7 @@ def seeds(frame: Frame, colours: Sequence[F32], people: Sequence[BoolMask]) -> l
             found += [(mask, "joint") for mask in components(close(joint > level, 5), low, high)[:3]]
         for level in _MOTION_LEVELS:
             found += [(mask, "motion") for mask in components(close(frame.moving > level, 5), low, high)[:3]]
+    found += [(mask, "people") for mask in people]
     for level in _SALIENCY_LEVELS:
         pieces = components(close(frame.salient > level, 5), low, 0.5 * size)[:3]
         found += [(mask, "saliency") for mask in pieces]
@@ -65,9 +67,16 @@ def regions(image: RGB, rough: Sequence[tuple[BoolMask, str]]) -> list[Region]:
         shapes = [mask] if source in ("colour", "people") else [_shrunk(mask, _BLUR[source] - 2)]
         if source != "colour":
             shapes.append(grow(image, mask, _BLUR[source]))
-        sizes = [MIN_SHARE * mask.size <= shape.sum() <= MAX_SHARE * mask.size for shape in shapes]
-        found += [Region(shape, source) for shape, fits in zip(shapes, sizes, strict=True) if fits]
+        found += [Region(shape, source) for shape in shapes if _plausible(shape)]
     return found
+
+
+def _plausible(mask: BoolMask) -> bool:
+    """Neither a speck nor the whole frame nor a line (a horizon, a pole)."""
+    if not MIN_SHARE * mask.size <= mask.sum() <= MAX_SHARE * mask.size:
+        return False
+    x0, y0, x1, y1 = Region(mask, "").box
+    return max(x1 - x0, y1 - y0) <= _THINNEST * min(x1 - x0, y1 - y0)
 
 
 def disjoint(candidates: Sequence[Region], fits: Sequence[float], split: bool, apart: set[int]) -> list[int]:

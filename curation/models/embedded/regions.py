@@ -6,7 +6,7 @@ Everything here works on a frame at working size (`frame.WORK_SIDE`); boxes and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ _SPECKLE = 9  # px of a component at WORK_SIDE that is worth keeping as a piece 
 
 @dataclass(frozen=True)
 class Region:
-    """`mask`: (h, w) bool at working size; `seed`: where it came from: motion | colour | saliency | people."""
+    """`mask`: (h, w) bool at working size; `seed`: motion | joint | colour | saliency | people."""
 
     mask: BoolMask
     seed: str
@@ -65,13 +65,13 @@ def fill_holes(mask: BoolMask, largest_share: float = 1.0) -> BoolMask:
     fill = np.zeros(count, bool)
     for index in range(1, count):
         fill[index] = index != outside and stats[index, cv2.CC_STAT_AREA] <= limit
-    return cast(BoolMask, mask | fill[labels][1:-1, 1:-1])
+    return np.asarray(mask | fill[labels][1:-1, 1:-1])
 
 
 def ring(mask: BoolMask, width: int) -> BoolMask:
     """The band of `width` pixels around a mask."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
-    return cast(BoolMask, cv2.dilate(mask.astype(np.uint8), kernel).astype(bool) & ~mask)
+    return np.asarray((cv2.dilate(mask.astype(np.uint8), kernel) == 1) & ~mask)
 
 
 def grow(image: RGB, seed: BoolMask, blur: int, reach: float = 0.3) -> BoolMask:
@@ -126,7 +126,7 @@ def cut(image: RGB, labels: NDArray[np.uint8], iterations: int) -> BoolMask:
     cv2.setRNGSeed(0)
     models = np.zeros((1, 65)), np.zeros((1, 65))
     labels = labels.copy()
-    cv2.grabCut(image, labels, None, models[0], models[1], iterations, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(image, labels, cast(Any, None), models[0], models[1], iterations, cv2.GC_INIT_WITH_MASK)
     return cast(BoolMask, (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD))
 
 
@@ -135,7 +135,7 @@ def _touching(mask: BoolMask, seed: BoolMask) -> BoolMask:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     keep = np.unique(labels[mask & seed])
     keep = keep[stats[keep, cv2.CC_STAT_AREA] >= _SPECKLE]
-    return cast(BoolMask, np.isin(labels, keep) & mask)
+    return np.isin(labels, keep) & mask
 
 
 def mask_iou(left: BoolMask, right: BoolMask) -> float:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.imaging import RGB, BoolMask, clamp_box
+from curation.imaging import RGB, BoolMask, box_iou, clamp_box, mask_box
 from curation.models.embedded.regions import cut, fill_holes, ring
 from curation.models.roles import Segmentation
 
@@ -19,6 +19,8 @@ _SIDE = 168  # px, long side of the crop while cutting
 _CONTEXT = 0.25  # of the box, on every side: what the background's colours are learned from
 _SLACK = 0.04  # of the box: how far the subject may reach beyond it, since boxes are a little off
 _ITERATIONS = 5
+_EMPTY = 0.1  # of the box; a cut smaller than this has lost the subject
+_THIN = 0.3  # of the box; a walking horse fills 0.35 of its own
 _SPECK = 0.08  # pieces smaller than this share of the largest are dropped
 _HOLE = 0.05  # holes smaller than this share of the mask are filled
 _GUIDE_RADIUS = 3  # px while cutting
@@ -32,7 +34,9 @@ class EmbeddedSegmenter:
     revision = f"1-cv{cv2.__version__}"
 
     def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:
-        """One mask per box, (H, W) bool; score: how unlike the colours on both sides of the outline are, 0..1."""
+        """One mask per box, (H, W) bool; score 0..1: how unlike the colours on both sides of its outline are,
+        less where the mask does not fill its box.
+        """
         return [self._one(image, asked) for image, asked in zip(images, boxes, strict=True)]
 
     @staticmethod
@@ -56,6 +60,11 @@ def segment_box(image: RGB, box: list[float]) -> tuple[BoolMask, float]:
     inner = [(x0 - left) * scale_x, (y0 - top) * scale_y, (x1 - left) * scale_x, (y1 - top) * scale_y]
     found = clean(cut(small, _labels(size, inner), _ITERATIONS))
     score = separation(small, found)
+    if found.sum() < _EMPTY * (inner[2] - inner[0]) * (inner[3] - inner[1]):
+        # Foreground and background share their colours: hold the middle, and say that it was held.
+        found = clean(cut(small, _labels(size, inner, held=0.45), _ITERATIONS))
+        score = 0.5 * separation(small, found)
+    score *= _filling(found, inner)
     mask = np.zeros((height, width), bool)
     mask[top:bottom, left:right] = _upsample(crop, small, found)
     return mask, score
@@ -69,7 +78,7 @@ def clean(mask: BoolMask) -> BoolMask:
         return mask
     areas = stats[1:, cv2.CC_STAT_AREA]
     keep = 1 + np.flatnonzero(areas >= _SPECK * areas.max())
-    return fill_holes(cast(BoolMask, np.isin(labels, keep)), _HOLE)
+    return fill_holes(np.isin(labels, keep), _HOLE)
 
 
 def separation(image: RGB, mask: BoolMask) -> float:
@@ -93,8 +102,20 @@ def separation(image: RGB, mask: BoolMask) -> float:
     return float(np.clip(1 - np.sqrt(histograms[0] * histograms[1]).sum(), 0, 1))
 
 
-def _labels(size: tuple[int, int], inner: list[float]) -> NDArray[np.uint8]:
-    """Where GrabCut starts: background outside the box, foreground on an ellipse in it, the corners open."""
+def _filling(mask: BoolMask, box: list[float]) -> float:
+    """0..1: does the mask reach the sides of its box and fill it? Pieces of the subject do not."""
+    tight = mask_box(mask)
+    if tight is None:
+        return 0.0
+    share = float(mask.sum()) / max(1.0, (box[2] - box[0]) * (box[3] - box[1]))
+    return min(1.0, box_iou(tight, box) / 0.75) ** 2 * min(1.0, share / _THIN) ** 2
+
+
+def _labels(size: tuple[int, int], inner: list[float], held: float = 0.0) -> NDArray[np.uint8]:
+    """Where GrabCut starts: background outside the box, foreground on an ellipse in it, the corners open.
+
+    `held`: size of the middle that cannot become background, share of the box's sides.
+    """
     width, height = size
     x0, y0, x1, y1 = inner
     slack_x, slack_y = _SLACK * (x1 - x0), _SLACK * (y1 - y0)
@@ -105,7 +126,9 @@ def _labels(size: tuple[int, int], inner: list[float]) -> NDArray[np.uint8]:
     across = (columns - (x0 + x1) / 2) / max(1.0, (x1 - x0) / 2)
     down = (rows - (y0 + y1) / 2) / max(1.0, (y1 - y0) / 2)
     # Subjects fill about two thirds of their boxes; a superellipse of that area is the prior.
-    labels[(np.abs(across) ** 2.5 + np.abs(down) ** 2.5 < 1) & (labels == cv2.GC_PR_BGD)] = cv2.GC_PR_FGD
+    from_middle = np.abs(across) ** 2.5 + np.abs(down) ** 2.5
+    labels[(from_middle < 1) & (labels == cv2.GC_PR_BGD)] = cv2.GC_PR_FGD
+    labels[from_middle < held**2.5] = cv2.GC_FGD
     return labels
 
 

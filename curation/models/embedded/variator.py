@@ -39,7 +39,7 @@ class EmbeddedVariator:
     def vary(
         self, subjects: Sequence[RGBA], prompts: Sequence[str | None], seeds: Sequence[int]
     ) -> list[RGBA]:
-        """(H, W, 4) straight alpha -> (H', W', 4): turned, bent, lit anew, cropped to content, never cut off."""
+        """(H, W, 4) straight alpha -> (H', W', 4): turned, bent, lit anew, never cut off."""
         return [vary_one(subject, seed, self.flip) for subject, seed in zip(subjects, seeds, strict=True)]
 
 
@@ -51,14 +51,13 @@ def vary_one(subject: RGBA, seed: int, flip: bool = False) -> RGBA:
     columns, rows = _geometry(source.shape[0], source.shape[1], random)
     # Premultiplied while resampling, or the colours of transparent pixels would show along the outline.
     alpha = source[..., 3:].astype(np.float32) / 255
-    flat = np.dstack([source[..., :3].astype(np.float32) * alpha, alpha])
-    flat = cv2.remap(
-        flat, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, 0)
-    )
-    alpha = flat[..., 3:]
-    colour = np.where(alpha > 0, flat[..., :3] / np.maximum(alpha, 1e-4), 0)
+    premultiplied = np.dstack([source[..., :3].astype(np.float32) * alpha, alpha])
+    edge = cv2.BORDER_CONSTANT
+    flat = np.asarray(cv2.remap(premultiplied, columns, rows, cv2.INTER_LINEAR, borderMode=edge))
+    reached = flat[..., 3:]
+    colour = np.where(reached > 0, flat[..., :3] / np.maximum(reached, 1e-4), 0)
     colour = _light(cast(F32, colour.astype(np.float32)), random)
-    result = np.dstack([colour, np.clip(alpha * 255, 0, 255)])
+    result = np.dstack([colour, np.clip(reached * 255, 0, 255)])
     return _trim(np.round(result).astype(np.uint8))
 
 
@@ -81,11 +80,14 @@ def _geometry(height: int, width: int, random: np.random.Generator) -> tuple[F32
     forward = cv2.getPerspectiveTransform(corners, (moved - low).astype(np.float32))
     out_columns, out_rows = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
     points = np.stack([out_columns.ravel(), out_rows.ravel()], axis=1)[None].astype(np.float64)
-    back = cv2.perspectiveTransform(points, np.linalg.inv(forward)).reshape(int(size[1]), int(size[0]), 2)
+    moved_back = cv2.perspectiveTransform(points, np.linalg.inv(np.asarray(forward)))
+    back = np.asarray(moved_back, np.float64).reshape(int(size[1]), int(size[0]), 2)
     # Four by four random shifts, interpolated: a bend without folds.
     for axis in (0, 1):
         coarse = random.uniform(-bend, bend, (4, 4)).astype(np.float32)
-        back[..., axis] += cv2.resize(coarse, (int(size[0]), int(size[1])), interpolation=cv2.INTER_CUBIC)
+        back[..., axis] += np.asarray(
+            cv2.resize(coarse, (int(size[0]), int(size[1])), interpolation=cv2.INTER_CUBIC)
+        )
     back -= 0.5
     return cast(F32, back[..., 0].astype(np.float32)), cast(F32, back[..., 1].astype(np.float32))
 

@@ -1,6 +1,7 @@
 // One clip of the gallery.
 
 const SUBJECT_COLORS = 6; // --s0 ... --s5 in style.css, the colours of the boxes in the pictures
+const PREVIEW_PX = 288; // long side of the pictures in this page
 const color = (ordinal) => ({ "--own": `var(--s${ordinal % SUBJECT_COLORS})` });
 
 const fileAddress = (path) => `../${path.split("/").map(encodeURIComponent).join("/")}`;
@@ -15,7 +16,7 @@ function clipCard(clip, state) {
   const rank = (subject) => (chosen(subject) ? 0 : 2) + ((subject.verdict || {}).kept ? 0 : 1);
   found.sort((a, b) => rank(a) - rank(b) || a.ordinal - b.ordinal);
   const first = found.slice(0, 3), rest = found.slice(3);
-  return h("article", { class: `card ${clip.status}`, "data-clip": clip.clip_id, "data-status": clip.status, "aria-label": `Clip from ${clip.source_path}` },
+  return h("article", { class: `card ${clip.status}`, "data-clip": clip.clip_id, "data-status": clip.status, "aria-label": `${clip.start_frame === null ? "Video" : "Clip from"} ${clip.source_path}` },
     h("div", { class: "clip" },
       player(clip),
       h("div", { class: "status" }, chip(clip.status, statusTitle(clip.status)), span(clip)),
@@ -46,7 +47,7 @@ function stopLine(stop) {
 /** ": 0.012 < 0.031", where both numbers are there. */
 function against({ value, threshold }) {
   if (value === null || value === undefined || threshold === null || threshold === undefined) return null;
-  return h("span", { class: "against" }, ` ${number(value)} ${value < threshold ? "<" : ">"} ${number(threshold)}`);
+  return h("span", { class: "against" }, ` ${number(value)} ${value < threshold ? "<" : ">"} ${brief(threshold)}`);
 }
 
 function player(clip) {
@@ -58,12 +59,16 @@ function player(clip) {
   }
   const address = fileAddress(clip.clip_path);
   const video = h("video", {
-    controls: true, muted: true, loop: true, playsinline: true, preload: "none", src: address, poster: clip.poster,
+    muted: true, loop: true, playsinline: true, preload: "none", src: address, poster: clip.poster,
     "aria-label": clip.caption ? `Clip: ${clip.caption}` : `Clip of ${clip.source_path}`,
     onerror: () => box.append(h("p", { class: "blank over" }, clip.source_codec && clip.cut === "copy" ? `This browser cannot play it (${clip.source_codec}), or the file is gone. ` : "This browser cannot play it, or the file is gone. ", h("a", { href: address }, "Open the file"))),
   });
   video.muted = true; // the attribute alone does not mute an element made by a script
-  box.append(video);
+  // The browser's own controls would cover the annotated frame, so they come with the first play.
+  const play = h("button", { type: "button", class: "play", "aria-label": "Play the clip", onclick: () => { video.play().catch(() => {}); video.focus(); } },
+    s("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, s("path", { d: "M8 5.5v13l11-6.5z" })));
+  video.addEventListener("play", () => { video.controls = true; play.remove(); }, { once: true });
+  box.append(video, play);
   return box;
 }
 
@@ -107,7 +112,7 @@ function highlighted(caption, subjects) {
 function subjectBlock(subject) {
   const verdict = subject.verdict;
   const kept = verdict && verdict.kept;
-  return h("div", { class: kept ? "subject" : "subject out", style: color(subject.ordinal), "data-subject": subject.subject_id },
+  return h("div", { class: subject.references.length ? "subject" : "subject bare", style: color(subject.ordinal), "data-subject": subject.subject_id },
     h("header", {},
       h("span", { class: "badge", "aria-label": `Subject ${subject.ordinal + 1}` }, String(subject.ordinal + 1)),
       h("h4", {}, subject.phrase || subject.name || subject.category),
@@ -115,7 +120,7 @@ function subjectBlock(subject) {
       verdict ? h("span", { class: "judged" }, kept ? chip("kept", "Kept") : [chip("rejected", reasonText(verdict.reason || "rejected")), against(verdict)]) : chip("open", "Undecided")),
     h("div", { class: "tiles" },
       subject.frame ? tile("Frame", subject.frame, "wide", subject.time_s === null ? `frame ${count(subject.frame_index)}` : `at ${clock(subject.time_s)}`, { subject }) : h("p", { class: "blank wide" }, "The frame was not kept"),
-      subject.references.map((reference) => tile(variantTitle(reference.variant), reference.image, reference.variant, maker(reference), { subject, reference }))),
+      [...subject.references].sort((a, b) => variantRank(a.variant) - variantRank(b.variant)).map((reference) => tile(variantTitle(reference.variant), reference.image, reference.variant, maker(reference), { subject, reference }))),
     scoreList(subject),
     has(subject.made_by) && h("p", { class: "made" }, Object.entries(subject.made_by).map(([role, who]) => `${role} ${who}`).join("  ·  ")));
 }
@@ -141,7 +146,7 @@ function pictureLines(title, subject, reference, note) {
     ["Prompt", reference.prompt],
     ["Identity", reference.identity === null ? "" : number(reference.identity)],
     ["Background from", reference.donor_clip_id],
-    ["In the dataset", reference.width ? `${reference.width} × ${reference.height} px; this is a preview` : ""],
+    ["In the dataset", reference.width ? `${reference.width} × ${reference.height} px${Math.max(reference.width, reference.height) > PREVIEW_PX ? "; this is a preview" : ""}` : ""],
   ].filter(([, value]) => value);
 }
 
@@ -153,8 +158,8 @@ function scoreList(subject) {
     const limit = splitThreshold(name);
     const known = overview.thresholds.find((line) => line.name === name);
     const value = known ? known.value : verdict.reason === name ? verdict.threshold : null;
-    if (known) missed.set(known.score, `${known.bound} ${number(value)}`);
-    else if (limit) missed.set(limit.score, value === null ? limit.bound : `${limit.bound} ${number(value)}`);
+    if (known) missed.set(known.score, `${known.bound} ${brief(value)}`);
+    else if (limit) missed.set(limit.score, value === null ? limit.bound : `${limit.bound} ${brief(value)}`);
   }
   const entries = Object.entries(subject.scores).sort((a, b) => missed.has(b[0]) - missed.has(a[0]));
   if (!entries.length) return null;

@@ -31,7 +31,7 @@ const axisLabel = (value) => (Math.abs(value) >= 1000 ? `${value / 1000}k` : Str
  * lines: [{bound, value, applies_to}]; unit: what is counted; centred: bins are whole numbers.
  */
 function histogram(width, data, { series, lines = [], unit, axis, centred = false, label }) {
-  const left = 34, right = 8, top = lines.length ? 26 : 8, plot = 116, bottom = 38;
+  const left = 34, right = 8, top = lines.length ? 44 : 26, plot = 116, bottom = 38;
   const height = top + plot + bottom;
   const inner = width - left - right;
   const shift = centred ? -0.5 : 0;
@@ -70,8 +70,8 @@ function histogram(width, data, { series, lines = [], unit, axis, centred = fals
     if (!totals[index]) return;
     const from = low + index * data.width, last = data.beyond && index === data.bins.length - 1;
     const title = centred ? String(from + 0.5)
-      : last ? `${number(toValue(from))} and above`
-      : `${number(toValue(from))} to ${number(toValue(from + data.width))}`;
+      : last ? `${brief(toValue(from))} and above`
+      : `${brief(toValue(from))} to ${brief(toValue(from + data.width))}`;
     svg.append(s("rect", {
       x: left + index * bar, y: top, width: bar, height: plot, class: "hit",
       tip: [title, series.map((each, which) => [each.name, count(bin[which]), each.className]).filter((_, which) => bin[which])],
@@ -85,7 +85,7 @@ function histogram(width, data, { series, lines = [], unit, axis, centred = fals
     svg.append(s("text", { x: at, y: top + plot + 17, "text-anchor": "middle" }, axisLabel(value)));
   }
   svg.append(s("text", { x: left + inner, y: height - 5, "text-anchor": "end", class: "unit" }, axis));
-  svg.append(s("text", { x: left, y: height - 5, class: "unit" }, unit));
+  svg.append(s("text", { x: 0, y: 11, class: "unit" }, unit));
   drawLines(svg, lines, (line) => placeValue(line.value + (centred ? (line.bound === "min" ? -0.5 : 0.5) : 0)), { left, inner, top, plot });
   return svg;
 }
@@ -96,7 +96,7 @@ function drawLines(svg, lines, place, { left, inner, top, plot }) {
   const sorted = [...lines].sort((a, b) => place(a) - place(b));
   sorted.forEach((line, index) => {
     const at = place(line);
-    const text = `${line.bound} ${number(line.value)}${line.applies_to === "all" ? "" : ` · ${line.applies_to}`}`;
+    const text = `${line.bound} ${brief(line.value)}${line.applies_to === "all" ? "" : ` · ${line.applies_to}`}`;
     const wide = 6.6 * text.length;
     const next = index + 1 < sorted.length ? place(sorted[index + 1]) : Infinity;
     // The label stands on the side that is kept, unless there is no room.

@@ -24,7 +24,8 @@ const isFiltered = (state) => Boolean(state.q) || FACETS.some((facet) => state[f
 /** Turn the numbers of data/index.js into words, once. */
 function readIndex(data) {
   Object.assign(index, { status: data.status, category: data.category, reason: data.reason });
-  index.clips = data.clips.map(([status, reason, subjects]) => ({
+  index.clips = data.clips.map(([status, reason, subjects, isClip]) => ({
+    isClip: Boolean(isClip),
     status: data.status[status],
     reason: reason < 0 ? null : data.reason[reason],
     subjects: subjects.map(([category, why]) => ({

@@ -84,7 +84,7 @@ function drawGallery() {
   const pagers = [pager(), pager()];
   gallery.parts = { verdicts, search, pickers, summary, list, pagers };
   section("gallery", "Gallery",
-    clips < of ? `${count(clips)} of ${some(of, "clip")}, drawn evenly from all shards.` : null,
+    clips < of ? `${count(clips)} of ${count(of)} clips, drawn evenly from all shards.` : null,
     h("div", { class: "filters" }, verdicts, h("div", { class: "picks" }, Object.values(pickers).map((each) => each.root)), search),
     h("div", { class: "above" }, summary, pagers[0].root), list, pagers[1].root);
   load("index").then((data) => { readIndex(data); return showState(); }).catch(sayProblem);
@@ -157,8 +157,12 @@ function drawControls() {
   for (const [facet, each] of Object.entries(parts.pickers)) each.update(options(facet, state), state[facet]);
   if (document.activeElement !== parts.search) parts.search.value = state.q;
   const size = overview.gallery.per_page, first = (state.page - 1) * size + 1;
+  const clips = found.filter((position) => index.clips[position].isClip).length, videos = found.length - clips;
+  parts.summary.dataset.total = found.length;
   parts.summary.replaceChildren(
-    h("b", {}, some(found.length, "clip")),
+    clips || !videos ? h("b", {}, some(clips, "clip")) : "",
+    clips && videos ? " and " : "",
+    ...(videos ? [h("b", {}, some(videos, "video")), clips ? " that gave none" : " that gave no clip"] : []),
     found.length > size ? `, showing ${count(first)} to ${count(Math.min(found.length, first + size - 1))}` : "",
     isFiltered(state) ? h("button", { type: "button", class: "link", onclick: clearFilters }, "Clear filters") : "");
   for (const each of parts.pagers) each.update(state.page, pageCount());
@@ -180,7 +184,7 @@ function openLightbox(button) {
         h("button", { type: "button", class: "turn", "aria-label": "Next picture", onclick: () => show(1) }, "→")),
       h("dl", {}, JSON.parse(all[at].dataset.lines).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
       h("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => box.close() }, "×"));
-    box.querySelector(".close").focus();
+    if (box.open) box.querySelector(step < 0 ? ".turn" : ".turn:last-child").focus();
   }
   show(0);
   box.onkeydown = (event) => {
@@ -190,4 +194,5 @@ function openLightbox(button) {
   box.onclick = (event) => { if (event.target === box) box.close(); };
   box.onclose = () => button.focus();
   box.showModal();
+  box.querySelector(".close").focus();
 }

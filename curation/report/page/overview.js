@@ -49,7 +49,7 @@ function accounts() {
     const text = `${some(n.in, unit)} in = ${parts.map((part) => `${count(n[part])} ${part === "open" ? "unfinished" : part}`).join(" + ")}`;
     found.push(account(out === n.in, out === n.in ? text : text.replace(" = ", " ≠ "), out === n.in ? "" : `: ${count(Math.abs(n.in - out))} ${n.in > out ? "unaccounted for" : "too many"}`));
   }
-  const rows = overview.rows.in || 0;
+  const rows = overview.rows.clips;
   if (overview.clips && overview.clips.in !== rows)
     found.push(account(false, `The manifest speaks of ${some(overview.clips.in, "clip")}, the shards hold ${count(rows)}`, ""));
   for (const stage of overview.funnel) {
@@ -91,12 +91,15 @@ function drawFunnel() {
     });
   });
   list.style.setProperty("--columns", columns.join(" "));
-  section("funnel", "Funnel", "What went into each stage and what came out. Height is the share of the videos, clips or subjects that the block began with; a reason leads to its clips.", list);
+  const fade = (id, to) => s("linearGradient", { id, x1: 0, y1: 0, ...to }, s("stop", { offset: "35%", class: "strong" }), s("stop", { offset: "100%", class: "gone" }));
+  const fades = s("svg", { width: 0, height: 0, class: "fades", "aria-hidden": "true" }, fade("fade-across", { x2: 0, y2: 1 }), fade("fade-upright", { x2: 1, y2: 0 }));
+  section("funnel", "Funnel", "What went into each stage and what came out. Height is the share of the videos, clips or subjects that the block began with; a reason leads to its clips.", fades, list);
 }
 
 function funnelStage(stage, whole, column, last) {
   const lost = stage.in - stage.out;
   const reasons = Object.entries(stage.reasons || {}).filter(([, n]) => n).sort((a, b) => b[1] - a[1]);
+  const shown = reasons.length === 5 ? 5 : 4; // "1 other reason" would take the same line
   const tip = [
     `${plain(stage.stage)}: ${count(stage.in)} in, ${count(stage.out)} out`,
     reasons.length ? reasons.map(([reason, n]) => [reasonText(reason), count(n), "lost"]) : [["nothing lost", ""]],
@@ -108,10 +111,10 @@ function funnelStage(stage, whole, column, last) {
     strip(stage.in / whole, stage.out / whole, true, tip, `${tip[0]}. ${lost ? `${count(lost)} lost` : "Nothing lost"}.`),
     strip(stage.in / whole, stage.out / whole, false, tip, null),
     h("div", { class: "losses" }, lost > 0 && h("span", { class: "minus" }, `−${count(lost)}`),
-      h("ul", {}, reasons.slice(0, 4).map(([reason, n]) => h("li", {},
+      h("ul", {}, reasons.slice(0, shown).map(([reason, n]) => h("li", {},
         h("button", { type: "button", title: `Show the clips: ${reason}`, onclick: () => showOnly({ reason }) },
           reasonText(reason), reasons.length > 1 || n !== lost ? h("span", {}, ` ${count(n)}`) : null))),
-        reasons.length > 4 && h("li", { class: "muted" }, `and ${count(reasons.slice(4).reduce((a, [, n]) => a + n, 0))} for ${reasons.length - 4} other reasons`))));
+        reasons.length > shown && h("li", { class: "muted" }, `and ${count(reasons.slice(shown).reduce((a, [, n]) => a + n, 0))} for ${reasons.length - shown} other reasons`))));
 }
 
 /** One stage's piece of the river, in a 100 x 100 box that is stretched to its place. */
@@ -126,7 +129,7 @@ function strip(before, after, across, tip, label) {
     role: label ? "img" : null, "aria-label": label, "aria-hidden": label ? null : "true", tabindex: label ? 0 : null, tip,
   },
   s("rect", { width: 118, height: 118, class: "hit" }),
-  loss && s("path", { d: loss, class: "loss" }),
+  loss && s("path", { d: loss, class: "loss", fill: `url(#fade-${across ? "across" : "upright"})` }),
   s("path", { d: flow, class: "flow" }));
 }
 
@@ -141,7 +144,7 @@ function drawReasons() {
         name: reasonText(reason), value: n, note: count(n), title: reason, onclick: () => showOnly({ reason }),
       })), found[0][1]));
   };
-  const blocks = [block("clip", "Clips that stopped"), block("subject", "Subjects that were rejected")].filter(Boolean);
+  const blocks = [block("video", "Videos that gave no clip"), block("clip", "Clips that stopped"), block("subject", "Subjects that were rejected")].filter(Boolean);
   section("reasons", "Reasons",
     blocks.length ? "Why something was not kept. Choose one to see the clips." : "Nothing was rejected.",
     h("div", { class: "columns" }, blocks));
@@ -163,7 +166,7 @@ function drawScores() {
       return h("figure", { "data-score": chart.score },
         h("figcaption", {}, h("h3", {}, scoreTitle(chart.score)), h("p", {}, scoreMeaning(chart.score))),
         responsive(h("div", { class: "canvas" }), (width) => histogram(width, chart, {
-          series: SUBJECT_SERIES, lines: chart.lines, unit: "subjects", axis: chart.log ? "logarithmic" : "", centred: chart.score === "face_count", label,
+          series: SUBJECT_SERIES, lines: chart.lines, unit: "subjects", axis: `${scoreTitle(chart.score).toLowerCase()}${chart.log ? ", logarithmic" : ""}`, centred: chart.score === "face_count", label,
         })));
     })),
     missing.length > 0 && h("p", { class: "aside" }, `Not measured in this run: ${missing.join(", ")}.`));
@@ -203,15 +206,13 @@ function drawClips() {
     responsive(h("div", { class: "canvas" }), (width) => histogram(width, data, {
       series: CLIP_SERIES, unit: "clips", axis, label: `${title} of ${some(data.count, "clip")}`,
     })));
-  const motionUnit = "share of the frame's diagonal per second";
   const plots = [
     plot(overview.lengths, "Length", "from first to last frame", "seconds"),
-    plot(overview.motion, "Motion", motionUnit, ""),
-    plot(overview.camera_motion, "Camera motion", motionUnit, ""),
+    plot(overview.motion, "Motion", "of the subjects, camera taken out", "diagonals per second"),
+    plot(overview.camera_motion, "Camera motion", "mean over the clip", "diagonals per second"),
   ].filter(Boolean);
   const variants = Object.entries(overview.references || {});
-  const order = Object.keys(VARIANT_WORDS);
-  variants.sort((a, b) => (order.indexOf(a[0]) + 1 || 99) - (order.indexOf(b[0]) + 1 || 99));
+  variants.sort((a, b) => variantRank(a[0]) - variantRank(b[0]));
   section("clips", "Clips and references", null, plots.length > 0 && legend(CLIP_SERIES),
     h("div", { class: "plots" }, plots,
       variants.length > 0 && h("figure", {},

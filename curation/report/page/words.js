@@ -22,6 +22,8 @@ const STATUS_WORDS = { kept: "Kept", rejected: "Rejected", failed: "Failed", ope
 const VARIANT_WORDS = { crop: "Crop", segment: "Segment", inpaint: "Inpaint", redux: "Redux", crosspair: "Cross-pair" };
 const UNIT_WORDS = { video: ["video", "videos"], clip: ["clip", "clips"], subject: ["subject", "subjects"] };
 
+const VARIANT_ORDER = Object.keys(VARIANT_WORDS);
+const variantRank = (variant) => VARIANT_ORDER.indexOf(variant) + 1 || 99;
 const scoreTitle = (score) => (SCORE_WORDS[score] || [plain(score)])[0];
 const scoreMeaning = (score) => (SCORE_WORDS[score] || ["", ""])[1];
 const variantTitle = (variant) => VARIANT_WORDS[variant] || plain(String(variant));
@@ -62,8 +64,11 @@ function number(value) {
   return size === 0 ? "0" : size < 0.001 ? value.toPrecision(1) : value.toFixed(3);
 }
 
+/** The same without trailing zeros, for a number that stands alone. */
+const brief = (value) => (Math.abs(value) >= 100 ? number(value) : String(Number(Number(value).toPrecision(Math.abs(value) < 0.1 ? 2 : 3))));
+
 function duration(seconds) {
-  if (seconds < 10) return `${number(seconds)} s`;
+  if (seconds < 10) return `${brief(Number(seconds.toFixed(1)))} s`;
   if (seconds < 120) return `${Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);
   return minutes < 120 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;

@@ -1,0 +1,30 @@
+"""`reprise report`: draw a dataset's report again, e.g. after its verdicts were decided anew."""
+
+from __future__ import annotations
+
+import click
+
+from curation.report import write_report
+from curation.storage import Storage
+from pipelines.console import door
+
+
+@click.command()
+@click.option("--dataset", required=True, help="Folder or s3:// prefix that a curation run wrote.")
+@click.option("--clips-per-page", type=click.IntRange(1, 200), default=24, show_default=True)
+@click.option(
+    "--max-clips",
+    type=click.IntRange(0),
+    default=5000,
+    show_default=True,
+    help="Clips in the gallery, drawn evenly; 0 shows all. Charts count every row regardless.",
+)
+@door
+def report(dataset: str, clips_per_page: int, max_clips: int) -> None:
+    """Rebuild DATASET/report/index.html, a page that opens from disk."""
+    storage = Storage.at(dataset)
+    click.echo(write_report(storage, clips_per_page=clips_per_page, max_clips=max_clips or None))
+
+
+if __name__ == "__main__":
+    report()
