@@ -10,8 +10,21 @@ from typing import Any
 from curation.schema import ClipRow
 
 # Order in which a clip meets the stages that can stop it, and what they count.
-_CLIP_STAGES = ("slice", "caption", "match", "ground", "segment", "filter", "crop", "inpaint", "redux", "crosspair")
-_RANK = {"failed": 0, "rejected": 1, "kept": 2}
+_CLIP_STAGES = (
+    "slice",
+    "caption",
+    "match",
+    "ground",
+    "segment",
+    "filter",
+    "crop",
+    "inpaint",
+    "redux",
+    "crosspair",
+)
+# Best last. A table that has not been through all stages has open rows.
+_RANK = {"failed": 0, "rejected": 1, "open": 2, "kept": 3}
+_COPY = "duplicate of "
 
 
 @dataclass
@@ -40,7 +53,9 @@ class Tally:
         self.licenses[row["license"] or "not stated"] += 1
         stop = row["stop"]
         if row["start_frame"] is None:
-            self.video_reasons[stop["reason"] if stop else "unknown"] += 1
+            reason = stop["reason"] if stop else "unknown"
+            # One reason for all copies, though each row names its original.
+            self.video_reasons[f"{_COPY}another video" if reason.startswith(_COPY) else reason] += 1
             return
         self.sliced.add(row["source_path"])
         self.clips[status] += 1
@@ -90,7 +105,10 @@ class Tally:
         """The counting part of `manifest.json`."""
         videos = Counter(self.videos.values())
         return {
-            "videos": {"in": len(self.videos), **{name: videos[name] for name in ("kept", "rejected", "failed")}},
+            "videos": {
+                "in": len(self.videos),
+                **{name: videos[name] for name in ("kept", "rejected", "failed")},
+            },
             "clips": {
                 "in": sum(self.clips.values()),
                 **{name: self.clips[name] for name in ("kept", "rejected", "failed")},

@@ -16,12 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.config import CurationConfig
+from curation.dataset.fragments import Entry
+from curation.dataset.shards import read_rows
+from curation.errors import RepriseError
 from curation.ids import digest, seed_for
 from curation.imaging import RGB, decode, decode_mask, encode, mask_box
+from curation.models import registry
 from curation.models.roles import Inpainter
 from curation.references import RGBA, drop, frame_image, kept, over, put, resize_cutout, soften
 from curation.schema import ClipRow, Image, SubjectRow
 from curation.stages.base import log
+from curation.storage import Storage
 
 VARIANT = "crosspair"
 _UNLIKE = 0.34  # word overlap (Jaccard) of two captions above which their clips count as related
@@ -29,6 +34,7 @@ _PLATE_LONG_SIDE = 960  # px: a reference picture, not a film frame
 _GROW_PX = 9  # a subject's soft edge and shadow must go with it
 _MAX_PAINTED = 0.4  # share of a plate that may have been painted; above it little real background is left
 _LIGHT = 0.35  # how far the subject's light moves towards the plate's; more would repaint the subject
+_READ_ROWS = 16  # clips at a time while plates are made
 _HEIGHT = (0.35, 0.85)  # bounds of the subject's height, share of the plate's
 
 
@@ -43,7 +49,7 @@ class Plate:
 
 
 def plate_candidate(row: ClipRow) -> bool:
-    """Whether a row can give a plate: what its caption names is all in one kept frame, and leaves enough of it."""
+    """Whether a row can give a plate: its subjects are all in one kept frame and leave enough of it."""
     return plate_frame(row) is not None
 
 
@@ -56,7 +62,8 @@ def plate_frame(row: ClipRow) -> int | None:
     looked = row["status"] == "kept" or (
         row["stop"] is not None and row["stop"]["stage"] in ("match", "filter")
     )
-    if row["status"] == "failed" or not looked or not row["frames"] or row["video_id"] is None:
+    told = bool((row["caption"] or "").strip())
+    if row["status"] == "failed" or not (looked and told) or not row["frames"] or row["video_id"] is None:
         return None
     found = [subject for subject in row["subjects"] if subject["frame_index"] is not None]
     indices = {subject["frame_index"] for subject in found}
@@ -108,8 +115,41 @@ def plates(rows: Iterable[ClipRow], inpainter: Inpainter, seed: int) -> list[Pla
 
 
 def pool_of(clip_ids: Iterable[str], size: int, seed: int) -> list[str]:
-    """Which clips give plates: the `size` with the smallest hashes, so that a new clip changes few of them."""
+    """Which clips give plates: the `size` with the smallest hashes, so that a new clip changes few."""
     return sorted(clip_ids, key=lambda each: (digest(seed, each), each))[:size]
+
+
+def table_entries(storage: Storage, files: Sequence[str]) -> list[Entry]:
+    """Every row of some clip tables, without what is heavy.
+
+    Raises:
+        RepriseError: no clip table, or a clip stands in two of them.
+    """
+    found: dict[tuple[str, str], Entry] = {}
+    columns = [name for name in Entry.__dataclass_fields__ if name != "file"]
+    for file in files:
+        for row in storage.read_table(file, columns).to_pylist():
+            entry = Entry(**{**row, "start_frame": row["start_frame"] or 0}, file=file)
+            twin = found.setdefault((entry.source_key, entry.clip_id), entry)
+            if twin is not entry:
+                both = " and ".join(dict.fromkeys((twin.file, file)))
+                raise RepriseError(f"clip {entry.clip_id} is there twice, in {both}: name one table")
+    return list(found.values())
+
+
+def pool(storage: Storage, files: Sequence[str], config: CurationConfig) -> list[Plate]:
+    """The plates of the clips in some tables, as `Crosspair` takes them.
+
+    Raises:
+        RepriseError: as `table_entries`, or nobody answers the role `inpainter`.
+    """
+    if config.crosspair.share == 0:
+        return []
+    with_frames = {each.clip_id: each for each in table_entries(storage, files) if each.payload_bytes > 0}
+    chosen = [with_frames[clip_id] for clip_id in pool_of(with_frames, config.crosspair.pool, config.seed)]
+    inpainter = registry.required(config, "inpainter")
+    rows = read_rows(storage, sorted(chosen, key=lambda each: each.order), _READ_ROWS)
+    return [plate for batch in rows for plate in plates(batch, inpainter, config.seed)]
 
 
 class Crosspair:
@@ -139,7 +179,7 @@ class Crosspair:
         return seed_for(self._seed, subject["subject_id"], "crosspaired") / 0x80000000 < self._config.share
 
     def _plate(self, row: ClipRow, subject: SubjectRow) -> Plate | None:
-        """The plate of an unrelated clip that is nearest by hash, so that another plate in the pool changes few."""
+        """The plate of an unrelated clip with the smallest hash, so that one more in the pool changes few."""
         words = _words(row["caption"] or "")
         strangers = [
             plate
@@ -216,7 +256,9 @@ def relight(front: RGBA, behind: RGB) -> RGBA:
     return cast(RGBA, np.dstack([cv2.cvtColor(moved, cv2.COLOR_LAB2RGB), front[..., 3]]))
 
 
-_STOP_WORDS = frozenset("a an the of in on at and or with to is are from by for its his her their it".split())
+_STOP_WORDS = frozenset(
+    "a an the of in on at and or with to is are from by for its his her their it".split()  # noqa: SIM905
+)
 
 
 def _words(caption: str) -> frozenset[str]:
