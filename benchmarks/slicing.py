@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import platform
 import sys
 import tempfile
 import threading
@@ -37,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 from scenedetect import ContentDetector, SceneManager, open_video
 
+from benchmarks.machine import machine
 from curation.config import SliceConfig
 from curation.demo import render_demo
 from curation.video import cut, frames, sampling, shots
@@ -134,18 +133,6 @@ def shares(paths: Sequence[Path]) -> dict[str, float]:
     return {part: round(spent[part] / whole, 3) for part in PARTS}
 
 
-def machine() -> dict[str, Any]:
-    """The processor's name and the number of cores this process may use."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:  # not Linux
-        pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": name, "cores": cores}
-
-
 def frame_count(path: Path) -> int:
     with av.open(str(path)) as container:
         return sum(1 for packet in container.demux(video=0) if packet.size)
@@ -153,6 +140,7 @@ def frame_count(path: Path) -> int:
 
 def compare(paths: Sequence[Path], runs: int, console: Console) -> dict[str, Any]:
     """Run both sides in turns and print the table."""
+    ran_on = machine()
     cv2.setNumThreads(1)  # as in a worker of the engine; the pictures are too small to gain from more
     slice_all(paths[0])  # imports and caches
     bare = {path: Times() for path in paths}
@@ -181,7 +169,7 @@ def compare(paths: Sequence[Path], runs: int, console: Console) -> dict[str, Any
         "runs": runs,
         "files": files,
         "shares": shares(paths),
-        "machine": machine(),
+        "machine": ran_on,
     }
 
 

@@ -19,7 +19,7 @@ BACKGROUND = "background"  # the taxonomy group of places
 
 
 class _Section(BaseModel):
-    # Defaults are validated so that 1 and 1.0, and with them the hash, are the same in a file and without one.
+    # Defaults are validated so that 1 and 1.0, and with them the hash, are the same in a file and without.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 

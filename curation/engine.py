@@ -49,6 +49,7 @@ _BLOCK_BYTES = 1 << 20
 _SLICE_MEMORY = 384 << 20  # frames held back, packets of the open clip, decoder buffers
 _MAX_BLOCKS = 20_000
 _LOCAL_STORE_BYTES = 2 << 30
+_STARTS = 2  # of Ray: it allows its own processes half a minute, which a busy machine may exceed
 _RETRIES = 2  # of a task whose worker died; Ray Data's own default is to try for ever
 _SCRATCH = "reprise-run-"
 # A row, the seconds spent on it, and instead of a row the reason to give the run up.
@@ -88,26 +89,36 @@ def started(config: CurationConfig) -> Iterator[str | None]:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         scratch = None
-        try:
-            if address and address != "local":
-                ray.init(address=address, **quiet)
-            else:
-                scratch = stack.enter_context(_scratch())
-                ray.init(
-                    address="local",
-                    num_cpus=engine.num_cpus,
-                    object_store_memory=_store_bytes(engine.object_store_mb),
-                    include_dashboard=False,
-                    **quiet,
-                )
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            what = f"no Ray cluster answers at {address}" if scratch is None else "Ray does not start"
-            raise RepriseError(f"{what}: {str(error).strip().splitlines()[0]}") from error
+        if address and address != "local":
+            _connect(f"no Ray cluster answers at {address}", address=address, **quiet)
+        else:
+            scratch = stack.enter_context(_scratch())
+            _connect(
+                "Ray does not start on this machine",
+                tries=_STARTS,
+                address="local",
+                num_cpus=engine.num_cpus,
+                object_store_memory=_store_bytes(engine.object_store_mb),
+                include_dashboard=False,
+                **quiet,
+            )
         stack.callback(ray.shutdown)
         if threading.current_thread() is threading.main_thread() and polite is not None:
             # Ray answers SIGTERM with a stack trace and an abort.
             signal.signal(signal.SIGTERM, polite)
         yield scratch
+
+
+def _connect(problem: str, *, tries: int = 1, **settings: Any) -> None:
+    for left in reversed(range(tries)):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:  # Ray raises this very class, too
+            ray.shutdown()
+            if not left:
+                words = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise RepriseError(f"{problem}: {words}") from error
 
 
 @contextlib.contextmanager

@@ -27,8 +27,8 @@ def brightness(image: RGB, mask: BoolMask) -> tuple[float, float]:
 def sharpness(image: RGB, mask: BoolMask) -> float:
     """Variance of the Laplacian of blurred luma under the mask, the subject at `SHARPNESS_SIDE` px.
 
-    The operator is OpenCV's of aperture 3. Photographs in focus give about 50 to 800, and a tenth of that once
-    they are blurred by a Gaussian of a hundredth of their side.
+    The operator is OpenCV's of aperture 3. Photographs in focus give about 50 to 800, and a tenth of that
+    once they are blurred by a Gaussian of a hundredth of their side.
     """
     box = mask_box(mask)
     if box is None:

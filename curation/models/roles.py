@@ -83,9 +83,7 @@ class Captioner(Backend, Protocol):
 
 
 class Detector(Backend, Protocol):
-    def detect(
-        self, scenes: Sequence[Scene], phrases: Sequence[Sequence[Phrase]]
-    ) -> list[list[Detection]]:
+    def detect(self, scenes: Sequence[Scene], phrases: Sequence[Sequence[Phrase]]) -> list[list[Detection]]:
         """For each scene, the boxes of its phrases; best first."""
         ...
 

@@ -13,9 +13,9 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from curation.imaging import encode
-from curation.models.embedded.motion import measure_motion
 from curation.schema import Image
 from curation.video.frames import Shapes
+from curation.video.motion import measure_motion
 
 Small = NDArray[np.uint8]  # (h, w, 3) BGR of `frames.SMALL_SIDE`
 

@@ -25,7 +25,7 @@ class ShotDetector:
     """
 
     def __init__(self, config: SliceConfig, fps: Fraction) -> None:
-        self._fps = fps
+        self._origin = FrameTimecode(0, fps=fps)
         length = max(1, round(config.min_shot * fps))
         self._detector = _build(config, length)
         self.delay = _ADAPTIVE_WINDOW if config.detector == "adaptive" else 0
@@ -46,7 +46,7 @@ class ShotDetector:
         return [cut.frame_num for cut in self._detector.post_process(self._at(self._last))]
 
     def _at(self, index: int) -> FrameTimecode:
-        return FrameTimecode(index, fps=self._fps)
+        return FrameTimecode(index, fps=self._origin)
 
 
 def _build(config: SliceConfig, length: int) -> SceneDetector | None:

@@ -30,7 +30,7 @@ from curation.video.source import (
     rotation_of,
 )
 
-_AHEAD = 4  # frames decoded while the one before is encoded
+_AHEAD = 2  # frames decoded while the one before is encoded
 _LOOKAHEAD_BYTES = 96 << 20
 _COMPLETE_SHARE = 0.9  # containers round their frame counts and lengths; below this the file was cut off
 _EPSILON_S = 1e-6  # times are sums of floats
@@ -98,20 +98,16 @@ class Slicer:
         Raises:
             BadVideo: nothing of the file can be used; the message is the reason.
         """
-        with open_video(self._path) as source:
-            frames = decode(source)
+        with open_video(self._path) as source, closing(ahead(decode(source), _AHEAD)) as frames:
             first = next(frames, None)
             if first is None:
                 why = source.damage[0][1] if source.damage else source.ending or "the stream is empty"
                 raise BadVideo(f"no frame could be decoded ({why})")
             source.info = self.info = source.info.turned(rotation_of(first.frame))
-            work = _Pass(source, self._config, self._folder)
+            work = _Pass(source, self._config, self._folder, self._done)
             self.width, self.height = work.shapes.width, work.shapes.height
             try:
-                for span in work.spans(chain([first], frames), self._done):
-                    if span.start_frame in self._done:
-                        span.status = "done"
-                    yield span
+                yield from work.spans(chain([first], frames))
             finally:
                 work.abandon()
 
@@ -139,9 +135,9 @@ class _Piece:
 class _Pass:
     """The state of slicing one video."""
 
-    def __init__(self, source: Source, config: SliceConfig, folder: Path) -> None:
-        info = source.info
-        self._source, self._config, self._folder, self._info = source, config, folder, info
+    def __init__(self, source: Source, config: SliceConfig, folder: Path, done: frozenset[int]) -> None:
+        self._source, self._config, self._folder, self._done = source, config, folder, done
+        self._info = info = source.info
         self._log = PacketLog()
         self.shapes = Shapes(info, config.max_short_side)
         self._shots = ShotDetector(config, info.fps)
@@ -165,8 +161,7 @@ class _Pass:
         wanted = self._shots.delay + int(self._config.min_length / self._frame_s) + 2
         return max(needed, min(wanted, _LOOKAHEAD_BYTES // size))
 
-    def spans(self, frames: Iterator[Decoded], done: frozenset[int]) -> Iterator[Span]:
-        self._done = done
+    def spans(self, frames: Iterator[Decoded]) -> Iterator[Span]:
         with closing(ahead(self._look(frames), _AHEAD)) as looked:
             for waiting, packets, cuts in looked:
                 self._hold(waiting, packets, cuts)
@@ -299,6 +294,8 @@ class _Pass:
             span.stop("failed", f"damaged frames: {next(iter(broken.values()))}", len(broken), 0)
         elif piece.cut is not None:
             span = self._finish(piece, piece.cut)
+        if span.start_frame in self._done:
+            span.status = "done"
         if span.status != "open" and piece.cut is not None:
             piece.cut.abandon()
         yield span
@@ -330,6 +327,8 @@ class _Pass:
             span.stop(
                 "failed", f"the file ends early{why}: frames that could be read", self._frames, expected
             )
+            if span.start_frame in self._done:
+                span.status = "done"
             yield span
 
 

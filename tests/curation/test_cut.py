@@ -110,13 +110,26 @@ def test_cuts_between_keyframes_are_encoded_and_frame_exact(tmp_path: Path) -> N
         assert all(psnr(a, b) > 33 for a, b in zip(mine, pictures[span.start_frame :], strict=False))
 
 
-def test_open_groups_of_pictures_are_not_taken_for_a_start(tmp_path: Path) -> None:
-    # Every fifth of a second a keyframe whose following B-frames need the group before it.
-    options = {**BFRAMES, "x264-params": "open-gop=1:keyint=5:min-keyint=1:scenecut=0:bframes=3:b-adapt=0"}
-    video = write_video(tmp_path / "v.mp4", shots([52, 47, 61]), options=options)
+@pytest.mark.parametrize("bf", [3, 0])
+@pytest.mark.parametrize("container", ["mp4", "mkv"])
+@pytest.mark.parametrize(
+    "params",
+    [
+        # Every fifth of a second a keyframe whose following B-frames need the group before it.
+        "open-gop=1:keyint=5:min-keyint=1:scenecut=0:b-adapt=0",
+        # Keyframes in name only: a band of new blocks wanders over the picture.
+        "intra-refresh=1:keyint=5:scenecut=0",
+    ],
+    ids=["open groups", "intra refresh"],
+)
+def test_keyframes_that_need_frames_before_them_start_no_copy(
+    tmp_path: Path, params: str, container: str, bf: int
+) -> None:
+    options = {"preset": "veryfast", "crf": "20", "bf": str(bf), "x264-params": params}
+    video = write_video(tmp_path / f"v.{container}", shots([50, 45, 60]), options=options)
     source, pictures = read_planes(video), read_pictures(video)
     spans = sliced(video)
-    assert [span.start_frame for span in spans] == [0, 52, 99]
+    assert [span.start_frame for span in spans] == [0, 50, 95]
     for span in spans:
         assert span.file is not None
         if span.cut == "copy":

@@ -21,7 +21,7 @@ from curation.dataset.shards import ShardResult
 from curation.dataset.tally import tally
 from curation.errors import RepriseError
 from curation.graph import build_stage
-from curation.models.registry import revisions
+from curation.models.registry import required, revisions
 from curation.refilter import refilter
 from curation.schema import CLIPS, ClipRow, to_table
 from curation.stages.base import run, stop
@@ -33,7 +33,7 @@ from curation.verdicts import decide_clip
 from pipelines.refilter import main
 from tests.curation.clips import clip, kept_clip, subject
 
-SHARPNESS = [300.0, 100.0, 60.0, 45.0, 30.0, 20.0]  # of one subject per clip; the default threshold is 40
+SHARPNESS = [300.0, 100.0, 60.0, 45.0, 37.0, 20.0]  # of one subject per clip; the default threshold is 40
 CAPTIONS = [
     "A red ball.",
     "Dogs at noon.",
@@ -66,17 +66,11 @@ def finish(rows: list[ClipRow], config: CurationConfig) -> list[ClipRow]:
         decide_clip(row, rules(config.filter))
     for name in ("crop", "inpaint", "redux"):
         rows = run(build_stage(name, config), rows, {})
-    pool = plates(rows, _inpainter(config), config.seed)
+    pool = plates(rows, required(config, "inpainter"), config.seed)
     rows = run(Crosspair(config, pool), rows, {})
     for row in rows:
         row["payload_bytes"] = payload_bytes(row)
     return rows
-
-
-def _inpainter(config: CurationConfig) -> Any:
-    from curation.models import registry
-
-    return registry.load(config, "inpainter")
 
 
 def write(root: Path, rows: list[ClipRow], config: CurationConfig) -> Storage:

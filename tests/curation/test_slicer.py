@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from curation.config import SliceConfig
 from curation.imaging import decode
-from curation.models.embedded.motion import Motion
 from curation.video import sampling
+from curation.video.motion import Motion
 from curation.video.slicer import Slicer, Span
 from curation.video.source import BadVideo
 from tests.videos import psnr, read_pictures, shots, write_video
@@ -214,7 +214,7 @@ _PEAK = """
 import resource, sys, tempfile
 from pathlib import Path
 from curation.config import SliceConfig
-from curation.models.embedded.motion import Motion
+from curation.video.motion import Motion
 from curation.video import sampling
 from curation.video.slicer import Slicer
 with tempfile.TemporaryDirectory() as folder:

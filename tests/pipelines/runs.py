@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from tests.faults import CAPTION, encode
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# Unlike each other, or there would be no cross-pairs.
+CAPTIONS = (CAPTION, "The ball, striped and bright, spins quickly past.")
 # Many short clips that cost little: a run of a few seconds with many places to be killed at.
 LIGHT = (
     "slice.detector=none",
@@ -24,6 +26,7 @@ LIGHT = (
     "slice.max_length=0.8",
     "slice.sample_fps=4",
     "ground.frames=1",
+    "filter.sharpness_min=null",
     "shard.target_mb=1",
 )
 
@@ -34,7 +37,7 @@ def make_videos(folder: Path, count: int, *, first: int = 0) -> Path:
     for number in range(first, first + count):
         path = folder / f"ball-{number:02d}.mp4"
         encode(path, number, size=(160, 120), options={"preset": "ultrafast", "crf": "26"})
-        path.with_suffix(".txt").write_text(CAPTION)
+        path.with_suffix(".txt").write_text(CAPTIONS[number % 2])
     return folder
 
 

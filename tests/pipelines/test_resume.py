@@ -48,6 +48,11 @@ def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("undisturbed") / "dataset"
     done = curate(videos, output)
     assert done.returncode == 0, done.stderr
+    found = rows(output)
+    assert {row["status"] for row in found} == {"kept", "failed"}
+    made = {each["variant"] for row in found for one in row["subjects"] for each in one["references"]}
+    assert made == {"crop", "segment", "inpaint", "redux", "crosspair"}
+    assert len(list((output / "data").iterdir())) > 1
     return output
 
 
