@@ -38,7 +38,7 @@ class SliceConfig(_Section):
         0.6, ge=0, description="cuts closer than this are merged; PySceneDetect's default"
     )
     min_length: float = Field(2.0, gt=0, description="shorter shots are rejected; OpenS2V-5M: 2 s")
-    max_length: float = Field(10.0, gt=0, description="longer shots are split evenly; OpenS2V-5M: 10 s")
+    max_length: float = Field(10.0, gt=0, description="longer shots are cut into pieces of at most this; OpenS2V-5M: 10 s")
     min_short_side: int = Field(0, ge=0, description="smaller videos are rejected; OpenS2V-5M uses 480")
     max_short_side: int = Field(1080, ge=64, description="larger ones are scaled down while cutting")
     cut: Literal["auto", "encode"] = Field(
@@ -54,7 +54,7 @@ class SliceConfig(_Section):
     def _ordered(self) -> SliceConfig:
         if self.max_length < 2 * self.min_length:
             raise ValueError(
-                "max_length must be at least twice min_length, or a long shot cannot be split evenly"
+                "max_length must be at least twice min_length, or what is left of a long shot is too short to keep"
             )
         return self
 

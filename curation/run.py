@@ -194,7 +194,7 @@ def _annotate(job: Job, fragments: Fragments, videos: Sequence[VideoRow], progre
 
 def _died(job: Job, video: VideoRow, entries: Sequence[Entry]) -> ClipRow:
     """The row for a video that took its worker down every time; what was finished of it stays."""
-    row = blank_row(video, stopped_video_id(None, video["source_path"]))
+    row = blank_row(video, stopped_video_id(None, video["source_key"]))
     mine = [entry for entry in entries if entry.source_key == video["source_key"]]
     row["clip_count"], row["clip_index"] = len(mine) + 1, len(mine)
     row["config_hash"] = job.config_hash
@@ -227,7 +227,7 @@ def _finish(
     progress.end()
     _sweep(dataset, entries, plans)
     found = manifest.compose(config, job.config_hash, revisions, results, seconds)
-    sources = {entry.source_path for entry in entries} | {video["source_path"] for video in videos}
+    sources = {entry.source_key for entry in entries} | {video["source_key"] for video in videos}
     manifest.check_accounting(found, videos_in=len(sources), rows_in=len(entries))
     return found
 
@@ -247,7 +247,7 @@ def _reject_copies(job: Job, fragments: Fragments, videos: Sequence[VideoRow]) -
     known = {video["source_key"]: video for video in videos}
     rows: list[ClipRow] = []
     for key in copies.keys() & known.keys():
-        row = blank_row(known[key], stopped_video_id(None, known[key]["source_path"]))
+        row = blank_row(known[key], stopped_video_id(None, known[key]["source_key"]))
         row["clip_count"], row["config_hash"] = 1, job.config_hash
         stop(row, "rejected", "slice", f"duplicate of {copies[key]}")
         rows.append(row)

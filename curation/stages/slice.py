@@ -23,10 +23,6 @@ from curation.video.source import BadVideo, ffmpeg_words
 NAME = "slice"
 
 
-class DatasetError(RepriseError):
-    """No clip can be stored, or there is no room to cut one: no fault of the video's."""
-
-
 class Slice:
     """Cut a video's shots into clips of `slice.min_length`..`slice.max_length` seconds below `clips/`.
 
@@ -114,7 +110,7 @@ class Slice:
         return row
 
     def _stopped(self, video: VideoRow, identity: str | None, reason: str) -> ClipRow:
-        row = blank_row(video, stopped_video_id(identity, video["source_path"]))
+        row = blank_row(video, stopped_video_id(identity, video["source_key"]))
         row["video_id"], row["config_hash"] = identity, self._config_hash
         duplicate = bool(video["problem"]) and reason.startswith("duplicate")
         stop(row, "rejected" if duplicate else "failed", NAME, reason)

@@ -48,7 +48,8 @@ ROWS = [
 
 
 def test_a_video_is_what_the_best_of_its_rows_is() -> None:
-    assert tally(ROWS).videos == {
+    videos = {key.split("|")[0]: status for key, status in tally(ROWS).videos.items()}
+    assert videos == {
         "/videos/0.mp4": "kept",
         "/videos/1.mp4": "rejected",
         "/videos/2.mp4": "failed",
