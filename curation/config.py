@@ -19,7 +19,8 @@ BACKGROUND = "background"  # the taxonomy group of places
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Defaults are validated so that 1 and 1.0, and with them the hash, are the same in a file and without.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
 class SliceConfig(_Section):
@@ -37,7 +38,7 @@ class SliceConfig(_Section):
         0.6, ge=0, description="cuts closer than this are merged; PySceneDetect's default"
     )
     min_length: float = Field(2.0, gt=0, description="shorter shots are rejected; OpenS2V-5M: 2 s")
-    max_length: float = Field(10.0, gt=0, description="longer shots are split evenly; OpenS2V-5M: 10 s")
+    max_length: float = Field(10.0, gt=0, description="longer shots are cut into pieces of at most this; OpenS2V-5M: 10 s")
     min_short_side: int = Field(0, ge=0, description="smaller videos are rejected; OpenS2V-5M uses 480")
     max_short_side: int = Field(1080, ge=64, description="larger ones are scaled down while cutting")
     cut: Literal["auto", "encode"] = Field(
@@ -53,7 +54,7 @@ class SliceConfig(_Section):
     def _ordered(self) -> SliceConfig:
         if self.max_length < 2 * self.min_length:
             raise ValueError(
-                "max_length must be at least twice min_length, or a long shot cannot be split evenly"
+                "max_length must be at least twice min_length, or what is left of a long shot is too short to keep"
             )
         return self
 
@@ -111,7 +112,7 @@ class FilterConfig(Thresholds):
 class ReferenceConfig(_Section):
     """References that a model makes."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="whether they are made at all")
     per_subject: int = Field(1, ge=1, le=8, description="pictures per kept subject, each with its own seed")
 
 
@@ -144,7 +145,7 @@ class ShardConfig(_Section):
 class ReportConfig(_Section):
     """The HTML report."""
 
-    clips_per_page: int = Field(24, ge=1, le=200)
+    clips_per_page: int = Field(24, ge=1, le=200, description="of the gallery")
     max_clips: int | None = Field(5000, ge=1, description="clips in the gallery; null: all")
 
 
@@ -247,7 +248,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
             raise RepriseError(f"{path} must hold `key: value` lines at the top")
     for override in overrides:
         _apply(data, override)
-    config = _validate(data, str(path) if path else "the command line")
+    config = validated(data, str(path) if path else "the command line")
     _check_groups(config.match)
     return config
 
@@ -269,7 +270,7 @@ def with_overrides(config: CurationConfig, overrides: Iterable[str]) -> Curation
     data = config.model_dump(mode="json")
     for override in overrides:
         _apply(data, override)
-    return _validate(data, "the command line")
+    return validated(data, "the command line")
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -293,7 +294,12 @@ def _apply(data: dict[str, Any], override: str) -> None:
     at[last] = value
 
 
-def _validate(data: dict[str, Any], where: str) -> CurationConfig:
+def validated(data: Any, where: str) -> CurationConfig:
+    """A config from plain data.
+
+    Raises:
+        RepriseError: an unknown key or a bad value, `where` saying whose.
+    """
     try:
         return CurationConfig.model_validate(data)
     except ValidationError as error:

@@ -12,9 +12,12 @@ import json
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -40,12 +43,13 @@ from curation.stages.crosspair import Crosspair, Plate, make_plate, plate_candid
 from curation.stages.slice import Slice
 from curation.storage import Storage
 
-# Of rows between operators. A block is the least that a worker takes, so they are small: a long video must
+# Of rows between operators. A block is the least that a worker takes, so blocks are small: a long video must
 # keep many workers busy, and a worker that dies must not take much with it.
 _BLOCK_BYTES = 1 << 20
 _SLICE_MEMORY = 384 << 20  # frames held back, packets of the open clip, decoder buffers
 _MAX_BLOCKS = 20_000
 _LOCAL_STORE_BYTES = 2 << 30
+_STARTS = 2  # of Ray: it allows its own processes half a minute, which a busy machine may exceed
 _RETRIES = 2  # of a task whose worker died; Ray Data's own default is to try for ever
 _SCRATCH = "reprise-run-"
 # A row, the seconds spent on it, and instead of a row the reason to give the run up.
@@ -81,35 +85,52 @@ def started(config: CurationConfig) -> Iterator[str | None]:
     address = engine.address or os.environ.get("RAY_ADDRESS")
     # Ray's own words are for its developers; every failed item says why in its row.
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    polite = signal.getsignal(signal.SIGTERM)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         scratch = None
-        try:
-            if address and address != "local":
-                ray.init(address=address, **quiet)
-            else:
-                scratch = stack.enter_context(_scratch())
-                ray.init(
-                    address="local",
-                    num_cpus=engine.num_cpus,
-                    object_store_memory=_store_bytes(engine.object_store_mb),
-                    include_dashboard=False,
-                    **quiet,
-                )
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            what = f"no Ray cluster answers at {address}" if scratch is None else "Ray does not start"
-            raise RepriseError(f"{what}: {str(error).strip().splitlines()[0]}") from error
+        if address and address != "local":
+            _connect(f"no Ray cluster answers at {address}", address=address, **quiet)
+        else:
+            scratch = stack.enter_context(_scratch())
+            _connect(
+                "Ray does not start on this machine",
+                tries=_STARTS,
+                address="local",
+                num_cpus=engine.num_cpus,
+                object_store_memory=_store_bytes(engine.object_store_mb),
+                include_dashboard=False,
+                **quiet,
+            )
         stack.callback(ray.shutdown)
+        if threading.current_thread() is threading.main_thread() and polite is not None:
+            # Ray answers SIGTERM with a stack trace and an abort.
+            signal.signal(signal.SIGTERM, polite)
         yield scratch
+
+
+def _connect(problem: str, *, tries: int = 1, **settings: Any) -> None:
+    for left in reversed(range(tries)):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:  # Ray raises this very class, too
+            ray.shutdown()
+            if not left:
+                words = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise RepriseError(f"{problem}: {words}") from error
 
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[str]:
-    """A folder for temporary files, and the end of those that killed runs have left: theirs are not locked."""
+    """A folder for temporary files, without those that killed runs have left: nobody locks them."""
     for other in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
         with contextlib.suppress(OSError), _locked(other):
             shutil.rmtree(other)
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, ignore_cleanup_errors=True) as folder, _locked(Path(folder)):
+    with (
+        tempfile.TemporaryDirectory(prefix=_SCRATCH, ignore_cleanup_errors=True) as folder,
+        _locked(Path(folder)),
+    ):
         yield folder
 
 
@@ -152,16 +173,16 @@ def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> It
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.target_max_block_size = _BLOCK_BYTES
     # Only the death of a worker is an error to Ray Data: whatever a worker can say comes as a row.
     context.max_errored_blocks = -1
     able = ray.remote(_importable).options(num_cpus=0.01).remote()
     table = to_table(videos, VIDEOS)
     ds = ray.data.from_arrow(table, override_num_blocks=min(len(videos), _MAX_BLOCKS))
     graph = operators(job.config)[:-1]
-    # A few videos must not end up in as few tasks as would fill the batches.
+    # A few videos must not end up in as few tasks as would fill the batches: then every clip is a task.
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
     most = 1 if apart else max(1, len(videos) // (2 * cores))
+    context.target_max_block_size = 1 if most == 1 else _BLOCK_BYTES
     ds = _attach(ds, partial(_slice_block, job), graph[0], 1)
     for operator in graph[1:]:
         block = partial(_chain_block, job, operator.stages, operator is graph[-1])
@@ -188,20 +209,20 @@ def _attach(ds: Any, function: Callable[[pa.Table], Any], operator: Operator, ba
         "num_cpus": need.num_cpus,
     }
     if need.num_gpus:
-        pool = ActorPoolStrategy(size=need.concurrency) if need.concurrency else ActorPoolStrategy(min_size=1)
+        actors = (
+            ActorPoolStrategy(size=need.concurrency) if need.concurrency else ActorPoolStrategy(min_size=1)
+        )
         return ds.map_batches(
-            _Worker, fn_constructor_args=(function,), num_gpus=need.num_gpus, compute=pool, **common
+            _Worker, fn_constructor_args=(function,), num_gpus=need.num_gpus, compute=actors, **common
         )
     # Reserving memory also keeps Ray Data from fusing slicing with what follows, which it does to operators
     # with equal needs, and which would make a long video the work of one core.
     memory = _SLICE_MEMORY if operator.stages == (SLICE,) else None
-    return ds.map_batches(
-        function,
-        compute=TaskPoolStrategy(size=need.concurrency),
-        memory=memory,
-        max_retries=_RETRIES,
-        **common,
-    )
+    pool = TaskPoolStrategy(size=need.concurrency)
+    with warnings.catch_warnings():
+        # Ray deprecates `max_retries` here and has nothing in its place yet.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return ds.map_batches(function, compute=pool, memory=memory, max_retries=_RETRIES, **common)
 
 
 class _Worker:
@@ -315,7 +336,7 @@ def make_plates(job: Job, entries: Sequence[Entry]) -> list[Plate]:
 
 def _plates(job: Job, entries: tuple[Entry, ...]) -> list[Plate]:
     _settle(job)
-    inpainter = _once(("inpainter", job.config_hash), lambda: registry.load(job.config, "inpainter"))
+    inpainter = _once(("inpainter", job.config_hash), lambda: registry.required(job.config, "inpainter"))
     plates = []
     for rows in read_rows(job.dataset, entries, 1):
         for row in filter(plate_candidate, rows):

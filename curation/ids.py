@@ -30,9 +30,9 @@ def clip_id(video: str, start_frame: int, end_frame: int, slicing: str) -> str:
     return f"{video}-{start_frame:07d}-{end_frame:07d}-{slicing[:6]}"
 
 
-def stopped_video_id(video: str | None, source_path: str) -> str:
-    """Row id for a video that gave no clip."""
-    return f"{video}-none" if video else f"unread-{digest(source_path)}"
+def stopped_video_id(video: str | None, source_key: str) -> str:
+    """Row id for a video that gave no clip. Unread bytes have no hash: the input's key stands for them."""
+    return f"{video}-none" if video else f"unread-{digest(source_key)}"
 
 
 def subject_id(clip: str, phrase: str, start: int, instance: int) -> str:

@@ -1,4 +1,7 @@
-"""Decide a finished dataset again under other thresholds, from its stored numbers; no model runs."""
+"""Decide a finished dataset again under other thresholds, from its stored numbers; no model runs.
+
+What is asked for, and only then, is made by models: the references that newly kept subjects lack.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.config import CurationConfig, content_hash, with_overrides
+from curation.config import CurationConfig, content_hash, validated, with_overrides
 from curation.dataset import MANIFEST, manifest
 from curation.dataset.fragments import payload_bytes
 from curation.dataset.shards import ShardResult
 from curation.dataset.tally import Tally
 from curation.errors import RepriseError
 from curation.graph import build_stage
+from curation.references import kept
 from curation.schema import CLIPS, ClipRow, SubjectRow, check_columns, to_table
-from curation.stages.base import run
+from curation.stages.base import Stage, run
+from curation.stages.crosspair import VARIANT, Crosspair, pool
 from curation.storage import Storage
-from curation.thresholds import Rule, rules
+from curation.thresholds import rules
 from curation.verdicts import decide_clip
-
-# Made of what the row holds, so a refilter makes them; the others need a model, or the whole dataset.
-_MADE_HERE = "crop"
-_EXPECTED = ("inpaint", "redux")
 
 
 @dataclass
@@ -51,12 +52,13 @@ def refilter(
 ) -> tuple[Changes, CurationConfig]:
     """Apply `filter.*` overrides to a finished dataset.
 
-    Shards are replaced one by one, each whole. A refilter that was interrupted is completed by the same
-    command. References of subjects that lose their place stay in the rows, so that the way back loses nothing.
+    Shards are replaced one by one, each whole, and the manifest last. Until then the dataset is a mixture; a
+    refilter that was interrupted is completed by the same command. References of subjects that lose their
+    place stay in the rows, so that the way back loses nothing. Crops are made where they lack.
 
     Args:
         apply: False only counts.
-        references: also make missing inpaint and redux references, with the backends of the config.
+        references: also make the inpaint, redux and crosspair references that lack, with the config's models.
 
     Raises:
         RepriseError: no finished dataset there, or an override of anything but `filter.*`.
@@ -64,97 +66,111 @@ def refilter(
     found = manifest.read(dataset)
     if found is None:
         raise RepriseError(f"{dataset.uri} has no {MANIFEST}: only a finished dataset can be decided again")
+    missing = {"config", "models", "shards", "seconds", "created_at"} - found.keys()
+    if missing:
+        raise RepriseError(f"{dataset.join(MANIFEST)} has no {sorted(missing)[0]}: is it a Reprise dataset?")
     other = [each for each in overrides if not each.startswith("filter.")]
     if other:
         raise RepriseError(f"{other[0]}: refilter changes filter.* only; anything else needs a new curation")
-    config = with_overrides(CurationConfig.model_validate(found["config"]), overrides)
-    active = rules(config.filter)
-    changes = Changes()
+    config = with_overrides(validated(found["config"], dataset.join(MANIFEST)), overrides)
+    shards = [shard["path"] for shard in found["shards"]]
+    plates = pool(dataset, shards, config) if apply and references else []
+    decider = _Decider(config, content_hash(config, found["models"]), Crosspair(config, plates))
+    makes = ("crop", *decider.modelled) if references else ("crop",)
     results = []
-    for shard in found["shards"]:
-        result = ShardResult(shard["path"], 0, shard["bytes"], Tally(), {})
-        tables = _decided(dataset, shard["path"], active, changes, result, config if references else None)
+    for path in shards:
+        result = ShardResult(path, 0, 0, Tally(), {})
+        tables = decider.tables(dataset, result, makes if apply else ())
         if apply:
-            dataset.write_parquet(shard["path"], tables, CLIPS)
-            result.bytes = dataset.size(shard["path"])
+            dataset.write_parquet(path, tables, CLIPS)
+            result.bytes = dataset.size(path)
         else:
             for _ in tables:
                 pass
         results.append(result)
     if apply:
-        hash_now = content_hash(config, found["models"])
-        fresh = manifest.compose(config, hash_now, found["models"], results, found["seconds"])
+        fresh = manifest.compose(config, decider.config_hash, found["models"], results, found["seconds"])
         manifest.write(dataset, {**fresh, "created_at": found["created_at"]})
-    return changes, config
+    return decider.changes, config
 
 
-def _decided(
-    dataset: Storage,
-    path: str,
-    active: Sequence[Rule],
-    changes: Changes,
-    result: ShardResult,
-    references: CurationConfig | None,
-) -> Iterator[pa.Table]:
-    with dataset.open_input(path) as stream, pq.ParquetFile(stream) as parquet:
-        check_columns(parquet.schema_arrow, CLIPS, dataset.join(path))
-        for group in range(parquet.num_row_groups):
-            rows = parquet.read_row_group(group).to_pylist()
-            for row in rows:
-                before = _kept(row)
-                changes.clips_before += row["status"] == "kept"
-                decide_clip(row, active)
-                changes.clips_after += row["status"] == "kept"
-                _compare(before, row, changes)
-            rows = _complete(rows, references)
-            for row in rows:
-                for subject in row["subjects"]:
-                    if subject["verdict"] and subject["verdict"]["kept"]:
-                        have = {reference["variant"] for reference in subject["references"]}
-                        changes.without.update(set(_EXPECTED) - have)
-                row["payload_bytes"] = payload_bytes(row)
-                result.tally.add(row)
-            result.rows += len(rows)
-            yield to_table(rows, CLIPS)
+class _Decider:
+    """Goes over the shards once and decides every row."""
 
+    def __init__(self, config: CurationConfig, config_hash: str, crosspair: Crosspair) -> None:
+        self.config_hash = config_hash
+        self.changes = Changes()
+        self._config, self._crosspair = config, crosspair
+        self._rules = rules(config.filter)
+        self._stages: dict[str, Stage] = {VARIANT: crosspair}
+        wanted = {"inpaint": config.inpaint.enabled, "redux": config.redux.enabled, VARIANT: True}
+        # What kept subjects should have and takes a model, or the whole dataset, to make.
+        self.modelled = tuple(variant for variant, on in wanted.items() if on)
 
-def _complete(rows: list[ClipRow], references: CurationConfig | None) -> list[ClipRow]:
-    """Make the references that kept subjects lack: crops always, the modelled ones if asked for."""
-    config = references or CurationConfig()
-    for name in (_MADE_HERE, *(_EXPECTED if references else ())):
-        variant = name if name != _MADE_HERE else "crop"
-        lacking = [
-            position
-            for position, row in enumerate(rows)
-            if any(_lacks(subject, variant) for subject in row["subjects"])
+    def tables(self, dataset: Storage, result: ShardResult, makes: Sequence[str]) -> Iterator[pa.Table]:
+        """The decided row groups of one shard, lacking references of the variants in `makes` made.
+
+        Counts go into `result` and `changes`.
+        """
+        with dataset.open_input(result.path) as stream, pq.ParquetFile(stream) as parquet:
+            check_columns(parquet.schema_arrow, CLIPS, dataset.join(result.path))
+            for group in range(parquet.num_row_groups):
+                rows = parquet.read_row_group(group, columns=CLIPS.names).to_pylist()
+                for row in rows:
+                    self._decide(row)
+                for variant in makes:
+                    self._complete(rows, variant)
+                for row in rows:
+                    for variant in self.modelled:
+                        self.changes.without[variant] += len(self._lacking(row, variant))
+                    row["payload_bytes"] = payload_bytes(row)
+                    result.tally.add(row)
+                result.rows += len(rows)
+                yield to_table(rows, CLIPS)
+        self.changes.without = +self.changes.without
+
+    def _decide(self, row: ClipRow) -> None:
+        before = {subject["subject_id"]: subject["verdict"] for subject in row["subjects"]}
+        self.changes.clips_before += row["status"] == "kept"
+        decide_clip(row, self._rules)
+        self.changes.clips_after += row["status"] == "kept"
+        row["config_hash"] = self.config_hash
+        for subject in row["subjects"]:
+            old, new = before[subject["subject_id"]], subject["verdict"]
+            if old is None or new is None:
+                continue  # the clip stopped before its subjects were judged
+            self.changes.kept_before += old["kept"]
+            self.changes.kept_after += new["kept"]
+            self.changes.unmeasured.update(new["unmeasured"])
+            if new["kept"] and not old["kept"]:
+                self.changes.newly_kept[old["reason"] or ""] += 1
+            elif old["kept"] and not new["kept"]:
+                self.changes.newly_rejected[new["reason"] or ""] += 1
+
+    def _complete(self, rows: Sequence[ClipRow], variant: str) -> None:
+        """Make one variant for the kept subjects that lack it; others are not touched.
+
+        What cannot be made leaves its clip as it is, and is counted as lacking.
+        """
+        if variant not in self._stages:
+            self._stages[variant] = build_stage(variant, self._config)
+        for row in rows:
+            lacking = self._lacking(row, variant)
+            if not lacking:
+                continue
+            part: Any = {**row, "subjects": lacking}
+            made = run(self._stages[variant], [part], {})[0]
+            if made["status"] == "kept":
+                by_id = {subject["subject_id"]: subject for subject in made["subjects"]}
+                row["subjects"] = [by_id.get(each["subject_id"], each) for each in row["subjects"]]
+
+    def _lacking(self, row: ClipRow, variant: str) -> list[SubjectRow]:
+        """The kept subjects that have no reference of a variant and should."""
+        if row["status"] != "kept":
+            return []
+        return [
+            subject
+            for subject in kept(row)
+            if all(reference["variant"] != variant for reference in subject["references"])
+            and (variant != VARIANT or self._crosspair.draws(subject))
         ]
-        if lacking:
-            made = run(build_stage(name, config), [rows[position] for position in lacking], {})
-            for position, row in zip(lacking, made, strict=True):
-                rows[position] = row
-    return rows
-
-
-def _lacks(subject: SubjectRow, variant: str) -> bool:
-    verdict = subject["verdict"]
-    return bool(verdict and verdict["kept"]) and all(
-        reference["variant"] != variant for reference in subject["references"]
-    )
-
-
-def _kept(row: ClipRow) -> dict[str, Any]:
-    return {subject["subject_id"]: subject["verdict"] for subject in row["subjects"]}
-
-
-def _compare(before: dict[str, Any], row: ClipRow, changes: Changes) -> None:
-    for subject in row["subjects"]:
-        old, new = before.get(subject["subject_id"]), subject["verdict"]
-        if old is None or new is None:
-            continue
-        changes.kept_before += old["kept"]
-        changes.kept_after += new["kept"]
-        changes.unmeasured.update(new["unmeasured"])
-        if new["kept"] and not old["kept"]:
-            changes.newly_kept[old["reason"]] += 1
-        elif old["kept"] and not new["kept"]:
-            changes.newly_rejected[new["reason"] or ""] += 1

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import pyarrow.parquet as pq
+
 from curation import engine
 from curation.config import CurationConfig, content_hash
-from curation.dataset import DATA, MANIFEST, WORK, manifest
+from curation.dataset import CLIPS_FOLDER, DATA, MANIFEST, WORK, manifest
 from curation.dataset.fragments import Entry, Fragments, current, pending
-from curation.dataset.shards import plan
+from curation.dataset.shards import ShardPlan, plan
 from curation.engine import Job
 from curation.errors import RepriseError
-from curation.graph import operators
-from curation.ids import stopped_video_id
+from curation.graph import CROSSPAIR, operators
+from curation.ids import digest, stopped_video_id
 from curation.models import registry
 from curation.report.build import write_report
-from curation.schema import ClipRow, VideoRow
+from curation.schema import CLIPS, ClipRow, VideoRow
 from curation.stages.base import stop
 from curation.stages.crosspair import pool_of
 from curation.stages.slice import blank_row
 from curation.storage import Storage
 
-_ROUNDS = 2  # times that videos whose worker died are tried, each then in a block of its own
+_ROUNDS = 2  # times that videos whose worker died are tried; the second time each clip alone
+_READERS = 16
+_REOPENED_ROWS = 32  # per fragment
+# What is ours to delete in a folder that may hold other things, too.
+_SHARD = re.compile(rf"{DATA}/clips-\d{{5,}}-of-\d{{5,}}\.parquet")
+_CLIP = re.compile(rf"{CLIPS_FOLDER}/[0-9a-f]{{2}}/[0-9a-f]{{20}}-\d{{7,}}-\d{{7,}}-[0-9a-f]{{6}}\.mp4")
 
 
 class Progress(Protocol):
@@ -62,61 +74,119 @@ def curate(
 ) -> Outcome:
     """Curate `videos` into `dataset`, going on from wherever an earlier run stopped.
 
+    A finished dataset grows by the videos that are new or have changed; those that are no longer among
+    `videos` stay.
+
     Raises:
-        RepriseError: the dataset was made with another config, cannot be written, or does not add up.
+        RepriseError: no videos; the dataset was made with another config, is being written by another run,
+            cannot be written, or does not add up.
     """
     progress = progress or Silent()
     operators(config)
+    videos = _inputs(videos, dataset)
     revisions = registry.revisions(config)
     config_hash = content_hash(config, revisions)
-    job = Job(config, dataset, config_hash)
-    if overwrite:
-        for folder in (WORK, DATA, "clips", "report"):
-            dataset.delete_tree(folder)
-        dataset.delete(MANIFEST)
-    finished = manifest.read(dataset)
-    _refuse_other_config(dataset, finished, config, config_hash)
-    fragments = Fragments(dataset, config_hash)
-    if finished is not None:
-        if not _new_videos(dataset, finished, videos):
-            dataset.delete_tree(WORK)  # an earlier run may have been stopped just before this
+    with _alone(dataset):
+        if overwrite:
+            _remove(dataset)
+        finished = manifest.read(dataset)
+        _refuse_other_config(dataset, finished, config, config_hash)
+        if finished is not None and not _new_videos(dataset, finished, videos):
+            if dataset.exists(WORK):  # an earlier run was stopped just before its end
+                _publish(dataset, config, progress)
             return Outcome(finished, len(videos), True)
-        _reopen(dataset, finished, fragments)
-    dataset.write_bytes(f"{WORK}/{config_hash}/config.json", config.model_dump_json(indent=1).encode())
-    with engine.started(config):
-        resumed = _annotate(job, fragments, videos, progress)
-        found = _finish(job, fragments, videos, revisions, progress)
-    manifest.check_accounting(found, found["videos"]["in"])
-    manifest.write(dataset, found)
-    dataset.delete_tree(WORK)
-    progress.begin("report", 1)
-    write_report(dataset, clips_per_page=config.report.clips_per_page, max_clips=config.report.max_clips)
-    progress.advance()
-    progress.end()
-    return Outcome(found, resumed, False)
+        fragments = Fragments(dataset, config_hash)
+        dataset.write_bytes(_config_file(config_hash), config.model_dump_json(indent=1).encode())
+        if finished is not None:
+            _reopen(dataset, finished, fragments)
+        with engine.started(config) as scratch:
+            job = Job(config, dataset, config_hash, scratch)
+            resumed = _annotate(job, fragments, videos, progress)
+            found = _finish(job, fragments, videos, revisions, progress)
+        manifest.write(dataset, found)
+        _publish(dataset, config, progress)
+        return Outcome(found, resumed, False)
+
+
+def _inputs(videos: Sequence[VideoRow], dataset: Storage) -> list[VideoRow]:
+    """The videos with a key that says all that their rows depend on; without the dataset's own clips.
+
+    The input may be a folder that the dataset lies in, whose clips would be curated again by the next run.
+
+    Raises:
+        RepriseError: nothing is left.
+    """
+    own = dataset.join(f"{CLIPS_FOLDER}/*").partition("*")[0]
+    found: list[VideoRow] = []
+    for video in videos:
+        if not video["source_path"].startswith(own):
+            said = [video[name] for name in ("caption", "caption_source", "license", "extra", "problem")]
+            found.append({**video, "source_key": f"{video['source_key']}|{digest(*said, length=8)}"})
+    if not found:
+        raise RepriseError("no videos to curate")
+    return found
+
+
+@contextlib.contextmanager
+def _alone(dataset: Storage) -> Iterator[None]:
+    """Keep a second run out of the same folder. S3 has no locks.
+
+    Raises:
+        RepriseError: another run is writing this dataset.
+    """
+    folder = dataset.local()
+    handle = None
+    if folder is not None:
+        with contextlib.suppress(OSError):  # whoever writes first will say it better
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY)
+    try:
+        if handle is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RepriseError(f"another run is writing {dataset.uri}: wait for it or stop it") from error
+            except OSError:
+                pass  # a file system without locks
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _remove(dataset: Storage) -> None:
+    """Remove what a run has made, and nothing else that may lie beside it."""
+    # First what makes it a finished dataset: it must never claim rows that are gone.
+    dataset.delete(MANIFEST)
+    for file in dataset.list(DATA):
+        if _SHARD.fullmatch(file):
+            dataset.delete(file)
+    for file in dataset.list(CLIPS_FOLDER):
+        if _CLIP.fullmatch(file):
+            dataset.delete(file)
+    for folder in ("report", WORK):
+        dataset.delete_tree(folder)
 
 
 def _annotate(job: Job, fragments: Fragments, videos: Sequence[VideoRow], progress: Progress) -> int:
-    entries = current(fragments.entries()[0], videos)
-    left = pending(entries, videos)
+    """Rows for all videos, as fragments; returns how many videos had theirs already."""
+    left = pending(current(fragments.entries()[0], videos), videos)
     resumed = len(videos) - len(left)
     progress.begin("videos", len(videos), resumed)
-    for _ in range(_ROUNDS):
+    kept = 0
+    seen: set[str] = set()
+    for attempt in range(_ROUNDS):
         if not left:
             break
-        kept = 0
-        try:
-            for row in engine.annotate(job, left):
-                kept += row["status"] == "kept"
-                progress.advance(int(row["last"]), f"{kept} clips kept")
-        except Exception as error:
-            plain = engine.plain_cause(error)
-            if plain is None:
-                raise
-            raise plain from error
-        entries = current(fragments.entries()[0], videos)
-        left = pending(entries, videos)
+        for row in engine.annotate(job, left, apart=attempt > 0):
+            kept += row["status"] == "kept"
+            done = row["last"] and row["source_key"] not in seen
+            if done:
+                seen.add(row["source_key"])
+            progress.advance(int(done), f"{kept} clips kept")
+        left = pending(current(fragments.entries()[0], videos), videos)
     if left:
+        entries = current(fragments.entries()[0], videos)
         fragments.write([_died(job, video, entries) for video in left], {})
     progress.end()
     return resumed
@@ -124,26 +194,30 @@ def _annotate(job: Job, fragments: Fragments, videos: Sequence[VideoRow], progre
 
 def _died(job: Job, video: VideoRow, entries: Sequence[Entry]) -> ClipRow:
     """The row for a video that took its worker down every time; what was finished of it stays."""
-    row = blank_row(video, stopped_video_id(None, video["source_path"]))
+    row = blank_row(video, stopped_video_id(None, video["source_key"]))
     mine = [entry for entry in entries if entry.source_key == video["source_key"]]
     row["clip_count"], row["clip_index"] = len(mine) + 1, len(mine)
     row["config_hash"] = job.config_hash
-    stop(row, "failed", "slice", f"the worker died {_ROUNDS} times on this video")
+    stop(row, "failed", "slice", "the worker process died on this video again and again")
     return row
 
 
 def _finish(
     job: Job, fragments: Fragments, videos: Sequence[VideoRow], revisions: dict[str, str], progress: Progress
 ) -> dict[str, Any]:
-    entries, seconds = fragments.entries()
-    entries = current(entries, videos)
-    plans = plan(entries, job.config.shard.target_mb << 20, job.config.crosspair.share)
+    """Shards from fragments; returns the manifest.
+
+    Raises:
+        RepriseError: what comes out is not what went in. That would be a bug of ours, and a loss.
+    """
+    dataset, config = job.dataset, job.config
+    entries = _reject_copies(job, fragments, videos)
+    seconds = fragments.entries()[1]
+    plans = plan(entries, config.shard.target_mb << 20, config.crosspair.share)
     progress.begin("shards", len(plans))
     with_frames = {entry.clip_id: entry for entry in entries if entry.payload_bytes > 0}
-    chosen = pool_of(with_frames, job.config.crosspair.pool, job.config.seed)
+    chosen = pool_of(with_frames, config.crosspair.pool, config.seed)
     plates = engine.make_plates(job, [with_frames[clip_id] for clip_id in sorted(chosen)])
-    for stray in set(job.dataset.list(DATA)) - {shard.path for shard in plans}:
-        job.dataset.delete(stray)
     results = []
     for result in engine.write_shards(job, plans, plates):
         results.append(result)
@@ -151,7 +225,66 @@ def _finish(
             seconds[stage] = seconds.get(stage, 0.0) + value
         progress.advance()
     progress.end()
-    return manifest.compose(job.config, job.config_hash, revisions, results, seconds)
+    _sweep(dataset, entries, plans)
+    found = manifest.compose(config, job.config_hash, revisions, results, seconds)
+    sources = {entry.source_key for entry in entries} | {video["source_key"] for video in videos}
+    manifest.check_accounting(found, videos_in=len(sources), rows_in=len(entries))
+    return found
+
+
+def _reject_copies(job: Job, fragments: Fragments, videos: Sequence[VideoRow]) -> list[Entry]:
+    """The rows of the dataset. Of files with equal content, only the first one's clips are among them.
+
+    The listing tells copies apart from each other, but not from what the dataset holds from another folder.
+    """
+    entries = current(fragments.entries()[0], videos)
+    owners: dict[str, str] = {}
+    copies: dict[str, str] = {}  # source key -> path of the original
+    for entry in entries:
+        owner = owners.setdefault(entry.clip_id, entry.source_path)
+        if owner != entry.source_path:
+            copies[entry.source_key] = owner
+    known = {video["source_key"]: video for video in videos}
+    rows: list[ClipRow] = []
+    for key in copies.keys() & known.keys():
+        row = blank_row(known[key], stopped_video_id(None, known[key]["source_key"]))
+        row["clip_count"], row["config_hash"] = 1, job.config_hash
+        stop(row, "rejected", "slice", f"duplicate of {copies[key]}")
+        rows.append(row)
+    if not copies:
+        return entries
+    fragments.write(rows, {})
+    entries = current(fragments.entries()[0], videos)
+    return [each for each in entries if each.source_key not in copies or each.video_id is None]
+
+
+def _sweep(dataset: Storage, entries: Sequence[Entry], plans: Sequence[ShardPlan]) -> None:
+    """Remove shards and clips that are not of this dataset any more, and what killed writers left."""
+    shards = {shard.path for shard in plans}
+    clips = {entry.clip_path for entry in entries}
+    for file in dataset.list(DATA):
+        if _SHARD.fullmatch(file) and file not in shards:
+            dataset.delete(file)
+    for file in dataset.list(CLIPS_FOLDER):
+        if _CLIP.fullmatch(file) and file not in clips:
+            dataset.delete(file)
+    for folder in (DATA, CLIPS_FOLDER):
+        local = dataset.local(folder)
+        for partial in local.rglob(".partial-*") if local else ():
+            partial.unlink(missing_ok=True)
+
+
+def _publish(dataset: Storage, config: CurationConfig, progress: Progress) -> None:
+    """The report, and the end of the run's own files: while they are there, the report may be an old one."""
+    progress.begin("report", 1)
+    write_report(dataset, clips_per_page=config.report.clips_per_page, max_clips=config.report.max_clips)
+    dataset.delete_tree(WORK)
+    progress.advance()
+    progress.end()
+
+
+def _config_file(config_hash: str) -> str:
+    return f"{WORK}/{config_hash}/config.json"
 
 
 def _refuse_other_config(
@@ -165,9 +298,8 @@ def _refuse_other_config(
     if finished is not None and finished.get("config_hash") != config_hash:
         raise RepriseError(_differs(dataset, finished.get("config", {}), config))
     for file in dataset.list(WORK, "config.json"):
-        if f"{config_hash}/" not in file:
-            other = json.loads(dataset.read_bytes(file))
-            raise RepriseError(_differs(dataset, other, config))
+        if file != _config_file(config_hash):
+            raise RepriseError(_differs(dataset, json.loads(dataset.read_bytes(file)), config))
 
 
 def _differs(dataset: Storage, other: dict[str, Any], config: CurationConfig) -> str:
@@ -196,20 +328,30 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _new_videos(dataset: Storage, finished: dict[str, Any], videos: Sequence[VideoRow]) -> bool:
-    known: set[str] = set()
-    for shard in finished["shards"]:
-        known.update(dataset.read_table(shard["path"], ["source_key"])["source_key"].to_pylist())
+    def keys(shard: dict[str, Any]) -> set[str]:
+        return set(dataset.read_table(shard["path"], ["source_key"])["source_key"].to_pylist())
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        known = set().union(*pool.map(keys, finished["shards"]))
     return any(video["source_key"] not in known for video in videos)
 
 
 def _reopen(dataset: Storage, finished: dict[str, Any], fragments: Fragments) -> None:
     """Turn a finished dataset back into fragments, so that new videos join the old ones.
 
-    Safe to be killed anywhere: the shards are copied first, and only then the dataset stops being finished.
+    Safe to be killed anywhere: the rows are copied first, and only then the dataset stops being finished.
     """
+    seconds = {stage: value for stage, value in finished["seconds"].items() if stage != CROSSPAIR}
     for shard in finished["shards"]:
-        table = dataset.read_table(shard["path"])
-        dataset.write_parquet(f"{fragments.folder}/{shard['path'].rsplit('/', 1)[-1]}", [table], table.schema)
+        with dataset.open_input(shard["path"]) as stream, pq.ParquetFile(stream) as parquet:
+            for batch in parquet.iter_batches(_REOPENED_ROWS, columns=CLIPS.names):
+                rows = batch.to_pylist()
+                for row in rows:
+                    for subject in row["subjects"]:
+                        # Cross-pairs depend on the whole dataset and are made again.
+                        subject["references"] = [
+                            each for each in subject["references"] if each["variant"] != CROSSPAIR
+                        ]
+                fragments.write(rows, seconds)
+                seconds = {}
     dataset.delete(MANIFEST)
-
-

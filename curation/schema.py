@@ -47,9 +47,9 @@ class Stop(TypedDict):
 
 class FrameRow(TypedDict):
     index: int  # source frame number
-    time_s: float  # s
+    time_s: float  # s from the source's first frame
     image: Image | None  # JPEG of the clip's size
-    motion: Image | None  # residual motion, grey PNG, 255 = `motion_scale`; freed after grounding
+    motion: Image | None  # residual motion, grey PNG, 255 = `motion_scale`; freed by `filter`
 
 
 class Scores(TypedDict, total=False):
@@ -66,7 +66,7 @@ class Scores(TypedDict, total=False):
     clip_margin: float | None  # that probability minus the best other one, -1..1
     brightness: float | None  # mean luma under the mask, 0..255
     clipped_share: float | None  # share of masked pixels at the ends of the luma range, 0..1
-    sharpness: float | None  # variance of the Laplacian of 8-bit luma under the mask, subject at a fixed size
+    sharpness: float | None  # variance of the Laplacian of blurred luma, subject's longer side at 256 px
     face_count: float | None  # faces inside the subject
     face_share: float | None  # area of the largest face / area of the subject's box
     face_score: float | None  # detector's confidence in it, 0..1
@@ -129,7 +129,7 @@ class ClipRow(TypedDict):
     clip_count: int  # in a video's last row: rows that it gave, stopped ones too; else 0
     start_frame: int | None  # source frame number; null for a video that gave no clip
     end_frame: int | None  # exclusive
-    start_s: float | None  # s
+    start_s: float | None  # first frame, s
     end_s: float | None  # s, exclusive
     num_frames: int | None  # end_frame - start_frame
     fps: float | None  # frames per second
@@ -326,8 +326,8 @@ def _unknown(value: Any, kind: Iterable[pa.Field], at: str) -> Iterator[str]:
         nested = types[name]
         several = pa.types.is_list(nested)
         nested = nested.value_type if several else nested
-        if pa.types.is_struct(nested) and inner is not None:
-            for each in inner if several else [inner]:
+        if pa.types.is_struct(nested):
+            for each in inner if several and isinstance(inner, list) else [inner]:
                 if isinstance(each, dict):
                     yield from _unknown(each, nested, f"{at}{name}.")
 

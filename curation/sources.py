@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.errors import RepriseError
-from curation.ids import digest, video_id
+from curation.ids import video_id
 from curation.schema import VideoRow
 from curation.storage import (
     Entry,
@@ -429,10 +429,7 @@ def _rows(found: list[_Found], tell: Progress) -> list[VideoRow]:
     times: Counter[str] = Counter()
     for each in found:
         beside = next((text for path in each.sidecars if (text := texts.get(path))), None)
-        caption = each.caption or beside
-        # What comes with a file makes its rows too: a changed caption is a changed video.
-        came_with = digest(caption, each.license, each.extra, length=8)
-        key = f"{each.path}|{each.size}|{each.stamp}|{came_with}"
+        key = f"{each.path}|{each.size}|{each.stamp}"
         times[key] += 1
         if times[key] > 1:
             # The same path twice: two rows, and "already done" must tell them apart.
@@ -442,7 +439,7 @@ def _rows(found: list[_Found], tell: Progress) -> list[VideoRow]:
                 source_path=each.path,
                 source_key=key,
                 size=each.size,
-                caption=caption,
+                caption=each.caption or beside,
                 caption_source="manifest" if each.caption else "sidecar" if beside else None,
                 license=each.license,
                 extra=each.extra,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class Thresholds(BaseModel):
     """Kept when every measured score is inside its bound. Units as in `curation.schema.Scores`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
     grounding_min: float | None = Field(0.25, ge=0, le=1, description="OpenS2V-5M: box threshold 0.25")
     label_min: float | None = Field(

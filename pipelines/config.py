@@ -1,4 +1,4 @@
-"""reprise config: a config file with every key, its default, what it means and where its number comes from."""
+"""reprise config: a config file with every key, its default, its meaning and where its number comes from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import click
 import yaml
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from curation.config import CurationConfig
 
@@ -23,13 +22,12 @@ def reference(model: BaseModel, indent: str = "") -> Iterator[str]:
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         if isinstance(value, BaseModel):
-            words = " ".join((type(value).__doc__ or "").split("\n")[0].split())
-            yield f"{indent}{name}:" + (f"  # {words}" if words and "BaseModel" not in words else "")
+            words = (type(value).__doc__ or "").strip().split("\n")[0]
+            yield f"{indent}{name}:" + (f"  # {words}" if words else "")
             yield from reference(value, indent + "  ")
         else:
             text = yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
             yield f"{indent}{name}: {text}" + (f"  # {field.description}" if field.description else "")
-            assert field.default is not PydanticUndefined or field.default_factory is not None
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ err = Console(stderr=True, highlight=False)
 
 
 def door(function: Callable[P, T]) -> Callable[P, T]:
-    """Turn a RepriseError into one line on stderr and exit status 2, and Ctrl-C into a word on how to go on."""
+    """Turn a RepriseError into one line and exit status 2, and Ctrl-C into a word on how to go on."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -41,7 +41,7 @@ def door(function: Callable[P, T]) -> Callable[P, T]:
             err.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
             sys.exit(USAGE)
         except KeyboardInterrupt:
-            err.print("\n[bold]stopped[/] finished work is kept; run the same command again to go on")
+            err.print("\n[bold]stopped[/]: finished work is kept; run the same command again to go on")
             sys.exit(INTERRUPTED)
 
     return wrapped
@@ -62,20 +62,28 @@ class Bar:
             err.print(f"{task}: {done} of {total} were finished by an earlier run")
         if not self._enabled or not err.is_terminal:
             return
-        self._progress = Progress(
-            TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"), console=err,
-        )  # fmt: skip
+        columns = [
+            TextColumn("{task.description:<8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        ]
+        self._progress = Progress(*columns, console=err)
         self._progress.start()
         self._task = self._progress.add_task(task, total=total, completed=done, note="")
 
     def advance(self, by: int = 1, note: str | None = None) -> None:
-        before, self._done = self._done, self._done + by
+        before, self._done = self._tenths(), self._done + by
         if self._progress is not None:
-            self._progress.update(self._task, advance=by, **({"note": note} if note else {}))
-        elif self._enabled and by and before * 10 // max(1, self._total) < self._done * 10 // max(1, self._total):
-            # A log file gets a line every tenth of the way.
+            self._progress.advance(self._task, by)
+            if note:
+                self._progress.update(self._task, note=note)
+        elif self._enabled and before < self._tenths():  # a log file gets a line every tenth of the way
             err.print(f"{self._name}: {self._done} of {self._total}" + (f", {note}" if note else ""))
+
+    def _tenths(self) -> int:
+        return self._done * 10 // max(1, self._total)
 
     def end(self) -> None:
         if self._progress is not None:
@@ -103,5 +111,3 @@ def summary(manifest: dict[str, Any]) -> None:
     references = ", ".join(f"{count} {variant}" for variant, count in manifest["references"].items())
     if references:
         out.print(f"references: {references}")
-
-

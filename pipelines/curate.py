@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
 from rich.markup import escape
 
-from curation.config import CurationConfig, load_config
-from curation.graph import describe
-from curation.run import Outcome, curate
-from curation.sources import list_videos, summary as summary_of_videos
-from curation.storage import Storage
 from pipelines.console import NOTHING, Bar, door, err, out, summary
+
+if TYPE_CHECKING:
+    from curation.config import CurationConfig
+    from curation.run import Outcome
 
 
 @click.command()
-@click.option("--input", "source", required=True, help="Folder, glob, video, or CSV/JSONL/Parquet manifest; local or s3://.")
+@click.option(
+    "--input",
+    "source",
+    required=True,
+    help="Folder, glob, video, or CSV/JSONL/Parquet manifest; local or s3://.",
+)
 @click.option("--output", required=True, help="Folder of the dataset; local or s3://.")
 @click.option("--config", "path", type=click.Path(), help="YAML; `reprise config` prints one with every key.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved config and the graph, and stop.")
@@ -31,35 +36,49 @@ def main(
 
     KEY=VALUE overrides the config, for example slice.max_length=6 filter.sharpness_min=60.
     """
+    from curation.config import load_config  # what is slow to import is imported where Ctrl-C is answered
+
     config = load_config(path, overrides)
     if dry_run:
         show(config)
         return
     outcome = run(source, output, config, overwrite=overwrite)
-    if outcome.manifest["clips"]["in"] == 0:
+    if _nothing(outcome.manifest):
         sys.exit(NOTHING)
 
 
 def run(source: str, output: str, config: CurationConfig, *, overwrite: bool = False) -> Outcome:
     """List, curate, and print what came of it."""
-    videos = list_videos(source)
-    err.print(escape(summary_of_videos(videos)))
+    from curation import sources
+    from curation.run import curate
+    from curation.storage import Storage
+
+    videos = sources.list_videos(source, progress=lambda line: err.print(escape(line), soft_wrap=True))
+    err.print(escape(sources.summary(videos)), soft_wrap=True)
     dataset = Storage.at(output)
-    outcome = curate(
-        videos, dataset, config, overwrite=overwrite, progress=Bar(config.engine.progress)
-    )
+    outcome = curate(videos, dataset, config, overwrite=overwrite, progress=Bar(config.engine.progress))
     if outcome.nothing_to_do:
         out.print("nothing to do: the dataset is finished and has no new videos\n")
     summary(outcome.manifest)
-    if outcome.manifest["clips"]["in"] == 0:
-        reason = next(iter(outcome.manifest["reasons"]["video"]), "no reason recorded")
-        err.print(f"[bold red]no clip was made[/] the most frequent reason: {escape(reason)}", soft_wrap=True)
+    if _nothing(outcome.manifest):
+        reasons = outcome.manifest["reasons"]
+        reason = next(iter({**reasons["video"], **reasons["clip"]}), "none recorded")
+        err.print(
+            f"[bold red]no video could be used[/]; most frequent reason: {escape(reason)}", soft_wrap=True
+        )
     out.print(f"shards   {escape(dataset.join('data'))}", soft_wrap=True)
     out.print(f"report   {escape(dataset.join('report/index.html'))}", soft_wrap=True)
     return outcome
 
 
+def _nothing(manifest: dict[str, Any]) -> bool:
+    return bool(manifest["clips"]["in"] == 0 or manifest["videos"]["failed"] == manifest["videos"]["in"])
+
+
 def show(config: CurationConfig) -> None:
+    """Print a config with every key, and the operators that it makes."""
+    from curation.graph import describe
+
     click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
     click.echo("\n# graph")
     for line in describe(config):

@@ -32,7 +32,8 @@ def main(source: str | None, output: str, videos: int, overrides: tuple[str, ...
         source, truth = str(folder), folder / "truth"
     run(source, output, load_config(None, overrides))
     if truth is not None:
-        out.print(f"truth    {escape(str(truth))}  (compare: python -m benchmarks.truth {output} {truth})", soft_wrap=True)
+        compare = f"python -m benchmarks.truth {output} {truth}"
+        out.print(f"truth    {escape(str(truth))}  (compare: {escape(compare)})", soft_wrap=True)
     out.print(f"done in {time.monotonic() - started:.0f} s; open the report in a browser")
 
 

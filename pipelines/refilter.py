@@ -35,22 +35,21 @@ def main(dataset: str, dry_run: bool, references: bool, overrides: tuple[str, ..
 
 
 def show(changes: Changes) -> None:
-    out.print(
+    """Print the counts, one line per reason."""
+    lines = [
         f"subjects kept {changes.kept_before} -> {changes.kept_after}, "
         f"clips kept {changes.clips_before} -> {changes.clips_after}"
-    )
-    for reason, count in changes.newly_kept.most_common():
-        out.print(f"  + {count:>5} no longer rejected by {escape(reason)}")
-    for reason, count in changes.newly_rejected.most_common():
-        out.print(f"  - {count:>5} now rejected by {escape(reason)}")
+    ]
+    lines += [f"  + {n:>5} no longer rejected by {reason}" for reason, n in changes.newly_kept.most_common()]
+    lines += [f"  - {n:>5} now rejected by {reason}" for reason, n in changes.newly_rejected.most_common()]
     if not changes.any:
-        out.print("  no verdict changes")
-    for name, count in changes.unmeasured.most_common():
-        out.print(
-            f"  ? {count:>5} were never measured for {escape(name)}, which therefore does not reject them"
-        )
-    for variant, count in changes.without.most_common():
-        out.print(f"  ! {count:>5} kept subjects have no {variant} reference (make them with --references)")
+        lines.append("  no verdict changes")
+    for name, n in changes.unmeasured.most_common():
+        lines.append(f"  ? {n:>5} never measured for {name}, which therefore does not reject them")
+    for variant, n in changes.without.most_common():
+        lines.append(f"  ! {n:>5} kept without a reference {variant}: make it with --references")
+    for line in lines:
+        out.print(escape(line), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from curation.config import CurationConfig, content_hash, load_config
 from curation.dataset import manifest
-from curation.dataset.fragments import Entry, payload_bytes
+from curation.dataset.fragments import payload_bytes
 from curation.dataset.shards import plan, write_shard
 from curation.errors import RepriseError
 from curation.graph import CROSSPAIR, SHARD, SLICE, STAGES, build_stage
@@ -21,16 +21,16 @@ from curation.models import registry
 from curation.schema import CLIPS, ClipRow, check_columns, to_table
 from curation.sources import list_videos
 from curation.stages.base import Stage, run
-from curation.stages.crosspair import Crosspair, make_plate, plate_candidate, pool_of
+from curation.stages.crosspair import Crosspair, pool, table_entries
 from curation.stages.slice import Slice
-from curation.storage import Storage
-from pipelines.console import NOTHING, door, out
+from curation.storage import Storage, parent_and_name
+from pipelines.console import NOTHING, door, err, out
 
-_BATCH = 16
+_BATCH = 16  # rows at a time, and per row group
 
 
 @click.command()
-@click.argument("name", type=click.Choice(STAGES))
+@click.argument("name", metavar=f"[{'|'.join(STAGES)}|MODULE:CLASS]")
 @click.option(
     "--in", "source", required=True, help="slice: videos. Others: a Parquet file, or a folder of them."
 )
@@ -42,9 +42,11 @@ def main(name: str, source: str, target: str, path: str | None, overrides: tuple
     """Run one stage over a table of clips and write the table that comes out.
 
     Example: reprise stage slice --in videos/ --out clips.parquet, then caption, match, ground, ...
-    Clips that slice cuts lie in `clips/` beside its table.
+    Clips that slice cuts lie in `clips/` beside its table. MODULE:CLASS runs a stage of your own.
     """
     config = load_config(path, overrides)
+    if name not in STAGES and ":" not in name:
+        raise RepriseError(f"no stage {name}; stages are {', '.join(STAGES)}, or MODULE:CLASS")
     statuses = Counter(
         _shard(config, source, target) if name == SHARD else _table(name, config, source, target)
     )
@@ -55,46 +57,53 @@ def main(name: str, source: str, target: str, path: str | None, overrides: tuple
 
 
 def _table(name: str, config: CurationConfig, source: str, target: str) -> list[str]:
-    folder, _, file = str(Storage.at(target).uri).rpartition("/")
+    """Run a stage and write its table; the status of every row."""
+    parent, file = parent_and_name(Storage.at(target).uri)
     if not file.endswith(".parquet"):
         raise RepriseError(f"--out {target}: name a .parquet file")
+    folder = Storage.at(parent)
     statuses: list[str] = []
+    stops: Counter[str] = Counter()
 
     def tables() -> Iterator[pa.Table]:
-        for rows in _rows(name, config, source, Storage.at(folder)):
+        for rows in _rows(name, config, source, folder):
             for row in rows:
                 row["payload_bytes"] = payload_bytes(row)
                 statuses.append(row["status"])
+                if row["stop"] is not None and row["stop"]["stage"] == name:
+                    stops[f"{row['status']}: {row['stop']['reason']}"] += 1
             yield to_table(rows, CLIPS)
 
-    Storage.at(folder).write_parquet(file, tables(), CLIPS)
+    folder.write_parquet(file, tables(), CLIPS)
+    for reason, count in stops.most_common(3):
+        err.print(f"{count} {escape(reason)}", soft_wrap=True)
     return statuses
 
 
 def _rows(name: str, config: CurationConfig, source: str, folder: Storage) -> Iterator[list[ClipRow]]:
     if name == SLICE:
-        stage = Slice(config, folder, content_hash(config, {}))
-        for video in list_videos(source):
-            for row in stage(video):
-                yield [row]
+        yield from _sliced(config, source, folder)
         return
-    clip_stage: Stage = _crosspair(config, source) if name == CROSSPAIR else build_stage(name, config)
+    stage: Stage
+    if name == CROSSPAIR:
+        stage = Crosspair(config, pool(*parquet_files(source), config))
+    else:
+        stage = build_stage(name, config)
     for rows in read(source):
-        yield run(clip_stage, rows, {})
+        yield run(stage, rows, {})
 
 
-def _crosspair(config: CurationConfig, source: str) -> Crosspair:
-    """Plates come from the same table: one pass to choose them, one to use them."""
-    ids = [row["clip_id"] for rows in read(source) for row in rows if plate_candidate(row)]
-    chosen = set(pool_of(ids, config.crosspair.pool, config.seed))
-    inpainter = registry.load(config, "inpainter")
-    plates = [
-        make_plate(row, inpainter, config.seed)
-        for rows in read(source)
-        for row in rows
-        if row["clip_id"] in chosen
-    ]
-    return Crosspair(config, plates)
+def _sliced(config: CurationConfig, source: str, folder: Storage) -> Iterator[list[ClipRow]]:
+    stage = Slice(config, folder, content_hash(config, registry.revisions(config)))
+    held: list[ClipRow] = []
+    for video in list_videos(source):
+        for row in stage(video):
+            held.append(row)
+            if len(held) == _BATCH:
+                yield held
+                held = []
+    if held:
+        yield held
 
 
 def read(source: str) -> Iterator[list[ClipRow]]:
@@ -105,16 +114,26 @@ def read(source: str) -> Iterator[list[ClipRow]]:
     """
     storage, files = parquet_files(source)
     for file in files:
-        with storage.open_input(file) as stream, pq.ParquetFile(stream) as parquet:
-            check_columns(parquet.schema_arrow, CLIPS, storage.join(file))
-            for batch in parquet.iter_batches(_BATCH, columns=CLIPS.names):
-                yield batch.to_pylist()
+        where = storage.join(file)
+        try:
+            with storage.open_input(file) as stream, pq.ParquetFile(stream) as parquet:
+                check_columns(parquet.schema_arrow, CLIPS, where)
+                for batch in parquet.iter_batches(_BATCH, columns=CLIPS.names):
+                    yield batch.to_pylist()
+        except (pa.ArrowInvalid, OSError) as error:
+            said = " ".join(str(error).split())
+            raise RepriseError(f"{where} is damaged or not Parquet: {said}") from error
 
 
 def parquet_files(source: str) -> tuple[Storage, list[str]]:
+    """Where a table lies and its files there.
+
+    Raises:
+        RepriseError: nothing there.
+    """
     whole = Storage.at(source)
     if whole.is_file():
-        folder, _, file = whole.uri.rpartition("/")
+        folder, file = parent_and_name(whole.uri)
         return Storage.at(folder), [file]
     files = whole.list("", ".parquet")
     if not files:
@@ -123,20 +142,24 @@ def parquet_files(source: str) -> tuple[Storage, list[str]]:
 
 
 def _shard(config: CurationConfig, source: str, target: str) -> list[str]:
+    """Write the shards and the manifest; the status of every row."""
     storage, files = parquet_files(source)
+    for _ in read(source):
+        break  # says so if it is no table of clips
+    entries = table_entries(storage, files)
+    statuses = [entry.status for entry in entries]
+    if "open" in statuses:
+        raise RepriseError(f"{statuses.count('open')} rows of {source} are open: run the stage filter first")
     dataset = Storage.at(target)
-    entries = []
-    for file in files:
-        columns = [name for name in Entry.__dataclass_fields__ if name != "file"]
-        for row in storage.read_table(file, columns).to_pylist():
-            entries.append(Entry(**{**row, "start_frame": row["start_frame"] or 0}, file=file))
-    results = []
-    for shard in plan(entries, config.shard.target_mb << 20, 0.0):
-        results.append(write_shard(dataset, shard, [], config, source=storage))
+    # Cross-pairs are in the rows already: nothing is added to their size.
+    shards = plan(entries, config.shard.target_mb << 20, 0.0)
+    results = [write_shard(dataset, shard, [], config, source=storage) for shard in shards]
     revisions = registry.revisions(config)
     found = manifest.compose(config, content_hash(config, revisions), revisions, results, {})
     manifest.write(dataset, found)
-    return [entry.status for entry in entries]
+    if "kept" in statuses and not dataset.exists("clips"):
+        err.print(f"the clips lie elsewhere: copy the folder clips to {escape(dataset.join('clips'))}")
+    return statuses
 
 
 if __name__ == "__main__":

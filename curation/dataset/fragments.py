@@ -1,7 +1,7 @@
 """Finished rows of a run under way: small Parquet files, each written whole, from which a killed run goes on.
 
 A fragment is named after the clips it holds, so that a task which is tried again writes the same file. Where
-tries overlap differently, a clip stands in two fragments with equal content and the index takes one.
+tries overlap differently, a clip stands in two fragments with equal content and one of them is taken.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +17,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.dataset import WORK
-from curation.errors import RepriseError
 from curation.ids import digest
 from curation.schema import CLIPS, ClipRow, VideoRow, to_table
 from curation.storage import Storage
 
 _SECONDS = b"reprise.seconds"
 _INDEX_COLUMNS = [
-    "clip_id", "video_id", "source_path", "source_key", "start_frame", "clip_count", "status", "payload_bytes"
+    "clip_id", "video_id", "source_path", "source_key", "clip_path", "start_frame", "clip_count", "status",
+    "payload_bytes",
 ]  # fmt: skip
+_READERS = 16  # footers at a time: on S3 each costs a few requests
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One finished row and the file that holds it."""
 
@@ -35,6 +37,7 @@ class Entry:
     video_id: str | None
     source_path: str
     source_key: str
+    clip_path: str | None
     start_frame: int
     clip_count: int
     status: str
@@ -47,12 +50,16 @@ class Entry:
         return (self.video_id or "~", self.source_path, self.start_frame, self.clip_id)
 
 
+_Known = tuple[list[Entry], dict[str, float]]
+
+
 class Fragments:
     """The fragments of one config in one dataset."""
 
     def __init__(self, dataset: Storage, config_hash: str) -> None:
         self._dataset = dataset
         self.folder = f"{WORK}/{config_hash}/rows"
+        self._known: dict[Any, _Known] = {}  # by path, size and stamp: a file is read once
 
     def write(self, rows: Sequence[ClipRow], seconds: dict[str, float]) -> None:
         """Store finished rows; `seconds` per stage go into the file's metadata."""
@@ -62,27 +69,36 @@ class Fragments:
             row["payload_bytes"] = payload_bytes(row)
         name = digest(sorted(row["clip_id"] for row in rows))
         schema = CLIPS.with_metadata({**CLIPS.metadata, _SECONDS: json.dumps(seconds).encode()})
-        self._dataset.write_parquet(f"{self.folder}/{name}.parquet", [to_table(rows, CLIPS).cast(schema)], schema)
+        table = to_table(rows, CLIPS).cast(schema)
+        self._dataset.write_parquet(f"{self.folder}/{name}.parquet", [table], schema)
 
     def entries(self) -> tuple[list[Entry], dict[str, float]]:
-        """Every finished row once, in dataset order, and the seconds that went into them per stage."""
-        found: dict[str, Entry] = {}
+        """Every row of every fragment, by file, and the seconds that went into them per stage.
+
+        A file that is not whole counts as absent, so its rows are made again.
+        """
+        files = [each for each in self._dataset.entries(self.folder) if each.path.endswith(".parquet")]
+        fresh = [each for each in files if each not in self._known]
+        with ThreadPoolExecutor(_READERS) as pool:
+            self._known.update(zip(fresh, pool.map(lambda each: self._read(each.path), fresh), strict=True))
+        found: list[Entry] = []
         seconds: dict[str, float] = defaultdict(float)
-        for file in self._dataset.list(self.folder, ".parquet"):
-            try:
-                with self._dataset.open_input(file) as stream, pq.ParquetFile(stream) as parquet:
-                    table = parquet.read(_INDEX_COLUMNS)
-                    spent = json.loads(parquet.schema_arrow.metadata.get(_SECONDS, b"{}"))
-            except (pa.ArrowInvalid, OSError, RepriseError, KeyError, AttributeError):
-                # Not whole, so not finished: its rows are made again.
-                self._dataset.delete(file)
-                continue
+        for file in files:
+            entries, spent = self._known[file]
+            found += entries
             for stage, value in spent.items():
                 seconds[stage] += value
-            for row in table.to_pylist():
-                entry = Entry(**{**row, "start_frame": row["start_frame"] or 0}, file=file)
-                found.setdefault(entry.clip_id, entry)
-        return sorted(found.values(), key=lambda entry: entry.order), dict(seconds)
+        return found, dict(seconds)
+
+    def _read(self, file: str) -> _Known:
+        with self._dataset.open_input(file) as stream:
+            try:
+                with pq.ParquetFile(stream) as parquet:
+                    rows = parquet.read(_INDEX_COLUMNS).to_pylist()
+                    spent = json.loads(parquet.schema_arrow.metadata.get(_SECONDS, b"{}"))
+            except (pa.ArrowInvalid, pa.ArrowKeyError, OSError, ValueError, AttributeError):
+                return [], {}
+        return [Entry(**{**row, "start_frame": row["start_frame"] or 0}, file=file) for row in rows], spent
 
 
 def payload_bytes(row: ClipRow) -> int:
@@ -98,15 +114,26 @@ def _size(image: Any) -> int:
 
 
 def current(entries: Iterable[Entry], videos: Sequence[VideoRow]) -> list[Entry]:
-    """Without the rows of files that have changed since: their source has the same path and another key."""
-    keys = {video["source_path"]: video["source_key"] for video in videos}
-    return [entry for entry in entries if keys.get(entry.source_path, entry.source_key) == entry.source_key]
+    """Every finished row once, in dataset order, without those of inputs that have changed since.
+
+    Those have a listed path and a key that is not listed. Rows of inputs that are no longer listed stay: one
+    may add to a dataset from another folder.
+    """
+    keys: dict[str, set[str]] = defaultdict(set)
+    for video in videos:
+        keys[video["source_path"]].add(video["source_key"])
+    found: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        if entry.source_path not in keys or entry.source_key in keys[entry.source_path]:
+            found.setdefault((entry.source_key, entry.clip_id), entry)
+    return sorted(found.values(), key=lambda entry: entry.order)
 
 
 def pending(entries: Iterable[Entry], videos: Sequence[VideoRow]) -> list[VideoRow]:
     """The videos that are not finished, each with the clips of it that are.
 
-    A video is finished when its last row, the one that carries `clip_count`, and as many rows are there.
+    A video is finished when its last row, the one that carries `clip_count`, and as many rows are there; or
+    when it has a row that says that nothing can be done with it.
     """
     by_source: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -115,6 +142,7 @@ def pending(entries: Iterable[Entry], videos: Sequence[VideoRow]) -> list[VideoR
     for video in videos:
         mine = by_source.get(video["source_key"], [])
         wanted = max((entry.clip_count for entry in mine), default=0)
-        if not wanted or len(mine) < wanted:
-            left.append({**video, "skip_clip_ids": sorted(entry.clip_id for entry in mine)})
+        if wanted and (len(mine) >= wanted or any(entry.video_id is None for entry in mine)):
+            continue
+        left.append({**video, "skip_clip_ids": sorted(entry.clip_id for entry in mine)})
     return left

@@ -17,7 +17,16 @@ from curation.errors import RepriseError
 from curation.storage import Storage
 from curation.thresholds import Thresholds, rules
 
-_PACKAGES = ("reprise", "ray", "pyarrow", "numpy", "opencv-python-headless", "av", "scenedetect-headless", "scikit-image")
+_PACKAGES = (
+    "reprise",
+    "ray",
+    "pyarrow",
+    "numpy",
+    "opencv-python-headless",
+    "av",
+    "scenedetect-headless",
+    "scikit-image",
+)
 
 
 def read(dataset: Storage) -> dict[str, Any] | None:
@@ -46,11 +55,7 @@ def compose(
     shards: Sequence[ShardResult],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
-    """The manifest of a finished dataset.
-
-    Raises:
-        RepriseError: videos in are not kept + rejected + failed. That would be a bug of ours, and a loss.
-    """
+    """The manifest of a finished dataset."""
     total = Tally()
     for shard in shards:
         total.merge(shard.tally)
@@ -87,18 +92,19 @@ def describe_thresholds(thresholds: Thresholds) -> list[dict[str, Any]]:
     ]
 
 
-def check_accounting(manifest: dict[str, Any], videos_in: int) -> None:
-    """Videos in = kept + rejected + failed.
+def check_accounting(manifest: dict[str, Any], *, videos_in: int, rows_in: int) -> None:
+    """Rows in = rows out, and videos in = kept + rejected + failed.
 
     Raises:
         RepriseError: they are not; nothing may be lost without a word.
     """
     videos = manifest["videos"]
     accounted = videos["kept"] + videos["rejected"] + videos["failed"]
-    if accounted != videos_in:
+    rows = sum(shard["rows"] for shard in manifest["shards"])
+    if accounted != videos_in or rows != rows_in:
         raise RepriseError(
-            f"{videos_in} videos went in but {accounted} are accounted for: the dataset is not complete; "
-            "run the same command again, and please report this"
+            f"{videos_in} videos in {rows_in} rows went in, but {accounted} in {rows} are accounted for: the "
+            "dataset is not complete; run the same command again, and please report this"
         )
 
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.config import CurationConfig
-from curation.dataset import DATA
+from curation.dataset import DATA, WORK
 from curation.dataset.fragments import Entry, payload_bytes
 from curation.dataset.tally import Tally
+from curation.errors import RepriseError
 from curation.schema import CLIPS, ClipRow, to_table
 from curation.stages.base import Stage, run
 from curation.storage import Storage
@@ -57,7 +58,12 @@ def plan(entries: Sequence[Entry], target_bytes: int, crosspair_share: float) ->
 
 
 def read_rows(dataset: Storage, entries: Sequence[Entry], batch: int) -> Iterator[list[ClipRow]]:
-    """The rows of these entries, in their order, at most `batch` at once."""
+    """The rows of these entries, in their order, at most `batch` at once.
+
+    Raises:
+        RepriseError: a file cannot be read. A damaged one of an unfinished run is removed, so that the same
+            command makes its rows again.
+    """
     cache: dict[str, pa.Table] = {}
     for start in range(0, len(entries), batch):
         wanted = entries[start : start + batch]
@@ -67,12 +73,23 @@ def read_rows(dataset: Storage, entries: Sequence[Entry], batch: int) -> Iterato
         rows: dict[str, ClipRow] = {}
         for file, clip_ids in files.items():
             if file not in cache:
-                cache[file] = dataset.read_table(file, CLIPS.names)
+                cache[file] = _read(dataset, file)
             found = cache[file].filter(pc.field("clip_id").isin(clip_ids))
             rows.update({row["clip_id"]: row for row in found.to_pylist()})
         # Rows of a video lie in few fragments next to each other; older ones are not needed again.
         cache = {file: table for file, table in cache.items() if file in files}
         yield [rows[entry.clip_id] for entry in wanted]
+
+
+def _read(dataset: Storage, file: str) -> pa.Table:
+    try:
+        return dataset.read_table(file, CLIPS.names)
+    except RepriseError as error:
+        damaged = isinstance(error.__cause__, pa.ArrowInvalid) or not dataset.remote
+        if not damaged or not file.startswith(f"{WORK}/") or not dataset.is_file(file):
+            raise
+        dataset.delete(file)
+        raise RepriseError(f"{error}; it is removed: run the same command again to make its rows") from error
 
 
 def write_shard(
@@ -83,7 +100,7 @@ def write_shard(
     *,
     source: Storage | None = None,
 ) -> ShardResult:
-    """Run the last stages over a shard's rows and write it whole; the rows lie below `source` (or `dataset`)."""
+    """Run the last stages over a shard's rows, which lie below `source` or `dataset`, and write it whole."""
     result = ShardResult(shard.path, 0, 0, Tally(), {})
 
     def tables() -> Iterator[pa.Table]:

@@ -8,18 +8,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curation.schema import ClipRow
+from curation.verdicts import NO_MASK, NOT_FOUND
 
 # Order in which a clip meets the stages that can stop it, and what they count.
-_CLIP_STAGES = ("slice", "caption", "match", "ground", "segment", "filter", "crop", "inpaint", "redux", "crosspair")
-_RANK = {"failed": 0, "rejected": 1, "kept": 2}
+_CLIP_STAGES = (
+    "slice",
+    "caption",
+    "match",
+    "ground",
+    "segment",
+    "filter",
+    "crop",
+    "inpaint",
+    "redux",
+    "crosspair",
+)
+# Best last. A table that has not been through all stages has open rows.
+_RANK = {"failed": 0, "rejected": 1, "open": 2, "kept": 3}
+_COPY = "duplicate of "
 
 
 @dataclass
 class Tally:
     """Counts over rows of `CLIPS`; needs no pictures."""
 
-    videos: dict[str, str] = field(default_factory=dict)  # source path -> best status of its rows
-    sliced: set[str] = field(default_factory=set)  # source paths that gave at least one clip
+    videos: dict[str, str] = field(default_factory=dict)  # source key -> best status of its rows
+    sliced: set[str] = field(default_factory=set)  # source keys that gave at least one clip
     video_reasons: Counter[str] = field(default_factory=Counter)
     clips: Counter[str] = field(default_factory=Counter)
     stops: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # stage -> reasons
@@ -34,15 +48,17 @@ class Tally:
 
     def add(self, row: ClipRow) -> None:
         status = row["status"]
-        known = self.videos.get(row["source_path"])
+        known = self.videos.get(row["source_key"])
         if known is None or _RANK[status] > _RANK[known]:
-            self.videos[row["source_path"]] = status
+            self.videos[row["source_key"]] = status
         self.licenses[row["license"] or "not stated"] += 1
         stop = row["stop"]
         if row["start_frame"] is None:
-            self.video_reasons[stop["reason"] if stop else "unknown"] += 1
+            reason = stop["reason"] if stop else "unknown"
+            # One reason for all copies, though each row names its original.
+            self.video_reasons[f"{_COPY}another video" if reason.startswith(_COPY) else reason] += 1
             return
-        self.sliced.add(row["source_path"])
+        self.sliced.add(row["source_key"])
         self.clips[status] += 1
         if stop is not None:
             self.stops[stop["stage"]][stop["reason"]] += 1
@@ -59,7 +75,7 @@ class Tally:
         if subject["box"] is not None:
             self.found += 1
             category["found"] += 1
-        if subject["mask"] is not None:
+        if subject["mask"] is not None and not (verdict and verdict["reason"] == NO_MASK):
             self.segmented += 1
         if kept:
             self.kept += 1
@@ -70,10 +86,10 @@ class Tally:
             self.subject_reasons[verdict["reason"]] += 1
 
     def merge(self, other: Tally) -> None:
-        for path, status in other.videos.items():
-            known = self.videos.get(path)
+        for key, status in other.videos.items():
+            known = self.videos.get(key)
             if known is None or _RANK[status] > _RANK[known]:
-                self.videos[path] = status
+                self.videos[key] = status
         self.sliced |= other.sliced
         for name in ("video_reasons", "clips", "subject_reasons", "references", "licenses"):
             getattr(self, name).update(getattr(other, name))
@@ -90,7 +106,10 @@ class Tally:
         """The counting part of `manifest.json`."""
         videos = Counter(self.videos.values())
         return {
-            "videos": {"in": len(self.videos), **{name: videos[name] for name in ("kept", "rejected", "failed")}},
+            "videos": {
+                "in": len(self.videos),
+                **{name: videos[name] for name in ("kept", "rejected", "failed")},
+            },
             "clips": {
                 "in": sum(self.clips.values()),
                 **{name: self.clips[name] for name in ("kept", "rejected", "failed")},
@@ -125,9 +144,11 @@ class Tally:
         return funnel
 
     def _subject_steps(self) -> list[dict[str, Any]]:
-        not_found = Counter({"not found": self.candidates - self.found})
-        unsegmented = Counter({"no mask": self.found - self.segmented})
-        judged = Counter({k: v for k, v in self.subject_reasons.items() if k != "not found"})
+        not_found = Counter({NOT_FOUND: self.candidates - self.found})
+        unsegmented = Counter({NO_MASK: self.found - self.segmented})
+        judged = Counter(
+            {name: count for name, count in self.subject_reasons.items() if name not in (NOT_FOUND, NO_MASK)}
+        )
         return [
             _step("ground", "subject", self.candidates, self.found, not_found),
             _step("segment", "subject", self.found, self.segmented, unsegmented),

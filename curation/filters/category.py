@@ -11,7 +11,14 @@ from curation.schema import Scores
 
 
 def measure_category(probabilities: NDArray[np.float32], categories: Sequence[str], wanted: str) -> Scores:
-    """From probabilities (categories,) summing to 1: the wanted one's, and its lead over the best other, -1..1."""
+    """The wanted category's probability, and its lead over the best other one, -1..1.
+
+    `probabilities`: (categories,), summing to 1. The choice is among all categories of the taxonomy, near
+    ones too ("cup" and "mug"), so a probability is lower than among a few: that is part of what it means.
+
+    Raises:
+        ValueError: `wanted` is not among the categories.
+    """
     position = list(categories).index(wanted)
     own = float(probabilities[position])
     others = np.delete(probabilities, position)

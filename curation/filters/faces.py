@@ -8,7 +8,6 @@ from curation.imaging import BoolMask, clamp_box
 from curation.models.roles import Face
 from curation.schema import Scores
 
-
 _OWN_SHARE = (
     0.3  # of a face's box under the mask; a face of one's own is nearly all under it, masks are rough
 )
@@ -28,7 +27,7 @@ def own_faces(faces: Sequence[Face], mask: BoolMask) -> list[Face]:
 
 
 def measure_faces(faces: Sequence[Face], width: float, height: float) -> Scores:
-    """Count and the largest face's size, confidence and frontality; (width, height) px of the subject's box."""
+    """Count, and the largest face's size, confidence and frontality; (width, height) px of the box."""
     if not faces:
         return {"face_count": 0.0}
     largest = max(faces, key=_area)

@@ -15,13 +15,13 @@ def area_share(mask: BoolMask) -> float:
 
 
 def border_share(mask: BoolMask) -> float:
-    """Share of the frame's border pixels that the mask covers, 0..1: a subject cut off by the frame, or background."""
+    """Share of the frame's border under the mask, 0..1: a subject cut off by the frame, or background."""
     border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
     return float(border.mean())
 
 
 def overlaps(masks: Sequence[BoolMask]) -> list[tuple[float, float]]:
-    """For each mask of one frame: (highest IoU with a larger mask, largest share of itself inside a larger one).
+    """For each mask of one frame: (highest IoU with a larger one, largest share inside a larger one), 0..1.
 
     Only larger masks count, so that of two that overlap the larger stays (ties: the earlier one).
     """

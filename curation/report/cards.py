@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from curation.imaging import RGB
 from curation.report.pictures import POSTER_PX, TILE_PX, data_uri, load, outlined, shrink, thumbnail
 
 Row = Mapping[str, Any]
@@ -75,18 +77,24 @@ def card(row: Row) -> dict[str, Any]:
     frames = {frame.get("index"): frame for frame in row.get("frames") or []}
     subjects = list(enumerate(row.get("subjects") or []))
     size = (row.get("width") or 0, row.get("height") or 0)
-    # A frame is decoded once, whichever number of subjects was found on it.
-    shown = {index: _shrunk(frame) for index, frame in frames.items()}
-    best = _poster_frame(subjects, [index for index, picture in shown.items() if picture is not None])
+
+    # Only frames that are shown are decoded, and each once, whichever number of subjects was found on it.
+    @functools.cache
+    def picture(index: int | None) -> RGB | None:
+        return load(frames.get(index, {}).get("image"), POSTER_PX)
+
+    candidates = _poster_candidates(subjects, list(frames))
+    best = next((index for index in candidates if picture(index) is not None), None)
+    poster = picture(best)
     on_it = [pair for pair in subjects if pair[1].get("frame_index") == best]
     return {
         "clip_id": row.get("clip_id"),
         "status": row.get("status") or "open",
         "stop": _clean(row.get("stop")),
         **{name: _number(row.get(name)) for name in _CLIP_FIELDS},
-        "poster": None if best is None else data_uri(outlined(shown[best], on_it, size)),
+        "poster": None if poster is None else data_uri(outlined(poster, on_it, size)),
         "subjects": [
-            _subject(ordinal, subject, shown.get(subject.get("frame_index")), frames, size)
+            _subject(ordinal, subject, picture(subject.get("frame_index")), frames, size)
             for ordinal, subject in subjects
         ],
     }
@@ -110,27 +118,19 @@ def entry(row: Row) -> dict[str, Any]:
     }
 
 
-def _shrunk(frame: Row) -> Any:
-    picture = load(frame.get("image"))
-    return None if picture is None else shrink(picture, POSTER_PX)
+def _poster_candidates(subjects: list[tuple[int, Row]], frames: list[Any]) -> list[Any]:
+    """Frames, best first: with most kept subjects, then with most subjects, then nearest to the middle."""
 
-
-def _poster_frame(subjects: list[tuple[int, Row]], available: list[Any]) -> Any:
-    """The frame with most kept subjects, else most subjects, else the middle one; None without frames."""
-    if not available:
-        return None
-    middle = available[len(available) // 2]
-
-    def shows(index: Any) -> tuple[int, int, bool]:
-        there = [s for _, s in subjects if s.get("frame_index") == index]
+    def rank(position: int) -> tuple[int, int, int]:
+        there = [s for _, s in subjects if s.get("frame_index") == frames[position]]
         kept = sum(bool((s.get("verdict") or {}).get("kept")) for s in there)
-        return kept, len(there), index == middle
+        return -kept, -len(there), abs(position - len(frames) // 2)
 
-    return max(available, key=shows)
+    return [frames[position] for position in sorted(range(len(frames)), key=rank)]
 
 
 def _subject(
-    ordinal: int, subject: Row, frame: Any, frames: Mapping[Any, Row], size: tuple[int, int]
+    ordinal: int, subject: Row, frame: RGB | None, frames: Mapping[Any, Row], size: tuple[int, int]
 ) -> dict[str, Any]:
     alone = None
     if frame is not None and (subject.get("box") or subject.get("mask")):

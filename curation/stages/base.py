@@ -63,7 +63,7 @@ def run(stage: Stage, rows: list[ClipRow], seconds: dict[str, float]) -> list[Cl
     Where the batch fails, its rows are tried one by one, and only those that fail alone are marked `failed`.
 
     Raises:
-        RepriseError: the config cannot work, for any row: a package or a file that a backend needs is missing.
+        RepriseError: the config works for no row: a package or a file that a backend needs is missing.
     """
     started = time.perf_counter()
     result = list(rows)

@@ -269,7 +269,8 @@ def pool(storage: Storage, files: Sequence[str], config: CurationConfig) -> list
     chosen = [with_frames[clip_id] for clip_id in pool_of(with_frames, config.crosspair.pool, config.seed)]
     inpainter = registry.required(config, "inpainter")
     rows = read_rows(storage, sorted(chosen, key=lambda each: each.order), _READ_ROWS)
-    return [plate for batch in rows for plate in plates(batch, inpainter, config.seed)]
+    clips = config.crosspair.clips
+    return [plate for batch in rows for plate in plates(batch, inpainter, config.seed, clips)]
 
 
 class Crosspair:

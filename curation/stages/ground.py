@@ -81,7 +81,7 @@ class Ground:
 
 
 def candidates(subjects: Sequence[SubjectRow]) -> list[SubjectRow]:
-    """The subjects as `match` left them, so that grounding again starts from phrases and not from its boxes."""
+    """The subjects as `match` left them: grounding again starts from phrases, not from its own boxes."""
     fresh = copy.deepcopy([subject for subject in subjects if subject["instance"] == 0])
     for subject in fresh:
         subject["frame_index"] = subject["box"] = subject["mask"] = None

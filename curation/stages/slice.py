@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+from av.error import FFmpegError
+
 from curation.config import CurationConfig
+from curation.errors import RepriseError
 from curation.ids import clip_id, digest, stopped_video_id, video_id
 from curation.schema import ClipRow, VideoRow
 from curation.stages.base import log, stop
 from curation.storage import Storage, fetch
-from curation.video.slicer import MOTION_SCALE, Slicer, Span
-from curation.video.source import BadVideo
+from curation.video.sampling import MOTION_SCALE
+from curation.video.slicer import Slicer, Span
+from curation.video.source import BadVideo, ffmpeg_words
 
 NAME = "slice"
 
@@ -31,92 +37,125 @@ class Slice:
         self._slicing = digest(config.slice.model_dump(mode="json"))
 
     def __call__(self, video: VideoRow) -> Iterator[ClipRow]:
-        """Rows of one video; a video that gives no clip gives one row that says why."""
+        """Rows of a video but for those of `skip_clip_ids`; one that gives no clip gives one row saying why.
+
+        Where the last row is one of those to skip, it carries the `clip_count`, and none of these does.
+
+        Raises:
+            RepriseError: a clip cannot be written, to the dataset or to this machine's temporary folder.
+        """
         held: ClipRow | None = None
         count = 0
         for row in self._rows(video):
-            count += 1
-            if row is None:  # an earlier run has it
-                continue
             if held is not None:
                 yield held
-            row["clip_index"] = count - 1
-            held = row
+            if row is not None:
+                row["clip_index"] = count
+            held, count = row, count + 1
         if held is not None:
             held["clip_count"] = count
             yield held
 
     def _rows(self, video: VideoRow) -> Iterator[ClipRow | None]:
+        """All rows of a video in time order, None for those that an earlier run has finished."""
         identity: str | None = None
-        made = False
-        try:
-            if video["problem"]:
-                raise BadVideo(video["problem"])
-            with fetch(video["source_path"]) as path, tempfile.TemporaryDirectory(prefix="reprise-") as folder:
-                identity = video_id(path)
-                done = frozenset(int(each.split("-")[1]) for each in video["skip_clip_ids"] if _is_clip(each))
-                slicer = Slicer(path, self._config, Path(folder), done)
-                for span in slicer.run():
-                    made = True
-                    yield None if span.status == "done" else self._row(video, identity, slicer, span)
-        except (BadVideo, OSError) as error:
-            words = str(error) if isinstance(error, BadVideo) else f"cannot be read ({error.strerror or error})"
-            yield self._stopped(video, identity, words)
-            made = True
-        except Exception as error:
-            # FFmpeg raises many kinds; whatever it is must cost this video only.
-            log.warning("%s: slicing failed: %s", video["source_path"], error, exc_info=True)
-            yield self._stopped(video, identity, f"{type(error).__name__}: {error}".split("\n")[0][:300])
-            made = True
-        if not made:
-            yield self._stopped(video, identity, "no frame could be decoded")
+        slicer: Slicer | None = None
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(_scratch()))
+            spans: Iterator[Span] = iter(())
+            while True:
+                # Only reading is tried: a dataset that cannot be written is not this video's fault.
+                try:
+                    if slicer is None:
+                        if video["problem"]:
+                            raise BadVideo(video["problem"])
+                        path = stack.enter_context(fetch(video["source_path"]))
+                        identity = video_id(path)
+                        slicer = Slicer(path, self._config, folder, _first_frames(video["skip_clip_ids"]))
+                        spans = slicer.run()
+                    span = next(spans, None)
+                except Exception as error:
+                    _refuse_full_disk(error)
+                    row = self._stopped(video, identity, _words(error, video))
+                    yield None if row["clip_id"] in video["skip_clip_ids"] else row
+                    return
+                if span is None:
+                    return
+                yield None if span.status == "done" else self._row(video, identity or "", slicer, span)
 
     def _row(self, video: VideoRow, identity: str, slicer: Slicer, span: Span) -> ClipRow:
         info = slicer.info
         assert info is not None
         row = blank_row(video, clip_id(identity, span.start_frame, span.end_frame, self._slicing))
-        row.update(
-            video_id=identity,
-            start_frame=span.start_frame,
-            end_frame=span.end_frame,
-            start_s=span.start_s,
-            end_s=span.end_s,
-            num_frames=span.num_frames,
-            fps=float(info.fps),
-            width=slicer.width,
-            height=slicer.height,
-            source_codec=info.codec,
-            config_hash=self._config_hash,
-        )
+        row["video_id"], row["config_hash"] = identity, self._config_hash
+        row["start_frame"], row["end_frame"] = span.start_frame, span.end_frame
+        row["start_s"], row["end_s"] = span.start_s, span.end_s
+        row["num_frames"], row["fps"] = span.num_frames, float(info.fps)
+        row["width"], row["height"] = slicer.width, slicer.height
+        row["source_codec"] = info.codec
         if span.file is None:
             stop(row, span.status, NAME, span.reason or "", span.value, span.threshold)
             return row
-        row["clip_path"] = f"clips/{identity[:2]}/{row['clip_id']}.mp4"
-        self._dataset.put_file(span.file, row["clip_path"])
+        target = f"clips/{identity[:2]}/{row['clip_id']}.mp4"
+        self._dataset.put_file(span.file, target)
+        row["clip_path"] = target
         span.file.unlink(missing_ok=True)
-        row.update(
-            cut=span.cut,
-            motion=span.motion,
-            camera_motion=span.camera_motion,
-            motion_scale=MOTION_SCALE,
-            frames=[
-                {"index": each.index, "time_s": each.time_s, "image": each.image, "motion": each.motion}
-                for each in span.samples
-            ],
-        )
+        row["cut"] = span.cut
+        row["motion"], row["camera_motion"] = span.motion, span.camera_motion
+        row["motion_scale"] = MOTION_SCALE
+        row["frames"] = [
+            {"index": each.index, "time_s": each.time_s, "image": each.image, "motion": each.motion}
+            for each in span.samples
+        ]
         return row
 
     def _stopped(self, video: VideoRow, identity: str | None, reason: str) -> ClipRow:
-        row = blank_row(video, stopped_video_id(identity, video["source_path"]))
+        row = blank_row(video, stopped_video_id(identity, video["source_key"]))
         row["video_id"], row["config_hash"] = identity, self._config_hash
         duplicate = bool(video["problem"]) and reason.startswith("duplicate")
         stop(row, "rejected" if duplicate else "failed", NAME, reason)
         return row
 
 
-def _is_clip(identity: str) -> bool:
-    parts = identity.split("-")
-    return len(parts) == 4 and parts[1].isdigit()
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="reprise-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise RepriseError(f"cannot write to the temporary folder ({error.strerror}): set TMPDIR") from error
+
+
+def _first_frames(clip_ids: Iterable[str]) -> frozenset[int]:
+    """First frames of the spans with these ids; the id of a video that gave none has no frames."""
+    parts = [each.split("-") for each in clip_ids]
+    return frozenset(int(each[1]) for each in parts if len(each) == 4)
+
+
+def _refuse_full_disk(error: Exception) -> None:
+    """A full disk fails every video that comes after, so it ends the run.
+
+    Raises:
+        RepriseError: if it was that.
+    """
+    cause = error.__cause__ if isinstance(error, RepriseError) else error
+    if getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+        return
+    if isinstance(error, RepriseError):
+        raise error
+    where = tempfile.gettempdir()
+    raise RepriseError(f"no space left on {where}: free some, or set TMPDIR, and run again") from error
+
+
+def _words(error: Exception, video: VideoRow) -> str:
+    """What went wrong with a video, for its row."""
+    if isinstance(error, BadVideo | RepriseError):
+        return str(error)
+    if isinstance(error, FFmpegError):
+        return f"slicing failed ({ffmpeg_words(error)})"
+    if isinstance(error, OSError):
+        return f"cannot be read ({error.strerror or error})"
+    # FFmpeg and OpenCV raise many kinds; whatever it is must cost this video only.
+    log.warning("%s: slicing failed: %s", video["source_path"], error, exc_info=error)
+    return f"slicing failed ({type(error).__name__}: {error})".split("\n")[0][:300]
 
 
 def blank_row(video: VideoRow, identity: str) -> ClipRow:

@@ -3,112 +3,132 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
 import av
 from av.packet import Packet
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from curation.video.source import VideoInfo
+from curation.video.source import VideoInfo, VideoPacket
 
 KEYFRAME_SECONDS = 0.5  # of encoded clips: a training loader seeks to random frames
 _CLOCK = Fraction(1, 90_000)  # holds 24, 25, 29.97, 30, 60 fps and variable rates alike
 _MOVFLAGS = {"movflags": "+faststart"}
+_IDR = 5  # H.264 NAL unit type, ITU-T H.264 table 7-1; 1 to 5 hold pictures
 
 
 class PacketLog:
     """The packets of the stretch that is still being worked on, in decoding order."""
 
     def __init__(self) -> None:
-        self._packets: deque[Packet] = deque()
-        self._unstamped = False
+        self._packets: deque[VideoPacket] = deque()
+        self.renewed = False  # the packets forgotten had left the parameter sets of the stream's header
 
-    def append(self, packet: Packet) -> None:
-        if not packet.size:
-            return
-        if packet.pts is None or packet.dts is None:
-            self._unstamped = True
-        else:
-            self._packets.append(packet)
+    def extend(self, packets: Iterable[VideoPacket]) -> None:
+        self._packets.extend(packets)
 
-    def forget_before(self, pts: int | None) -> None:
-        """Free packets that a clip from `pts` on does not need; None frees all."""
-        while self._packets and (pts is None or _pts(self._packets[0]) < pts):
-            self._packets.popleft()
+    def forget_before(self, pts: int | None) -> VideoPacket | None:
+        """Free packets stored before that of the frame shown at `pts`, and return that one if it is there.
 
-    def from_keyframe(self, pts: int | None) -> list[Packet] | None:
-        """Packets from the keyframe shown at exactly `pts` on; None where a copy would not be exact.
-
-        It would not be where no keyframe is shown there, where a packet has no time stamp, or where a later
-        packet is shown before the keyframe (an open group of pictures needs frames that are cut off).
+        A later clip needs none of them: it is copied from a keyframe on, and nothing that is shown after that
+        keyframe is stored before it.
         """
-        found: list[Packet] | None = None
-        for packet in self._packets:
-            if found is None and packet.is_keyframe and packet.pts == pts:
-                found = []
-            if found is not None:
-                found.append(packet)
-        if not found or pts is None or self._unstamped or any(_pts(packet) < pts for packet in found):
-            return None
-        return found
+        while self._packets and (pts is None or self._packets[0].pts != pts):
+            self.renewed |= self._packets.popleft().has_sidedata("new_extradata")
+        return self._packets[0] if self._packets else None
+
+    def stretch(self, shown: Sequence[int]) -> list[VideoPacket]:
+        """Packets in decoding order that show just the frames with these time stamps, or the first of them.
+
+        `shown` is ascending and begins with the first packet. A B-frame is stored after the later frame that
+        it refers to, so not every number of frames is a number of packets. Empty where the log does not
+        agree with `shown`.
+        """
+        packets = list(self._packets)
+        stamps = [_pts(packet) for packet in packets]
+        count = clean_prefix(stamps, shown[-1])
+        agrees = sorted(stamps[:count]) == list(shown[:count])
+        return packets[:count] if agrees and all(map(_is_plain, packets[:count])) else []
+
+
+def clean_prefix(stamps: Sequence[int], last: int) -> int:
+    """How many packets, of these time stamps in decoding order, show all frames up to some time <= `last`."""
+    count, latest = 0, last
+    for position, (stamp, in_order) in enumerate(zip(stamps, sorted(stamps), strict=True)):
+        latest = stamp if position == 0 else max(latest, stamp)
+        if latest > last:
+            break
+        if latest == in_order:
+            count = position + 1
+    return count
+
+
+def decoding_stamps(stamps: Sequence[int]) -> list[int]:
+    """When to decode packets that are shown at `stamps`: in steps as even as theirs, and never after that.
+
+    Not the source's own, because Matroska has none.
+    """
+    in_order = sorted(stamps)
+    delay = max((early - stamp for early, stamp in zip(in_order, stamps, strict=True)), default=0)
+    return [early - delay for early in in_order]
+
+
+def _pts(packet: VideoPacket) -> int:
+    return packet.pts if packet.pts is not None else 0
+
+
+def _is_plain(packet: VideoPacket) -> bool:
+    """Timed, shown, and decoded with the parameter sets of the header."""
+    known = packet.pts is not None and not packet.is_discard
+    return known and not packet.has_sidedata("new_extradata")
 
 
 def may_copy(info: VideoInfo, stream: VideoStream, width: int, height: int) -> bool:
     """Whether packets of this stream can go into a clip as they are: what every browser and loader plays."""
-    extradata = stream.codec_context.extradata
+    context = stream.codec_context
     return (
         info.codec == "h264"
         and info.pixel_format in ("yuv420p", "yuvj420p")
         and info.square_pixels
         and info.rotation == 0
-        and (width, height) == (stream.codec_context.width, stream.codec_context.height)
-        and width % 2 == 0
-        and height % 2 == 0
-        and bool(extradata)
-        and extradata is not None
-        and extradata[0] == 1  # avcC: parameter sets in the header, as mp4 wants them
+        and (width, height) == (context.width, context.height)
+        and (context.extradata or b"")[:1] == b"\x01"  # avcC: parameter sets in the header, as mp4 wants them
     )
 
 
-def clean_prefix(packets: Sequence[Packet], end_pts: int | None) -> int:
-    """How many packets in decoding order show exactly the frames before some time <= `end_pts`.
+def starts_afresh(packet: VideoPacket, extradata: bytes) -> bool:
+    """Whether an H.264 packet with the stream's avcC header needs no packet before it, nor does any after it.
 
-    B-frames are stored after the later frame that they refer to, so not every prefix is a stretch of video.
+    A container's keyframe flag does not say so: it also marks open groups of pictures.
     """
-    count = 0
-    latest = -(1 << 62)
-    earliest_after = [1 << 62] * (len(packets) + 1)
-    for position in range(len(packets) - 1, -1, -1):
-        earliest_after[position] = min(earliest_after[position + 1], _pts(packets[position]))
-    for position, packet in enumerate(packets):
-        latest = max(latest, _pts(packet))
-        if end_pts is not None and latest >= end_pts:
-            break
-        if latest < earliest_after[position + 1]:
-            count = position + 1
-    return count
-
-
-def _pts(packet: Packet) -> int:
-    return packet.pts if packet.pts is not None else 0
+    prefix = (extradata[4] & 3) + 1  # ISO 14496-15, 5.3.3.1: lengthSizeMinusOne
+    data = bytes(packet)
+    at = 0
+    while at + prefix < len(data):
+        kind = data[at + prefix] & 31
+        if 1 <= kind <= _IDR:
+            return kind == _IDR
+        at += prefix + int.from_bytes(data[at : at + prefix], "big")
+    return False
 
 
 class Cut(Protocol):
-    """A clip being written."""
+    """A clip being written. `how`: what stands in its row."""
 
     how: str
 
-    def add(self, frame: VideoFrame) -> None: ...
+    def add(self, frame: VideoFrame, pts: int | None, time_s: float, duration_s: float) -> None:
+        """The next frame, in the clip's size, with its time stamp in the source and its time in the video."""
 
-    def finish(self, end_pts: int | None) -> int:
-        """Close the file; the frames are all that were added, or those before `end_pts`. Returns their number."""
-        ...
+    def finish(self) -> int:
+        """Close the file; returns how many frames it holds, counted from the first."""
 
-    def abandon(self) -> None: ...
+    def abandon(self) -> None:
+        """Remove the file."""
 
 
 class CopiedCut:
@@ -116,73 +136,83 @@ class CopiedCut:
 
     how = "copy"
 
-    def __init__(self, path: Path, log: PacketLog, start_pts: int, template: VideoStream) -> None:
-        self._path, self._log, self._start, self._template = path, log, start_pts, template
+    def __init__(self, path: Path, log: PacketLog, template: VideoStream) -> None:
+        self._path, self._log, self._template = path, log, template
+        self._shown: list[int] = []
 
-    def add(self, frame: VideoFrame) -> None:
-        pass
+    def add(self, frame: VideoFrame, pts: int | None, time_s: float, duration_s: float) -> None:
+        if pts is not None:
+            self._shown.append(pts)
 
-    def finish(self, end_pts: int | None) -> int:
-        packets = self._log.from_keyframe(self._start) or []
-        count = clean_prefix(packets, end_pts)
+    def finish(self) -> int:
+        packets = self._log.stretch(self._shown)
+        if not packets:
+            return 0
+        stamps = [_pts(packet) for packet in packets]
         with av.open(str(self._path), "w", format="mp4", options=_MOVFLAGS) as output:
             stream = output.add_stream_from_template(self._template)
-            for packet in packets[:count]:
-                # A copy of the bytes: the log may still need the packet with its own clock.
+            for packet, dts in zip(packets, decoding_stamps(stamps), strict=True):
+                # A copy of the bytes: the next clip may need the packet with its own clock.
                 moved = Packet(bytes(packet))
-                moved.pts, moved.dts = _pts(packet) - self._start, (packet.dts or 0) - self._start
+                moved.pts, moved.dts = _pts(packet) - stamps[0], dts - stamps[0]
                 moved.duration, moved.time_base = packet.duration, packet.time_base
                 moved.is_keyframe = packet.is_keyframe
                 moved.stream = stream
                 output.mux(moved)
-        return count
+        return len(packets)
 
     def abandon(self) -> None:
         self._path.unlink(missing_ok=True)
 
 
 class EncodedCut:
-    """H.264, 4:2:0, 8 bit, a keyframe every half second, no B-frames; times of the source kept."""
+    """H.264, 4:2:0, 8 bit, a keyframe every half second, no B-frames; times and colours as in the source."""
 
     how = "encode"
 
     def __init__(self, path: Path, width: int, height: int, fps: Fraction, crf: int, preset: str) -> None:
         self._path = path
         self._output = av.open(str(path), "w", format="mp4", options=_MOVFLAGS)
-        rate = fps.limit_denominator(1001 * 60)
-        self._stream = self._output.add_stream("libx264", rate=rate)
+        self._stream = self._output.add_stream("libx264", rate=fps.limit_denominator(1001 * 60))
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        self._stream.time_base = _CLOCK
-        self._stream.codec_context.time_base = _CLOCK
+        context = self._stream.codec_context
+        self._stream.time_base = context.time_base = _CLOCK
         # One thread: x264's output depends on their number, and the engine gives each worker its share.
-        self._stream.codec_context.thread_count = 1
-        self._stream.codec_context.gop_size = max(1, round(fps * Fraction(KEYFRAME_SECONDS)))
+        context.thread_count = 1
+        context.gop_size = max(1, round(fps * Fraction(KEYFRAME_SECONDS)))
         self._stream.options = {"preset": preset, "crf": str(crf), "bf": "0"}
-        self._fps = fps
-        self._start: Fraction | None = None
-        self._last = -1
+        self._start_s: float | None = None
+        self._last, self._last_duration = -1, 0
         self._count = 0
 
-    def add(self, frame: VideoFrame) -> None:
-        time = (
-            Fraction(frame.pts) * Fraction(frame.time_base)
-            if frame.pts is not None and frame.time_base
-            else Fraction(self._count) / self._fps
-        )
-        if self._start is None:
-            self._start = time
-        frame.pts = max(round((time - self._start) / _CLOCK), self._last + 1)
-        self._last = frame.pts
+    def add(self, frame: VideoFrame, pts: int | None, time_s: float, duration_s: float) -> None:
+        if self._start_s is None:
+            self._start_s = time_s
+            context = self._stream.codec_context
+            context.color_range, context.colorspace = frame.color_range, frame.colorspace
+            context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
         frame.time_base = _CLOCK
-        frame.pict_type = av.video.frame.PictureType.NONE
-        self._output.mux(self._stream.encode(frame))
+        frame.pts = self._last = max(_ticks(time_s - self._start_s), self._last + 1)
+        self._last_duration = max(1, _ticks(duration_s))
+        frame.pict_type = PictureType.NONE  # else the source's keyframes would become ours
+        self._mux(frame)
         self._count += 1
 
-    def finish(self, end_pts: int | None) -> int:
-        self._output.mux(self._stream.encode(None))
+    def finish(self) -> int:
+        self._mux(None)
         self._output.close()
         return self._count
 
     def abandon(self) -> None:
         self._output.close()
         self._path.unlink(missing_ok=True)
+
+    def _mux(self, frame: VideoFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            if packet.pts == self._last:  # the next frame's stamp says how long the others are shown
+                packet.duration = self._last_duration
+            self._output.mux(packet)
+
+
+def _ticks(seconds: float) -> int:
+    return round(seconds / float(_CLOCK))

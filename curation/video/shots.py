@@ -13,29 +13,23 @@ from scenedetect.detectors import AdaptiveDetector, ContentDetector, ThresholdDe
 
 from curation.config import SliceConfig
 
-# PySceneDetect looks at frames of about this width; its thresholds were tuned for it.
-SMALL_WIDTH = 256
 _ADAPTIVE_WINDOW = 2  # frames on either side, PySceneDetect's default
 
 
-def small_size(width: int, height: int) -> tuple[int, int]:
-    """Size in pixels at which shots and motion are looked at."""
-    scale = max(1.0, width / SMALL_WIDTH)
-    return max(8, round(width / scale)), max(8, round(height / scale))
-
-
 class ShotDetector:
-    """Frame numbers at which a new shot begins, reported with a bounded delay.
+    """Frame numbers at which a new shot begins, reported as soon as PySceneDetect is certain.
 
-    `delay`: a cut is reported at most this many frames after it happened (fades can take longer: they are
-    reported when the picture comes back).
+    `delay`: a hard cut is reported this many frames after it happened; `max_delay`: at most this many where
+    several come close together and are merged. A fade is cut in its middle and reported when the picture is
+    back, however long that takes.
     """
 
     def __init__(self, config: SliceConfig, fps: Fraction) -> None:
-        self._fps = fps
+        self._origin = FrameTimecode(0, fps=fps)
         length = max(1, round(config.min_shot * fps))
         self._detector = _build(config, length)
-        self.delay = 0 if self._detector is None else length + 2 * _ADAPTIVE_WINDOW + 1
+        self.delay = _ADAPTIVE_WINDOW if config.detector == "adaptive" else 0
+        self.max_delay = 0 if self._detector is None else max(self.delay, length)
         self._last = 0
 
     def push(self, index: int, small_bgr: NDArray[np.uint8]) -> list[int]:
@@ -52,7 +46,7 @@ class ShotDetector:
         return [cut.frame_num for cut in self._detector.post_process(self._at(self._last))]
 
     def _at(self, index: int) -> FrameTimecode:
-        return FrameTimecode(index, fps=self._fps)
+        return FrameTimecode(index, fps=self._origin)
 
 
 def _build(config: SliceConfig, length: int) -> SceneDetector | None:

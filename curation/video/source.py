@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
-import numpy as np
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+
+VideoPacket: TypeAlias = "Packet[VideoStream]"
 
 _DEFAULT_FPS = Fraction(25)  # a container without any rate; what players assume
 
@@ -33,7 +36,14 @@ class VideoInfo:
     height: int
     rotation: int  # degrees counter-clockwise that a player turns the picture: 0, 90, 180, 270
     square_pixels: bool
-    declared_frames: int  # 0 where the container does not say
+    declared_packets: int  # 0 where the container does not say
+    declared_s: float  # length; 0 where the container does not say
+
+    def turned(self, rotation: int) -> VideoInfo:
+        """The same video once its rotation is known, which only the first frame tells."""
+        upended = rotation in (90, 270)
+        width, height = (self.height, self.width) if upended else (self.width, self.height)
+        return replace(self, rotation=rotation, width=width, height=height)
 
 
 @dataclass
@@ -41,7 +51,9 @@ class Source:
     container: av.container.InputContainer
     stream: VideoStream
     info: VideoInfo
-    damage: list[tuple[int, str]]  # (frame number, FFmpeg's words), filled while decoding
+    damage: list[tuple[int, str]]  # (frame number, what is wrong with it), filled while decoding
+    packets: int = 0  # whole ones read so far
+    ending: str | None = None  # why reading had to stop before the end of the file
 
 
 @contextmanager
@@ -56,17 +68,19 @@ def open_video(path: Path) -> Iterator[Source]:
     try:
         container = av.open(str(path), metadata_errors="replace")
     except FFmpegError as error:
-        raise BadVideo(f"not a readable video ({_message(error)})") from error
+        raise BadVideo(f"not a readable video ({ffmpeg_words(error)})") from error
     with container:
         streams = [s for s in container.streams.video if not _is_picture(s)]
         if not streams:
             raise BadVideo("no video stream")
         stream = streams[0]
         stream.thread_type = "AUTO"
+        # Where bits are broken the decoder would paint something plausible and not tell.
+        stream.codec_context.options = {"err_detect": "explode"}
         try:
             info = _inspect(stream)
         except (FFmpegError, AttributeError, ValueError) as error:
-            raise BadVideo(f"the video stream cannot be decoded ({_message(error)})") from error
+            raise BadVideo(f"the video stream cannot be decoded ({ffmpeg_words(error)})") from error
         yield Source(container, stream, info, [])
 
 
@@ -84,16 +98,26 @@ def _inspect(stream: VideoStream) -> VideoInfo:
     aspect = Fraction(stream.sample_aspect_ratio or 1)
     if not Fraction(1, 8) <= aspect <= 8:
         aspect = Fraction(1)
+    start = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
+    # An edit list may leave out samples that the header counts; the index knows which ones remain.
+    indexed = len(stream.index_entries)
     return VideoInfo(
-        codec=context.name,
+        codec=context.codec.canonical_name,
         pixel_format=str(context.pix_fmt),
         fps=fps,
         width=max(2, round(context.width * aspect)),
         height=context.height,
-        rotation=0,  # known from the first frame only
+        rotation=0,
         square_pixels=aspect == 1,
-        declared_frames=int(stream.frames or 0),
+        declared_packets=min(stream.frames, indexed) if indexed else int(stream.frames or 0),
+        declared_s=max(0.0, _seconds(stream.metadata.get("DURATION", "")) - start),
     )
+
+
+def _seconds(text: str) -> float:
+    """Matroska's own note of a stream's length, as in 00:01:23.456000000; 0 where there is none."""
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip())
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else 0.0
 
 
 @dataclass
@@ -103,43 +127,87 @@ class Decoded:
     index: int
     time_s: float
     frame: VideoFrame
+    packets: list[VideoPacket]  # whole ones that were read since the frame before came out
 
 
-def decode(source: Source, packets: Any) -> Iterator[Decoded]:
-    """Frames in display order; every packet goes to `packets.append` before its frames come out.
+def decode(source: Source) -> Iterator[Decoded]:
+    """Frames in display order.
 
-    A broken packet is noted in `source.damage` and skipped, so that one flipped bit does not cost the file.
+    A broken packet costs the frames up to the next keyframe, which refer to it: each of those that still
+    comes out is noted in `source.damage`. Where the file breaks off, `source.ending` says why.
     """
-    index, first, previous = 0, None, -1.0
-    step = float(1 / source.info.fps)
-    demuxer = source.container.demux(source.stream)
-    while True:
+    index = 0
+    read: list[VideoPacket] = []
+    clock = _Clock(float(1 / source.info.fps))
+    hurt: _Hurt | None = None
+    # Of a transport stream the flag says only that the counter jumped, as it does where segments are joined.
+    lenient = source.container.format.name == "mpegts"
+    for packet in _packets(source):
+        stamp = packet.pts if packet is not None else None
+        if packet is not None and packet.is_corrupt and not lenient:
+            hurt = _Hurt("a packet is incomplete", stamp, stamp)
+            continue
+        if packet is not None and packet.size:
+            read.append(packet)
+            source.packets += 1
         try:
-            packet = next(demuxer)
-        except StopIteration:
-            return
+            frames = source.stream.decode(packet)
         except FFmpegError as error:
-            source.damage.append((index, _message(error)))
-            return
-        packets.append(packet)
-        try:
-            frames = packet.decode()
-        except FFmpegError as error:
-            source.damage.append((index, _message(error)))
+            # Which of the packets under way it was is not known, so it begins with the next frame.
+            hurt = _Hurt(ffmpeg_words(error), None, stamp)
+            source.damage.append((index, hurt.words))
             continue
         for frame in frames:
-            stamp = float(frame.time) if frame.time is not None else None
-            if first is None:
-                first = stamp
-            time_s = previous + step if stamp is None or first is None else stamp - first
-            if time_s <= previous:  # broken stamps must not make time run backwards
-                time_s = previous + step
-            time_s = max(time_s, 0.0)
-            previous = time_s
-            if frame.is_corrupt:
+            if hurt and frame.key_frame and _after(frame.pts, hurt.last):
+                hurt = None
+            if hurt and _after(frame.pts, hurt.first):
+                source.damage.append((index, hurt.words))
+            elif frame.is_corrupt:
                 source.damage.append((index, "the decoder had to guess parts of a frame"))
-            yield Decoded(index, time_s, frame)
-            index += 1
+            yield Decoded(index, clock.read(frame), frame, read)
+            index, read = index + 1, []
+
+
+@dataclass(frozen=True)
+class _Hurt:
+    """What is wrong with the frames from one time stamp on; a keyframe after another one ends it."""
+
+    words: str
+    first: int | None  # None: with the next frame
+    last: int | None
+
+
+def _after(pts: int | None, mark: int | None) -> bool:
+    return pts is None or mark is None or pts > mark
+
+
+class _Clock:
+    """Time of frames in seconds from the first one; it always goes forward, whatever the stamps say."""
+
+    def __init__(self, step: float) -> None:
+        self._step = step
+        self._first: float | None = None
+        self._last: float | None = None
+
+    def read(self, frame: VideoFrame) -> float:
+        stamp = float(frame.time) if frame.time is not None else None
+        if self._last is None:
+            self._first, self._last = stamp, 0.0
+            return 0.0
+        guess = self._last + self._step
+        time_s = guess if stamp is None or self._first is None else stamp - self._first
+        self._last = time_s if time_s > self._last else guess
+        return self._last
+
+
+def _packets(source: Source) -> Iterator[VideoPacket | None]:
+    """Packets as the container gives them; None last where it breaks off, which flushes the decoder."""
+    demuxer = source.container.demux(source.stream)
+    try:
+        yield from demuxer
+    except FFmpegError as error:
+        source.ending = ffmpeg_words(error)
+        yield None
 
 
 def rotation_of(frame: VideoFrame) -> int:
@@ -147,27 +215,7 @@ def rotation_of(frame: VideoFrame) -> int:
     return round(float(frame.rotation) / 90) * 90 % 360
 
 
-def upright(frame: VideoFrame, width: int, height: int, rotation: int, format: str) -> VideoFrame:
-    """The frame as a player shows it, scaled to (width, height) px, in a pixel format.
-
-    The clock of the frame is kept.
-    """
-    turned = rotation in (90, 270)
-    scaled = frame.reformat(
-        width=height if turned else width,
-        height=width if turned else height,
-        format="rgb24" if rotation else format,
-        interpolation="AREA" if frame.width > 1.5 * width else "BICUBIC",
-    )
-    if not rotation:
-        return scaled
-    turned_array = np.ascontiguousarray(np.rot90(scaled.to_ndarray(), k=rotation // 90))
-    result = VideoFrame.from_ndarray(turned_array, format="rgb24").reformat(format=format)
-    result.pts, result.time_base = frame.pts, frame.time_base
-    return result
-
-
-def _message(error: BaseException) -> str:
+def ffmpeg_words(error: BaseException) -> str:
     """FFmpeg's words without its prefixes and the path."""
     strerror = getattr(error, "strerror", None)
     return str(strerror or error).strip() or type(error).__name__

@@ -284,12 +284,10 @@ def _scene(kinds: tuple[Any, ...], light: int, size: tuple[int, int]) -> tuple[N
     ramp = np.linspace(0, 1, height)[:, None, None]
     image = (sky * (1 - ramp) + ground * ramp) * np.ones((height, width, 1))
     for _ in range(9):
-        x, w = random.integers(0, width), random.integers(width // 12, width // 5)
-        h = random.integers(height // 4, height)
+        left, wide = int(random.integers(0, width)), int(random.integers(width // 12, width // 5))
+        tall, foot = 0.6 * int(random.integers(height // 4, height)), int(height * 0.66)
         shade = (sky * 0.5 + random.integers(0, 90, 3)).tolist()
-        cv2.rectangle(
-            image, (int(x), int(height * 0.66 - h * 0.6)), (int(x + w), int(height * 0.66)), shade, -1
-        )
+        cv2.rectangle(image, (left, int(foot - tall)), (left + wide, foot), shade, -1)
     image += random.normal(0, 5, image.shape)
     masks = []
     for ordinal, kind in enumerate(kinds):

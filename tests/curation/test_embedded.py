@@ -16,11 +16,11 @@ from curation.models.embedded.detector import EmbeddedDetector
 from curation.models.embedded.faces import EmbeddedFaces
 from curation.models.embedded.inpainter import EmbeddedInpainter
 from curation.models.embedded.matching import marginals
-from curation.models.embedded.motion import measure_motion, residual_motion
 from curation.models.embedded.segmenter import EmbeddedSegmenter
 from curation.models.embedded.variator import EmbeddedVariator
 from curation.models.roles import Detection, Phrase, Scene
 from curation.thresholds import Thresholds
+from curation.video.motion import measure_motion, residual_motion
 
 Mask = NDArray[np.bool_]
 

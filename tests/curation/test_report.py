@@ -16,9 +16,10 @@ from fake_dataset import NASTY, Fake, write_dataset
 
 from curation import imaging
 from curation.errors import RepriseError
-from curation.report import build_report, pictures, survey
+from curation.report import build_report, pictures, survey, write_report
 from curation.report.cards import card, entry
 from curation.schema import CLIPS, Scores, to_table
+from curation.storage import Storage
 from pipelines.report import report
 
 
@@ -199,6 +200,24 @@ def test_pictures_are_small() -> None:
     assert pictures.shrink(soft[:50, :60], 288).shape == (50, 60, 3)
 
 
+@pytest.mark.parametrize("size", [(720, 1280), (2160, 3840), (300, 200), (240, 288)])
+def test_a_picture_decoded_small_is_the_one_decoded_whole(size: tuple[int, int]) -> None:
+    ramp = np.linspace(0, 255, size[1])[None, :, None] * np.ones((size[0], 1, 3))
+    image = imaging.encode(ramp.astype(np.uint8))
+    small = pictures.load(image, 288)
+    whole = pictures.shrink(imaging.decode(image), 288)
+    assert small is not None and small.shape == whole.shape and max(small.shape) <= 288
+    assert np.abs(small.astype(int) - whole).max() <= 3
+
+
+def test_grey_and_corrupt_pictures() -> None:
+    assert pictures.load(imaging.encode(np.full((50, 60), 9, np.uint8)), 40) is not None
+    whole = imaging.encode(np.zeros((900, 900, 3), np.uint8))["bytes"]
+    assert whole is not None
+    for data in (b"", b"\xff\xd8", whole[:40], b"PNG"):
+        assert pictures.thumbnail({"bytes": data, "path": None}) is None
+
+
 def test_transparency_survives_shrinking_without_a_fringe() -> None:
     image = np.zeros((400, 400, 4), np.uint8)
     image[..., :3] = (0, 255, 0)  # green where nobody should see it
@@ -309,6 +328,28 @@ def test_the_page_uses_the_colours_that_pictures_draw() -> None:
     style = (Path(survey.__file__).parent / "page/style.css").read_text(encoding="utf-8")
     found = re.findall(r"--s\d: rgb\((\d+) (\d+) (\d+)\)", style)
     assert [tuple(map(int, each)) for each in found] == list(pictures.SUBJECT_COLORS)
+
+
+def test_a_dataset_on_s3_gets_the_same_report(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        client = pytest.importorskip("boto3").client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="report-tests")
+        there = Storage.at(f"s3://report-tests/{fake.root.name}")
+        here = Storage.at(fake.root)
+        for rel in [*here.list("data"), "manifest.json"]:
+            there.write_bytes(rel, here.read_bytes(rel))
+        assert write_report(there, clips_per_page=8) == there.join("report/index.html")
+        for rel in here.list("report"):
+            assert there.read_bytes(rel) == here.read_bytes(rel), rel
+    finally:
+        server.stop()
 
 
 def test_the_command_prints_the_page_or_one_line(fake: Fake, tmp_path: Path) -> None:

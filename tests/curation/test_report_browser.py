@@ -417,8 +417,8 @@ def test_text_is_readable_in_both_schemes(browser: Any, fake: Fake, scheme: str)
     for name in ("--ink", "--muted", "--accent", "--lost"):
         for ground in (paper, card):
             assert _contrast(_color(page, name), ground) >= 4.5, (scheme, name)
-    for name, ground in (("--accent", "--accent-soft"), ("--lost", "--lost-soft"), ("--muted", "--soft")):
-        assert _contrast(_color(page, name), _color(page, ground)) >= 4.5, (scheme, name, ground)
+    for name, soft in (("--accent", "--accent-soft"), ("--lost", "--lost-soft"), ("--muted", "--soft")):
+        assert _contrast(_color(page, name), _color(page, soft)) >= 4.5, (scheme, name, soft)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 

@@ -82,7 +82,8 @@ function histogram(width, data, { series, lines = [], unit, axis, centred = fals
     if (centred && !Number.isInteger(value)) continue;
     const at = data.log ? placeValue(value) : place(value);
     svg.append(s("line", { x1: at, x2: at, y1: top + plot, y2: top + plot + 4, class: "axis" }));
-    svg.append(s("text", { x: at, y: top + plot + 17, "text-anchor": "middle" }, axisLabel(value)));
+    const text = axisLabel(value), half = 3.6 * text.length;
+    svg.append(s("text", { x: Math.min(at, width - half), y: top + plot + 17, "text-anchor": "middle" }, text));
   }
   svg.append(s("text", { x: left + inner, y: height - 5, "text-anchor": "end", class: "unit" }, axis));
   svg.append(s("text", { x: 0, y: 11, class: "unit" }, unit));

@@ -68,6 +68,7 @@ function number(value) {
 const brief = (value) => (Math.abs(value) >= 100 ? number(value) : String(Number(Number(value).toPrecision(Math.abs(value) < 0.1 ? 2 : 3))));
 
 function duration(seconds) {
+  if (seconds > 0 && seconds < 0.05) return "< 0.1 s";
   if (seconds < 10) return `${brief(Number(seconds.toFixed(1)))} s`;
   if (seconds < 120) return `${Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);

@@ -1,0 +1,81 @@
+"""Run every benchmark whose input is there, one after the other, and print their ratios.
+
+    python -m benchmarks [NAME...]
+
+`grounding` needs a JSONL file of annotated videos in the folder REPRISE_SAMPLES; `truth` needs the demo
+(`make demo`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def commands() -> dict[str, list[str] | None]:
+    """Name -> arguments; None where the input is missing."""
+    samples = sorted(Path(os.environ.get("REPRISE_SAMPLES", "samples")).glob("*.jsonl"))
+    demo, truth = Path("demo/dataset"), Path("demo/videos/truth")
+    return {
+        "slicing": [],
+        "pipeline": [],
+        "memory": [],
+        "grounding": [str(samples[0])] if samples else None,
+        "truth": [str(demo), str(truth)] if demo.is_dir() and truth.is_dir() else None,
+    }
+
+
+def main(names: list[str]) -> int:
+    known = commands()
+    unknown = set(names) - known.keys()
+    if unknown:
+        print(f"no benchmark {sorted(unknown)[0]}; there are {', '.join(known)}", file=sys.stderr)
+        return 2
+    results: dict[str, dict[str, Any] | str] = {}
+    for name, arguments in known.items():
+        if names and name not in names:
+            continue
+        if arguments is None:
+            results[name] = "its input is missing"
+            continue
+        print(f"--- {name}", flush=True)
+        done = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        print(done.stdout, end="")
+        results[name] = _result(done)
+    table = Table("benchmark", "what", "value", box=None)
+    for name, result in results.items():
+        if isinstance(result, str):
+            table.add_row(name, result, "")
+            continue
+        for key, value in result.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                table.add_row(name, key.replace("_", " "), f"{value:g}")
+    Console().print(table)
+    return int(any(isinstance(result, str) and "status" in result for result in results.values()))
+
+
+def _result(done: subprocess.CompletedProcess[str]) -> dict[str, Any] | str:
+    """The JSON line that a benchmark ends with."""
+    try:
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        found = None
+    if done.returncode != 0 or not isinstance(found, dict):
+        return f"ended with status {done.returncode}"
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

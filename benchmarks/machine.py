@@ -1,0 +1,69 @@
+"""What a benchmark ran on, and what its processes use."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+
+def machine() -> dict[str, Any]:
+    """The processor, the cores that this process may use, the memory in GB, and the load before it began."""
+    cpu = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    except OSError:  # not Linux
+        pass
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": cpu,
+        "cores": cores(),
+        "memory_gb": round(memory / 1e9, 1),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "load": round(os.getloadavg()[0], 1),  # others' work makes a benchmark worth less
+    }
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def family(pid: int) -> set[int]:
+    """A process and all that it has started, directly or not. Linux only; elsewhere the process alone."""
+    children: dict[int, list[int]] = defaultdict(list)
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it ended meanwhile
+            continue
+        children[parent].append(int(folder.name))
+    found: set[int] = set()
+    left = [pid]
+    while left:
+        found.add(each := left.pop())
+        left += children[each]
+    return found
+
+
+def proportional_bytes(pid: int) -> int:
+    """Memory of a process, each shared page divided among its users (PSS), so that sums count it once."""
+    return _field(pid, "smaps_rollup", "Pss:")
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process without shared memory, which for Ray is the object store."""
+    return _field(pid, "status", "RssAnon:") + _field(pid, "status", "RssFile:")
+
+
+def _field(pid: int, file: str, name: str) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    return 0

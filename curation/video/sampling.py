@@ -1,0 +1,89 @@
+"""The frames of a clip that later stages look at, each with the motion around it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from curation.imaging import encode
+from curation.schema import Image
+from curation.video.frames import Shapes
+from curation.video.motion import measure_motion
+
+Small = NDArray[np.uint8]  # (h, w, 3) BGR of `frames.SMALL_SIDE`
+
+# Residual motion, in shares of the diagonal per second, that grey level 255 of a stored motion map means.
+MOTION_SCALE = 0.5
+# s: slow motion shows, and flow still follows fast motion; three frames at 25 fps.
+MOTION_GAP_S = 0.119
+_RECENT_FRAMES = 64  # small pictures: enough for MOTION_GAP_S at 240 fps
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A decoded frame between the shot detector, which runs ahead, and the cut."""
+
+    index: int
+    time_s: float
+    pts: int | None
+    frame: VideoFrame  # clip size, 4:2:0
+    small: Small
+    layout: tuple[int, int, str]  # width, height, px, and pixel format as decoded
+
+
+@dataclass(frozen=True)
+class Sample:
+    index: int  # source frame number
+    time_s: float
+    image: Image
+    motion: Image | None  # grey PNG, 255 = `MOTION_SCALE`; None: no other frame to hold it against
+    residual: float | None  # mean residual motion, share of the diagonal per second
+    camera: float | None  # mean camera motion, same unit
+
+
+class Sampler:
+    """Takes a clip's frames one by one and samples those in the middle of equal steps, so that none sits on
+    a cut."""
+
+    def __init__(self, start_s: float, sample_fps: float, shapes: Shapes) -> None:
+        self._start_s, self._sample_fps, self._shapes = start_s, sample_fps, shapes
+        self._recent: deque[tuple[float, Small]] = deque(maxlen=_RECENT_FRAMES)
+        self.samples: list[Sample] = []
+
+    def see(self, at: Waiting, following: Iterable[Waiting]) -> None:
+        """The clip's next frame, and the frames of the same shot that are known to follow it."""
+        due = (len(self.samples) + 0.5) / self._sample_fps
+        if at.time_s - self._start_s >= due - 1e-6:
+            self.samples.append(self._sample(at, following))
+        self._recent.append((at.time_s, at.small))
+
+    def _sample(self, at: Waiting, following: Iterable[Waiting]) -> Sample:
+        image = encode(self._shapes.rgb(at.frame))
+        partner = self._partner(at, following)
+        if partner is None:
+            return Sample(at.index, at.time_s, image, None, None, None)
+        time_s, small = partner
+        # The residual lies on the pixels of the second frame given, so that is the sampled one, be the other
+        # earlier or later: motion seen backwards is as fast.
+        motion = measure_motion(_grey(small), _grey(at.small), abs(time_s - at.time_s))
+        levels = np.clip(motion.residual * (255 / MOTION_SCALE), 0, 255).astype(np.uint8)
+        residual = float(motion.residual.mean())
+        return Sample(at.index, at.time_s, image, encode(levels), residual, motion.camera)
+
+    def _partner(self, at: Waiting, following: Iterable[Waiting]) -> tuple[float, Small] | None:
+        """Time and small picture of a near frame of the shot: a later one or, at its end, an earlier one."""
+        for each in following:
+            if each.time_s - at.time_s >= MOTION_GAP_S:
+                return each.time_s, each.small
+        return next((each for each in reversed(self._recent) if at.time_s - each[0] >= MOTION_GAP_S), None)
+
+
+def _grey(small: Small) -> NDArray[np.uint8]:
+    return cast(NDArray[np.uint8], cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))

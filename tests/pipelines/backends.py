@@ -1,0 +1,20 @@
+"""A backend as anyone might write one: it crashes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+
+from curation.models.roles import Detection, Phrase, Scene
+
+
+class DeadlyDetector:
+    """Takes its process down on captions that name a cat, as native code may; else sees nothing."""
+
+    name, revision = "deadly", "1"
+
+    def detect(self, scenes: Sequence[Scene], phrases: Sequence[Sequence[Phrase]]) -> list[list[Detection]]:
+        if any("cat" in phrase.text for asked in phrases for phrase in asked):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [[] for _ in scenes]
