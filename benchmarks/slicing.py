@@ -181,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args(arguments)
     logging.getLogger("pyscenedetect").setLevel(logging.ERROR)
+    av.logging.set_libav_level(av.logging.FATAL)  # PySceneDetect lets FFmpeg write to the terminal
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
         paths: list[Path] = options.files or render_demo(Path(folder))

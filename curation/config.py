@@ -38,7 +38,9 @@ class SliceConfig(_Section):
         0.6, ge=0, description="cuts closer than this are merged; PySceneDetect's default"
     )
     min_length: float = Field(2.0, gt=0, description="shorter shots are rejected; OpenS2V-5M: 2 s")
-    max_length: float = Field(10.0, gt=0, description="longer shots are cut into pieces of at most this; OpenS2V-5M: 10 s")
+    max_length: float = Field(
+        10.0, gt=0, description="longer shots are cut into pieces of at most this; OpenS2V-5M: 10 s"
+    )
     min_short_side: int = Field(0, ge=0, description="smaller videos are rejected; OpenS2V-5M uses 480")
     max_short_side: int = Field(1080, ge=64, description="larger ones are scaled down while cutting")
     cut: Literal["auto", "encode"] = Field(

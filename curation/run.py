@@ -21,7 +21,7 @@ from curation.dataset.fragments import Entry, Fragments, current, pending
 from curation.dataset.shards import ShardPlan, plan
 from curation.engine import Job
 from curation.errors import RepriseError
-from curation.graph import CROSSPAIR, operators
+from curation.graph import CROSSPAIR, SHARD, operators
 from curation.ids import digest, stopped_video_id
 from curation.models import registry
 from curation.report.build import write_report
@@ -341,7 +341,9 @@ def _reopen(dataset: Storage, finished: dict[str, Any], fragments: Fragments) ->
 
     Safe to be killed anywhere: the rows are copied first, and only then the dataset stops being finished.
     """
-    seconds = {stage: value for stage, value in finished["seconds"].items() if stage != CROSSPAIR}
+    seconds = {
+        stage: value for stage, value in finished["seconds"].items() if stage not in (CROSSPAIR, SHARD)
+    }
     for shard in finished["shards"]:
         with dataset.open_input(shard["path"]) as stream, pq.ParquetFile(stream) as parquet:
             for batch in parquet.iter_batches(_REOPENED_ROWS, columns=CLIPS.names):
