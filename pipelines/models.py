@@ -134,10 +134,9 @@ def _pull_one(source: str, revision: str | None, entry: Entry | None) -> None:
 def _load(entry: Entry) -> None:
     if entry.backend is None:
         return  # part of another one, which loads it
-    address = registry.BACKENDS.get(entry.role, {}).get(entry.backend)
-    if address is None:
+    if entry.backend not in registry.BACKENDS.get(entry.role, {}):
         raise RepriseError(f"no backend {entry.backend} of the {entry.role} is registered to load it with")
-    registry.import_object(address, f"models.{entry.role}")(catalogue.spec(entry))
+    registry.build(entry.role, catalogue.spec(entry))
 
 
 def _chosen(profile: str, role: str | None, name: str | None, everything: bool) -> list[Entry]:

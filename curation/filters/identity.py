@@ -44,9 +44,7 @@ class IdentityCheck:
         Raises:
             RepriseError: one cannot be loaded.
         """
-        # A role that no backend is known for is answered by nobody.
-        known = "embedder" in registry.BACKENDS
-        self.embedder: ImageEmbedder | None = registry.load(config, "embedder") if known else None
+        self.embedder: ImageEmbedder | None = registry.load(config, "embedder")
         self.faces: FaceDetector | None = registry.load(config, "faces")
 
     def measure(self, pairs: Sequence[Pair]) -> list[Identity]:

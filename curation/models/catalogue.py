@@ -139,6 +139,15 @@ def find(source: str) -> Entry | None:
     return next((entry for found in PROFILES.values() for entry in found if entry.source == source), None)
 
 
+def base(prior: ModelSpec) -> ModelSpec:
+    """The spec of the base that a prior of FLUX paints with: its options `base` and `base_revision`."""
+    wanted = {
+        "checkpoint": prior.options.get("base") or "black-forest-labs/FLUX.1-dev",
+        "revision": prior.options.get("base_revision"),
+    }
+    return prior.model_copy(update=wanted)
+
+
 def spec(entry: Entry) -> ModelSpec:
     """The model spec that loads an entry with its backend's defaults."""
     return ModelSpec(backend=entry.backend or entry.name, checkpoint=entry.source, revision=entry.revision)

@@ -20,18 +20,6 @@ from curation.verdicts import decide_references
 
 _PADDING = 0.35  # room around the subject for a background to be seen
 _RING_PX = 2  # what is known of the surroundings: the outermost pixels of the crop
-# What a generative inpainter is told, one drawn per picture; {subject} stands for the phrase. Plain ones are
-# among them: Kaleido erases the background, so that the text alone decides what it is.
-PROMPTS = (
-    "{subject} in front of a plain white wall",
-    "{subject} in front of a plain grey studio backdrop",
-    "{subject} on a sandy beach under a clear sky",
-    "{subject} in a green meadow on a sunny day",
-    "{subject} in a city street on an overcast day",
-    "{subject} in a bright living room",
-    "{subject} on a snowy mountain",
-    "{subject} in a dark room lit by a warm lamp",
-)
 
 
 class Inpaint:
@@ -47,7 +35,7 @@ class Inpaint:
 
     def __init__(self, config: CurationConfig) -> None:
         self._config = config
-        self._prompts: Sequence[str] = getattr(config.inpaint, "prompts", PROMPTS)
+        self._prompts: Sequence[str] = config.inpaint.prompts
         self._inpainter: Inpainter | None = None
 
     def _load(self) -> Inpainter:

@@ -17,9 +17,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from curation.config import CurationConfig
+from curation.config import CurationConfig, RetrieveConfig
 from curation.identity import Bands, Index
 from curation.ids import seed_for
 from curation.models.roles import ImageEmbedder
@@ -33,34 +32,6 @@ from curation.verdicts import decide_references
 VARIANT = "retrieved"
 _PADDING = 0.05  # around what is embedded
 _NEIGHBOURS = 50  # nearest subjects looked at; copies of the subject's own picture are among them
-
-
-class RetrieveConfig(BaseModel):
-    """The same subject in other clips."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    share: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="of kept subjects that get a retrieved reference where there is one; ours",
-    )
-    same_min: float = Field(
-        0.6, ge=-1, le=1, description="similarity from which two pictures show one subject; ours, for DINOv2"
-    )
-    copy_min: float = Field(
-        0.95, ge=-1, le=1, description="similarity from which they are the same picture; ours, for DINOv2"
-    )
-    same_video: bool = Field(True, description="also from other clips of the subject's own video")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> RetrieveConfig:
-        if self.copy_min < self.same_min:
-            raise ValueError(
-                f"same_min {self.same_min:g} is above copy_min {self.copy_min:g}: nothing could be found"
-            )
-        return self
 
 
 @dataclass(frozen=True)
@@ -119,15 +90,9 @@ class Matches:
         return self.fetch(clip_ids)
 
 
-def settings(config: CurationConfig) -> RetrieveConfig:
-    """The section `retrieve` of a config; its defaults where the config has none."""
-    section = getattr(config, "retrieve", None)
-    return section if section is not None else RetrieveConfig()
-
-
 def draws(config: CurationConfig, subject_id: str) -> bool:
     """Whether this subject is among the share; its id alone decides."""
-    return seed_for(config.seed, subject_id, VARIANT) / 0x80000000 < settings(config).share
+    return seed_for(config.seed, subject_id, VARIANT) / 0x80000000 < config.retrieve.share
 
 
 def look(rows: Iterable[ClipRow], embedder: ImageEmbedder) -> list[Seen]:
@@ -166,7 +131,7 @@ def match(seen: Sequence[Seen], config: CurationConfig) -> dict[str, Match]:
     Of the same category and of another clip; with `same_video` off, of another video. The same subjects give
     the same answer in any order. Time O(drawn * n * d) per category.
     """
-    wanted = settings(config)
+    wanted = config.retrieve
     bands = Bands(wanted.same_min, wanted.copy_min)
     categories: dict[str, list[Seen]] = defaultdict(list)
     for each in seen:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from curation.config import CurationConfig
+from curation.config import CurationConfig, InpaintConfig
 from curation.filters.identity import Identity, IdentityCheck, Pair, face_similarity
 from curation.imaging import RGB, BoolMask, decode
 from curation.models import registry
 from curation.models.roles import Face
 from curation.references import RGBA
 from curation.schema import CLIPS, ClipRow, Reference, to_table
-from curation.stages.inpaint import PROMPTS, Inpaint
+from curation.stages.inpaint import Inpaint
 from curation.stages.redux import Redux
 from curation.thresholds import Thresholds, rules
 from curation.verdicts import decide_clip, decide_reference
@@ -94,7 +94,6 @@ Backends = dict[str, Any]
 def backends(monkeypatch: pytest.MonkeyPatch) -> Backends:
     """role -> who answers it; a test fills it in."""
     answering: Backends = {"embedder": MeanColour()}
-    monkeypatch.setitem(registry.BACKENDS, "embedder", {})
     monkeypatch.setattr(registry, "load", lambda config, role: answering.get(role))
     return answering
 
@@ -205,7 +204,7 @@ def test_one_that_invents_sees_the_subject_and_paints_around_it(backends: Backen
     assert mask[0].all()
     for reference, (_, _, asked) in zip(references, painter.asked, strict=True):
         assert reference["prompt"] == asked
-        assert asked in [text.replace("{subject}", "red ball") for text in PROMPTS]
+        assert asked in [text.replace("{subject}", "red ball") for text in InpaintConfig().prompts]
         picture = decode(reference["image"]).astype(int)
         middle, corner = picture[picture.shape[0] // 2, picture.shape[1] // 2], picture[2, 2]
         assert middle[0] > 150 > middle[2]

@@ -9,11 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from curation.config import CurationConfig
+from curation.config import CurationConfig, RetrieveConfig
 from curation.imaging import RGB, decode, encode
 from curation.schema import CLIPS, ClipRow, Reference, to_table
-from curation.stages import retrieve
-from curation.stages.retrieve import Matches, Retrieve, RetrieveConfig, Seen, look, match
+from curation.stages.retrieve import Matches, Retrieve, Seen, draws, look, match
 from tests.curation.subjects import BLUE, RED, ball_clip, disc, scene, subject_row
 
 
@@ -30,15 +29,11 @@ class MeanColour:
         return np.array(rows, np.float32)
 
 
-@pytest.fixture
-def wanted(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Settings of the section `retrieve`; a test may change them."""
-    chosen: dict[str, float] = {"share": 1.0}
-    monkeypatch.setattr(retrieve, "settings", lambda config: RetrieveConfig(**chosen))
-    return chosen
+def wanting(**chosen: object) -> CurationConfig:
+    return CurationConfig.model_validate({"retrieve": {"share": 1.0, **chosen}})
 
 
-CONFIG = CurationConfig()
+CONFIG = wanting()
 
 
 def seen(name: str, angle: float, *, clip: str = "", video: str = "", category: str = "ball") -> Seen:
@@ -47,7 +42,7 @@ def seen(name: str, angle: float, *, clip: str = "", video: str = "", category: 
     return Seen(name, clip or f"clip of {name}", video or f"video of {name}", category, vector)
 
 
-def test_alike_enough_but_no_copy(wanted: dict[str, float]) -> None:
+def test_alike_enough_but_no_copy() -> None:
     subjects = [seen("a", 0), seen("copy", 2), seen("same", 30), seen("other", 80)]
     found = match(subjects, CONFIG)
     assert found["a"].subject_id == "same"
@@ -57,39 +52,37 @@ def test_alike_enough_but_no_copy(wanted: dict[str, float]) -> None:
     assert match([seen("a", 0), seen("copy", 2), seen("other", 80)], CONFIG) == {}
 
 
-def test_the_most_alike_in_the_band_is_taken(wanted: dict[str, float]) -> None:
+def test_the_most_alike_in_the_band_is_taken() -> None:
     found = match([seen("a", 0), seen("b", 45), seen("c", 25), seen("d", 35)], CONFIG)
     assert found["a"].subject_id == "c"
 
 
-def test_never_from_the_own_clip(wanted: dict[str, float]) -> None:
+def test_never_from_the_own_clip() -> None:
     assert match([seen("a", 0, clip="one"), seen("b", 30, clip="one")], CONFIG) == {}
 
 
-def test_the_own_video_can_be_left_out(wanted: dict[str, float]) -> None:
+def test_the_own_video_can_be_left_out() -> None:
     subjects = [seen("a", 0, video="v"), seen("b", 30, video="v")]
     assert set(match(subjects, CONFIG)) == {"a", "b"}
-    wanted["same_video"] = False
-    assert match(subjects, CONFIG) == {}
+    assert match(subjects, wanting(same_video=False)) == {}
 
 
-def test_a_cat_is_no_donor_for_a_dog(wanted: dict[str, float]) -> None:
+def test_a_cat_is_no_donor_for_a_dog() -> None:
     assert match([seen("a", 0, category="cat"), seen("b", 30, category="dog")], CONFIG) == {}
 
 
-def test_the_order_of_subjects_changes_nothing(wanted: dict[str, float]) -> None:
+def test_the_order_of_subjects_changes_nothing() -> None:
     random = np.random.default_rng(0)
     subjects = [seen(f"s{n}", float(angle)) for n, angle in enumerate(random.uniform(0, 90, 60))]
     shuffled = [subjects[position] for position in random.permutation(60)]
     assert match(subjects, CONFIG) == match(shuffled, CONFIG)
 
 
-def test_a_share_of_the_subjects_is_drawn(wanted: dict[str, float]) -> None:
-    wanted["share"] = 0.3
-    drawn = [name for n in range(500) if retrieve.draws(CONFIG, name := f"subject {n}")]
+def test_a_share_of_the_subjects_is_drawn() -> None:
+    some = wanting(share=0.3)
+    drawn = [name for n in range(500) if draws(some, name := f"subject {n}")]
     assert 110 < len(drawn) < 190
-    wanted["share"] = 0
-    assert match([seen("a", 0), seen("b", 30)], CONFIG) == {}
+    assert match([seen("a", 0), seen("b", 30)], wanting(share=0)) == {}
 
 
 def test_a_band_without_room_is_refused() -> None:
@@ -131,7 +124,7 @@ def three() -> list[ClipRow]:
     return [ball_clip("red", RED), ball_clip("orange", (200, 110, 20)), ball_clip("blue", BLUE)]
 
 
-def test_the_row_says_where_it_comes_from_and_how_alike_it_is(wanted: dict[str, float]) -> None:
+def test_the_row_says_where_it_comes_from_and_how_alike_it_is() -> None:
     rows = three()
     asked: list[str] = []
     Retrieve(CONFIG, library(rows, asked))(rows)
@@ -149,19 +142,18 @@ def test_the_row_says_where_it_comes_from_and_how_alike_it_is(wanted: dict[str, 
     to_table(rows, CLIPS)
 
 
-def test_again_gives_the_same_and_leaves_one(wanted: dict[str, float]) -> None:
+def test_again_gives_the_same_and_leaves_one() -> None:
     rows = three()
     stage = Retrieve(CONFIG, library(rows))
     stage(rows)
     first = retrieved(rows[0])
     stage(rows[:1])
     assert retrieved(rows[0]) == first
-    wanted["share"] = 0
-    stage(rows)
+    Retrieve(wanting(share=0), library(rows))(rows)
     assert retrieved(rows[0]) == []
 
 
-def test_a_donor_that_is_gone_costs_its_reference_only(wanted: dict[str, float]) -> None:
+def test_a_donor_that_is_gone_costs_its_reference_only() -> None:
     rows = three()
     found = library(rows)
     gone = Matches(found.model, found.revision, found.found, lambda clip_ids: [])
@@ -174,9 +166,9 @@ def test_a_donor_that_is_gone_costs_its_reference_only(wanted: dict[str, float])
     assert len(retrieved(rows[1])) == 1
 
 
-def test_too_unlike_by_the_filters_threshold_is_marked_not_dropped(wanted: dict[str, float]) -> None:
+def test_too_unlike_by_the_filters_threshold_is_marked_not_dropped() -> None:
     rows = three()
-    strict = CurationConfig.model_validate({"filter": {"identity_min": 0.99}})
+    strict = CurationConfig.model_validate({"filter": {"identity_min": 0.99}, "retrieve": {"share": 1.0}})
     Retrieve(strict, library(rows))(rows)
     (made,) = retrieved(rows[0])
     assert (made["kept"], made["reason"]) == (False, "identity_min")

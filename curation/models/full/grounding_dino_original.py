@@ -11,15 +11,15 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-import groundingdino  # type: ignore[import-untyped]
+import groundingdino
 import torch
-from groundingdino.datasets.transforms import resize  # type: ignore[import-untyped]
-from groundingdino.models import build_model  # type: ignore[import-untyped]
-from groundingdino.models.GroundingDINO import groundingdino as _library  # type: ignore[import-untyped]
-from groundingdino.models.GroundingDINO.backbone import backbone as _backbone  # type: ignore[import-untyped]
+from groundingdino.datasets.transforms import resize
+from groundingdino.models import build_model
+from groundingdino.models.GroundingDINO import groundingdino as _library
+from groundingdino.models.GroundingDINO.backbone import backbone as _backbone
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import functional as transforms  # type: ignore[import-untyped]
+from torchvision.transforms import functional as transforms
 from transformers import AutoConfig, AutoTokenizer, BatchEncoding, BertModel
 
 from curation.errors import RepriseError
@@ -127,7 +127,7 @@ def build(settings: SimpleNamespace, text: Path, checkpoint: Checkpoint) -> nn.M
     settings = SimpleNamespace(**{**vars(settings), "use_checkpoint": False, "use_transformer_ckpt": False})
     with explained(checkpoint, _WHAT), _library_for(settings, text):
         model: nn.Module = build_model(settings)
-    model.tokenizer = _PackedPrompts()  # type: ignore[assignment]
+    model.tokenizer = _PackedPrompts()
     return model.eval()
 
 

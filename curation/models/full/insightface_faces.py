@@ -53,7 +53,7 @@ class InsightFaces:
         self.sha256 = checkpoint.sha256
         pack = pack_folder(checkpoint.path)
         # Importing it takes a second, and what is missing should be said before.
-        from insightface.app import FaceAnalysis  # type: ignore[import-untyped]
+        from insightface.app import FaceAnalysis
 
         device = place(spec).device
         providers, context = ["CPUExecutionProvider"], -1

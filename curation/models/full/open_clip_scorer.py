@@ -42,7 +42,7 @@ class OpenClipScorer:
         Raises:
             RepriseError: it is not here, damaged, of another model, or would need the network.
         """
-        import open_clip  # type: ignore[import-untyped]
+        import open_clip
 
         given = options(spec, model=None, fit="pad")
         if given["fit"] not in ("pad", "crop"):

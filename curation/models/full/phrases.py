@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, box_iou, nms  # type: ignore[import-untyped]
+from torchvision.ops import box_convert, box_iou, nms
 
 from curation.errors import RepriseError
 from curation.imaging import RGB

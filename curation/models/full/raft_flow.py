@@ -48,7 +48,7 @@ class RaftFlow:
         Raises:
             RepriseError: it is not here, damaged, or no RAFT of torchvision.
         """
-        from torchvision.models.optical_flow import raft_large, raft_small  # type: ignore[import-untyped]
+        from torchvision.models.optical_flow import raft_large, raft_small
 
         self._updates = int(options(spec, updates=12)["updates"])
         if self._updates < 1:

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from segment_anything import sam_model_registry  # type: ignore[import-untyped]
-from segment_anything.modeling import (  # type: ignore[import-untyped]
+from segment_anything import sam_model_registry
+from segment_anything.modeling import (
     ImageEncoderViT,
     MaskDecoder,
     PromptEncoder,
     Sam,
     TwoWayTransformer,
 )
-from segment_anything.utils.transforms import ResizeLongestSide  # type: ignore[import-untyped]
+from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
 
 from curation.errors import RepriseError
