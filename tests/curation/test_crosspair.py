@@ -203,8 +203,11 @@ def test_what_nobody_looked_for_would_stay_in_the_picture() -> None:
     stop(failed, "failed", "segment", "out of memory")
     unsaid = clip(caption=" ")
     stop(unsaid, "rejected", "match", "caption names no subject")
-    for row in (silent, failed, unsaid, clip()):
+    for row in (silent, failed, unsaid):
         assert not plate_candidate(row), row["stop"]
+    unseen = clip()
+    assert background_frame(unseen) is None
+    assert make_plate(unseen, EmbeddedInpainter(), 0).kind == "clip", "in a clip it is meant to stay"
 
 
 def test_subjects_found_in_different_frames_leave_no_frame_without_one() -> None:
@@ -228,7 +231,10 @@ def test_a_frame_that_is_mostly_subject_gives_no_plate() -> None:
 def test_a_picture_that_cannot_be_read_costs_its_own_plate() -> None:
     rows = [candidate(0), candidate(1), clip(2)]
     rows[0]["frames"][0]["image"] = {"bytes": b"no picture", "path": None}
-    assert [each.clip_id for each in plates(rows, EmbeddedInpainter(), 0)] == [rows[1]["clip_id"]]
+    assert [each.clip_id for each in plates(rows, EmbeddedInpainter(), 0)] == [
+        rows[1]["clip_id"],
+        rows[2]["clip_id"],
+    ]
 
 
 def test_the_pool_is_made_of_a_datasets_own_files(tmp_path: object) -> None:
