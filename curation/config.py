@@ -66,8 +66,7 @@ class SliceConfig(_Section):
     def _ordered(self) -> SliceConfig:
         if self.max_length < 2 * self.min_length:
             raise ValueError(
-                "max_length must be at least twice min_length, "
-                "or what is left of a long shot is too short to keep"
+                "max_length must be at least twice min_length, or the rest of a long shot is too short"
             )
         return self
 

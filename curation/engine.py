@@ -325,20 +325,22 @@ def from_transit(table: pa.Table) -> tuple[list[ClipRow], dict[str, float]]:
     return rows, total
 
 
-def make_plates(job: Job, entries: Sequence[Entry]) -> list[Plate]:
-    """The pool of backgrounds, made on the cluster."""
+def make_plates(job: Job, entries: Sequence[Entry]) -> tuple[list[Plate], float]:
+    """The pool of backgrounds, made on the cluster, and the seconds of work that went into it."""
     if not entries or job.config.crosspair.share == 0:
-        return []
+        return [], 0.0
     chunk = max(1, min(16, len(entries) // 4))
     groups = [tuple(entries[start : start + chunk]) for start in range(0, len(entries), chunk)]
     need = resources_of(job.config, CROSSPAIR)
     remote = ray.remote(_plates).options(num_cpus=need.num_cpus, num_gpus=need.num_gpus)
     made = _gather([remote.remote(job, group) for group in groups], "making backgrounds")
-    return sorted((plate for group in made for plate in group), key=lambda plate: plate.clip_id)
+    plates = sorted((plate for group, _ in made for plate in group), key=lambda plate: plate.clip_id)
+    return plates, sum(seconds for _, seconds in made)
 
 
-def _plates(job: Job, entries: tuple[Entry, ...]) -> list[Plate]:
+def _plates(job: Job, entries: tuple[Entry, ...]) -> tuple[list[Plate], float]:
     _settle(job)
+    started = time.perf_counter()
     inpainter = _once(("inpainter", job.config_hash), lambda: registry.required(job.config, "inpainter"))
     plates = []
     for rows in read_rows(job.dataset, entries, 1):
@@ -349,7 +351,7 @@ def _plates(job: Job, entries: tuple[Entry, ...]) -> list[Plate]:
                 raise
             except Exception as error:  # one background less
                 log.warning("%s: no background: %s", row["clip_id"], error, exc_info=True)
-    return plates
+    return plates, time.perf_counter() - started
 
 
 @dataclass(frozen=True)

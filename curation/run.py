@@ -218,7 +218,7 @@ def _finish(
     progress.begin("shards", len(plans))
     with_frames = {entry.clip_id: entry for entry in entries if entry.payload_bytes > 0}
     chosen = pool_of(with_frames, config.crosspair.pool, config.seed)
-    plates = engine.make_plates(job, [with_frames[clip_id] for clip_id in sorted(chosen)])
+    plates, seconds[CROSSPAIR] = engine.make_plates(job, [with_frames[clip_id] for clip_id in sorted(chosen)])
     donors = engine.find_donors(job, entries)
     results = []
     for result in engine.write_shards(job, plans, plates, donors):

@@ -61,7 +61,7 @@ class Loop:
 
     def rows(self, job: Job, video: VideoRow) -> Iterator[ClipRow]:
         if video["problem"]:
-            stopped = blank_row(video, stopped_video_id(None, video["source_path"]))
+            stopped = blank_row(video, stopped_video_id(None, video["source_key"]))
             stopped["clip_count"] = 1
             stop(stopped, "rejected", "slice", video["problem"])
             yield stopped
@@ -89,8 +89,8 @@ class Loop:
             job.dataset.write_bytes(row["clip_path"] or "", identity.encode())
             yield row
 
-    def plates(self, job: Job, entries: Sequence[Entry]) -> list[Plate]:
-        return []
+    def plates(self, job: Job, entries: Sequence[Entry]) -> tuple[list[Plate], float]:
+        return [], 0.0
 
     def shards(
         self, job: Job, plans: Sequence[ShardPlan], plates: list[Plate], donors: engine.Donors
