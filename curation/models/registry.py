@@ -170,7 +170,7 @@ def require_packages(role: str, spec: ModelSpec) -> None:
         return
     missing = [each for each in ("torch", *_NEEDS[spec.backend]) if importlib.util.find_spec(each) is None]
     if missing:
-        names = " and ".join(missing)
+        names = ", ".join(missing)
         raise RepriseError(f"models.{role}={spec.backend} needs {names}: pip install 'reprise[full]'")
 
 
