@@ -5,13 +5,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from curation.errors import RepriseError
 from curation.ids import digest
+from curation.models.spec import ModelSpec
 from curation.taxonomy import Taxonomy
 from curation.thresholds import Thresholds
 
@@ -118,6 +128,28 @@ class ReferenceConfig(_Section):
     per_subject: int = Field(1, ge=1, le=8, description="pictures per kept subject, each with its own seed")
 
 
+# What a generative inpainter is told, one drawn per picture; {subject} stands for the phrase. Plain ones are
+# among them: Kaleido erases the background, so that the text alone decides what it is.
+_BACKGROUNDS = (
+    "{subject} in front of a plain white wall",
+    "{subject} in front of a plain grey studio backdrop",
+    "{subject} on a sandy beach under a clear sky",
+    "{subject} in a green meadow on a sunny day",
+    "{subject} in a city street on an overcast day",
+    "{subject} in a bright living room",
+    "{subject} on a snowy mountain",
+    "{subject} in a dark room lit by a warm lamp",
+)
+
+
+class InpaintConfig(ReferenceConfig):
+    """Backgrounds erased, or painted by an inpainter that invents."""
+
+    prompts: list[str] = Field(
+        list(_BACKGROUNDS), description="one drawn per picture; {subject} stands for the phrase"
+    )
+
+
 class CropConfig(_Section):
     """The references `crop` and `segment`."""
 
@@ -133,8 +165,37 @@ class CrosspairConfig(_Section):
         le=1,
         description="of kept subjects that get a cross-pair; Kaleido A.1, Table 4: best at 0.4",
     )
+    clips: float = Field(
+        0.25, ge=0, le=1, description="of plates that are clips as they are, not backgrounds; ours"
+    )
     pool: int = Field(256, ge=1, description="background plates drawn from the whole dataset")
     feather: float = Field(1.5, ge=0, description="width of the soft edge, px")
+
+
+class RetrieveConfig(_Section):
+    """The same subject in other clips."""
+
+    share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="of kept subjects that get a retrieved reference where there is one; ours",
+    )
+    same_min: float = Field(
+        0.6, ge=-1, le=1, description="similarity from which two pictures show one subject; ours, for DINOv2"
+    )
+    copy_min: float = Field(
+        0.95, ge=-1, le=1, description="similarity from which they are the same picture; ours, for DINOv2"
+    )
+    same_video: bool = Field(True, description="also from other clips of the subject's own video")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RetrieveConfig:
+        if self.copy_min < self.same_min:
+            raise ValueError(
+                f"same_min {self.same_min:g} is above copy_min {self.copy_min:g}: nothing could be found"
+            )
+        return self
 
 
 class ShardConfig(_Section):
@@ -151,16 +212,26 @@ class ReportConfig(_Section):
     max_clips: int | None = Field(5000, ge=1, description="clips in the gallery; null: all")
 
 
-class ModelsConfig(_Section):
-    """Backend per role, by name or as `module:Class`; null takes the profile's."""
+def _kind(value: Any) -> str:
+    return "spec" if isinstance(value, dict | ModelSpec) else "name"
 
-    detector: str | None = None
-    segmenter: str | None = None
-    scorer: str | None = None
-    faces: str | None = None
-    inpainter: str | None = None
-    variator: str | None = None
-    captioner: str | None = None
+
+Model = Annotated[Annotated[str, Tag("name")] | Annotated[ModelSpec, Tag("spec")], Discriminator(_kind)]
+
+
+class ModelsConfig(_Section):
+    """Backend per role: null takes the profile's; a name, `module:Class`, or {backend, checkpoint, ...}."""
+
+    detector: Model | None = Field(None, description="phrases -> boxes")
+    segmenter: Model | None = Field(None, description="boxes -> masks")
+    tracker: Model | None = Field(None, description="a mask through a clip; for stages of your own")
+    scorer: Model | None = Field(None, description="how well pictures fit texts")
+    embedder: Model | None = Field(None, description="pictures -> vectors: identity, and the stage retrieve")
+    faces: Model | None = Field(None, description="faces, where they look and whose they are")
+    flow: Model | None = Field(None, description="motion between frames; for stages of your own")
+    inpainter: Model | None = Field(None, description="backgrounds")
+    variator: Model | None = Field(None, description="the subject in another pose, view and light")
+    captioner: Model | None = Field(None, description="clips without a caption -> sentences")
 
 
 class StageResources(_Section):
@@ -189,7 +260,7 @@ class EngineConfig(_Section):
 class CurationConfig(_Section):
     """Everything that a curation run can be told."""
 
-    profile: Literal["embedded"] = Field("embedded", description="which backends answer the roles")
+    profile: Literal["embedded", "full"] = Field("embedded", description="which backends answer the roles")
     seed: int = Field(0, description="of every draw, together with ids")
     slice: SliceConfig = SliceConfig()
     caption: CaptionConfig = CaptionConfig()
@@ -197,9 +268,10 @@ class CurationConfig(_Section):
     ground: GroundConfig = GroundConfig()
     filter: FilterConfig = FilterConfig()
     crop: CropConfig = CropConfig()
-    inpaint: ReferenceConfig = ReferenceConfig()
+    inpaint: InpaintConfig = InpaintConfig()
     redux: ReferenceConfig = ReferenceConfig()
     crosspair: CrosspairConfig = CrosspairConfig()
+    retrieve: RetrieveConfig = RetrieveConfig()
     shard: ShardConfig = ShardConfig()
     report: ReportConfig = ReportConfig()
     models: ModelsConfig = ModelsConfig()
@@ -311,7 +383,9 @@ def validated(data: Any, where: str) -> CurationConfig:
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    key = ".".join(str(part) for part in first["loc"])
+    # Under models.ROLE pydantic names, third, which kind of value it took this one for.
+    parts = first["loc"][:2] + first["loc"][3:] if first["loc"][0] == "models" else first["loc"]
+    key = ".".join(str(part) for part in parts)
     if first["type"] == "extra_forbidden":
         near = _nearest(key)
         return f"unknown key {key}" + (f"; did you mean {near}?" if near else "") + more
@@ -330,6 +404,8 @@ def _nearest(key: str) -> str | None:
     siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
     for stage_key in StageResources.model_fields if parent.startswith("engine.stages.") else ():
         siblings[stage_key] = f"{parent}.{stage_key}"
+    for spec_key in ModelSpec.model_fields if parent.startswith("models.") else ():
+        siblings[spec_key] = f"{parent}.{spec_key}"
     tails = {name.rpartition(".")[2]: name for name in known}
     for names in (siblings, tails):
         near = difflib.get_close_matches(last, list(names), n=1)

@@ -19,7 +19,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,12 @@ from curation.config import CurationConfig
 from curation.dataset.fragments import Entry, Fragments
 from curation.dataset.shards import ShardPlan, ShardResult, read_rows, write_shard
 from curation.errors import RepriseError
-from curation.graph import CROSSPAIR, SHARD, SLICE, Operator, build_stage, operators, resources_of
+from curation.graph import CROSSPAIR, RETRIEVE, SHARD, SLICE, Operator, build_stage, operators, resources_of
 from curation.models import registry
 from curation.schema import TRANSIT, VIDEOS, ClipRow, VideoRow, to_table
 from curation.stages.base import Stage, log, run
 from curation.stages.crosspair import Crosspair, Plate, make_plate, plate_candidate
+from curation.stages.retrieve import Match, Matches, Retrieve, Seen, look, match
 from curation.stages.slice import Slice
 from curation.storage import Storage
 
@@ -48,6 +49,7 @@ from curation.storage import Storage
 _BLOCK_BYTES = 1 << 20
 _SLICE_MEMORY = 384 << 20  # frames held back, packets of the open clip, decoder buffers
 _MAX_BLOCKS = 20_000
+_LOOKED_AT = 64  # clips whose subjects one task embeds
 _LOCAL_STORE_BYTES = 2 << 30
 _STARTS = 2  # of Ray: it allows its own processes half a minute, which a busy machine may exceed
 _RETRIES = 2  # of a task whose worker died; Ray Data's own default is to try for ever
@@ -329,7 +331,8 @@ def make_plates(job: Job, entries: Sequence[Entry]) -> tuple[list[Plate], float]
         return [], 0.0
     chunk = max(1, min(16, len(entries) // 4))
     groups = [tuple(entries[start : start + chunk]) for start in range(0, len(entries), chunk)]
-    remote = ray.remote(_plates).options(num_cpus=resources_of(job.config, CROSSPAIR).num_cpus)
+    need = resources_of(job.config, CROSSPAIR)
+    remote = ray.remote(_plates).options(num_cpus=need.num_cpus, num_gpus=need.num_gpus)
     made = _gather([remote.remote(job, group) for group in groups], "making backgrounds")
     plates = sorted((plate for group, _ in made for plate in group), key=lambda plate: plate.clip_id)
     return plates, sum(seconds for _, seconds in made)
@@ -343,7 +346,7 @@ def _plates(job: Job, entries: tuple[Entry, ...]) -> tuple[list[Plate], float]:
     for rows in read_rows(job.dataset, entries, 1):
         for row in filter(plate_candidate, rows):
             try:
-                plates.append(make_plate(row, inpainter, job.config.seed))
+                plates.append(make_plate(row, inpainter, job.config.seed, job.config.crosspair.clips))
             except RepriseError:
                 raise
             except Exception as error:  # one background less
@@ -351,19 +354,79 @@ def _plates(job: Job, entries: tuple[Entry, ...]) -> tuple[list[Plate], float]:
     return plates, time.perf_counter() - started
 
 
-def write_shards(job: Job, plans: Sequence[ShardPlan], plates: list[Plate]) -> Iterator[ShardResult]:
-    """Cross-pairs and shards, one task per shard, yielded as they finish."""
+@dataclass(frozen=True)
+class Donors:
+    """Where drawn subjects are seen again; what a shard's task must know of it is small."""
+
+    model: str = ""  # name@revision of the embedder that found them
+    found: dict[str, dict[str, Match]] = field(default_factory=dict)  # clip -> subject -> its donor
+    entries: dict[str, Entry] = field(default_factory=dict)  # clip of a donor -> its row
+
+    def of(self, shard: ShardPlan) -> Donors:
+        """What concerns the rows of one shard."""
+        clips = [entry.clip_id for entry in shard.entries if entry.clip_id in self.found]
+        found = {clip: self.found[clip] for clip in clips}
+        wanted = sorted({each.clip_id for mine in found.values() for each in mine.values()})
+        return Donors(self.model, found, {clip: self.entries[clip] for clip in wanted})
+
+
+def find_donors(job: Job, entries: Sequence[Entry]) -> Donors:
+    """Donors of the drawn subjects; none without an embedder. Subjects are embedded on the cluster.
+
+    Raises:
+        RepriseError: the embedder cannot be loaded, or workers died again and again.
+    """
+    kept = sorted((entry for entry in entries if entry.status == "kept"), key=lambda each: each.order)
+    model = registry.named(job.config, "embedder")
+    if not kept or job.config.retrieve.share == 0 or model is None:
+        return Donors()
+    groups = [tuple(kept[start : start + _LOOKED_AT]) for start in range(0, len(kept), _LOOKED_AT)]
+    need = resources_of(job.config, RETRIEVE)
+    remote = ray.remote(_look).options(num_cpus=need.num_cpus, num_gpus=need.num_gpus)
+    looked = _gather([remote.remote(job, group) for group in groups], "looking for subjects seen again")
+    seen = [each for group in looked for each in group]
+    clips = {each.subject_id: each.clip_id for each in seen}
+    found: dict[str, dict[str, Match]] = {}
+    for subject, donor in match(seen, job.config).items():
+        found.setdefault(clips[subject], {})[subject] = donor
+    return Donors(model, found, {entry.clip_id: entry for entry in kept})
+
+
+def _look(job: Job, entries: tuple[Entry, ...]) -> list[Seen]:
+    _settle(job)
+    embedder = _once(("embedder", job.config_hash), lambda: registry.required(job.config, "embedder"))
+    return [each for rows in read_rows(job.dataset, entries, 8) for each in look(rows, embedder)]
+
+
+def write_shards(
+    job: Job, plans: Sequence[ShardPlan], plates: list[Plate], donors: Donors | None = None
+) -> Iterator[ShardResult]:
+    """Cross-pairs, pictures from other clips and shards; one task per shard, yielded as they finish."""
     pool = ray.put(plates)
     remote = ray.remote(_shard).options(num_cpus=resources_of(job.config, SHARD).num_cpus)
-    left = [remote.remote(job, shard, pool) for shard in plans]
+    left = [remote.remote(job, shard, pool, (donors or Donors()).of(shard)) for shard in plans]
     while left:
         done, left = ray.wait(left, num_returns=1)
         yield from _gather(done, "writing shards")
 
 
-def _shard(job: Job, shard: ShardPlan, plates: list[Plate]) -> ShardResult:
+def _shard(job: Job, shard: ShardPlan, plates: list[Plate], donors: Donors) -> ShardResult:
     _settle(job)
-    return write_shard(job.dataset, shard, [Crosspair(job.config, plates)], job.config)
+    stages: list[Stage] = [Crosspair(job.config, plates)]
+    if donors.found:
+        stages.append(Retrieve(job.config, _library(job, donors)))
+    return write_shard(job.dataset, shard, stages, job.config)
+
+
+def _library(job: Job, donors: Donors) -> Matches:
+    def fetch(clip_ids: Sequence[str]) -> Iterator[ClipRow]:
+        wanted = sorted((donors.entries[each] for each in clip_ids), key=lambda each: each.order)
+        for rows in read_rows(job.dataset, wanted, 8):
+            yield from rows
+
+    name, _, revision = donors.model.partition("@")
+    found = {subject: donor for mine in donors.found.values() for subject, donor in mine.items()}
+    return Matches(name, revision, found, fetch)
 
 
 def _gather(references: list[Any], doing: str) -> list[Any]:

@@ -20,8 +20,9 @@ from curation.stages.segment import Segment
 
 SLICE = "slice"
 CROSSPAIR = "crosspair"
+RETRIEVE = "retrieve"
 SHARD = "shard"
-# In order. `slice` makes the rows; `crosspair` and `shard` need all of them and run at the end.
+# In order. `slice` makes the rows; `crosspair`, `retrieve` and `shard` need all of them and run at the end.
 CLIP_STAGES: dict[str, Callable[[CurationConfig], Stage]] = {
     "caption": Caption,
     "match": Match,
@@ -32,7 +33,7 @@ CLIP_STAGES: dict[str, Callable[[CurationConfig], Stage]] = {
     "inpaint": Inpaint,
     "redux": Redux,
 }
-STAGES = (SLICE, *CLIP_STAGES, CROSSPAIR, SHARD)
+STAGES = (SLICE, *CLIP_STAGES, CROSSPAIR, RETRIEVE, SHARD)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def operators(config: CurationConfig) -> list[Operator]:
             groups[-1] = Operator((*groups[-1].stages, stage), wanted)
         else:
             groups.append(Operator((stage,), wanted))
-    return [*found, *groups, Operator((CROSSPAIR, SHARD), resources_of(config, SHARD))]
+    return [*found, *groups, Operator((CROSSPAIR, RETRIEVE, SHARD), resources_of(config, SHARD))]
 
 
 def build_stage(name: str, config: CurationConfig) -> Stage:

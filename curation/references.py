@@ -104,9 +104,14 @@ def put(
     prompt: str | None = None,
     seed: int | None = None,
     donor_clip_id: str | None = None,
+    donor_frame_index: int | None = None,
     identity: float | None = None,
+    face_identity: float | None = None,
 ) -> None:
-    """Add a reference; one with the same variant and ordinal is replaced."""
+    """Add a reference; one with the same variant and ordinal is replaced.
+
+    It counts as kept until `curation.verdicts.decide_references` has looked at its numbers.
+    """
     made: Reference = {
         "reference_id": reference_id(subject["subject_id"], variant, ordinal),
         "variant": variant,
@@ -118,7 +123,11 @@ def put(
         "prompt": prompt,
         "seed": seed,
         "donor_clip_id": donor_clip_id,
+        "donor_frame_index": donor_frame_index,
         "identity": identity,
+        "face_identity": face_identity,
+        "kept": True,
+        "reason": None,
     }
     others = [each for each in subject["references"] if each["reference_id"] != made["reference_id"]]
     subject["references"] = sorted([*others, made], key=lambda each: each["reference_id"])

@@ -40,6 +40,8 @@ class Changes:
     clips_before: int = 0  # kept clips
     clips_after: int = 0
     unmeasured: Counter[str] = field(default_factory=Counter)  # threshold -> subjects without that score
+    dropped: Counter[str] = field(default_factory=Counter)  # reason -> references no longer kept
+    regained: int = 0  # references kept again
     without: Counter[str] = field(default_factory=Counter)  # variant -> kept subjects that lack it
 
     @property
@@ -131,9 +133,15 @@ class _Decider:
 
     def _decide(self, row: ClipRow) -> None:
         before = {subject["subject_id"]: subject["verdict"] for subject in row["subjects"]}
+        pictures = [each for subject in row["subjects"] for each in subject["references"]]
+        had = [each["kept"] for each in pictures]
         self.changes.clips_before += row["status"] == "kept"
         decide_clip(row, self._rules)
         self.changes.clips_after += row["status"] == "kept"
+        for picture, was in zip(pictures, had, strict=True):
+            self.changes.regained += picture["kept"] and not was
+            if was and not picture["kept"]:
+                self.changes.dropped[picture["reason"] or ""] += 1
         row["config_hash"] = self.config_hash
         for subject in row["subjects"]:
             old, new = before[subject["subject_id"]], subject["verdict"]

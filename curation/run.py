@@ -21,11 +21,12 @@ from curation.dataset.fragments import Entry, Fragments, current, pending
 from curation.dataset.shards import ShardPlan, plan
 from curation.engine import Job
 from curation.errors import RepriseError
-from curation.graph import CROSSPAIR, SHARD, operators
+from curation.graph import CROSSPAIR, RETRIEVE, SHARD, operators
 from curation.ids import digest, stopped_video_id
 from curation.models import registry
 from curation.report.build import write_report
 from curation.schema import CLIPS, ClipRow, VideoRow
+from curation.stages import crosspair, retrieve
 from curation.stages.base import stop
 from curation.stages.crosspair import pool_of
 from curation.stages.slice import blank_row
@@ -218,8 +219,9 @@ def _finish(
     with_frames = {entry.clip_id: entry for entry in entries if entry.payload_bytes > 0}
     chosen = pool_of(with_frames, config.crosspair.pool, config.seed)
     plates, seconds[CROSSPAIR] = engine.make_plates(job, [with_frames[clip_id] for clip_id in sorted(chosen)])
+    donors = engine.find_donors(job, entries)
     results = []
-    for result in engine.write_shards(job, plans, plates):
+    for result in engine.write_shards(job, plans, plates, donors):
         results.append(result)
         for stage, value in result.seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + value
@@ -341,18 +343,19 @@ def _reopen(dataset: Storage, finished: dict[str, Any], fragments: Fragments) ->
 
     Safe to be killed anywhere: the rows are copied first, and only then the dataset stops being finished.
     """
-    seconds = {
-        stage: value for stage, value in finished["seconds"].items() if stage not in (CROSSPAIR, SHARD)
-    }
+    last = (CROSSPAIR, RETRIEVE, SHARD)
+    seconds = {stage: value for stage, value in finished["seconds"].items() if stage not in last}
     for shard in finished["shards"]:
         with dataset.open_input(shard["path"]) as stream, pq.ParquetFile(stream) as parquet:
             for batch in parquet.iter_batches(_REOPENED_ROWS, columns=CLIPS.names):
                 rows = batch.to_pylist()
                 for row in rows:
                     for subject in row["subjects"]:
-                        # Cross-pairs depend on the whole dataset and are made again.
+                        # These depend on the whole dataset and are made again.
                         subject["references"] = [
-                            each for each in subject["references"] if each["variant"] != CROSSPAIR
+                            each
+                            for each in subject["references"]
+                            if each["variant"] not in (crosspair.VARIANT, retrieve.VARIANT)
                         ]
                 fragments.write(rows, seconds)
                 seconds = {}

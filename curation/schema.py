@@ -84,7 +84,7 @@ class Verdict(TypedDict):
 
 class Reference(TypedDict):
     reference_id: str  # subject_id, variant and a number
-    variant: str  # crop | segment | inpaint | redux | crosspair
+    variant: str  # crop | segment | inpaint | redux | crosspair | retrieved
     image: Image  # JPEG; WebP with transparency for segment and redux
     width: int  # px
     height: int  # px
@@ -92,8 +92,12 @@ class Reference(TypedDict):
     revision: str  # its revision
     prompt: str | None  # what a model was told
     seed: int | None  # what its randomness started from
-    donor_clip_id: str | None  # crosspair: where the background comes from
-    identity: float | None  # similarity with the subject it was made from, -1..1
+    donor_clip_id: str | None  # crosspair: where the background comes from; retrieved: where the picture does
+    donor_frame_index: int | None  # source frame number of what the donor gave
+    identity: float | None  # similarity with the subject it stands for, -1..1
+    face_identity: float | None  # similarity of the two faces, -1..1; humans only
+    kept: bool  # no threshold was missed
+    reason: str | None  # first threshold that was missed
 
 
 class SubjectRow(TypedDict):
@@ -175,7 +179,11 @@ _REFERENCE = pa.struct(
         ("prompt", pa.string()),
         ("seed", pa.int64()),
         ("donor_clip_id", pa.string()),
+        ("donor_frame_index", pa.int64()),
         ("identity", pa.float64()),
+        ("face_identity", pa.float64()),
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),
     ]
 )
 _SUBJECT = pa.struct(

@@ -1,7 +1,8 @@
 """The thresholds that decide, each with where it comes from.
 
-Verdicts (`curation.verdicts`) compare the numbers of `curation.schema.Scores` with these. `null` switches one
-off. A threshold whose score was not measured does not reject; the verdict lists it as unmeasured.
+Verdicts (`curation.verdicts`) compare the numbers of `curation.schema.Scores`, and of `Reference` where a
+picture made of a subject is judged, with these. `null` switches one off. A threshold whose score was not
+measured does not reject; a subject's verdict lists it as unmeasured.
 """
 
 from __future__ import annotations
@@ -63,6 +64,17 @@ class Thresholds(BaseModel):
         0.5, ge=0, le=1, description="Kaleido 3.2 (4iv); the value is ours"
     )
 
+    identity_min: float | None = Field(
+        0.5,
+        ge=-1,
+        le=1,
+        description="Kaleido 3.2 (6), value not published; ours: DreamBooth Table 1 has 0.77 (DINO) between "
+        "photographs of one subject, and 0.70 for its own best pictures",
+    )
+    face_identity_min: float | None = Field(
+        0.35, ge=-1, le=1, description="ours: ArcFace verification thresholds lie between 0.3 and 0.4"
+    )
+
     @model_validator(mode="after")
     def _room_between(self) -> Thresholds:
         for name in type(self).model_fields:
@@ -83,6 +95,10 @@ class Rule:
     value: float
     group: str | None  # only for subjects of this taxonomy group; None: for all
     source: str
+    of: Literal["subject", "reference"] = "subject"  # whose number it is
+
+
+_OF_REFERENCES = ("identity", "face_identity")
 
 
 def rules(thresholds: Thresholds) -> list[Rule]:
@@ -101,6 +117,7 @@ def rules(thresholds: Thresholds) -> list[Rule]:
                 value=float(value),
                 group="human" if score.startswith("face_") else None,
                 source=field.description or "",
+                of="reference" if score in _OF_REFERENCES else "subject",
             )
         )
     return found

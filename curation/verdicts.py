@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from curation.schema import ClipRow, Stop, SubjectRow, Verdict
+from curation.schema import ClipRow, Reference, Stop, SubjectRow, Verdict
 from curation.thresholds import Rule
 
 NOT_FOUND = "not found"
@@ -31,7 +31,7 @@ def decide_subject(subject: SubjectRow, rules: Sequence[Rule]) -> Verdict:
     failures: list[tuple[str, float, float]] = []
     unmeasured: list[str] = []
     for rule in rules:
-        if rule.group is not None and rule.group != subject["group"]:
+        if rule.of != "subject" or not _concerns(rule, subject):
             continue
         number = scores.get(rule.score)
         if number is None or math.isnan(number):
@@ -39,12 +39,43 @@ def decide_subject(subject: SubjectRow, rules: Sequence[Rule]) -> Verdict:
             if not (rule.score.startswith("face_") and scores.get("face_count") == 0):
                 unmeasured.append(rule.name)
             continue
-        if number < rule.value if rule.bound == "min" else number > rule.value:
+        if _misses(number, rule):
             failures.append((rule.name, number, rule.value))
     if not failures:
         return _verdict(True, None, None, None, [], unmeasured)
     name, number, threshold = failures[0]
     return _verdict(False, name, number, threshold, [each[0] for each in failures], unmeasured)
+
+
+def decide_reference(
+    reference: Reference, subject: SubjectRow, rules: Sequence[Rule]
+) -> tuple[bool, str | None]:
+    """Whether a picture still shows its subject (Kaleido 3.2 (6): identity is checked after generation).
+
+    Returns (kept, the name of the first threshold that was missed). What was not measured rejects nothing:
+    crops and cut-outs are the subject itself.
+    """
+    numbers = cast(Mapping[str, float | None], reference)
+    for rule in rules:
+        if rule.of == "reference" and _concerns(rule, subject):
+            number = numbers.get(rule.score)
+            if number is not None and not math.isnan(number) and _misses(number, rule):
+                return False, rule.name
+    return True, None
+
+
+def decide_references(subject: SubjectRow, rules: Sequence[Rule]) -> None:
+    """Set `kept` and `reason` of every reference, in place."""
+    for reference in subject["references"]:
+        reference["kept"], reference["reason"] = decide_reference(reference, subject, rules)
+
+
+def _concerns(rule: Rule, subject: SubjectRow) -> bool:
+    return rule.group is None or rule.group == subject["group"]
+
+
+def _misses(number: float, rule: Rule) -> bool:
+    return number < rule.value if rule.bound == "min" else number > rule.value
 
 
 def _verdict(
@@ -66,7 +97,7 @@ def _verdict(
 
 
 def decide_clip(row: ClipRow, rules: Sequence[Rule]) -> None:
-    """Set every subject's verdict and the row's status, in place.
+    """Set the verdict of every subject and of its references, and the row's status, in place.
 
     A row that stopped before its subjects were measured (a corrupt video, no caption) stays as it is. Of the
     others, one with at least one kept subject is kept; one without is rejected at stage `filter`.
@@ -75,6 +106,7 @@ def decide_clip(row: ClipRow, rules: Sequence[Rule]) -> None:
         return
     for subject in row["subjects"]:
         subject["verdict"] = decide_subject(subject, rules)
+        decide_references(subject, rules)
     if any(subject["verdict"]["kept"] for subject in row["subjects"] if subject["verdict"]):
         row["status"], row["stop"] = "kept", None
     else:

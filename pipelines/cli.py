@@ -13,6 +13,8 @@ DOORS: dict[str, tuple[str, str, str]] = {
     "refilter": ("pipelines.refilter", "main", "Re-decide a dataset under new thresholds, without models."),
     "stage": ("pipelines.stage", "main", "Run one stage, Parquet to Parquet."),
     "report": ("pipelines.report", "report", "Build a dataset's report again."),
+    "audit": ("pipelines.audit", "main", "Judge a sample of a dataset's subjects on a local page."),
+    "models": ("pipelines.models", "models", "List, fetch and check the checkpoints of a profile."),
     "taxonomy": ("pipelines.taxonomy", "taxonomy", "List, check or try the taxonomy."),
     "config": ("pipelines.config", "main", "Print every config key with its default and what it means."),
     "demo": ("pipelines.demo", "main", "Make demo videos with known truth and curate them."),

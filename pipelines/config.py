@@ -26,7 +26,11 @@ def reference(model: BaseModel, indent: str = "") -> Iterator[str]:
             yield f"{indent}{name}:" + (f"  # {words}" if words else "")
             yield from reference(value, indent + "  ")
         else:
-            text = yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+            text = (
+                yaml.safe_dump(value, default_flow_style=True, width=10_000)
+                .removesuffix("\n")
+                .removesuffix("\n...")
+            )
             yield f"{indent}{name}: {text}" + (f"  # {field.description}" if field.description else "")
 
 

@@ -44,6 +44,11 @@ def show(changes: Changes) -> None:
     lines += [f"  - {n:>5} now rejected by {reason}" for reason, n in changes.newly_rejected.most_common()]
     if not changes.any:
         lines.append("  no verdict changes")
+    lines += [
+        f"  - {n:>5} references now rejected by {reason}" for reason, n in changes.dropped.most_common()
+    ]
+    if changes.regained:
+        lines.append(f"  + {changes.regained:>5} references no longer rejected")
     for name, n in changes.unmeasured.most_common():
         lines.append(f"  ? {n:>5} never measured for {name}, which therefore does not reject them")
     for variant, n in changes.without.most_common():

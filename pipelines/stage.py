@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 import pyarrow as pa
@@ -14,14 +14,15 @@ from rich.markup import escape
 from curation.config import CurationConfig, content_hash, load_config
 from curation.dataset import manifest
 from curation.dataset.fragments import payload_bytes
-from curation.dataset.shards import plan, write_shard
+from curation.dataset.shards import plan, read_rows, write_shard
 from curation.errors import RepriseError
-from curation.graph import CROSSPAIR, SHARD, SLICE, STAGES, build_stage
+from curation.graph import CROSSPAIR, RETRIEVE, SHARD, SLICE, STAGES, build_stage
 from curation.models import registry
 from curation.schema import CLIPS, ClipRow, check_columns, to_table
 from curation.sources import list_videos
 from curation.stages.base import Stage, run
 from curation.stages.crosspair import Crosspair, pool, table_entries
+from curation.stages.retrieve import Matches, Retrieve, look, match
 from curation.stages.slice import Slice
 from curation.storage import Storage, parent_and_name
 from pipelines.console import NOTHING, door, err, out
@@ -87,10 +88,30 @@ def _rows(name: str, config: CurationConfig, source: str, folder: Storage) -> It
     stage: Stage
     if name == CROSSPAIR:
         stage = Crosspair(config, pool(*parquet_files(source), config))
+    elif name == RETRIEVE:
+        stage = Retrieve(config, _library(config, source))
     else:
         stage = build_stage(name, config)
     for rows in read(source):
         yield run(stage, rows, {})
+
+
+def _library(config: CurationConfig, source: str) -> Matches:
+    """Where the subjects of a table are seen again.
+
+    Raises:
+        RepriseError: nobody answers the role `embedder`.
+    """
+    embedder = registry.required(config, "embedder")
+    found = match([each for rows in read(source) for each in look(rows, embedder)], config)
+    storage, files = parquet_files(source)
+    entries = {entry.clip_id: entry for entry in table_entries(storage, files)}
+
+    def fetch(clip_ids: Sequence[str]) -> Iterator[ClipRow]:
+        for rows in read_rows(storage, [entries[each] for each in clip_ids], _BATCH):
+            yield from rows
+
+    return Matches(embedder.name, embedder.revision, found, fetch)
 
 
 def _sliced(config: CurationConfig, source: str, folder: Storage) -> Iterator[list[ClipRow]]:

@@ -22,6 +22,7 @@ _CLIP_STAGES = (
     "inpaint",
     "redux",
     "crosspair",
+    "retrieve",
 )
 # Best last. A table that has not been through all stages has open rows.
 _RANK = {"failed": 0, "rejected": 1, "open": 2, "kept": 3}
@@ -81,7 +82,8 @@ class Tally:
             self.kept += 1
             category["kept"] += 1
             for reference in subject["references"]:
-                self.references[reference["variant"]] += 1
+                if reference["kept"]:
+                    self.references[reference["variant"]] += 1
         elif verdict:
             self.subject_reasons[verdict["reason"]] += 1
 

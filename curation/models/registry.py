@@ -3,56 +3,175 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 from typing import Any
 
 from curation.config import CurationConfig
 from curation.errors import RepriseError
+from curation.models import catalogue
+from curation.models.checkpoints import resolve
+from curation.models.spec import ModelSpec
 from curation.schema import SubjectRow
 from curation.taxonomy import Taxonomy
 
+EMBEDDED = "embedded"
+_FULL = "curation.models.full."
 # role -> backend name -> "module:class". A role without an entry in a profile is answered by nobody, and what
-# it would measure is recorded as unmeasured.
+# it would measure is recorded as unmeasured. `embedded` takes nothing; every other one takes its `ModelSpec`.
 BACKENDS: dict[str, dict[str, str]] = {
-    "detector": {"embedded": "curation.models.embedded.detector:EmbeddedDetector"},
-    "segmenter": {"embedded": "curation.models.embedded.segmenter:EmbeddedSegmenter"},
-    "faces": {"embedded": "curation.models.embedded.faces:EmbeddedFaces"},
-    "inpainter": {"embedded": "curation.models.embedded.inpainter:EmbeddedInpainter"},
-    "variator": {"embedded": "curation.models.embedded.variator:EmbeddedVariator"},
-    "captioner": {},
-    "scorer": {},
+    "detector": {
+        EMBEDDED: "curation.models.embedded.detector:EmbeddedDetector",
+        "grounding-dino-hf": f"{_FULL}grounding_dino_hf:GroundingDinoHF",
+        "grounding-dino-original": f"{_FULL}grounding_dino_original:GroundingDinoOriginal",
+    },
+    "segmenter": {
+        EMBEDDED: "curation.models.embedded.segmenter:EmbeddedSegmenter",
+        "sam-original": f"{_FULL}sam_original:SamOriginal",
+        "sam-hf": f"{_FULL}sam_hf:SamHF",
+    },
+    "tracker": {"sam2-video": f"{_FULL}sam2_video:Sam2Video"},
+    "scorer": {
+        "open-clip": f"{_FULL}open_clip_scorer:OpenClipScorer",
+        "clip-hf": f"{_FULL}clip_hf:ClipHf",
+    },
+    "embedder": {
+        "dinov2": f"{_FULL}embedders:DinoEmbedder",
+        "clip-embedder": f"{_FULL}embedders:ClipEmbedder",
+    },
+    "faces": {
+        EMBEDDED: "curation.models.embedded.faces:EmbeddedFaces",
+        "insightface": f"{_FULL}insightface_faces:InsightFaces",
+    },
+    "flow": {"raft": f"{_FULL}raft_flow:RaftFlow"},
+    "inpainter": {
+        EMBEDDED: "curation.models.embedded.inpainter:EmbeddedInpainter",
+        "flux-fill": f"{_FULL}flux_fill:FluxFill",
+        "flux-kontext": f"{_FULL}flux_kontext:FluxKontext",
+    },
+    "variator": {
+        EMBEDDED: "curation.models.embedded.variator:EmbeddedVariator",
+        "flux-redux": f"{_FULL}flux_redux:FluxRedux",
+    },
+    "captioner": {"vlm": f"{_FULL}vlm_captioner:VlmCaptioner"},
 }
-PROFILES: dict[str, dict[str, str]] = {
-    "embedded": {role: "embedded" for role, known in BACKENDS.items() if "embedded" in known},
+# What no stage that ships asks for. A run must neither need their checkpoints nor depend on them unless told.
+_ON_REQUEST = ("tracker", "flow")
+# What each backend imports besides torch, which all of them do.
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "grounding-dino-hf": ("torchvision", "transformers"),
+    "grounding-dino-original": ("torchvision", "transformers", "groundingdino"),
+    "sam-original": ("segment_anything",),
+    "sam-hf": ("transformers",),
+    "sam2-video": ("transformers",),
+    "open-clip": ("open_clip",),
+    "clip-hf": ("transformers",),
+    "dinov2": ("transformers",),
+    "clip-embedder": ("transformers",),
+    "insightface": ("insightface", "onnxruntime"),
+    "raft": ("torchvision",),
+    "flux-fill": ("transformers", "diffusers"),
+    "flux-kontext": ("transformers", "diffusers"),
+    "flux-redux": ("transformers", "diffusers"),
+    "vlm": ("torchvision", "transformers"),
 }
+
+
+def _profile(name: str) -> dict[str, ModelSpec]:
+    if name == EMBEDDED:
+        return {role: ModelSpec(backend=EMBEDDED) for role, known in BACKENDS.items() if EMBEDDED in known}
+    return {
+        entry.role: catalogue.spec(entry)
+        for entry in catalogue.entries(name)
+        if entry.default and entry.backend is not None and entry.role not in _ON_REQUEST
+    }
+
+
+PROFILES: dict[str, dict[str, ModelSpec]] = {name: _profile(name) for name in (EMBEDDED, *catalogue.PROFILES)}
+
+
+def spec_of(config: CurationConfig, role: str) -> ModelSpec | None:
+    """What answers a role under this config, and with which checkpoint; None: nobody does.
+
+    A backend that is named without a checkpoint gets the one that the catalogue has for it.
+
+    Raises:
+        RepriseError: `models.<role>` names a backend that does not exist, or gives a checkpoint or options to
+            one that takes none.
+    """
+    chosen: str | ModelSpec | None = getattr(config.models, role)
+    if chosen is None:
+        return PROFILES[config.profile].get(role)
+    spec = chosen if isinstance(chosen, ModelSpec) else ModelSpec(backend=chosen)
+    if ":" in spec.backend:
+        return spec
+    if spec.backend not in BACKENDS[role]:
+        known = ", ".join(sorted(BACKENDS[role])) or "none yet"
+        raise RepriseError(f"models.{role}={spec.backend}: no such backend; known: {known}, or module:Class")
+    if spec.backend == EMBEDDED:
+        if spec != ModelSpec(backend=EMBEDDED):
+            raise RepriseError(f"models.{role}: the backend {EMBEDDED} takes no checkpoint and no settings")
+        return spec
+    if spec.checkpoint is None:
+        published = [each for each in catalogue.entries(role=role) if each.backend == spec.backend]
+        for entry in sorted(published, key=lambda each: not each.default)[:1]:
+            spec = spec.model_copy(update={"checkpoint": entry.source, "revision": entry.revision})
+    return spec
 
 
 def backend_name(config: CurationConfig, role: str) -> str | None:
     """The backend that answers a role under this config; None: nobody does.
 
     Raises:
-        RepriseError: `models.<role>` names a backend that does not exist.
+        RepriseError: as `spec_of`.
     """
-    chosen: str | None = getattr(config.models, role) or PROFILES[config.profile].get(role)
-    if chosen is not None and ":" not in chosen and chosen not in BACKENDS[role]:
-        known = ", ".join(sorted(BACKENDS[role])) or "none yet"
-        raise RepriseError(f"models.{role}={chosen}: no such backend; known: {known}, or module:Class")
-    return chosen
+    spec = spec_of(config, role)
+    return None if spec is None else spec.backend
 
 
 def load(config: CurationConfig, role: str) -> Any:
     """Build the backend of a role, or return None where nobody answers it.
 
     Raises:
-        RepriseError: no such backend, or a package that it needs is not installed.
+        RepriseError: no such backend, or a package or a checkpoint that it needs is not here.
     """
-    name = backend_name(config, role)
-    if name is None:
-        return None
-    backend = import_object(BACKENDS[role].get(name, name), f"models.{role}")()
+    spec = spec_of(config, role)
+    return None if spec is None else build(role, spec, bare=isinstance(getattr(config.models, role), str))
+
+
+def build(role: str, spec: ModelSpec, *, bare: bool = False) -> Any:
+    """The backend of a spec.
+
+    Args:
+        bare: it was named alone; then one of one's own is called with nothing, else with the spec.
+
+    Raises:
+        RepriseError: as `load`.
+    """
+    name = spec.backend
+    require_packages(role, spec)
+    made = import_object(BACKENDS[role].get(name, name), f"models.{role}")
+    try:
+        backend = made() if name == EMBEDDED or (bare and ":" in name) else made(spec)
+    except ImportError as error:
+        raise RepriseError(f"models.{role}={name}: {error}; is it installed, or on PYTHONPATH?") from error
     if not (getattr(backend, "name", None) and getattr(backend, "revision", None)):
         raise RepriseError(f"models.{role}={name}: a backend must say its `name` and `revision`")
     return backend
+
+
+def require_packages(role: str, spec: ModelSpec) -> None:
+    """Check that what a backend imports is installed, without importing it.
+
+    Raises:
+        RepriseError: it is not.
+    """
+    if spec.backend not in _NEEDS:
+        return
+    missing = [each for each in ("torch", *_NEEDS[spec.backend]) if importlib.util.find_spec(each) is None]
+    if missing:
+        names = ", ".join(missing)
+        raise RepriseError(f"models.{role}={spec.backend} needs {names}: pip install 'reprise[full]'")
 
 
 def required(config: CurationConfig, role: str) -> Any:
@@ -95,11 +214,41 @@ def note(subject: SubjectRow, role: str, backend: Any) -> None:
 
 
 def revisions(config: CurationConfig) -> dict[str, str]:
-    """role -> `name@revision` of every backend in use, and of the taxonomy: what makes a row what it is."""
-    found = {}
-    for role in BACKENDS:
-        backend = load(config, role)
-        if backend is not None:
-            found[role] = identity(backend)
+    """role -> `name@revision` of every backend in use, and of the taxonomy: what makes a row what it is.
+
+    Of a backend with a checkpoint that is what its own `name` and `revision` will be, told by the files: no
+    model is loaded here.
+
+    Raises:
+        RepriseError: as `load`.
+    """
+    found = {role: name for role in BACKENDS if (name := named(config, role)) is not None}
     found["taxonomy"] = f"taxonomy@{Taxonomy.load(config.match.taxonomy).revision}"
     return found
+
+
+def named(config: CurationConfig, role: str) -> str | None:
+    """`name@revision` of what answers a role, see `revisions`; None: nobody does.
+
+    Raises:
+        RepriseError: as `load`.
+    """
+    spec = spec_of(config, role)
+    if spec is None:
+        return None
+    if spec.backend not in _NEEDS:
+        return identity(load(config, role))
+    require_packages(role, spec)
+    return f"{spec.backend}@{_revision(spec)}"
+
+
+def _revision(spec: ModelSpec) -> str:
+    """Revision of the checkpoint; with its base's, where a model is a prior on a base.
+
+    Raises:
+        RepriseError: a checkpoint is not here, or not whole.
+    """
+    mine = resolve(spec).revision
+    if spec.backend != "flux-redux":
+        return mine
+    return f"{mine}+{resolve(catalogue.base(spec)).revision}"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.imaging import RGB, BoolMask
+from curation.schema import Mask
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,16 @@ class FaceDetector(Backend, Protocol):
 
 
 class Inpainter(Backend, Protocol):
+    """Two kinds, which want to be asked differently; `paints_around` says which one this is.
+
+    True: it invents. It wants to see the subject, so that what it paints fits it, and to be told what to
+    paint: a description of the whole picture, or None to erase. False: it continues what it sees into the
+    hole and understands no prompt. It must not see the subject whose surroundings it fills, or it smears its
+    colours.
+    """
+
+    paints_around: bool
+
     def inpaint(
         self,
         images: Sequence[RGB],
@@ -112,22 +123,62 @@ class Inpainter(Backend, Protocol):
         prompts: Sequence[str | None],
         seeds: Sequence[int],
     ) -> list[RGB]:
-        """Replace what is under each mask; pixels outside it stay as they are."""
+        """Replace what is under each mask, (H, W) bool like its picture; pixels outside it stay bit for bit.
+
+        Equal seeds give equal pictures, whatever else is in the batch.
+        """
         ...
 
 
 class Variator(Backend, Protocol):
+    """Makes another picture of a subject.
+
+    One that moves pixels returns a cut-out with the background transparent. One that generates returns a
+    whole picture: its alpha is 255 everywhere, as nobody has told the subject from what is around it.
+    """
+
     def vary(
         self,
         subjects: Sequence[NDArray[np.uint8]],
         prompts: Sequence[str | None],
         seeds: Sequence[int],
     ) -> list[NDArray[np.uint8]]:
-        """RGBA subjects -> RGBA subjects in a new pose, view or light."""
+        """RGBA subjects, straight alpha -> RGBA pictures of any size: a new pose, view or light."""
         ...
 
 
 class ImageEmbedder(Backend, Protocol):
     def embed(self, images: Sequence[RGB]) -> NDArray[np.float32]:
         """Unit vectors (images, dimensions); the dot product of two is their similarity, -1..1."""
+        ...
+
+
+class Flow(Backend, Protocol):
+    def flow(self, before: Sequence[RGB], after: Sequence[RGB]) -> list[NDArray[np.float32]]:
+        """For each pair of pictures of one size, (H, W, 2): where a pixel of `before` went, (x, y), px."""
+        ...
+
+
+@dataclass(frozen=True)
+class Track:
+    """One subject through the frames of a clip; lists run over the frames, None where it is not seen.
+
+    `boxes`: tight around the mask. `masks`: COCO run-length encoded, of the frames' size. `presence`: the
+    model's own estimate that it is there at all, 0..1.
+    """
+
+    boxes: list[list[float] | None]
+    masks: list[Mask | None]
+    presence: list[float]
+
+    @property
+    def visible_share(self) -> float:
+        """Share of the frames in which it is seen, 0..1."""
+        return sum(mask is not None for mask in self.masks) / max(1, len(self.masks))
+
+
+class Tracker(Backend, Protocol):
+    def track(self, frames: Sequence[RGB], start: int, boxes: Sequence[list[float]]) -> list[Track]:
+        """Follow what each box holds in frame `start` to both ends of the clip; frames in time order, of one
+        size."""
         ...

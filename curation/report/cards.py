@@ -68,7 +68,11 @@ _REFERENCE_FIELDS: Final = (
     "prompt",
     "seed",
     "donor_clip_id",
+    "donor_frame_index",
     "identity",
+    "face_identity",
+    "kept",
+    "reason",
 )
 
 

@@ -30,6 +30,7 @@ COLUMNS: Final = (
     "subjects.scores",
     "subjects.verdict",
     "subjects.references.variant",
+    "subjects.references.kept",
 )
 
 # Series of a histogram of subjects.
@@ -221,7 +222,8 @@ class Survey:
         if verdict and not kept:
             self.reasons["subject"][verdict.get("reason") or "unnamed"] += 1
         for reference in subject.get("references") or []:
-            self.references[reference.get("variant") or "unnamed"] += 1
+            if reference.get("kept") is not False:
+                self.references[reference.get("variant") or "unnamed"] += 1
         for score, histogram in self.scores.items():
             value = scores.get(score)
             missed = any(t.missed_by(value, group) for t in self.thresholds if t.score == score)

@@ -1,7 +1,9 @@
 """The subject in a place it never was (Kaleido A.1, cross-paired samples; variant `crosspair`).
 
-A plate is a frame of some clip with its subjects painted out. A subject is composited only with plates of
-other videos whose caption speaks of other things, so that nothing of its own context comes along.
+"Segmented subjects are composited with backgrounds or video clips from different, unrelated sources": a
+plate is a frame of some clip, either with its subjects painted out (a background) or as it is (a clip). A
+subject is composited only with plates of other videos whose caption speaks of other things, so that nothing
+of its own context comes along.
 """
 
 from __future__ import annotations
@@ -9,21 +11,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from curation.composite import Box, compose, lift
 from curation.config import CurationConfig
 from curation.dataset.fragments import Entry
 from curation.dataset.shards import read_rows
 from curation.errors import RepriseError
 from curation.ids import digest, seed_for
-from curation.imaging import RGB, decode, decode_mask, encode, mask_box
+from curation.imaging import RGB, decode, decode_mask, encode, luma
 from curation.models import registry
 from curation.models.roles import Inpainter
-from curation.references import RGBA, drop, frame_image, kept, over, put, resize_cutout, soften
+from curation.references import drop, frame_image, kept, put
 from curation.schema import ClipRow, Image, SubjectRow
 from curation.stages.base import log
 from curation.storage import Storage
@@ -31,84 +33,202 @@ from curation.storage import Storage
 VARIANT = "crosspair"
 _UNLIKE = 0.34  # word overlap (Jaccard) of two captions above which their clips count as related
 _PLATE_LONG_SIDE = 960  # px: a reference picture, not a film frame
-_GROW_PX = 9  # a subject's soft edge and shadow must go with it
+_GROW = 0.012  # of the frame's diagonal: a subject's soft edge and shadow must go with it
 _MAX_PAINTED = 0.4  # share of a plate that may have been painted; above it little real background is left
-_LIGHT = 0.35  # how far the subject's light moves towards the plate's; more would repaint the subject
+_MAX_FILLED = 0.5  # share of a clip's frame that its own subjects may fill, or nothing else has room
+_LUMA = (30.0, 235.0)  # mean; darker or brighter plates show nothing
+_CLIPS = 0.25  # of plates are clips as they are (ours), and more where few rows can give a background
 _READ_ROWS = 16  # clips at a time while plates are made
-_HEIGHT = (0.35, 0.85)  # bounds of the subject's height, share of the plate's
+_COVER = 1.2  # a subject is expected to hide what was painted where that is at most this much larger
+# Verdicts that doubt the outline, as what is small may be a part: the rest of it would not be painted out.
+_DOUBTFUL = (
+    "grounding_min", "label_min", "segment_min", "area_share_min", "border_share_max", "clip_category_min"
+)  # fmt: skip
+# Heights in metres, for the size of one thing beside another; a group's holds where the category has none.
+_METRES = {
+    "human": 1.7, "baby": 0.7, "child": 1.2, "boy": 1.3, "girl": 1.3,
+    "animal": 0.5, "cat": 0.3, "dog": 0.5, "horse": 1.7, "cow": 1.5, "elephant": 3.0, "giraffe": 4.5,
+    "bird": 0.2, "vehicle": 1.6, "bus": 3.0, "truck": 3.0, "train": 4.0, "motorcycle": 1.2, "bicycle": 1.1,
+    "airplane": 6.0, "ship": 20.0, "spaceship": 30.0, "food": 0.1, "drink": 0.15, "kitchenware": 0.15,
+    "furniture": 0.9, "instrument": 0.9, "toy": 0.3, "accessory": 0.2, "electronics": 0.3, "tool": 0.3,
+}  # fmt: skip
+# What throws a shadow where its lower end is: groups that stand, without the categories that fly or swim.
+_STANDING = frozenset(
+    ("human", "animal", "vehicle", "furniture", "kitchenware", "container", "appliance", "food", "drink")
+)
+_AIRBORNE = frozenset(
+    ("airplane", "helicopter", "drone", "hot air balloon", "spaceship", "boat", "canoe", "ship", "submarine",
+     "jet ski", "bird", "crow", "owl", "eagle", "parrot", "seagull", "bat", "fish", "shark", "whale",
+     "dolphin", "seal", "octopus", "jellyfish", "butterfly", "bee", "insect", "dragon", "astronaut",
+     "swimmer", "superhero")
+)  # fmt: skip
+
+Kind = Literal["background", "clip"]
 
 
 @dataclass(frozen=True)
 class Plate:
-    """A background with where it comes from; `image` is encoded, so that a pool travels cheaply."""
+    """A picture to composite with, and where it comes from; its `image` is encoded, as a pool travels.
+
+    `boxes`: of its subjects, shares of its sides: painted out in a background, to be seen in a clip.
+    `metres`: what its full height spans at their distance; None: unknown.
+    """
 
     clip_id: str
     video_id: str
     caption: str
     image: Image
+    kind: Kind = "background"
+    frame_index: int | None = None
+    boxes: tuple[Box, ...] = ()
+    metres: float | None = None
 
 
 def plate_candidate(row: ClipRow) -> bool:
-    """Whether a row can give a plate: its subjects are all in one kept frame and leave enough of it."""
-    return plate_frame(row) is not None
+    """Whether a row can give a plate of either kind."""
+    return background_frame(row) is not None or clip_frame(row, 0) is not None
 
 
-def plate_frame(row: ClipRow) -> int | None:
-    """The frame to make a plate of, or None.
+def background_frame(row: ClipRow) -> int | None:
+    """The frame to make a background of, or None.
 
     Only of a clip whose subjects were looked for, or whose caption names none: what nobody looked for would
-    stay in the picture. Subjects found in different frames exclude each other, as each is seen in both.
+    stay in the picture. Subjects found in different frames exclude each other, as each is seen in both; and
+    each must have an outline that can be trusted, or half of it would stay.
     """
     looked = row["status"] == "kept" or (
         row["stop"] is not None and row["stop"]["stage"] in ("match", "filter")
     )
-    told = bool((row["caption"] or "").strip())
-    if row["status"] == "failed" or not (looked and told) or not row["frames"] or row["video_id"] is None:
+    if not looked or not _told(row):
         return None
-    found = [subject for subject in row["subjects"] if subject["frame_index"] is not None]
+    found = _found(row)
     indices = {subject["frame_index"] for subject in found}
-    if len(indices) > 1 or any(subject["mask"] is None for subject in found):
+    if len(indices) > 1 or any(not _outlined(subject) for subject in found):
         return None
     if sum(subject["scores"].get("area_share") or 0.0 for subject in found) > _MAX_PAINTED:
         return None
     index = indices.pop() if indices else row["frames"][0]["index"]
-    return index if any(frame["index"] == index for frame in row["frames"]) else None
+    there = any(frame["index"] == index for frame in row["frames"])
+    return index if there and _shows_something(row, index) else None
 
 
-def make_plate(row: ClipRow, inpainter: Inpainter, seed: int) -> Plate:
-    """A candidate's frame with every subject painted out.
+def clip_frame(row: ClipRow, seed: int) -> int | None:
+    """The frame of a clip that is taken as it is, drawn by seed, or None where its subjects fill it."""
+    if not _told(row):
+        return None
+    filled: dict[int | None, float] = {}
+    for subject in _found(row):
+        index = subject["frame_index"]
+        filled[index] = filled.get(index, 0.0) + (subject["scores"].get("area_share") or 0.0)
+    free = [
+        frame["index"]
+        for frame in row["frames"]
+        if filled.get(frame["index"], 0.0) <= _MAX_FILLED and _shows_something(row, frame["index"])
+    ]
+    return min(free, key=lambda index: digest(seed, row["clip_id"], index), default=None)
+
+
+def make_plate(row: ClipRow, inpainter: Inpainter, seed: int, clips: float = _CLIPS) -> Plate:
+    """A background or a clip, drawn by seed; the other kind where the row cannot give the one.
+
+    Args:
+        clips: share of plates that are clips as they are, 0..1.
 
     Raises:
-        ValueError: the row is no candidate, or its picture cannot be read.
+        ValueError: the row can give neither, or its picture cannot be read.
     """
-    index = plate_frame(row)
-    if index is None:
-        raise ValueError(f"{row['clip_id']} gives no plate")
+    still = background_frame(row)
+    moving = clip_frame(row, seed) if clips > 0 or still is None else None
+    drawn = seed_for(seed, row["clip_id"], "plate kind") / 0x80000000 < clips
+    if still is not None and not (drawn and moving is not None):
+        return _plate(row, still, "background", inpainter, seed)
+    if moving is not None:
+        return _plate(row, moving, "clip", inpainter, seed)
+    raise ValueError(f"{row['clip_id']} gives no plate")
+
+
+def _plate(row: ClipRow, index: int, kind: Kind, inpainter: Inpainter, seed: int) -> Plate:
     image = frame_image(row, index)
-    hole = np.zeros(image.shape[:2], np.uint8)
-    for subject in row["subjects"]:
+    mine = [subject for subject in row["subjects"] if subject["frame_index"] == index]
+    height, width = image.shape[:2]
+    boxes = [subject["box"] for subject in mine if subject["box"] is not None]
+    hole = np.zeros((height, width), np.uint8)
+    for subject in mine if kind == "background" else ():
         if subject["mask"] is not None:
             hole |= decode_mask(subject["mask"]).astype(np.uint8)
-    scale = min(1.0, _PLATE_LONG_SIDE / max(image.shape[:2]))
+    scale = min(1.0, _PLATE_LONG_SIDE / max(height, width))
     if scale < 1:
-        size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+        size = (round(width * scale), round(height * scale))
         image = cast(RGB, cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-        hole = cast(RGB, cv2.resize(hole, size, interpolation=cv2.INTER_NEAREST))
+        hole = np.asarray(cv2.resize(hole, size, interpolation=cv2.INTER_NEAREST), np.uint8)
     if hole.any():
-        hole = cast(RGB, cv2.dilate(hole, np.ones((2 * _GROW_PX + 1,) * 2, np.uint8)))
-        image = inpainter.inpaint(
-            [image], [hole.astype(bool)], [None], [seed_for(seed, row["clip_id"], "plate")]
-        )[0]
-    return Plate(row["clip_id"], row["video_id"] or "", row["caption"] or "", encode(image))
+        reach = 2 * round(_GROW * float(np.hypot(*hole.shape))) + 1
+        grown = cv2.dilate(hole, np.ones((reach, reach), np.uint8)).astype(bool)
+        image = inpainter.inpaint([image], [grown], [None], [seed_for(seed, row["clip_id"], "plate")])[0]
+    return Plate(
+        clip_id=row["clip_id"],
+        video_id=row["video_id"] or "",
+        caption=row["caption"] or "",
+        image=encode(image),
+        kind=kind,
+        frame_index=index,
+        boxes=tuple((x0 / width, y0 / height, x1 / width, y1 / height) for x0, y0, x1, y1 in boxes),
+        metres=_span(mine),
+    )
 
 
-def plates(rows: Iterable[ClipRow], inpainter: Inpainter, seed: int) -> list[Plate]:
+def _shows_something(row: ClipRow, index: int | None) -> bool:
+    """Whether a frame is neither nearly black nor nearly white; who cannot read it will find out later."""
+    try:
+        return _LUMA[0] <= float(luma(frame_image(row, index)).mean()) <= _LUMA[1]
+    except ValueError:
+        return True
+
+
+def _told(row: ClipRow) -> bool:
+    """A clip with a picture, of which it is known what it speaks of."""
+    has_picture = row["status"] != "failed" and bool(row["frames"]) and row["video_id"] is not None
+    return has_picture and bool((row["caption"] or "").strip())
+
+
+def _found(row: ClipRow) -> list[SubjectRow]:
+    return [subject for subject in row["subjects"] if subject["frame_index"] is not None]
+
+
+def _outlined(subject: SubjectRow) -> bool:
+    if subject["mask"] is None:
+        return False
+    failures = subject["verdict"]["failures"] if subject["verdict"] is not None else []
+    return not any(name in _DOUBTFUL for name in failures)
+
+
+def true_height(subject: SubjectRow) -> float | None:
+    """Metres that such a thing is usually high; None: unknown."""
+    return _METRES.get(subject["category"], _METRES.get(subject["group"]))
+
+
+def _span(subjects: Sequence[SubjectRow]) -> float | None:
+    """Metres over the full height of a frame at the distance of its largest kept subject."""
+    best: tuple[float, float] | None = None
+    for subject in subjects:
+        metres, box, mask = true_height(subject), subject["box"], subject["mask"]
+        sure = subject["verdict"] is not None and subject["verdict"]["kept"]
+        if not sure or metres is None or box is None or mask is None:
+            continue
+        share = (box[3] - box[1]) / mask["size"][0]
+        cut_off = box[1] <= 2 or box[3] >= mask["size"][0] - 2  # what is seen is not its whole height
+        if share > 0 and not cut_off and (best is None or share > best[0]):
+            best = (share, metres / share)
+    return best[1] if best else None
+
+
+def plates(rows: Iterable[ClipRow], inpainter: Inpainter, seed: int, clips: float = _CLIPS) -> list[Plate]:
     """Plates of those rows that can give one; a picture that cannot be read costs its own plate."""
     made = []
     for row in rows:
         try:
             if plate_candidate(row):
-                made.append(make_plate(row, inpainter, seed))
+                made.append(make_plate(row, inpainter, seed, clips))
         except ValueError as error:
             log.warning("%s gives no plate: %s", row["clip_id"], error)
     return made
@@ -149,7 +269,8 @@ def pool(storage: Storage, files: Sequence[str], config: CurationConfig) -> list
     chosen = [with_frames[clip_id] for clip_id in pool_of(with_frames, config.crosspair.pool, config.seed)]
     inpainter = registry.required(config, "inpainter")
     rows = read_rows(storage, sorted(chosen, key=lambda each: each.order), _READ_ROWS)
-    return [plate for batch in rows for plate in plates(batch, inpainter, config.seed)]
+    clips = config.crosspair.clips
+    return [plate for batch in rows for plate in plates(batch, inpainter, config.seed, clips)]
 
 
 class Crosspair:
@@ -179,81 +300,59 @@ class Crosspair:
         return seed_for(self._seed, subject["subject_id"], "crosspaired") / 0x80000000 < self._config.share
 
     def _plate(self, row: ClipRow, subject: SubjectRow) -> Plate | None:
-        """The plate of an unrelated clip with the smallest hash, so that one more in the pool changes few."""
+        """The plate of an unrelated clip with the smallest hash, so that one more in the pool changes few.
+
+        If that is a background, then the first background whose painted parts this subject can hide.
+        """
         words = _words(row["caption"] or "")
         strangers = [
             plate
             for plate in self._pool
             if plate.video_id != row["video_id"] and _overlap(words, self._words[plate.clip_id]) < _UNLIKE
         ]
-        return min(
-            strangers,
-            key=lambda plate: digest(self._seed, subject["subject_id"], plate.clip_id),
-            default=None,
-        )
+        strangers.sort(key=lambda plate: digest(self._seed, subject["subject_id"], plate.clip_id))
+        if not strangers or strangers[0].kind == "clip":
+            return strangers[0] if strangers else None
+        able = (plate for plate in strangers if plate.kind == "background" and _hides(row, subject, plate))
+        return next(able, strangers[0])
 
     def _compose(self, row: ClipRow, subject: SubjectRow, plate: Plate) -> None:
         assert subject["mask"] is not None
         seed = seed_for(self._seed, subject["subject_id"], plate.clip_id)
-        picture = composite(
-            frame_image(row, subject["frame_index"]),
-            decode_mask(subject["mask"]),
+        cut = lift(
+            frame_image(row, subject["frame_index"]), decode_mask(subject["mask"]), self._config.feather
+        )
+        background = plate.kind == "background"
+        picture = compose(
+            cut,
             decode(plate.image),
             np.random.default_rng(seed),
-            self._config.feather,
+            metres=true_height(subject),
+            plate_metres=plate.metres,
+            avoid=() if background else plate.boxes,
+            cover=plate.boxes if background else (),
+            grounded=subject["group"] in _STANDING and subject["category"] not in _AIRBORNE,
         )
         put(
             subject,
             VARIANT,
             picture,
-            model="reprise-composite",
-            revision="1",
+            model=f"reprise-composite/{plate.kind}",
+            revision="2",
             seed=seed,
             donor_clip_id=plate.clip_id,
+            donor_frame_index=plate.frame_index,
         )
 
 
-def composite(
-    image: RGB, mask: NDArray[np.bool_], plate: RGB, rng: np.random.Generator, feather: float
-) -> RGB:
-    """The masked subject on a plate: size as in its own frame within bounds, place drawn, light drawn near.
-
-    Raises:
-        ValueError: the mask is empty.
-    """
-    box = mask_box(mask)
-    if box is None:
-        raise ValueError("the mask is empty")
-    x0, y0, x1, y1 = (int(side) for side in box)
-    front = np.dstack(
-        [image[y0:y1, x0:x1], (soften(mask[y0:y1, x0:x1], feather) * 255).round().astype(np.uint8)]
+def _hides(row: ClipRow, subject: SubjectRow, plate: Plate) -> bool:
+    """Whether the subject, at the size it had, is about as large as every part that was painted."""
+    x0, y0, x1, y1 = subject["box"] or [0.0] * 4
+    wide, tall = (x1 - x0) / (row["width"] or 1), (y1 - y0) / (row["height"] or 1)
+    return all(
+        right - left <= _COVER * wide and bottom - top <= _COVER * tall
+        for left, top, right, bottom in plate.boxes
     )
-    height, width = plate.shape[:2]
-    wanted = float(np.clip((y1 - y0) / image.shape[0] * rng.uniform(0.85, 1.15), *_HEIGHT)) * height
-    scale = min(wanted / (y1 - y0), 0.95 * width / (x1 - x0))
-    size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
-    front = resize_cutout(front, *size)
-    left = int(rng.integers(0, max(1, width - size[0] + 1)))
-    # Things stand on something: the lower half of the room there is.
-    room = max(0, height - size[1])
-    top = int(rng.integers(room // 2, room + 1))
-    canvas: RGBA = np.zeros((height, width, 4), np.uint8)
-    canvas[top : top + size[1], left : left + size[0]] = relight(
-        front, plate[top : top + size[1], left : left + size[0]]
-    )
-    return over(canvas, plate)
-
-
-def relight(front: RGBA, behind: RGB) -> RGBA:
-    """Move the subject's mean colour (CIE Lab) a part of the way to that of the place where it will stand."""
-    opaque = front[..., 3] > 127
-    if not opaque.any():
-        return front
-    lab = cv2.cvtColor(front[..., :3], cv2.COLOR_RGB2LAB).astype(np.float32)
-    target = cv2.cvtColor(behind, cv2.COLOR_RGB2LAB).reshape(-1, 3).mean(axis=0)
-    shift = _LIGHT * (target - lab[opaque].mean(axis=0))
-    moved = np.clip(lab + shift, 0, 255).astype(np.uint8)
-    return cast(RGBA, np.dstack([cv2.cvtColor(moved, cv2.COLOR_LAB2RGB), front[..., 3]]))
 
 
 _STOP_WORDS = frozenset(

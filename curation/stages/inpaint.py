@@ -1,4 +1,4 @@
-"""The subject with what surrounds it erased (Kaleido 3.2 (5), variant `inpaint`)."""
+"""The subject with what surrounds it erased or painted anew (Kaleido 3.2 (5), variant `inpaint`)."""
 
 from __future__ import annotations
 
@@ -8,56 +8,108 @@ from typing import cast
 import numpy as np
 
 from curation.config import CurationConfig
+from curation.filters.identity import IdentityCheck, Pair
 from curation.ids import seed_for
+from curation.imaging import RGB, BoolMask, mask_box
 from curation.models import registry
 from curation.models.roles import Inpainter
-from curation.references import drop, kept, over, put, subject_cutout
-from curation.schema import ClipRow
+from curation.references import RGBA, drop, kept, over, put, subject_cutout
+from curation.schema import ClipRow, SubjectRow
+from curation.thresholds import rules
+from curation.verdicts import decide_references
 
 _PADDING = 0.35  # room around the subject for a background to be seen
 _RING_PX = 2  # what is known of the surroundings: the outermost pixels of the crop
 
 
 class Inpaint:
-    """Everything but the crop's rim is painted anew, then the subject is put back untouched.
+    """Everything around the subject is made anew, then the subject is put back untouched.
 
-    The subject is erased too before it is put back: painting outwards from its edge would smear its colours.
+    How it is asked depends on `roles.Inpainter.paints_around`. One that invents sees the subject and paints
+    around it as told; the result is held against the subject afterwards, as it may have given it a third arm.
+    One that continues what it sees gets the crop's rim alone: painting outwards from the subject would smear
+    its colours.
     """
 
     name = "inpaint"
 
     def __init__(self, config: CurationConfig) -> None:
         self._config = config
+        self._prompts: Sequence[str] = config.inpaint.prompts
         self._inpainter: Inpainter | None = None
+
+    def _load(self) -> Inpainter:
+        if self._inpainter is None:
+            self._inpainter = cast(Inpainter, registry.required(self._config, "inpainter"))
+            # One's own backend need not say.
+            self._invents = bool(getattr(self._inpainter, "paints_around", False))
+            self._check = IdentityCheck(self._config) if self._invents else None
+            self._rules = rules(self._config.filter)
+        return self._inpainter
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
         if not self._config.inpaint.enabled:
             return
-        if self._inpainter is None:
-            self._inpainter = cast(Inpainter, registry.required(self._config, "inpainter"))
+        inpainter = self._load()
         subjects = [subject for row in rows for subject in kept(row)]
         cutouts = [subject_cutout(row, subject, _PADDING) for row in rows for subject in kept(row)]
         for subject in subjects:
             drop(subject, self.name)
-        masks = []
-        for crop, _ in cutouts:
-            unknown = np.zeros(crop.shape[:2], bool)
-            unknown[_RING_PX:-_RING_PX, _RING_PX:-_RING_PX] = True
-            masks.append(unknown)
+        masks = [beyond(cut) if self._invents else inside_rim(crop) for crop, cut in cutouts]
         for ordinal in range(self._config.inpaint.per_subject if subjects else 0):
             seeds = [
                 seed_for(self._config.seed, subject["subject_id"], self.name, ordinal) for subject in subjects
             ]
-            painted = self._inpainter.inpaint(
-                [crop for crop, _ in cutouts], masks, [None] * len(subjects), seeds
-            )
-            for subject, (_, cut), back, seed in zip(subjects, cutouts, painted, seeds, strict=True):
+            prompts = [self._prompt(subject, seed) for subject, seed in zip(subjects, seeds, strict=True)]
+            painted = inpainter.inpaint([crop for crop, _ in cutouts], masks, prompts, seeds)
+            pictures = [over(cut, back) for (_, cut), back in zip(cutouts, painted, strict=True)]
+            identities = self._measure(subjects, [cut for _, cut in cutouts], pictures)
+            for subject, picture, prompt, seed, (image, face) in zip(
+                subjects, pictures, prompts, seeds, identities, strict=True
+            ):
                 put(
                     subject,
                     self.name,
-                    over(cut, back),
-                    model=self._inpainter.name,
-                    revision=self._inpainter.revision,
+                    picture,
+                    model=inpainter.name,
+                    revision=inpainter.revision,
                     ordinal=ordinal,
+                    prompt=prompt,
                     seed=seed,
+                    identity=image,
+                    face_identity=face,
                 )
+        for subject in subjects:
+            decide_references(subject, self._rules)
+
+    def _prompt(self, subject: SubjectRow, seed: int) -> str | None:
+        if not self._invents or not self._prompts:
+            return None
+        return self._prompts[seed % len(self._prompts)].replace("{subject}", subject["phrase"])
+
+    def _measure(
+        self, subjects: Sequence[SubjectRow], cuts: Sequence[RGBA], pictures: Sequence[RGB]
+    ) -> list[tuple[float | None, float | None]]:
+        """(picture, face) similarities, in the subject's box: what surrounds it is meant to differ."""
+        if self._check is None:
+            return [(None, None)] * len(subjects)
+        pairs = []
+        for subject, cut, picture in zip(subjects, cuts, pictures, strict=True):
+            x0, y0, x1, y1 = (
+                int(side) for side in mask_box(cut[..., 3] > 0) or (0, 0, *picture.shape[1::-1])
+            )
+            before = over(cut, np.full_like(picture, 255))
+            pairs.append(Pair(before[y0:y1, x0:x1], picture[y0:y1, x0:x1], subject["group"]))
+        return [(each.image, each.face) for each in self._check.measure(pairs)]
+
+
+def beyond(cut: RGBA) -> BoolMask:
+    """All that is not wholly the subject: its soft edge too, which would else keep the old background."""
+    return np.asarray(cut[..., 3] < 255)
+
+
+def inside_rim(crop: RGB) -> BoolMask:
+    """All but the outermost pixels."""
+    unknown = np.zeros(crop.shape[:2], bool)
+    unknown[_RING_PX:-_RING_PX, _RING_PX:-_RING_PX] = True
+    return unknown

@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
+
 from curation.config import CurationConfig
+from curation.filters.identity import IdentityCheck, Pair
 from curation.ids import seed_for
+from curation.imaging import RGB
 from curation.models import registry
 from curation.models.roles import Variator
-from curation.references import drop, kept, put, subject_cutout
+from curation.references import RGBA, drop, kept, over, put, subject_cutout
 from curation.schema import ClipRow
+from curation.thresholds import rules
+from curation.verdicts import decide_references
 
 _PADDING = 0.05
 
 
 class Redux:
-    """Cut-outs go to the variator with their phrase as the prompt; what comes back is stored as it is."""
+    """Cut-outs go to the variator with their phrase as the prompt; what comes back is stored as it is.
+
+    It is held against the cut-out by whoever answers `embedder` and, for humans, `faces`. A picture that has
+    drifted away stays in the row with its number, not kept: other thresholds may keep it.
+    """
 
     name = "redux"
 
@@ -29,6 +39,8 @@ class Redux:
             return
         if self._variator is None:
             self._variator = cast(Variator, registry.required(self._config, "variator"))
+            self._check = IdentityCheck(self._config)
+            self._rules = rules(self._config.filter)
         subjects = [subject for row in rows for subject in kept(row)]
         cutouts = [subject_cutout(row, subject, _PADDING)[1] for row in rows for subject in kept(row)]
         prompts = [subject["phrase"] for subject in subjects]
@@ -39,7 +51,15 @@ class Redux:
                 seed_for(self._config.seed, subject["subject_id"], self.name, ordinal) for subject in subjects
             ]
             varied = self._variator.vary(cutouts, prompts, seeds)
-            for subject, prompt, seed, picture in zip(subjects, prompts, seeds, varied, strict=True):
+            identities = self._check.measure(
+                [
+                    Pair(on_white(cut), on_white(picture), subject["group"])
+                    for subject, cut, picture in zip(subjects, cutouts, varied, strict=True)
+                ]
+            )
+            for subject, prompt, seed, picture, identity in zip(
+                subjects, prompts, seeds, varied, identities, strict=True
+            ):
                 put(
                     subject,
                     self.name,
@@ -49,4 +69,13 @@ class Redux:
                     ordinal=ordinal,
                     prompt=prompt,
                     seed=seed,
+                    identity=identity.image,
+                    face_identity=identity.face,
                 )
+        for subject in subjects:
+            decide_references(subject, self._rules)
+
+
+def on_white(picture: RGBA) -> RGB:
+    """RGBA -> RGB; where nothing is known of the surroundings, both pictures of a pair have the same ones."""
+    return over(picture, np.full((*picture.shape[:2], 3), 255, np.uint8))

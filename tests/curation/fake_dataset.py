@@ -270,6 +270,10 @@ def _references(subject: dict[str, Any], scene: Any, mask: Any, n: int) -> list[
             "seed": None if variant in ("crop", "segment") else 1234 + n,
             "donor_clip_id": f"{n + 5:020x}-0" if variant == "crosspair" else None,
             "identity": identity,
+            "donor_frame_index": None,
+            "face_identity": None,
+            "kept": True,
+            "reason": None,
         }
         for variant, picture, model, identity in made
     ]

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from curation.config import CurationConfig, load_config
+from curation.config import load_config
 from curation.imaging import decode, encode
 from curation.models.embedded.inpainter import EmbeddedInpainter
 from curation.schema import CLIPS, ClipRow, to_table
@@ -16,10 +16,9 @@ from curation.stages.base import run, stop
 from curation.stages.crosspair import (
     Crosspair,
     Plate,
-    composite,
+    background_frame,
     make_plate,
     plate_candidate,
-    plate_frame,
     plates,
     pool,
     pool_of,
@@ -204,8 +203,11 @@ def test_what_nobody_looked_for_would_stay_in_the_picture() -> None:
     stop(failed, "failed", "segment", "out of memory")
     unsaid = clip(caption=" ")
     stop(unsaid, "rejected", "match", "caption names no subject")
-    for row in (silent, failed, unsaid, clip()):
+    for row in (silent, failed, unsaid):
         assert not plate_candidate(row), row["stop"]
+    unseen = clip()
+    assert background_frame(unseen) is None
+    assert make_plate(unseen, EmbeddedInpainter(), 0).kind == "clip", "in a clip it is meant to stay"
 
 
 def test_subjects_found_in_different_frames_leave_no_frame_without_one() -> None:
@@ -213,23 +215,26 @@ def test_subjects_found_in_different_frames_leave_no_frame_without_one() -> None
     row["frames"] = clip(images=[picture(), picture()])["frames"]
     other = disc(("blue", 0.8, 0.5, 0.1))
     row["subjects"].append(subject(row, other, start=9, index=5))
-    assert plate_frame(row) is None
+    assert background_frame(row) is None
     row["subjects"][1]["frame_index"] = 0
-    assert plate_frame(row) == 0
+    assert background_frame(row) == 0
     row["subjects"][1]["mask"] = None
-    assert plate_frame(row) is None, "found, but nothing to paint over"
+    assert background_frame(row) is None, "found, but nothing to paint over"
 
 
 def test_a_frame_that_is_mostly_subject_gives_no_plate() -> None:
     row = candidate()
     row["subjects"][0]["scores"]["area_share"] = 0.5
-    assert plate_frame(row) is None
+    assert background_frame(row) is None
 
 
 def test_a_picture_that_cannot_be_read_costs_its_own_plate() -> None:
     rows = [candidate(0), candidate(1), clip(2)]
     rows[0]["frames"][0]["image"] = {"bytes": b"no picture", "path": None}
-    assert [each.clip_id for each in plates(rows, EmbeddedInpainter(), 0)] == [rows[1]["clip_id"]]
+    assert [each.clip_id for each in plates(rows, EmbeddedInpainter(), 0)] == [
+        rows[1]["clip_id"],
+        rows[2]["clip_id"],
+    ]
 
 
 def test_the_pool_is_made_of_a_datasets_own_files(tmp_path: object) -> None:
@@ -243,52 +248,3 @@ def test_the_pool_is_made_of_a_datasets_own_files(tmp_path: object) -> None:
     made = pool(storage, ["part-0.parquet", "part-1.parquet"], config)
     assert sorted(each.clip_id for each in made) == sorted(pool_of([row["clip_id"] for row in rows], 4, 0))
     assert pool(storage, ["part-0.parquet"], load_config(None, ["crosspair.share=0"])) == []
-
-
-# ---- the composite ---------------------------------------------------------------------------------------
-
-
-def paste(
-    radius: float, seed: int = 0, config: CurationConfig | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    background = np.full((180, 320, 3), (60, 90, 60), np.uint8)
-    blob = ("red", 0.5, 0.5, radius)
-    made = composite(picture(blob), disc(blob), background, np.random.default_rng(seed), 1.5)
-    return made, coloured(made, "red")
-
-
-def test_the_subject_stands_whole_in_the_lower_part_of_the_plate() -> None:
-    for seed in range(12):
-        made, red = paste(0.3, seed)
-        assert made.shape == (180, 320, 3)
-        rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
-        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
-        assert height == pytest.approx(width, abs=4), "a circle stays one: nothing is cut off"
-        assert 0.45 < height / 180 < 0.75
-        assert rows.mean() >= 90 - 2
-
-
-def test_size_stays_within_bounds_and_outside_the_plate_is_untouched() -> None:
-    for radius in (0.05, 0.5):
-        made, red = paste(radius)
-        height = np.ptp(np.flatnonzero(red.any(axis=1))) + 1
-        assert 0.25 < height / 180 < 0.87
-        untouched = (made == (60, 90, 60)).all(axis=2)
-        assert untouched.mean() > 0.2
-
-
-def test_the_subjects_light_moves_towards_the_plates() -> None:
-    blob = ("red", 0.5, 0.5, 0.3)
-    bright, dark = (
-        composite(
-            picture(blob), disc(blob), np.full((180, 320, 3), level, np.uint8), np.random.default_rng(0), 1.5
-        )
-        for level in (230, 20)
-    )
-    inside = coloured(bright, "red") & coloured(dark, "red")
-    assert bright[inside].mean() > dark[inside].mean() + 20
-
-
-def test_an_empty_mask_is_refused() -> None:
-    with pytest.raises(ValueError, match="empty"):
-        composite(picture(), np.zeros((180, 320), bool), picture(), np.random.default_rng(0), 1.5)

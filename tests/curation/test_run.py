@@ -92,7 +92,9 @@ class Loop:
     def plates(self, job: Job, entries: Sequence[Entry]) -> tuple[list[Plate], float]:
         return [], 0.0
 
-    def shards(self, job: Job, plans: Sequence[ShardPlan], plates: list[Plate]) -> Iterator[ShardResult]:
+    def shards(
+        self, job: Job, plans: Sequence[ShardPlan], plates: list[Plate], donors: engine.Donors
+    ) -> Iterator[ShardResult]:
         for shard in plans:
             yield write_shard(job.dataset, shard, [Crosspair(job.config, plates)], job.config)
 

@@ -423,7 +423,11 @@ def test_compositing_is_exact_where_the_front_is_opaque_or_clear() -> None:
 
 def test_neighbours_with_equal_needs_share_a_worker() -> None:
     names = [each.name for each in operators(load_config())]
-    assert names == ["slice", "caption+match+ground+segment+filter+crop+inpaint+redux", "crosspair+shard"]
+    assert names == [
+        "slice",
+        "caption+match+ground+segment+filter+crop+inpaint+redux",
+        "crosspair+retrieve+shard",
+    ]
     apart = operators(load_config(None, ["engine.stages.ground.num_gpus=0.5"]))
     assert [each.name for each in apart][1:4] == [
         "caption+match",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.config import FilterConfig
-from curation.schema import ClipRow, Scores, SubjectRow
+from curation.dataset.tally import tally
+from curation.references import put
+from curation.schema import ClipRow, Reference, Scores, SubjectRow
 from curation.stages.base import stop
 from curation.thresholds import Thresholds, rules
 from curation.verdicts import decide_clip, decide_subject
-from tests.curation.clips import RULES, clip, disc, subject
+from tests.curation.clips import RULES, clip, disc, picture, subject
 
 GOOD: dict[str, float] = {
     "grounding": 0.9,
@@ -36,7 +39,7 @@ GOOD: dict[str, float] = {
 }
 # What every rule needs to be seen: a value on its wrong side.
 MISSED = {rule.name: rule.value * (0.9 if rule.bound == "min" else 1.1) for rule in RULES}
-SWITCHED_ON = [rule.name for rule in RULES]
+SWITCHED_ON = [rule.name for rule in RULES if rule.of == "subject"]
 MASK = disc(("red", 0.5, 0.5, 0.3))
 
 
@@ -47,9 +50,10 @@ def person(group: str = "human", **scores: float | None) -> SubjectRow:
 def test_scores_and_thresholds_name_each_other() -> None:
     for name in Thresholds.model_fields:
         score, _, bound = name.rpartition("_")
-        assert score in Scores.__annotations__, name
+        assert score in Scores.__annotations__ or score in Reference.__annotations__, name
         assert bound in ("min", "max"), name
-    assert {rule.score for rule in RULES} | {"clip_margin"} == set(Scores.__annotations__)
+    of_subjects = {rule.score for rule in RULES if rule.of == "subject"}
+    assert of_subjects | {"clip_margin"} == set(Scores.__annotations__)
 
 
 def test_every_threshold_says_where_it_comes_from() -> None:
@@ -217,3 +221,34 @@ def test_a_clip_that_was_rejected_by_a_verdict_can_come_back() -> None:
     assert row["status"] == "rejected"
     decide_clip(row, rules(FilterConfig.model_validate({"sharpness_min": 10.0})))
     assert (row["status"], row["stop"]) == ("kept", None)
+
+
+def reference(variant: str, identity: float | None, face: float | None = None) -> Reference:
+    made = person()
+    put(made, variant, picture(), model="m", revision="1", identity=identity, face_identity=face)
+    return made["references"][0]
+
+
+@pytest.mark.parametrize(
+    ("group", "identity", "face", "reason"),
+    [
+        ("animal", 0.4, None, "identity_min"),
+        ("animal", 0.9, 0.1, None),
+        ("human", 0.9, 0.1, "face_identity_min"),
+        ("human", None, None, None),
+        ("animal", math.nan, None, None),
+    ],
+)
+def test_a_picture_of_somebody_else_is_not_kept(
+    group: str, identity: float | None, face: float | None, reason: str | None
+) -> None:
+    row = clip()
+    row["status"] = "kept"
+    row["subjects"] = [person(group)]
+    row["subjects"][0]["references"] = [reference("redux", identity, face), reference("crop", None)]
+    decide_clip(row, RULES)
+    made, crop = row["subjects"][0]["references"]
+    assert (made["kept"], made["reason"]) == (reason is None, reason)
+    assert (crop["kept"], crop["reason"]) == (True, None)
+    counted = tally([row]).references
+    assert counted == ({"crop": 1} if reason else {"crop": 1, "redux": 1})

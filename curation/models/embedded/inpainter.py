@@ -24,6 +24,7 @@ class EmbeddedInpainter:
 
     name = "embedded-inpainter"
     revision = f"1-cv{cv2.__version__}"
+    paints_around = False
 
     def inpaint(
         self,

@@ -120,7 +120,7 @@ function subjectBlock(subject) {
       verdict ? h("span", { class: "judged" }, kept ? chip("kept", "Kept") : [chip("rejected", reasonText(verdict.reason || "rejected")), against(verdict)]) : chip("open", "Undecided")),
     h("div", { class: "tiles" },
       subject.frame ? tile("Frame", subject.frame, "wide", subject.time_s === null ? `frame ${count(subject.frame_index)}` : `at ${clock(subject.time_s)}`, { subject }) : h("p", { class: "blank wide" }, "The frame was not kept"),
-      [...subject.references].sort((a, b) => variantRank(a.variant) - variantRank(b.variant)).map((reference) => tile(variantTitle(reference.variant), reference.image, reference.variant, maker(reference), { subject, reference }))),
+      [...subject.references].sort((a, b) => variantRank(a.variant) - variantRank(b.variant)).map((reference) => tile(variantTitle(reference.variant) + (reference.kept === false ? " (rejected)" : ""), reference.image, reference.variant, maker(reference), { subject, reference }))),
     scoreList(subject),
     has(subject.made_by) && h("p", { class: "made" }, Object.entries(subject.made_by).map(([role, who]) => `${role} ${who}`).join("  ·  ")));
 }
@@ -145,7 +145,8 @@ function pictureLines(title, subject, reference, note) {
     ["Made by", reference.model ? maker(reference) : note],
     ["Prompt", reference.prompt],
     ["Identity", reference.identity === null ? "" : number(reference.identity)],
-    ["Background from", reference.donor_clip_id],
+    ["Rejected by", reference.kept === false ? reasonText(reference.reason || "rejected") : ""],
+    [reference.variant === "retrieved" ? "Picture from" : "Background from", reference.donor_clip_id],
     ["In the dataset", reference.width ? `${reference.width} × ${reference.height} px${Math.max(reference.width, reference.height) > PREVIEW_PX ? "; this is a preview" : ""}` : ""],
   ].filter(([, value]) => value);
 }

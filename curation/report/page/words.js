@@ -19,7 +19,7 @@ const SCORE_WORDS = {
   face_frontality: ["Frontality", "1 looks at the camera, 0 is profile", "face turned away", "face too frontal"],
 };
 const STATUS_WORDS = { kept: "Kept", rejected: "Rejected", failed: "Failed", open: "Unfinished" };
-const VARIANT_WORDS = { crop: "Crop", segment: "Segment", inpaint: "Inpaint", redux: "Redux", crosspair: "Cross-pair" };
+const VARIANT_WORDS = { crop: "Crop", segment: "Segment", inpaint: "Inpaint", redux: "Redux", crosspair: "Cross-pair", retrieved: "Retrieved" };
 const UNIT_WORDS = { video: ["video", "videos"], clip: ["clip", "clips"], subject: ["subject", "subjects"] };
 
 const VARIANT_ORDER = Object.keys(VARIANT_WORDS);

@@ -1,0 +1,196 @@
+"""What people answered: one line of JSON per answer, appended and on disk before the page goes on.
+
+On a local disk all judges share `audit/<seed>-<n>.jsonl`. S3 cannot append: there each judge has a small
+file, `audit/<seed>-<n>/<judge>.jsonl`, written whole with every answer. Of several answers to one question
+by one judge the last counts; an answer of null takes the one before back.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from curation.audit.questions import ANSWERS, Answer
+from curation.audit.sample import FOLDER, Sample
+from curation.errors import RepriseError
+from curation.ids import digest
+from curation.storage import Storage
+
+MAX_SECONDS: Final = 3600.0  # longer than that nobody looked at one question
+_JUDGE = re.compile(r"[^\x00-\x1f\x7f]{1,60}")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One answer. The fields are those of a line of the file."""
+
+    judge: str
+    subject_id: str
+    question: str
+    answer: Answer | None  # None: taken back
+    seconds: float  # s, how long the question was looked at
+    blind: bool  # the verdict had not been shown to this judge
+    at: str  # ISO 8601, UTC
+
+
+class Judgements:
+    """All judges' answers to one draw; writes for one of them.
+
+    Raises:
+        RepriseError: `judge` is no name, or the place cannot be read; later, where it cannot be written.
+    """
+
+    def __init__(self, storage: Storage, sample: Sample, judge: str) -> None:
+        self.judge = judge.strip()
+        if not _JUDGE.fullmatch(self.judge):
+            raise RepriseError(f"{judge!r} is no name for a judge: give 1 to 60 printable characters")
+        self._storage, self._sample = storage, sample
+        self._lock = threading.Lock()
+        self.damaged = 0  # lines that could not be read
+        self._lines: list[bytes] = []  # this judge's, for places that cannot append
+        self._answers: dict[str, dict[str, dict[str, Answer]]] = {}
+        self._seconds: dict[str, dict[tuple[str, str], float]] = {}
+        self._shown: set[tuple[str, str]] = set()  # (judge, subject) whose verdict was shown
+        self.revised: set[tuple[str, str, str]] = set()  # answers changed after that
+        for data in self._files():
+            for line in data.splitlines():
+                judgement = _parse(line) if line.strip() else None
+                if judgement is None:
+                    # A machine that lost power leaves half a line at most; the rest still counts.
+                    self.damaged += bool(line.strip())
+                    continue
+                self._apply(judgement)
+                if judgement.judge == self.judge:
+                    self._lines.append(line)
+
+    @property
+    def path(self) -> str:
+        """Where answers go, below the dataset."""
+        if self._storage.remote:
+            return f"{FOLDER}/{self._sample.name}/{_file_name(self.judge)}.jsonl"
+        return f"{FOLDER}/{self._sample.name}.jsonl"
+
+    def _files(self) -> Iterator[bytes]:
+        if self._storage.remote:
+            for rel in self._storage.list(f"{FOLDER}/{self._sample.name}", ".jsonl"):
+                yield self._storage.read_bytes(rel)
+        elif self._storage.is_file(self.path):
+            yield self._storage.read_bytes(self.path)
+
+    def _apply(self, judgement: Judgement) -> None:
+        item = self._sample.by_id.get(judgement.subject_id)
+        if item is None or judgement.question not in {each.name for each in item.all_questions}:
+            return  # about a picture that is no longer there
+        who, subject, question = judgement.judge, judgement.subject_id, judgement.question
+        answers = self._answers.setdefault(who, {}).setdefault(subject, {})
+        if judgement.answer is None:
+            answers.pop(question, None)
+        else:
+            answers[question] = judgement.answer
+        self._seconds.setdefault(who, {})[subject, question] = judgement.seconds
+        if not judgement.blind:
+            self._shown.add((who, subject))
+            self.revised.add((who, subject, question))
+        if self._complete(subject, answers):
+            self._shown.add((who, subject))
+
+    def record(self, subject_id: str, question: str, answer: Answer | None, seconds: float) -> Judgement:
+        """Keep an answer; on return it is on disk.
+
+        Raises:
+            RepriseError: it could not be written; it does not count then.
+        """
+        with self._lock:
+            judgement = Judgement(
+                self.judge,
+                subject_id,
+                question,
+                answer,
+                round(min(max(seconds, 0.0), MAX_SECONDS), 2),
+                (self.judge, subject_id) not in self._shown,
+                datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            )
+            line = json.dumps(asdict(judgement), ensure_ascii=False).encode()
+            self._write(line)
+            self._apply(judgement)
+            return judgement
+
+    def _write(self, line: bytes) -> None:
+        path = self._storage.local(self.path)
+        if path is None:
+            self._storage.write_bytes(self.path, b"".join(each + b"\n" for each in [*self._lines, line]))
+            self._lines.append(line)
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # One write of a whole line: two judges' programs may append at the same time.
+            handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                size = os.fstat(handle).st_size
+                torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+                data = (b"\n" if torn else b"") + line + b"\n"
+                if os.write(handle, data) != len(data):
+                    raise OSError(None, "no space left")
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise RepriseError(f"cannot write {path}: {error.strerror}") from error
+
+    def answers(self, judge: str | None = None) -> Mapping[str, Mapping[str, Answer]]:
+        """subject_id -> question -> answer, of this or another judge. A snapshot: other threads may go on."""
+        with self._lock:
+            return {each: dict(given) for each, given in self._answers.get(judge or self.judge, {}).items()}
+
+    def judges(self) -> list[str]:
+        """Everybody with an answer that counts, sorted."""
+        with self._lock:
+            return sorted(who for who, items in self._answers.items() if any(items.values()))
+
+    def of(self, subject_id: str) -> Mapping[str, Answer]:
+        """question -> answer, of this judge about one subject."""
+        with self._lock:
+            return dict(self._answers.get(self.judge, {}).get(subject_id, {}))
+
+    def _complete(self, subject_id: str, given: Mapping[str, Answer]) -> bool:
+        return len(given) == len(self._sample.by_id[subject_id].all_questions)
+
+    def seconds(self) -> list[float]:
+        """How long this judge looked at each completed subject, s."""
+        with self._lock:
+            looked: dict[str, float] = {}
+            for (subject, _), seconds in self._seconds.get(self.judge, {}).items():
+                looked[subject] = looked.get(subject, 0.0) + seconds
+            answers = self._answers.get(self.judge, {})
+            return [looked[each] for each, given in answers.items() if self._complete(each, given)]
+
+
+def _parse(line: bytes) -> Judgement | None:
+    """A line of the file, or None where it is none."""
+    try:
+        found: Any = json.loads(line)
+        fields = {name: found[name] for name in Judgement.__annotations__}
+    except (ValueError, KeyError, TypeError):
+        return None
+    texts = (fields["judge"], fields["subject_id"], fields["question"], fields["at"])
+    number = fields["seconds"]
+    if not all(isinstance(text, str) for text in texts) or fields["answer"] not in (None, *ANSWERS):
+        return None
+    if not isinstance(fields["blind"], bool) or isinstance(number, bool):
+        return None
+    if not isinstance(number, int | float) or not math.isfinite(number):
+        return None
+    return Judgement(**fields)
+
+
+def _file_name(judge: str) -> str:
+    """A file name for a judge; a hash keeps names apart that become alike."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", judge).strip("._")
+    return plain if plain == judge else f"{plain or 'judge'}-{digest(judge, length=8)}"

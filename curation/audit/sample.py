@@ -1,0 +1,321 @@
+"""Which subjects are judged: a stratified draw that a seed decides, with the weights to undo its unevenness.
+
+Half of the draw is kept subjects, half rejected ones, and these are spread evenly over their reasons: a
+filter that rejects one subject in a thousand gets its share of a person's attention, too. A stratum's
+subjects are ranked by a hash of seed and id, so the draw does not depend on the order of rows, and a larger
+one contains every smaller one.
+
+The draw is written to `audit/<seed>-<n>.json` when it is made. A person's answers are about pictures and
+outlive thresholds: after `reprise refilter` the same subjects, with the same weights, judge the new
+verdicts.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from curation.audit.questions import Question, asked, of_reference
+from curation.errors import RepriseError
+from curation.ids import digest
+from curation.report.rows import read_rows
+from curation.storage import Storage
+
+FOLDER: Final = "audit"
+FORMAT: Final = "reprise-audit-1"
+KEPT: Final = "kept"  # stratum; the others are named by the reason of the rejection
+
+# Cut from the frame itself; there is nothing to compare.
+_NOT_GENERATED: Final = ("crop", "segment")
+# Share of overlap from which it is worth asking whether a subject is one of its own; ours, far below the
+# thresholds that reject (0.8 and 0.9).
+_TOUCHES: Final = 0.1
+_COLUMNS: Final = (
+    "subjects.subject_id",
+    "subjects.category",
+    "subjects.group",
+    "subjects.frame_index",
+    "subjects.box",
+    "subjects.mask.size",
+    "subjects.scores.area_share",
+    "subjects.scores.overlap_iou",
+    "subjects.scores.overlap_containment",
+    "subjects.verdict",
+    "subjects.references.reference_id",
+    "subjects.references.variant",
+    "subjects.references.kept",
+    "subjects.references.reason",
+)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A picture that was made from a subject."""
+
+    name: str  # its id without the subject's: `redux0`
+    variant: str
+    kept: bool
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Item:
+    """A subject of the draw, as far as sampling, questions and statistics are concerned."""
+
+    subject_id: str
+    shard: str  # path below the dataset
+    row: int  # of the shard
+    category: str
+    kept: bool
+    reason: str | None
+    failures: tuple[str, ...]
+    questions: tuple[Question, ...]  # about the subject
+    generated: tuple[Generated, ...]
+    stratum: str = ""  # what it was when the draw was made
+
+    @property
+    def reference_questions(self) -> tuple[Question, ...]:
+        return tuple(of_reference(each.name) for each in self.generated)
+
+    @property
+    def all_questions(self) -> tuple[Question, ...]:
+        return self.questions + self.reference_questions
+
+
+@dataclass(frozen=True)
+class Stratum:
+    population: int  # subjects of the dataset
+    drawn: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The subjects to judge, in the order in which they are shown."""
+
+    seed: int
+    n: int  # as asked for; a small dataset has fewer
+    items: tuple[Item, ...]
+    strata: Mapping[str, Stratum]
+
+    @property
+    def name(self) -> str:
+        return f"{self.seed}-{self.n}"
+
+    @functools.cached_property
+    def by_id(self) -> Mapping[str, Item]:
+        return {item.subject_id: item for item in self.items}
+
+    def weight(self, item: Item) -> float:
+        """How many subjects of the dataset one of the draw stands for (1 / its chance of being drawn)."""
+        stratum = self.strata[item.stratum]
+        return stratum.population / stratum.drawn
+
+
+def allocate(sizes: Mapping[str, int], n: int) -> dict[str, int]:
+    """Share `n` places evenly; what a small stratum leaves goes to the others. Never more than there are.
+
+    Places beyond an even split go to the larger strata. Grows with `n`: no stratum loses a place.
+    """
+    places = dict.fromkeys(sizes, 0)
+    order = sorted(sizes, key=lambda name: (-sizes[name], name))
+    left = min(n, sum(sizes.values()))
+    while left:
+        open_ = [name for name in order if places[name] < sizes[name]]
+        step = max(1, min(left // len(open_), min(sizes[name] - places[name] for name in open_)))
+        for name in open_[: left // step]:
+            places[name] += step
+            left -= step
+    return places
+
+
+def halves(kept: int, rejected: int, n: int) -> tuple[int, int]:
+    """Places for kept and rejected subjects: half each, unless one side has fewer."""
+    shares = allocate({"kept": kept, "rejected": rejected}, n)
+    return shares["kept"], shares["rejected"]
+
+
+def draw(subjects: Iterable[Item], n: int, seed: int) -> Sample:
+    """Draw up to `n` subjects; memory holds at most `n` per stratum."""
+    heaps: dict[str, list[tuple[int, str, Item]]] = {}
+    population: Counter[str] = Counter()
+    for item in subjects:
+        name = KEPT if item.kept else item.reason or "rejected"
+        population[name] += 1
+        heap = heaps.setdefault(name, [])
+        ticket = (-int(digest("audit", seed, item.subject_id), 16), item.subject_id, item)
+        if len(heap) < n:
+            heapq.heappush(heap, ticket)
+        elif ticket[:2] > heap[0][:2]:
+            heapq.heapreplace(heap, ticket)
+    rejected = {name: count for name, count in population.items() if name != KEPT}
+    of_kept, of_rejected = halves(population[KEPT], sum(rejected.values()), n)
+    places = {**allocate(rejected, of_rejected), **({KEPT: of_kept} if of_kept else {})}
+    items = [
+        replace(item, stratum=name)
+        for name, count in places.items()
+        for _, _, item in sorted(heaps[name], key=lambda ticket: ticket[:2], reverse=True)[:count]
+    ]
+    # Shown in an order that says nothing of strata.
+    items.sort(key=lambda item: digest("order", seed, item.subject_id))
+    strata = {name: Stratum(population[name], places.get(name, 0)) for name in sorted(population)}
+    return Sample(seed, n, tuple(items), strata)
+
+
+def scan(
+    storage: Storage, shards: Sequence[str], wanted: Set[tuple[int, int]] | None = None
+) -> Iterator[Item]:
+    """Every subject that a verdict was reached about, without its pictures.
+
+    Args:
+        wanted: only rows with these (shard number, row number); None: all.
+    """
+    for shard, row_number, row in read_rows(storage, shards, _COLUMNS, wanted):
+        for subject in row.get("subjects") or []:
+            if subject.get("verdict") and subject["verdict"].get("kept") is not None:
+                yield _item(subject, row["subjects"], shards[shard], row_number)
+
+
+def _item(subject: Mapping[str, Any], neighbours: Sequence[Mapping[str, Any]], shard: str, row: int) -> Item:
+    verdict, scores = subject["verdict"], subject.get("scores") or {}
+    mask = subject.get("mask")
+    overlap = max(scores.get("overlap_iou") or 0.0, scores.get("overlap_containment") or 0.0)
+    subject_id = subject["subject_id"]
+    return Item(
+        subject_id=subject_id,
+        shard=shard,
+        row=row,
+        category=subject.get("category") or "",
+        kept=bool(verdict["kept"]),
+        reason=verdict.get("reason"),
+        failures=tuple(verdict.get("failures") or ([verdict["reason"]] if verdict.get("reason") else [])),
+        questions=tuple(
+            asked(
+                box=subject.get("box") is not None,
+                mask=mask is not None and mask.get("size") is not None and scores.get("area_share") != 0,
+                overlaps=overlap >= _TOUCHES and larger_neighbour(neighbours, subject) is not None,
+                human=subject.get("group") == "human",
+            )
+        ),
+        generated=tuple(
+            Generated(
+                name=reference["reference_id"].removeprefix(f"{subject_id}-"),
+                variant=reference["variant"],
+                kept=reference.get("kept") is not False,  # absent or null: not decided, so not rejected
+                reason=reference.get("reason"),
+            )
+            for reference in subject.get("references") or []
+            if reference.get("variant") not in _NOT_GENERATED
+        ),
+    )
+
+
+def larger_neighbour(subjects: Sequence[Mapping[str, Any]], subject: Mapping[str, Any]) -> list[float] | None:
+    """Box of the larger subject of the same frame that overlaps this one most; None if there is none."""
+    box = subject.get("box")
+    others = [
+        other["box"]
+        for other in subjects
+        if other.get("box")
+        and other.get("frame_index") == subject.get("frame_index")
+        and other.get("subject_id") != subject.get("subject_id")
+    ]
+    shared = [(_shared(box, other), other) for other in others if _area(other) >= _area(box)] if box else []
+    best = max(shared, key=lambda pair: pair[0], default=(0.0, None))
+    return best[1] if best[0] > 0 else None
+
+
+def _area(box: Any) -> float:
+    return float(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]))
+
+
+def _shared(left: Any, right: Any) -> float:
+    """Area of the intersection of two boxes, px."""
+    corners = [max(left[0], right[0]), max(left[1], right[1]), min(left[2], right[2]), min(left[3], right[3])]
+    return _area(corners)
+
+
+def open_sample(storage: Storage, n: int, seed: int) -> Sample:
+    """The draw of this name, made and written down if there is none yet.
+
+    Raises:
+        RepriseError: no dataset there, an unfinished one, nothing in it to judge, or drawn subjects that it
+            no
+            longer has.
+    """
+    shards = _shards(storage)
+    name = f"{FOLDER}/{seed}-{n}.json"
+    if storage.is_file(name):
+        return _reopen(storage, name, shards, n, seed)
+    sample = draw(scan(storage, shards), n, seed)
+    if not sample.items:
+        raise RepriseError(f"{storage.uri} has no subject that a verdict was reached about: nothing to judge")
+    frozen = {
+        "format": FORMAT,
+        "seed": seed,
+        "n": n,
+        "strata": {k: {"population": v.population, "drawn": v.drawn} for k, v in sample.strata.items()},
+        "items": [
+            {"subject_id": i.subject_id, "stratum": i.stratum, "shard": i.shard, "row": i.row}
+            for i in sample.items
+        ],
+    }
+    storage.write_bytes(name, (json.dumps(frozen, indent=1) + "\n").encode())
+    return sample
+
+
+def _shards(storage: Storage) -> list[str]:
+    """Paths of the shards that a finished dataset's manifest names."""
+    if not storage.exists():
+        raise RepriseError(f"no dataset at {storage.uri}")
+    if not storage.is_file("manifest.json"):
+        unfinished = bool(storage.list("data", ".parquet") or storage.list("clips"))
+        raise RepriseError(
+            f"{storage.uri} is not finished: run the same reprise curate command again to complete it"
+            if unfinished
+            else f"{storage.uri} has no manifest.json: is it a dataset?"
+        )
+    try:
+        manifest = json.loads(storage.read_bytes("manifest.json"))
+        if manifest.get("finished") is False:
+            raise RepriseError(f"{storage.uri} is not finished: run the same reprise curate command again")
+        shards = [str(shard["path"]) for shard in manifest["shards"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RepriseError(f"{storage.join('manifest.json')} is not a Reprise manifest") from error
+    if not shards:
+        raise RepriseError(f"{storage.uri} has no shard: nothing to judge")
+    return shards
+
+
+def _reopen(storage: Storage, name: str, shards: Sequence[str], n: int, seed: int) -> Sample:
+    """A draw made before, with today's verdicts."""
+    try:
+        frozen = json.loads(storage.read_bytes(name))
+        if frozen["format"] != FORMAT:
+            raise ValueError(frozen["format"])
+        strata = {k: Stratum(int(v["population"]), int(v["drawn"])) for k, v in frozen["strata"].items()}
+        drawn = {
+            str(i["subject_id"]): (str(i["stratum"]), i["shard"], int(i["row"])) for i in frozen["items"]
+        }
+        if any(not strata[stratum].drawn for stratum, _, _ in drawn.values()):
+            raise ValueError("a stratum without places")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RepriseError(
+            f"{storage.join(name)} is damaged: move it away, or choose another --seed"
+        ) from error
+    numbers = {path: number for number, path in enumerate(shards)}
+    places = {(numbers[shard], row) for _, shard, row in drawn.values() if shard in numbers}
+    found = {i.subject_id: i for i in scan(storage, shards, places) if i.subject_id in drawn}
+    if len(found) < len(drawn):  # rows lie elsewhere: look everywhere
+        found = {i.subject_id: i for i in scan(storage, shards) if i.subject_id in drawn}
+    if len(found) < len(drawn):
+        raise RepriseError(
+            f"{len(drawn) - len(found)} of the {len(drawn)} drawn subjects are no longer in {storage.uri}: "
+            "it was curated anew; choose another --seed"
+        )
+    items = tuple(replace(found[each], stratum=drawn[each][0]) for each in drawn)
+    return Sample(seed, n, items, strata)

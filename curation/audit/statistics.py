@@ -1,0 +1,270 @@
+"""From answers to figures: accuracy per filter, precision per question, estimates for the whole dataset.
+
+Kaleido A.1 reports such figures for its own data: the CLIP category filter above 92 %, face detection above
+95 %. All shares are 0..1; intervals are Wilson's at 95 %. Pure functions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from curation.audit.questions import OF_SUBJECT, SAME, Answer, agrees, good, of_reference
+from curation.audit.sample import Item, Sample
+
+Z95: Final = 1.959963984540054  # two-sided 95 % of the normal distribution
+
+# What Kaleido A.1 reports of its own filters, on subjects that were kept.
+KALEIDO: Final[Mapping[str, float]] = {"category": 0.92, "frontal": 0.95}
+
+Answers = Mapping[str, Mapping[str, Answer]]  # subject_id -> question -> answer
+
+
+def wilson(successes: float, trials: float, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval of a share (Wilson 1927); (0, 1) without trials.
+
+    Fractions are allowed: a weighted estimate has an effective number of trials.
+
+    Raises:
+        ValueError: negative numbers, or more successes than trials.
+    """
+    if trials < 0 or successes < 0 or successes > trials * (1 + 1e-9):
+        raise ValueError(f"{successes} of {trials}")
+    if trials == 0:
+        return 0.0, 1.0
+    share = min(1.0, successes / trials)
+    centre = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    # Rounding must not push the bounds beyond the share itself where it is 0 or 1.
+    low = 0.0 if share == 0 else max(0.0, (centre - spread) / scale)
+    high = 1.0 if share == 1 else min(1.0, (centre + spread) / scale)
+    return low, high
+
+
+def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
+    """Agreement of two judges beyond chance (Cohen 1960): 1 perfect, 0 chance, below 0 worse than chance.
+
+    None where chance cannot be told from agreement: no pairs, or both always said the same one thing.
+    """
+    if not pairs:
+        return None
+    total = len(pairs)
+    observed = sum(left == right for left, right in pairs) / total
+    lefts, rights = Counter(left for left, _ in pairs), Counter(right for _, right in pairs)
+    chance = sum(lefts[word] * rights[word] for word in lefts) / (total * total)
+    return None if chance == 1 else (observed - chance) / (1 - chance)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: how often the person agreed."""
+
+    name: str  # a question, a threshold, or a variant
+    of: str  # kept | rejected | generated
+    judged: int
+    agreed: int
+    unsure: int  # judged, but the person could not tell; not in `judged`
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.agreed / self.judged if self.judged else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.agreed, self.judged)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share in the whole dataset, from a draw with unequal weights."""
+
+    name: str
+    share: float | None
+    low: float
+    high: float
+    judged: int
+
+
+@dataclass(frozen=True)
+class Kappa:
+    judges: tuple[str, str]
+    answers: int  # questions that both answered
+    agreed: int
+    kappa: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    kept: list[Row]  # precision of what was kept, per question
+    rejected: list[Row]  # per threshold: was the rejection deserved?
+    generated: list[Row]  # per variant: still the same one? and per threshold on generated pictures
+    dataset: list[Estimate]
+    kappas: list[Kappa] = field(default_factory=list)
+    subjects: int = 0  # with an answer
+    drawn: int = 0
+    uncovered: int = 0  # subjects of the dataset in strata of which nothing was judged
+
+
+def weighted(name: str, outcomes: Iterable[tuple[float, bool]]) -> Estimate:
+    """Share of true outcomes where each carries the number of subjects that it stands for.
+
+    The interval is Wilson's with Kish's effective sample size, (sum w)^2 / sum w^2. It does not shrink
+    because a large part of a small dataset was judged, so it is rather too wide than too narrow.
+    """
+    listed = list(outcomes)
+    total = math.fsum(weight for weight, _ in listed)
+    if not total:
+        return Estimate(name, None, 0.0, 1.0, 0)
+    share = math.fsum(weight for weight, outcome in listed if outcome) / total
+    effective = total * total / math.fsum(weight * weight for weight, _ in listed)
+    low, high = wilson(min(share, 1.0) * effective, effective)
+    return Estimate(name, share, low, high, len(listed))
+
+
+def consensus(all_answers: Sequence[Answers]) -> dict[str, dict[str, Answer]]:
+    """One answer per question from several judges: what most of those said who could tell; a tie is
+    unsure."""
+    votes: dict[str, dict[str, Counter[Answer]]] = {}
+    for answers in all_answers:
+        for subject, given in answers.items():
+            for question, answer in given.items():
+                votes.setdefault(subject, {}).setdefault(question, Counter())[answer] += 1
+    return {
+        subject: {question: _majority(count) for question, count in questions.items()}
+        for subject, questions in votes.items()
+    }
+
+
+def _majority(count: Counter[Answer]) -> Answer:
+    if count["yes"] == count["no"]:
+        return "unsure"
+    return "yes" if count["yes"] > count["no"] else "no"
+
+
+def summarise(sample: Sample, by_judge: Mapping[str, Answers]) -> Summary:
+    """Everything the audit says.
+
+    A subject that several judged counts once, with their consensus. A subject that missed several
+    thresholds is counted for each. Verdicts are those of the dataset as it is now.
+    """
+    answers = consensus(list(by_judge.values()))
+    judged = [item for item in sample.items if answers.get(item.subject_id)]
+    return Summary(
+        kept=_kept_rows(judged, answers),
+        rejected=_rejected_rows(judged, answers),
+        generated=_generated_rows(judged, answers),
+        dataset=_estimates(sample, judged, answers),
+        kappas=_kappas(sample, by_judge),
+        subjects=len(judged),
+        drawn=len(sample.items),
+        uncovered=_uncovered(sample, judged, answers),
+    )
+
+
+def _row(name: str, of: str, outcomes: Iterable[bool | None]) -> Row:
+    count = Counter(outcomes)
+    return Row(name, of, count[True] + count[False], count[True], count[None])
+
+
+def _kept_rows(judged: Sequence[Item], answers: Answers) -> list[Row]:
+    kept = [item for item in judged if item.kept]
+    rows = []
+    for question in OF_SUBJECT:
+        given = [answers[i.subject_id].get(question.name) for i in kept if question in i.questions]
+        rows.append(_row(question.name, "kept", (_yes(answer) for answer in given if answer)))
+    complete = [i for i in kept if all(q.name in answers[i.subject_id] for q in i.questions)]
+    rows.append(_row("all", "kept", (good(answers[i.subject_id], i.questions) for i in complete)))
+    return [row for row in rows if row.judged or row.unsure]
+
+
+def _rejected_rows(judged: Sequence[Item], answers: Answers) -> list[Row]:
+    outcomes: dict[str, list[bool | None]] = {}
+    for item in judged:
+        if item.kept:
+            continue
+        given = answers[item.subject_id]
+        for failure in item.failures or (item.reason or "rejected",):
+            agreed = agrees(failure, given, item.questions)
+            if agreed is not None or all(q.name in given for q in item.questions):
+                outcomes.setdefault(failure, []).append(agreed)
+    rows = [_row(name, "rejected", found) for name, found in outcomes.items()]
+    return sorted(rows, key=lambda row: (-row.judged, row.name))
+
+
+def _generated_rows(judged: Sequence[Item], answers: Answers) -> list[Row]:
+    kept: dict[str, list[bool | None]] = {}
+    rejected: dict[str, list[bool | None]] = {}
+    for item in judged:
+        for picture in item.generated:
+            answer = answers[item.subject_id].get(of_reference(picture.name).name)
+            if answer is None:
+                continue
+            same = _yes(answer)
+            if picture.kept:
+                kept.setdefault(picture.variant, []).append(same)
+            else:
+                reason = f"{picture.variant}: {picture.reason or 'rejected'}"
+                rejected.setdefault(reason, []).append(None if same is None else not same)
+    return [_row(name, "generated", kept[name]) for name in sorted(kept)] + [
+        _row(name, "rejected", rejected[name]) for name in sorted(rejected)
+    ]
+
+
+def _yes(answer: Answer) -> bool | None:
+    return None if answer == "unsure" else answer == "yes"
+
+
+def _decided(items: Sequence[Item], answers: Answers) -> list[tuple[Item, bool]]:
+    """Items of which the person could say whether they deserve to be kept."""
+    found = ((item, good(answers.get(item.subject_id, {}), item.questions)) for item in items)
+    return [(item, fine) for item, fine in found if fine is not None]
+
+
+def _weights(sample: Sample, decided: Sequence[tuple[Item, bool]]) -> dict[str, float]:
+    """Stratum -> subjects of the dataset that one decided item stands for: as far as judging has come."""
+    count = Counter(item.stratum for item, _ in decided)
+    return {name: sample.strata[name].population / number for name, number in count.items()}
+
+
+def _estimates(sample: Sample, judged: Sequence[Item], answers: Answers) -> list[Estimate]:
+    decided = _decided(judged, answers)
+    weights = _weights(sample, decided)
+    of = [(weights[item.stratum], item.kept, fine) for item, fine in decided]
+    return [
+        weighted("decided rightly", ((weight, kept == fine) for weight, kept, fine in of)),
+        weighted("kept and deserves it", ((weight, fine) for weight, kept, fine in of if kept)),
+        weighted("rejected and deserves it", ((weight, not fine) for weight, kept, fine in of if not kept)),
+        weighted("good ones that were kept", ((weight, kept) for weight, kept, fine in of if fine)),
+    ]
+
+
+def _uncovered(sample: Sample, judged: Sequence[Item], answers: Answers) -> int:
+    seen = {item.stratum for item, _ in _decided(judged, answers)}
+    return sum(stratum.population for name, stratum in sample.strata.items() if name not in seen)
+
+
+def _kappas(sample: Sample, by_judge: Mapping[str, Answers]) -> list[Kappa]:
+    found = []
+    for left, right in itertools.combinations(sorted(by_judge), 2):
+        pairs = [
+            (by_judge[left][subject][question], by_judge[right][subject][question])
+            for subject in by_judge[left].keys() & by_judge[right].keys() & sample.by_id.keys()
+            for question in by_judge[left][subject].keys() & by_judge[right][subject].keys()
+        ]
+        if pairs:
+            agreed = sum(a == b for a, b in pairs)
+            found.append(Kappa((left, right), len(pairs), agreed, cohens_kappa(pairs)))
+    return found
+
+
+def row_title(row: Row) -> str:
+    """How the table calls a line."""
+    words = {question.name: question.row for question in OF_SUBJECT} | {"all": "all of these"}
+    if row.of == "generated":
+        return f"same identity: {row.name}"
+    return words.get(row.name, row.name.removeprefix(SAME))

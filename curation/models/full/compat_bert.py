@@ -1,0 +1,49 @@
+"""groundingdino-py's text encoder for any transformers.
+
+Its `BertModelWarper` calls methods of `BertModel` that transformers 5 no longer has. What it does with them
+is little: BERT's own layers, under a mask that says for every token which others it may look at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class BertTextEncoder(nn.Module):
+    """Stands in for groundingdino-py's `bertwarper.BertModelWarper`, with its parameter names."""
+
+    def __init__(self, bert_model: Any) -> None:
+        super().__init__()
+        self.config = bert_model.config
+        # Eager attention takes an additive float mask; other kinds want theirs prepared by BertModel.forward.
+        self.config._attn_implementation = "eager"
+        self.embeddings = bert_model.embeddings
+        self.encoder = bert_model.encoder
+        self.pooler = bert_model.pooler
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Token features of a batch of texts.
+
+        Args:
+            input_ids, token_type_ids, position_ids: (texts, tokens) int64.
+            attention_mask: (texts, tokens, tokens), true or 1 where a token sees another; or (texts, tokens),
+                the same for every token.
+
+        Returns:
+            `last_hidden_state`: (texts, tokens, width).
+        """
+        embedded = self.embeddings(
+            input_ids=input_ids, token_type_ids=token_type_ids, position_ids=position_ids
+        )
+        seen = attention_mask[:, None] if attention_mask.ndim == 3 else attention_mask[:, None, None]
+        additive = (1.0 - seen.to(embedded.dtype)) * torch.finfo(embedded.dtype).min
+        return {"last_hidden_state": self.encoder(embedded, attention_mask=additive)[0]}

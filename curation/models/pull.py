@@ -1,0 +1,201 @@
+"""Fetching checkpoints ahead of time, into the folder that `checkpoints.resolve` reads.
+
+A pull goes into a folder ending in `.part`, which takes its name once all is there; run again, it goes on.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from curation.errors import RepriseError
+from curation.models import checkpoints
+
+_CHUNK = 1 << 20
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_WAIT_S = 60.0
+
+# Called with bytes so far and bytes in all (None: unknown).
+Tell = Callable[[int, int | None], None]
+
+
+def pull(
+    source: str,
+    revision: str | None = None,
+    files: tuple[str, ...] = (),
+    sha256: str | None = None,
+    tell: Tell | None = None,
+) -> Path:
+    """Fetch a hub id or an https address; what is here already is only verified.
+
+    Args:
+        revision: branch, tag or commit of a hub id; None: its default branch. Recorded as the commit it is.
+        files: patterns of the hub repository to fetch; (): all.
+        sha256: of the file or archive at an https address; None: unknown, so not compared.
+
+    Returns:
+        The folder or the file that `checkpoints.locate` gives for it from now on.
+
+    Raises:
+        RepriseError: unreachable, refused, not there, damaged on the way, or no room. One line.
+    """
+    source = checkpoints.plain(source)
+    try:
+        if checkpoints.is_url(source):
+            path = _pull_url(source, sha256, tell or (lambda done, total: None))
+        elif checkpoints.is_hub_id(source):
+            path = _pull_hub(source, revision, files)
+        else:
+            raise RepriseError(f"{source} is neither a hub id (owner/name) nor an https address")
+    except OSError as error:
+        raise RepriseError(f"cannot store {source}: {error.strerror or error}") from error
+    checkpoints.verify(path)
+    checkpoints.fingerprint(path)  # noted beside it now, so that no run waits for it
+    return path
+
+
+# ---- the hub -----------------------------------------------------------------------------------------------
+
+
+def _pull_hub(source: str, revision: str | None, files: tuple[str, ...]) -> Path:
+    try:
+        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import errors as hub
+    except ImportError as error:
+        raise RepriseError(
+            f"{source} needs the package huggingface_hub: pip install huggingface_hub"
+        ) from error
+    endpoint = os.environ.get("HF_ENDPOINT") or None
+    asked = f"{source}@{revision}" if revision else source
+    try:
+        commit = str(HfApi(endpoint=endpoint).model_info(source, revision=revision, timeout=_WAIT_S).sha)
+        final = checkpoints.folder_of(source, commit)
+        if checkpoints.read_manifest(final) is None:
+            part = final.with_name(final.name + ".part")
+            part.mkdir(parents=True, exist_ok=True)
+            snapshot_download(
+                source,
+                revision=commit,
+                local_dir=part,
+                allow_patterns=list(files) or None,
+                endpoint=endpoint,
+                etag_timeout=_WAIT_S,
+            )
+            shutil.rmtree(part / ".cache", ignore_errors=True)  # the hub's notes on the download
+            _finish(part, final, source, commit, revision)
+        return final
+    except hub.GatedRepoError as error:
+        raise RepriseError(
+            f"{source} is gated: accept its licence at https://huggingface.co/{source} and set HF_TOKEN"
+        ) from error
+    except hub.RevisionNotFoundError as error:
+        raise RepriseError(f"{source} has no revision {revision}") from error
+    except hub.RepositoryNotFoundError as error:
+        raise RepriseError(
+            f"there is no {source} on the hub, or it is private: check its name, or set HF_TOKEN"
+        ) from error
+    except (
+        hub.HfHubHTTPError,
+        hub.LocalEntryNotFoundError,
+        hub.OfflineModeIsEnabled,
+        hub.HFValidationError,
+    ) as error:
+        raise RepriseError(f"cannot fetch {asked} from the hub: {_line(error)}") from error
+    except Exception as error:
+        # The HTTP client's own errors have no common type across versions of the hub's package.
+        if type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
+            raise RepriseError(f"cannot reach the hub for {asked}: {_line(error)}") from error
+        raise
+
+
+# ---- plain https -------------------------------------------------------------------------------------------
+
+
+def _pull_url(url: str, sha256: str | None, tell: Tell) -> Path:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+        raise RepriseError(f"{url}: only https is fetched, since nothing else says who answers")
+    final = checkpoints.folder_of(url)
+    if checkpoints.read_manifest(final) is None:
+        part = final.with_name(final.name + ".part")
+        part.mkdir(parents=True, exist_ok=True)
+        file = part / checkpoints.file_name(url)
+        found = _download(url, file, tell)
+        if sha256 is not None and found != sha256:
+            file.unlink()
+            raise RepriseError(f"{url} is not what was published: its sha256 is {found}, not {sha256}")
+        if file.suffix == ".zip":
+            _unpack(file, part)
+        _finish(part, final, url, found[:12], None)
+    return checkpoints.locate(url, None)[0]
+
+
+def _download(url: str, file: Path, tell: Tell) -> str:
+    """Fetch a file, going on where an earlier attempt stopped; returns its SHA-256."""
+    if file.exists():
+        return checkpoints._sha256(file)
+    half = file.with_name(file.name + ".incomplete")
+    done = half.stat().st_size if half.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "reprise"})
+    if done:
+        request.add_header("Range", f"bytes={done}-")
+    try:
+        with urllib.request.urlopen(request, timeout=_WAIT_S) as answer:
+            if done and answer.status != http.client.PARTIAL_CONTENT:
+                done = 0
+            length = answer.headers.get("Content-Length")
+            total = done + int(length) if length else None
+            with half.open("ab" if done else "wb") as stream:
+                while chunk := answer.read(_CHUNK):
+                    stream.write(chunk)
+                    done += len(chunk)
+                    tell(done, total)
+    except urllib.error.HTTPError as error:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            half.unlink()  # longer than the file: another version of it
+            return _download(url, file, tell)
+        raise RepriseError(f"{url}: the server said {error.code} {error.reason}") from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+        raise RepriseError(f"cannot fetch {url}: {_line(error)}; run it again to go on") from error
+    if total is not None and done != total:
+        raise RepriseError(f"{url} stopped after {done:,} of {total:,} bytes; run it again to go on")
+    half.rename(file)
+    return checkpoints._sha256(file)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Put the files of a zip into `folder`, without folders that all of them lie in; the zip goes."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            names = [name for name in opened.namelist() if not name.endswith("/") and "__MACOSX" not in name]
+            top = os.path.commonpath([str(PurePosixPath(name).parent) for name in names]) if names else ""
+            for name in names:
+                target = (folder / os.path.relpath(name, top or ".")).resolve()
+                if not target.is_relative_to(folder.resolve()):
+                    raise RepriseError(f"{archive.name} holds a path that leads out of its folder: {name}")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with opened.open(name) as packed, target.open("wb") as stream:
+                    shutil.copyfileobj(packed, stream, _CHUNK)
+    except zipfile.BadZipFile as error:
+        archive.unlink()
+        raise RepriseError(f"{archive.name} is no zip or damaged: fetch it again") from error
+    archive.unlink()
+
+
+def _finish(part: Path, final: Path, source: str, revision: str, asked: str | None) -> None:
+    checkpoints.verify(part)
+    checkpoints.write_manifest(part, source, revision, asked)
+    if final.exists():  # without a manifest: what an older or another program left there
+        shutil.rmtree(final)
+    part.rename(final)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "reason", None) or error).split())[:300] or type(error).__name__

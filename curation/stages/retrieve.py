@@ -1,0 +1,214 @@
+"""The same subject elsewhere (variant `retrieved`): a reference that no model made, from another clip.
+
+Kaleido A.1 breaks the tie between a subject and its context by compositing. Where the same subject is seen in
+another clip, of this video or of another one, that tie is broken already: another pose, light and place.
+Two pictures are such a pair when they are alike enough to show one subject, and not so alike as to be copies.
+
+Three steps, as the pictures of a large dataset fit no worker: `look` embeds the kept subjects of some rows,
+`match` finds for each drawn subject its donor among all of them, and `Retrieve` fetches the donors' pictures.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.config import CurationConfig, RetrieveConfig
+from curation.identity import Bands, Index
+from curation.ids import seed_for
+from curation.models.roles import ImageEmbedder
+from curation.references import drop, kept, put, subject_cutout
+from curation.schema import ClipRow, SubjectRow
+from curation.stages.base import log
+from curation.stages.redux import on_white
+from curation.thresholds import rules
+from curation.verdicts import decide_references
+
+VARIANT = "retrieved"
+_PADDING = 0.05  # around what is embedded
+_NEIGHBOURS = 50  # nearest subjects looked at; copies of the subject's own picture are among them
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A kept subject and what it looks like: (d,) float32 of one embedder."""
+
+    subject_id: str
+    clip_id: str
+    video_id: str
+    category: str
+    vector: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Match:
+    """Where the same subject is seen, and how alike the two are, -1..1."""
+
+    subject_id: str
+    clip_id: str
+    similarity: float
+
+
+class Library(Protocol):
+    """What `Retrieve` asks: small in memory, however large the dataset."""
+
+    @property
+    def model(self) -> str:
+        """Name of the embedder that found the matches."""
+        ...
+
+    @property
+    def revision(self) -> str: ...
+
+    def match(self, subject_id: str) -> Match | None:
+        """The donor of a subject; None: it has none."""
+        ...
+
+    def rows(self, clip_ids: Sequence[str]) -> Iterable[ClipRow]:
+        """These clips, with their frames and subjects, in any order; some may be missing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Matches:
+    """A `Library` over what `match` found and a function that reads rows."""
+
+    model: str
+    revision: str
+    found: Mapping[str, Match]
+    fetch: Callable[[Sequence[str]], Iterable[ClipRow]]
+
+    def match(self, subject_id: str) -> Match | None:
+        return self.found.get(subject_id)
+
+    def rows(self, clip_ids: Sequence[str]) -> Iterable[ClipRow]:
+        return self.fetch(clip_ids)
+
+
+def draws(config: CurationConfig, subject_id: str) -> bool:
+    """Whether this subject is among the share; its id alone decides."""
+    return seed_for(config.seed, subject_id, VARIANT) / 0x80000000 < config.retrieve.share
+
+
+def look(rows: Iterable[ClipRow], embedder: ImageEmbedder) -> list[Seen]:
+    """The kept subjects of some rows, embedded as cut-outs on white: the place must not count.
+
+    A subject whose picture cannot be read costs itself only.
+    """
+    found: list[tuple[ClipRow, SubjectRow]] = []
+    pictures = []
+    for row in rows:
+        for subject in kept(row):
+            try:
+                pictures.append(on_white(subject_cutout(row, subject, _PADDING)[1]))
+            except ValueError as error:
+                log.warning("%s cannot be looked up: %s", subject["subject_id"], error)
+                continue
+            found.append((row, subject))
+    if not found:
+        return []
+    vectors = embedder.embed(pictures)
+    return [
+        Seen(
+            subject["subject_id"],
+            row["clip_id"],
+            row["video_id"] or row["clip_id"],
+            subject["category"],
+            vector,
+        )
+        for (row, subject), vector in zip(found, vectors, strict=True)
+    ]
+
+
+def match(seen: Sequence[Seen], config: CurationConfig) -> dict[str, Match]:
+    """subject_id -> its donor, for the drawn subjects that have one: the most alike in the band.
+
+    Of the same category and of another clip; with `same_video` off, of another video. The same subjects give
+    the same answer in any order. Time O(drawn * n * d) per category.
+    """
+    wanted = config.retrieve
+    bands = Bands(wanted.same_min, wanted.copy_min)
+    categories: dict[str, list[Seen]] = defaultdict(list)
+    for each in seen:
+        categories[each.category].append(each)
+    found: dict[str, Match] = {}
+    for group in categories.values():
+        drawn = [each for each in group if draws(config, each.subject_id)]
+        if not drawn or len(group) < 2:
+            continue
+        # The index leaves out what has the same source: a clip here, or else its whole video.
+        index = Index(
+            [each.subject_id for each in group],
+            [_source(each, wanted) for each in group],
+            np.stack([each.vector for each in group]),
+        )
+        clips = {each.subject_id: each.clip_id for each in group}
+        hits = index.same(
+            np.stack([each.vector for each in drawn]),
+            [_source(each, wanted) for each in drawn],
+            bands,
+            _NEIGHBOURS,
+        )
+        for each, neighbours in zip(drawn, hits, strict=True):
+            if neighbours:
+                best = neighbours[0]
+                found[each.subject_id] = Match(best.subject_id, clips[best.subject_id], best.similarity)
+    return found
+
+
+def _source(seen: Seen, wanted: RetrieveConfig) -> str:
+    return seen.clip_id if wanted.same_video else seen.video_id
+
+
+class Retrieve:
+    """Gives the drawn subjects one reference cut from their donor's frame, in the donor's surroundings."""
+
+    name = "retrieve"
+
+    def __init__(self, config: CurationConfig, library: Library) -> None:
+        self._config = config
+        self._padding = config.crop.padding
+        self._rules = rules(config.filter)
+        self._library = library
+
+    def __call__(self, rows: Sequence[ClipRow]) -> None:
+        wanted: list[tuple[SubjectRow, Match]] = []
+        for row in rows:
+            for subject in kept(row):
+                drop(subject, VARIANT)
+                if draws(self._config, subject["subject_id"]):
+                    found = self._library.match(subject["subject_id"])
+                    if found is not None:
+                        wanted.append((subject, found))
+        if not wanted:
+            return
+        clips = sorted({found.clip_id for _, found in wanted})
+        donors = {
+            donor["subject_id"]: (row, donor) for row in self._library.rows(clips) for donor in kept(row)
+        }
+        for subject, found in wanted:
+            if found.subject_id in donors:
+                self._give(subject, found, *donors[found.subject_id])
+
+    def _give(self, subject: SubjectRow, found: Match, row: ClipRow, donor: SubjectRow) -> None:
+        try:
+            crop, _ = subject_cutout(row, donor, self._padding)
+        except ValueError as error:
+            log.warning("%s gives nothing to %s: %s", donor["subject_id"], subject["subject_id"], error)
+            return
+        put(
+            subject,
+            VARIANT,
+            crop,
+            model=self._library.model,
+            revision=self._library.revision,
+            donor_clip_id=found.clip_id,
+            donor_frame_index=donor["frame_index"],
+            identity=found.similarity,
+        )
+        decide_references(subject, self._rules)

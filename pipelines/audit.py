@@ -1,0 +1,143 @@
+"""reprise audit: a person judges what the filters decided, on a local page."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+import threading
+import webbrowser
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from curation.audit import Audit, Summary, open_audit, serve
+from curation.audit.server import HOST
+from curation.audit.statistics import KALEIDO, Row, row_title
+from curation.storage import Storage
+from pipelines.console import NOTHING, door, err, out
+
+
+@click.command()
+@click.option("--dataset", required=True, help="A finished dataset; local or s3://.")
+@click.option(
+    "--n",
+    type=click.IntRange(2, 100_000),
+    default=200,
+    show_default=True,
+    help="Subjects to draw: half kept, half rejected.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides which are drawn.")
+@click.option("--judge", help="Who judges; several can judge the same draw.  [default: the login name]")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default: any free one.")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.option("--summary", is_flag=True, help="Only print the figures of what was judged so far.")
+@door
+def main(
+    dataset: str, n: int, seed: int, judge: str | None, port: int, no_browser: bool, summary: bool
+) -> None:
+    """Judge sampled subjects in a browser and print the filters' accuracy, as Kaleido A.1 does."""
+    audit = open_audit(Storage.at(dataset), n=n, seed=seed, judge=judge or _login())
+    if audit.judgements.damaged:
+        err.print(f"{audit.judgements.damaged} damaged lines of judgements were left out")
+    if not summary:
+        _serve(audit, port, no_browser)
+    found = audit.summary()
+    show(found)
+    if summary and not found.subjects:
+        sys.exit(NOTHING)
+
+
+def _serve(audit: Audit, port: int, no_browser: bool) -> None:
+    """Serve the page until Ctrl-C."""
+    server = serve(audit, port)
+    address = f"http://{HOST}:{server.server_address[1]}/"
+    items = audit.state()["items"]
+    done = sum(item["done"] for item in items)
+    out.print(f"audit    {address}", soft_wrap=True)
+    out.print(f"judge    {escape(audit.judgements.judge)}, {done} of {len(items)} subjects judged")
+    out.print(f"answers  {escape(audit.storage.join(audit.judgements.path))}", soft_wrap=True)
+    out.print(
+        "Ctrl-C ends it and prints the figures; the same command goes on where you stopped.", soft_wrap=True
+    )
+    if not no_browser and _has_screen():
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+    try:
+        server.serve_forever(poll_interval=0.2)
+    except KeyboardInterrupt:
+        out.print()
+    finally:
+        server.server_close()
+
+
+def show(summary: Summary) -> None:
+    """Print the figures."""
+    out.print(f"{summary.subjects} of {summary.drawn} drawn subjects judged")
+    if not summary.subjects:
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("filter")
+    for column in ("judged", "agreed", "accuracy", "95 % CI", "can't tell"):
+        table.add_column(column, justify="right")
+    sections = (("kept", summary.kept), ("rejected for", summary.rejected), ("generated", summary.generated))
+    for title, rows in sections:
+        if rows:
+            table.add_row(f"[bold]{title}[/]")
+        for row in rows:
+            table.add_row(*_cells(row))
+    out.print(table)
+    if any(row.name in KALEIDO for row in summary.kept):
+        out.print("Kaleido A.1, of its own data: category above 92 %, faces above 95 %")
+    out.print()
+    estimates = Table(box=None, pad_edge=False)
+    estimates.add_column("whole dataset, weighted")
+    for column in ("judged", "share", "95 % CI"):
+        estimates.add_column(column, justify="right")
+    for each in summary.dataset:
+        if each.share is not None:
+            estimates.add_row(
+                each.name, str(each.judged), _percent(each.share), _interval(each.low, each.high)
+            )
+    out.print(estimates)
+    if summary.uncovered:
+        out.print(
+            f"{summary.uncovered} subjects, rejected for reasons not judged yet, are not in these shares"
+        )
+    for kappa in summary.kappas:
+        value = "not defined" if kappa.kappa is None else f"{kappa.kappa:.2f}"
+        who = escape(" and ".join(kappa.judges))
+        out.print(f"{who} agree on {kappa.agreed} of {kappa.answers} answers, Cohen's kappa {value}")
+
+
+def _cells(row: Row) -> list[str]:
+    share = "" if row.accuracy is None else _percent(row.accuracy)
+    interval = _interval(*row.interval) if row.judged else ""
+    unsure = str(row.unsure) if row.unsure else ""
+    return [f"  {escape(row_title(row))}", str(row.judged), str(row.agreed), share, interval, unsure]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container without a user database
+        return "judge"
+
+
+def _has_screen() -> bool:
+    """Without one, a text browser would take the terminal over."""
+    return sys.platform in ("darwin", "win32") or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
+
+
+if __name__ == "__main__":
+    main()

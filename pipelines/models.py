@@ -1,0 +1,184 @@
+"""reprise models: which checkpoints a profile uses; fetch them ahead of time; check that they are whole."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+import click
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from curation.errors import RepriseError
+from curation.models import catalogue, checkpoints, registry
+from curation.models.catalogue import Entry
+from curation.models.pull import pull
+from pipelines.console import NOTHING, door, err, out
+
+_PROFILE = click.option(
+    "--profile", type=click.Choice(sorted(catalogue.PROFILES)), default="full", show_default=True
+)
+_NAME = click.option("--name", help="Only the checkpoint of this name.")
+
+
+@click.group()
+def models() -> None:
+    """Checkpoints of the profiles: list them, fetch them, check them."""
+
+
+@models.command("list")
+@click.argument("role", required=False)
+@_PROFILE
+@door
+def list_models(role: str | None, profile: str) -> None:
+    """Every checkpoint with its licence and size, and whether it is here."""
+    found = _chosen(profile, role, None, everything=True)
+    table = Table(box=None, pad_edge=False)
+    for column in ("role", "name", "checkpoint", "revision", "licence", "GB", "here"):
+        table.add_column(column, overflow="fold")
+    for entry in found:
+        mark = " *" if entry.default else ""
+        size = "?" if entry.gigabytes is None else f"{entry.gigabytes:g}"
+        table.add_row(
+            entry.role + mark, entry.name, escape(entry.source), (entry.revision or "-")[:8],
+            escape(_licence(entry)), size, "yes" if _is_here(entry) else "no",
+        )  # fmt: skip
+    out.print(table)
+    out.print(
+        f"\n* what the profile {profile} uses by default. They lie in {checkpoints.models_folder()}",
+        soft_wrap=True,
+    )
+    for entry in found:
+        if entry.note:
+            out.print(f"{entry.name}: {escape(entry.note)}", soft_wrap=True)
+    for line in _warnings(found):
+        out.print(line, soft_wrap=True)
+
+
+@models.command("pull")
+@click.argument("what", metavar="[ROLE|HUB-ID[@REVISION]|URL]", required=False)
+@_PROFILE
+@_NAME
+@click.option("--all", "everything", is_flag=True, help="Alternatives, too, not only what the profile uses.")
+@door
+def pull_models(what: str | None, profile: str, name: str | None, everything: bool) -> None:
+    """Fetch checkpoints ahead of a run, which never fetches any; again, to go on after an interruption."""
+    if what is not None and "/" in what:
+        source, _, revision = (what, "", "") if checkpoints.is_url(what) else what.partition("@")
+        known = catalogue.find(source)
+        _pull_one(source, revision or (known.revision if known else None), known)
+        return
+    found = _chosen(profile, what, name, everything)
+    for line in _warnings(found):
+        err.print(line, soft_wrap=True)
+    failed = 0
+    for entry in found:
+        try:
+            _pull_one(entry.source, entry.revision, entry)
+        except RepriseError as error:
+            # One that is gated or gone must not keep the others back.
+            err.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
+            failed += 1
+    if failed:
+        sys.exit(NOTHING)
+
+
+@models.command("check")
+@click.argument("role", required=False)
+@_PROFILE
+@_NAME
+@click.option("--all", "everything", is_flag=True, help="Alternatives, too, not only what the profile uses.")
+@click.option(
+    "--load", is_flag=True, help="Build each model as a run would; without, only files are looked at."
+)
+@door
+def check_models(role: str | None, profile: str, name: str | None, everything: bool, load: bool) -> None:
+    """Say of each checkpoint whether it is here and whole; exit status 1 if one is not."""
+    bad = 0
+    for entry in _chosen(profile, role, name, everything):
+        try:
+            checkpoint = checkpoints.resolve(catalogue.spec(entry))
+            if load:
+                _load(entry)
+        except RepriseError as error:
+            out.print(f"[bold red]no[/]  {entry.role} {entry.name}: {escape(str(error))}", soft_wrap=True)
+            bad += 1
+            continue
+        out.print(
+            f"[bold green]yes[/] {entry.role} {entry.name}: {escape(str(checkpoint.path))} "
+            f"revision {checkpoint.revision[:12]} sha256 {checkpoint.sha256[:12]}"
+            + (" loads" if load else ""),
+            soft_wrap=True,
+        )
+    if bad:
+        sys.exit(NOTHING)
+
+
+def _pull_one(source: str, revision: str | None, entry: Entry | None) -> None:
+    size = f", {entry.gigabytes:g} GB" if entry and entry.gigabytes else ""
+    err.print(f"{escape(source)}{size}", soft_wrap=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task("fetching", total=None, visible=checkpoints.is_url(source))
+        path = pull(
+            source,
+            revision,
+            entry.files if entry else (),
+            entry.sha256 if entry else None,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    out.print(escape(str(path)), soft_wrap=True)
+
+
+def _load(entry: Entry) -> None:
+    if entry.backend is None:
+        return  # part of another one, which loads it
+    if entry.backend not in registry.BACKENDS.get(entry.role, {}):
+        raise RepriseError(f"no backend {entry.backend} of the {entry.role} is registered to load it with")
+    registry.build(entry.role, catalogue.spec(entry))
+
+
+def _chosen(profile: str, role: str | None, name: str | None, everything: bool) -> list[Entry]:
+    """The entries that were asked for: what the profile uses, or all, or the one of a name.
+
+    Raises:
+        RepriseError: there is no such role or name.
+    """
+    found = catalogue.entries(profile, role, name)
+    if not found:
+        roles = ", ".join(dict.fromkeys(entry.role for entry in catalogue.entries(profile)))
+        names = ", ".join(entry.name for entry in catalogue.entries(profile, role))
+        if not names:
+            raise RepriseError(f"the profile {profile} has no role {role}; roles are {roles}")
+        raise RepriseError(f"there is no checkpoint named {name}; names are {names}")
+    return found if everything or name else [entry for entry in found if entry.default]
+
+
+def _is_here(entry: Entry) -> bool:
+    try:
+        checkpoints.locate(entry.source, entry.revision)
+    except RepriseError:
+        return False
+    return True
+
+
+def _licence(entry: Entry) -> str:
+    return (entry.licence or "unknown") + (", gated" if entry.gated else "")
+
+
+def _warnings(found: Iterable[Entry]) -> list[str]:
+    """What a person must know before using these for work."""
+    found = list(found)
+    lines = []
+    bound = dict.fromkeys(entry.name for entry in found if entry.commercial is False)
+    unknown = dict.fromkeys(entry.name for entry in found if entry.commercial is None)
+    if bound:
+        lines.append(f"[bold]non-commercial use only:[/] {', '.join(bound)}")
+    if unknown:
+        lines.append(f"[bold]licence of the weights unknown:[/] {', '.join(unknown)}")
+    return lines
+
+
+if __name__ == "__main__":
+    models()

@@ -1,0 +1,292 @@
+"""`reprise models` against a hub and a file server on this machine's loopback; no network."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from curation.models import catalogue, checkpoints
+from curation.models.catalogue import Entry
+from pipelines.models import models
+
+safetensors = pytest.importorskip("safetensors.numpy", reason="needs safetensors")
+pytest.importorskip("huggingface_hub", reason="needs huggingface_hub")
+
+COMMIT = "a1b2c3d4" * 5
+HUB = "someone/tiny"
+
+
+@dataclass
+class Served:
+    """What the server gives: plain files by path, hub repositories by id. `requests`: what was asked."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    gated: set[str] = field(default_factory=set)
+    stop_after: int | None = None  # bytes of a plain file after which the connection breaks, once
+    requests: list[str] = field(default_factory=list)
+    address: str = ""
+
+
+class Handler(BaseHTTPRequestHandler):
+    def __init__(self, served: Served, *args: Any) -> None:
+        self.served = served
+        super().__init__(*args)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.served.requests.append(f"{self.command} {path}")
+        if path.startswith("/files/"):
+            self._file(path, body)
+            return
+        owner_and_name = "/".join(path.removeprefix("/api/models/").strip("/").split("/")[:2])
+        repository = self.served.repositories.get(owner_and_name)
+        if repository is None:
+            self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
+        elif owner_and_name in self.served.gated:
+            self._send(403, b"{}", {"X-Error-Code": "GatedRepo"}, body)
+        elif "/revision/" in path and path.rsplit("/", 1)[1] not in ("main", "v1", COMMIT):
+            self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body)
+        elif "/tree/" in path:
+            tree = [
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for name, data in repository.items()
+            ]
+            self._send(200, json.dumps(tree).encode(), {"X-Repo-Commit": COMMIT}, body)
+        elif path.startswith("/api/"):
+            about = {
+                "id": owner_and_name,
+                "sha": COMMIT,
+                "siblings": [{"rfilename": name, "size": len(data)} for name, data in repository.items()],
+            }
+            self._send(200, json.dumps(about).encode(), {}, body)
+        else:
+            data = repository[path.split("/resolve/", 1)[1].split("/", 1)[1]]
+            tag = f'"{hashlib.sha1(data).hexdigest()}"'
+            self._send(200, data, {"X-Repo-Commit": COMMIT, "ETag": tag}, body)
+
+    def _file(self, path: str, body: bool) -> None:
+        data = self.served.files.get(path)
+        if data is None:
+            self._send(404, b"", {}, body)
+            return
+        start = int((self.headers.get("Range") or "bytes=0-").split("=")[1].split("-")[0])
+        rest = data[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        if self.served.stop_after is not None:
+            rest, self.served.stop_after = rest[: self.served.stop_after], None
+        self.wfile.write(rest)
+
+    def _send(self, status: int, data: bytes, headers: dict[str, str], body: bool) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    served = Served()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, served))
+    served.address = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("REPRISE_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("HF_ENDPOINT", served.address)
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    yield served
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def profile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put other entries in place of the published ones."""
+
+    def put(*entries: Entry) -> None:
+        monkeypatch.setitem(catalogue.PROFILES, "full", entries)
+
+    return put
+
+
+def weights(seed: int = 0) -> bytes:
+    drawn = np.random.default_rng(seed).normal(size=(64, 64)).astype(np.float32)
+    return bytes(safetensors.save({"weight": drawn}))
+
+
+def reprise(*arguments: str) -> Result:
+    return CliRunner().invoke(models, list(arguments), env={"COLUMNS": "400"})
+
+
+def test_list_shows_every_entry_with_licence_and_warns_of_what_is_non_commercial(served: Served) -> None:
+    said = reprise("list")
+    assert said.exit_code == 0, said.output
+    for entry in catalogue.entries("full"):
+        assert entry.source in said.output
+    assert "non-commercial use only:" in said.output.replace("\n", " ")
+    warned = next(row for row in said.output.splitlines() if row.startswith("non-commercial use only"))
+    assert "antelopev2" in warned and "flux-fill" in warned and "sam" not in warned
+    assert "FLUX.1 [dev] Non-Commercial License, gated" in said.output
+    assert "licence of the weights unknown: raft-large" in said.output
+    assert served.requests == []
+
+
+def test_a_hub_id_is_pulled_once_checked_and_resolved(served: Served, tmp_path: Path) -> None:
+    served.repositories[HUB] = {"config.json": b"{}", "model.safetensors": weights(), "README.md": b"hello"}
+    said = reprise("pull", HUB)
+    assert said.exit_code == 0, said.output
+    path, revision = checkpoints.locate(HUB, None)
+    assert revision == COMMIT and path == tmp_path / "models" / f"someone--tiny@{COMMIT}"
+    assert (path / "model.safetensors").read_bytes() == weights()
+    assert not list(path.rglob("*.lock")) and not list((tmp_path / "models").glob("*.part"))
+    served.requests.clear()
+    assert reprise("pull", f"{HUB}@v1").exit_code == 0
+    assert not [each for each in served.requests if "/resolve/" in each]
+
+
+def test_only_the_files_that_an_entry_names_are_fetched(served: Served, profile: Callable[..., None]) -> None:
+    files = {"config.json": b"{}", "model.safetensors": weights(), "whole.ckpt": b"x" * 100}
+    served.repositories[HUB] = files
+    wanted = ("*.json", "*.safetensors")
+    profile(Entry("scorer", "clip", "clip-hf", HUB, "MIT", True, None, "v1", wanted, default=True))
+    said = reprise("pull", "scorer")
+    assert said.exit_code == 0, said.output
+    assert not any("whole.ckpt" in each for each in served.requests)
+    # The catalogue's revision is a tag here; the folder is found by it and by the commit.
+    assert checkpoints.locate(HUB, "v1") == checkpoints.locate(HUB, COMMIT)
+    checked = reprise("check", "scorer")
+    assert checked.exit_code == 0 and checked.output.startswith("yes scorer clip:"), checked.output
+
+
+def test_a_pull_that_broke_goes_on_where_it_stopped(served: Served, profile: Callable[..., None]) -> None:
+    data = weights()
+    served.files["/files/raft.safetensors"] = data
+    served.stop_after = 5000
+    address = f"{served.address}/files/raft.safetensors"
+    whole = hashlib.sha256(data).hexdigest()
+    profile(Entry("flow", "raft-small", "raft", address, None, None, 0.02, sha256=whole, default=True))
+    broken = reprise("pull", "flow")
+    assert broken.exit_code == 1 and "run it again to go on" in broken.output, broken.output
+    missing = reprise("check", "flow")
+    assert missing.exit_code == 1 and "`reprise models pull flow`" in missing.output, missing.output
+    assert reprise("pull", "flow").exit_code == 0
+    path, _ = checkpoints.locate(address, None)
+    assert path.read_bytes() == data
+    assert reprise("check").exit_code == 0
+    path.write_bytes(data[:3000])
+    halved = reprise("check")
+    assert halved.exit_code == 1 and "damaged or half-downloaded (3,000 of" in halved.output, halved.output
+
+
+def test_a_file_that_is_not_what_was_published_is_refused(
+    served: Served, profile: Callable[..., None]
+) -> None:
+    served.files["/files/raft.safetensors"] = weights(1)
+    address = f"{served.address}/files/raft.safetensors"
+    profile(Entry("flow", "raft-small", "raft", address, None, None, None, sha256="0" * 64, default=True))
+    said = reprise("pull", "flow")
+    assert said.exit_code == 1 and "is not what was published" in said.output, said.output
+    assert reprise("check", "flow").exit_code == 1
+
+
+def pack(names: list[str]) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name in names:
+            archive.writestr(name, weights())
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("top", ["", "antelopev2/"])
+def test_a_zipped_pack_is_unpacked_flat(served: Served, top: str) -> None:
+    served.files["/files/antelopev2.zip"] = pack([top + "a.safetensors", top + "b.safetensors"])
+    address = f"{served.address}/files/antelopev2.zip"
+    said = reprise("pull", address)
+    assert said.exit_code == 0, said.output
+    path, _ = checkpoints.locate(address, None)
+    assert sorted(each.name for each in path.glob("*.safetensors")) == ["a.safetensors", "b.safetensors"]
+
+
+def test_a_pack_that_would_write_elsewhere_is_refused(served: Served, tmp_path: Path) -> None:
+    served.files["/files/evil.zip"] = pack(["in/a.safetensors", "../../../b.safetensors"])
+    said = reprise("pull", f"{served.address}/files/evil.zip")
+    assert said.exit_code == 2 and "leads out of its folder" in said.output, said.output
+    assert not list(tmp_path.rglob("b.safetensors"))
+
+
+def test_what_cannot_be_pulled_is_one_line(served: Served, profile: Callable[..., None]) -> None:
+    served.repositories[HUB] = {"model.safetensors": weights()}
+    served.repositories["someone/gated"] = {}
+    served.gated.add("someone/gated")
+    for asked, wanted in (
+        ("someone/absent", "there is no someone/absent on the hub"),
+        ("someone/gated", "accept its licence"),
+        (f"{HUB}@v9", "has no revision v9"),
+        (f"{served.address}/files/absent.pth", "the server said 404"),
+        ("http://example.org/a.pth", "only https is fetched"),
+    ):
+        said = reprise("pull", asked)
+        assert said.exit_code == 2 and wanted in said.output, said.output
+        assert said.output.count("error") == 1
+    # One that is gated must not keep the others back.
+    profile(
+        Entry(
+            "inpainter",
+            "flux-fill",
+            "flux-fill",
+            "someone/gated",
+            None,
+            False,
+            None,
+            gated=True,
+            default=True,
+        ),
+        Entry("scorer", "clip", "clip-hf", HUB, "MIT", True, None, default=True),
+    )
+    said = reprise("pull")
+    assert said.exit_code == 1 and "accept its licence" in said.output
+    assert checkpoints.locate(HUB, None)[1] == COMMIT
+
+
+def test_an_unreachable_hub_is_one_line(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    said = reprise("pull", HUB)
+    assert said.exit_code == 2 and "cannot reach the hub" in said.output, said.output
+    said = reprise("pull", "http://127.0.0.1:9/files/a.pth")
+    assert said.exit_code == 2 and "cannot fetch" in said.output, said.output
+
+
+def test_unknown_roles_and_backends_are_named(served: Served) -> None:
+    said = reprise("list", "painter")
+    assert said.exit_code == 2 and "no role painter; roles are detector, segmenter" in said.output
+    said = reprise("check", "scorer", "--name", "clap")
+    assert said.exit_code == 2 and "no checkpoint named clap; names are clip-vit-l-14" in said.output
