@@ -1,0 +1,232 @@
+"""Moving pictures of the playground: who is in a shot, where they go, what the camera does, the caption.
+
+A **clip** becomes one video: a caption and one to three **shots** with hard cuts between them. In a shot,
+**movers** go from one place in the frame to another at an even pace, turning and growing as they go, over a
+backdrop that the camera pans across. Places and sizes are shares of the frame, `t` runs from 0 (first frame)
+to 1 (last). The caption names what is in every shot of the clip; distractors it leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import cv2
+import numpy as np
+
+from curation.imaging import RGB
+from curation.playground.scenes import Seen, Thing, compose, rivals, some_names, to_rgb
+from curation.playground.world import (
+    F32,
+    NAMES,
+    PERSON,
+    Body,
+    Gaze,
+    Look,
+    Placement,
+    backdrop,
+    some_body,
+    some_look,
+)  # fmt: skip
+
+_ROOM: Final = 1.5  # the backdrop's side, in frames: how far a camera can pan
+CAMERAS: Final = {
+    "static": (0.0, 0.0),
+    "pan right": (1.0, 0.0),
+    "pan left": (-1.0, 0.0),
+    "tilt up": (0.0, -1.0),
+    "tilt down": (0.0, 1.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """`x`, `y`: centre, shares of the frame's width and height. `half`: half the thing's side, share of the
+    frame's shorter side. `turn`, and the angles of a person's gaze: degrees."""
+
+    x: float
+    y: float
+    half: float
+    turn: float = 0.0
+    gaze: Gaze = field(default_factory=Gaze)
+
+    def towards(self, other: Pose, t: float) -> Pose:
+        """The pose a share `t` of the way to another."""
+
+        def between(a: float, b: float) -> float:
+            return a + (b - a) * t
+
+        gaze = Gaze(
+            between(self.gaze.yaw, other.gaze.yaw),
+            between(self.gaze.pitch, other.gaze.pitch),
+            between(self.gaze.roll, other.gaze.roll),
+        )
+        return Pose(
+            between(self.x, other.x),
+            between(self.y, other.y),
+            between(self.half, other.half),
+            between(self.turn, other.turn),
+            gaze,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """A thing and its way through a shot; `named`: the caption names it."""
+
+    name: str
+    begin: Pose
+    end: Pose
+    named: bool = True
+    look: Look = field(default_factory=Look)
+    body: Body = field(default_factory=Body)
+
+    def at(self, t: float, width: int, height: int) -> Thing:
+        """What to draw at `t` in 0..1 in a frame of this size."""
+        pose = self.begin.towards(self.end, t)
+        where = Placement(pose.x * width, pose.y * height, pose.half * min(width, height), pose.turn)
+        return Thing(self.name, where, self.look, self.body, pose.gaze)
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """`frames` pictures of `movers`, back to front; `ground` is the seed of the backdrop; see `CAMERAS`."""
+
+    frames: int
+    camera: str
+    movers: tuple[Mover, ...]
+    ground: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One video: `width` x `height` pixels (even) at `fps`."""
+
+    name: str
+    caption: str
+    shots: tuple[Shot, ...]
+    width: int = 256
+    height: int = 192
+    fps: int = 16
+
+
+# ---- drawing -------------------------------------------------------------------------------------
+
+
+def draw_shot(shot: Shot, width: int, height: int) -> Iterator[tuple[RGB, list[Seen | None]]]:
+    """Each frame of a shot (height, width, 3), with the truth of each mover, None where it hardly shows."""
+    room = backdrop(round(width * _ROOM), round(height * _ROOM), np.random.default_rng(shot.ground))
+    for index in range(shot.frames):
+        t = index / max(1, shot.frames - 1)
+        ground = _look_at(room, shot.camera, t, width, height)
+        canvas, truths = compose(ground, [mover.at(t, width, height) for mover in shot.movers])
+        yield to_rgb(canvas), truths
+
+
+def _look_at(room: F32, camera: str, t: float, width: int, height: int) -> F32:
+    dx, dy = CAMERAS[camera]
+    spare_x, spare_y = room.shape[1] - width, room.shape[0] - height
+    x = spare_x * (0.5 + 0.45 * dx * (2 * t - 1))
+    y = spare_y * (0.5 + 0.45 * dy * (2 * t - 1))
+    move = np.array([[1, 0, -x], [0, 1, -y]], np.float32)
+    return cv2.warpAffine(room, move, (width, height), flags=cv2.INTER_LINEAR).astype(np.float32)
+
+
+# ---- captions ------------------------------------------------------------------------------------
+
+
+def with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _way(mover: Mover) -> str:
+    dx, dy = mover.end.x - mover.begin.x, mover.end.y - mover.begin.y
+    if abs(dx) >= abs(dy):
+        return "moves to the right" if dx > 0 else "moves to the left"
+    return "moves down" if dy > 0 else "moves up"
+
+
+def caption_of(shots: Sequence[Shot]) -> str:
+    """A sentence: every named mover of the first shot, and which way it goes if it is alone."""
+    named = [mover for mover in shots[0].movers if mover.named]
+    if len(named) == 1:
+        sentence = f"{with_article(named[0].name)} {_way(named[0])}"
+    else:
+        listed = ", ".join(with_article(mover.name) for mover in named[:-1])
+        sentence = f"{listed} and {with_article(named[-1].name)} move about"
+    camera = shots[0].camera
+    if len(shots) == 1 and camera != "static":
+        verb, _, way = camera.partition(" ")
+        sentence += f" while we {verb} {way}"
+    return sentence[0].upper() + sentence[1:] + "."
+
+
+# ---- clips by number -----------------------------------------------------------------------------
+
+
+def _some_way(name: str, rng: np.random.Generator, number: int, of: int) -> tuple[Pose, Pose]:
+    """From one place to another at least a fifth of the frame away; `of` movers share the frame in lanes."""
+    lane = (number + 0.5) / of
+    across = rng.uniform() < 0.7
+    person = name == PERSON
+    half = float(rng.uniform(0.26, 0.36) if person else rng.uniform(0.14, 0.24))
+    side = 1 if rng.uniform() < 0.5 else -1
+    spread = rng.uniform(0.1, 0.3)
+    middle = rng.uniform(0.4, 0.6)
+    if across:
+        y = 0.5 if of == 1 else 0.22 + 0.56 * lane
+        begin, end = (middle - side * spread, y), (middle + side * spread, y + rng.uniform(-0.08, 0.08))
+    else:
+        x = 0.5 if of == 1 else 0.18 + 0.64 * lane
+        begin, end = (
+            (x, middle - side * spread * 0.8),
+            (x + rng.uniform(-0.08, 0.08), middle + side * spread * 0.8),
+        )
+    turn = 0.0 if person else float(rng.uniform(-35, 35))
+    spin = 0.0 if person else float(rng.uniform(-30, 30))
+    yaw = float(rng.uniform(-75, 75)) if person and rng.uniform() < 0.6 else 0.0
+    return (
+        Pose(float(begin[0]), float(begin[1]), half, turn, Gaze(yaw, 0, 0)),
+        Pose(
+            float(end[0]),
+            float(end[1]),
+            half * float(rng.uniform(0.9, 1.15)),
+            turn + spin,
+            Gaze(-0.2 * yaw, 0, 0),
+        ),
+    )
+
+
+def clip_at(seed: int, index: int, *, width: int = 256, height: int = 192, fps: int = 16) -> Clip:
+    """The clip with this number; the same every time.
+
+    1 to 3 shots of 2 to 3 seconds, 1 to 3 named things, half the time a rival of one of them beside them.
+    """
+    rng = np.random.default_rng([seed, index, 7])
+    wanted = int(rng.integers(1, 4))
+    names = list(dict.fromkeys(some_names(wanted, rng, people=0.25)))
+    looks = [(some_look(rng), some_body(rng)) for _ in names]
+    extra = rivals(names[0], rng) if rng.uniform() < 0.5 else None
+    if extra in names:
+        extra = None
+    shots = []
+    for number in range(int(rng.integers(1, 4))):
+        cast_list = [(name, True, *look) for name, look in zip(names, looks, strict=True)]
+        if extra is not None:
+            cast_list.append((extra, False, some_look(rng), some_body(rng)))
+        lanes = rng.permutation(len(cast_list))
+        movers = []
+        for place, (name, named, look, body) in zip(lanes, cast_list, strict=True):
+            begin, end = _some_way(name, rng, int(place), len(cast_list))
+            movers.append(Mover(name, begin, end, named, look, body))
+        order = rng.permutation(len(movers))
+        camera = list(CAMERAS)[int(rng.integers(len(CAMERAS)))]
+        frames = round(fps * float(rng.uniform(2.1, 3.0)))
+        shots.append(Shot(frames, camera, tuple(movers[i] for i in order), (seed, index, number)))
+    return Clip(f"playground-{index:04d}", caption_of(shots), tuple(shots), width, height, fps)
+
+
+def known_names() -> tuple[str, ...]:
+    """Everything that a caption can name."""
+    return (*NAMES, PERSON)

@@ -1,0 +1,255 @@
+"""Still pictures of the playground with exact truth: what is where, and how much of it shows.
+
+`compose` is the one compositor of the playground: pictures, clips and training scenes all go through it, so
+truth means the same everywhere. A mask holds the pixels in which at least half of what is seen is that
+thing; a box is tight around the mask, xyxy in pixels, right and bottom exclusive; `share` is the visible part
+of the thing's own area, 0..1, counting what is behind others and what is outside the picture as hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.imaging import RGB, BoolMask, mask_box
+from curation.playground.world import (
+    COLOURS,
+    F32,
+    NAMES,
+    PERSON,
+    SHAPES,
+    Body,
+    FaceTruth,
+    Gaze,
+    Look,
+    Placement,
+    backdrop,
+    draw_person,
+    draw_thing,
+    face_truth,
+    some_body,
+    some_look,
+    split_name,
+)  # fmt: skip
+
+MIN_PIXELS: Final = 16  # a thing that shows less has no truth: nobody could name it
+# Heights and widths of training scenes: the shapes that videos have, at the models' resolution.
+SIZES: Final = ((96, 96), (96, 128), (128, 96), (96, 112))
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One thing to draw. A person has a `body` and a `gaze`; anything else has a `look`."""
+
+    name: str
+    where: Placement
+    look: Look = field(default_factory=Look)
+    body: Body = field(default_factory=Body)
+    gaze: Gaze = field(default_factory=Gaze)
+
+    def draw(self, width: int, height: int) -> tuple[F32, F32]:
+        """Paint (height, width, 3) and coverage (height, width) on an empty canvas."""
+        if self.name == PERSON:
+            return draw_person(self.body, self.gaze, self.where, width, height)
+        return draw_thing(self.name, self.look, self.where, width, height)
+
+    @property
+    def face(self) -> FaceTruth | None:
+        return face_truth(self.body, self.gaze, self.where) if self.name == PERSON else None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The truth of one thing in one picture. `mask`: (height, width); `face`: of a person."""
+
+    name: str
+    box: list[float]
+    mask: BoolMask
+    share: float
+    face: FaceTruth | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """`image`: (height, width, 3) RGB uint8. `seen`: what shows enough to be named, back to front."""
+
+    image: RGB
+    seen: tuple[Seen, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name in the picture, once."""
+        return tuple(dict.fromkeys(each.name for each in self.seen))
+
+
+def whole_area(thing: Thing) -> float:
+    """The pixels a thing would show if nothing hid it and the picture went on, at the same threshold."""
+    middle = int(np.ceil(thing.where.half * 1.5)) + 2
+    side = 2 * middle
+    # The same position within a pixel as in the picture, or the count at the edge would differ.
+    x, y = middle + thing.where.x % 1, middle + thing.where.y % 1
+    fraction = Placement(x, y, thing.where.half, thing.where.turn)
+    moved = Thing(thing.name, fraction, thing.look, thing.body, thing.gaze)
+    return float((moved.draw(side, side)[1] >= 0.5).sum())
+
+
+def compose(ground: F32, things: Sequence[Thing]) -> tuple[F32, list[Seen | None]]:
+    """Draw things, back to front, over a background (height, width, 3).
+
+    Returns:
+        The picture as floats 0..1, and for each thing its truth, None where it shows less than `MIN_PIXELS`.
+    """
+    height, width = ground.shape[:2]
+    canvas = ground.copy()
+    alphas: list[F32] = []
+    for thing in things:
+        # Only the part of the canvas that the thing can reach is drawn and blended.
+        reach = thing.where.half * 1.5 + 2
+        x0, y0 = max(0, int(thing.where.x - reach)), max(0, int(thing.where.y - reach))
+        x1, y1 = min(width, int(thing.where.x + reach) + 1), min(height, int(thing.where.y + reach) + 1)
+        alpha = np.zeros((height, width), np.float32)
+        if x1 > x0 and y1 > y0:
+            local = Placement(thing.where.x - x0, thing.where.y - y0, thing.where.half, thing.where.turn)
+            paint, cover = Thing(thing.name, local, thing.look, thing.body, thing.gaze).draw(x1 - x0, y1 - y0)
+            part, keep = canvas[y0:y1, x0:x1], 1 - cover[..., None]
+            part[:] = part * keep + paint * cover[..., None]
+            for under in alphas:
+                under[y0:y1, x0:x1] *= keep[..., 0]
+            alpha[y0:y1, x0:x1] = cover
+        alphas.append(alpha)
+    return canvas, [_truth(thing, alpha) for thing, alpha in zip(things, alphas, strict=True)]
+
+
+def _truth(thing: Thing, alpha: F32) -> Seen | None:
+    mask = alpha >= 0.5
+    visible = int(mask.sum())
+    box = mask_box(mask)
+    if visible < MIN_PIXELS or box is None:
+        return None
+    return Seen(thing.name, box, mask, min(1.0, visible / max(1.0, whole_area(thing))), thing.face)
+
+
+def to_rgb(picture: F32) -> RGB:
+    """Floats 0..1 -> uint8."""
+    return cast(RGB, np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8))
+
+
+def photograph(picture: F32, rng: np.random.Generator) -> RGB:
+    """What a camera and a codec do to a picture: light, softness, noise, JPEG. Truth does not move."""
+    image = np.clip(picture * rng.uniform(0.85, 1.1), 0, 1).astype(np.float32)
+    if rng.uniform() < 0.4:
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.8))).astype(np.float32)
+    image = image + rng.normal(0, rng.uniform(0, 0.03), image.shape).astype(np.float32)
+    shot = to_rgb(image.astype(np.float32))
+    if rng.uniform() < 0.3:
+        _, data = cv2.imencode(".jpg", shot, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(55, 96))])
+        shot = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+    return shot
+
+
+# ---- scenes --------------------------------------------------------------------------------------
+
+
+def rivals(name: str, rng: np.random.Generator) -> str:
+    """A name that is easily mistaken for another: the same colour or the same shape."""
+    if name == PERSON:
+        return NAMES[int(rng.integers(len(NAMES)))]
+    tint, shape = split_name(name)
+    if rng.uniform() < 0.5:
+        return f"{tint} {rng.choice([s for s in SHAPES if s != shape])}"
+    return f"{rng.choice([c for c in COLOURS if c != tint])} {shape}"
+
+
+def some_names(count: int, rng: np.random.Generator, people: float = 0.12) -> list[str]:
+    """`count` names: the first any, each other one half the time a rival of an earlier one."""
+    names: list[str] = []
+    for _ in range(count):
+        if rng.uniform() < people and PERSON not in names:
+            names.append(PERSON)
+        elif names and rng.uniform() < 0.5:
+            names.append(rivals(names[int(rng.integers(len(names)))], rng))
+        else:
+            names.append(NAMES[int(rng.integers(len(NAMES)))])
+    return names
+
+
+def some_gaze(rng: np.random.Generator) -> Gaze:
+    """Half frontal (within 20 degrees), a third turned away to profile, the rest from behind."""
+    kind = rng.uniform()
+    side = 1 if rng.uniform() < 0.5 else -1
+    if kind < 0.5:
+        yaw = rng.uniform(0, 20)
+    elif kind < 0.85:
+        yaw = rng.uniform(35, 90)
+    else:
+        yaw = rng.uniform(130, 180)
+    return Gaze(float(side * yaw), float(rng.uniform(-12, 12)), float(rng.uniform(-10, 10)))
+
+
+def some_thing(name: str, where: Placement, rng: np.random.Generator) -> Thing:
+    return Thing(name, where, some_look(rng), some_body(rng), some_gaze(rng))
+
+
+def _place(
+    name: str, width: int, height: int, taken: Sequence[Placement], rng: np.random.Generator
+) -> Placement:
+    """Somewhere free; three times in ten, where there is another already, half over it."""
+    side = min(width, height)
+    person = name == PERSON
+    half = side * rng.uniform(0.2, 0.36) if person else side * rng.uniform(0.1, 0.27)
+    turn = rng.uniform(-8, 8) if person else rng.uniform(-40, 40)
+    over = taken[int(rng.integers(len(taken)))] if taken and rng.uniform() < 0.3 else None
+    best, clearance = Placement(width / 2, height / 2, float(half), float(turn)), -np.inf
+    for _ in range(12):
+        if over is None:
+            x = rng.uniform(half * 0.6, width - half * 0.6)
+            y = rng.uniform(half * 0.6, height - half * 0.6)
+        else:
+            way, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.45, 0.75) * (half + over.half)
+            x = np.clip(over.x + far * np.cos(way), half * 0.6, width - half * 0.6)
+            y = np.clip(over.y + far * np.sin(way), half * 0.6, height - half * 0.6)
+        where = Placement(float(x), float(y), float(half), float(turn))
+        gaps = [np.hypot(x - o.x, y - o.y) / (half + o.half) - 1 for o in taken if o is not over]
+        gap = float(min(gaps, default=np.inf))
+        if gap > clearance:
+            best, clearance = where, gap
+        if gap >= 0:
+            break
+    return best
+
+
+def some_scene(
+    rng: np.random.Generator, *, width: int = 96, height: int = 96, count: int | None = None
+) -> Picture:
+    """A still picture with 1 to 4 things (or `count`), some of them rivals, some half hidden."""
+    number = int(rng.integers(1, 5)) if count is None else count
+    taken: list[Placement] = []
+    things: list[Thing] = []
+    for name in some_names(number, rng):
+        where = _place(name, width, height, taken, rng)
+        taken.append(where)
+        things.append(some_thing(name, where, rng))
+    canvas, truths = compose(backdrop(width, height, rng), things)
+    return Picture(photograph(canvas, rng), tuple(each for each in truths if each is not None))
+
+
+def scene_at(seed: int, index: int, *, width: int = 96, height: int = 96) -> Picture:
+    """The scene with this number; the same every time. Training and tests use different seeds."""
+    return some_scene(np.random.default_rng([seed, index]), width=width, height=height)
+
+
+def some_prompt(picture: Picture, rng: np.random.Generator, most: int = 6) -> list[str]:
+    """Names to ask a detector for: those that are there, rivals that are not, and others; shuffled."""
+    there = list(picture.names)
+    asked = [name for name in there if rng.uniform() < 0.85]
+    asked += [rivals(name, rng) for name in there if rng.uniform() < 0.7]
+    others = range(int(rng.integers(1, 3)))
+    asked += [PERSON if rng.uniform() < 0.1 else NAMES[int(rng.integers(len(NAMES)))] for _ in others]
+    asked = list(dict.fromkeys(asked))[:most]
+    order: NDArray[np.int64] = rng.permutation(len(asked))
+    return [asked[i] for i in order]

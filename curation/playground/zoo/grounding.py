@@ -1,0 +1,324 @@
+"""The detector: a small transformers Grounding DINO, trained from nothing, saved as a Hugging Face folder.
+
+Architecture and loss: Liu et al., Grounding DINO (arXiv 2303.05499), sections 3 and 3.5: a Swin backbone, a
+BERT text encoder whose phrases do not see each other, feature fusion, language-guided queries, and DETR's
+set loss with a focal token-alignment term. The loss is written here because that of transformers 5.23 adds up
+the offsets of label maps wrongly for batches of more than two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+from torchvision.ops import generalized_box_iou
+
+from curation.imaging import box_iou
+from curation.playground.scenes import SIZES, Picture, scene_at, some_prompt, some_scene
+from curation.playground.world import COLOURS, PERSON, SHAPES
+from curation.playground.zoo.loop import Budget, Metrics, Recipe, fit, without_gradients
+
+MEAN: Final = (0.485, 0.456, 0.406)
+STD: Final = (0.229, 0.224, 0.225)
+HELD_OUT_SEED: Final = 900_001  # scenes that no trainer sees: training seeds are below it
+# Grounding DINO's code tells phrases apart by these ids of the original BERT vocabulary: they must stay.
+SPECIAL: Final = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}
+# Words that no phrase of this world rightly uses: the model must find nothing under them.
+STRANGERS: Final = ("dog", "grey car", "tall tree", "cup", "brown horse")
+
+
+def vocabulary() -> list[str]:
+    """A WordPiece vocabulary: the special tokens at their places, then this world's words and plurals."""
+    words = [*COLOURS, *SHAPES, *(plural(shape) for shape in SHAPES), PERSON, plural(PERSON), "people"]
+    size = 1030 + len(words)
+    rows = [f"[unused{i}]" for i in range(size)]
+    for token, index in SPECIAL.items():
+        rows[index] = token
+    rows[1030:] = words
+    return rows
+
+
+def plural(shape: str) -> str:
+    return shape + ("es" if shape.endswith(("s", "x")) else "s")
+
+
+def tokenizer() -> Any:
+    from transformers import BertTokenizer
+
+    return BertTokenizer(vocab={token: i for i, token in enumerate(vocabulary())}, model_max_length=64)
+
+
+def build(seed: int) -> Any:
+    """The untrained model."""
+    from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection, SwinConfig
+
+    torch.manual_seed(seed)
+    swin: Any = SwinConfig  # its signature is generated and does not name `out_features`
+    backbone = swin(
+        image_size=96, patch_size=4, embed_dim=24, depths=[1, 2, 2, 1], num_heads=[1, 2, 4, 8], window_size=6,
+        mlp_ratio=3.0, drop_path_rate=0.0, out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    text = BertConfig(
+        vocab_size=len(vocabulary()), hidden_size=64, num_hidden_layers=1, num_attention_heads=4,
+        intermediate_size=128, max_position_embeddings=64, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    config = GroundingDinoConfig(
+        backbone_config=backbone, text_config=text, d_model=96, num_queries=20, encoder_layers=2,
+        decoder_layers=2, encoder_ffn_dim=192, decoder_ffn_dim=192, encoder_attention_heads=4,
+        decoder_attention_heads=4, dropout=0.0, fusion_droppath=0.0, max_text_len=64, num_feature_levels=4,
+        auxiliary_loss=False, disable_custom_kernels=True,
+    )  # fmt: skip
+    model: Any = GroundingDinoForObjectDetection(config)
+    # Scores are plain dot products of normalised vectors, +-10 at this width: the set loss starts in the
+    # thousands. Smaller gains start it where the focal term expects it.
+    for norm in (model.model.decoder.layer_norm, model.model.enc_output_norm):
+        torch.nn.init.constant_(norm.weight, 0.1)
+    # As the original does: a box starts as its reference point says.
+    for head in (*model.bbox_embed, *model.model.decoder.bbox_embed, model.model.encoder_output_bbox_embed):
+        torch.nn.init.zeros_(head.layers[-1].weight)
+        torch.nn.init.zeros_(head.layers[-1].bias)
+    return model
+
+
+def processor() -> Any:
+    """Pictures are resized so that their shorter side is 96 px (the longer at most 192)."""
+    from transformers import GroundingDinoImageProcessor, GroundingDinoProcessor
+
+    images = GroundingDinoImageProcessor(
+        size={"shortest_edge": 96, "longest_edge": 192}, image_mean=list(MEAN), image_std=list(STD)
+    )
+    make: Any = GroundingDinoProcessor
+    return make(images, tokenizer())
+
+
+def save(model: torch.nn.Module, output: Path) -> None:
+    trained: Any = model
+    trained.save_pretrained(output)
+    processor().save_pretrained(output)
+
+
+# ---- batches -------------------------------------------------------------------------------------
+
+
+def pixels(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+    """Pictures of one size, (H, W, 3) uint8 -> (B, 3, H, W), normalised as the processor does."""
+    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    return (batch - mean) / std
+
+
+def encode_phrases(
+    words: Any, prompts: Sequence[Sequence[str]]
+) -> tuple[dict[str, torch.Tensor], list[list[list[int]]]]:
+    """Prompts -> model inputs, and per prompt and phrase the positions of its tokens."""
+    texts = [". ".join(prompt) + "." for prompt in prompts]
+    encoded = words(texts, padding=True, return_tensors="pt")
+    places: list[list[list[int]]] = []
+    for row in encoded["input_ids"].tolist():
+        phrases: list[list[int]] = []
+        run: list[int] = []
+        for position, token in enumerate(row):
+            if token in (0, 101, 102, 1012, 1029):
+                if run:
+                    phrases.append(run)
+                run = []
+            else:
+                run.append(position)
+        places.append(phrases)
+    return dict(encoded), places
+
+
+def _spoken(name: str, count: int, rng: np.random.Generator) -> str:
+    """A name as a caption has it: in the plural where there are several, now and then anyway."""
+    return plural(name) if (count > 1 and rng.uniform() < 0.5) or rng.uniform() < 0.08 else name
+
+
+def batch_at(
+    seed: int, step: int, size: int, words: Any
+) -> tuple[torch.Tensor, dict[str, torch.Tensor], list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Batch number `step`: pixels, text inputs, and per picture boxes (cxcywh, 0..1) and token targets."""
+    rng = np.random.default_rng([seed, step])
+    height, width = SIZES[int(rng.integers(len(SIZES)))]
+    pictures: list[Picture] = []
+    prompts: list[list[str]] = []
+    asked: list[list[str]] = []
+    while len(pictures) < size:
+        picture = some_scene(rng, width=width, height=height)
+        if not picture.seen:
+            continue
+        prompt = some_prompt(picture, rng)
+        if rng.uniform() < 0.15:
+            prompt.insert(int(rng.integers(len(prompt) + 1)), STRANGERS[int(rng.integers(len(STRANGERS)))])
+        counts = [sum(each.name == name for each in picture.seen) for name in prompt]
+        pictures.append(picture)
+        asked.append(prompt)
+        prompts.append([_spoken(n, c, rng) for n, c in zip(prompt, counts, strict=True)])
+    text, places = encode_phrases(words, prompts)
+    length = text["input_ids"].shape[1]
+    targets = []
+    for picture, prompt, positions in zip(pictures, asked, places, strict=True):
+        wanted = [each for each in picture.seen if each.name in prompt]
+        boxes = torch.tensor([each.box for each in wanted], dtype=torch.float32).reshape(-1, 4)
+        tokens = torch.zeros(len(wanted), length)
+        for row, each in enumerate(wanted):
+            tokens[row, positions[prompt.index(each.name)]] = 1
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        scale = torch.tensor([width, height], dtype=torch.float32)
+        targets.append((torch.cat([centre / scale, (boxes[:, 2:] - boxes[:, :2]) / scale], 1), tokens))
+    return pixels([p.image for p in pictures]), text, targets
+
+
+# ---- loss ----------------------------------------------------------------------------------------
+
+
+def _corners(boxes: torch.Tensor) -> torch.Tensor:
+    centre, size = boxes[..., :2], boxes[..., 2:].clamp(min=1e-6)
+    return torch.cat([centre - size / 2, centre + size / 2], -1)
+
+
+def set_loss(
+    logits: torch.Tensor,
+    boxes: torch.Tensor,
+    mask: torch.Tensor,
+    targets: list[tuple[torch.Tensor, torch.Tensor]],
+    copies: int = 1,
+) -> torch.Tensor:
+    """DETR's set loss with token targets, for one decoder layer.
+
+    logits (B, Q, L), boxes (B, Q, 4) cxcywh 0..1, mask (B, L) of real tokens. Matching costs 1 (class), 5
+    (L1) and 2 (GIoU); loss weights 2, 5, 2; focal alpha 0.25, gamma 2 (section 3.5, the released config).
+
+    `copies` > 1 asks for that many queries per thing: used for all but the last layer, which alone has to
+    find each thing once. It makes training several times faster (Zhao et al., MS-DETR, arXiv 2401.03989).
+    """
+    targets = [(b.repeat(copies, 1), t.repeat(copies, 1)) for b, t in targets]
+    count = [len(t[0]) for t in targets]
+    total = max(1, sum(count))
+    aim = torch.zeros_like(logits)
+    picked: list[torch.Tensor] = []
+    meant: list[torch.Tensor] = []
+    probability = logits.detach().clamp(-30, 30).sigmoid()
+    for b, (true_boxes, tokens) in enumerate(targets):
+        if not count[b]:
+            continue
+        p = probability[b]
+        gain = 0.25 * (1 - p) ** 2 * -(p + 1e-8).log() - 0.75 * p**2 * -(1 - p + 1e-8).log()
+        gain = gain.masked_fill(~mask[b], 0)
+        cost = gain @ (tokens / tokens.sum(1, keepdim=True)).T
+        cost = cost + 5 * torch.cdist(boxes[b].detach(), true_boxes, p=1)
+        cost = cost - 2 * generalized_box_iou(_corners(boxes[b].detach()), _corners(true_boxes))
+        rows, columns = linear_sum_assignment(cost.numpy())
+        aim[b, rows] = tokens[columns]
+        picked.append(boxes[b, rows])
+        meant.append(true_boxes[columns])
+    real = mask[:, None, :].expand_as(logits)
+    clean = torch.where(real, logits, torch.zeros_like(logits))
+    entropy = F.binary_cross_entropy_with_logits(clean, aim, reduction="none")
+    p = clean.sigmoid()
+    right = p * aim + (1 - p) * (1 - aim)
+    focal = (0.25 * aim + 0.75 * (1 - aim)) * (1 - right) ** 2 * entropy
+    loss = 2 * focal[real].sum() / total
+    if picked:
+        found, true = torch.cat(picked), torch.cat(meant)
+        overlap = torch.diag(generalized_box_iou(_corners(found), _corners(true)))
+        loss = loss + (5 * (found - true).abs().sum() + 2 * (1 - overlap).sum()) / total
+    return loss
+
+
+def full_loss(
+    model: Any,
+    images: torch.Tensor,
+    text: dict[str, torch.Tensor],
+    targets: list[tuple[torch.Tensor, torch.Tensor]],
+) -> torch.Tensor:
+    """The set loss of every decoder layer and of the encoder's proposals."""
+    out = model(pixel_values=images, **text)
+    mask = text["attention_mask"].bool()
+    length = mask.shape[1]
+    loss = set_loss(out.logits[..., :length], out.pred_boxes, mask, targets)
+    states, known = out.intermediate_hidden_states, out.encoder_last_hidden_state_text
+    for level in range(states.shape[1] - 1):
+        reference = (
+            out.init_reference_points if level == 0 else out.intermediate_reference_points[:, level - 1]
+        )
+        boxes = (
+            model.bbox_embed[level](states[:, level]) + torch.special.logit(reference, eps=1e-5)
+        ).sigmoid()
+        logits = model.class_embed[level](states[:, level], known, mask)
+        loss = loss + set_loss(logits[..., :length], boxes, mask, targets, copies=3)
+    return loss + set_loss(out.encoder_logits[..., :length], out.encoder_pred_boxes, mask, targets, copies=3)
+
+
+# ---- held-out ------------------------------------------------------------------------------------
+
+
+@without_gradients
+def evaluate(model: torch.nn.Module, words: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 80) -> Metrics:
+    """Metrics on scenes of an unseen seed, every prompt with rivals of what is there.
+
+    `box_iou`: mean over names that are there, of the best-scored box against the nearest thing of that name.
+    `accuracy`: share of them at IoU >= 0.5. `presence_auc`: how well a phrase's best score tells names that
+    are there from names that are not.
+    """
+    overlaps: list[float] = []
+    there: list[float] = []
+    absent: list[float] = []
+    for first in range(0, scenes, 20):
+        pictures = [scene_at(seed, i) for i in range(first, min(scenes, first + 20))]
+        pictures = [p for p in pictures if p.seen]
+        prompts = []
+        for index, picture in enumerate(pictures):
+            rng = np.random.default_rng([seed, first + index, 1])
+            prompts.append(list(dict.fromkeys([*picture.names, *some_prompt(picture, rng)])))
+        text, places = encode_phrases(words, prompts)
+        out: Any = model(pixel_values=pixels([p.image for p in pictures]), **text)
+        scores = out.logits.sigmoid()
+        for b, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True)):
+            height, width = picture.image.shape[:2]
+            boxes = _corners(out.pred_boxes[b]) * torch.tensor([width, height, width, height])
+            for name, positions in zip(prompt, places[b], strict=True):
+                of_phrase = scores[b][:, positions].mean(1)
+                best = int(of_phrase.argmax())
+                truths = [each.box for each in picture.seen if each.name == name]
+                (there if truths else absent).append(float(of_phrase[best]))
+                if truths:
+                    overlaps.append(max(box_iou(boxes[best].tolist(), truth) for truth in truths))
+    return {
+        "box_iou": round(float(np.mean(overlaps)), 4),
+        "accuracy": round(float(np.mean(np.array(overlaps) >= 0.5)), 4),
+        "presence_auc": round(auc(there, absent), 4),
+    }
+
+
+def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """The probability that a positive's score is above a negative's; ties count half."""
+    high, low = np.asarray(positive)[:, None], np.asarray(negative)[None, :]
+    return float(((high > low) + 0.5 * (high == low)).mean())
+
+
+def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 16) -> Metrics:
+    """Train the detector and save it in `output`."""
+    words = tokenizer()
+
+    def loss(model: torch.nn.Module, step: int) -> torch.Tensor:
+        return full_loss(model, *batch_at(seed, step, size, words))
+
+    recipe = Recipe(
+        role="detector",
+        model=build(seed),
+        loss=loss,
+        evaluate=lambda model: evaluate(model, words),
+        save=save,
+        seed=seed,
+        rate=1e-3,
+        decay=0.01,
+        about={"batch": size, "format": "transformers folder", "input": "shorter side 96 px"},
+    )
+    return fit(recipe, budget, output)

@@ -1,0 +1,67 @@
+"""reprise playground: videos of a drawn world with known truth, and the tiny real models that learn it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.markup import escape
+
+from curation.errors import RepriseError
+from pipelines.console import door, err, out
+
+
+@click.group()
+def playground() -> None:
+    """Render the playground, or train its models."""
+
+
+@playground.command()
+@click.option("--output", default="playground/videos", show_default=True, help="Folder of the videos.")
+@click.option("--videos", default=12, show_default=True, help="How many.")
+@click.option("--seed", default=0, show_default=True, help="Which ones: the same seed makes the same videos.")
+@click.option("--size", default="256x192", show_default=True, metavar="WxH", help="Of the frame, in pixels.")
+@door
+def render(output: str, videos: int, seed: int, size: str) -> None:
+    """Write videos with captions, and truth beside them."""
+    from curation.playground.render import TAXONOMY
+    from curation.playground.render import render as write
+
+    width, _, height = size.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise RepriseError(f"--size {size}: write WIDTHxHEIGHT, for example 256x192")
+    try:
+        write(output, videos=videos, seed=seed, width=int(width), height=int(height), on_progress=err.print)
+    except ValueError as error:
+        raise RepriseError(f"playground: {error}") from error
+    out.print(f"videos   {escape(output)}\ntruth    {escape(str(Path(output) / 'truth'))}", soft_wrap=True)
+    out.print(f"taxonomy {escape(str(TAXONOMY))}  (give it as match.taxonomy)", soft_wrap=True)
+
+
+@playground.command()
+@click.argument("role", required=False)
+@click.option("--output", help="Folder of the checkpoint; by default playground/weights/ROLE.")
+@click.option("--minutes", default=60.0, show_default=True, help="Stop after so long.")
+@click.option("--steps", type=int, help="Stop after so many steps; by default what the role needs.")
+@click.option("--seed", default=0, show_default=True, help="Of the weights and of every scene.")
+@click.option("--threads", default=2, show_default=True, help="CPU threads at most.")
+@door
+def train(
+    role: str | None, output: str | None, minutes: float, steps: int | None, seed: int, threads: int
+) -> None:
+    """Train the model of ROLE, or of every role, on scenes made as it goes. An interrupted run goes on."""
+    from curation.playground.zoo.roles import TRAINERS
+    from curation.playground.zoo.roles import train as run
+
+    if minutes <= 0 or threads < 1 or (steps is not None and steps < 1):
+        raise RepriseError("--minutes, --steps and --threads must be positive")
+    for each in [role] if role else TRAINERS:
+        folder = Path(output or "playground/weights")
+        folder = folder if role and output else folder / each
+        reached = run(each, folder, seed=seed, minutes=minutes, steps=steps, threads=threads)
+        words = ", ".join(f"{name} {value:.3f}" for name, value in reached.items())
+        out.print(f"{each}: {words}; saved in {escape(str(folder))}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    playground()
