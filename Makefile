@@ -13,19 +13,20 @@ SET    ?=
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.ready: pyproject.toml
-	@if command -v uv >/dev/null 2>&1; then \
+# Without extras: all that the demo needs. With [dev]: torch and the models as well, for tests and training.
+$(VENV)/.ready $(VENV)/.ready-dev: pyproject.toml
+	@wanted='.$(if $(findstring dev,$@),[dev])'; if command -v uv >/dev/null 2>&1; then \
 	  [ -x $(BIN)/python ] || uv venv --quiet $(VENV) --python $(PYTHON); \
-	  uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
+	  uv pip install --quiet --python $(BIN)/python -e "$$wanted"; \
 	else \
 	  [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e "$$wanted"; \
 	fi
 	@touch $@
 
-env: $(VENV)/.ready  ## create the environment in .venv
+env: $(VENV)/.ready-dev  ## create the whole environment in .venv
 
-demo: env  ## curate the demo videos, or your own: make demo INPUT=folder
+demo: $(VENV)/.ready  ## curate the demo videos, or your own: make demo INPUT=folder
 	@$(BIN)/python -m pipelines.demo $(if $(INPUT),--input "$(INPUT)") --output "$(OUTPUT)" $(SET)
 
 test: env  ## run the tests
