@@ -61,6 +61,9 @@ class SliceConfig(_Section):
         "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
     ] = Field("ultrafast", description="x264 preset where a clip is encoded")
     sample_fps: float = Field(2.0, gt=0, le=30, description="frames per second that later stages look at")
+    timeout: float = Field(
+        120.0, gt=0, description="a video whose decoder gives no frame for so long fails, until the next run"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> SliceConfig:
@@ -289,11 +292,12 @@ class CurationConfig(_Section):
     def content(self) -> dict[str, Any]:
         """Everything that a row's content depends on: all but where it runs and how it is shown.
 
-        The path of a taxonomy is left out, too: what it says counts, and is among the revisions.
+        The path of a taxonomy is left out, too: what it says counts, and is among the revisions. A time-out
+        decides what fails, and what failed so is tried again.
         """
-        return self.model_dump(
-            mode="json", exclude={"engine": True, "report": True, "shard": True, "match": {"taxonomy"}}
-        )
+        found = self.model_dump(mode="json", exclude={"engine": True, "report": True, "shard": True})
+        del found["match"]["taxonomy"], found["slice"]["timeout"]
+        return found
 
 
 def content_hash(config: CurationConfig, revisions: dict[str, str]) -> str:

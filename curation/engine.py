@@ -49,6 +49,8 @@ from curation.storage import Storage
 _BLOCK_BYTES = 1 << 20
 _SLICE_MEMORY = 384 << 20  # frames held back, packets of the open clip, decoder buffers
 _MAX_BLOCKS = 20_000
+_SHARES = 4  # per core: a video larger than one share of all bytes is spread over workers
+_TOGETHER = 4  # videos that one task takes, at most: for a worker that dies, all of them are begun again
 _LOOKED_AT = 64  # clips whose subjects one task embeds
 _LOCAL_STORE_BYTES = 2 << 30
 _STARTS = 2  # of Ray: it allows its own processes half a minute, which a busy machine may exceed
@@ -57,7 +59,7 @@ _SCRATCH = "reprise-run-"
 # A row, the seconds spent on it, and instead of a row the reason to give the run up.
 _CARRIED = TRANSIT.append(pa.field("trouble", pa.string()))
 _DONE = pa.schema(
-    [("source_key", pa.string()), ("status", pa.string()), ("last", pa.bool_()), ("trouble", pa.string())]
+    [("source_key", pa.string()), ("kept", pa.int64()), ("last", pa.bool_()), ("trouble", pa.string())]
 )
 
 
@@ -69,6 +71,15 @@ class Job:
     dataset: Storage
     config_hash: str
     scratch: str | None = None  # where workers put temporary files; None: wherever the machine does
+
+
+@dataclass(frozen=True)
+class Done:
+    """Rows of a video that are in a fragment now."""
+
+    source_key: str
+    kept: int  # how many clips among them
+    last: bool  # whether the last row of the video is
 
 
 @contextlib.contextmanager
@@ -161,8 +172,8 @@ def _store_bytes(megabytes: int | None) -> int:
     return min(_LOCAL_STORE_BYTES, int(0.3 * memory))
 
 
-def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Iterator[dict[str, Any]]:
-    """Videos -> fragments. Yields, as they finish, `source_key`, `status` and `last` of each row.
+def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Iterator[Done]:
+    """Videos -> fragments; yields what is finished, as it is.
 
     Videos whose worker died again and again are missing from what is yielded and from the fragments.
 
@@ -177,25 +188,77 @@ def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> It
     context.enable_progress_bars = False
     # Only the death of a worker is an error to Ray Data: whatever a worker can say comes as a row.
     context.max_errored_blocks = -1
-    able = ray.remote(_importable).options(num_cpus=0.01).remote()
-    table = to_table(videos, VIDEOS)
-    ds = ray.data.from_arrow(table, override_num_blocks=min(len(videos), _MAX_BLOCKS))
-    graph = operators(job.config)[:-1]
-    # A few videos must not end up in as few tasks as would fill the batches: then every clip is a task.
+    able = ray.remote(_importable).options(num_cpus=0).remote()
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    most = 1 if apart else max(1, len(videos) // (2 * cores))
-    context.target_max_block_size = 1 if most == 1 else _BLOCK_BYTES
+    graph = operators(job.config)[:-1]
+    spread, whole = (videos, []) if apart or not one_worker_can(graph) else by_length(videos, cores)
+    if spread:
+        yield from _results(_spread(job, graph, spread, 1 if apart else max(1, len(spread) // (2 * cores))))
+    if whole:
+        yield from _results(_whole(job, graph, whole, min(_TOGETHER, max(1, len(whole) // (32 * cores)))))
+    # Tasks that cannot even be unpacked die like any other; this one tells what it was.
+    _gather([able], "starting workers")
+
+
+def one_worker_can(graph: Sequence[Operator]) -> bool:
+    """Whether one worker may cut a video and do all the rest with its clips, too: no stage needs another's
+    resources, or fewer workers."""
+    first, *others = (each.resources.model_copy(update={"batch_size": 1}) for each in graph)
+    return not first.num_gpus and all(each == first for each in others)
+
+
+def by_length(videos: Sequence[VideoRow], cores: int) -> tuple[list[VideoRow], list[VideoRow]]:
+    """The videos whose clips should be spread over workers, and those that one worker does as a whole.
+
+    A video that holds more than its share would keep one core busy while all others have finished. Of the
+    others, no row has to travel. Both with the largest first, so that what comes last is short.
+    """
+    ordered = sorted(videos, key=lambda video: (-video["size"], video["source_path"], video["source_key"]))
+    share = sum(max(0, video["size"]) for video in videos) / (_SHARES * cores)
+    return (
+        [video for video in ordered if video["size"] > share],
+        [video for video in ordered if video["size"] <= share],
+    )
+
+
+def _spread(job: Job, graph: Sequence[Operator], videos: Sequence[VideoRow], most: int) -> Any:
+    """A graph in which clips go from the worker that cut them to whoever is free, at most `most` at once."""
+    # A few videos must not end up in as few tasks as would fill the batches: then every clip is a task.
+    ds = _videos(videos, 1, 1 if most == 1 else _BLOCK_BYTES)
     ds = _attach(ds, partial(_slice_block, job), graph[0], 1)
     for operator in graph[1:]:
         block = partial(_chain_block, job, operator.stages, operator is graph[-1])
         ds = _attach(ds, block, operator, min(operator.resources.batch_size, most))
+    return ds
+
+
+def _whole(job: Job, graph: Sequence[Operator], videos: Sequence[VideoRow], together: int) -> Any:
+    """A graph of one operator: a worker takes `together` videos and leaves nothing to do of them."""
+    names = tuple(name for operator in graph[1:] for name in operator.stages)
+    batch = min(operator.resources.batch_size for operator in graph[1:])
+    ds = _videos(videos, together, 1)  # what is finished is told at once
+    return _attach(ds, partial(_video_block, job, names, batch), graph[0], together)
+
+
+def _videos(videos: Sequence[VideoRow], together: int, block_bytes: int) -> Any:
+    """A dataset of the videos in blocks of `together`, of which workers make blocks of about `block_bytes`.
+
+    Blocks that are there already need no task to count their rows, as tables would.
+    """
+    # Now or never: a dataset takes a copy of the context with it.
+    ray.data.DataContext.get_current().target_max_block_size = block_bytes
+    together = max(together, -(-len(videos) // _MAX_BLOCKS))
+    table = to_table(videos, VIDEOS)
+    starts = range(0, len(videos), together)
+    return ray.data.from_blocks([table.slice(start, together).combine_chunks() for start in starts])
+
+
+def _results(ds: Any) -> Iterator[Done]:
     for batch in ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in batch.to_pylist():
             if row["trouble"]:
                 raise _trouble_of(row["trouble"])
-            yield row
-    # Tasks that cannot even be unpacked die like any other; this one tells what it was.
-    _gather([able], "starting workers")
+            yield Done(row["source_key"], row["kept"], row["last"])
 
 
 def _importable() -> None:
@@ -255,44 +318,83 @@ def _settle(job: Job) -> None:
 
 
 def _slice_block(job: Job, videos: pa.Table) -> Iterator[pa.Table]:
+    """The rows of some videos, one at a time."""
     try:
         _settle(job)
-        stage: Slice = _once(
-            (SLICE, job.dataset, job.config_hash), lambda: Slice(job.config, job.dataset, job.config_hash)
-        )
         for video in videos.to_pylist():
-            since = time.perf_counter()
-            for row in stage(video):
-                yield to_transit([row], {SLICE: time.perf_counter() - since})
-                since = time.perf_counter()  # the time that the reader took is not slicing's
+            for row, seconds in _sliced(job, video):
+                yield to_transit([row], {SLICE: seconds})
     except Exception as error:
         yield _trouble(error, _CARRIED)
 
 
 def _chain_block(job: Job, names: tuple[str, ...], last: bool, clips: pa.Table) -> pa.Table:
+    """Rows through some stages and, if those were the last, into a fragment."""
     troubled = clips.filter(pc.is_valid(clips["trouble"]))
     if troubled.num_rows:
         return _only_trouble(troubled["trouble"][0].as_py(), _DONE if last else _CARRIED)
     try:
         _settle(job)
-        stages: list[Stage] = _once(
-            (names, job.config_hash), lambda: [build_stage(name, job.config) for name in names]
-        )
         rows, seconds = from_transit(clips)
-        for stage in stages:
-            rows = run(stage, rows, seconds)
-        if not last:
-            return to_transit(rows, seconds)
-        Fragments(job.dataset, job.config_hash).write(rows, seconds)
+        rows = _through(job, names, rows, seconds)
+        return _finished(job, rows, seconds) if last else to_transit(rows, seconds)
     except Exception as error:
         return _trouble(error, _DONE if last else _CARRIED)
-    return pa.Table.from_pylist(
-        [
-            {"source_key": row["source_key"], "status": row["status"], "last": row["clip_count"] > 0}
-            for row in rows
-        ],
-        schema=_DONE,
+
+
+def _video_block(job: Job, names: tuple[str, ...], batch: int, videos: pa.Table) -> Iterator[pa.Table]:
+    """Some videos from the file to their fragments, at most `batch` rows at once."""
+    try:
+        _settle(job)
+        for video in videos.to_pylist():
+            held: list[ClipRow] = []
+            seconds: dict[str, float] = {}
+            for row, spent in _sliced(job, video):
+                held.append(row)
+                seconds[SLICE] = seconds.get(SLICE, 0.0) + spent
+                if len(held) == batch or row["clip_count"] > 0:
+                    held = _through(job, names, held, seconds)
+                    yield _finished(job, held, seconds)
+                    held, seconds = [], {}
+            if held:
+                yield _finished(job, _through(job, names, held, seconds), seconds)
+    except Exception as error:
+        yield _trouble(error, _DONE)
+
+
+def _sliced(job: Job, video: VideoRow) -> Iterator[tuple[ClipRow, float]]:
+    """The rows of a video, and the seconds that each took."""
+    stage: Slice = _once(
+        (SLICE, job.dataset, job.config_hash), lambda: Slice(job.config, job.dataset, job.config_hash)
     )
+    since = time.perf_counter()
+    for row in stage(video):
+        yield row, time.perf_counter() - since
+        since = time.perf_counter()  # the time that the reader took is not slicing's
+
+
+def _through(
+    job: Job, names: tuple[str, ...], rows: list[ClipRow], seconds: dict[str, float]
+) -> list[ClipRow]:
+    stages: list[Stage] = _once(
+        (names, job.config_hash), lambda: [build_stage(name, job.config) for name in names]
+    )
+    for stage in stages:
+        rows = run(stage, rows, seconds)
+    return rows
+
+
+def _finished(job: Job, rows: list[ClipRow], seconds: dict[str, float]) -> pa.Table:
+    """Writes a fragment; what is left to say of its rows."""
+    Fragments(job.dataset, job.config_hash).write(rows, seconds)
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        done = found.setdefault(
+            row["source_key"], {"source_key": row["source_key"], "kept": 0, "last": False}
+        )
+        done["kept"] += row["status"] == "kept"
+        done["last"] |= row["clip_count"] > 0
+    return pa.Table.from_pylist(list(found.values()), schema=_DONE)
 
 
 def _trouble(error: Exception, schema: pa.Schema) -> pa.Table:

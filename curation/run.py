@@ -7,11 +7,15 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from threading import Thread
 from typing import Any, Protocol
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation import engine
@@ -31,6 +35,7 @@ from curation.stages.base import stop
 from curation.stages.crosspair import pool_of
 from curation.stages.slice import blank_row
 from curation.storage import Storage
+from curation.verdicts import DIED, TRIED_AGAIN
 
 _ROUNDS = 2  # times that videos whose worker died are tried; the second time each clip alone
 _READERS = 16
@@ -76,7 +81,7 @@ def curate(
     """Curate `videos` into `dataset`, going on from wherever an earlier run stopped.
 
     A finished dataset grows by the videos that are new or have changed; those that are no longer among
-    `videos` stay.
+    `videos` stay. Videos whose worker died, or whose decoder hung, are tried again by every run.
 
     Raises:
         RepriseError: no videos; the dataset was made with another config, is being written by another run,
@@ -92,7 +97,7 @@ def curate(
             _remove(dataset)
         finished = manifest.read(dataset)
         _refuse_other_config(dataset, finished, config, config_hash)
-        if finished is not None and not _new_videos(dataset, finished, videos):
+        if finished is not None and not _work_left(dataset, finished, videos):
             if dataset.exists(WORK):  # an earlier run was stopped just before its end
                 _publish(dataset, config, progress)
             return Outcome(finished, len(videos), True)
@@ -104,8 +109,9 @@ def curate(
             job = Job(config, dataset, config_hash, scratch)
             resumed = _annotate(job, fragments, videos, progress)
             found = _finish(job, fragments, videos, revisions, progress)
-        manifest.write(dataset, found)
-        _publish(dataset, config, progress)
+            manifest.write(dataset, found)
+            report = _aside(partial(_publish, dataset, config, progress))  # while Ray stops
+        report.result()
         return Outcome(found, resumed, False)
 
 
@@ -171,6 +177,7 @@ def _remove(dataset: Storage) -> None:
 
 def _annotate(job: Job, fragments: Fragments, videos: Sequence[VideoRow], progress: Progress) -> int:
     """Rows for all videos, as fragments; returns how many videos had theirs already."""
+    fragments.forget({video["source_key"] for video in videos})
     left = pending(current(fragments.entries()[0], videos), videos)
     resumed = len(videos) - len(left)
     progress.begin("videos", len(videos), resumed)
@@ -179,12 +186,12 @@ def _annotate(job: Job, fragments: Fragments, videos: Sequence[VideoRow], progre
     for attempt in range(_ROUNDS):
         if not left:
             break
-        for row in engine.annotate(job, left, apart=attempt > 0):
-            kept += row["status"] == "kept"
-            done = row["last"] and row["source_key"] not in seen
-            if done:
-                seen.add(row["source_key"])
-            progress.advance(int(done), f"{kept} clips kept")
+        for done in engine.annotate(job, left, apart=attempt > 0):
+            kept += done.kept
+            new = done.last and done.source_key not in seen
+            if new:
+                seen.add(done.source_key)
+            progress.advance(int(new), f"{kept} clips kept")
         left = pending(current(fragments.entries()[0], videos), videos)
     if left:
         entries = current(fragments.entries()[0], videos)
@@ -199,7 +206,7 @@ def _died(job: Job, video: VideoRow, entries: Sequence[Entry]) -> ClipRow:
     mine = [entry for entry in entries if entry.source_key == video["source_key"]]
     row["clip_count"], row["clip_index"] = len(mine) + 1, len(mine)
     row["config_hash"] = job.config_hash
-    stop(row, "failed", "slice", "the worker process died on this video again and again")
+    stop(row, "failed", "slice", DIED)
     return row
 
 
@@ -272,8 +279,8 @@ def _sweep(dataset: Storage, entries: Sequence[Entry], plans: Sequence[ShardPlan
             dataset.delete(file)
     for folder in (DATA, CLIPS_FOLDER):
         local = dataset.local(folder)
-        for partial in local.rglob(".partial-*") if local else ():
-            partial.unlink(missing_ok=True)
+        for left in local.rglob(".partial-*") if local else ():
+            left.unlink(missing_ok=True)
 
 
 def _publish(dataset: Storage, config: CurationConfig, progress: Progress) -> None:
@@ -283,6 +290,21 @@ def _publish(dataset: Storage, config: CurationConfig, progress: Progress) -> No
     dataset.delete_tree(WORK)
     progress.advance()
     progress.end()
+
+
+def _aside(work: Callable[[], None]) -> Future[None]:
+    """Do something in a thread that does not keep an interrupted program alive."""
+    done: Future[None] = Future()
+
+    def follow() -> None:
+        try:
+            work()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    Thread(target=follow, name="reprise-aside", daemon=True).start()
+    return done
 
 
 def _config_file(config_hash: str) -> str:
@@ -329,13 +351,22 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _new_videos(dataset: Storage, finished: dict[str, Any], videos: Sequence[VideoRow]) -> bool:
-    def keys(shard: dict[str, Any]) -> set[str]:
-        return set(dataset.read_table(shard["path"], ["source_key"])["source_key"].to_pylist())
+def _work_left(dataset: Storage, finished: dict[str, Any], videos: Sequence[VideoRow]) -> bool:
+    """Whether a finished dataset lacks any of the videos, or may do better on one that failed."""
 
+    def keys(shard: dict[str, Any]) -> tuple[set[str], set[str]]:
+        table = dataset.read_table(shard["path"], ["source_key", "stop"])
+        hopeful = pc.is_in(pc.struct_field(table["stop"], "reason"), pa.array(TRIED_AGAIN))
+        found = (table["source_key"], table.filter(hopeful)["source_key"])
+        return set(found[0].to_pylist()), set(found[1].to_pylist())
+
+    known: set[str] = set()
+    again: set[str] = set()
     with ThreadPoolExecutor(_READERS) as pool:
-        known = set().union(*pool.map(keys, finished["shards"]))
-    return any(video["source_key"] not in known for video in videos)
+        for all_keys, some in pool.map(keys, finished["shards"]):
+            known |= all_keys
+            again |= some
+    return any(video["source_key"] not in known or video["source_key"] in again for video in videos)
 
 
 def _reopen(dataset: Storage, finished: dict[str, Any], fragments: Fragments) -> None:

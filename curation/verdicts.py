@@ -13,6 +13,10 @@ from curation.schema import ClipRow, Reference, Stop, SubjectRow, Verdict
 from curation.thresholds import Rule
 
 NOT_FOUND = "not found"
+# Why a video fails that may go better another time, on another machine or with more of it.
+STALLED = "the decoder gave no frame in time"
+DIED = "the worker process died on this video again and again"
+TRIED_AGAIN = frozenset((STALLED, DIED))  # by every run that lists it
 NO_MASK = "no mask"
 _RANK = {NO_MASK: 1, NOT_FOUND: 2}  # what came less far than any threshold
 

@@ -11,9 +11,10 @@ if str(REPOSITORY) not in sys.path:
     # `tests.*` is importable however pytest was started.
     sys.path.insert(0, str(REPOSITORY))
 
+from tests.browser import browser  # noqa: E402
 from tests.s3 import s3, s3_endpoint  # noqa: E402
 
-__all__ = ["s3", "s3_endpoint", "samples_dir"]
+__all__ = ["browser", "s3", "s3_endpoint", "samples_dir"]
 
 
 @pytest.fixture(scope="session")

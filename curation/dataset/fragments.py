@@ -7,22 +7,25 @@ tries overlap differently, a clip stands in two fragments with equal content and
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.dataset import WORK
 from curation.ids import digest
 from curation.schema import CLIPS, ClipRow, VideoRow, to_table
 from curation.storage import Storage
+from curation.verdicts import TRIED_AGAIN
 
 _SECONDS = b"reprise.seconds"
-_INDEX_COLUMNS = [
+INDEX_COLUMNS = [
     "clip_id", "video_id", "source_path", "source_key", "clip_path", "start_frame", "clip_count", "status",
     "payload_bytes",
 ]  # fmt: skip
@@ -43,11 +46,20 @@ class Entry:
     status: str
     payload_bytes: int
     file: str
+    again: bool = False  # it failed for a reason that another run may not meet
 
     @property
     def order(self) -> tuple[str, str, int, str]:
         """Place in the finished dataset: by video, then time; independent of who finished first."""
         return (self.video_id or "~", self.source_path, self.start_frame, self.clip_id)
+
+
+def entry_of(row: dict[str, Any], file: str, *, again: bool = False) -> Entry:
+    """An entry from the columns of a row. Of what many rows share, one copy is kept."""
+    for name in ("source_path", "source_key", "video_id"):
+        if row[name] is not None:
+            row[name] = sys.intern(row[name])
+    return Entry(**{**row, "start_frame": row["start_frame"] or 0}, file=file, again=again)
 
 
 _Known = tuple[list[Entry], dict[str, float]]
@@ -72,6 +84,19 @@ class Fragments:
         table = to_table(rows, CLIPS).cast(schema)
         self._dataset.write_parquet(f"{self.folder}/{name}.parquet", [table], schema)
 
+    def forget(self, source_keys: Set[str]) -> None:
+        """Remove the rows of these sources that say that it may go better another time.
+
+        Killed midway it can be repeated: what stays is written before the file goes.
+        """
+        found = [each for each in self.entries()[0] if each.again and each.source_key in source_keys]
+        gone = {each.clip_id for each in found}
+        for file in sorted({each.file for each in found}):
+            table = self._dataset.read_table(file, CLIPS.names)
+            rows = [row for row in table.to_pylist() if row["clip_id"] not in gone]
+            self.write(rows, json.loads((table.schema.metadata or {}).get(_SECONDS, b"{}")))
+            self._dataset.delete(file)
+
     def entries(self) -> tuple[list[Entry], dict[str, float]]:
         """Every row of every fragment, by file, and the seconds that went into them per stage.
 
@@ -94,11 +119,13 @@ class Fragments:
         with self._dataset.open_input(file) as stream:
             try:
                 with pq.ParquetFile(stream) as parquet:
-                    rows = parquet.read(_INDEX_COLUMNS).to_pylist()
+                    table = parquet.read([*INDEX_COLUMNS, "stop"])
                     spent = json.loads(parquet.schema_arrow.metadata.get(_SECONDS, b"{}"))
             except (pa.ArrowInvalid, pa.ArrowKeyError, OSError, ValueError, AttributeError):
                 return [], {}
-        return [Entry(**{**row, "start_frame": row["start_frame"] or 0}, file=file) for row in rows], spent
+        reasons = pc.struct_field(table["stop"], "reason").to_pylist()
+        rows = zip(table.select(INDEX_COLUMNS).to_pylist(), reasons, strict=True)
+        return [entry_of(row, file, again=reason in TRIED_AGAIN) for row, reason in rows], spent
 
 
 def payload_bytes(row: ClipRow) -> int:

@@ -21,6 +21,7 @@ from curation.storage import Storage
 
 # What a cross-pair adds to a row whose size was taken before it was made, per kept clip.
 _CROSSPAIR_BYTES = 150_000
+_SMALL_BYTES, _PIECES = 8 << 20, 16
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,24 @@ class ShardResult:
 
 
 def plan(entries: Sequence[Entry], target_bytes: int, crosspair_share: float) -> list[ShardPlan]:
-    """Split the rows, in dataset order, into shards of about `target_bytes`."""
+    """Split the rows, in dataset order, into shards of about `target_bytes`.
+
+    A dataset of few targets makes smaller shards, or one worker would write what many could: at least
+    `_SMALL_BYTES`, and `_PIECES` of them. How many there are depends on the rows alone, on any machine.
+    """
+    sizes = [
+        entry.payload_bytes + (crosspair_share * _CROSSPAIR_BYTES if entry.status == "kept" else 0)
+        for entry in entries
+    ]
+    target = min(target_bytes, max(_SMALL_BYTES, sum(sizes) / _PIECES))
     groups: list[list[Entry]] = [[]]
-    size = 0.0
-    for entry in sorted(entries, key=lambda each: each.order):
-        if size >= target_bytes:
+    filled = 0.0
+    for entry, size in sorted(zip(entries, sizes, strict=True), key=lambda each: each[0].order):
+        if filled >= target:
             groups.append([])
-            size = 0.0
+            filled = 0.0
         groups[-1].append(entry)
-        size += entry.payload_bytes + (crosspair_share * _CROSSPAIR_BYTES if entry.status == "kept" else 0)
+        filled += size
     total = len(groups)
     return [
         ShardPlan(f"{DATA}/clips-{number:05d}-of-{total:05d}.parquet", tuple(group))

@@ -18,7 +18,7 @@ import numpy as np
 
 from curation.composite import Box, compose, lift
 from curation.config import CurationConfig
-from curation.dataset.fragments import Entry
+from curation.dataset.fragments import INDEX_COLUMNS, Entry, entry_of
 from curation.dataset.shards import read_rows
 from curation.errors import RepriseError
 from curation.ids import digest, seed_for
@@ -246,10 +246,9 @@ def table_entries(storage: Storage, files: Sequence[str]) -> list[Entry]:
         RepriseError: no clip table, or a clip stands in two of them.
     """
     found: dict[tuple[str, str], Entry] = {}
-    columns = [name for name in Entry.__dataclass_fields__ if name != "file"]
     for file in files:
-        for row in storage.read_table(file, columns).to_pylist():
-            entry = Entry(**{**row, "start_frame": row["start_frame"] or 0}, file=file)
+        for row in storage.read_table(file, INDEX_COLUMNS).to_pylist():
+            entry = entry_of(row, file)
             twin = found.setdefault((entry.source_key, entry.clip_id), entry)
             if twin is not entry:
                 both = " and ".join(dict.fromkeys((twin.file, file)))

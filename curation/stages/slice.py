@@ -16,6 +16,8 @@ from curation.ids import clip_id, digest, stopped_video_id, video_id
 from curation.schema import ClipRow, VideoRow
 from curation.stages.base import log, stop
 from curation.storage import Storage, fetch
+from curation.verdicts import STALLED
+from curation.video.ahead import Stalled
 from curation.video.sampling import MOTION_SCALE
 from curation.video.slicer import Slicer, Span
 from curation.video.source import BadVideo, ffmpeg_words
@@ -34,7 +36,7 @@ class Slice:
 
     def __init__(self, config: CurationConfig, dataset: Storage, config_hash: str) -> None:
         self._config, self._dataset, self._config_hash = config.slice, dataset, config_hash
-        self._slicing = digest(config.slice.model_dump(mode="json"))
+        self._slicing = digest(config.slice.model_dump(mode="json", exclude={"timeout"}))
 
     def __call__(self, video: VideoRow) -> Iterator[ClipRow]:
         """Rows of a video but for those of `skip_clip_ids`; one that gives no clip gives one row saying why.
@@ -77,6 +79,8 @@ class Slice:
                 except Exception as error:
                     _refuse_full_disk(error)
                     row = self._stopped(video, identity, _words(error, video))
+                    if isinstance(error, Stalled) and row["stop"]:
+                        row["stop"]["threshold"] = self._config.timeout
                     yield None if row["clip_id"] in video["skip_clip_ids"] else row
                     return
                 if span is None:
@@ -149,6 +153,8 @@ def _words(error: Exception, video: VideoRow) -> str:
     """What went wrong with a video, for its row."""
     if isinstance(error, BadVideo | RepriseError):
         return str(error)
+    if isinstance(error, Stalled):
+        return STALLED
     if isinstance(error, FFmpegError):
         return f"slicing failed ({ffmpeg_words(error)})"
     if isinstance(error, OSError):

@@ -97,8 +97,13 @@ class Slicer:
 
         Raises:
             BadVideo: nothing of the file can be used; the message is the reason.
+            Stalled: the decoder hangs.
         """
-        with open_video(self._path) as source, closing(ahead(decode(source), _AHEAD)) as frames:
+        limit = self._config.timeout
+        with (
+            open_video(self._path, limit) as source,
+            closing(ahead(decode(source), _AHEAD, limit)) as frames,
+        ):
             first = next(frames, None)
             if first is None:
                 why = source.damage[0][1] if source.damage else source.ending or "the stream is empty"

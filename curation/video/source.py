@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +15,8 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+
+from curation.video.ahead import Stalled, within
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"
 
@@ -57,19 +59,20 @@ class Source:
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[Source]:
+def open_video(path: Path, timeout_s: float = 120.0) -> Iterator[Source]:
     """Open for one pass.
 
     Raises:
         BadVideo: empty file, no container, no video stream, a size of zero.
+        Stalled: it is not open within `timeout_s`.
     """
     if path.stat().st_size == 0:
         raise BadVideo("the file is empty")
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = within(timeout_s, lambda: av.open(str(path), metadata_errors="replace"))
     except FFmpegError as error:
         raise BadVideo(f"not a readable video ({ffmpeg_words(error)})") from error
-    with container:
+    with _closed_unless_in_use(container):
         streams = [s for s in container.streams.video if not _is_picture(s)]
         if not streams:
             raise BadVideo("no video stream")
@@ -82,6 +85,17 @@ def open_video(path: Path) -> Iterator[Source]:
         except (FFmpegError, AttributeError, ValueError) as error:
             raise BadVideo(f"the video stream cannot be decoded ({ffmpeg_words(error)})") from error
         yield Source(container, stream, info, [])
+
+
+@contextmanager
+def _closed_unless_in_use(container: av.container.InputContainer) -> Iterator[None]:
+    with ExitStack() as stack:
+        stack.enter_context(container)
+        try:
+            yield
+        except Stalled:
+            stack.pop_all()  # a thread is still decoding: freed memory would take the process down
+            raise
 
 
 def _is_picture(stream: Any) -> bool:

@@ -51,11 +51,7 @@ class Loop:
             self.skipped += video["skip_clip_ids"]
             for row in self.rows(job, video):
                 Fragments(job.dataset, job.config_hash).write([row], {"slice": 1.0})
-                yield {
-                    "source_key": row["source_key"],
-                    "status": row["status"],
-                    "last": row["clip_count"] > 0,
-                }
+                yield engine.Done(row["source_key"], int(row["status"] == "kept"), row["clip_count"] > 0)
             if self.fails:
                 raise self.fails
 
