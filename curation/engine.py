@@ -31,6 +31,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
+from curation import memory
 from curation.config import CurationConfig
 from curation.dataset.fragments import Entry, Fragments
 from curation.dataset.shards import ShardPlan, ShardResult, read_rows, write_shard
@@ -282,12 +283,12 @@ def _attach(ds: Any, function: Callable[[pa.Table], Any], operator: Operator, ba
         )
     # Reserving memory also keeps Ray Data from fusing slicing with what follows, which it does to operators
     # with equal needs, and which would make a long video the work of one core.
-    memory = _SLICE_MEMORY if operator.stages == (SLICE,) else None
+    reserved = _SLICE_MEMORY if operator.stages == (SLICE,) else None
     pool = TaskPoolStrategy(size=need.concurrency)
     with warnings.catch_warnings():
         # Ray deprecates `max_retries` here and has nothing in its place yet.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return ds.map_batches(function, compute=pool, memory=memory, max_retries=_RETRIES, **common)
+        return ds.map_batches(function, compute=pool, memory=reserved, max_retries=_RETRIES, **common)
 
 
 class _Worker:
@@ -312,6 +313,7 @@ def _once(key: tuple[Any, ...], build: Callable[[], Any]) -> Any:
 
 def _settle(job: Job) -> None:
     """What a worker does before its first row."""
+    memory.few_heaps()
     cv2.setNumThreads(1)  # the engine gives each worker one core; OpenCV would take all of them
     if job.scratch and Path(job.scratch).is_dir():
         tempfile.tempdir = job.scratch
@@ -324,6 +326,7 @@ def _slice_block(job: Job, videos: pa.Table) -> Iterator[pa.Table]:
         for video in videos.to_pylist():
             for row, seconds in _sliced(job, video):
                 yield to_transit([row], {SLICE: seconds})
+            memory.give_back()
     except Exception as error:
         yield _trouble(error, _CARRIED)
 
@@ -337,6 +340,7 @@ def _chain_block(job: Job, names: tuple[str, ...], last: bool, clips: pa.Table) 
         _settle(job)
         rows, seconds = from_transit(clips)
         rows = _through(job, names, rows, seconds)
+        memory.give_back()
         return _finished(job, rows, seconds) if last else to_transit(rows, seconds)
     except Exception as error:
         return _trouble(error, _DONE if last else _CARRIED)
@@ -358,6 +362,7 @@ def _video_block(job: Job, names: tuple[str, ...], batch: int, videos: pa.Table)
                     held, seconds = [], {}
             if held:
                 yield _finished(job, _through(job, names, held, seconds), seconds)
+            memory.give_back()
     except Exception as error:
         yield _trouble(error, _DONE)
 
@@ -453,6 +458,7 @@ def _plates(job: Job, entries: tuple[Entry, ...]) -> tuple[list[Plate], float]:
                 raise
             except Exception as error:  # one background less
                 log.warning("%s: no background: %s", row["clip_id"], error, exc_info=True)
+    memory.give_back()
     return plates, time.perf_counter() - started
 
 
@@ -517,7 +523,9 @@ def _shard(job: Job, shard: ShardPlan, plates: list[Plate], donors: Donors) -> S
     stages: list[Stage] = [Crosspair(job.config, plates)]
     if donors.found:
         stages.append(Retrieve(job.config, _library(job, donors)))
-    return write_shard(job.dataset, shard, stages, job.config)
+    result = write_shard(job.dataset, shard, stages, job.config)
+    memory.give_back()
+    return result
 
 
 def _library(job: Job, donors: Donors) -> Matches:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation import engine
+from curation import engine, memory
 from curation.config import CurationConfig, content_hash
 from curation.dataset import CLIPS_FOLDER, DATA, MANIFEST, WORK, manifest
 from curation.dataset.fragments import Entry, Fragments, current, pending
@@ -88,6 +88,7 @@ def curate(
             cannot be written, or does not add up.
     """
     progress = progress or Silent()
+    memory.few_heaps()
     operators(config)
     videos = _inputs(videos, dataset)
     revisions = registry.revisions(config)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from curation.video.ahead import ahead
+from curation.video.ahead import Stalled, ahead, within
 
 
 def test_items_come_in_order() -> None:
@@ -40,3 +40,40 @@ def test_it_runs_only_so_far_ahead_and_ends_when_closed() -> None:
     items.close()
     assert len(made) <= 6
     assert not [thread for thread in threading.enumerate() if thread.name == "reprise-ahead"]
+
+
+def test_what_does_not_come_in_time_is_given_up_and_its_thread_left_behind() -> None:
+    woken = threading.Event()
+
+    def stuck() -> Iterator[int]:
+        yield 1
+        woken.wait()
+        yield 2
+
+    items = ahead(stuck(), 2, timeout_s=0.05)
+    assert next(items) == 1
+    with pytest.raises(Stalled):
+        next(items)
+    with pytest.raises(Stalled):
+        within(0.05, woken.wait)
+    woken.set()
+
+
+def test_one_that_hangs_keeps_nobody_who_wants_no_more() -> None:
+    woken = threading.Event()
+
+    def stuck() -> Iterator[int]:
+        yield 1
+        woken.wait()
+
+    items = ahead(stuck(), 2, timeout_s=0.05)
+    assert next(items) == 1
+    with pytest.raises(Stalled):  # so that nobody frees what the thread works on
+        items.close()
+    woken.set()
+
+
+def test_within_gives_the_result_or_the_error() -> None:
+    assert within(5, lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        within(5, lambda: 1 // 0)

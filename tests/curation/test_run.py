@@ -26,6 +26,7 @@ from curation.stages.base import stop
 from curation.stages.crosspair import Crosspair, Plate
 from curation.stages.slice import blank_row
 from curation.storage import Storage
+from curation.verdicts import DIED
 from tests.curation.clips import frame, picture
 
 CONFIG = load_config(None, ["shard.target_mb=1"])
@@ -33,12 +34,13 @@ CONFIG = load_config(None, ["shard.target_mb=1"])
 
 @dataclass
 class Loop:
-    """The engine without Ray. A file's text says how many clips it gives; one that `dies` loses the last."""
+    """The engine without Ray. A file's text says how many clips it gives; a `dying` one loses the last."""
 
     started: int = 0
     sliced: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     fails: Exception | None = None
+    dying: set[str] = field(default_factory=set)  # files of which the last clip takes its worker down
 
     @contextlib.contextmanager
     def start(self, config: CurationConfig) -> Iterator[str | None]:
@@ -69,7 +71,7 @@ class Loop:
             row: Any = blank_row(video, clip_id(identity, 50 * number, 50 * number + 50, "abcdef"))
             if row["clip_id"] in video["skip_clip_ids"]:
                 continue
-            if last and "dies" in words:
+            if last and path.name in self.dying:
                 return
             row.update(
                 video_id=identity,
@@ -304,7 +306,7 @@ def test_the_datasets_own_clips_are_no_input(loop: Loop, source: Path) -> None:
 def test_a_video_that_kills_its_workers_is_a_failed_row_and_the_rest_is_kept(
     loop: Loop, source: Path, output: Path
 ) -> None:
-    videos(source, a="3 dies")
+    loop.dying = {"a.mp4"}
     done = run(source, output)
     assert done.manifest["videos"] == {"in": 2, "kept": 2, "rejected": 0, "failed": 0}
     assert loop.sliced == ["a.mp4", "b.mp4", "a.mp4"], "tried again, alone"
@@ -313,11 +315,50 @@ def test_a_video_that_kills_its_workers_is_a_failed_row_and_the_rest_is_kept(
     assert [Path(row["source_path"]).name for row in died] == ["a.mp4"]
     assert "worker process died" in died[0]["stop"]["reason"]
     assert len(rows(output)) == 5
-    assert run(source, output).nothing_to_do
-    videos(source, c="1 more")
-    loop.sliced.clear()
+
+
+def test_the_same_command_again_tries_what_killed_its_workers_and_that_alone(
+    loop: Loop, source: Path, output: Path
+) -> None:
+    loop.dying = {"a.mp4"}
     run(source, output)
-    assert loop.sliced == ["c.mp4"], "a verdict is not tried again by another run"
+    before = contents(output)
+    loop.sliced.clear()
+    again = run(source, output)
+    assert (again.resumed, loop.sliced) == (1, ["a.mp4", "a.mp4"])
+    assert contents(output) == before, "it ends as it did before"
+
+    loop.dying = set()
+    loop.sliced.clear()
+    done = run(source, output)
+    assert (loop.sliced, done.manifest["videos"]["failed"]) == (["a.mp4"], 0)
+    assert not [row for row in rows(output) if row["status"] == "failed"]
+    assert_like_fresh(source, output)
+    assert run(source, output).nothing_to_do
+
+
+def test_killed_after_it_gave_a_video_up_a_run_tries_it_again(
+    loop: Loop, source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise SystemExit
+
+    loop.dying = {"a.mp4"}
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(engine, "write_shards", killed)
+        run(source, output)
+    loop.dying = set()
+    run(source, output)
+    assert_like_fresh(source, output)
+
+
+def test_what_failed_elsewhere_is_left_alone(loop: Loop, source: Path, output: Path, tmp_path: Path) -> None:
+    loop.dying = {"a.mp4"}
+    run(source, output)
+    loop.sliced.clear()
+    run(videos(tmp_path / "more", c="4 gamma"), output)
+    assert loop.sliced == ["c.mp4"]
+    assert [row["stop"]["reason"] for row in rows(output) if row["status"] == "failed"] == [DIED]
 
 
 def test_a_dataset_of_another_config_is_refused_naming_what_differs(source: Path, output: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 import av
 import pytest
 
-from curation.config import CurationConfig, load_config
+from curation.config import CurationConfig, content_hash, load_config, with_overrides
 from curation.dataset.fragments import Fragments, pending
 from curation.errors import RepriseError
 from curation.schema import CLIPS, ClipRow, VideoRow, to_table
 from curation.stages import slice as slice_stage
 from curation.stages.slice import Slice
 from curation.storage import Storage
-from curation.video import cut
+from curation.verdicts import STALLED
+from curation.video import cut, slicer, source
+from curation.video.source import Decoded, Source
 from tests.faults import make_fault_corpus
 from tests.videos import shots, write_video
 
@@ -253,3 +256,56 @@ def test_what_nobody_foresaw_costs_that_video_only(
     (row,) = sliced(tmp_path / "out", row_of(video), config)
     assert row["status"] == "failed" and row["video_id"] and row["stop"] is not None
     assert row["stop"]["reason"].startswith("slicing failed (") and "\n" not in row["stop"]["reason"]
+
+
+# --- a decoder that hangs -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Native decoding that never returns, after 100 frames of a video."""
+    woken = threading.Event()
+    decoding = slicer.decode
+
+    def decode(source: Source) -> Iterator[Decoded]:
+        for frame in decoding(source):
+            if frame.index == 100 and "hangs" in Path(source.container.name).name:
+                woken.wait()
+            yield frame
+
+    monkeypatch.setattr(slicer, "decode", decode)
+    yield
+    woken.set()
+
+
+def test_a_decoder_that_hangs_costs_the_rest_of_its_video_and_the_stage_goes_on(
+    tmp_path: Path, video: Path, hanging: None
+) -> None:
+    config = with_overrides(CONFIG, ["slice.timeout=0.5"])
+    stage = Slice(config, Storage.at(tmp_path / "out"), "hash")
+    stuck = video.rename(tmp_path / "hangs.mp4")
+    rows = list(stage(row_of(stuck)))
+    assert [row["status"] for row in rows] == ["open"] * (len(rows) - 1) + ["failed"]
+    assert rows[-1]["stop"] == {"stage": "slice", "reason": STALLED, "value": None, "threshold": 0.5}
+    assert rows[-1]["clip_count"] == len(rows) == 2
+    fine = stuck.rename(tmp_path / "fine.mp4")
+    others = list(stage(row_of(fine)))
+    assert [row["status"] for row in others] == ["open"] * 3 + ["rejected"] + ["open"] * 2
+    assert others[0]["clip_id"] == rows[0]["clip_id"]
+
+
+def test_a_file_that_cannot_even_be_opened_in_time_fails(
+    tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken = threading.Event()
+    monkeypatch.setattr(source.av, "open", lambda *_, **__: woken.wait())
+    (row,) = sliced(tmp_path / "out", row_of(video), with_overrides(CONFIG, ["slice.timeout=0.1"]))
+    assert row["stop"]["reason"] == STALLED
+    woken.set()
+
+
+def test_how_long_is_waited_is_no_other_slicing(tmp_path: Path, video: Path) -> None:
+    config = with_overrides(CONFIG, ["slice.timeout=7"])
+    assert content_hash(config, {}) == content_hash(CONFIG, {})
+    ids = [[row["clip_id"] for row in sliced(tmp_path / "out", row_of(video), c)] for c in (config, CONFIG)]
+    assert ids[0] == ids[1]

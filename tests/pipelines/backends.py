@@ -10,11 +10,15 @@ from curation.models.roles import Detection, Phrase, Scene
 
 
 class DeadlyDetector:
-    """Takes its process down on captions that name a cat, as native code may; else sees nothing."""
+    """Takes its process down on captions that name a cat, as native code may; else sees nothing.
+
+    With LIVELY in the environment it does no harm: another machine, or a better day.
+    """
 
     name, revision = "deadly", "1"
 
     def detect(self, scenes: Sequence[Scene], phrases: Sequence[Sequence[Phrase]]) -> list[list[Detection]]:
-        if any("cat" in phrase.text for asked in phrases for phrase in asked):
+        cat = any("cat" in phrase.text for asked in phrases for phrase in asked)
+        if cat and "LIVELY" not in os.environ:
             os.kill(os.getpid(), signal.SIGKILL)
         return [[] for _ in scenes]

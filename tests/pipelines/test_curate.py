@@ -128,7 +128,8 @@ def test_a_video_that_takes_its_worker_down_costs_itself_alone(three: Path, tmp_
     source, output = tmp_path / "videos", tmp_path / "dataset"
     shutil.copytree(three, source)
     (source / "ball-01.txt").write_text("A cat and a ball.")
-    done = curate(source, output, "models.detector=tests.pipelines.backends:DeadlyDetector")
+    deadly = "models.detector=tests.pipelines.backends:DeadlyDetector"
+    done = curate(source, output, deadly)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["videos"] == {"in": 3, "kept": 0, "rejected": 2, "failed": 1}
@@ -136,7 +137,11 @@ def test_a_video_that_takes_its_worker_down_costs_itself_alone(three: Path, tmp_
     assert [Path(row["source_path"]).name for row in failed] == ["ball-01.mp4"]
     assert "worker process died" in failed[0]["stop"]["reason"]
     assert len(rows(output)) == 4 + 4 + 1
-    assert curate(source, output, "models.detector=tests.pipelines.backends:DeadlyDetector").returncode == 0
+
+    again = curate(source, output, deadly, env={"LIVELY": "1"})
+    assert "2 of 3 were finished by an earlier run" in again.stderr
+    assert {row["status"] for row in rows(output)} == {"rejected"}
+    assert len(rows(output)) == 4 + 4 + 4
 
 
 # --- bad places ---------------------------------------------------------------------------------------
