@@ -18,8 +18,8 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,7 @@ def _store_bytes(megabytes: int | None) -> int:
     return min(_LOCAL_STORE_BYTES, int(0.3 * memory))
 
 
-def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Iterator[Done]:
+def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Generator[Done, None, None]:
     """Videos -> fragments; yields what is finished, as it is.
 
     Videos whose worker died again and again are missing from what is yielded and from the fragments.
@@ -189,8 +189,9 @@ def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> It
     context.enable_progress_bars = False
     # Only the death of a worker is an error to Ray Data: whatever a worker can say comes as a row.
     context.max_errored_blocks = -1
-    able = ray.remote(_importable).options(num_cpus=0).remote()
+    # Each core's worker imports what it needs while Ray Data is still being set up.
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    able = [ray.remote(_importable).remote() for _ in range(cores if job.scratch else 1)]
     graph = operators(job.config)[:-1]
     spread, whole = (videos, []) if apart or not one_worker_can(graph) else by_length(videos, cores)
     if spread:
@@ -198,7 +199,7 @@ def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> It
     if whole:
         yield from _results(_whole(job, graph, whole, min(_TOGETHER, max(1, len(whole) // (32 * cores)))))
     # Tasks that cannot even be unpacked die like any other; this one tells what it was.
-    _gather([able], "starting workers")
+    _gather(able, "starting workers")
 
 
 def one_worker_can(graph: Sequence[Operator]) -> bool:
@@ -254,16 +255,19 @@ def _videos(videos: Sequence[VideoRow], together: int, block_bytes: int) -> Any:
     return ray.data.from_blocks([table.slice(start, together).combine_chunks() for start in starts])
 
 
-def _results(ds: Any) -> Iterator[Done]:
-    for batch in ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for row in batch.to_pylist():
-            if row["trouble"]:
-                raise _trouble_of(row["trouble"])
-            yield Done(row["source_key"], row["kept"], row["last"])
+def _results(ds: Any) -> Generator[Done, None, None]:
+    batches = ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    # Whoever leaves early must not leave Ray Data submitting tasks to a Ray that is being stopped.
+    with contextlib.closing(iter(batches)) as found:
+        for batch in found:
+            for row in batch.to_pylist():
+                if row["trouble"]:
+                    raise _trouble_of(row["trouble"])
+                yield Done(row["source_key"], row["kept"], row["last"])
 
 
 def _importable() -> None:
-    """Runs where this module can be imported."""
+    """Runs where this module can be imported, and with it what most tasks need."""
 
 
 def _attach(ds: Any, function: Callable[[pa.Table], Any], operator: Operator, batch: int) -> Any:
@@ -453,13 +457,21 @@ def _plates(job: Job, entries: tuple[Entry, ...]) -> tuple[list[Plate], float]:
     for rows in read_rows(job.dataset, entries, 1):
         for row in filter(plate_candidate, rows):
             try:
-                plates.append(make_plate(row, inpainter, job.config.seed, job.config.crosspair.clips))
+                plate = make_plate(row, inpainter, job.config.seed, job.config.crosspair.clips)
+                plates.append(_shareable(plate))
             except RepriseError:
                 raise
             except Exception as error:  # one background less
                 log.warning("%s: no background: %s", row["clip_id"], error, exc_info=True)
     memory.give_back()
     return plates, time.perf_counter() - started
+
+
+def _shareable(plate: Plate) -> Plate:
+    """The plate with its picture as an Arrow buffer: a pool of them lies in shared memory once, for all that
+    hold it, where bytes would be copied into each process."""
+    data: Any = pa.py_buffer(plate.image["bytes"] or b"")
+    return replace(plate, image={"bytes": data, "path": None})
 
 
 @dataclass(frozen=True)

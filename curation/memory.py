@@ -1,7 +1,7 @@
 """Memory that a process has freed and the C library keeps: with threads and pictures, more than it uses.
 
-Decoding makes threads, and glibc gives each a heap of its own, which pictures of different lifetimes leave full
-of holes. A worker that took 160 MB for its work was seen to hold 260 MB after twenty videos, and more after more.
+Decoding makes threads, and glibc gives each a heap of its own, which pictures of different lifetimes leave
+full of holes. A worker that used 160 MB was seen to hold 260 MB after twenty videos, and more after more.
 Where the C library is another one, nothing is done.
 """
 

@@ -187,12 +187,13 @@ def _annotate(job: Job, fragments: Fragments, videos: Sequence[VideoRow], progre
     for attempt in range(_ROUNDS):
         if not left:
             break
-        for done in engine.annotate(job, left, apart=attempt > 0):
-            kept += done.kept
-            new = done.last and done.source_key not in seen
-            if new:
-                seen.add(done.source_key)
-            progress.advance(int(new), f"{kept} clips kept")
+        with contextlib.closing(engine.annotate(job, left, apart=attempt > 0)) as finished:
+            for done in finished:
+                kept += done.kept
+                new = done.last and done.source_key not in seen
+                if new:
+                    seen.add(done.source_key)
+                progress.advance(int(new), f"{kept} clips kept")
         left = pending(current(fragments.entries()[0], videos), videos)
     if left:
         entries = current(fragments.entries()[0], videos)

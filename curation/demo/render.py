@@ -329,7 +329,12 @@ def render_scene(scene: Scene, folder: Path, *, seed: int = 0) -> Path:
 
 
 def render_demo(
-    folder: Path, *, seed: int = 0, videos: int = 12, on_progress: Callable[[str], None] | None = None
+    folder: Path,
+    *,
+    seed: int = 0,
+    videos: int = 12,
+    short_side: int | None = None,
+    on_progress: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Render the demo videos with captions and truth (see the module's text for the layout).
 
@@ -340,6 +345,7 @@ def render_demo(
         seed: shifts and scales every path a little.
         videos: how many, at least 1. Beyond the number of scenes they start over as NAME-2, NAME-3, ... on
             other paths.
+        short_side: of the frames, px, rounded to even; None: as the scenes say, 360 or 480.
         on_progress: told one line per finished video.
 
     Returns:
@@ -356,6 +362,11 @@ def render_demo(
     scenes = []
     for number in range(videos):
         scene, round_ = SCENES[number % len(SCENES)], number // len(SCENES) + 1
+        if short_side is not None:
+            scale = short_side / min(scene.width, scene.height) / 2
+            scene = replace(
+                scene, width=2 * round(scale * scene.width), height=2 * round(scale * scene.height)
+            )
         scenes.append(scene if round_ == 1 else replace(scene, name=f"{scene.name}-{round_}"))
     for scene in scenes[: len(SCENES)]:  # here, not in two threads at once
         for shot in scene.shots:

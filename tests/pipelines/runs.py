@@ -64,8 +64,8 @@ def curate(
 class Run:
     """A run in the background, in a process group of its own."""
 
-    def __init__(self, source: Path, output: Path, *more: str, log: Path) -> None:
-        self.output, self.log = output, log
+    def __init__(self, source: str | Path, output: str | Path, *more: str, log: Path) -> None:
+        self.output, self.log = Path(output), log
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
                 command(source, output, *more),

@@ -185,7 +185,7 @@ def test_a_full_disk_is_one_line_and_no_fault_of_the_videos(
 
 
 @pytest.mark.ray
-def test_from_s3_to_s3(three: Path, s3: S3) -> None:
+def test_from_s3_to_s3_killed_or_not(three: Path, s3: S3, tmp_path: Path) -> None:
     for path in sorted(three.iterdir())[:4]:
         s3.put(f"videos/{path.name}", path.read_bytes())
     done = curate(f"{s3.uri}/videos", f"{s3.uri}/dataset")
@@ -200,3 +200,22 @@ def test_from_s3_to_s3(three: Path, s3: S3) -> None:
     again = curate(f"{s3.uri}/videos", f"{s3.uri}/dataset")
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
+
+    stored = s3.keys
+    run = Run(f"{s3.uri}/videos", f"{s3.uri}/killed", "engine.num_cpus=1", log=tmp_path / "log")
+    assert run.wait(lambda: any("/rows/" in key for key in stored())), run.log.read_text()
+    run.kill()
+    assert "killed/manifest.json" not in stored()
+    resumed = curate(f"{s3.uri}/videos", f"{s3.uri}/killed")
+    assert resumed.returncode == 0, resumed.stderr
+
+    def content(dataset: str) -> dict[str, bytes]:
+        prefixes = (f"{dataset}/data/", f"{dataset}/clips/")
+        return {key.partition("/")[2]: s3.get(key) for key in stored() if key.startswith(prefixes)}
+
+    assert content("killed") == content("dataset")
+    assert not [key for key in stored() if "/work/" in key]
+    other = json.loads(s3.get("killed/manifest.json"))
+    for each in (manifest, other):
+        del each["created_at"], each["seconds"]
+    assert other == manifest
