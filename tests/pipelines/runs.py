@@ -56,7 +56,7 @@ def curate(
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=540,
         check=False,
     )
 
@@ -76,7 +76,7 @@ class Run:
             )
         self._seen: set[int] = set()
 
-    def wait(self, until: Callable[[], bool], seconds: float = 120) -> bool:
+    def wait(self, until: Callable[[], bool], seconds: float = 300) -> bool:
         """Whether `until` came true before the run ended."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

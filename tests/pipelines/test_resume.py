@@ -14,7 +14,7 @@ import pytest
 
 from tests.pipelines.runs import Run, curate, files, leftovers, make_videos, rows
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 
 
 def manifest(dataset: Path) -> dict[str, Any]:
