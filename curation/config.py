@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
+from curation import settings
 from curation.errors import RepriseError
 from curation.ids import digest
 from curation.models.spec import ModelSpec
@@ -277,15 +276,6 @@ class CurationConfig(_Section):
     models: ModelsConfig = ModelsConfig()
     engine: EngineConfig = EngineConfig()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_sections(cls, data: Any) -> Any:
-        """A section whose keys are all commented out is null in YAML, and means its defaults."""
-        if not isinstance(data, dict):
-            return data
-        sections = {name for name, field in cls.model_fields.items() if section_of(field.annotation)}
-        return {name: value for name, value in data.items() if not (value is None and name in sections)}
-
     def content(self) -> dict[str, Any]:
         """Everything that a row's content depends on: all but where it runs and how it is shown.
 
@@ -302,27 +292,12 @@ def content_hash(config: CurationConfig, revisions: dict[str, str]) -> str:
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> CurationConfig:
-    """Read a YAML file, apply `key.sub=value` overrides (values in YAML), check everything.
+    """The config of a file and of `key.sub=value` overrides, see `settings.load`.
 
     Raises:
-        RepriseError: no such file, not YAML, an unknown key (with the nearest known one), a bad value, or a
-            taxonomy that cannot be used.
+        RepriseError: also a taxonomy that cannot be used.
     """
-    data: Any = {}
-    if path is not None:
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise RepriseError(f"cannot read the config {path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise RepriseError(f"the config {path} is not UTF-8 text") from error
-        except yaml.YAMLError as error:
-            raise RepriseError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(data, dict):
-            raise RepriseError(f"{path} must hold `key: value` lines at the top")
-    for override in overrides:
-        _apply(data, override)
-    config = validated(data, str(path) if path else "the command line")
+    config = settings.load(CurationConfig, path, overrides)
     _check_groups(config.match)
     return config
 
@@ -337,92 +312,3 @@ def _check_groups(config: MatchConfig) -> None:
             near = difflib.get_close_matches(group, known, n=1)
             mend = f"did you mean {near[0]}?" if near else f"groups are {', '.join(known)}"
             raise RepriseError(f"match.groups: the taxonomy has no group {group}; {mend}")
-
-
-def with_overrides(config: CurationConfig, overrides: Iterable[str]) -> CurationConfig:
-    """`config` with `key.sub=value` overrides applied and checked."""
-    data = config.model_dump(mode="json")
-    for override in overrides:
-        _apply(data, override)
-    return validated(data, "the command line")
-
-
-def _apply(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise RepriseError(
-            f"{override!r} is no override: write key=value, for example filter.sharpness_min=60"
-        )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RepriseError(f"the value of {key} is not YAML: {text!r}") from error
-    at: Any = data
-    *parents, last = key.split(".")
-    for parent in parents:
-        if at.get(parent) is None:
-            at[parent] = {}
-        at = at[parent]
-        if not isinstance(at, dict):
-            raise RepriseError(f"{key}: {parent} holds a value, not a section")
-    at[last] = value
-
-
-def validated(data: Any, where: str) -> CurationConfig:
-    """A config from plain data.
-
-    Raises:
-        RepriseError: an unknown key or a bad value, `where` saying whose.
-    """
-    try:
-        return CurationConfig.model_validate(data)
-    except ValidationError as error:
-        raise RepriseError(f"{where}: {_explain(error)}") from error
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    # Under models.ROLE pydantic names, third, which kind of value it took this one for.
-    parts = first["loc"][:2] + first["loc"][3:] if first["loc"][0] == "models" else first["loc"]
-    key = ".".join(str(part) for part in parts)
-    if first["type"] == "extra_forbidden":
-        near = _nearest(key)
-        return f"unknown key {key}" + (f"; did you mean {near}?" if near else "") + more
-    if first["type"] == "model_type":
-        return f"{key} is a section: write {key}.KEY=VALUE, or a mapping in YAML{more}"
-    said = first["msg"].removeprefix("Value error, ")
-    ours = first["type"] == "value_error"
-    given = "" if ours or isinstance(first["input"], dict) else f", not {first['input']!r}"
-    return f"{key}: {said}{given}{more}"
-
-
-def _nearest(key: str) -> str | None:
-    """The known key that was meant: of the same section, else that name elsewhere, else any like it."""
-    known = list(keys(CurationConfig))
-    parent, _, last = key.rpartition(".")
-    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
-    for stage_key in StageResources.model_fields if parent.startswith("engine.stages.") else ():
-        siblings[stage_key] = f"{parent}.{stage_key}"
-    for spec_key in ModelSpec.model_fields if parent.startswith("models.") else ():
-        siblings[spec_key] = f"{parent}.{spec_key}"
-    tails = {name.rpartition(".")[2]: name for name in known}
-    for names in (siblings, tails):
-        near = difflib.get_close_matches(last, list(names), n=1)
-        if near:
-            return names[near[0]]
-    return next(iter(difflib.get_close_matches(key, known, n=1)), None)
-
-
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted key that a config can hold."""
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        section = section_of(field.annotation)
-        if section is not None:
-            yield from keys(section, f"{prefix}{name}.")
-
-
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, or None where it holds a value."""
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -19,9 +19,13 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """The model to train, as a diffusers pipeline folder or hub id."""
 
-    path: str = Field("", description="diffusers folder or hub id; holds transformer/, vae/, text_encoder/, ...")
+    path: str = Field(
+        "", description="diffusers folder or hub id; holds transformer/, vae/, text_encoder/, ..."
+    )
     revision: str | None = Field(None, description="of a hub id; null: the newest")
-    family: Literal["auto", "wan", "cogvideox"] = Field("auto", description="auto: by the transformer's class")
+    family: Literal["auto", "wan", "cogvideox"] = Field(
+        "auto", description="auto: by the transformer's class"
+    )
     init: Literal["pretrained", "random"] = Field(
         "pretrained", description="random: the transformer's config alone, weights drawn from the seed"
     )
@@ -30,7 +34,9 @@ class ModelConfig(_Section):
 class PositionsConfig(_Section):
     """Rotary positions of references: Kaleido, Tables 2 and 5."""
 
-    scheme: Scheme = Field("shift_hw", description="the best of Kaleido's Tables 2 and 5, and the released one")
+    scheme: Scheme = Field(
+        "shift_hw", description="the best of Kaleido's Tables 2 and 5, and the released one"
+    )
     shift: Literal["fixed_80", "video"] = Field(
         "fixed_80", description="where shifted axes start: 80 (released code) or the video's size (Eq. 4)"
     )
@@ -57,7 +63,9 @@ class MixtureConfig(_Section):
     segment: float = Field(5, ge=0)
     inpaint: float = Field(3, ge=0)
     redux: float = Field(1, ge=0)
-    crosspair: float = Field(0.4, ge=0, le=1, description="share of references that are cross-paired, Table 4")
+    crosspair: float = Field(
+        0.4, ge=0, le=1, description="share of references that are cross-paired, Table 4"
+    )
 
 
 class _TaskBase(_Section):
@@ -74,7 +82,9 @@ class KaleidoTask(_TaskBase):
     kind: Literal["kaleido"] = "kaleido"
     mixture: MixtureConfig = MixtureConfig()
     max_references: int = Field(3, ge=1, description="their number is drawn from 1 to this")
-    reference_dropout: float = Field(0.0, ge=0, le=1, description="samples without references; released: never")
+    reference_dropout: float = Field(
+        0.0, ge=0, le=1, description="samples without references; released: never"
+    )
 
 
 class VideoTask(_TaskBase):

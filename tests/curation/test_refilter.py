@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from curation import refilter as module
-from curation.config import CurationConfig, content_hash, load_config, with_overrides
+from curation.config import CurationConfig, content_hash, load_config
 from curation.dataset import manifest
 from curation.dataset.fragments import payload_bytes
 from curation.dataset.shards import ShardResult
@@ -24,6 +24,7 @@ from curation.graph import build_stage
 from curation.models.registry import required, revisions
 from curation.refilter import refilter
 from curation.schema import CLIPS, ClipRow, to_table
+from curation.settings import with_overrides
 from curation.stages.base import run, stop
 from curation.stages.crosspair import Crosspair, plates
 from curation.stages.filter import keep_needed_frames
