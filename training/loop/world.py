@@ -1,4 +1,4 @@
-"""Who takes part: ranks, device, and the mesh (replicate, shard, sequence) that says how workers share the work."""
+"""Who takes part: ranks, device, and the mesh (replicate, shard, sequence) over which the work is shared."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from training.errors import RepriseError
 class World:
     """All workers, and this one's place among them. One worker is the same thing with sizes of 1.
 
-    Rank order is (replicate, shard, sequence), sequence fastest: workers of one sequence group are neighbours,
-    on one node where the group fits.
+    Rank order is (replicate, shard, sequence), sequence fastest: workers of one sequence group are neighbours, on
+    one node where the group fits.
     """
 
     mesh: DeviceMesh
@@ -94,8 +94,9 @@ def make_world(
 ) -> World:
     """The world that the environment describes.
 
-    Under Ray Train the process group exists already. Under torchrun it is made from RANK, WORLD_SIZE, MASTER_ADDR
-    and MASTER_PORT. With neither, this process is a world of one. `device` null: this worker's GPU, else the CPU.
+    Under Ray Train the process group exists already. Under torchrun it is made from RANK, WORLD_SIZE,
+    MASTER_ADDR and MASTER_PORT. With neither, this process is a world of one. `device` None: this worker's GPU,
+    else the CPU.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if device is None:
