@@ -6,8 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# Kaleido, Tables 2 and 5, and two that they do not number; formulas in docs/training.md.
 Scheme = Literal[
-    "none", "shift_w", "shift_h", "shift_hw", "no_overlap", "negative_staggered", "negative_fixed", "future"
+    "none",
+    "shift_w",
+    "shift_h",
+    "shift_hw",
+    "no_overlap",
+    "negative_staggered",
+    "negative_fixed",
+    "future",
+    "unrotated",
+    "channel_concat",
 ]
 
 
@@ -41,7 +51,7 @@ class PositionsConfig(_Section):
         "fixed_80", description="where shifted axes start: 80 (released code) or the video's size (Eq. 4)"
     )
     place: Literal["before", "after"] = Field(
-        "before", description="references before or after the video in the sequence (released: before)"
+        "before", description="references before or after the video, in sequence and time (released: before)"
     )
 
 

@@ -1,0 +1,159 @@
+"""Rotary positions of video and reference tokens: schemes -> integer (t, h, w) -> cos/sin tables.
+
+A reference is a clean frame; only its position says otherwise. Every scheme of Kaleido's Tables 2 and 5 is
+here, and what the released code can do besides. Sizes are (frames, height, width) in *patches*; positions
+count patches. Pure functions: what they compute depends on their arguments alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from training.config import PositionsConfig, Scheme
+
+Size = tuple[int, int, int]
+
+RELEASED_SHIFT = (
+    80  # Kaleido's released code: where shifted height and width start, whatever the video's size
+)
+
+
+def grid_positions(size: Size, start: Size = (0, 0, 0), device: torch.device | str = "cpu") -> Tensor:
+    """Positions of a block of patches in (t, h, w) order, counted from `start`: (t*h*w, 3) int64."""
+    axes = [
+        torch.arange(first, first + count, device=device) for first, count in zip(start, size, strict=True)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+
+
+def reference_starts(count: int, video: Size, config: PositionsConfig) -> list[Size]:
+    """Position of the first token of each of `count` references, for a video of size `video`.
+
+    i counts references from 0; T, H, W is the video's size; S is 80 (`fixed_80`, released) or the video's
+    height and width (`video`, Kaleido Eq. 4).
+
+        none                (i, 0, 0)            Table 2, "Concat"
+        shift_w             (i, 0, S)            Table 2
+        shift_h             (i, S, 0)            Table 2
+        shift_hw            (i, S, S)            Tables 2 and 5, Eq. 4; released default
+        no_overlap          (i, S(i+1), S(i+1))  Table 5; released as `overloop: False`
+        negative_staggered  (i - n, 0, 0)        Table 5: -3, -2, -1 for three references
+        negative_fixed      (-1, 0, 0)           Table 5
+        future              (T + i, 0, 0)        Table 5: after the video's last frame
+
+    With `place: after`, i becomes T + i in the first five (released as `end_concat: True`). `unrotated` and
+    `channel_concat` have no positions of this kind and are a ValueError here.
+    """
+    frames, height, width = video
+    shift_h, shift_w = (height, width) if config.shift == "video" else (RELEASED_SHIFT, RELEASED_SHIFT)
+    first = frames if config.place == "after" else 0
+    starts: list[Size] = []
+    for i in range(count):
+        match config.scheme:
+            case "none":
+                start = (first + i, 0, 0)
+            case "shift_w":
+                start = (first + i, 0, shift_w)
+            case "shift_h":
+                start = (first + i, shift_h, 0)
+            case "shift_hw":
+                start = (first + i, shift_h, shift_w)
+            case "no_overlap":
+                start = (first + i, shift_h * (i + 1), shift_w * (i + 1))
+            case "negative_staggered":
+                start = (i - count, 0, 0)
+            case "negative_fixed":
+                start = (-1, 0, 0)
+            case "future":
+                start = (frames + i, 0, 0)
+            case _:
+                raise ValueError(f"references have no start under the scheme {config.scheme}")
+        starts.append(start)
+    return starts
+
+
+def reference_positions(
+    references: Sequence[Size], video: Size, config: PositionsConfig, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """Positions of each reference's tokens, of its own size: a list of (tokens, 3) int64.
+
+    `unrotated` (released as `shiftT: False`) turns no reference token: position (0, 0, 0) for each of them.
+    """
+    if config.scheme == "unrotated":
+        return [
+            torch.zeros(frames * height * width, 3, dtype=torch.int64, device=device)
+            for frames, height, width in references
+        ]
+    starts = reference_starts(len(references), video, config)
+    return [grid_positions(size, start, device) for size, start in zip(references, starts, strict=True)]
+
+
+def sequence_positions(
+    references: Sequence[Size], video: Size, config: PositionsConfig, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Positions of the whole sequence, references before or after the video: (tokens, 3) int64."""
+    clean = reference_positions(references, video, config, device)
+    noisy = grid_positions(video, device=device)
+    return torch.cat([noisy, *clean] if config.place == "after" else [*clean, noisy])
+
+
+def released_positions(
+    shiftT: bool = True,
+    shiftH: bool = True,
+    shiftW: bool = True,
+    overloop: bool = True,
+    rope_continue: bool = False,
+    end_concat: bool = False,
+) -> PositionsConfig:
+    """The named options that equal a setting of Kaleido's released yaml; without arguments: the released
+    one.
+    """
+    shifted: dict[tuple[bool, bool], Scheme] = {
+        (False, False): "none",
+        (False, True): "shift_w",
+        (True, False): "shift_h",
+        (True, True): "shift_hw",
+    }
+    scheme = shifted[shiftH, shiftW]
+    if not shiftT:
+        scheme = "unrotated"
+    elif not overloop and scheme == "shift_hw":
+        scheme = "no_overlap"
+    return PositionsConfig(
+        scheme=scheme,
+        shift="video" if rope_continue else "fixed_80",
+        place="after" if end_concat else "before",
+    )
+
+
+def wan_split(head_dim: int) -> Size:
+    """How Wan divides a head's channels over t, h and w: h = w = 2 floor(d / 6), t the rest."""
+    spatial = 2 * (head_dim // 6)
+    return head_dim - 2 * spatial, spatial, spatial
+
+
+def rotary_tables(
+    positions: Tensor,
+    split: Size,
+    theta: float = 10_000.0,
+    angles: torch.dtype = torch.float32,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """cos and sin, one value per pair of channels: two (tokens, head_dim / 2) tensors of `dtype`.
+
+    positions: (tokens, 3), any number type (fractional positions are fine); split: channels of a head for
+    t, h, w, each even, sum = head_dim. `angles` is the precision in which position x frequency is computed:
+    float32 reproduces the released code bit for bit, float64 is what diffusers' stock Wan uses (they differ
+    by 5e-7). Tables stay float32 by default, also in bf16 runs; the released code casts them to the type of q
+    and k.
+    """
+    parts = []
+    for axis, channels in enumerate(split):
+        exponent = torch.arange(0, channels, 2, device=positions.device).to(angles) / channels
+        frequencies = 1.0 / (theta**exponent)
+        parts.append(positions[:, axis, None].to(angles) * frequencies)
+    angle = torch.cat(parts, dim=-1)
+    return angle.cos().to(dtype), angle.sin().to(dtype)

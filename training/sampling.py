@@ -1,0 +1,51 @@
+"""From noise to latents: guidance and the Euler steps of flow matching. Used by the pipeline and by
+validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+# (latents (B, C, T, h, w), sigma as a float) -> velocity, same shape
+Velocity = Callable[[Tensor, float], Tensor]
+
+
+def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance: u + scale (c - u). Both see the references, so it acts on the text alone."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def guide_references(
+    nothing: Tensor, references: Tensor, both: Tensor, text: float, reference: float
+) -> Tensor:
+    """Separate scales: v0 + reference (v_ref - v0) + text (v_ref_text - v_ref).
+
+    nothing: neither text nor references; references: references alone; both: text and references.
+    With reference = 1 this is `guide`.
+    """
+    return nothing + reference * (references - nothing) + text * (both - references)
+
+
+def euler(
+    velocity: Velocity,
+    noise: Tensor,
+    sigmas: Sequence[float] | Tensor,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Walk noise (B, C, T, h, w) down the grid `sigmas`: x <- x + (sigma_next - sigma) v(x, sigma).
+
+    Latents are float32 between steps, as released, whatever the network computes in.
+    `on_step(i, latents)` is called after each step.
+    """
+    latents = noise.float()
+    grid = [float(sigma) for sigma in sigmas]
+    with torch.no_grad():
+        for i, (sigma, following) in enumerate(pairwise(grid)):
+            latents = latents + (following - sigma) * velocity(latents, sigma).float()
+            if on_step is not None:
+                on_step(i, latents)
+    return latents
