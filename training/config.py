@@ -76,6 +76,15 @@ class MixtureConfig(_Section):
     crosspair: float = Field(
         0.4, ge=0, le=1, description="share of references that are cross-paired, Table 4"
     )
+    retrieved: float = Field(
+        0.0, ge=0, le=1, description="of these, the share from another clip instead; Kaleido has none"
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> MixtureConfig:
+        if not self.crop + self.segment + self.inpaint + self.redux + self.crosspair:
+            raise ValueError("every weight is 0: no reference could be drawn")
+        return self
 
 
 class _TaskBase(_Section):
