@@ -10,10 +10,10 @@ Order within step s (0-based; `state.step == s` until the update, s + 1 after it
       every `checkpoint.every` steps: save
     on_checkpoint(state, path)        the checkpoint at `path` is complete
 
-Every worker calls every hook of every callback in the same order, so a hook may use collectives, but then on
-all workers. What writes files does so on `state.world.is_main` alone. A hook leaves the weights, the gradients
-(outside `on_gradients`) and the global random generators as it found them: training with a monitor on is bit for
-bit training with it off.
+Every worker calls every hook of every callback in the same order, so a hook may use collectives, but then
+on all workers. What writes files does so on `state.world.is_main` alone. A hook leaves the weights, the
+gradients (outside `on_gradients`) and the global random generators as it found them: training with a monitor
+on is bit for bit training with it off.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Callback:
         """`plan` says which samples make up the step that follows."""
 
     def on_gradients(self, state: State, plan: StepPlan) -> None:
-        """May read or replace the reduced gradients (sharded like their parameters); they are clipped next."""
+        """May read or replace the reduced gradients (sharded like the parameters); clipping comes next."""
 
     def on_step(self, state: State, metrics: Mapping[str, float]) -> None:
         """After the update. `metrics` are equal on all workers unless noted:

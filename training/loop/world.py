@@ -18,8 +18,8 @@ from training.errors import RepriseError
 class World:
     """All workers, and this one's place among them. One worker is the same thing with sizes of 1.
 
-    Rank order is (replicate, shard, sequence), sequence fastest: workers of one sequence group are neighbours, on
-    one node where the group fits.
+    Rank order is (replicate, shard, sequence), sequence fastest: the workers of one sequence group are
+    neighbours, and on one node where the group fits.
     """
 
     mesh: DeviceMesh
@@ -95,8 +95,8 @@ def make_world(
     """The world that the environment describes.
 
     Under Ray Train the process group exists already. Under torchrun it is made from RANK, WORLD_SIZE,
-    MASTER_ADDR and MASTER_PORT. With neither, this process is a world of one. `device` None: this worker's GPU,
-    else the CPU.
+    MASTER_ADDR and MASTER_PORT. With neither, this process is a world of one. `device` None: this worker's
+    GPU, else the CPU.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if device is None:
