@@ -228,7 +228,6 @@ class Latents:
 _OPEN_SHARDS = 256  # open files and their parsed headers
 _HEAD = 1 << 16  # bytes of a first read: most headers fit
 _LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
-_LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 _TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 
@@ -270,8 +269,6 @@ class _Shard:
                 file = self._folder.open(self._rel)
                 head = file.read_at(_HEAD, 0)
                 size = int.from_bytes(head[:8], "little")
-                if size > _LONGEST_HEADER:
-                    raise ValueError("not a safetensors file")
                 if size > _LONGEST_HEADER:
                     raise ValueError("not a safetensors file")
                 if size + 8 > len(head):
