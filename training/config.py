@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Kaleido, Tables 2 and 5, and two that they do not number; formulas in docs/training.md.
 Scheme = Literal[
+    "auto",
     "none",
     "shift_w",
     "shift_h",
@@ -18,6 +19,7 @@ Scheme = Literal[
     "future",
     "unrotated",
     "channel_concat",
+    "first_frame",
 ]
 
 
@@ -45,13 +47,19 @@ class PositionsConfig(_Section):
     """Rotary positions of references: Kaleido, Tables 2 and 5."""
 
     scheme: Scheme = Field(
-        "shift_hw", description="the best of Kaleido's Tables 2 and 5, and the released one"
+        "auto", description="auto: shift_hw for Wan, first_frame for CogVideoX, as their releases have it"
     )
     shift: Literal["fixed_80", "video"] = Field(
         "fixed_80", description="where shifted axes start: 80 (released code) or the video's size (Eq. 4)"
     )
     place: Literal["before", "after"] = Field(
         "before", description="references before or after the video, in sequence and time (released: before)"
+    )
+    crop: Literal["diffusers", "released"] = Field(
+        "diffusers", description="CogVideoX's rotary formula at sizes other than 3:2: today's, or the older"
+    )
+    reference_time: Literal["video", "zero"] = Field(
+        "video", description="timestep of references: the video's (released), or 0 (Wan alone)"
     )
 
 
@@ -113,6 +121,21 @@ class VideoTask(_TaskBase):
 
 
 TaskConfig = Annotated[KaleidoTask | VideoTask, Field(discriminator="kind")]
+
+
+class LoraConfig(_Section):
+    """Low-rank adapters instead of all weights. Defaults are the released proxy replay's."""
+
+    rank: int = Field(128, ge=1)
+    alpha: float = Field(64, gt=0, description="updates are scaled by alpha / rank")
+    dropout: float = Field(0.1, ge=0, lt=1, description="of the adapters' input, in training")
+    targets: tuple[str, ...] | None = Field(
+        None, description="module names, matched as suffixes; null: the family's (CogVideoX: as released)"
+    )
+    scope: Literal["released", "reference_only"] = Field(
+        "released", description="all tokens (released), or: adaptive norms adapt reference tokens alone"
+    )
+    path: str | None = Field(None, description="a LoRA file to start from; null: untrained")
 
 
 class OptimizerConfig(_Section):
@@ -197,6 +220,7 @@ class TrainConfig(_Section):
     positions: PositionsConfig = PositionsConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     tasks: tuple[TaskConfig, ...] = Field((), description="what is trained, and on what")
+    lora: LoraConfig | None = Field(None, description="null: all weights are trained")
     optimizer: OptimizerConfig = OptimizerConfig()
     parallel: ParallelConfig = ParallelConfig()
     compute: ComputeConfig = ComputeConfig()

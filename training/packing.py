@@ -62,9 +62,14 @@ def from_strip(strip: Tensor, sizes: Sequence[Size], patch: Size) -> list[Tensor
 
 
 def take(strip: Tensor, tokens: Tensor, patch: Size) -> Tensor:
-    """The strip of the given tokens alone, in the given order; tokens: (n,) int64."""
+    """The strip of the given tokens alone, in the given order; tokens: (n,) or, for each sample, (B, n)
+    int64.
+    """
     cells = strip.unflatten(-1, (-1, patch[2]))
-    return cells.index_select(-2, tokens).flatten(-2)
+    if tokens.ndim == 1:
+        return cells.index_select(-2, tokens).flatten(-2)
+    index = tokens[:, None, None, None, :, None].expand(*cells.shape[:4], -1, patch[2])
+    return cells.gather(-2, index).flatten(-2)
 
 
 def narrow(strip: Tensor, tokens: range, patch: Size) -> Tensor:
@@ -115,6 +120,22 @@ class Layout:
     def video_tokens(self) -> range:
         start = sum(self.counts[: self.video])
         return range(start, start + self.counts[self.video])
+
+    def kept(self, count: int) -> Layout:
+        """The layout when `count` reference tokens are left: they lie in one row of patches."""
+        p_t, p_h, p_w = self.patch
+        left = ((p_t, p_h, p_w * count),) if count else ()
+        return layout(left, self.sizes[self.video], self.patch, after=self.video == 0)
+
+    def seen(self, keep: Tensor) -> Tensor:
+        """Tokens of the sequence that are left, where `keep` counts reference tokens: (n,) or (B, n) ->
+        (n + video,) or (B, n + video).
+        """
+        video = self.video_tokens
+        every = torch.arange(video.start, video.stop, device=keep.device).expand(*keep.shape[:-1], -1)
+        if self.video == 0:
+            return torch.cat([every, keep + len(video)], dim=-1)
+        return torch.cat([keep, every], dim=-1)
 
     def own_video(self, shard: SequenceShard) -> range:
         """The video's tokens, counted from its first, that this rank has; may be empty."""

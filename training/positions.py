@@ -8,6 +8,7 @@ count patches. Pure functions: what they compute depends on their arguments alon
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ def reference_starts(count: int, video: Size, config: PositionsConfig) -> list[S
         negative_staggered  (i - n, 0, 0)        Table 5: -3, -2, -1 for three references
         negative_fixed      (-1, 0, 0)           Table 5
         future              (T + i, 0, 0)        Table 5: after the video's last frame
+        first_frame         (i, 0, 0)            proxy replay; the video starts at (n, 0, 0), n references
 
     With `place: after`, i becomes T + i in the first five (released as `end_concat: True`). `unrotated` and
     `channel_concat` have no positions of this kind and are a ValueError here.
@@ -53,13 +55,13 @@ def reference_starts(count: int, video: Size, config: PositionsConfig) -> list[S
     starts: list[Size] = []
     for i in range(count):
         match config.scheme:
-            case "none":
+            case "none" | "first_frame":
                 start = (first + i, 0, 0)
             case "shift_w":
                 start = (first + i, 0, shift_w)
             case "shift_h":
                 start = (first + i, shift_h, 0)
-            case "shift_hw":
+            case "shift_hw" | "auto":
                 start = (first + i, shift_h, shift_w)
             case "no_overlap":
                 start = (first + i, shift_h * (i + 1), shift_w * (i + 1))
@@ -96,7 +98,8 @@ def sequence_positions(
 ) -> Tensor:
     """Positions of the whole sequence, references before or after the video: (tokens, 3) int64."""
     clean = reference_positions(references, video, config, device)
-    noisy = grid_positions(video, device=device)
+    first = len(references) if config.scheme == "first_frame" else 0
+    noisy = grid_positions(video, (first, 0, 0), device)
     return torch.cat([noisy, *clean] if config.place == "after" else [*clean, noisy])
 
 
@@ -157,3 +160,60 @@ def rotary_tables(
         parts.append(positions[:, axis, None].to(angles) * frequencies)
     angle = torch.cat(parts, dim=-1)
     return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+Crop = Literal["diffusers", "released"]
+
+
+def cogvideox_split(head_dim: int) -> Size:
+    """How CogVideoX divides a head's channels over t, h and w: t = d / 4, h = w = 3 d / 8."""
+    spatial = head_dim // 8 * 3
+    return head_dim // 4, spatial, spatial
+
+
+def resize_crop_region(
+    grid: tuple[int, int], base: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Where a grid (height, width) of patches lies in the base grid when it is fitted inside and centred.
+
+    Returns ((top, left), (bottom, right)) in patches of the base grid. A 3:2 grid in CogVideoX's base of
+    30 x 45 fills it: ((0, 0), (30, 45)).
+    """
+    (height, width), (base_height, base_width) = grid, base
+    if height / width > base_height / base_width:
+        size = base_height, round(base_height / height * width)
+    else:
+        size = round(base_width / width * height), base_width
+    top, left = (round((whole - part) / 2.0) for whole, part in zip(base, size, strict=True))
+    return (top, left), (top + size[0], left + size[1])
+
+
+def cogvideox_positions(
+    size: Size,
+    first: int,
+    base: tuple[int, int],
+    crop: Crop = "diffusers",
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Positions of a block of patches whose first frame is frame `first`: (t*h*w, 3) float32.
+
+    Frames are counted; rows and columns are spread over `resize_crop_region` of the `base` grid (height,
+    width). The k-th of n, k = 0..n-1, between start and stop lies at
+
+        released    start + (stop - start) k / n                      older diffusers, released proxy replay
+        diffusers   start + (stop (n - 1) / n - start) k / (n - 1)    diffusers today
+
+    which are equal where start is 0. At CogVideoX's 3:2 it is 0 on both axes.
+    """
+    frames, height, width = size
+    (top, left), (bottom, right) = resize_crop_region((height, width), base)
+
+    def axis(start: int, stop: int, count: int) -> Tensor:
+        last = (
+            start + (stop - start) * (count - 1) / count if crop == "released" else stop * (count - 1) / count
+        )
+        return torch.linspace(start, last, count, dtype=torch.float64, device=device)
+
+    time = torch.arange(first, first + frames, dtype=torch.float64, device=device)
+    axes = torch.meshgrid(time, axis(top, bottom, height), axis(left, right, width), indexing="ij")
+    return torch.stack(axes, dim=-1).reshape(-1, 3).float()

@@ -4,8 +4,10 @@ validation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,3 +51,37 @@ def euler(
             if on_step is not None:
                 on_step(i, latents)
     return latents
+
+
+def scheduled(
+    answer: Callable[[Tensor, float], Tensor],
+    noise: Tensor,
+    scheduler: Any,
+    steps: int,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Walk noise (B, C, T, h, w) to latents by a diffusers scheduler: CogVideoX's DDIM, as released.
+
+    answer: (latents, timestep 0..999 as a float) -> the guided prediction of v, same shape. The scheduler
+    must be deterministic and of one prediction a step (CogVideoXDDIMScheduler is); its own settings say how
+    timesteps are spaced and that predictions are of v.
+    """
+    scheduler.set_timesteps(steps, device=noise.device)
+    latents = noise.float() * scheduler.init_noise_sigma
+    with torch.no_grad():
+        for i, timestep in enumerate(scheduler.timesteps.tolist()):
+            prediction = answer(latents, float(timestep)).float()
+            latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+            if on_step is not None:
+                on_step(i, latents)
+    return latents
+
+
+def dynamic_scale(scale: float, progress: float) -> float:
+    """CogVideoX's dynamic guidance: from 1 at progress 0 to 1 + scale at 1.
+
+    1 + scale (1 - cos(pi progress^5)) / 2. progress is the share of the steps that are done. diffusers'
+    pipeline passes (steps - timestep) / steps instead, which is far outside 0..1 and swings; it is off by
+    default there.
+    """
+    return 1.0 + scale * (1.0 - math.cos(math.pi * progress**5)) / 2.0

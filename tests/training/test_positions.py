@@ -70,7 +70,8 @@ def test_a_turn_depends_on_the_distance_between_positions_alone():
 
 
 def test_a_setting_of_the_released_yaml_has_a_name_here():
-    assert released_positions() == PositionsConfig()
+    assert released_positions() == PositionsConfig(scheme="shift_hw")
+    assert reference_starts(3, VIDEO, PositionsConfig()) == reference_starts(3, VIDEO, released_positions())
     assert released_positions(shiftH=False, shiftW=False).scheme == "none"
     assert released_positions(overloop=False, rope_continue=True).scheme == "no_overlap"
 

@@ -24,6 +24,9 @@ class Conditioning:
     text: Tensor  # (B, L, D), as the transformer takes it (Wan: zeros after the last token, up to L = 512)
     # Clean latents (B or 1, C, 1, h_i, w_i), each of its own size, in order; a batch of 1 is repeated.
     references: tuple[Tensor, ...] = ()
+    # Reference tokens that the network sees, ascending, counted over all references: (n,) or, for each
+    # sample, (B, n) int64. None: all of them.
+    keep: Tensor | None = None
 
 
 class Family(Protocol):

@@ -20,7 +20,7 @@ from training.config import ModelConfig, ObjectiveConfig, PositionsConfig
 from training.errors import RepriseError
 from training.models.family import Conditioning
 from training.objectives import FlowMatching, Objective
-from training.packing import Layout, SequenceShard, Size, from_strip, layout, narrow, patches, to_strip
+from training.packing import Layout, SequenceShard, Size, from_strip, layout, narrow, patches, take, to_strip
 from training.positions import rotary_tables, sequence_positions, wan_split
 
 
@@ -111,8 +111,15 @@ class WanFamily:
         dtype = dtype if dtype is not None else weight.dtype
         parts, place = self._sequence(model, noisy, condition, positions)
         strip = to_strip([part.to(dtype) for part in parts], self.patch)
-        steps = self._timesteps(timestep, reference_timestep, place)
         tables = _tables(place, positions, model.config.attention_head_dim, str(noisy.device))
+        if condition.keep is not None:
+            seen = place.seen(condition.keep)
+            strip = take(strip, seen, self.patch)
+            tables = tuple(table[0][seen] if seen.ndim == 2 else table[:, seen] for table in tables)
+            place = place.kept(condition.keep.shape[-1])
+        if reference_timestep is None and positions.reference_time == "zero":
+            reference_timestep = timestep.new_zeros(timestep.shape[0])
+        steps = self._timesteps(timestep, reference_timestep, place)
         if shard is not None:
             own = shard.tokens(place.total)
             strip = narrow(strip, own, self.patch)
@@ -136,7 +143,14 @@ class WanFamily:
 
     def layout(self, video: Tensor, condition: Conditioning, positions: PositionsConfig) -> Layout:
         """Where references and video lie in the sequence; video: (B, C, T, h, w)."""
+        whole = self._whole(video, condition, positions)
+        return whole if condition.keep is None else whole.kept(condition.keep.shape[-1])
+
+    def _whole(self, video: Tensor, condition: Conditioning, positions: PositionsConfig) -> Layout:
+        """The same before any reference token was dropped."""
         references = () if positions.scheme == "channel_concat" else condition.references
+        if positions.scheme == "channel_concat" and condition.keep is not None:
+            raise RepriseError("channel_concat has no reference tokens that could be dropped")
         return layout(
             [_size(part) for part in references], _size(video), self.patch, after=positions.place == "after"
         )
@@ -169,7 +183,7 @@ class WanFamily:
         self, model: nn.Module, noisy: Tensor, condition: Conditioning, positions: PositionsConfig
     ) -> tuple[list[Tensor], Layout]:
         """The tensors of the strip in sequence order, and where they lie."""
-        place = self.layout(noisy, condition, positions)
+        place = self._whole(noisy, condition, positions)
         if positions.scheme == "channel_concat":
             return [_concat_channels(noisy, condition.references, model.config)], place
         if positions.place == "after":
