@@ -182,8 +182,8 @@ def _from_pretrained(cls: Any, folder: Path, **options: Any) -> nn.Module:
     missing = sorted(report["missing_keys"])
     if missing:
         raise RepriseError(
-            f"{folder} lacks {len(missing)} tensors of {cls.__name__}, first {missing[0]}; it is incomplete or "
-            "of another model"
+            f"{folder} lacks {len(missing)} tensors of {cls.__name__}, first {missing[0]}; "
+            "it is incomplete or of another model"
         )
     loaded: nn.Module = model
     return loaded
