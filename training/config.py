@@ -181,6 +181,7 @@ class CheckpointConfig(_Section):
     every: int = Field(500, ge=1, description="steps")
     keep: int = Field(3, ge=1, description="newest that stay")
     keep_every: int | None = Field(None, ge=1, description="steps whose checkpoints stay for good")
+    export: Literal["fp32", "bf16"] = Field("fp32", description="weights of the finished model")
 
 
 class ValidationConfig(_Section):

@@ -22,7 +22,11 @@ class World:
     neighbours, and on one node where the group fits.
     """
 
-    mesh: DeviceMesh
+    mesh: DeviceMesh  # (replicate, shard, sequence)
+    #: What `fully_shard` wants: weights are sharded over shard x sequence and copied over replicate.
+    #: Workers of one sequence group hold shards of one model like any others: a gradient is a sum over all
+    #: of them, whether they saw other samples or other tokens of the same one.
+    fsdp: DeviceMesh
     device: torch.device
     local_rank: int
     local_size: int
@@ -55,17 +59,6 @@ class World:
     @property
     def sequence_rank(self) -> int:
         return self.mesh["sequence"].get_local_rank()
-
-    @property
-    def shard_mesh(self) -> DeviceMesh:
-        """What `fully_shard` wants: parameters are sharded over shard x sequence, copied over replicate.
-
-        Workers of one sequence group hold shards of one model like any others: a gradient is a sum over all
-        of them, whether they saw other samples or other tokens of the same one.
-        """
-        if self.mesh["replicate"].size() > 1:
-            return self.mesh["replicate", "fsdp"]
-        return self.mesh["fsdp"]
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over all workers, in place."""
@@ -112,6 +105,10 @@ def make_world(
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
     shape = sizes(parallel, dist.get_world_size())
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard", "sequence"))
-    mesh["shard", "sequence"]._flatten("fsdp")
+    replicate, together = shape[0], shape[1] * shape[2]
+    if replicate > 1:
+        fsdp = init_device_mesh(device.type, (replicate, together), mesh_dim_names=("replicate", "shard"))
+    else:
+        fsdp = init_device_mesh(device.type, (together,), mesh_dim_names=("shard",))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
-    return World(mesh=mesh, device=device, local_rank=local_rank, local_size=local_size)
+    return World(mesh=mesh, fsdp=fsdp, device=device, local_rank=local_rank, local_size=local_size)
