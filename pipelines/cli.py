@@ -10,6 +10,7 @@ import click
 # name -> (module, attribute, what it does). Imported when called: `reprise --help` must not wait for Ray.
 DOORS: dict[str, tuple[str, str, str]] = {
     "curate": ("pipelines.curate", "main", "Videos -> curated dataset, with a report."),
+    "encode": ("pipelines.encode", "main", "Dataset or videos -> latents and text embeddings, for training."),
     "refilter": ("pipelines.refilter", "main", "Re-decide a dataset under new thresholds, without models."),
     "stage": ("pipelines.stage", "main", "Run one stage, Parquet to Parquet."),
     "report": ("pipelines.report", "report", "Build a dataset's report again."),

@@ -13,14 +13,19 @@ from pydantic_core import PydanticUndefined
 from curation.config import CurationConfig
 from curation.settings import entries_of
 from training.config import TrainConfig
+from training.latents.config import EncodeConfig
 
-CONFIGS: dict[str, type[BaseModel]] = {"curate": CurationConfig, "train": TrainConfig}
+CONFIGS: dict[str, type[BaseModel]] = {
+    "curate": CurationConfig,
+    "encode": EncodeConfig,
+    "train": TrainConfig,
+}
 
 
 @click.command()
 @click.argument("what", type=click.Choice(list(CONFIGS)), default="curate")
 def main(what: str) -> None:
-    """Print a config with every key, ready to edit: of `reprise curate`, or of `reprise train`."""
+    """Print a config with every key, ready to edit: of `reprise curate`, `encode` or `train`."""
     click.echo("\n".join(reference(CONFIGS[what]())))
 
 

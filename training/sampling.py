@@ -10,7 +10,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from training.config import PositionsConfig
+from training.models.family import Conditioning, Family
 
 # (latents (B, C, T, h, w), sigma as a float) -> velocity, same shape
 Velocity = Callable[[Tensor, float], Tensor]
@@ -30,6 +33,50 @@ def guide_references(
     With reference = 1 this is `guide`.
     """
     return nothing + reference * (references - nothing) + text * (both - references)
+
+
+def guided_velocity(
+    family: Family,
+    model: nn.Module,
+    condition: Conditioning,
+    empty: Tensor,
+    positions: PositionsConfig,
+    *,
+    text: float = 6.0,
+    reference: float | None = None,
+    dtype: torch.dtype | None = None,
+) -> Velocity:
+    """The network under guidance, as a function of latents and sigma.
+
+    condition: of batch B; empty: (B or 1, L, D), the embedding of the empty (or negative) prompt. Both go
+    through the network as one batch, [empty, text], with the same references, as released. A `reference`
+    scale costs a second pass without references; without one, and with a text scale of 1, there is no
+    guidance.
+    """
+    both = Conditioning(
+        torch.cat([empty.expand_as(condition.text), condition.text]),
+        tuple(_twice(part) for part in condition.references),
+    )
+    nothing = Conditioning(empty.expand_as(condition.text))
+
+    def ask(latents: Tensor, sigma: float, given: Conditioning) -> Tensor:
+        timestep = torch.full((given.text.shape[0],), 1000.0 * sigma, device=latents.device)
+        latents = latents.expand(given.text.shape[0], *latents.shape[1:]) if len(latents) == 1 else latents
+        return family.predict(model, latents, timestep, given, positions, dtype=dtype).float()
+
+    def velocity(latents: Tensor, sigma: float) -> Tensor:
+        if text == 1 and reference is None:
+            return ask(latents, sigma, condition)
+        without_text, full = ask(torch.cat([latents, latents]), sigma, both).chunk(2)
+        if reference is None or not condition.references:
+            return guide(without_text, full, text)
+        return guide_references(ask(latents, sigma, nothing), without_text, full, text, reference)
+
+    return velocity
+
+
+def _twice(part: Tensor) -> Tensor:
+    return part if part.shape[0] == 1 else torch.cat([part, part])
 
 
 def euler(

@@ -10,13 +10,21 @@ from __future__ import annotations
 import functools
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from training.errors import RepriseError
+
+
+class File(NamedTuple):
+    path: str  # relative to the folder that was asked
+    size: int  # bytes
+    stamp: int  # modification time, ns since 1970
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,16 @@ class Folder:
     def remote(self) -> bool:
         return self.uri.startswith("s3://")
 
+    def local(self, rel: str = "") -> Path:
+        """The path of a file on this machine's disk.
+
+        Raises:
+            ValueError: it is on S3.
+        """
+        if self.remote:
+            raise ValueError(f"{self.uri} is not on this machine")
+        return Path(self.join(rel))
+
     def join(self, rel: str) -> str:
         return f"{self.uri}/{rel}" if rel else self.uri
 
@@ -61,6 +79,25 @@ class Folder:
         except OSError as error:
             raise self._explained(rel, error) from error
         return sorted(info.base_name for info in found if info.type == pafs.FileType.File)
+
+    def walk(self) -> Iterator[File]:
+        """Every file below, in no order."""
+        top = self._path("")
+        try:
+            found = self._filesystem().get_file_info(pafs.FileSelector(top, recursive=True))
+        except OSError as error:
+            raise self._explained("", error) from error
+        for info in found:
+            if info.type == pafs.FileType.File:
+                yield File(info.path.removeprefix(top).lstrip("/"), info.size, info.mtime_ns)
+
+    def stat(self, rel: str) -> File | None:
+        """A file's size and stamp; None: there is no such file."""
+        try:
+            info = self._filesystem().get_file_info(self._path(rel))
+        except OSError as error:
+            raise self._explained(rel, error) from error
+        return File(rel, info.size, info.mtime_ns) if info.type == pafs.FileType.File else None
 
     def folders(self, rel: str = "") -> list[str]:
         """Names of the folders in a folder, sorted; an absent folder has none."""

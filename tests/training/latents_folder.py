@@ -88,6 +88,7 @@ def write_latents(
             "caption": f"caption {n}",
             "text_tokens": tokens,
             "subjects": described,
+            "left_out": [],
         }
         samples.append(
             Written(

@@ -38,7 +38,9 @@ def records(clips: int, sizes: int = 2, subjects: tuple[int, ...] = (1, 2), sour
         row = {"sample_id": f"{n:06d}", "source_id": f"v{n // source_of}", "key": f"k{n}", "shard": "a"}
         size = {"frames": 1 + (n * 7919 + n // 3) % sizes, "height": 4, "width": 4}
         video = {"video_frames": 5, "video_height": 32, "video_width": 32, "fps": 16.0}
-        rows.append({**row, **size, **video, "caption": "", "text_tokens": 1, "subjects": several})
+        rows.append(
+            {**row, **size, **video, "caption": "", "text_tokens": 1, "subjects": several, "left_out": []}
+        )
     return Records(to_index(rows))
 
 

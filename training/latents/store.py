@@ -68,6 +68,7 @@ INDEX: pa.Schema = pa.schema(
         ("caption", pa.string()),
         ("text_tokens", pa.int32()),  # rows of the text embedding
         ("subjects", pa.list_(_SUBJECT)),
+        ("left_out", pa.list_(pa.string())),  # ids of pictures that could not be read
     ],
     metadata={b"reprise.latents": SCHEMA_VERSION.encode()},
 )
@@ -117,9 +118,9 @@ class Manifest(_Part):
     encoded: int = 0
     dropped: int = 0
     reasons: dict[str, int] = {}  # why rows were dropped
-    notes: dict[str, int] = {}  # what was left out of rows that were encoded
+    left_out: int = 0  # pictures of encoded rows that could not be read
+    references: dict[str, int] = {}  # by variant
     buckets: dict[str, int] = {}  # "TxHxW" in latent units -> samples
-    bytes: int = 0
 
 
 class Records:

@@ -1,11 +1,12 @@
 """The parts of a diffusers pipeline folder or hub id: transformer, VAE, text encoder, tokenizer, scheduler.
 
-Anything missing, or of another model, is one clear line. `register_vae` makes a VAE class of ours load from
-the same folder format as diffusers' own.
+Anything missing, or of another model, is one clear line. A VAE class of ours loads from the same folder
+format as diffusers' own once it is in `VAES` or registered with `register_vae`.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,27 @@ from torch import nn
 from training.config import ModelConfig
 from training.errors import RepriseError
 
-_VAES: dict[str, type] = {}
+# VAE classes that are not diffusers' own: name in `vae/config.json` -> module that has it, imported when
+# needed.
+VAES: dict[str, str] = {}
 
 
 def register_vae(cls: type) -> type:
-    """Let `vae/config.json` name this class (a diffusers ModelMixin): a decorator."""
-    _VAES[cls.__name__] = cls
+    """Let `vae/config.json` name this class (a diffusers ModelMixin and ConfigMixin): a decorator.
+
+    For diffusers to load it as a part of a pipeline, its module must be importable by name and know
+    `ModelMixin`.
+    """
+    VAES[cls.__name__] = cls.__module__
     return cls
+
+
+def vae_class(name: str) -> Any:
+    """The class of ours or of diffusers with this name, or None."""
+    import diffusers
+
+    home = importlib.import_module(VAES[name]) if name in VAES else diffusers
+    return getattr(home, name, None)
 
 
 def local_folder(path: str, revision: str | None, part: str) -> Path | None:
@@ -108,11 +123,9 @@ def load_vae(
     device: torch.device | str = "cpu",
 ) -> nn.Module:
     """The VAE that the folder's config names: one of diffusers' classes or a registered one."""
-    import diffusers
-
     folder, settings = part_config(path, revision, "vae")
     name = settings.get("_class_name", "")
-    cls = _VAES.get(name) or getattr(diffusers, name, None)
+    cls = vae_class(name)
     if cls is None:
         raise RepriseError(
             f"{folder}/config.json names the VAE class {name!r}, which neither diffusers nor we have"
