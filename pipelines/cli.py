@@ -19,6 +19,7 @@ DOORS: dict[str, tuple[str, str, str]] = {
     "taxonomy": ("pipelines.taxonomy", "taxonomy", "List, check or try the taxonomy."),
     "config": ("pipelines.config", "main", "Print every config key with its default and what it means."),
     "convert": ("pipelines.convert", "convert", "Weights of a released model in another layout."),
+    "generate": ("pipelines.generate", "generate", "Pictures of subjects and a prompt -> a video."),
     "demo": ("pipelines.demo", "main", "Make demo videos with known truth and curate them."),
     "playground": ("pipelines.playground", "playground", "A drawn world with known truth, and its trainers."),
     "doctor": ("pipelines.doctor", "main", "Say what this machine has and which profile it can run."),

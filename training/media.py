@@ -31,3 +31,8 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float = 16
             raise ValueError("a video needs at least one frame")
         container.mux(stream.encode())
     partial.rename(path)
+
+
+def to_uint8(frames: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Frames in 0..1, any shape -> 0..255."""
+    return (frames * 255.0).round().clip(0, 255).astype(np.uint8)

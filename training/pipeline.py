@@ -1,6 +1,6 @@
 """Pictures of subjects and a prompt -> a video, used as one uses diffusers.
 
-pipeline = ReferenceToVideoPipeline.from_pretrained("kaleido-14b", torch_dtype=torch.bfloat16).to("cuda")
+pipeline = ReferenceToVideoPipeline.from_pretrained("kaleido-14b", dtype=torch.bfloat16).to("cuda")
 video = pipeline("a dog and a cat on a beach", references=["dog.png", "cat.png"], seed=0).frames[0]
 """
 
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import (
     AutoencoderKLWan,
@@ -23,7 +22,7 @@ from diffusers import (
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5EncoderModel
@@ -36,10 +35,11 @@ from training.models.family import Conditioning
 from training.models.text import embed
 from training.models.vae import decode, encode_picture
 from training.models.wan import WanFamily
+from training.references import Picture, open_picture
 from training.sampling import euler, guided_velocity
 from training.schedules import sampling_sigmas
+from training.video_size import check_size, grid_of
 
-Picture = Image.Image | str | Path
 INDEX = "model_index.json"
 
 
@@ -90,7 +90,7 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **options: Any) -> ReferenceToVideoPipeline:
-        """A diffusers pipeline folder or hub id; options are diffusers' (`torch_dtype`, `revision`, ...).
+        """A diffusers pipeline folder or hub id; options are diffusers' (`dtype`, `revision`, ...).
 
         `positions` overrides what the folder says. RepriseError where a part is missing or of another model.
         """
@@ -161,7 +161,7 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
             RepriseError: sizes that do not fit the model, a picture that is missing or is none.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        self.check_size(height, width, num_frames)
+        check_size((height, width, num_frames), grid_of(self.transformer.config, self.vae.config))
         given = _per_prompt(references, len(prompts))
         shown = [[open_picture(picture) for picture in some] for some in given]
         device, dtype = self._execution_device, self.transformer.dtype
@@ -198,21 +198,6 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
             video = self.video_processor.postprocess_video(decoded, output_type=output_type)
         self.maybe_free_model_hooks()
         return ReferenceToVideoOutput(frames=video) if return_dict else (video,)
-
-    def check_size(self, height: int, width: int, num_frames: int) -> None:
-        """RepriseError where the model cannot make a video of this size."""
-        patch = self.family.patch
-        rows, columns = (self.family.spatial_scale * step for step in patch[1:])
-        frames = self.family.temporal_scale * patch[0]
-        if height < rows or width < columns or height % rows or width % columns:
-            raise RepriseError(
-                f"{height}x{width} px: height and width must be multiples of {rows} and {columns}"
-            )
-        if num_frames < 1 or (num_frames - 1) % frames:
-            near = max(1, (num_frames - 1) // frames * frames + 1)
-            raise RepriseError(
-                f"{num_frames} frames: the number must be {frames}n + 1, such as {near} or {near + frames}"
-            )
 
     def prepare_reference(self, picture: Image.Image, height: int, width: int, pad: bool = True) -> Tensor:
         """What the VAE sees of a picture: (3, H, W) float32 in [-1, 1], of the video's size where padded."""
@@ -267,25 +252,6 @@ def record_positions(folder: Path, positions: PositionsConfig) -> None:
     index = json.loads(file.read_text(encoding="utf-8"))
     index["positions"] = positions.model_dump()
     file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def open_picture(picture: Picture) -> Image.Image:
-    """A picture, loaded; RepriseError where there is none."""
-    if isinstance(picture, Image.Image):
-        return picture
-    try:
-        with Image.open(picture) as opened:
-            opened.load()
-            return opened
-    except FileNotFoundError as error:
-        raise RepriseError(f"no picture at {picture}") from error
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise RepriseError(f"{picture} is no picture that can be read ({type(error).__name__})") from error
-
-
-def to_uint8(frames: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Frames in 0..1, any shape -> 0..255."""
-    return (frames * 255.0).round().clip(0, 255).astype(np.uint8)
 
 
 def _positions(given: PositionsConfig | dict[str, Any] | None) -> PositionsConfig:

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from training.errors import RepriseError
+
+Picture = Image.Image | str | Path
+
+
+def open_picture(picture: Picture) -> Image.Image:
+    """A picture, loaded; RepriseError where there is none."""
+    if isinstance(picture, Image.Image):
+        return picture
+    try:
+        with Image.open(picture) as opened:
+            opened.load()
+            return opened
+    except FileNotFoundError as error:
+        raise RepriseError(f"no picture at {picture}") from error
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise RepriseError(f"{picture} is no picture that can be read ({type(error).__name__})") from error
 
 
 def prepare(image: Image.Image, height: int, width: int) -> Tensor:

@@ -62,7 +62,7 @@ def test_every_round_trip_is_exact(folder, tmp_path, source, to):
 def test_diffusers_itself_loads_what_is_written(folder, own):
     from diffusers import WanTransformer3DModel
 
-    model = WanTransformer3DModel.from_pretrained(folder / "diffusers", torch_dtype=torch.bfloat16)
+    model = WanTransformer3DModel.from_pretrained(folder / "diffusers", dtype=torch.bfloat16)
     assert model.config.num_attention_heads == 2
     for key, value in model.state_dict().items():
         assert torch.equal(value.bfloat16(), own[key]), key

@@ -113,7 +113,7 @@ def load_transformer(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls.from_config(settings).to(device=device, dtype=dtype)
-    return _from_pretrained(cls, folder, torch_dtype=dtype).to(device)
+    return _from_pretrained(cls, folder, dtype=dtype).to(device)
 
 
 def load_vae(
@@ -130,7 +130,7 @@ def load_vae(
         raise RepriseError(
             f"{folder}/config.json names the VAE class {name!r}, which neither diffusers nor we have"
         )
-    return _from_pretrained(cls, folder, torch_dtype=dtype).to(device).eval()
+    return _from_pretrained(cls, folder, dtype=dtype).to(device).eval()
 
 
 def load_text(
