@@ -120,7 +120,56 @@ class VideoTask(_TaskBase):
     kind: Literal["video"] = "video"
 
 
-TaskConfig = Annotated[KaleidoTask | VideoTask, Field(discriminator="kind")]
+class IdentityTask(_TaskBase):
+    """A picture of a subject in, another picture of it out: proxy replay's image task."""
+
+    kind: Literal["identity"] = "identity"
+    reference_dropout: float = Field(
+        0.0, ge=0, le=1, description="share of steps without references; 1: text-to-image"
+    )
+
+
+class ReplayTask(_TaskBase):
+    """A frame of a plain video in, the video out: proxy replay's video task."""
+
+    kind: Literal["replay"] = "replay"
+    batch: int = Field(32, ge=1, description="samples per step, over all workers; the paper's")
+    frame: Literal["random", "first"] = Field("random", description="which frame is the reference")
+    token_dropout: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="p_drop: share of a reference's tokens; the paper gives none, this is ours",
+    )
+    reference_dropout: float = Field(
+        0.0, ge=0, le=1, description="share of steps without references; 1: text-to-video"
+    )
+    videos: int | None = Field(
+        None, ge=1, description="train on so many of the videos alone; null: all (paper: 4000)"
+    )
+
+
+TaskConfig = Annotated[KaleidoTask | VideoTask | IdentityTask | ReplayTask, Field(discriminator="kind")]
+
+
+def share_replay(tasks: tuple[TaskConfig, ...], p: float) -> tuple[TaskConfig, ...]:
+    """The tasks with weights of which replay tasks together have the share p.
+
+    Within replay and within the rest, weights stay in proportion. A task whose share is 0 is left out.
+    Without replay tasks, or without others, nothing changes.
+    """
+    totals = {
+        kind: sum(t.weight for t in tasks if isinstance(t, ReplayTask) == kind) for kind in (True, False)
+    }
+    if not totals[True] or not totals[False]:
+        return tasks
+    shares = {True: p, False: 1.0 - p}
+    weighed = []
+    for task in tasks:
+        kind = isinstance(task, ReplayTask)
+        if shares[kind] > 0:
+            weighed.append(task.model_copy(update={"weight": task.weight / totals[kind] * shares[kind]}))
+    return tuple(weighed)
 
 
 class LoraConfig(_Section):
@@ -136,6 +185,17 @@ class LoraConfig(_Section):
         "released", description="all tokens (released), or: adaptive norms adapt reference tokens alone"
     )
     path: str | None = Field(None, description="a LoRA file to start from; null: untrained")
+
+
+class SubjectTokenConfig(_Section):
+    """<cls>: a token before the prompts of identity samples; it says that they are about the reference."""
+
+    kind: Literal["none", "trained", "words"] = Field(
+        "none",
+        description="trained: an embedding of its own, trained with the model; words: ordinary text before "
+        "captions, put there by `reprise encode`, as released",
+    )
+    words: str = Field("<cls>", min_length=1)
 
 
 class OptimizerConfig(_Section):
@@ -221,7 +281,11 @@ class TrainConfig(_Section):
     positions: PositionsConfig = PositionsConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     tasks: tuple[TaskConfig, ...] = Field((), description="what is trained, and on what")
+    replay: float = Field(
+        0.2, ge=0, le=1, description="p: share of steps that are replay, where other tasks are trained too"
+    )
     lora: LoraConfig | None = Field(None, description="null: all weights are trained")
+    token: SubjectTokenConfig = SubjectTokenConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     parallel: ParallelConfig = ParallelConfig()
     compute: ComputeConfig = ComputeConfig()

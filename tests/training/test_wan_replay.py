@@ -1,6 +1,4 @@
-"""Wan 2.2 TI2V as proxy replay needs it: a clean first frame, timesteps per token, dropped reference
-tokens.
-"""
+"""Wan 2.2 TI2V as proxy replay needs it: a clean first frame, timesteps per token, dropped tokens."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from training.models.modulation import ReferenceTokens
 from training.objectives import Objective, VPrediction
 from training.packing import Layout, SequenceShard, Size, from_strip, layout, narrow, patches, take, to_strip
 from training.positions import cogvideox_positions, cogvideox_split, rotary_tables
+from training.subject_token import mark
 
 Tables = tuple[Tensor, Tensor]
 
@@ -170,7 +171,7 @@ class CogVideoXFamily:
             strip = take(strip, seen, self.patch)
             tables = tuple(_rows(table, seen) for table in tables) if tables is not None else None
             places = _rows(places, seen) if places is not None else None
-        text = condition.text.to(dtype)
+        text = mark(model, condition.text.to(dtype), condition.marked, first=shard is None or not shard.rank)
         own = range(place.total)
         if shard is not None:
             own = shard.tokens(place.total)

@@ -27,6 +27,9 @@ class Conditioning:
     # Reference tokens that the network sees, ascending, counted over all references: (n,) or, for each
     # sample, (B, n) int64. None: all of them.
     keep: Tensor | None = None
+    # The text begins with the trained token that speaks of the subject (subject_token.py), if the model has
+    # one.
+    marked: bool = False
 
 
 class Family(Protocol):

@@ -22,6 +22,7 @@ from training.models.family import Conditioning
 from training.objectives import FlowMatching, Objective
 from training.packing import Layout, SequenceShard, Size, from_strip, layout, narrow, patches, take, to_strip
 from training.positions import rotary_tables, sequence_positions, wan_split
+from training.subject_token import mark
 
 
 class ReferenceRope(nn.Module):
@@ -126,7 +127,8 @@ class WanFamily:
             tables = tuple(table[:, own.start : own.stop] for table in tables)
             steps = steps[:, own.start : own.stop] if steps.ndim == 2 else steps
         model.rope.tables = tables
-        answer = model(strip, steps, condition.text.to(dtype), return_dict=False)[0]
+        text = mark(model, condition.text.to(dtype), condition.marked)
+        answer = model(strip, steps, text, return_dict=False)[0]
         if shard is None:
             return from_strip(answer, place.sizes, self.patch)[place.video]
         # Video tokens are contiguous, so those that this rank has are as well.

@@ -12,8 +12,12 @@ from training.samples import Batch
 from training.tasks.base import Context, Losses
 
 
-def denoising_loss(batch: Batch, context: Context) -> Losses:
+def denoising_loss(
+    batch: Batch, context: Context, *, keep: Tensor | None = None, marked: bool = False
+) -> Losses:
     """(B,) mean square error over each sample's video; references are conditions and have no loss.
+
+    keep, marked: see `Conditioning`.
 
     Noise and noise level are drawn per sample from its global index, so any layout sees the same numbers.
     """
@@ -24,7 +28,7 @@ def denoising_loss(batch: Batch, context: Context) -> Losses:
     video = batch.video.float()
     noise, level = noise_of(batch, context)
     noised = context.objective.noised(video, noise, level)
-    condition = Conditioning(text=batch.text, references=batch.references)
+    condition = Conditioning(text=batch.text, references=batch.references, keep=keep, marked=marked)
     prediction = family.predict(
         context.model,
         noised.input,
