@@ -53,10 +53,10 @@ def test_overrides_reach_into_lists(tmp_path: Path) -> None:
         ([*TASK, "tasks.2.batch=1"], "tasks is a list; write tasks.NUMBER.KEY (0 to 0 are there, 1 would be"),
         ([*TASK, "tasks.batch=1"], "tasks is a list; write tasks.NUMBER.KEY"),
         (["tasks.batch=1"], "tasks is a list: write tasks.0.KEY=VALUE"),
-        (["tasks.0.batch=1"], "tasks.0.kind is missing: kaleido or video"),
+        (["tasks.0.batch=1"], "tasks.0.kind is missing: kaleido, video, identity or replay"),
         (
             ["tasks.0.kind=kaleid"],
-            "tasks.0.kind: must be kaleido or video, not 'kaleid'; did you mean kaleido?",
+            "tasks.0.kind: must be kaleido, video, identity or replay, not 'kaleid'; did you mean kaleido?",
         ),
         (["tasks.0.kind=kaleido"], "tasks.0.latents is missing: folder that `reprise encode` wrote"),
         (["tasks=[3]"], "tasks.0"),
@@ -94,7 +94,8 @@ def test_the_printed_training_config_loads_as_the_default_and_shows_every_task()
 def test_a_task_is_what_is_left_when_its_comment_signs_are_taken_away() -> None:
     lines = CliRunner().invoke(main, ["train"]).output.splitlines()
     first = lines.index(next(line for line in lines if "- kind: video" in line))
-    entry = [line.replace("  # ", "  ", 1) for line in lines[first:] if line.startswith("  # ")]
+    after = lines.index(next(line for line in lines[first + 1 :] if "- kind: " in line))
+    entry = [line.replace("  # ", "  ", 1) for line in lines[first:after] if line.startswith("  # ")]
     (task,) = yaml.safe_load("\n".join(entry))
     config = validated(TrainConfig, {"tasks": [task | {"latents": "there"}]}, "the printed task")
     assert config.tasks == (VideoTask(latents="there"),)
