@@ -27,6 +27,7 @@ class Trainer:
 
 TRAINERS: Final[Mapping[str, Trainer]] = {
     "detector": Trainer("grounding", 2600, "transformers"),
+    "faces": Trainer("faces", 3000, "insightface, onnx, onnxruntime"),
     "scorer": Trainer("clip", 3000, "open-clip-torch, transformers"),
     "segmenter": Trainer("segmenting", 4000, "segment-anything, transformers"),
 }
