@@ -18,6 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from curation.playground import zoo
+
 
 def commands() -> dict[str, list[str] | None]:
     """Name -> arguments; None where the input is missing."""
@@ -28,6 +30,7 @@ def commands() -> dict[str, list[str] | None]:
         "pipeline": [],
         "memory": [],
         "grounding": [str(samples[0])] if samples else None,
+        "playground": [] if (zoo.SHIPPED / "detector").is_dir() else None,
         "truth": [str(demo), str(truth)] if demo.is_dir() and truth.is_dir() else None,
     }
 

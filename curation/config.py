@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -22,9 +23,11 @@ from curation.errors import RepriseError
 from curation.ids import digest
 from curation.models.spec import ModelSpec
 from curation.taxonomy import Taxonomy
+from curation.taxonomy.taxonomy import NAMED
 from curation.thresholds import Thresholds
 
 BACKGROUND = "background"  # the taxonomy group of places
+_PLAYGROUND = Path(__file__).with_name("playground") / "profile.yaml"
 
 
 class _Section(BaseModel):
@@ -81,7 +84,9 @@ class CaptionConfig(_Section):
 class MatchConfig(_Section):
     """Caption -> candidate subjects."""
 
-    taxonomy: str | None = Field(None, description="path of another taxonomy.yaml; null: the one shipped")
+    taxonomy: str | None = Field(
+        None, description="path of another taxonomy.yaml, or playground; null: the one shipped"
+    )
     groups: list[str] | None = Field(None, description="only these taxonomy groups; null: all but background")
     max_subjects: int = Field(8, ge=1, description="candidates per caption, in order of appearance")
 
@@ -89,7 +94,9 @@ class MatchConfig(_Section):
     @classmethod
     def _absolute(cls, path: str | None) -> str | None:
         """A worker process has another working directory."""
-        return path and str(Path(path).expanduser().absolute())
+        if path is None or path in NAMED:
+            return path
+        return str(Path(path).expanduser().absolute())
 
     @field_validator("groups")
     @classmethod
@@ -259,7 +266,9 @@ class EngineConfig(_Section):
 class CurationConfig(_Section):
     """Everything that a curation run can be told."""
 
-    profile: Literal["embedded", "full"] = Field("embedded", description="which backends answer the roles")
+    profile: Literal["embedded", "full", "playground"] = Field(
+        "embedded", description="which backends answer the roles; playground: of the drawn world"
+    )
     seed: int = Field(0, description="of every draw, together with ids")
     slice: SliceConfig = SliceConfig()
     caption: CaptionConfig = CaptionConfig()
@@ -276,6 +285,14 @@ class CurationConfig(_Section):
     models: ModelsConfig = ModelsConfig()
     engine: EngineConfig = EngineConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_profile(cls, data: Any) -> Any:
+        """What a profile sets where nobody says otherwise: the playground's names and thresholds."""
+        if isinstance(data, dict) and data.get("profile") == "playground":
+            return _over(yaml.safe_load(_PLAYGROUND.read_text(encoding="utf-8")), data)
+        return data
+
     def content(self) -> dict[str, Any]:
         """Everything that a row's content depends on: all but where it runs and how it is shown.
 
@@ -284,6 +301,15 @@ class CurationConfig(_Section):
         return self.model_dump(
             mode="json", exclude={"engine": True, "report": True, "shard": True, "match": {"taxonomy"}}
         )
+
+
+def _over(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`given`, with what it does not say from `defaults`, section by section."""
+    merged = {**defaults, **given}
+    for name, section in defaults.items():
+        if isinstance(section, dict) and isinstance(given.get(name, {}), dict):
+            merged[name] = _over(section, given.get(name, {}))
+    return merged
 
 
 def content_hash(config: CurationConfig, revisions: dict[str, str]) -> str:

@@ -12,10 +12,12 @@ from curation.errors import RepriseError
 from curation.models import catalogue
 from curation.models.checkpoints import resolve
 from curation.models.spec import ModelSpec
+from curation.playground import zoo
 from curation.schema import SubjectRow
 from curation.taxonomy import Taxonomy
 
 EMBEDDED = "embedded"
+PLAYGROUND = "playground"
 _FULL = "curation.models.full."
 # role -> backend name -> "module:class". A role without an entry in a profile is answered by nobody, and what
 # it would measure is recorded as unmeasured. `embedded` takes nothing; every other one takes its `ModelSpec`.
@@ -38,6 +40,7 @@ BACKENDS: dict[str, dict[str, str]] = {
     "embedder": {
         "dinov2": f"{_FULL}embedders:DinoEmbedder",
         "clip-embedder": f"{_FULL}embedders:ClipEmbedder",
+        "open-clip-embedder": f"{_FULL}embedders:OpenClipEmbedder",
     },
     "faces": {
         EMBEDDED: "curation.models.embedded.faces:EmbeddedFaces",
@@ -68,6 +71,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "clip-hf": ("transformers",),
     "dinov2": ("transformers",),
     "clip-embedder": ("transformers",),
+    "open-clip-embedder": ("open_clip",),
     "insightface": ("insightface", "onnxruntime"),
     "raft": ("torchvision",),
     "flux-fill": ("transformers", "diffusers"),
@@ -80,6 +84,10 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 def _profile(name: str) -> dict[str, ModelSpec]:
     if name == EMBEDDED:
         return {role: ModelSpec(backend=EMBEDDED) for role, known in BACKENDS.items() if EMBEDDED in known}
+    if name == PLAYGROUND:
+        # Nobody learns to paint in minutes: what paints is embedded, and captions lie beside the videos.
+        paints = {role: ModelSpec(backend=EMBEDDED) for role in ("inpainter", "variator")}
+        return {**zoo.specs(), **paints}
     return {
         entry.role: catalogue.spec(entry)
         for entry in catalogue.entries(name)
@@ -87,7 +95,9 @@ def _profile(name: str) -> dict[str, ModelSpec]:
     }
 
 
-PROFILES: dict[str, dict[str, ModelSpec]] = {name: _profile(name) for name in (EMBEDDED, *catalogue.PROFILES)}
+PROFILES: dict[str, dict[str, ModelSpec]] = {
+    name: _profile(name) for name in (EMBEDDED, PLAYGROUND, *catalogue.PROFILES)
+}
 
 
 def spec_of(config: CurationConfig, role: str) -> ModelSpec | None:

@@ -31,7 +31,7 @@ OWN = f"{__name__}:Own"
 def test_the_default_profile_needs_no_checkpoint() -> None:
     assert registry.spec_of(load_config(), "detector") == ModelSpec(backend="embedded")
     assert registry.spec_of(load_config(), "scorer") is None
-    assert set(registry.PROFILES) == {"embedded", "full"}
+    assert set(registry.PROFILES) == {"embedded", "full", "playground"}
 
 
 def test_the_full_profile_takes_the_catalogues_defaults() -> None:

@@ -15,6 +15,7 @@ from curation.models.full.clip_hf import ClipHf
 from curation.models.full.contrastive import F32, squared, unit
 from curation.models.full.device import Batches, place
 from curation.models.full.loading import options, pretrained, processor, to_device
+from curation.models.full.open_clip_scorer import OpenClipScorer
 from curation.models.spec import ModelSpec
 
 _WHAT = "DINOv2"
@@ -73,6 +74,12 @@ class ClipEmbedder(ClipHf):
     """roles.ImageEmbedder: the picture side of CLIP or SigLIP, in the space that it shares with words."""
 
     name = "clip-embedder"
+
+
+class OpenClipEmbedder(OpenClipScorer):
+    """roles.ImageEmbedder: the picture side of an open_clip model, in the space that it shares with words."""
+
+    name = "open-clip-embedder"
 
 
 def _kept_share(pictures: Any) -> float:

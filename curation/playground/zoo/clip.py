@@ -137,7 +137,7 @@ def _some_crop(picture: Picture, seen: Seen, rng: np.random.Generator) -> RGB:
 
 
 def pixels(crops: list[RGB], light: torch.Tensor | None = None) -> torch.Tensor:
-    """Crops of any sizes -> (B, 3, 64, 64), normalised; `light`: (B, 1, 1, 1), factors on their brightness."""
+    """Crops of any sizes -> (B, 3, 64, 64), normalised; `light`: (B, 1, 1, 1), factors on brightness."""
     square = [fit_square(np.ascontiguousarray(each)) for each in crops]
     return normalised(square, light).contiguous(memory_format=torch.channels_last)
 
@@ -235,6 +235,11 @@ def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 64, scenes
         rate=2e-3,
         decay=0.05,
         average=0.99,
-        about={"batch": size, "scenes": scenes, "format": "open_clip local-dir folder", "input": f"{SIDE} px"},
+        about={
+            "batch": size,
+            "scenes": scenes,
+            "format": "open_clip local-dir folder",
+            "input": f"{SIDE} px",
+        },
     )
     return fit(recipe, budget, output)

@@ -182,7 +182,7 @@ def _export(
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """A picture at detection size. `image`: (SIDE, SIDE, 3) uint8. `faces`: (n, 14) px, box and five points."""
+    """A picture at detection size. `image`: (SIDE, SIDE, 3). `faces`: (n, 14) px, box and five points."""
 
     image: RGB
     faces: F32
@@ -251,7 +251,7 @@ def portrait(rng: np.random.Generator, body: Body, gaze: Gaze) -> Portrait:
 
 
 def turned(seed: int, index: int) -> tuple[NDArray[np.uint8], F32]:
-    """A face as InsightFace cuts it out for landmarks, (3, 48, 48), and the matrix (12,) of `Landmarks.turn`."""
+    """A face as InsightFace cuts it out for landmarks, (3, 48, 48), and what `Landmarks.turn` should say."""
     rng = np.random.default_rng([seed, 10, index])
     gaze = Gaze(float(rng.uniform(-95, 95)), float(rng.uniform(-25, 25)), float(rng.uniform(-20, 20)))
     made = portrait(rng, some_body(rng), gaze)
@@ -265,9 +265,11 @@ def turned(seed: int, index: int) -> tuple[NDArray[np.uint8], F32]:
     move = np.array([[small, 0, middle - small * cx], [0, small, middle - small * cy]])
     cut = cv2.warpAffine(made.image, move, (2 * int(middle), 2 * int(middle)))
     matrix = np.zeros((3, 4))
-    matrix[:, :3] = gaze.rotation * (made.face.scale * scale / half / 0.66)  # 0.66: the mean face's half width
+    matrix[:, :3] = gaze.rotation * (
+        made.face.scale * scale / half / 0.66
+    )  # 0.66: the mean face's half width
     matrix[:2, 3] = (np.array(made.face.centre) - (cx, cy)) * scale / half
-    return cut.transpose(2, 0, 1).copy(), matrix.reshape(-1).astype(np.float32)
+    return np.asarray(cut.transpose(2, 0, 1), np.uint8).copy(), matrix.reshape(-1).astype(np.float32)
 
 
 def known(seed: int, index: int) -> tuple[NDArray[np.uint8], int]:
@@ -357,22 +359,22 @@ class Stocks:
 @without_gradients
 def evaluate(model: nn.Module, *, seed: int = HELD_OUT_SEED, pictures: int = 60) -> Metrics:
     """`measure` of the saved pack."""
+    from curation.models.full.insightface_faces import InsightFaces
+
     with tempfile.TemporaryDirectory() as folder:
         save(model, Path(folder))
-        return measure(Path(folder), seed=seed, pictures=pictures)
+        spec = ModelSpec(backend="insightface", checkpoint=folder, options=OPTIONS)
+        return measure(InsightFaces(spec), seed=seed, pictures=pictures)
 
 
-def measure(pack: Path, *, seed: int, pictures: int) -> Metrics:
-    """A pack through the real backend, on people that nobody has seen.
+def measure(backend: Any, *, seed: int, pictures: int) -> Metrics:
+    """A pack, loaded by the real backend, on people that nobody has seen.
 
     `face_found`: share of faces in crops of people with a box of IoU >= 0.5. `face_right`: share of what was
     found that is a face. `turn_error`: mean difference in degrees between a found face's yaw and the truth,
     within 60 degrees. `front_right`: how often "looks at the camera within 45 degrees" is told rightly.
     `same_auc`: how well similarity tells two pictures of one person from two of different people.
     """
-    from curation.models.full.insightface_faces import InsightFaces
-
-    backend = InsightFaces(ModelSpec(backend="insightface", checkpoint=str(pack), options=OPTIONS))
     hit, shown, right, claimed = 0, 0, 0, 0
     errors: list[float] = []
     front: list[bool] = []
@@ -383,9 +385,7 @@ def measure(pack: Path, *, seed: int, pictures: int) -> Metrics:
             shown += 1
             hit += any(box_iou(face.box, row[:4].tolist()) >= 0.5 for face in found)
         claimed += len(found)
-        right += sum(
-            any(box_iou(face.box, row[:4].tolist()) >= 0.5 for row in one.faces) for face in found
-        )
+        right += sum(any(box_iou(face.box, row[:4].tolist()) >= 0.5 for row in one.faces) for face in found)
         rng = np.random.default_rng([seed, 13, index])
         gaze = Gaze(float(rng.uniform(-80, 80)), float(rng.uniform(-12, 12)), float(rng.uniform(-10, 10)))
         alone = portrait(rng, some_body(rng), gaze)
@@ -424,9 +424,7 @@ def _pairs(backend: Any, seed: int, people: int) -> tuple[list[float], list[floa
     return same, others
 
 
-def train(
-    output: Path, *, seed: int = 0, budget: Budget, size: int = 8, scenes: int = 6_000
-) -> Metrics:
+def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 8, scenes: int = 6_000) -> Metrics:
     """Train the pack on `scenes` pictures of each kind and save it in `output`."""
     torch.manual_seed(seed)
     stocks = Stocks(

@@ -105,9 +105,91 @@ def processor() -> Any:
 
 
 def save(model: torch.nn.Module, output: Path) -> None:
+    """A folder of transformers, and the same weights in the original's files, under `original/`."""
     trained: Any = model
     trained.save_pretrained(output)
     processor().save_pretrained(output)
+    to_original(output, output / "original")
+
+
+def to_original(trained: Path, output: Path) -> None:
+    """Write a saved folder of transformers as groundingdino-py's `.pth`, config `.py` and BERT folder."""
+    from safetensors.torch import load_file
+    from transformers import AutoConfig
+
+    from curation.models.checkpoints import Checkpoint
+    from curation.models.full.convert import dino_from_hf
+    from curation.models.full.grounding_dino_original import build as build_original
+    from curation.models.full.grounding_dino_original import read_config
+
+    config: Any = AutoConfig.from_pretrained(trained)
+    text = output / "text"
+    config.text_config.save_pretrained(text)
+    tokenizer().save_pretrained(text)
+    file = output / "GroundingDINO_playground.cfg.py"
+    lines = (f"{key} = {value!r}" for key, value in _original_config(config, text.name).items())
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    nowhere = Checkpoint(trained, str(trained), "", "")
+    like = build_original(read_config(file), text, nowhere).state_dict()
+    state = dino_from_hf(load_file(trained / "model.safetensors"), like)
+    torch.save({"model": state}, output / "groundingdino_playground.pth")
+
+
+def _original_config(config: Any, text: str) -> dict[str, Any]:
+    """What groundingdino-py calls the settings of a transformers config; `text`: where BERT's are."""
+    swin = config.backbone_config
+    return {
+        "modelname": "groundingdino",
+        "backbone": "swin_T_224_1k",
+        "swin": {
+            "embed_dim": swin.embed_dim,
+            "depths": list(swin.depths),
+            "num_heads": list(swin.num_heads),
+            "window_size": swin.window_size,
+            "mlp_ratio": swin.mlp_ratio,
+        },
+        "return_interm_indices": [1, 2, 3],
+        "backbone_freeze_keywords": None,
+        "position_embedding": "sine",
+        "pe_temperatureH": config.positional_embedding_temperature,
+        "pe_temperatureW": config.positional_embedding_temperature,
+        "hidden_dim": config.d_model,
+        "nheads": config.encoder_attention_heads,
+        "num_queries": config.num_queries,
+        "enc_layers": config.encoder_layers,
+        "dec_layers": config.decoder_layers,
+        "dim_feedforward": config.encoder_ffn_dim,
+        "num_feature_levels": config.num_feature_levels,
+        "enc_n_points": config.encoder_n_points,
+        "dec_n_points": config.decoder_n_points,
+        "query_dim": 4,
+        "num_patterns": 0,
+        "pre_norm": False,
+        "dropout": 0.0,
+        "text_dropout": 0.0,
+        "fusion_dropout": 0.0,
+        "fusion_droppath": 0.0,
+        "transformer_activation": "relu",
+        "two_stage_type": "standard",
+        "two_stage_bbox_embed_share": False,
+        "two_stage_class_embed_share": False,
+        "dec_pred_bbox_embed_share": True,
+        "embed_init_tgt": True,
+        "use_text_enhancer": True,
+        "use_fusion_layer": True,
+        "use_text_cross_attention": True,
+        "use_checkpoint": False,
+        "use_transformer_ckpt": False,
+        "dn_number": 0,
+        "dn_box_noise_scale": 1.0,
+        "dn_label_noise_ratio": 0.5,
+        "dn_label_coef": 1.0,
+        "dn_bbox_coef": 1.0,
+        "dn_labelbook_size": 2000,
+        "sub_sentence_present": True,
+        "max_text_len": 256,
+        "text_encoder_type": text,
+    }
 
 
 # ---- batches -------------------------------------------------------------------------------------
@@ -146,8 +228,32 @@ def encode_phrases(
     return dict(encoded), places
 
 
+def _asked(names: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """What a picture is asked for: names, half of them of what is not there, and often half a name.
+
+    A colour or a shape alone names all that has it. It teaches what the words mean long before pairs of them
+    are told apart.
+    """
+    there = list(dict.fromkeys(names))
+    prompt = some_prompt(there, rng)
+    halves = [word for name in there for word in name.split() if rng.uniform() < 0.35]
+    halves += [str(rng.choice(words)) for words in (COLOURS, SHAPES) if rng.uniform() < 0.4]
+    strangers = [str(rng.choice(STRANGERS))] if rng.uniform() < 0.15 else []
+    for phrase in (*dict.fromkeys(halves), *strangers):
+        if phrase not in prompt:
+            prompt.insert(int(rng.integers(len(prompt) + 1)), phrase)
+    return prompt
+
+
+def _names(phrase: str, name: str) -> bool:
+    """Whether a phrase, a name or half of one, is right for a thing of this name."""
+    return phrase == name or phrase in name.split()
+
+
 def _spoken(name: str, count: int, rng: np.random.Generator) -> str:
     """A name as a caption has it: in the plural where there are several, now and then anyway."""
+    if name in COLOURS:
+        return name
     return plural(name) if (count > 1 and rng.uniform() < 0.5) or rng.uniform() < 0.08 else name
 
 
@@ -184,24 +290,24 @@ def batch_at(
     """Batch number `step`: pixels, text inputs, and per picture boxes (cxcywh, 0..1) and token targets."""
     rng = np.random.default_rng([seed, step])
     samples = stock.some(size, rng, kind=int(rng.integers(len(SIZES))), kinds=len(SIZES))
-    prompts: list[list[str]] = []
-    asked: list[list[str]] = []
-    for each in samples:
-        prompt = some_prompt(list(dict.fromkeys(each.names)), rng)
-        if rng.uniform() < 0.15:
-            prompt.insert(int(rng.integers(len(prompt) + 1)), STRANGERS[int(rng.integers(len(STRANGERS)))])
-        asked.append(prompt)
-        prompts.append([_spoken(name, each.names.count(name), rng) for name in prompt])
+    asked = [_asked(each.names, rng) for each in samples]
+    prompts = [
+        [_spoken(phrase, sum(_names(phrase, name) for name in each.names), rng) for phrase in prompt]
+        for each, prompt in zip(samples, asked, strict=True)
+    ]
     text, places = encode_phrases(words, prompts)
     length = text["input_ids"].shape[1]
     images = []
     targets: Targets = []
     for each, prompt, positions in zip(samples, asked, places, strict=True):
-        wanted = [row for row, name in enumerate(each.names) if name in prompt]
+        named = [[_names(phrase, name) for phrase in prompt] for name in each.names]
+        wanted = [row for row, fits in enumerate(named) if any(fits)]
         boxes = torch.from_numpy(each.boxes[wanted])
         tokens = torch.zeros(len(wanted), length)
         for place, row in enumerate(wanted):
-            tokens[place, positions[prompt.index(each.names[row])]] = 1
+            for at, fits in zip(positions, named[row], strict=True):
+                if fits:
+                    tokens[place, at] = 1
         image = each.image
         if rng.uniform() < 0.5:  # every shape is still itself in a mirror
             image = image[:, ::-1]
@@ -237,7 +343,8 @@ def set_loss(
     """DETR's set loss with token targets, for one set of predictions.
 
     logits (B, Q, L), boxes (B, Q, 4) cxcywh 0..1, mask (B, L) of real tokens. Matching costs 1 (class), 5
-    (L1) and 2 (GIoU); loss weights 2, 5, 2; focal alpha 0.25, gamma 2 (section 3.5, the released config).
+    (L1) and 2 (GIoU), loss weights 2, 5, 2 and focal gamma 2 as in section 3.5 and the released config. Focal
+    alpha is 0.5 instead of 0.25: without pre-training, what is there needs the stronger voice.
 
     `copies` > 1 asks for that many queries per thing: used for all but the last layer, which alone has to
     find each thing once. It makes training several times faster (Zhao et al., MS-DETR, arXiv 2401.03989).
@@ -271,7 +378,7 @@ def set_loss(
     entropy = F.binary_cross_entropy_with_logits(clean, aim, reduction="none")
     p = clean.sigmoid()
     right = p * aim + (1 - p) * (1 - aim)
-    focal = (0.25 * aim + 0.75 * (1 - aim)) * (1 - right) ** 2 * entropy
+    focal = 0.5 * (1 - right) ** 2 * entropy
     found, true = boxes[owner, row], true_boxes[owner, column]
     off = 5 * (found - true).abs().sum() + 2 * (1 - _overlap(found, true)).sum()
     return (2 * (focal * real).sum() + off) / total
@@ -350,9 +457,7 @@ def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
     return float(((high > low) + 0.5 * (high == low)).mean())
 
 
-def train(
-    output: Path, *, seed: int = 0, budget: Budget, size: int = 16, scenes: int = 24_000
-) -> Metrics:
+def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 16, scenes: int = 24_000) -> Metrics:
     """Train the detector on `scenes` scenes and save it in `output`."""
     words = tokenizer()
     stock = Stock(lambda index: sample(seed, index), scenes)
@@ -369,6 +474,11 @@ def train(
         seed=seed,
         rate=1e-3,
         decay=0.01,
-        about={"batch": size, "scenes": scenes, "format": "transformers folder", "input": "shorter side 96 px"},
+        about={
+            "batch": size,
+            "scenes": scenes,
+            "format": "transformers folder",
+            "input": "shorter side 96 px",
+        },
     )
     return fit(recipe, budget, output)

@@ -1,4 +1,4 @@
-"""The segmenter: a small segment-anything model, trained from nothing, saved as a `.pth` and for transformers.
+"""The segmenter: a small segment-anything model, trained from nothing; a `.pth`, and for transformers.
 
 Architecture: Kirillov et al., Segment Anything (arXiv 2304.02643), section 3 and appendix A, in the published
 package's own classes. Loss: focal and dice 20 : 1 and a mean squared error on the predicted quality (appendix
@@ -155,7 +155,7 @@ def as_seen(picture: Picture) -> Sample:
 
 def scaled(image: RGB) -> NDArray[np.uint8]:
     """A picture (H, W, 3) -> (3, h, w) with its longer side at `SIDE`, by the package's own means."""
-    return resized(image, SIDE).numpy().astype(np.uint8)
+    return np.asarray(resized(image, SIDE).numpy(), np.uint8)
 
 
 def frames(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
@@ -251,9 +251,7 @@ def evaluate(model: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 60) -> Metr
     return {"mask_iou": round(float(np.mean(overlaps)), 4), "box_fill": round(float(np.mean(fills)), 4)}
 
 
-def train(
-    output: Path, *, seed: int = 0, budget: Budget, size: int = 10, scenes: int = 12_000
-) -> Metrics:
+def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 10, scenes: int = 12_000) -> Metrics:
     """Train the segmenter on `scenes` scenes and save it in `output`."""
     torch.manual_seed(seed)
     stock = Stock(lambda index: sample(seed, index), scenes)
