@@ -19,7 +19,7 @@ from training.errors import RepriseError
 
 # VAE classes that are not diffusers' own: name in `vae/config.json` -> module that has it, imported when
 # needed.
-VAES: dict[str, str] = {}
+VAES: dict[str, str] = {"PixelUnshuffleVAE": "training.playground.pixel_vae"}
 
 
 def register_vae(cls: type) -> type:
