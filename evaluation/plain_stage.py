@@ -37,21 +37,32 @@ class Shown:
 def _drawings() -> tuple[F32, F32, F32]:
     """Of each identity at each place: coverage (I, P, pixels) and paint x coverage (I, P, pixels, 3); the
     places (P, 2), x and y in shares of the frame."""
-    first, last = round(HALF * CELLS * _GRID), round((1 - HALF) * CELLS * _GRID)
-    steps = np.arange(first, last + 1) / (CELLS * _GRID)
-    places = np.array([(x, y) for y in steps for x in steps], np.float32)
+    steps = range(round(HALF * CELLS) * _GRID, round((1 - HALF) * CELLS) * _GRID + 1)
+    places = [(x, y) for y in steps for x in steps]  # in 1/_GRID cells
     covers, paints = [], []
     for identity in IDENTITIES:
-        # Drawn on black and on white: their difference is what shows of the ground.
-        black, white = (
-            np.stack(
-                [picture(identity, (float(x), float(y)), (tone,) * 3, CELLS)[0] for x, y in places]
-            ).reshape(len(places), -1, 3)
-            for tone in (0.0, 1.0)
-        )
-        covers.append(1 - (white - black).mean(-1))
-        paints.append(black)
-    return np.stack(covers).astype(np.float32), np.stack(paints).astype(np.float32), places
+        drawn = {
+            (x, y): _drawing(identity, x, y) for x in range(_GRID) for y in range(_GRID)
+        }  # the rest is these, moved by whole cells
+        for x, y in places:
+            cells = y // _GRID - round(HALF * CELLS), x // _GRID - round(HALF * CELLS)
+            cover, paint = (np.roll(each, cells, (0, 1)) for each in drawn[x % _GRID, y % _GRID])
+            covers.append(cover.reshape(-1))
+            paints.append(paint.reshape(-1, 3))
+    shape = len(IDENTITIES), len(places), CELLS * CELLS
+    return (
+        np.stack(covers).reshape(shape),
+        np.stack(paints).reshape(*shape, 3),
+        (np.array(places) / (_GRID * CELLS)).astype(np.float32),
+    )
+
+
+def _drawing(identity: Identity, x: int, y: int) -> tuple[F32, F32]:
+    """Coverage (12, 12) and paint x coverage (12, 12, 3) as far up and left as it goes, plus x, y half cells."""
+    centre = HALF + x / (_GRID * CELLS), HALF + y / (_GRID * CELLS)
+    # Drawn on black and on white: their difference is what shows of the ground.
+    black, white = (picture(identity, centre, (tone,) * 3, CELLS)[0] for tone in (0.0, 1.0))
+    return (1 - (white - black).mean(-1)).astype(np.float32), black
 
 
 def judge(video: F32) -> Shown:

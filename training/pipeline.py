@@ -84,6 +84,7 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
             tuple(config.patch_size),
             int(vae.config.scale_factor_temporal),
             int(vae.config.scale_factor_spatial),
+            min(512, tokenizer.model_max_length),
         )
         self.family.prepare(transformer, self.positions, config.in_channels // config.out_channels - 1)
         self.video_processor = VideoProcessor(vae_scale_factor=self.family.spatial_scale)

@@ -23,7 +23,7 @@ class PixelUnshuffleVAE(ModelMixin, ConfigMixin):
     transformer sees.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         scale_factor_spatial: int = 2,
