@@ -58,7 +58,7 @@ def _drawings() -> tuple[F32, F32, F32]:
 
 
 def _drawing(identity: Identity, x: int, y: int) -> tuple[F32, F32]:
-    """Coverage (12, 12) and paint x coverage (12, 12, 3) as far up and left as it goes, plus x, y half cells."""
+    """Coverage (12, 12) and paint x coverage (12, 12, 3), x, y half cells from the upper left corner."""
     centre = HALF + x / (_GRID * CELLS), HALF + y / (_GRID * CELLS)
     # Drawn on black and on white: their difference is what shows of the ground.
     black, white = (picture(identity, centre, (tone,) * 3, CELLS)[0] for tone in (0.0, 1.0))

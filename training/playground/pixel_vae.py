@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 
-
 class PixelUnshuffleVAE(ModelMixin, ConfigMixin):
     """(B, 3, T, H, W) in [-1, 1] <-> (B, 3 f^2, T, H / f, W / f), f = `scale_factor_spatial`.
 
