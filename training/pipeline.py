@@ -6,7 +6,6 @@ video = pipeline("a dog and a cat on a beach", references=["dog.png", "cat.png"]
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 from training import references as pictures
 from training.config import PositionsConfig
 from training.errors import RepriseError
-from training.models.components import part_config, vae_class
+from training.models.components import INDEX, part_config, vae_class
 from training.models.family import Conditioning
 from training.models.text import embed
 from training.models.vae import decode, encode_picture
@@ -39,8 +38,6 @@ from training.references import Picture, open_picture
 from training.sampling import euler, guided_velocity
 from training.schedules import sampling_sigmas
 from training.video_size import check_size, grid_of
-
-INDEX = "model_index.json"
 
 
 @dataclass
@@ -245,14 +242,6 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         if isinstance(generator, Sequence) and len(generator) != count:
             raise RepriseError(f"{len(generator)} generators for {count} prompts")
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
-
-
-def record_positions(folder: Path, positions: PositionsConfig) -> None:
-    """Write into a pipeline folder where its transformer was trained to see references."""
-    file = folder / INDEX
-    index = json.loads(file.read_text(encoding="utf-8"))
-    index["positions"] = positions.model_dump()
-    file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _positions(given: PositionsConfig | dict[str, Any] | None) -> PositionsConfig:

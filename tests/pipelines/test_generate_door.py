@@ -15,14 +15,14 @@ from PIL import Image
 from pipelines.cli import main
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from wan_folder import save_wan
+from tiny_models import write_wan
 
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and two pictures."""
     room = tmp_path_factory.mktemp("room")
-    save_wan(room / "model")
+    write_wan(room / "model")
     for seed, name in enumerate(("a.png", "b.png")):
         pixels = np.random.default_rng(seed).integers(0, 255, (20, 30, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(room / name)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from wan_folder import save_wan
+from tiny_models import write_wan
 
 from training.config import PositionsConfig
 from training.errors import RepriseError
@@ -16,7 +16,7 @@ SIZE = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return save_wan(tmp_path_factory.mktemp("wan"))
+    return write_wan(tmp_path_factory.mktemp("wan"))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,8 @@ def test_references_may_keep_their_own_size(pipeline, dog):
 
 
 def test_it_saves_and_loads_with_its_positions(folder, pipeline, dog, tmp_path):
-    from training.pipeline import ReferenceToVideoPipeline, record_positions
+    from training.models.components import record_positions
+    from training.pipeline import ReferenceToVideoPipeline
 
     other = ReferenceToVideoPipeline.from_pretrained(folder, positions=PositionsConfig(scheme="future"))
     other.set_progress_bar_config(disable=True)
@@ -151,6 +152,6 @@ def test_a_vae_of_ours_loads_from_the_same_folder_format(tmp_path):
     from training.pipeline import ReferenceToVideoPipeline
 
     register_vae(OtherVAE)
-    saved = save_wan(tmp_path, OtherVAE(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1))
+    saved = write_wan(tmp_path, vae=OtherVAE(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1))
     assert type(load_vae(str(saved))) is OtherVAE
     assert type(ReferenceToVideoPipeline.from_pretrained(saved).vae) is OtherVAE

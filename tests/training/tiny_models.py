@@ -21,14 +21,14 @@ def tokenizer() -> Any:
     return T5Tokenizer(vocab=vocabulary, extra_ids=0)
 
 
-def write_wan(folder: Path, *, seed: int = 0, text_width: int = 32) -> Path:
+def write_wan(folder: Path, *, seed: int = 0, text_width: int = 32, vae: Any = None) -> Path:
     """A Wan 2.1: VAE of 16 channels (4 frames, 8 px per latent), UMT5, transformer; well under 2 MB."""
     from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vae = AutoencoderKLWan(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+        vae = vae or AutoencoderKLWan(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
         text = UMT5EncoderModel(UMT5Config(**_t5(text_width)))
         transformer = WanTransformer3DModel(
             num_attention_heads=2,
@@ -69,10 +69,18 @@ def _t5(width: int) -> dict[str, int]:
 
 
 def _save(folder: Path, pipeline: str, vae: Any, text: Any, transformer: Any, scheduler: Any) -> Path:
-    parts = {"vae": vae, "text_encoder": text, "tokenizer": tokenizer(), "transformer": transformer}
-    for name, part in {**parts, "scheduler": scheduler}.items():
+    parts = {"vae": vae, "text_encoder": text, "tokenizer": tokenizer()}
+    parts |= {"transformer": transformer, "scheduler": scheduler}
+    for name, part in parts.items():
         part.save_pretrained(folder / name)
-    classes = {name: ["", type(part).__name__] for name, part in parts.items()}
+    classes = {name: [_library(part), type(part).__name__] for name, part in parts.items()}
     index = {"_class_name": pipeline, **classes}
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+def _library(part: Any) -> str:
+    """Where diffusers looks a part's class up: its library, or the module of a class that is nobody's."""
+    module: str = type(part).__module__
+    library = module.partition(".")[0]
+    return library if library in ("diffusers", "transformers") else module

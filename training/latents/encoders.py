@@ -23,6 +23,7 @@ from training.latents.config import EncodeConfig
 from training.latents.store import DTYPES, LatentInfo, TextInfo
 from training.models.components import load_text, load_vae, local_folder, part_config
 from training.models.text import LENGTHS, embed
+from training.models.vae import normalise
 
 _FAMILIES = {"wan": "wan", "cogvideox": "cogvideox"}  # what a class name holds, in lower case
 _CHUNK = 16 << 20
@@ -221,13 +222,3 @@ class Encoders:
         else:
             latents = posterior.mode().float()
         return normalise(latents, self.vae.config).to("cpu", DTYPES[self.config.dtype])
-
-
-def normalise(latents: Tensor, config: Any) -> Tensor:
-    """The VAE's latents (B, C, T, h, w) as the transformer sees them: (x - mean) / std, or x * factor."""
-    if getattr(config, "latents_mean", None):
-        mean = torch.tensor(config.latents_mean, device=latents.device).view(1, -1, 1, 1, 1)
-        std = torch.tensor(config.latents_std, device=latents.device).view(1, -1, 1, 1, 1)
-        return (latents - mean) / std
-    shift = getattr(config, "shift_factor", None) or 0.0
-    return (latents - shift) * float(getattr(config, "scaling_factor", None) or 1.0)

@@ -14,7 +14,7 @@ import torch
 from training.errors import RepriseError
 from training.loop import weights
 from training.loop.state import State
-from training.models.components import local_folder
+from training.models.components import INDEX, local_folder, record_positions
 from training.storage import Folder
 
 PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
@@ -42,6 +42,8 @@ def export_model(state: State) -> str:
         weights.export(state.model, local / "transformer", dtype, write=state.world.is_main)
         if state.world.is_main:
             _add_parts(state.config.model.path, state.config.model.revision, local, link=not target.remote)
+            if (local / INDEX).is_file():
+                record_positions(local, state.config.positions)
             if target.remote:
                 _upload(local, target)
             else:
@@ -64,8 +66,8 @@ def _add_parts(path: str, revision: str | None, folder: Path, *, link: bool) -> 
         elif part in ("tokenizer", "scheduler"):
             shutil.copytree(source, folder / part)
     transformer = local_folder(path, revision, "transformer")
-    if transformer is not None and (transformer.parent / "model_index.json").is_file():
-        shutil.copy(transformer.parent / "model_index.json", folder / "model_index.json")
+    if transformer is not None and (transformer.parent / INDEX).is_file():
+        shutil.copy(transformer.parent / INDEX, folder / INDEX)
 
 
 def _upload(local: Path, target: Folder) -> None:

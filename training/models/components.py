@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.config import ModelConfig
+from training.config import ModelConfig, PositionsConfig
 from training.errors import RepriseError
 
+INDEX = "model_index.json"
 # VAE classes that are not diffusers' own: name in `vae/config.json` -> module that has it, imported when
 # needed.
 VAES: dict[str, str] = {"PixelUnshuffleVAE": "training.playground.pixel_vae"}
@@ -176,15 +177,12 @@ def load_scheduler(path: str, revision: str | None = None) -> Any:
     return cls.from_pretrained(folder)
 
 
-def model_classes(path: str, revision: str | None = None) -> dict[str, str]:
-    """Part -> class name, as the parts' own configs say, for the parts that are there."""
-    found = {}
-    for part in ("transformer", "vae", "text_encoder"):
-        folder = local_folder(path, revision, part)
-        if folder is not None and (folder / "config.json").is_file():
-            settings = json.loads((folder / "config.json").read_text())
-            found[part] = settings.get("_class_name") or (settings.get("architectures") or ["?"])[0]
-    return found
+def record_positions(folder: Path, positions: PositionsConfig) -> None:
+    """Write into a pipeline folder where its transformer was trained to see references."""
+    file = folder / INDEX
+    index = json.loads(file.read_text(encoding="utf-8"))
+    index["positions"] = positions.model_dump()
+    file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _from_pretrained(cls: Any, folder: Path, **options: Any) -> nn.Module:
