@@ -66,7 +66,7 @@ class Folder:
 
     def exists(self, rel: str = "") -> bool:
         try:
-            found = self._filesystem().get_file_info(self._path(rel))
+            found = self.filesystem().get_file_info(self._path(rel))
         except OSError as error:
             raise self._explained(rel, error) from error
         return bool(found.type != pafs.FileType.NotFound)
@@ -75,7 +75,7 @@ class Folder:
         """Names of the files in a folder, sorted; an absent folder has none."""
         selector = pafs.FileSelector(self._path(rel), allow_not_found=True)
         try:
-            found = self._filesystem().get_file_info(selector)
+            found = self.filesystem().get_file_info(selector)
         except OSError as error:
             raise self._explained(rel, error) from error
         return sorted(info.base_name for info in found if info.type == pafs.FileType.File)
@@ -84,7 +84,7 @@ class Folder:
         """Every file below, in no order."""
         top = self._path("")
         try:
-            found = self._filesystem().get_file_info(pafs.FileSelector(top, recursive=True))
+            found = self.filesystem().get_file_info(pafs.FileSelector(top, recursive=True))
         except OSError as error:
             raise self._explained("", error) from error
         for info in found:
@@ -94,7 +94,7 @@ class Folder:
     def stat(self, rel: str) -> File | None:
         """A file's size and stamp; None: there is no such file."""
         try:
-            info = self._filesystem().get_file_info(self._path(rel))
+            info = self.filesystem().get_file_info(self._path(rel))
         except OSError as error:
             raise self._explained(rel, error) from error
         return File(rel, info.size, info.mtime_ns) if info.type == pafs.FileType.File else None
@@ -103,7 +103,7 @@ class Folder:
         """Names of the folders in a folder, sorted; an absent folder has none."""
         selector = pafs.FileSelector(self._path(rel), allow_not_found=True)
         try:
-            found = self._filesystem().get_file_info(selector)
+            found = self.filesystem().get_file_info(selector)
         except OSError as error:
             raise self._explained(rel, error) from error
         return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
@@ -111,7 +111,7 @@ class Folder:
     def open(self, rel: str) -> pa.NativeFile:
         """For reading anywhere in it; `read_at` may be called from several threads."""
         try:
-            return self._filesystem().open_input_file(self._path(rel))
+            return self.filesystem().open_input_file(self._path(rel))
         except OSError as error:
             raise self._explained(rel, error) from error
 
@@ -120,7 +120,7 @@ class Folder:
         files.
         """
         try:
-            return self._filesystem().open_output_stream(self._path(rel))
+            return self.filesystem().open_output_stream(self._path(rel))
         except OSError as error:
             raise self._explained(rel, error) from error
 
@@ -132,7 +132,7 @@ class Folder:
         try:
             if self.remote:
                 # One request for a small file; a larger one shows once its last part is confirmed.
-                with self._filesystem().open_output_stream(self._path(rel)) as file:
+                with self.filesystem().open_output_stream(self._path(rel)) as file:
                     file.write(data)
                 return
             target = Path(self._path(rel))
@@ -153,7 +153,7 @@ class Folder:
         """Remove a file; a missing one is fine."""
         try:
             if self.exists(rel):
-                self._filesystem().delete_file(self._path(rel))
+                self.filesystem().delete_file(self._path(rel))
         except OSError as error:
             raise self._explained(rel, error) from error
 
@@ -161,7 +161,7 @@ class Folder:
         """Remove a folder and all that is in it; a missing one is fine."""
         try:
             if self.exists(rel):
-                self._filesystem().delete_dir(self._path(rel))
+                self.filesystem().delete_dir(self._path(rel))
         except OSError as error:
             raise self._explained(rel, error) from error
 
@@ -177,7 +177,8 @@ class Folder:
     def _path(self, rel: str) -> str:
         return self.join(rel).removeprefix("s3://")
 
-    def _filesystem(self) -> pafs.FileSystem:
+    def filesystem(self) -> pafs.FileSystem:
+        """Its paths are addresses without `s3://`."""
         if not self.remote:
             return pafs.LocalFileSystem()
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")

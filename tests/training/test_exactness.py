@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.training import worlds
-from tests.training.worlds import Stop, launch, tiny_config
+from tests.training.worlds import Stop, launch, same, tiny_config
 
 LAYOUTS = {"data parallel": {"replicate": 2}, "FSDP2": {"shard": 2}, "Ulysses": {"sequence": 2}}
 
@@ -40,12 +40,6 @@ def apart(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:
     return max(
         float((found[name] - tensor).norm() / tensor.norm().clamp_min(1e-12))
         for name, tensor in wanted.items()
-    )
-
-
-def same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
-    return found.keys() == wanted.keys() and all(
-        torch.equal(found[name], tensor) for name, tensor in wanted.items()
     )
 
 

@@ -9,7 +9,7 @@ import pickle
 import signal
 import socket
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,13 @@ def whole(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
+def same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Bit for bit."""
+    return found.keys() == wanted.keys() and all(
+        torch.equal(found[name], tensor) for name, tensor in wanted.items()
+    )
+
+
 def step_gradients(config: TrainConfig, step: int = 0) -> dict[str, Any]:
     """Loss, gradient, and the norms of one step at the initial weights."""
     from training.loop.loop import gradients
@@ -262,3 +269,28 @@ def averages(config: TrainConfig) -> dict[str, Any]:
         inside = whole(dict(state.model.named_parameters()))
     after = whole(dict(state.model.named_parameters()))
     return {"weights": weights.weights, "ema": ema, "inside": inside, "after": after}
+
+
+class Trouble(Callback):
+    """Writes down where attempts begin; sends worker 1 a notice once, and kills it once, at the given
+    steps.
+    """
+
+    def __init__(self, notes: Path, notice: int, kill: int) -> None:
+        self.notes, self.at = notes, {notice: signal.SIGTERM, kill: signal.SIGKILL}
+
+    def on_start(self, state: Any) -> None:
+        if state.world.is_main:
+            with (self.notes / "starts").open("a") as file:
+                file.write(f"{state.step}\n")
+
+    def on_step(self, state: Any, metrics: Mapping[str, float]) -> None:
+        number = self.at.get(state.step)
+        mark = self.notes / f"done-{number}"
+        if number is not None and state.world.rank == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), number)
+
+
+def trouble(notes: Path, notice: int, kill: int, config: TrainConfig) -> Sequence[Callback]:
+    return [Trouble(notes, notice, kill)]

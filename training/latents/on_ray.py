@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
-import os
-import signal
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -16,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from training.cluster import started
 from training.errors import RepriseError
 from training.latents.config import EngineConfig
 from training.latents.encode import Job, Outcome, Unit, encode_unit
@@ -38,7 +35,8 @@ def execute(job: Job, units: Sequence[Unit]) -> Iterator[Outcome]:
     import ray.data
     from ray.data import ActorPoolStrategy
 
-    with started(job.config.engine):
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    with started(job.config.engine.address):
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_errored_blocks = -1  # only the death of a worker is one: all else comes as a row
@@ -104,38 +102,3 @@ def _workers(engine: EngineConfig, units: int, resources: dict[str, float]) -> t
         raise RepriseError(f"engine.gpus is {gpus:g}, but the cluster has {there:g}; 0 encodes on CPUs")
     most = int(there / gpus) if gpus else 1
     return min(units, engine.workers or max(1, most)), gpus
-
-
-@contextlib.contextmanager
-def started(engine: EngineConfig) -> Iterator[None]:
-    """Connect to the cluster of `engine.address` or RAY_ADDRESS, or start Ray here and stop it afterwards.
-
-    Raises:
-        RepriseError: no cluster at that address, or Ray does not start.
-    """
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    address = engine.address or os.environ.get("RAY_ADDRESS") or "local"
-    # Ray's own words are for its developers; what is wrong with an item comes with its outcome.
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    polite = signal.getsignal(signal.SIGTERM)
-    try:
-        if address == "local":
-            ray.init(address="local", include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except Exception as error:
-        ray.shutdown()
-        words = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        where = "does not start on this machine" if address == "local" else f"does not answer at {address}"
-        raise RepriseError(f"Ray {where}: {words}") from error
-    try:
-        if threading.current_thread() is threading.main_thread() and polite is not None:
-            signal.signal(signal.SIGTERM, polite)  # Ray answers it with a stack trace and an abort
-        yield
-    finally:
-        ray.shutdown()

@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from training.callbacks.base import Callback
+from training.config import TrainConfig
 from training.errors import RepriseError
 from training.loop.run_folder import COMPLETE
 from training.loop.state import State
@@ -129,18 +130,23 @@ def check_same(saved: Mapping[str, Any], state: State, where: str) -> None:
     Raises:
         RepriseError: names the key that changed, or says that the data did.
     """
-    changed = changed_keys(saved["config"], state.config.model_dump(mode="json"))
+    check_config(saved, state.config, where)
+    if saved["sampler"] != state.sampler.fingerprint:
+        raise RepriseError(
+            f"{where} was trained on other latents than the tasks name now: put them back, or start another "
+            "run with another run.name"
+        )
+
+
+def check_config(saved: Mapping[str, Any], config: TrainConfig, where: str) -> None:
+    """The part of `check_same` that needs no data."""
+    changed = changed_keys(saved["config"], config.model_dump(mode="json"))
     if changed:
         key, before, now = changed[0]
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise RepriseError(
             f"{where} was made with {key}={json.dumps(before)}, the config says {json.dumps(now)}{more}: "
             "put it back, or start another run with another run.name"
-        )
-    if saved["sampler"] != state.sampler.fingerprint:
-        raise RepriseError(
-            f"{where} was trained on other latents than the tasks name now: put them back, or start another "
-            "run with another run.name"
         )
 
 
