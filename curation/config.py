@@ -123,6 +123,33 @@ class GroundConfig(_Section):
     max_instances: int = Field(4, ge=1, description="boxes per phrase; OpenS2V-5M: 4 subjects")
 
 
+class TrackConfig(_Section):
+    """Subjects followed through their clips, where somebody answers the role `tracker`."""
+
+    enabled: bool = Field(True, description="false: nobody is asked, and no checkpoint is needed")
+    references: int = Field(
+        2,
+        ge=1,
+        le=8,
+        description="frames of a subject that give a crop and a cut-out; 1: the best alone; ours",
+    )
+    min_quality: float = Field(
+        0.5, ge=0, le=1, description="share of the best frame's quality that a further one must reach; ours"
+    )
+    min_difference: float = Field(
+        0.05,
+        ge=0,
+        description="in pose from the frames taken before; with an embedder 1 - cosine, else the relative "
+        "change of the box's shape; ours",
+    )
+
+
+class FlowConfig(_Section):
+    """Optical flow of subjects and background, where somebody answers the role `flow`."""
+
+    enabled: bool = Field(True, description="false: nobody is asked, and no checkpoint is needed")
+
+
 class FilterConfig(Thresholds):
     """Thresholds on what was measured of a subject; null switches one off."""
 
@@ -230,11 +257,11 @@ class ModelsConfig(_Section):
 
     detector: Model | None = Field(None, description="phrases -> boxes")
     segmenter: Model | None = Field(None, description="boxes -> masks")
-    tracker: Model | None = Field(None, description="a mask through a clip; for stages of your own")
+    tracker: Model | None = Field(None, description="a subject through its clip")
     scorer: Model | None = Field(None, description="how well pictures fit texts")
     embedder: Model | None = Field(None, description="pictures -> vectors: identity, and the stage retrieve")
     faces: Model | None = Field(None, description="faces, where they look and whose they are")
-    flow: Model | None = Field(None, description="motion between frames; for stages of your own")
+    flow: Model | None = Field(None, description="motion between frames")
     inpainter: Model | None = Field(None, description="backgrounds")
     variator: Model | None = Field(None, description="the subject in another pose, view and light")
     captioner: Model | None = Field(None, description="clips without a caption -> sentences")
@@ -274,6 +301,8 @@ class CurationConfig(_Section):
     caption: CaptionConfig = CaptionConfig()
     match: MatchConfig = MatchConfig()
     ground: GroundConfig = GroundConfig()
+    track: TrackConfig = TrackConfig()
+    flow: FlowConfig = FlowConfig()
     filter: FilterConfig = FilterConfig()
     crop: CropConfig = CropConfig()
     inpaint: InpaintConfig = InpaintConfig()

@@ -358,7 +358,7 @@ def _plates(job: Job, entries: tuple[Entry, ...]) -> tuple[list[Plate], float]:
 class Donors:
     """Where drawn subjects are seen again; what a shard's task must know of it is small."""
 
-    model: str = ""  # name@revision of the embedder that found them
+    model: str = ""  # `registry.identity` of the embedder that found them
     found: dict[str, dict[str, Match]] = field(default_factory=dict)  # clip -> subject -> its donor
     entries: dict[str, Entry] = field(default_factory=dict)  # clip of a donor -> its row
 
@@ -424,9 +424,9 @@ def _library(job: Job, donors: Donors) -> Matches:
         for rows in read_rows(job.dataset, wanted, 8):
             yield from rows
 
-    name, _, revision = donors.model.partition("@")
+    name, revision, sha256 = registry.parts(donors.model)
     found = {subject: donor for mine in donors.found.values() for subject, donor in mine.items()}
-    return Matches(name, revision, found, fetch)
+    return Matches(name, revision, found, fetch, sha256)
 
 
 def _gather(references: list[Any], doing: str) -> list[Any]:

@@ -21,7 +21,7 @@ from curation.dataset.tally import Tally
 from curation.errors import RepriseError
 from curation.graph import build_stage
 from curation.references import kept
-from curation.schema import CLIPS, ClipRow, SubjectRow, check_columns, to_table
+from curation.schema import CLIPS, ClipRow, SubjectRow, check_columns, to_rows, to_table
 from curation.settings import validated, with_overrides
 from curation.stages.base import Stage, run
 from curation.stages.crosspair import VARIANT, Crosspair, pool
@@ -118,7 +118,7 @@ class _Decider:
         with dataset.open_input(result.path) as stream, pq.ParquetFile(stream) as parquet:
             check_columns(parquet.schema_arrow, CLIPS, dataset.join(result.path))
             for group in range(parquet.num_row_groups):
-                rows = parquet.read_row_group(group, columns=CLIPS.names).to_pylist()
+                rows = to_rows(parquet.read_row_group(group, columns=CLIPS.names), CLIPS)
                 for row in rows:
                     self._decide(row)
                 for variant in makes:

@@ -73,6 +73,7 @@ class GroundingDinoOriginal:
         self._batches = Batches(spec.batch_size)
         checkpoint = resolve(spec)
         self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
         weights = pth.find(checkpoint.path, ".pth", _WHAT)
         settings = read_config(_config_path(config, weights.parent))
         text = _text_encoder(text_encoder, settings, weights.parent)

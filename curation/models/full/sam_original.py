@@ -72,6 +72,7 @@ class SamOriginal:
         self._batches = Batches(spec.batch_size)
         checkpoint = resolve(spec)
         self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
         weights = pth.find(checkpoint.path, ".pth", _WHAT)
         state = pth.read(weights, checkpoint, _WHAT)
         self._sam = build(weights, state, chosen)
