@@ -186,6 +186,8 @@ def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> It
     most = 1 if apart else max(1, len(videos) // (2 * cores))
     context.target_max_block_size = 1 if most == 1 else _BLOCK_BYTES
     ds = _attach(ds, partial(_slice_block, job), graph[0], 1)
+    if registry.backend_name(job.config, "captioner") == registry.VLLM:
+        ds = _captioned(ds, job)
     for operator in graph[1:]:
         block = partial(_chain_block, job, operator.stages, operator is graph[-1])
         ds = _attach(ds, block, operator, min(operator.resources.batch_size, most))
@@ -225,6 +227,70 @@ def _attach(ds: Any, function: Callable[[pa.Table], Any], operator: Operator, ba
         # Ray deprecates `max_retries` here and has nothing in its place yet.
         warnings.simplefilter("ignore", DeprecationWarning)
         return ds.map_batches(function, compute=pool, memory=memory, max_retries=_RETRIES, **common)
+
+
+def _captioned(ds: Any, job: Job) -> Any:
+    """Captions by vLLM, an engine that schedules its own batches and workers, through Ray Data LLM.
+
+    A row travels as one Arrow file beside its question and comes back with the answer.
+
+    Raises:
+        RepriseError: vLLM is not installed, or its checkpoint is not here.
+    """
+    captioner = registry.required(job.config, "captioner")
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+    processor = build_processor(
+        vLLMEngineProcessorConfig(**captioner.engine()),
+        preprocess=partial(asked, captioner),
+        postprocess=answered,
+    )
+    wrapped = ds.map_batches(wrap, batch_size=1, batch_format="pyarrow", zero_copy_batch=True)
+    hear = partial(heard, captioner, registry.identity(captioner))
+    return processor(wrapped).map_batches(hear, batch_size=1, batch_format="pyarrow")
+
+
+def wrap(clips: pa.Table) -> pa.Table:
+    """Transit rows -> one column of Arrow files, one row each."""
+    files = []
+    for position in range(clips.num_rows):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, clips.schema) as writer:
+            writer.write_table(clips.slice(position, 1))
+        files.append(sink.getvalue().to_pybytes())
+    return pa.table({"row": pa.array(files, pa.binary())})
+
+
+def unwrap(file: bytes) -> pa.Table:
+    with pa.ipc.open_stream(file) as reader:
+        return reader.read_all()
+
+
+def asked(captioner: Any, wrapped: dict[str, Any]) -> dict[str, Any]:
+    """The question about a wrapped row, beside it."""
+    (row,) = unwrap(wrapped["row"]).to_pylist()
+    return {"row": wrapped["row"], **captioner.ask(row)}
+
+
+def answered(found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "row": found["row"],
+        "said": found["generated_text"],
+        "tokens": int(found["num_generated_tokens"]),
+    }
+
+
+def heard(captioner: Any, source: str, answers: pa.Table) -> pa.Table:
+    """Answers -> transit rows."""
+    done = []
+    for answer in answers.to_pylist():
+        whole = unwrap(answer["row"])
+        (row,) = whole.to_pylist()
+        if row["trouble"] is None:
+            problem = answer.get("__inference_error__") or None
+            captioner.hear(row, answer.get("said"), answer.get("tokens") or 0, source, problem)
+        done.append(to_table([row], whole.schema))
+    return pa.concat_tables(done)
 
 
 class _Worker:

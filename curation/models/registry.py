@@ -19,6 +19,8 @@ from curation.taxonomy import Taxonomy
 
 EMBEDDED = "embedded"
 PLAYGROUND = "playground"
+VLLM = "vllm"  # an operator of the graph, not a stage's backend: see `curation.engine`
+_SHA256 = "#sha256="
 _SHA256 = "#sha256="
 _FULL = "curation.models.full."
 # role -> backend name -> "module:class". A role without an entry in a profile is answered by nobody, and what
@@ -58,10 +60,16 @@ BACKENDS: dict[str, dict[str, str]] = {
         EMBEDDED: "curation.models.embedded.variator:EmbeddedVariator",
         "flux-redux": f"{_FULL}flux_redux:FluxRedux",
     },
-    "captioner": {"vlm": f"{_FULL}vlm_captioner:VlmCaptioner"},
+    "captioner": {
+        "vlm": f"{_FULL}vlm_captioner:VlmCaptioner",
+        VLLM: f"{_FULL}vllm_captioner:VllmCaptioner",
+    },
 }
 # Roles of one stage each, which may be switched off: then nobody answers, and no checkpoint is needed.
 _SECTION = {"tracker": "track", "flow": "flow"}
+# Backends that load what another one's catalogue entries name, and which extra brings what they import.
+_LIKE = {VLLM: "vlm"}
+_EXTRA = {VLLM: "ray[llm]"}
 # What each backend imports besides torch, which all of them do.
 _NEEDS: dict[str, tuple[str, ...]] = {
     "grounding-dino-hf": ("torchvision", "transformers"),
@@ -80,6 +88,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "flux-kontext": ("transformers", "diffusers"),
     "flux-redux": ("transformers", "diffusers"),
     "vlm": ("torchvision", "transformers"),
+    VLLM: ("vllm", "aiohttp", "transformers"),
 }
 
 
@@ -127,7 +136,8 @@ def spec_of(config: CurationConfig, role: str) -> ModelSpec | None:
             raise RepriseError(f"models.{role}: the backend {EMBEDDED} takes no checkpoint and no settings")
         return spec
     if spec.checkpoint is None:
-        published = [each for each in catalogue.entries(role=role) if each.backend == spec.backend]
+        loads = _LIKE.get(spec.backend, spec.backend)
+        published = [each for each in catalogue.entries(role=role) if each.backend == loads]
         for entry in sorted(published, key=lambda each: not each.default)[:1]:
             spec = spec.model_copy(update={"checkpoint": entry.source, "revision": entry.revision})
     return spec
@@ -184,8 +194,8 @@ def require_packages(role: str, spec: ModelSpec) -> None:
         return
     missing = [each for each in ("torch", *_NEEDS[spec.backend]) if importlib.util.find_spec(each) is None]
     if missing:
-        names = ", ".join(missing)
-        raise RepriseError(f"models.{role}={spec.backend} needs {names}: pip install 'reprise[full]'")
+        names, extra = ", ".join(missing), _EXTRA.get(spec.backend, "reprise[full]")
+        raise RepriseError(f"models.{role}={spec.backend} needs {names}: pip install '{extra}'")
 
 
 def required(config: CurationConfig, role: str) -> Any:

@@ -99,7 +99,9 @@ def test_a_backend_of_ones_own_gets_its_spec_where_it_has_one() -> None:
 @pytest.mark.parametrize(("role", "name"), FULL)
 def test_a_missing_package_is_one_line(role: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
-    with pytest.raises(RepriseError, match=r"needs torch.*: pip install 'reprise\[full\]'") as caught:
+    with pytest.raises(
+        RepriseError, match=r"needs torch.*: pip install '(reprise\[full|ray\[llm)\]'"
+    ) as caught:
         registry.revisions(load_config(None, [f"models.{role}={name}"]))
     assert "\n" not in str(caught.value)
 
