@@ -21,7 +21,6 @@ EMBEDDED = "embedded"
 PLAYGROUND = "playground"
 VLLM = "vllm"  # an operator of the graph, not a stage's backend: see `curation.engine`
 _SHA256 = "#sha256="
-_SHA256 = "#sha256="
 _FULL = "curation.models.full."
 # role -> backend name -> "module:class". A role without an entry in a profile is answered by nobody, and what
 # it would measure is recorded as unmeasured. `embedded` takes nothing; every other one takes its `ModelSpec`.
