@@ -111,8 +111,9 @@ def released_positions(
     rope_continue: bool = False,
     end_concat: bool = False,
 ) -> PositionsConfig:
-    """The named options that equal a setting of Kaleido's released yaml; without arguments: the released
-    one.
+    """The named options that equal a setting of Kaleido's released yaml; without arguments, the released one.
+
+    ValueError for the one combination without a name: `overloop: False` with a single shifted axis.
     """
     shifted: dict[tuple[bool, bool], Scheme] = {
         (False, False): "none",
@@ -123,7 +124,9 @@ def released_positions(
     scheme = shifted[shiftH, shiftW]
     if not shiftT:
         scheme = "unrotated"
-    elif not overloop and scheme == "shift_hw":
+    elif not overloop and scheme != "none":
+        if scheme != "shift_hw":
+            raise ValueError("overloop: False with one of shiftH and shiftW alone has no name here")
         scheme = "no_overlap"
     return PositionsConfig(
         scheme=scheme,

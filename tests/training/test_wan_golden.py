@@ -31,28 +31,48 @@ def largest(a, b):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", names("kaleido_A[0-5]*.safetensors"))
-def test_forward_and_every_block_agree(model, name):
+def test_forward_and_every_block_agree(model, name, monkeypatch):
     tensors, metadata = read(name)
-    seen = {}
-    hooks = [
-        block.register_forward_hook(lambda _, __, output, i=i: seen.setdefault(i, output))
-        for i, block in enumerate(model.blocks)
-    ]
-    try:
-        answer = FAMILY.predict(
-            model,
-            frames_first(tensors["latents"]),
-            tensors["timestep"],
-            Conditioning(tensors["text"], references_of(tensors)),
-            positions_of(metadata),
-        )
-    finally:
-        for hook in hooks:
-            hook.remove()
+    seen = watch(model, monkeypatch)
+    answer = FAMILY.predict(
+        model,
+        frames_first(tensors["latents"]),
+        tensors["timestep"],
+        Conditioning(tensors["text"], references_of(tensors)),
+        positions_of(metadata),
+    )
     assert largest(frames_first(answer), tensors["out"]) <= 2e-4
-    for i, output in seen.items():
-        if f"block{i}_out" in tensors:
-            assert largest(output, tensors[f"block{i}_out"]) <= 2e-4
+    compared = [key for key in seen if key in tensors]
+    assert {"block0_in", "block0_q", "block0_k", "block0_out"} <= set(compared)
+    for key in compared:
+        assert largest(seen[key], tensors[key]) <= 2e-4, key
+
+
+def watch(model, monkeypatch):
+    """What passes through the model under the names of the recordings, filled in by the next call."""
+    from diffusers.models.transformers import transformer_wan
+
+    seen = {}
+    attend = transformer_wan.dispatch_attention_fn
+
+    def attention(query, key, *arguments, **options):
+        seen.setdefault("block0_q", query.transpose(1, 2))
+        seen.setdefault("block0_k", key.transpose(1, 2))
+        return attend(query, key, *arguments, **options)
+
+    def forward(i, block):
+        compute = block.forward
+
+        def recorded(hidden_states, *arguments):
+            seen.setdefault(f"block{i}_in", hidden_states)
+            return seen.setdefault(f"block{i}_out", compute(hidden_states, *arguments))
+
+        return recorded
+
+    monkeypatch.setattr(transformer_wan, "dispatch_attention_fn", attention)
+    for i, block in enumerate(model.blocks):
+        monkeypatch.setattr(block, "forward", forward(i, block))
+    return seen
 
 
 @pytest.mark.parametrize("name", names("kaleido_A6_rfloss.safetensors"))
