@@ -8,16 +8,16 @@ the default.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from training.config import LoraConfig
 from training.errors import RepriseError
-from training.lora_files import LoraFile, comfyui_names, read, write
+from training.lora_files import Layout, LoraFile, pack, read, write
 from training.models.modulation import ReferenceModulation
 
 ADAPTER = "default"
@@ -40,20 +40,30 @@ WAN_TARGETS = ("to_k", "to_q", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"
 TARGETS = {"cogvideox": RELEASED_TARGETS, "wan": WAN_TARGETS}
 
 
-def add_lora(model: nn.Module, config: LoraConfig, family: str, *, seed: int = 0) -> list[str]:
+def add_lora(
+    model: nn.Module, config: LoraConfig, family: str, *, seed: int = 0, file: LoraFile | None = None
+) -> list[str]:
     """Freeze a model and add untrained LoRA to it (A drawn from the seed, B zero); returns the adapted
     modules.
 
     The model must be prepared (`Family.prepare`) before. Raises RepriseError where a target names nothing.
     """
     _none_yet(model)
-    targets = config.targets or TARGETS[family]
-    modules = adapted_modules(model, targets)
+    modules = sorted(file.modules) if file else adapted_modules(model, config.targets or TARGETS[family])
+    alpha = file.alpha if file and file.alpha is not None else config.alpha
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _inject(model, modules, config.rank, config.alpha, config.dropout)
-    _scope(model, config.scope)
+        _inject(model, modules, config.rank, alpha, config.dropout)
+    _scope(model, "reference_only" if file and file.reference_only else config.scope)
     return modules
+
+
+def open_lora(model: nn.Module, path: str | Path, config: LoraConfig, family: str) -> LoraFile:
+    """Read a LoRA file and check it against a model without LoRA (on the meta device, too) and the config."""
+    _none_yet(model)
+    file = read(path, family)
+    _check_file(file, model, config, family)
+    return file
 
 
 def load_lora(model: nn.Module, path: str | Path, config: LoraConfig, family: str) -> list[str]:
@@ -64,16 +74,20 @@ def load_lora(model: nn.Module, path: str | Path, config: LoraConfig, family: st
     config's: the released file stores none (64 for its rank of 128). config.rank and the targets must be
     those of the file. Raises RepriseError in one line otherwise.
     """
-    _none_yet(model)
-    file = read(path, family)
-    _check_file(file, model, config, family)
-    alpha = file.alpha if file.alpha is not None else config.alpha
-    modules = sorted(file.modules)
-    _inject(model, modules, file.rank, alpha, config.dropout)
-    state = {f"{name}.lora_{side}.weight": weight for (name, side), weight in file.weights.items()}
-    _set_state(model, state)
-    _scope(model, "reference_only" if file.reference_only else config.scope)
+    file = open_lora(model, path, config, family)
+    modules = add_lora(model, config, family, file=file)
+    with torch.no_grad():
+        for parameter, weight in filled(model, file):
+            parameter.copy_(weight)
     return modules
+
+
+def filled(model: nn.Module, file: LoraFile) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """The LoRA parameters of a model that was given `file`, each with its weight in the file."""
+    for name, parameter in model.named_parameters():
+        module, found, rest = name.rpartition(".lora_")
+        if found and rest.endswith(f".{ADAPTER}.weight"):
+            yield parameter, file.weights[module, rest[0]]
 
 
 def lora_state(model: nn.Module) -> dict[str, Tensor]:
@@ -90,9 +104,7 @@ def lora_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def save_lora(
-    model: nn.Module, path: str | Path, family: str, layout: Literal["diffusers", "comfyui"] = "diffusers"
-) -> Path:
+def save_lora(model: nn.Module, path: str | Path, family: str, layout: Layout = "diffusers") -> Path:
     """Write a model's LoRA to one .safetensors file that diffusers or ComfyUI loads; returns its path.
 
     Both store alpha (diffusers: in the header, ComfyUI: as `.alpha`). LoRA of scope `reference_only` cannot
@@ -100,9 +112,15 @@ def save_lora(
     module reads and others report as unknown instead of applying them to every token; for ComfyUI it is
     refused.
     """
-    return write(
-        path, lora_state(model), _alpha(model), family, layout, reference_only=_reference_only(model)
-    )
+    return write(path, *pack_lora(model, family, layout))
+
+
+def pack_lora(
+    model: nn.Module, family: str, layout: Layout = "diffusers"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of the file that `save_lora` writes. Collective where weights are sharded."""
+    alpha, scope = _alpha(model), _reference_only(model)
+    return pack(lora_state(model), alpha, family, layout, reference_only=scope)
 
 
 def merge_lora(model: nn.Module) -> None:
@@ -163,14 +181,6 @@ def _inject(model: nn.Module, modules: Sequence[str], rank: int, alpha: float, d
         parameter.requires_grad_(f".{ADAPTER}." in name and ".lora_" in name)
 
 
-def _set_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    own = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, weight in state.items():
-            module, _, rest = name.rpartition(".lora_")
-            own[f"{module}.lora_{rest[0]}.{ADAPTER}.weight"].copy_(weight)
-
-
 def _scope(model: nn.Module, scope: str) -> None:
     if scope != "reference_only":
         return
@@ -226,18 +236,3 @@ def _check_file(file: LoraFile, model: nn.Module, config: LoraConfig, family: st
 
 def _few(names: Sequence[str]) -> str:
     return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
-
-
-__all__ = [
-    "RELEASED_TARGETS",
-    "TARGETS",
-    "adapted_modules",
-    "add_lora",
-    "comfyui_names",
-    "load_lora",
-    "lora_state",
-    "merge_lora",
-    "remove_lora",
-    "save_lora",
-    "unmerge_lora",
-]

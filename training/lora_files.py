@@ -77,6 +77,8 @@ _BACK = {
         (r"^(patch_embed\.(?:text_)?proj|norm_out\.linear|proj_out)$", r"\1"),
     ),
 }
+FILE = "pytorch_lora_weights.safetensors"
+Layout = Literal["diffusers", "comfyui"]
 _METADATA = "lora_adapter_metadata"  # diffusers' key for a peft config in a file's header
 _REFERENCE = re.compile(r"\.norm([12])\.reference$")
 
@@ -134,22 +136,27 @@ def read(path: str | Path, family: str) -> LoraFile:
     return LoraFile(file, weights, _rank(file, weights), alpha, reference_only)
 
 
-def write(
-    path: str | Path,
-    state: Mapping[str, Tensor],
-    alpha: float,
-    family: str,
-    layout: Literal["diffusers", "comfyui"],
-    *,
-    reference_only: bool = False,
-) -> Path:
-    """Write `<module>.lora_A.weight`, ... to one file; a folder gets diffusers' usual file name."""
+def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Path:
+    """Write what `pack` gave to one file; a folder gets diffusers' usual file name."""
     from safetensors.torch import save_file
 
     file = Path(path)
     if file.suffix != ".safetensors":
-        file = file / "pytorch_lora_weights.safetensors"
+        file = file / FILE
     file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(dict(tensors), file, metadata=dict(header))
+    return file
+
+
+def pack(
+    state: Mapping[str, Tensor],
+    alpha: float,
+    family: str,
+    layout: Layout,
+    *,
+    reference_only: bool = False,
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """`<module>.lora_A.weight`, ... -> tensors (on the CPU) and header of a safetensors file."""
     modules = sorted({name.rpartition(".lora_")[0] for name in state})
     header: dict[str, str] = {"format": "pt"}
     tensors: dict[str, Tensor] = {}
@@ -177,8 +184,7 @@ def write(
         rank = next(weight.shape[0] for key, weight in state.items() if ".lora_A." in key)
         adapter: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "target_modules": modules}
         header[_METADATA] = json.dumps({f"transformer.{key}": value for key, value in adapter.items()})
-    save_file({key: weight.contiguous().cpu() for key, weight in tensors.items()}, file, metadata=header)
-    return file
+    return {key: weight.cpu().contiguous() for key, weight in tensors.items()}, header
 
 
 def comfyui_names(modules: list[str], family: str) -> dict[str, str]:

@@ -84,18 +84,23 @@ def mark(model: nn.Module, text: Tensor, marked: bool, *, first: bool = True) ->
     return torch.cat([torch.zeros_like(text[:, :1]), text[:, :-1]], dim=1)
 
 
+def pack_subject_token(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of FILE. With a sharded model every rank must call it."""
+    token = subject_token(model)
+    if token is None:
+        raise ValueError("the model has no subject token")
+    weight = token.weight.detach()
+    whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+    return {"weight": whole.float().cpu().contiguous()}
+
+
 def save_subject_token(model: nn.Module, folder: str | Path) -> Path:
     """Beside the LoRA or the model: FILE in a folder. With a sharded model every rank must call it."""
     from safetensors.torch import save_file
 
-    token = subject_token(model)
-    if token is None:
-        raise ValueError("the model has no subject token")
-    weight = token.weight
-    whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
     path = Path(folder) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"weight": whole.detach().float().cpu().contiguous()}, path)
+    save_file(pack_subject_token(model), path)
     return path
 
 

@@ -6,19 +6,45 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import torch
 
 from training.errors import RepriseError
-from training.loop import weights
+from training.loop import adapters, weights
 from training.loop.state import State
 from training.models.components import INDEX, local_folder, record_positions
 from training.storage import Folder
 
 PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def export(state: State) -> str:
+    """Write what was trained, averaged where there are averages; returns the folder's address.
+
+    All weights: a pipeline folder (`export_model`). LoRA alone: `lora/`, in diffusers' format, with the
+    subject's token beside it. Collective.
+    """
+    if state.config.lora is not None:
+        return export_lora(state)
+    address = export_model(state)
+    if state.config.token.kind == "trained":
+        export_lora(state, "model")
+    return address
+
+
+def export_lora(state: State, name: str = "lora") -> str:
+    """Write adapters and the subject's token into a folder of the run. Collective."""
+    target = Folder.at(state.folder.join(name))
+    with state.ema.swapped() if state.ema is not None else nullcontext():
+        files = adapters.packed(state.model, state.config, state.family.name)
+    if state.world.is_main:
+        for file, content in files.items():
+            target.write(file, content)
+    state.world.barrier()
+    return target.uri
 
 
 def export_model(state: State) -> str:

@@ -19,7 +19,7 @@ from training.callbacks.base import Callback
 from training.config import TrainConfig
 from training.errors import RepriseError
 from training.loop import checkpoint, preemption
-from training.loop.export import export_model
+from training.loop.export import export
 from training.loop.optimizer import clip, learning_rate, set_learning_rate
 from training.loop.parallel import synchronize
 from training.loop.preemption import Preempted
@@ -60,7 +60,7 @@ def train(
         for callback in callbacks:
             callback.on_start(state)
         _steps(state, callbacks, resumed, draining)
-        export_model(state)
+        export(state)
     except BaseException as raised:
         error = raised
         raise

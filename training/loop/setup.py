@@ -7,11 +7,11 @@ import os
 import torch
 from torch import nn
 
-from training.config import KaleidoTask, TrainConfig
+from training.config import KaleidoTask, TrainConfig, share_replay
 from training.errors import RepriseError
 from training.latents.store import Latents
 from training.loader import Loader
-from training.loop import weights
+from training.loop import adapters, weights
 from training.loop.ema import Ema
 from training.loop.optimizer import make_optimizer
 from training.loop.parallel import parallelize
@@ -34,7 +34,7 @@ def start(config: TrainConfig, world: World) -> State:
         RepriseError: anything that a person must mend, in one line.
     """
     family = family_of(config.model)
-    tasks = build_tasks(config.tasks)
+    tasks = build_tasks(share_replay(config.tasks, config.replay))
     latents = open_latents(tasks)
     _check_latents(latents, family)
     sampler = Sampler(
@@ -86,6 +86,7 @@ def build_model(config: TrainConfig, family: Family, world: World) -> nn.Module:
     model = family.load(config.model, torch.float32, "meta")
     references = max((t.max_references for t in config.tasks if isinstance(t, KaleidoTask)), default=0)
     family.prepare(model, config.positions, references)
+    file = adapters.add(model, config, family.name)
     model.train()
     parallelize(model, family, world, config.compute)
     if config.model.init == "random":
@@ -93,6 +94,8 @@ def build_model(config: TrainConfig, family: Family, world: World) -> nn.Module:
     else:
         folder, _ = part_config(config.model.path, config.model.revision, "transformer")
         weights.load(model, folder, config.seed, world.device)
+    if file is not None:
+        adapters.fill(model, file)
     return model
 
 

@@ -22,6 +22,7 @@ from training.errors import RepriseError
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SHARD_BYTES = 5_000_000_000  # of an exported file, about
 _LORA = re.compile(r"\.lora_([A-Za-z_]+)\b")
+_ADDED = re.compile(r"\.lora_[A-Za-z_]+\b|\.subject_token\b")  # what no released model has
 
 
 def initialize(model: nn.Module, seed: int, device: torch.device) -> None:
@@ -49,12 +50,12 @@ def load(model: nn.Module, folder: Path, seed: int, device: torch.device) -> Non
     files = _files(folder)
     model.to_empty(device=device)
     for name, module in model.named_modules():
-        if _LORA.search(name):
+        if _ADDED.search(name):
             _draw(name, module, seed)
     with ExitStack() as stack:
         opened: dict[str, Any] = {}
         for full_name, parameter in model.named_parameters():
-            if _LORA.search(full_name):
+            if _ADDED.search(full_name):
                 continue
             name = full_name.replace(".base_layer.", ".")  # what peft wraps keeps its name in the file
             if name not in files:
@@ -67,6 +68,12 @@ def load(model: nn.Module, folder: Path, seed: int, device: torch.device) -> Non
             except (OSError, SafetensorError) as error:
                 raise RepriseError(f"cannot read {folder / file}: {' '.join(str(error).split())}") from error
     _check_buffers(model)
+
+
+def put(whole: Tensor, parameter: Tensor) -> None:
+    """This rank's part of a whole tensor into a sharded parameter."""
+    with torch.no_grad():
+        _local(parameter).copy_(_part(whole, parameter))
 
 
 def tensors(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -82,7 +89,11 @@ def export(model: nn.Module, folder: Path, dtype: torch.dtype, *, write: bool) -
 
     Collective: all ranks call it, the one with `write` writes. It holds at most one file's tensors.
     """
-    sizes = {name: parameter.numel() * dtype.itemsize for name, parameter in model.named_parameters()}
+    sizes = {
+        name: parameter.numel() * dtype.itemsize
+        for name, parameter in model.named_parameters()
+        if not _ADDED.search(name)
+    }
     names = _split(sizes)
     where = {name: file for file, group in names.items() for name in group}
     if write:
@@ -90,7 +101,7 @@ def export(model: nn.Module, folder: Path, dtype: torch.dtype, *, write: bool) -
         model.save_config(folder)
     held: dict[str, Tensor] = {}
     for name, tensor in tensors(model, dtype):
-        if not write:
+        if not write or name not in where:
             continue
         held[name] = tensor.contiguous()
         group = names[where[name]]

@@ -132,6 +132,7 @@ class CogVideoXFamily:
         model.set_attn_processor(CogVideoXAttention())
         if not config.use_rotary_positional_embeddings:
             model.patch_embed.use_positional_embeddings = False
+            del model.patch_embed.pos_embedding  # not saved, and here computed for each call
             model.patch_embed.register_forward_hook(_add_places(model.call))
 
     def predict(
