@@ -59,9 +59,8 @@ def main(
         buckets = encode.buckets_of(facts, config)
         planned = source.plan()
         click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
-        click.echo(
-            f"\n# {facts.family}, {buckets.fps:g} frames per second, {', '.join(map(str, buckets.frames))}"
-        )
+        lengths = ", ".join(str(frames) for frames in buckets.frames)
+        click.echo(f"\n# {facts.family}: {lengths} frames at {buckets.fps:g} per second")
         click.echo(f"# {len(planned)} rows, {sum(not p.drop for p in planned)} to encode")
         return
     manifest = encode.encode(

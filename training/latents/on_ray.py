@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -44,17 +45,20 @@ def execute(job: Job, units: Sequence[Unit]) -> Iterator[Outcome]:
         rows = [{"unit": json.dumps([asdict(planned) for planned in unit])} for unit in units]
         workers, gpus = _workers(job.config.engine, len(units), ray.cluster_resources())
         ds = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
-        ds = ds.map_batches(
-            Worker,
-            fn_constructor_args=(job,),
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=workers),
-            num_cpus=job.config.engine.cpus,
-            num_gpus=gpus or None,
-            max_restarts=_RETRIES * max(1, len(units)),
-            max_task_retries=_RETRIES,
-        )
+        with warnings.catch_warnings():
+            # Ray deprecates restarts and retries here and has nothing in their place yet.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            ds = ds.map_batches(
+                Worker,
+                fn_constructor_args=(job,),
+                batch_size=1,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(size=workers),
+                num_cpus=job.config.engine.cpus,
+                num_gpus=gpus or None,
+                max_restarts=_RETRIES * len(units),
+                max_task_retries=_RETRIES,
+            )
         for batch in ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in batch.to_pylist():
                 trouble = row.pop("trouble")
