@@ -41,6 +41,7 @@ def write_latents(
     dtype: str = "fp32",
     per_part: int = 8,
     clips_per_source: int = 2,
+    reference_size: tuple[int, int] | None = None,
     **manifest: Any,
 ) -> Folder:
     """Sample n has size n mod sizes, subjects n mod subjects, and per subject one picture of each variant.
@@ -52,8 +53,9 @@ def write_latents(
     for n in range(clips):
         sample_id, (frames, height, width) = f"clip-{n:05d}", sizes[n % len(sizes)]
         count = subjects[n % len(subjects)]
+        tall, wide = reference_size or (height, width)
         references = [
-            latent_of(sample_id, f"reference/{i}", (channels, height, width), dtype)
+            latent_of(sample_id, f"reference/{i}", (channels, tall, wide), dtype)
             for i in range(count * len(variants))
         ]
         described = [
@@ -65,8 +67,8 @@ def write_latents(
                         "reference_id": f"{sample_id}-s{s}-{variant}0",
                         "variant": variant,
                         "position": s * len(variants) + v,
-                        "height": height,
-                        "width": width,
+                        "height": tall,
+                        "width": wide,
                     }
                     for v, variant in enumerate(variants)
                 ],
@@ -105,7 +107,7 @@ def write_latents(
     write_empty(folder, latent_of("", "text", (1, text_width), dtype))
     described_by = Manifest(
         fingerprint="made-up",
-        model=ModelInfo(path="made-up", family=family, vae="none", text_encoder="none"),
+        model=ModelInfo(path="made-up", family=family, vae="", text_encoder=""),
         latents=LatentInfo(
             dtype=dtype, channels=channels, temporal=4, spatial=8, normalisation="mean_std", posterior="mode"
         ),

@@ -197,11 +197,19 @@ def test_what_changed_in_the_dataset_is_done_again_and_nothing_else(tmp_path: Pa
 def test_latents_of_another_model_or_config_are_refused(tmp_path: Path, wan: str) -> None:
     root = write_curated(tmp_path / "O", 2)
     run(root, wan, config(), tmp_path / "L")
-    other = str(write_wan(tmp_path / "other", seed=1))
+    other = str(write_wan(tmp_path / "other", vae=load_vae(wan)))
+    changed = load_vae(wan)
+    next(changed.parameters()).data.add_(0.01)
+    changed.save_pretrained(tmp_path / "other" / "vae")
     with pytest.raises(RepriseError, match="latents of another VAE"):
         run(root, other, config(), tmp_path / "L")
-    shutil.rmtree(tmp_path / "other" / "vae")
-    shutil.copytree(Path(wan) / "vae", tmp_path / "other" / "vae")
+    load_vae(wan).save_pretrained(tmp_path / "other" / "vae")
+    shutil.rmtree(tmp_path / "other" / "tokenizer")
+    write_cogvideox(tmp_path / "cog")
+    shutil.copytree(
+        tmp_path / "cog" / "text_encoder", tmp_path / "other" / "text_encoder", dirs_exist_ok=True
+    )
+    shutil.copytree(tmp_path / "cog" / "tokenizer", tmp_path / "other" / "tokenizer")
     with pytest.raises(RepriseError, match="latents of another text encoder"):
         run(root, other, config(), tmp_path / "L")
     with pytest.raises(RepriseError, match=r"another config \(buckets.fps 8.0, now 16.0\)"):

@@ -12,7 +12,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -120,10 +120,19 @@ def encode(
     job = Job(source, facts, config, folder, stamp["fingerprint"])
     if todo:
         folder.write(STAMP, json.dumps(stamp, indent=2).encode())
-        outcomes = _work(job, todo, sum(not p.drop for p in planned), execute, progress)
-        died = {p.key: Outcome(p.sample_id, p.key, "worker died", "its worker died") for p in todo}
+        total = sum(not p.drop for p in planned)
+        outcomes = _work(job, todo, total, execute, progress)
         done = _finished(folder)[0]
-        dropped |= {key: o for key, o in (died | outcomes).items() if o.reason and key not in done}
+        lost = [p for p in todo if p.key not in done and not outcomes[p.key].reason]
+        if lost:
+            # Each by itself, so that one that kills its worker takes no other along.
+            alone = config.model_copy(update={"engine": config.engine.model_copy(update={"part_rows": 1})})
+            outcomes |= _work(replace(job, config=alone), lost, total, execute, progress)
+            done = _finished(folder)[0]
+        for key, outcome in outcomes.items():
+            if key not in done:
+                died = replace(outcome, reason="worker died", words="its worker died, each time")
+                dropped[key] = outcome if outcome.reason else died
     return _finish(job, info, planned, done, dropped)
 
 
@@ -202,7 +211,8 @@ def _prepared(job: Job, items: Iterator[Item]) -> Iterator[Prepared | Unusable]:
 def _work(
     job: Job, todo: Sequence[Planned], total: int, execute: Execute, progress: Progress | None
 ) -> dict[str, Outcome]:
-    outcomes: dict[str, Outcome] = {}
+    """What became of each; of those whose worker died, nothing did."""
+    outcomes = {p.key: Outcome(p.sample_id, p.key) for p in todo}
     if progress:
         progress.begin("encode", total, total - len(todo))
     try:

@@ -85,8 +85,8 @@ class ModelInfo(_Part):
     path: str  # as it was given
     family: str  # wan | cogvideox
     revision: str | None = None  # of a hub id
-    vae: str  # sha256 of the VAE's files
-    text_encoder: str  # sha256 of the text encoder's and the tokenizer's files
+    vae: str  # digest of the VAE (`encoders.digest_of`); empty: unknown, and not held against a model
+    text_encoder: str  # digest of the text encoder and the tokenizer
 
 
 class LatentInfo(_Part):

@@ -9,6 +9,7 @@ from torch import nn
 
 from training.config import KaleidoTask, TrainConfig, share_replay
 from training.errors import RepriseError
+from training.latents.check import check_latents
 from training.latents.store import Latents
 from training.loader import Loader
 from training.loop import adapters, weights
@@ -36,7 +37,8 @@ def start(config: TrainConfig, world: World) -> State:
     family = family_of(config.model)
     tasks = build_tasks(share_replay(config.tasks, config.replay))
     latents = open_latents(tasks)
-    _check_latents(latents, family)
+    for each in {each.folder.uri: each for each in latents.values()}.values():
+        check_latents(each, family, config.model)
     sampler = Sampler(
         tasks,
         [latents[task.name].records for task in tasks],
@@ -106,15 +108,6 @@ def open_latents(tasks: list[Task]) -> dict[str, Latents]:
         if task.latents not in folders:
             folders[task.latents] = Latents(task.latents)
     return {task.name: folders[task.latents] for task in tasks}
-
-
-def _check_latents(latents: dict[str, Latents], family: Family) -> None:
-    for name, each in latents.items():
-        if each.manifest.model.family != family.name:
-            raise RepriseError(
-                f"task {name}: the latents in {each.folder.uri} are of a {each.manifest.model.family} model, "
-                f"not {family.name}: encode the dataset with the model that is trained"
-            )
 
 
 def _check_batches(tasks: list[Task], world: World) -> None:
