@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.s3 import S3
 from tests.training.curated_folder import moving_square, picture, row_of, subject_of, write_curated
 from tests.training.tiny_models import write_cogvideox, write_wan
 from training.errors import RepriseError
@@ -318,6 +319,29 @@ def test_lists_of_videos_are_read_in_each_format(tmp_path: Path, wan: str) -> No
     (tmp_path / "b.csv").write_text("name,words\nx,y\n")
     with pytest.raises(RepriseError, match="no column path; it has name, words"):
         Videos(str(tmp_path / "b.csv")).plan()
+
+
+def test_a_dataset_and_latents_on_s3_are_like_those_on_a_disk(s3: S3, tmp_path: Path, wan: str) -> None:
+    root = write_curated(tmp_path / "O", 3)
+    for file in root.rglob("*.*"):
+        s3.put(f"data set/O/{file.relative_to(root)}", file.read_bytes())
+    settings = config()
+    for _ in range(2):  # the second time there is nothing to do
+        source = Curated(Folder.at(f"{s3.uri}/data set/O"), settings)
+        manifest = encode(source, wan, f"{s3.uri}/run/L", settings, here)
+        assert manifest.encoded == 3
+    run(root, wan, settings, tmp_path / "L")
+    there, local = Latents(f"{s3.uri}/run/L"), Latents(str(tmp_path / "L"))
+    assert there.records.table.equals(local.records.table)
+    one, other = (x.sample(0, x.records[1], Choice((3,))) for x in (there, local))
+    assert torch.equal(one.video, other.video) and torch.equal(one.references[0], other.references[0])
+    (tmp_path / "V").mkdir()
+    s3.put("videos/a.mp4", moving_square(1))
+    s3.put("videos/a.txt", b"a red dog")
+    s3.put("videos/list.csv", b"path,caption\na.mp4,a blue cup\n")
+    for place in ("videos", "videos/list.csv"):
+        videos = Videos(f"{s3.uri}/{place}", settings)
+        assert encode(videos, wan, f"{s3.uri}/run/{len(place)}", settings, here).encoded == 1
 
 
 def test_bad_input_is_one_clear_line(tmp_path: Path, wan: str) -> None:
