@@ -99,7 +99,8 @@ def launch(work: Callable[..., Any], workers: int, *args: Any, dies: bool = Fals
     pipes, processes = [], []
     for rank in range(workers):
         receive, send = _context.Pipe(duplex=False)
-        process = _context.Process(target=_worker, args=(send, work, rank, workers, port, args))
+        variables = {key: value for key, value in os.environ.items() if key.startswith("AWS_")}
+        process = _context.Process(target=_worker, args=(send, work, rank, workers, port, variables, args))
         process.start()
         send.close()
         pipes.append(receive)
@@ -120,11 +121,20 @@ def launch(work: Callable[..., Any], workers: int, *args: Any, dies: bool = Fals
     return results
 
 
-def _worker(send: Any, work: Callable[..., Any], rank: int, workers: int, port: int, args: Any) -> None:
+def _worker(
+    send: Any,
+    work: Callable[..., Any],
+    rank: int,
+    workers: int,
+    port: int,
+    variables: Mapping[str, str],
+    args: Any,
+) -> None:
     from training.loop.preemption import Preempted
 
     torch.set_num_threads(1)
     os.environ.update(
+        variables,
         RANK=str(rank),
         WORLD_SIZE=str(workers),
         LOCAL_RANK=str(rank),
@@ -294,3 +304,48 @@ class Trouble(Callback):
 
 def trouble(notes: Path, notice: int, kill: int, config: TrainConfig) -> Sequence[Callback]:
     return [Trouble(notes, notice, kill)]
+
+
+class Poison(Callback):
+    """Makes the loss of one sample of a step NaN."""
+
+    def __init__(self, step: int, place: int) -> None:
+        self.step, self.place = step, place
+
+    def before_step(self, state: Any, plan: Any) -> None:
+        task = state.tasks[plan.task]
+        original = type(task).loss
+
+        def loss(batch: Any, context: Any) -> Any:
+            losses, logged = original(task, batch, context)
+            bad = [index == plan.indices[self.place] for index in batch.indices]
+            return losses.where(~torch.tensor(bad), torch.nan), logged
+
+        task.loss = loss if state.step == self.step else original.__get__(task)
+
+
+def dies_while_saving(config: TrainConfig, step: int) -> None:
+    """Train, and die when the tensors of a step's checkpoint are written, but nobody has said so yet."""
+    from training.loop import checkpoint
+
+    save = checkpoint.dcp.save
+
+    def saving(state: Any, *, storage_writer: Any) -> None:
+        save(state, storage_writer=storage_writer)
+        if f"step-{step:08d}" in str(storage_writer.path):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint.dcp.save = saving
+    run(config)
+
+
+def exported(config: TrainConfig, folder: Path, shard_bytes: int) -> dict[str, Tensor]:
+    """The weights at the start, written as a diffusers folder in files of so many bytes."""
+    from training.loop import weights
+    from training.loop.setup import start
+    from training.loop.world import make_world
+
+    weights.SHARD_BYTES = shard_bytes
+    state = start(config, make_world(config.parallel))
+    weights.export(state.model, folder, torch.float32, write=True)
+    return whole(dict(state.model.named_parameters()))

@@ -98,7 +98,9 @@ def export(model: nn.Module, folder: Path, dtype: torch.dtype, *, write: bool) -
     where = {name: file for file, group in names.items() for name in group}
     if write:
         folder.mkdir(parents=True, exist_ok=True)
-        model.save_config(folder)
+        # FSDP gave the class another name.
+        config = json.loads(model.to_json_string()) | {"_class_name": _plain_class(model).__name__}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     held: dict[str, Tensor] = {}
     for name, tensor in tensors(model, dtype):
         if not write or name not in where:
