@@ -25,15 +25,18 @@ _PATH = click.Path(path_type=Path)
 @click.option("--ref", "references", multiple=True, help="Picture of a subject; again for more, in order.")
 @click.option("--batch", type=_PATH, help="File with a line per video: prompt@@a.png@@b.png.")
 @click.option("--output", required=True, type=_PATH, help="An .mp4; with --batch, a folder.")
-@click.option("--height", default=480, show_default=True, help="px")
-@click.option("--width", default=832, show_default=True, help="px")
-@click.option("--frames", default=81, show_default=True, help="4n + 1")
-@click.option("--fps", default=16.0, show_default=True, type=_POSITIVE, help="Of the file.")
+@click.option("--height", type=click.IntRange(1), help="px; with the next three, default: the model's own.")
+@click.option("--width", type=click.IntRange(1), help="px")
+@click.option("--frames", type=int, help="4n + 1")
+@click.option("--fps", type=_POSITIVE, help="Of the file.")
 @click.option("--steps", default=50, show_default=True, type=click.IntRange(1))
 @click.option("--guidance", default=6.0, show_default=True, type=click.FloatRange(0), help="On the text.")
 @click.option(
     "--reference-guidance", type=click.FloatRange(0), help="On the references, apart from the text."
 )
+@click.option("--dynamic-guidance", is_flag=True, help="The guidance grows over the steps (CogVideoX).")
+@click.option("--lora", help="File or folder of adapters, as `reprise train` writes them or as released.")
+@click.option("--lora-alpha", type=_POSITIVE, help="Where the file stores none.")
 @click.option("--flow-shift", default=7.0, show_default=True, type=_POSITIVE, help="Of the sampling grid.")
 @click.option("--negative-prompt", default="", help="In place of the empty prompt.")
 @click.option("--seed", "seeds", multiple=True, type=int, default=(0,), help="0; again for more videos.")
@@ -76,7 +79,7 @@ def generate(
         dtype=options.pop("dtype") or ("bf16" if gpu else "fp32"),
         **options,
     )
-    generation.check_model(settings)
+    settings = generation.settled(settings)
     failed: list[str] = []
     if batch is None:
         requests = generation.single(prompt or "", references, output, seeds)

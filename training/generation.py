@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from training.errors import RepriseError
 from training.media import to_uint8, write_video
 from training.models.components import part_config
 from training.references import open_picture
-from training.video_size import check_size, grid_of
+from training.video_size import DEFAULT_SIZES, check_size, grid_of
 
 SEPARATOR = "@@"  # of the released script's prompt files
 
@@ -26,16 +26,19 @@ class Settings:
 
     model: str
     revision: str | None = None
-    height: int = 480  # px
-    width: int = 832  # px
-    frames: int = 81  # 4n + 1
-    fps: float = 16.0  # of the file; the model knows none
+    height: int | None = None  # px; None, here and below: as the model's release
+    width: int | None = None  # px
+    frames: int | None = None  # 4n + 1
+    fps: float | None = None  # of the file; the model knows none
     steps: int = 50
     guidance: float = 6.0  # on the text
     reference_guidance: float | None = None  # on the references, apart from the text
+    dynamic_guidance: bool = False
     flow_shift: float = 7.0
     negative_prompt: str = ""
     pad_references: bool = True
+    lora: str | None = None  # file or folder
+    lora_alpha: float | None = None
     positions: PositionsConfig | None = None  # None: as the model's folder says
     dtype: str = "fp32"  # of transformer and text encoder; the VAE's is float32
 
@@ -103,11 +106,26 @@ def single(prompt: str, references: Sequence[str], target: Path, seeds: Sequence
     ]
 
 
-def check_model(settings: Settings) -> None:
-    """RepriseError where the model is missing or cannot make that size; reads configs alone."""
+def settled(settings: Settings) -> Settings:
+    """The settings with the model's default size where they say nothing; reads configs alone.
+
+    RepriseError where the model is missing, of no family known here, or cannot make that size.
+    """
     _, transformer = part_config(settings.model, settings.revision, "transformer")
     _, vae = part_config(settings.model, settings.revision, "vae")
-    check_size((settings.height, settings.width, settings.frames), grid_of(transformer, vae))
+    name = transformer.get("_class_name", "?")
+    if name not in DEFAULT_SIZES:
+        raise RepriseError(f"{settings.model} holds a {name}; known are {', '.join(DEFAULT_SIZES)}")
+    height, width, frames, fps = DEFAULT_SIZES[name]
+    whole = replace(
+        settings,
+        height=settings.height or height,
+        width=settings.width or width,
+        frames=settings.frames if settings.frames is not None else frames,
+        fps=settings.fps or fps,
+    )
+    check_size((whole.height, whole.width, whole.frames), grid_of(transformer, vae))  # type: ignore[arg-type]
+    return whole
 
 
 def load(settings: Settings, device: str | None = None, offload: bool = False, tile: bool = False) -> Any:
@@ -124,6 +142,8 @@ def load(settings: Settings, device: str | None = None, offload: bool = False, t
     if settings.positions is not None:
         options["positions"] = settings.positions
     pipeline = ReferenceToVideoPipeline.from_pretrained(settings.model, revision=settings.revision, **options)
+    if settings.lora is not None:
+        pipeline.add_lora(settings.lora, settings.lora_alpha)
     if tile:
         pipeline.vae.enable_tiling()
     if offload:
@@ -147,6 +167,7 @@ def make(pipeline: Any, request: Request, settings: Settings) -> None:
             num_inference_steps=settings.steps,
             guidance_scale=settings.guidance,
             reference_guidance_scale=settings.reference_guidance,
+            dynamic_guidance=settings.dynamic_guidance,
             flow_shift=settings.flow_shift,
             negative_prompt=settings.negative_prompt,
             pad_references=settings.pad_references,
@@ -157,7 +178,7 @@ def make(pipeline: Any, request: Request, settings: Settings) -> None:
             f"{settings.frames} frames of {settings.height}x{settings.width} do not fit "
             "into the memory of the device; try --offload, --tile, --dtype bf16 or a smaller size"
         ) from error
-    write_video(request.target, to_uint8(frames), settings.fps)
+    write_video(request.target, to_uint8(frames), settings.fps or 16.0)
     _record_file(request).write_text(
         json.dumps(_record(request, settings), indent=2) + "\n", encoding="utf-8"
     )

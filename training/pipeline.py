@@ -13,9 +13,12 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderKLCogVideoX,
     AutoencoderKLWan,
+    CogVideoXDDIMScheduler,
+    CogVideoXTransformer3DModel,
     DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
+    SchedulerMixin,
     WanTransformer3DModel,
 )
 from diffusers.utils import BaseOutput
@@ -24,20 +27,22 @@ from diffusers.video_processor import VideoProcessor
 from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import AutoTokenizer, T5EncoderModel, UMT5EncoderModel
 
+from training import lora, lora_files, subject_token
 from training import references as pictures
-from training.config import PositionsConfig
+from training.config import LoraConfig, PositionsConfig
 from training.errors import RepriseError
+from training.models.cogvideox import CogVideoXFamily
 from training.models.components import INDEX, part_config, vae_class
-from training.models.family import Conditioning
+from training.models.family import Conditioning, Family
 from training.models.text import embed
 from training.models.vae import decode, encode_picture
 from training.models.wan import WanFamily
 from training.references import Picture, open_picture
-from training.sampling import euler, guided_velocity
+from training.sampling import Velocity, dynamic_scale, euler, guided_velocity, scheduled
 from training.schedules import sampling_sigmas
-from training.video_size import check_size, grid_of
+from training.video_size import DEFAULT_SIZES, check_size, grid_of, vae_scales
 
 
 @dataclass
@@ -46,8 +51,10 @@ class ReferenceToVideoOutput(BaseOutput):
 
 
 class ReferenceToVideoPipeline(DiffusionPipeline):
-    """Kaleido's inference on stock diffusers parts: those of a Wan 2.1 text-to-video pipeline, or of Wan 2.2
-    TI2V.
+    """References in, video out, on the stock parts of a text-to-video pipeline of diffusers.
+
+    Wan 2.1 (Kaleido) and Wan 2.2 TI2V: flow matching by Euler steps. CogVideoX 2B and 5B (proxy replay):
+    v-prediction by DDIM, with the settings of the folder's scheduler.
 
     positions: where references lie (PositionsConfig, or a dict of its fields), as the transformer was
     trained; kept in model_index.json. The transformer is changed in place (its rotary embedding) and from
@@ -60,10 +67,10 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
     def __init__(
         self,
         tokenizer: AutoTokenizer,
-        text_encoder: UMT5EncoderModel,
-        vae: AutoencoderKLWan,
-        scheduler: FlowMatchEulerDiscreteScheduler,
-        transformer: WanTransformer3DModel,
+        text_encoder: UMT5EncoderModel | T5EncoderModel,
+        vae: AutoencoderKLWan | AutoencoderKLCogVideoX,
+        scheduler: SchedulerMixin,
+        transformer: WanTransformer3DModel | CogVideoXTransformer3DModel,
         positions: PositionsConfig | dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -76,14 +83,9 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         )
         self.positions = _positions(positions)
         self.register_to_config(positions=self.positions.model_dump())
-        config = transformer.config
-        self.family = WanFamily(
-            tuple(config.patch_size),
-            int(vae.config.scale_factor_temporal),
-            int(vae.config.scale_factor_spatial),
-            min(512, tokenizer.model_max_length),
-        )
-        self.family.prepare(transformer, self.positions, config.in_channels // config.out_channels - 1)
+        self.family = _family(transformer, vae, tokenizer)
+        channels = transformer.config
+        self.family.prepare(transformer, self.positions, channels.in_channels // channels.out_channels - 1)
         self.video_processor = VideoProcessor(vae_scale_factor=self.family.spatial_scale)
 
     @classmethod
@@ -95,9 +97,9 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         revision = options.get("revision")
         if "transformer" not in options:
             _, settings = part_config(str(path), revision, "transformer")
-            if settings.get("_class_name") != "WanTransformer3DModel":
+            if settings.get("_class_name") not in DEFAULT_SIZES:
                 raise RepriseError(
-                    f"{path} holds a {settings.get('_class_name')}; this pipeline runs Wan transformers"
+                    f"{path} holds a {settings.get('_class_name')}; known are {', '.join(DEFAULT_SIZES)}"
                 )
         folder = Path(path)
         if folder.is_dir() and not (folder / INDEX).is_file():
@@ -108,9 +110,8 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         if (folder / "transformer_2").is_dir():
             raise RepriseError(f"{folder} has two transformers (Wan 2.2 A14B); models with one are supported")
         _, settings = part_config(str(path), revision, "vae")
-        vae_class(
-            settings.get("_class_name", "")
-        )  # diffusers takes classes of ours only once they are imported
+        # Imported, that is all: diffusers takes classes of ours only once they are.
+        vae_class(settings.get("_class_name", ""))
         try:
             pipeline: ReferenceToVideoPipeline = super().from_pretrained(path, **options)
         except (OSError, ValueError, AttributeError) as error:
@@ -124,12 +125,13 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         prompt: str | Sequence[str],
         references: Sequence[Any] = (),
         *,
-        height: int = 480,
-        width: int = 832,
-        num_frames: int = 81,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
         num_inference_steps: int = 50,
         guidance_scale: float = 6.0,
         reference_guidance_scale: float | None = None,
+        dynamic_guidance: bool = False,
         flow_shift: float = 7.0,
         negative_prompt: str = "",
         pad_references: bool = True,
@@ -144,10 +146,11 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
 
         prompt: one, or several. references: pictures (PIL or paths), in the order in which the prompt speaks
         of them; for several prompts either one such list for all, or a list of lists. height, width: px,
-        multiples of 16; num_frames: 4n + 1.
+        multiples of 16 (Wan 2.2: 32); num_frames: 4n + 1. Defaults: 480x832x81, CogVideoX 480x720x49.
         guidance_scale: on the text. reference_guidance_scale: on the references, apart from the text; None:
-        references are never left out (as released).
-        flow_shift: of the sampling grid, 7 at any resolution (as released).
+        references are never left out (as released). dynamic_guidance: the scale on the text grows from 1 to
+        1 + guidance_scale over the steps (CogVideoX's option, off as released).
+        flow_shift: of the sampling grid, 7 at any resolution (as released); of no meaning to CogVideoX.
         pad_references: fit and centre on white in the video's size (as released); False: fitted alone, fewer
         tokens, for models trained so.
         seed: noise of prompt i is drawn on the CPU from seed + i, and is the same on every device. generator:
@@ -159,36 +162,43 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
             RepriseError: sizes that do not fit the model, a picture that is missing or is none.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        usual = DEFAULT_SIZES[type(self.transformer).__name__]
+        height, width, num_frames = height or usual[0], width or usual[1], num_frames or usual[2]
         check_size((height, width, num_frames), grid_of(self.transformer.config, self.vae.config))
         given = _per_prompt(references, len(prompts))
         shown = [[open_picture(picture) for picture in some] for some in given]
-        device, dtype = self._execution_device, self.transformer.dtype
         noise = self._noise(len(prompts), (height, width, num_frames), generator, seed, latents)
-        sigmas = sampling_sigmas(num_inference_steps, flow_shift).tolist()
         empty = self._text([negative_prompt])
         texts = self._text(prompts)
         done = []
         with self.progress_bar(total=num_inference_steps * len(prompts)) as bar:
+            steps_done = 0
+
+            def on_step(step: int, timestep: float, now: Tensor) -> None:
+                nonlocal steps_done
+                steps_done = (step + 1) % num_inference_steps  # the next prompt starts at 0 again
+                bar.update()
+                if callback is not None:
+                    callback(self, step, round(timestep), {"latents": now})
+
+            def growing() -> float:
+                return dynamic_scale(guidance_scale, steps_done / num_inference_steps)
+
             for i, some in enumerate(shown):
-
-                def on_step(step: int, now: Tensor) -> None:
-                    bar.update()
-                    if callback is not None:
-                        callback(self, step, round(1000 * sigmas[step]), {"latents": now})
-
                 ready = [self.prepare_reference(one, height, width, pad_references) for one in some]
-                clean = tuple(encode_picture(self.vae, picture.to(device)) for picture in ready)
+                clean = tuple(self._encode(one, seed or 0) for one in ready)
                 velocity = guided_velocity(
                     self.family,
                     self.transformer,
-                    Conditioning(texts[i : i + 1], clean),
+                    Conditioning(texts[i : i + 1], clean, marked=bool(clean)),
                     empty,
                     self.positions,
-                    text=guidance_scale,
+                    text=growing if dynamic_guidance else guidance_scale,
                     reference=reference_guidance_scale,
-                    dtype=dtype,
+                    dtype=self.transformer.dtype,
                 )
-                done.append(euler(velocity, noise[i : i + 1].to(device), sigmas, on_step))
+                start = noise[i : i + 1].to(self._execution_device)
+                done.append(self._walk(velocity, start, num_inference_steps, flow_shift, on_step))
         if output_type == "latent":
             video: Any = torch.cat(done)
         else:
@@ -196,6 +206,22 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
             video = self.video_processor.postprocess_video(decoded, output_type=output_type)
         self.maybe_free_model_hooks()
         return ReferenceToVideoOutput(frames=video) if return_dict else (video,)
+
+    def add_lora(self, path: str | Path, alpha: float | None = None) -> None:
+        """Add the LoRA of a file or folder (diffusers' or ComfyUI's keys), and the subject's token beside it.
+
+        alpha: where the file stores none; the released proxy replay file (rank 128) is for 64, which is the
+        default for that rank. RepriseError where it is of another model.
+        """
+        file = lora_files.read(path, self.family.name)
+        known = file.alpha or alpha or (64.0 if file.rank == 128 else None)
+        if known is None:
+            raise RepriseError(f"{file.path} does not say its alpha (rank {file.rank}); give it")
+        config = LoraConfig(rank=file.rank, alpha=known, targets=tuple(sorted(file.modules)))
+        lora.load_lora(self.transformer, path, config, self.family.name)
+        if (Path(path) / subject_token.FILE).is_file():
+            subject_token.load_subject_token(self.transformer, path)
+        self.transformer.eval()
 
     def prepare_reference(self, picture: Image.Image, height: int, width: int, pad: bool = True) -> Tensor:
         """What the VAE sees of a picture: (3, H, W) float32 in [-1, 1], of the video's size where padded."""
@@ -207,8 +233,36 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         size = max(columns, w // columns * columns), max(rows, h // rows * rows)
         return pictures.to_tensor(picture.resize(size, Image.Resampling.LANCZOS))
 
+    def _encode(self, picture: Tensor, seed: int) -> Tensor:
+        """A reference's latent; CogVideoX's is a sample of the posterior, as released."""
+        drawn = torch.Generator().manual_seed(seed) if self.family.name == "cogvideox" else None
+        return encode_picture(self.vae, picture.to(self._execution_device), drawn)
+
+    def _walk(
+        self,
+        velocity: Velocity,
+        noise: Tensor,
+        steps: int,
+        flow_shift: float,
+        on_step: Callable[[int, float, Tensor], None],
+    ) -> Tensor:
+        """From noise (1, C, T, h, w) to latents, by the sampler of the family; on_step(i, timestep,
+        latents).
+        """
+        if self.family.name == "cogvideox":
+            scheduler = CogVideoXDDIMScheduler.from_config(self.scheduler.config)
+            return scheduled(
+                lambda latents, timestep: velocity(latents, timestep / 1000.0),
+                noise,
+                scheduler,
+                steps,
+                lambda i, latents: on_step(i, float(scheduler.timesteps[i]), latents),
+            )
+        sigmas = sampling_sigmas(steps, flow_shift).tolist()
+        return euler(velocity, noise, sigmas, lambda i, latents: on_step(i, 1000.0 * sigmas[i], latents))
+
     def _text(self, prompts: Sequence[str]) -> Tensor:
-        """(prompts, 512, D): zeros after the last token, no mask, as Wan was trained."""
+        """(prompts, L, D). Wan: L = 512, zeros after the last token, no mask, as it was trained."""
         length = self.family.text_length
         rows = embed(prompts, self.text_encoder, self.tokenizer, self.family.name, length)
         filled = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
@@ -242,6 +296,16 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         if isinstance(generator, Sequence) and len(generator) != count:
             raise RepriseError(f"{len(generator)} generators for {count} prompts")
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
+
+
+def _family(transformer: Any, vae: Any, tokenizer: Any) -> Family:
+    """What is known of a kind of model, for these very parts."""
+    config = transformer.config
+    if isinstance(transformer, CogVideoXTransformer3DModel):
+        side = int(config.patch_size)
+        return CogVideoXFamily((1, side, side), min(config.max_text_seq_length, tokenizer.model_max_length))
+    temporal, spatial = vae_scales(vae.config)
+    return WanFamily(tuple(config.patch_size), temporal, spatial, min(512, tokenizer.model_max_length))
 
 
 def _positions(given: PositionsConfig | dict[str, Any] | None) -> PositionsConfig:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -42,7 +43,7 @@ def guided_velocity(
     empty: Tensor,
     positions: PositionsConfig,
     *,
-    text: float = 6.0,
+    text: float | Callable[[], float] = 6.0,
     reference: float | None = None,
     dtype: torch.dtype | None = None,
 ) -> Velocity:
@@ -51,11 +52,12 @@ def guided_velocity(
     condition: of batch B; empty: (B or 1, L, D), the embedding of the empty (or negative) prompt. Both go
     through the network as one batch, [empty, text], with the same references, as released. A `reference`
     scale costs a second pass without references; without one, and with a text scale of 1, there is no
-    guidance.
+    guidance. A `text` that is called gives the scale of the step under way.
     """
-    both = Conditioning(
-        torch.cat([empty.expand_as(condition.text), condition.text]),
-        tuple(_twice(part) for part in condition.references),
+    both = replace(
+        condition,
+        text=torch.cat([empty.expand_as(condition.text), condition.text]),
+        references=tuple(_twice(part) for part in condition.references),
     )
     nothing = Conditioning(empty.expand_as(condition.text))
 
@@ -65,12 +67,13 @@ def guided_velocity(
         return family.predict(model, latents, timestep, given, positions, dtype=dtype).float()
 
     def velocity(latents: Tensor, sigma: float) -> Tensor:
-        if text == 1 and reference is None:
+        scale = text() if callable(text) else text
+        if scale == 1 and reference is None:
             return ask(latents, sigma, condition)
         without_text, full = ask(torch.cat([latents, latents]), sigma, both).chunk(2)
         if reference is None or not condition.references:
-            return guide(without_text, full, text)
-        return guide_references(ask(latents, sigma, nothing), without_text, full, text, reference)
+            return guide(without_text, full, scale)
+        return guide_references(ask(latents, sigma, nothing), without_text, full, scale, reference)
 
     return velocity
 

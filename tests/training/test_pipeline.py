@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import write_wan
+from tiny_models import write_cogvideox, write_wan
 
 from training.config import PositionsConfig
 from training.errors import RepriseError
@@ -155,3 +155,49 @@ def test_a_vae_of_ours_loads_from_the_same_folder_format(tmp_path):
     saved = write_wan(tmp_path, vae=OtherVAE(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1))
     assert type(load_vae(str(saved))) is OtherVAE
     assert type(ReferenceToVideoPipeline.from_pretrained(saved).vae) is OtherVAE
+
+
+@pytest.fixture(scope="module")
+def cogvideox(tmp_path_factory):
+    return write_cogvideox(tmp_path_factory.mktemp("cogvideox"))
+
+
+def test_cogvideox_without_references_is_diffusers_own_text_to_video(cogvideox):
+    from diffusers import CogVideoXPipeline
+
+    from training.pipeline import ReferenceToVideoPipeline
+
+    noise = torch.randn(1, 2, 16, 4, 6, generator=torch.Generator().manual_seed(3))
+    size = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 3, "guidance_scale": 6.0}
+    stock = CogVideoXPipeline.from_pretrained(cogvideox)
+    stock.set_progress_bar_config(disable=True)
+    theirs = stock("a red dog", latents=noise, output_type="latent", max_sequence_length=226, **size).frames
+    ours = ReferenceToVideoPipeline.from_pretrained(cogvideox)
+    ours.set_progress_bar_config(disable=True)
+    made = ours("a red dog", latents=noise.transpose(1, 2), output_type="latent", **size).frames
+    assert torch.allclose(made, theirs.transpose(1, 2), atol=1e-4)
+
+
+def test_cogvideox_takes_references_and_adapters(cogvideox, dog, tmp_path):
+    from training.config import LoraConfig
+    from training.lora import add_lora, save_lora
+    from training.pipeline import ReferenceToVideoPipeline
+
+    pipeline = ReferenceToVideoPipeline.from_pretrained(cogvideox)
+    pipeline.set_progress_bar_config(disable=True)
+    before = latents(pipeline, "a red dog", [dog])
+    assert not torch.equal(before, latents(pipeline, "a red dog"))
+    assert not torch.equal(before, latents(pipeline, "a red dog", [dog], dynamic_guidance=True))
+    trained = ReferenceToVideoPipeline.from_pretrained(cogvideox)
+    add_lora(trained.transformer, LoraConfig(rank=4, alpha=2), "cogvideox")
+    with torch.no_grad():
+        for name, parameter in trained.transformer.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.05)
+    trained.transformer.eval()
+    trained.set_progress_bar_config(disable=True)
+    save_lora(trained.transformer, tmp_path, "cogvideox")
+    pipeline.add_lora(tmp_path)
+    after = latents(pipeline, "a red dog", [dog])
+    assert torch.equal(after, latents(trained, "a red dog", [dog]))
+    assert not torch.allclose(after, before, atol=1e-3)

@@ -26,14 +26,16 @@ def denormalise(latents: Tensor, config: Any) -> Tensor:
     return latents / _scale(config) + _shift(config)
 
 
-def encode_picture(vae: nn.Module, picture: Tensor) -> Tensor:
-    """One picture (3, H, W) in [-1, 1], as a video of one frame -> (1, C, 1, h, w) float32, the posterior's
-    mode.
+def encode_picture(vae: nn.Module, picture: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """One picture (3, H, W) in [-1, 1], as a video of one frame -> (1, C, 1, h, w) float32.
 
-    Never several pictures as one clip: the causal VAE makes one latent of up to five frames.
+    The posterior's mode, or with a generator a sample of it. Never several pictures as one clip: a causal VAE
+    makes one latent of up to five frames.
     """
     pixels = picture[None, :, None].to(vae.dtype)
-    return normalise(vae.encode(pixels).latent_dist.mode().float(), vae.config)
+    posterior = vae.encode(pixels).latent_dist
+    latents = posterior.mode() if generator is None else posterior.sample(generator)
+    return normalise(latents.float(), vae.config)
 
 
 def decode(vae: nn.Module, latents: Tensor) -> Tensor:
