@@ -201,3 +201,14 @@ def test_cogvideox_takes_references_and_adapters(cogvideox, dog, tmp_path):
     after = latents(pipeline, "a red dog", [dog])
     assert torch.equal(after, latents(trained, "a red dog", [dog]))
     assert not torch.allclose(after, before, atol=1e-3)
+
+
+def test_released_weights_and_a_base_make_a_whole_pipeline(folder, pipeline, dog, tmp_path):
+    from training.convert.files import convert_checkpoint
+    from training.pipeline import ReferenceToVideoPipeline
+
+    convert_checkpoint(folder, tmp_path / "sat", heads=2)  # a pipeline folder: its transformer is meant
+    convert_checkpoint(tmp_path / "sat", tmp_path / "whole", heads=2, base=folder)
+    again = ReferenceToVideoPipeline.from_pretrained(tmp_path / "whole")
+    again.set_progress_bar_config(disable=True)
+    assert torch.equal(latents(again, "a red dog", [dog]), latents(pipeline, "a red dog", [dog]))
