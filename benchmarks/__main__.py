@@ -3,13 +3,15 @@
     python -m benchmarks [NAME...]
 
 `grounding` needs a JSONL file of annotated videos in the folder REPRISE_SAMPLES; `truth` needs the demo
-(`make demo`).
+(`make demo`); `models` needs the extra `full`, and runs small where there is no GPU.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from curation.playground import zoo
 
 
 def commands() -> dict[str, list[str] | None]:
@@ -28,8 +32,17 @@ def commands() -> dict[str, list[str] | None]:
         "pipeline": [],
         "memory": [],
         "grounding": [str(samples[0])] if samples else None,
+        "playground": [] if (zoo.SHIPPED / "detector").is_dir() else None,
+        "models": _models(),
         "truth": [str(demo), str(truth)] if demo.is_dir() and truth.is_dir() else None,
     }
+
+
+def _models() -> list[str] | None:
+    """Real sizes where there is a GPU for them; None where what they import is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    return [] if shutil.which("nvidia-smi") else ["--small"]
 
 
 def main(names: list[str]) -> int:

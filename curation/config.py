@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,18 +14,20 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
+from curation import settings
 from curation.errors import RepriseError
 from curation.ids import digest
 from curation.models.spec import ModelSpec
 from curation.taxonomy import Taxonomy
+from curation.taxonomy.taxonomy import NAMED
 from curation.thresholds import Thresholds
 
 BACKGROUND = "background"  # the taxonomy group of places
+_PLAYGROUND = Path(__file__).with_name("playground") / "profile.yaml"
 
 
 class _Section(BaseModel):
@@ -85,7 +87,9 @@ class CaptionConfig(_Section):
 class MatchConfig(_Section):
     """Caption -> candidate subjects."""
 
-    taxonomy: str | None = Field(None, description="path of another taxonomy.yaml; null: the one shipped")
+    taxonomy: str | None = Field(
+        None, description="path of another taxonomy.yaml, or playground; null: the one shipped"
+    )
     groups: list[str] | None = Field(None, description="only these taxonomy groups; null: all but background")
     max_subjects: int = Field(8, ge=1, description="candidates per caption, in order of appearance")
 
@@ -93,7 +97,9 @@ class MatchConfig(_Section):
     @classmethod
     def _absolute(cls, path: str | None) -> str | None:
         """A worker process has another working directory."""
-        return path and str(Path(path).expanduser().absolute())
+        if path is None or path in NAMED:
+            return path
+        return str(Path(path).expanduser().absolute())
 
     @field_validator("groups")
     @classmethod
@@ -118,6 +124,33 @@ class GroundConfig(_Section):
         description="sampled frames to look at, spread over the clip; each phrase keeps its best",
     )
     max_instances: int = Field(4, ge=1, description="boxes per phrase; OpenS2V-5M: 4 subjects")
+
+
+class TrackConfig(_Section):
+    """Subjects followed through their clips, where somebody answers the role `tracker`."""
+
+    enabled: bool = Field(True, description="false: nobody is asked, and no checkpoint is needed")
+    references: int = Field(
+        2,
+        ge=1,
+        le=8,
+        description="frames of a subject that give a crop and a cut-out; 1: the best alone; ours",
+    )
+    min_quality: float = Field(
+        0.5, ge=0, le=1, description="share of the best frame's quality that a further one must reach; ours"
+    )
+    min_difference: float = Field(
+        0.05,
+        ge=0,
+        description="in pose from the frames taken before; with an embedder 1 - cosine, else the relative "
+        "change of the box's shape; ours",
+    )
+
+
+class FlowConfig(_Section):
+    """Optical flow of subjects and background, where somebody answers the role `flow`."""
+
+    enabled: bool = Field(True, description="false: nobody is asked, and no checkpoint is needed")
 
 
 class FilterConfig(Thresholds):
@@ -227,11 +260,11 @@ class ModelsConfig(_Section):
 
     detector: Model | None = Field(None, description="phrases -> boxes")
     segmenter: Model | None = Field(None, description="boxes -> masks")
-    tracker: Model | None = Field(None, description="a mask through a clip; for stages of your own")
+    tracker: Model | None = Field(None, description="a subject through its clip")
     scorer: Model | None = Field(None, description="how well pictures fit texts")
     embedder: Model | None = Field(None, description="pictures -> vectors: identity, and the stage retrieve")
     faces: Model | None = Field(None, description="faces, where they look and whose they are")
-    flow: Model | None = Field(None, description="motion between frames; for stages of your own")
+    flow: Model | None = Field(None, description="motion between frames")
     inpainter: Model | None = Field(None, description="backgrounds")
     variator: Model | None = Field(None, description="the subject in another pose, view and light")
     captioner: Model | None = Field(None, description="clips without a caption -> sentences")
@@ -263,12 +296,16 @@ class EngineConfig(_Section):
 class CurationConfig(_Section):
     """Everything that a curation run can be told."""
 
-    profile: Literal["embedded", "full"] = Field("embedded", description="which backends answer the roles")
+    profile: Literal["embedded", "full", "playground"] = Field(
+        "embedded", description="which backends answer the roles; playground: of the drawn world"
+    )
     seed: int = Field(0, description="of every draw, together with ids")
     slice: SliceConfig = SliceConfig()
     caption: CaptionConfig = CaptionConfig()
     match: MatchConfig = MatchConfig()
     ground: GroundConfig = GroundConfig()
+    track: TrackConfig = TrackConfig()
+    flow: FlowConfig = FlowConfig()
     filter: FilterConfig = FilterConfig()
     crop: CropConfig = CropConfig()
     inpaint: InpaintConfig = InpaintConfig()
@@ -282,12 +319,11 @@ class CurationConfig(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _empty_sections(cls, data: Any) -> Any:
-        """A section whose keys are all commented out is null in YAML, and means its defaults."""
-        if not isinstance(data, dict):
-            return data
-        sections = {name for name, field in cls.model_fields.items() if section_of(field.annotation)}
-        return {name: value for name, value in data.items() if not (value is None and name in sections)}
+    def _of_profile(cls, data: Any) -> Any:
+        """What a profile sets where nobody says otherwise: the playground's names and thresholds."""
+        if isinstance(data, dict) and data.get("profile") == "playground":
+            return _over(yaml.safe_load(_PLAYGROUND.read_text(encoding="utf-8")), data)
+        return data
 
     def content(self) -> dict[str, Any]:
         """Everything that a row's content depends on: all but where it runs and how it is shown.
@@ -300,33 +336,27 @@ class CurationConfig(_Section):
         return found
 
 
+def _over(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`given`, with what it does not say from `defaults`, section by section."""
+    merged = {**defaults, **given}
+    for name, section in defaults.items():
+        if isinstance(section, dict) and isinstance(given.get(name, {}), dict):
+            merged[name] = _over(section, given.get(name, {}))
+    return merged
+
+
 def content_hash(config: CurationConfig, revisions: dict[str, str]) -> str:
     """Digest of the config and of the revisions (`registry.revisions`) that make a row; 12 hex characters."""
     return digest(config.content(), revisions, length=12)
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> CurationConfig:
-    """Read a YAML file, apply `key.sub=value` overrides (values in YAML), check everything.
+    """The config of a file and of `key.sub=value` overrides, see `settings.load`.
 
     Raises:
-        RepriseError: no such file, not YAML, an unknown key (with the nearest known one), a bad value, or a
-            taxonomy that cannot be used.
+        RepriseError: also a taxonomy that cannot be used.
     """
-    data: Any = {}
-    if path is not None:
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise RepriseError(f"cannot read the config {path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise RepriseError(f"the config {path} is not UTF-8 text") from error
-        except yaml.YAMLError as error:
-            raise RepriseError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(data, dict):
-            raise RepriseError(f"{path} must hold `key: value` lines at the top")
-    for override in overrides:
-        _apply(data, override)
-    config = validated(data, str(path) if path else "the command line")
+    config = settings.load(CurationConfig, path, overrides)
     _check_groups(config.match)
     return config
 
@@ -341,92 +371,3 @@ def _check_groups(config: MatchConfig) -> None:
             near = difflib.get_close_matches(group, known, n=1)
             mend = f"did you mean {near[0]}?" if near else f"groups are {', '.join(known)}"
             raise RepriseError(f"match.groups: the taxonomy has no group {group}; {mend}")
-
-
-def with_overrides(config: CurationConfig, overrides: Iterable[str]) -> CurationConfig:
-    """`config` with `key.sub=value` overrides applied and checked."""
-    data = config.model_dump(mode="json")
-    for override in overrides:
-        _apply(data, override)
-    return validated(data, "the command line")
-
-
-def _apply(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise RepriseError(
-            f"{override!r} is no override: write key=value, for example filter.sharpness_min=60"
-        )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RepriseError(f"the value of {key} is not YAML: {text!r}") from error
-    at: Any = data
-    *parents, last = key.split(".")
-    for parent in parents:
-        if at.get(parent) is None:
-            at[parent] = {}
-        at = at[parent]
-        if not isinstance(at, dict):
-            raise RepriseError(f"{key}: {parent} holds a value, not a section")
-    at[last] = value
-
-
-def validated(data: Any, where: str) -> CurationConfig:
-    """A config from plain data.
-
-    Raises:
-        RepriseError: an unknown key or a bad value, `where` saying whose.
-    """
-    try:
-        return CurationConfig.model_validate(data)
-    except ValidationError as error:
-        raise RepriseError(f"{where}: {_explain(error)}") from error
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    # Under models.ROLE pydantic names, third, which kind of value it took this one for.
-    parts = first["loc"][:2] + first["loc"][3:] if first["loc"][0] == "models" else first["loc"]
-    key = ".".join(str(part) for part in parts)
-    if first["type"] == "extra_forbidden":
-        near = _nearest(key)
-        return f"unknown key {key}" + (f"; did you mean {near}?" if near else "") + more
-    if first["type"] == "model_type":
-        return f"{key} is a section: write {key}.KEY=VALUE, or a mapping in YAML{more}"
-    said = first["msg"].removeprefix("Value error, ")
-    ours = first["type"] == "value_error"
-    given = "" if ours or isinstance(first["input"], dict) else f", not {first['input']!r}"
-    return f"{key}: {said}{given}{more}"
-
-
-def _nearest(key: str) -> str | None:
-    """The known key that was meant: of the same section, else that name elsewhere, else any like it."""
-    known = list(keys(CurationConfig))
-    parent, _, last = key.rpartition(".")
-    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
-    for stage_key in StageResources.model_fields if parent.startswith("engine.stages.") else ():
-        siblings[stage_key] = f"{parent}.{stage_key}"
-    for spec_key in ModelSpec.model_fields if parent.startswith("models.") else ():
-        siblings[spec_key] = f"{parent}.{spec_key}"
-    tails = {name.rpartition(".")[2]: name for name in known}
-    for names in (siblings, tails):
-        near = difflib.get_close_matches(last, list(names), n=1)
-        if near:
-            return names[near[0]]
-    return next(iter(difflib.get_close_matches(key, known, n=1)), None)
-
-
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted key that a config can hold."""
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        section = section_of(field.annotation)
-        if section is not None:
-            yield from keys(section, f"{prefix}{name}.")
-
-
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, or None where it holds a value."""
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

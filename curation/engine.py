@@ -228,6 +228,8 @@ def _spread(job: Job, graph: Sequence[Operator], videos: Sequence[VideoRow], mos
     # A few videos must not end up in as few tasks as would fill the batches: then every clip is a task.
     ds = _videos(videos, 1, 1 if most == 1 else _BLOCK_BYTES)
     ds = _attach(ds, partial(_slice_block, job), graph[0], 1)
+    if registry.backend_name(job.config, "captioner") == registry.VLLM:
+        ds = _captioned(ds, job)
     for operator in graph[1:]:
         block = partial(_chain_block, job, operator.stages, operator is graph[-1])
         ds = _attach(ds, block, operator, min(operator.resources.batch_size, most))
@@ -293,6 +295,70 @@ def _attach(ds: Any, function: Callable[[pa.Table], Any], operator: Operator, ba
         # Ray deprecates `max_retries` here and has nothing in its place yet.
         warnings.simplefilter("ignore", DeprecationWarning)
         return ds.map_batches(function, compute=pool, memory=reserved, max_retries=_RETRIES, **common)
+
+
+def _captioned(ds: Any, job: Job) -> Any:
+    """Captions by vLLM, an engine that schedules its own batches and workers, through Ray Data LLM.
+
+    A row travels as one Arrow file beside its question and comes back with the answer.
+
+    Raises:
+        RepriseError: vLLM is not installed, or its checkpoint is not here.
+    """
+    captioner = registry.required(job.config, "captioner")
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+    processor = build_processor(
+        vLLMEngineProcessorConfig(**captioner.engine()),
+        preprocess=partial(asked, captioner),
+        postprocess=answered,
+    )
+    wrapped = ds.map_batches(wrap, batch_size=1, batch_format="pyarrow", zero_copy_batch=True)
+    hear = partial(heard, captioner, registry.identity(captioner))
+    return processor(wrapped).map_batches(hear, batch_size=1, batch_format="pyarrow")
+
+
+def wrap(clips: pa.Table) -> pa.Table:
+    """Transit rows -> one column of Arrow files, one row each."""
+    files = []
+    for position in range(clips.num_rows):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, clips.schema) as writer:
+            writer.write_table(clips.slice(position, 1))
+        files.append(sink.getvalue().to_pybytes())
+    return pa.table({"row": pa.array(files, pa.binary())})
+
+
+def unwrap(file: bytes) -> pa.Table:
+    with pa.ipc.open_stream(file) as reader:
+        return reader.read_all()
+
+
+def asked(captioner: Any, wrapped: dict[str, Any]) -> dict[str, Any]:
+    """The question about a wrapped row, beside it."""
+    (row,) = unwrap(wrapped["row"]).to_pylist()
+    return {"row": wrapped["row"], **captioner.ask(row)}
+
+
+def answered(found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "row": found["row"],
+        "said": found["generated_text"],
+        "tokens": int(found["num_generated_tokens"]),
+    }
+
+
+def heard(captioner: Any, source: str, answers: pa.Table) -> pa.Table:
+    """Answers -> transit rows."""
+    done = []
+    for answer in answers.to_pylist():
+        whole = unwrap(answer["row"])
+        (row,) = whole.to_pylist()
+        if row["trouble"] is None:
+            problem = answer.get("__inference_error__") or None
+            captioner.hear(row, answer.get("said"), answer.get("tokens") or 0, source, problem)
+        done.append(to_table([row], whole.schema))
+    return pa.concat_tables(done)
 
 
 class _Worker:
@@ -478,7 +544,7 @@ def _shareable(plate: Plate) -> Plate:
 class Donors:
     """Where drawn subjects are seen again; what a shard's task must know of it is small."""
 
-    model: str = ""  # name@revision of the embedder that found them
+    model: str = ""  # `registry.identity` of the embedder that found them
     found: dict[str, dict[str, Match]] = field(default_factory=dict)  # clip -> subject -> its donor
     entries: dict[str, Entry] = field(default_factory=dict)  # clip of a donor -> its row
 
@@ -546,9 +612,9 @@ def _library(job: Job, donors: Donors) -> Matches:
         for rows in read_rows(job.dataset, wanted, 8):
             yield from rows
 
-    name, _, revision = donors.model.partition("@")
+    name, revision, sha256 = registry.parts(donors.model)
     found = {subject: donor for mine in donors.found.values() for subject, donor in mine.items()}
-    return Matches(name, revision, found, fetch)
+    return Matches(name, revision, found, fetch, sha256)
 
 
 def _gather(references: list[Any], doing: str) -> list[Any]:

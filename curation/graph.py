@@ -12,11 +12,13 @@ from curation.stages.base import Stage
 from curation.stages.caption import Caption
 from curation.stages.crop import Crop
 from curation.stages.filter import Filter
+from curation.stages.flow import Flow
 from curation.stages.ground import Ground
 from curation.stages.inpaint import Inpaint
 from curation.stages.match import Match
 from curation.stages.redux import Redux
 from curation.stages.segment import Segment
+from curation.stages.track import Track
 
 SLICE = "slice"
 CROSSPAIR = "crosspair"
@@ -27,7 +29,9 @@ CLIP_STAGES: dict[str, Callable[[CurationConfig], Stage]] = {
     "caption": Caption,
     "match": Match,
     "ground": Ground,
+    "track": Track,
     "segment": Segment,
+    "flow": Flow,
     "filter": Filter,
     "crop": Crop,
     "inpaint": Inpaint,
@@ -100,6 +104,6 @@ def describe(config: CurationConfig) -> list[str]:
         width = f"{need.concurrency} workers" if need.concurrency else "as many workers as fit"
         kind = "actors" if need.num_gpus else "tasks"
         lines.append(
-            f"{operator.name:<60} {kind}: {need.num_cpus:g} CPU{gpu}, batches of {need.batch_size}, {width}"
+            f"{operator.name:<66} {kind}: {need.num_cpus:g} CPU{gpu}, batches of {need.batch_size}, {width}"
         )
     return lines

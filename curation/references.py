@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from curation.ids import reference_id
 from curation.imaging import RGB, BoolMask, decode, decode_mask, encode, mask_box, pad_box
-from curation.schema import ClipRow, Reference, SubjectRow
+from curation.schema import ClipRow, Mask, Reference, SubjectRow
 
 RGBA = NDArray[np.uint8]
 
@@ -36,6 +36,25 @@ def frame_image(row: ClipRow, index: int | None) -> RGB:
     raise ValueError(f"frame {index} of {row['clip_id']} was freed")
 
 
+def mask_in(subject: SubjectRow, index: int) -> Mask | None:
+    """A subject's outline in a frame, by source frame number; None: not seen there, or nobody looked."""
+    if subject["frame_index"] == index and subject["mask"] is not None:
+        return subject["mask"]
+    return next((each["mask"] for each in subject["track"] or () if each["index"] == index), None)
+
+
+def box_in(subject: SubjectRow, index: int) -> list[float] | None:
+    """A subject's box in a frame, by source frame number; None: not seen there, or nobody looked."""
+    if subject["frame_index"] == index:
+        return subject["box"]
+    return next((each["box"] for each in subject["track"] or () if each["index"] == index), None)
+
+
+def looked_at(subject: SubjectRow, index: int) -> bool:
+    """Whether it is known where a subject is in a frame, or that it is not there."""
+    return subject["frame_index"] == index or any(each["index"] == index for each in subject["track"] or ())
+
+
 def cutout(image: RGB, mask: BoolMask, padding: float, feather: float = 1.0) -> tuple[RGB, RGBA]:
     """(crop, the same crop with the background transparent), padded by a share of the box's sides.
 
@@ -48,6 +67,11 @@ def cutout(image: RGB, mask: BoolMask, padding: float, feather: float = 1.0) -> 
     crop = np.ascontiguousarray(image[y0:y1, x0:x1])
     alpha = soften(mask[y0:y1, x0:x1], feather)
     return crop, np.dstack([crop, (alpha * 255).round().astype(np.uint8)])
+
+
+def on_white(picture: RGBA) -> RGB:
+    """RGBA -> RGB, for comparing subjects: where they are must not count."""
+    return over(picture, np.full((*picture.shape[:2], 3), 255, np.uint8))
 
 
 def subject_cutout(row: ClipRow, subject: SubjectRow, padding: float) -> tuple[RGB, RGBA]:
@@ -100,6 +124,8 @@ def put(
     *,
     model: str,
     revision: str,
+    sha256: str | None = None,
+    frame_index: int | None = None,
     ordinal: int = 0,
     prompt: str | None = None,
     seed: int | None = None,
@@ -110,7 +136,8 @@ def put(
 ) -> None:
     """Add a reference; one with the same variant and ordinal is replaced.
 
-    It counts as kept until `curation.verdicts.decide_references` has looked at its numbers.
+    `frame_index` is the frame of its own clip that shows it. It counts as kept until
+    `curation.verdicts.decide_references` has looked at its numbers.
     """
     made: Reference = {
         "reference_id": reference_id(subject["subject_id"], variant, ordinal),
@@ -120,6 +147,8 @@ def put(
         "height": int(picture.shape[0]),
         "model": model,
         "revision": revision,
+        "sha256": sha256,
+        "frame_index": frame_index,
         "prompt": prompt,
         "seed": seed,
         "donor_clip_id": donor_clip_id,

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.config import CurationConfig, content_hash, validated, with_overrides
+from curation.config import CurationConfig, content_hash
 from curation.dataset import MANIFEST, manifest
 from curation.dataset.fragments import payload_bytes
 from curation.dataset.shards import ShardResult
@@ -21,7 +21,8 @@ from curation.dataset.tally import Tally
 from curation.errors import RepriseError
 from curation.graph import build_stage
 from curation.references import kept
-from curation.schema import CLIPS, ClipRow, SubjectRow, check_columns, to_table
+from curation.schema import CLIPS, ClipRow, SubjectRow, check_columns, to_rows, to_table
+from curation.settings import validated, with_overrides
 from curation.stages.base import Stage, run
 from curation.stages.crosspair import VARIANT, Crosspair, pool
 from curation.storage import Storage
@@ -74,7 +75,7 @@ def refilter(
     other = [each for each in overrides if not each.startswith("filter.")]
     if other:
         raise RepriseError(f"{other[0]}: refilter changes filter.* only; anything else needs a new curation")
-    config = with_overrides(validated(found["config"], dataset.join(MANIFEST)), overrides)
+    config = with_overrides(validated(CurationConfig, found["config"], dataset.join(MANIFEST)), overrides)
     shards = [shard["path"] for shard in found["shards"]]
     plates = pool(dataset, shards, config) if apply and references else []
     decider = _Decider(config, content_hash(config, found["models"]), Crosspair(config, plates))
@@ -117,7 +118,7 @@ class _Decider:
         with dataset.open_input(result.path) as stream, pq.ParquetFile(stream) as parquet:
             check_columns(parquet.schema_arrow, CLIPS, dataset.join(result.path))
             for group in range(parquet.num_row_groups):
-                rows = parquet.read_row_group(group, columns=CLIPS.names).to_pylist()
+                rows = to_rows(parquet.read_row_group(group, columns=CLIPS.names), CLIPS)
                 for row in rows:
                     self._decide(row)
                 for variant in makes:

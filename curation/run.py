@@ -29,7 +29,7 @@ from curation.graph import CROSSPAIR, RETRIEVE, SHARD, operators
 from curation.ids import digest, stopped_video_id
 from curation.models import registry
 from curation.report.build import write_report
-from curation.schema import CLIPS, ClipRow, VideoRow
+from curation.schema import CLIPS, ClipRow, VideoRow, to_rows
 from curation.stages import crosspair, retrieve
 from curation.stages.base import stop
 from curation.stages.crosspair import pool_of
@@ -381,7 +381,7 @@ def _reopen(dataset: Storage, finished: dict[str, Any], fragments: Fragments) ->
     for shard in finished["shards"]:
         with dataset.open_input(shard["path"]) as stream, pq.ParquetFile(stream) as parquet:
             for batch in parquet.iter_batches(_REOPENED_ROWS, columns=CLIPS.names):
-                rows = batch.to_pylist()
+                rows = to_rows(batch, CLIPS)
                 for row in rows:
                     for subject in row["subjects"]:
                         # These depend on the whole dataset and are made again.

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from curation.errors import RepriseError
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"  # `_ADDED` says what an older one lacks
 
 
 class Image(TypedDict):
@@ -64,6 +64,9 @@ class Scores(TypedDict, total=False):
     overlap_containment: float | None  # largest share of this mask inside a larger subject's mask, 0..1
     clip_category: float | None  # probability of its own category among all of the taxonomy, 0..1
     clip_margin: float | None  # that probability minus the best other one, -1..1
+    visible_share: float | None  # share of the sampled frames in which the tracker sees it, 0..1
+    flow_foreground: float | None  # mean length of optical flow on it, px of a frame 720 px long
+    flow_background: float | None  # mean length of optical flow beside all subjects, same unit
     brightness: float | None  # mean luma under the mask, 0..255
     clipped_share: float | None  # share of masked pixels at the ends of the luma range, 0..1
     sharpness: float | None  # variance of the Laplacian of blurred luma, subject's longer side at 256 px
@@ -82,6 +85,20 @@ class Verdict(TypedDict):
     unmeasured: list[str]  # thresholds that could not be applied
 
 
+class TrackPoint(TypedDict):
+    index: int  # source frame number of a sampled frame
+    box: list[float] | None  # tight around the mask, px; null: not seen there
+    mask: Mask | None  # null: not seen there
+    presence: float  # tracker's own estimate that it is there, 0..1
+
+
+class ReferenceFrame(TypedDict):
+    index: int  # source frame number
+    quality: float  # among the frames of its track, 0..1: size, sharpness, being whole, presence
+    difference: float  # in pose from the nearest frame before it in this list; 0 for the first
+    identity: float | None  # similarity of its cut-out with the first one's, -1..1; null: no embedder
+
+
 class Reference(TypedDict):
     reference_id: str  # subject_id, variant and a number
     variant: str  # crop | segment | inpaint | redux | crosspair | retrieved
@@ -90,6 +107,8 @@ class Reference(TypedDict):
     height: int  # px
     model: str  # name of what made it
     revision: str  # its revision
+    sha256: str | None  # of its checkpoint; null: it has none
+    frame_index: int | None  # source frame number that shows the subject; null for retrieved
     prompt: str | None  # what a model was told
     seed: int | None  # what its randomness started from
     donor_clip_id: str | None  # crosspair: where the background comes from; retrieved: where the picture does
@@ -108,12 +127,16 @@ class SubjectRow(TypedDict):
     phrase: str  # words of the caption; what went to grounding
     count: int | None  # how many the caption speaks of; null: several, unknown
     instance: int  # 0, 1, ... among the boxes of one phrase
-    frame_index: int | None  # source frame number it was found in; null: never found
-    box: list[float] | None  # [x0, y0, x1, y1], px
-    mask: Mask | None  # null: never found, or nothing left of it
+    found_index: int | None  # source frame number in which the detector found it; null: never found
+    found_box: list[float] | None  # the detector's box there, px
+    frame_index: int | None  # source frame number that shows it best; null: never found
+    box: list[float] | None  # [x0, y0, x1, y1] there, px
+    mask: Mask | None  # there; null: never found, or nothing left of it
+    track: list[TrackPoint] | None  # it in every sampled frame, in time order; null: nobody followed it
+    reference_frames: list[ReferenceFrame] | None  # frames to take pictures of it from, best first
     scores: Scores  # what was measured
     verdict: Verdict | None  # null: not decided
-    made_by: str | None  # JSON: role -> "backend@revision"
+    made_by: str | None  # JSON: role -> "backend@revision#sha256=..." of its checkpoint, if it has one
     references: list[Reference]  # pictures of it
 
 
@@ -139,9 +162,11 @@ class ClipRow(TypedDict):
     source_codec: str | None  # FFmpeg's name of the source's codec
     motion: float | None  # mean residual motion, share of the frame's diagonal per second
     camera_motion: float | None  # mean camera motion, same unit
+    flow_foreground: float | None  # mean length of optical flow on its subjects, px of a frame 720 px long
+    flow_background: float | None  # mean length of optical flow beside them, same unit
     motion_scale: float | None  # residual motion that grey level 255 of a motion map stands for
     caption: str | None  # one sentence or more
-    caption_source: str | None  # manifest | sidecar | model name
+    caption_source: str | None  # manifest | sidecar | backend@revision#sha256=... that wrote it
     status: str  # open | kept | rejected | failed
     stop: Stop | None  # null: kept, or still open
     frames: list[FrameRow]  # sampled frames that something still needs
@@ -167,6 +192,17 @@ _VERDICT = pa.struct(
         ("unmeasured", pa.list_(pa.string())),
     ]
 )
+_TRACK_POINT = pa.struct(
+    [("index", pa.int64()), ("box", pa.list_(pa.float64())), ("mask", _MASK), ("presence", pa.float64())]
+)
+_REFERENCE_FRAME = pa.struct(
+    [
+        ("index", pa.int64()),
+        ("quality", pa.float64()),
+        ("difference", pa.float64()),
+        ("identity", pa.float64()),
+    ]
+)
 _REFERENCE = pa.struct(
     [
         ("reference_id", pa.string()),
@@ -176,6 +212,8 @@ _REFERENCE = pa.struct(
         ("height", pa.int32()),
         ("model", pa.string()),
         ("revision", pa.string()),
+        ("sha256", pa.string()),
+        ("frame_index", pa.int64()),
         ("prompt", pa.string()),
         ("seed", pa.int64()),
         ("donor_clip_id", pa.string()),
@@ -195,9 +233,13 @@ _SUBJECT = pa.struct(
         ("phrase", pa.string()),
         ("count", pa.int32()),
         ("instance", pa.int32()),
+        ("found_index", pa.int64()),
+        ("found_box", pa.list_(pa.float64())),
         ("frame_index", pa.int64()),
         ("box", pa.list_(pa.float64())),
         ("mask", _MASK),
+        ("track", pa.list_(_TRACK_POINT)),
+        ("reference_frames", pa.list_(_REFERENCE_FRAME)),
         ("scores", _SCORES),
         ("verdict", _VERDICT),
         ("made_by", pa.string()),
@@ -227,6 +269,8 @@ _CLIP_FIELDS = [
     ("source_codec", pa.string()),
     ("motion", pa.float64()),
     ("camera_motion", pa.float64()),
+    ("flow_foreground", pa.float64()),
+    ("flow_background", pa.float64()),
     ("motion_scale", pa.float64()),
     ("caption", pa.string()),
     ("caption_source", pa.string()),
@@ -263,6 +307,25 @@ CLIPS: pa.Schema = pa.schema(
     _CLIP_FIELDS,
     metadata={b"reprise.schema": SCHEMA_VERSION.encode(), b"huggingface": _huggingface_features()},
 )
+
+# Version of the schema -> fields that it added, dotted: what an older file lacks is null when it is read.
+_ADDED: dict[str, frozenset[str]] = {
+    "2": frozenset(
+        {
+            "flow_foreground",
+            "flow_background",
+            "subjects.found_index",
+            "subjects.found_box",
+            "subjects.track",
+            "subjects.reference_frames",
+            "subjects.scores.visible_share",
+            "subjects.scores.flow_foreground",
+            "subjects.scores.flow_background",
+            "subjects.references.sha256",
+            "subjects.references.frame_index",
+        }
+    )
+}
 
 # What travels between workers: a clip and, as JSON, the seconds that each stage spent on it. They are summed
 # into the manifest and stay out of the shards, which are the same on every run.
@@ -332,12 +395,45 @@ def _unknown(value: Any, kind: Iterable[pa.Field], at: str) -> Iterator[str]:
                     yield from _unknown(each, nested, f"{at}{name}.")
 
 
+def to_rows(table: pa.Table | pa.RecordBatch, schema: pa.Schema) -> list[Any]:
+    """Arrow -> records with every field of `schema`: what a file of an older version lacks is null.
+
+    Call `check_columns` first: it tells an older file from a wrong one.
+    """
+    rows: list[Any] = table.to_pylist()
+    known = {field.name: field.type for field in table.schema}
+    if any(
+        name not in known or not _same_type(known[name], schema.field(name).type) for name in schema.names
+    ):
+        for row in rows:
+            _complete(row, schema)
+    return rows
+
+
+def _complete(value: dict[str, Any], kind: Iterable[pa.Field]) -> None:
+    for field in kind:
+        inner = value.setdefault(field.name, None)
+        nested = field.type.value_type if pa.types.is_list(field.type) else field.type
+        if pa.types.is_struct(nested):
+            for each in inner if isinstance(inner, list) else [inner]:
+                if isinstance(each, dict):
+                    _complete(each, nested)
+
+
 def check_columns(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
-    """Hold a file's columns against a table's. Further columns, and another order, are fine.
+    """Hold a file's columns against a table's. Further columns, and another order, are fine, and so is a file
+    of an older version of the schema: see `to_rows`.
 
     Raises:
-        RepriseError: naming `where`, the missing columns and those of another type.
+        RepriseError: naming `where`, the missing columns and those of another type; or the file was written
+            by a newer version.
     """
+    version = (found.metadata or {}).get(b"reprise.schema", SCHEMA_VERSION.encode()).decode()
+    if version.isdigit() and int(version) > int(SCHEMA_VERSION):
+        raise RepriseError(
+            f"{where} has version {version} of the schema, and {SCHEMA_VERSION} is known here: update Reprise"
+        )
+    wanted = _of_version(wanted, version)
     missing = [name for name in wanted.names if name not in found.names]
     if missing:
         names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
@@ -346,6 +442,30 @@ def check_columns(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
         if not _same_type(found.field(name).type, wanted.field(name).type):
             difference = _difference(found.field(name).type, wanted.field(name).type, name)
             raise RepriseError(f"{where}: {difference}; it was written by another version of the schema")
+
+
+def _of_version(schema: pa.Schema, version: str) -> pa.Schema:
+    """The schema without what was added after a version."""
+    if not version.isdigit():
+        return schema
+    later = frozenset().union(*(names for since, names in _ADDED.items() if int(since) > int(version)))
+    return pa.schema(_without(schema, later, "")) if later else schema
+
+
+def _without(fields: Iterable[pa.Field], later: frozenset[str], at: str) -> list[pa.Field]:
+    found = []
+    for field in fields:
+        name = at + field.name
+        if name in later:
+            continue
+        kind = field.type
+        several = pa.types.is_list(kind)
+        nested = kind.value_type if several else kind
+        if pa.types.is_struct(nested):
+            nested = pa.struct(_without(nested, later, f"{name}."))
+            kind = pa.list_(nested) if several else nested
+        found.append(pa.field(field.name, kind))
+    return found
 
 
 def _difference(found: pa.DataType, wanted: pa.DataType, at: str) -> str:

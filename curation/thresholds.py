@@ -44,6 +44,18 @@ class Thresholds(BaseModel):
     clip_margin_min: float | None = Field(
         None, ge=-1, le=1, description="off; ours, stricter than the category"
     )
+    visible_share_min: float | None = Field(
+        None, ge=0, le=1, description="off; ours: measured where a tracker follows the subject"
+    )
+    flow_foreground_min: float | None = Field(
+        None, ge=0, description="off; measured by RAFT: a subject that does not move"
+    )
+    flow_foreground_max: float | None = Field(
+        None, ge=0, description="off; proxy replay A.5 (4): small motion <= 25, medium <= 50, large above"
+    )
+    flow_background_max: float | None = Field(
+        None, ge=0, description="off; proxy replay A.5 (3): a camera that moves more than 10"
+    )
     brightness_min: float | None = Field(40, ge=0, le=255, description="Kaleido 3.2 (4iv); the value is ours")
     brightness_max: float | None = Field(
         235, ge=0, le=255, description="Kaleido 3.2 (4iv); the value is ours"

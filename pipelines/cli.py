@@ -10,6 +10,7 @@ import click
 # name -> (module, attribute, what it does). Imported when called: `reprise --help` must not wait for Ray.
 DOORS: dict[str, tuple[str, str, str]] = {
     "curate": ("pipelines.curate", "main", "Videos -> curated dataset, with a report."),
+    "encode": ("pipelines.encode", "main", "Dataset or videos -> latents and text embeddings, for training."),
     "refilter": ("pipelines.refilter", "main", "Re-decide a dataset under new thresholds, without models."),
     "stage": ("pipelines.stage", "main", "Run one stage, Parquet to Parquet."),
     "report": ("pipelines.report", "report", "Build a dataset's report again."),
@@ -17,6 +18,8 @@ DOORS: dict[str, tuple[str, str, str]] = {
     "models": ("pipelines.models", "models", "List, fetch and check the checkpoints of a profile."),
     "taxonomy": ("pipelines.taxonomy", "taxonomy", "List, check or try the taxonomy."),
     "config": ("pipelines.config", "main", "Print every config key with its default and what it means."),
+    "convert": ("pipelines.convert", "convert", "Weights of a released model in another layout."),
+    "generate": ("pipelines.generate", "generate", "Pictures of subjects and a prompt -> a video."),
     "demo": ("pipelines.demo", "main", "Make demo videos with known truth and curate them."),
     "playground": ("pipelines.playground", "playground", "A drawn world with known truth, and its trainers."),
     "doctor": ("pipelines.doctor", "main", "Say what this machine has and which profile it can run."),

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import click
 import yaml
 from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 
 from curation.config import CurationConfig
+from curation.settings import entries_of
+from training.config import TrainConfig
+from training.latents.config import EncodeConfig
+
+CONFIGS: dict[str, type[BaseModel]] = {
+    "curate": CurationConfig,
+    "encode": EncodeConfig,
+    "train": TrainConfig,
+}
 
 
 @click.command()
-def main() -> None:
-    """Print a config with every key, ready to edit."""
-    click.echo("\n".join(reference(CurationConfig())))
+@click.argument("what", type=click.Choice(list(CONFIGS)), default="curate")
+def main(what: str) -> None:
+    """Print a config with every key, ready to edit: of `reprise curate`, `encode` or `train`."""
+    click.echo("\n".join(reference(CONFIGS[what]())))
 
 
 def reference(model: BaseModel, indent: str = "") -> Iterator[str]:
@@ -22,16 +34,47 @@ def reference(model: BaseModel, indent: str = "") -> Iterator[str]:
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         if isinstance(value, BaseModel):
-            words = (type(value).__doc__ or "").strip().split("\n")[0]
-            yield f"{indent}{name}:" + (f"  # {words}" if words else "")
+            yield f"{indent}{name}:" + _words(value)
             yield from reference(value, indent + "  ")
         else:
-            text = (
-                yaml.safe_dump(value, default_flow_style=True, width=10_000)
-                .removesuffix("\n")
-                .removesuffix("\n...")
+            yield f"{indent}{name}: {_yaml(value)}" + (
+                f"  # {field.description}" if field.description else ""
             )
-            yield f"{indent}{name}: {text}" + (f"  # {field.description}" if field.description else "")
+            for kind in entries_of(field.annotation):
+                yield from _entry(kind, f"{indent}  ")
+
+
+def _entry(kind: type[BaseModel], indent: str) -> Iterator[str]:
+    """What an entry of a list can hold, as comments: a list has no entries by default."""
+    tag = kind.model_fields["kind"].default
+    yield f"{indent}# - kind: {tag}{_words(kind)}"
+    for name, field in kind.model_fields.items():
+        if name == "kind":
+            continue
+        default = field.get_default(call_default_factory=True)
+        words = f"  # {field.description}" if field.description else ""
+        if isinstance(default, BaseModel):
+            yield f"{indent}#   {name}:" + _words(default)
+            yield from (f"{indent}#   {line}" for line in reference(default, "  "))
+        else:
+            yield (
+                f"{indent}#   {name}:"
+                + ("" if default is PydanticUndefined else f" {_yaml(default)}")
+                + words
+            )
+
+
+def _words(section: BaseModel | type[BaseModel]) -> str:
+    words = (section.__doc__ or "").strip().split("\n")[0]
+    return f"  # {words}" if words else ""
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, tuple):
+        value = list(value)
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from curation.errors import RepriseError
+from curation.errors import RepriseError as CurationError
+from training.errors import RepriseError as TrainingError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,7 +38,7 @@ def door(function: Callable[P, T]) -> Callable[P, T]:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return function(*args, **kwargs)
-        except RepriseError as error:
+        except (CurationError, TrainingError) as error:
             err.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
             sys.exit(USAGE)
         except KeyboardInterrupt:

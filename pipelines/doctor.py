@@ -44,7 +44,7 @@ _GB = 1 << 30
 
 @dataclass
 class Section:
-    """What was found of one kind of thing; `missing` stops the embedded profile."""
+    """What was found of one kind of thing; `missing` stops the embedded profile, and with it all others."""
 
     name: str
     found: dict[str, Any] = field(default_factory=dict)
@@ -57,11 +57,13 @@ def main(as_json: bool) -> None:
     """Say what this machine has and which profile it can run; exit 1 if it cannot run the embedded one."""
     sections = examine()
     missing = [each for section in sections for each in section.missing]
+    lacks = {"embedded": missing, "playground": [*missing, *_lacks_playground()]}
     if as_json:
         found = {section.name: section.found for section in sections}
-        click.echo(json.dumps({**found, "profiles": {"embedded": not missing}, "missing": missing}, indent=1))
+        profiles = {name: not lacking for name, lacking in lacks.items()}
+        click.echo(json.dumps({**found, "profiles": profiles, "missing": missing}, indent=1))
     else:
-        show(sections, missing)
+        show(sections, missing, lacks)
     if missing:
         sys.exit(NOTHING)
 
@@ -91,7 +93,7 @@ def examine() -> list[Section]:
     return sections
 
 
-def show(sections: list[Section], missing: list[str]) -> None:
+def show(sections: list[Section], missing: list[str], lacks: dict[str, list[str]]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)
@@ -103,7 +105,27 @@ def show(sections: list[Section], missing: list[str]) -> None:
     out.print()
     for each in missing:
         out.print(f"[bold red]missing[/] {escape(each)}", soft_wrap=True)
-    out.print(f"[bold]profiles[/]  embedded: {'[bold red]no[/]' if missing else '[green]yes[/]'}")
+    for name, lacking in lacks.items():
+        answer = "[green]yes[/]" if not lacking else "[bold red]no[/]"
+        why = f" ({escape(lacking[0])})" if lacking and not missing else ""
+        out.print(f"[bold]profile[/]  {name}: {answer}{why}", soft_wrap=True)
+
+
+def _lacks_playground() -> list[str]:
+    """What the profile playground needs beside what the embedded one needs: packages, and its weights."""
+    from curation.errors import RepriseError
+    from curation.models import registry
+    from curation.models.checkpoints import resolve
+
+    said = []
+    for role, spec in registry.PROFILES[registry.PLAYGROUND].items():
+        try:
+            registry.require_packages(role, spec)
+            if spec.checkpoint is not None:
+                resolve(spec)
+        except RepriseError as error:
+            said.append(str(error))
+    return said
 
 
 def _words(value: Any) -> str:

@@ -10,10 +10,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from curation.config import load_config
 from curation.errors import RepriseError
 from curation.models import catalogue, checkpoints, registry
 from curation.models.catalogue import Entry
 from curation.models.pull import pull
+from curation.models.spec import ModelSpec
 from pipelines.console import NOTHING, door, err, out
 
 _PROFILE = click.option(
@@ -92,27 +94,56 @@ def pull_models(what: str | None, profile: str, name: str | None, everything: bo
 @click.option(
     "--load", is_flag=True, help="Build each model as a run would; without, only files are looked at."
 )
+@click.option(
+    "--config", "path", type=click.Path(), help="What this config uses, local paths too, not the profile's."
+)
 @door
-def check_models(role: str | None, profile: str, name: str | None, everything: bool, load: bool) -> None:
+def check_models(
+    role: str | None, profile: str, name: str | None, everything: bool, load: bool, path: str | None
+) -> None:
     """Say of each checkpoint whether it is here and whole; exit status 1 if one is not."""
     bad = 0
-    for entry in _chosen(profile, role, name, everything):
+    wanted = (
+        [(each.role, each.name, catalogue.spec(each)) for each in _chosen(profile, role, name, everything)]
+        if path is None
+        else _used(path, role)
+    )
+    for of, called, spec in wanted:
         try:
-            checkpoint = checkpoints.resolve(catalogue.spec(entry))
+            checkpoint = checkpoints.resolve(spec)
             if load:
-                _load(entry)
+                _load(of, spec)
         except RepriseError as error:
-            out.print(f"[bold red]no[/]  {entry.role} {entry.name}: {escape(str(error))}", soft_wrap=True)
+            out.print(f"[bold red]no[/]  {of} {called}: {escape(str(error))}", soft_wrap=True)
             bad += 1
             continue
         out.print(
-            f"[bold green]yes[/] {entry.role} {entry.name}: {escape(str(checkpoint.path))} "
-            f"revision {checkpoint.revision[:12]} sha256 {checkpoint.sha256[:12]}"
-            + (" loads" if load else ""),
+            f"[bold green]yes[/] {of} {called}: {escape(str(checkpoint.path))} "
+            f"revision {checkpoint.revision[:12]} sha256 {checkpoint.sha256}" + (" loads" if load else ""),
             soft_wrap=True,
         )
     if bad:
         sys.exit(NOTHING)
+
+
+def _used(path: str, role: str | None) -> list[tuple[str, str, ModelSpec]]:
+    """(role, backend, spec) of every checkpoint that a config uses, the base of a prior among them.
+
+    Raises:
+        RepriseError: the config cannot be read, or uses none.
+    """
+    config = load_config(path)
+    found = []
+    for each in registry.BACKENDS if role is None else [role]:
+        spec = registry.spec_of(config, each) if each in registry.BACKENDS else None
+        if spec is None or spec.checkpoint is None:
+            continue
+        found.append((each, spec.backend, spec))
+        if spec.backend == "flux-redux":
+            found.append((each, "flux-dev", catalogue.base(spec)))
+    if not found:
+        raise RepriseError(f"{path} uses no checkpoint" + (f" for the role {role}" if role else ""))
+    return found
 
 
 def _pull_one(source: str, revision: str | None, entry: Entry | None) -> None:
@@ -131,12 +162,12 @@ def _pull_one(source: str, revision: str | None, entry: Entry | None) -> None:
     out.print(escape(str(path)), soft_wrap=True)
 
 
-def _load(entry: Entry) -> None:
-    if entry.backend is None:
+def _load(role: str, spec: ModelSpec) -> None:
+    if any(entry.backend is None and entry.source == spec.checkpoint for entry in catalogue.entries()):
         return  # part of another one, which loads it
-    if entry.backend not in registry.BACKENDS.get(entry.role, {}):
-        raise RepriseError(f"no backend {entry.backend} of the {entry.role} is registered to load it with")
-    registry.build(entry.role, catalogue.spec(entry))
+    if spec.backend not in registry.BACKENDS.get(role, {}):
+        raise RepriseError(f"no backend {spec.backend} of the {role} is registered to load it with")
+    registry.build(role, spec)
 
 
 def _chosen(profile: str, role: str | None, name: str | None, everything: bool) -> list[Entry]:

@@ -18,7 +18,7 @@ from curation.dataset.shards import plan, read_rows, write_shard
 from curation.errors import RepriseError
 from curation.graph import CROSSPAIR, RETRIEVE, SHARD, SLICE, STAGES, build_stage
 from curation.models import registry
-from curation.schema import CLIPS, ClipRow, check_columns, to_table
+from curation.schema import CLIPS, ClipRow, check_columns, to_rows, to_table
 from curation.sources import list_videos
 from curation.stages.base import Stage, run
 from curation.stages.crosspair import Crosspair, pool, table_entries
@@ -111,7 +111,7 @@ def _library(config: CurationConfig, source: str) -> Matches:
         for rows in read_rows(storage, [entries[each] for each in clip_ids], _BATCH):
             yield from rows
 
-    return Matches(embedder.name, embedder.revision, found, fetch)
+    return Matches(embedder.name, embedder.revision, found, fetch, registry.sha256_of(embedder))
 
 
 def _sliced(config: CurationConfig, source: str, folder: Storage) -> Iterator[list[ClipRow]]:
@@ -140,7 +140,7 @@ def read(source: str) -> Iterator[list[ClipRow]]:
             with storage.open_input(file) as stream, pq.ParquetFile(stream) as parquet:
                 check_columns(parquet.schema_arrow, CLIPS, where)
                 for batch in parquet.iter_batches(_BATCH, columns=CLIPS.names):
-                    yield batch.to_pylist()
+                    yield to_rows(batch, CLIPS)
         except (pa.ArrowInvalid, OSError) as error:
             said = " ".join(str(error).split())
             raise RepriseError(f"{where} is damaged or not Parquet: {said}") from error

@@ -77,6 +77,7 @@ _JUDGED_BY: Final[Mapping[str, Question]] = {
     "area_share": CLEAR,
     "brightness": CLEAR,
     "clipped_share": CLEAR,
+    "visible_share": CLEAR,
     "sharpness": CLEAR,
     "overlap_iou": OWN,
     "overlap_containment": OWN,

@@ -30,8 +30,10 @@ FOLDER: Final = "audit"
 FORMAT: Final = "reprise-audit-1"
 KEPT: Final = "kept"  # stratum; the others are named by the reason of the rejection
 
-# Cut from the frame itself; there is nothing to compare.
-_NOT_GENERATED: Final = ("crop", "segment")
+# Cut from the frame itself; there is nothing to compare. Crops of other frames are asked about: the tracker
+# that followed the subject there may have gone over to another one.
+_OWN_CROP: Final = "crop0"
+_CUT_OUT: Final = "segment"  # of the same frame as the crop of its number
 # Share of overlap from which it is worth asking whether a subject is one of its own; ours, far below the
 # thresholds that reject (0.8 and 0.9).
 _TOUCHES: Final = 0.1
@@ -55,7 +57,7 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True)
 class Generated:
-    """A picture that was made from a subject."""
+    """A picture that was made from a subject, or that a tracker found of it."""
 
     name: str  # its id without the subject's: `redux0`
     variant: str
@@ -209,7 +211,8 @@ def _item(subject: Mapping[str, Any], neighbours: Sequence[Mapping[str, Any]], s
                 reason=reference.get("reason"),
             )
             for reference in subject.get("references") or []
-            if reference.get("variant") not in _NOT_GENERATED
+            if reference.get("variant") != _CUT_OUT
+            and not reference["reference_id"].endswith(f"-{_OWN_CROP}")
         ),
     )
 

@@ -15,7 +15,7 @@ from curation.dataset import DATA, WORK
 from curation.dataset.fragments import Entry, payload_bytes
 from curation.dataset.tally import Tally
 from curation.errors import RepriseError
-from curation.schema import CLIPS, ClipRow, to_table
+from curation.schema import CLIPS, ClipRow, check_columns, to_rows, to_table
 from curation.stages.base import Stage, run
 from curation.storage import Storage
 
@@ -87,7 +87,7 @@ def read_rows(dataset: Storage, entries: Sequence[Entry], batch: int) -> Iterato
             if file not in cache:
                 cache[file] = _read(dataset, file)
             found = cache[file].filter(pc.field("clip_id").isin(clip_ids))
-            rows.update({row["clip_id"]: row for row in found.to_pylist()})
+            rows.update({row["clip_id"]: row for row in to_rows(found, CLIPS)})
         # Rows of a video lie in few fragments next to each other; older ones are not needed again.
         cache = {file: table for file, table in cache.items() if file in files}
         yield [rows[entry.clip_id] for entry in wanted]
@@ -95,13 +95,15 @@ def read_rows(dataset: Storage, entries: Sequence[Entry], batch: int) -> Iterato
 
 def _read(dataset: Storage, file: str) -> pa.Table:
     try:
-        return dataset.read_table(file, CLIPS.names)
+        table = dataset.read_table(file)
     except RepriseError as error:
         damaged = isinstance(error.__cause__, pa.ArrowInvalid) or not dataset.remote
         if not damaged or not file.startswith(f"{WORK}/") or not dataset.is_file(file):
             raise
         dataset.delete(file)
         raise RepriseError(f"{error}; it is removed: run the same command again to make its rows") from error
+    check_columns(table.schema, CLIPS, dataset.join(file))
+    return table
 
 
 def write_shard(

@@ -32,19 +32,15 @@ All twelve take about 8 MB of video and 2 MB of truth. In a fade the truth goes 
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
-import av
-import av.video
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +48,7 @@ from pycocotools import mask as coco
 
 from curation.demo.backdrops import backdrop, canvas_size, occluder
 from curation.demo.cutouts import F32, U8, cutout
+from curation.demo.files import Film, write
 from curation.demo.scenes import SCENES, Actor, Camera, Pose, Scene, Shot, Track, View
 
 MIN_PIXELS: Final = 16
@@ -285,47 +282,13 @@ def _frames(scene: Scene, rng: np.random.Generator, truth: dict[str, Any]) -> It
     truth["num_frames"] = start
 
 
-def _write_video(path: Path, scene: Scene, frames: Iterator[U8]) -> None:
-    with av.open(str(path), "w", format="mp4") as container:
-        # The same bits every time: their number of threads is fixed, not the machine's, and x264's macroblock
-        # tree is off, whose vector code reads memory that it never set at some widths (854 is one).
-        options = {"preset": "veryfast", "crf": "22", "threads": "2", "mbtree": "0", "g": str(scene.fps)}
-        stream = cast(Any, container.add_stream("libx264", rate=scene.fps, options=options))
-        stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
-        stream.time_base = Fraction(1, scene.fps)
-        for index, rgb in enumerate(frames):
-            planes = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420)
-            if scene.grey:
-                planes[scene.height :] = 128
-            frame = av.VideoFrame.from_ndarray(cast(U8, planes), format="yuv420p")
-            frame.pts, frame.time_base = index, Fraction(1, scene.fps)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
 def render_scene(scene: Scene, folder: Path, *, seed: int = 0) -> Path:
     """Render one scene into ``folder`` (made if need be): video, sidecar, truth. Returns the video's path."""
-    (folder / "truth").mkdir(parents=True, exist_ok=True)
-    video = folder / f"{scene.name}.mp4"
-    truth: dict[str, Any] = {
-        "video": video.name,
-        "caption": scene.caption,
-        "fps": scene.fps,
-        "width": scene.width,
-        "height": scene.height,
-        "num_frames": 0,
-        "shots": [],
-        "subjects": [],
-    }
     rng = np.random.default_rng([seed, zlib.crc32(scene.name.encode())])
-    _write_video(video, scene, _frames(scene, rng, truth))
-    if scene.sidecar == "json":
-        video.with_suffix(".json").write_text(json.dumps({"caption": scene.caption}) + "\n", encoding="utf-8")
-    else:
-        video.with_suffix(".txt").write_text(scene.caption + "\n", encoding="utf-8")
-    text = json.dumps(truth, separators=(",", ":")) + "\n"
-    (folder / "truth" / f"{scene.name}.json").write_text(text, encoding="utf-8")
-    return video
+    film = Film(
+        scene.name, scene.caption, scene.width, scene.height, scene.fps, scene.sidecar, grey=scene.grey
+    )
+    return write(film, folder, partial(_frames, scene, rng))
 
 
 def render_demo(

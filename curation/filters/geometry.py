@@ -20,6 +20,18 @@ def border_share(mask: BoolMask) -> float:
     return float(border.mean())
 
 
+def cut_share(mask: BoolMask) -> float:
+    """Share of a mask's outline that lies on the frame's edge, 0..1: where the frame cuts the subject off."""
+    height, width = mask.shape
+    inner = np.zeros_like(mask)
+    inner[1:-1, 1:-1] = mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+    outline = mask & ~inner
+    edge = np.ones((height, width), bool)
+    edge[1:-1, 1:-1] = False
+    total = int(outline.sum())
+    return float((outline & edge).sum() / total) if total else 0.0
+
+
 def overlaps(masks: Sequence[BoolMask]) -> list[tuple[float, float]]:
     """For each mask of one frame: (highest IoU with a larger one, largest share inside a larger one), 0..1.
 

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from curation.imaging import BoolMask
 
-# Proxy replay A.5, steps 3 and 4, in pixels. The paper does not say of which frame size.
+# px: longer side of the frames that lengths of flow are stated for. The paper does not say which it means;
+# 720 x 480 is what the models that it measures (CogVideoX-5B; FloVD before it) make.
+FLOW_SIDE = 720
+# Proxy replay A.5, steps 3 and 4, in pixels.
 CAMERA_MAX = 10.0  # a background that moves more is a moving camera
 SMALL_MAX = 25.0
 MEDIUM_MAX = 50.0
@@ -24,12 +27,15 @@ class Motion:
     background: float | None
 
 
-def foreground_background_motion(flow: NDArray[np.float32], mask: BoolMask) -> Motion:
+def foreground_background_motion(
+    flow: NDArray[np.float32], mask: BoolMask, subjects: BoolMask | None = None
+) -> Motion:
     """FlowMag_f and FlowMag_b of A.5 step 2: means of |u(x)| over the pixels of each side of the mask.
 
     Args:
         flow: (H, W, 2), pixels. Values that are not finite are left out.
         mask: (H, W), True on the subject, in the frame that the flow starts from.
+        subjects: (H, W), True on any subject: no background. None: the mask alone.
 
     Raises:
         ValueError: flow and mask differ in size.
@@ -38,15 +44,19 @@ def foreground_background_motion(flow: NDArray[np.float32], mask: BoolMask) -> M
         raise ValueError(f"flow {flow.shape} does not fit the mask {mask.shape}")
     length = np.hypot(flow[..., 0].astype(np.float64), flow[..., 1].astype(np.float64))
     known = np.isfinite(length)
-    return Motion(_mean(length[mask & known]), _mean(length[~mask & known]))
+    behind = ~mask if subjects is None else ~(mask | subjects)
+    return Motion(_mean(length[mask & known]), _mean(length[behind & known]))
 
 
-def clip_motion(flows: Sequence[NDArray[np.float32]], mask: BoolMask) -> Motion:
+def clip_motion(
+    flows: Sequence[NDArray[np.float32]], mask: BoolMask, subjects: BoolMask | None = None
+) -> Motion:
     """A.5 over a clip: flows from its first frame to each later one, averaged over these frames.
 
-    `mask` is the subject's in the first frame. No flows give no motion to speak of: None.
+    `mask` is the subject's in the first frame, `subjects` all of them. No flows give no motion to speak of:
+    None.
     """
-    each = [foreground_background_motion(flow, mask) for flow in flows]
+    each = [foreground_background_motion(flow, mask, subjects) for flow in flows]
     return Motion(
         _mean(np.array([motion.foreground for motion in each if motion.foreground is not None])),
         _mean(np.array([motion.background for motion in each if motion.background is not None])),

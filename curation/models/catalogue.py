@@ -69,7 +69,12 @@ FULL: tuple[Entry, ...] = (
     Entry(
         "segmenter", "sam2.1-large", "sam-hf", "facebook/sam2.1-hiera-large", "Apache-2.0", True, 0.9,
         revision="665f8e2ad61cf5f53d65644ff27c8ee525124610",
-        files=("*.json", "*.safetensors"), note="also for sam2-video, which follows subjects through a clip",
+        files=("*.json", "*.safetensors"), note="the same checkpoint as the tracker's",
+    ),
+    Entry(
+        "tracker", "sam2.1-large-video", "sam2-video", "facebook/sam2.1-hiera-large", "Apache-2.0", True, 0.9,
+        revision="665f8e2ad61cf5f53d65644ff27c8ee525124610",
+        files=("*.json", "*.safetensors"), default=True, note="follows subjects through a clip",
     ),
     Entry(
         "scorer", "clip-vit-l-14", "open-clip", "laion/CLIP-ViT-L-14-laion2B-s32B-b82K", "MIT", True, 1.7,
@@ -136,7 +141,8 @@ def entries(profile: str = "full", role: str | None = None, name: str | None = N
 
 def find(source: str) -> Entry | None:
     """The entry of an address, if it is a published checkpoint that is known here."""
-    return next((entry for found in PROFILES.values() for entry in found if entry.source == source), None)
+    known = [entry for found in PROFILES.values() for entry in found if entry.source == source]
+    return min(known, key=lambda entry: not entry.default, default=None)
 
 
 def base(prior: ModelSpec) -> ModelSpec:

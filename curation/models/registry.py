@@ -9,13 +9,18 @@ from typing import Any
 
 from curation.config import CurationConfig
 from curation.errors import RepriseError
+from curation.ids import digest
 from curation.models import catalogue
 from curation.models.checkpoints import resolve
 from curation.models.spec import ModelSpec
+from curation.playground import zoo
 from curation.schema import SubjectRow
 from curation.taxonomy import Taxonomy
 
 EMBEDDED = "embedded"
+PLAYGROUND = "playground"
+VLLM = "vllm"  # an operator of the graph, not a stage's backend: see `curation.engine`
+_SHA256 = "#sha256="
 _FULL = "curation.models.full."
 # role -> backend name -> "module:class". A role without an entry in a profile is answered by nobody, and what
 # it would measure is recorded as unmeasured. `embedded` takes nothing; every other one takes its `ModelSpec`.
@@ -38,6 +43,7 @@ BACKENDS: dict[str, dict[str, str]] = {
     "embedder": {
         "dinov2": f"{_FULL}embedders:DinoEmbedder",
         "clip-embedder": f"{_FULL}embedders:ClipEmbedder",
+        "open-clip-embedder": f"{_FULL}embedders:OpenClipEmbedder",
     },
     "faces": {
         EMBEDDED: "curation.models.embedded.faces:EmbeddedFaces",
@@ -53,10 +59,16 @@ BACKENDS: dict[str, dict[str, str]] = {
         EMBEDDED: "curation.models.embedded.variator:EmbeddedVariator",
         "flux-redux": f"{_FULL}flux_redux:FluxRedux",
     },
-    "captioner": {"vlm": f"{_FULL}vlm_captioner:VlmCaptioner"},
+    "captioner": {
+        "vlm": f"{_FULL}vlm_captioner:VlmCaptioner",
+        VLLM: f"{_FULL}vllm_captioner:VllmCaptioner",
+    },
 }
-# What no stage that ships asks for. A run must neither need their checkpoints nor depend on them unless told.
-_ON_REQUEST = ("tracker", "flow")
+# Roles of one stage each, which may be switched off: then nobody answers, and no checkpoint is needed.
+_SECTION = {"tracker": "track", "flow": "flow"}
+# Backends that load what another one's catalogue entries name, and which extra brings what they import.
+_LIKE = {VLLM: "vlm"}
+_EXTRA = {VLLM: "ray[llm]"}
 # What each backend imports besides torch, which all of them do.
 _NEEDS: dict[str, tuple[str, ...]] = {
     "grounding-dino-hf": ("torchvision", "transformers"),
@@ -68,26 +80,34 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "clip-hf": ("transformers",),
     "dinov2": ("transformers",),
     "clip-embedder": ("transformers",),
+    "open-clip-embedder": ("open_clip",),
     "insightface": ("insightface", "onnxruntime"),
     "raft": ("torchvision",),
     "flux-fill": ("transformers", "diffusers"),
     "flux-kontext": ("transformers", "diffusers"),
     "flux-redux": ("transformers", "diffusers"),
     "vlm": ("torchvision", "transformers"),
+    VLLM: ("vllm", "aiohttp", "transformers"),
 }
 
 
 def _profile(name: str) -> dict[str, ModelSpec]:
     if name == EMBEDDED:
         return {role: ModelSpec(backend=EMBEDDED) for role, known in BACKENDS.items() if EMBEDDED in known}
+    if name == PLAYGROUND:
+        # Nobody learns to paint in minutes: what paints is embedded, and captions lie beside the videos.
+        paints = {role: ModelSpec(backend=EMBEDDED) for role in ("inpainter", "variator")}
+        return {**zoo.specs(), **paints}
     return {
         entry.role: catalogue.spec(entry)
         for entry in catalogue.entries(name)
-        if entry.default and entry.backend is not None and entry.role not in _ON_REQUEST
+        if entry.default and entry.backend is not None
     }
 
 
-PROFILES: dict[str, dict[str, ModelSpec]] = {name: _profile(name) for name in (EMBEDDED, *catalogue.PROFILES)}
+PROFILES: dict[str, dict[str, ModelSpec]] = {
+    name: _profile(name) for name in (EMBEDDED, PLAYGROUND, *catalogue.PROFILES)
+}
 
 
 def spec_of(config: CurationConfig, role: str) -> ModelSpec | None:
@@ -99,6 +119,8 @@ def spec_of(config: CurationConfig, role: str) -> ModelSpec | None:
         RepriseError: `models.<role>` names a backend that does not exist, or gives a checkpoint or options to
             one that takes none.
     """
+    if role in _SECTION and not getattr(config, _SECTION[role]).enabled:
+        return None
     chosen: str | ModelSpec | None = getattr(config.models, role)
     if chosen is None:
         return PROFILES[config.profile].get(role)
@@ -113,7 +135,8 @@ def spec_of(config: CurationConfig, role: str) -> ModelSpec | None:
             raise RepriseError(f"models.{role}: the backend {EMBEDDED} takes no checkpoint and no settings")
         return spec
     if spec.checkpoint is None:
-        published = [each for each in catalogue.entries(role=role) if each.backend == spec.backend]
+        loads = _LIKE.get(spec.backend, spec.backend)
+        published = [each for each in catalogue.entries(role=role) if each.backend == loads]
         for entry in sorted(published, key=lambda each: not each.default)[:1]:
             spec = spec.model_copy(update={"checkpoint": entry.source, "revision": entry.revision})
     return spec
@@ -170,8 +193,8 @@ def require_packages(role: str, spec: ModelSpec) -> None:
         return
     missing = [each for each in ("torch", *_NEEDS[spec.backend]) if importlib.util.find_spec(each) is None]
     if missing:
-        names = ", ".join(missing)
-        raise RepriseError(f"models.{role}={spec.backend} needs {names}: pip install 'reprise[full]'")
+        names, extra = ", ".join(missing), _EXTRA.get(spec.backend, "reprise[full]")
+        raise RepriseError(f"models.{role}={spec.backend} needs {names}: pip install '{extra}'")
 
 
 def required(config: CurationConfig, role: str) -> Any:
@@ -202,8 +225,27 @@ def import_object(address: str, what: str) -> Any:
 
 
 def identity(backend: Any) -> str:
-    """`name@revision`, as rows record it."""
-    return f"{backend.name}@{backend.revision}"
+    """`name@revision`, and `#sha256=...` where it has a checkpoint, as rows record it."""
+    return _words(backend.name, backend.revision, sha256_of(backend))
+
+
+def sha256_of(backend: Any) -> str | None:
+    """Of a backend's checkpoint, see `checkpoints.fingerprint`; None: it has none, or does not say."""
+    if backend.name in _NEEDS:
+        return str(backend.sha256)
+    found = getattr(backend, "sha256", None)
+    return found if isinstance(found, str) else None
+
+
+def parts(words: str) -> tuple[str, str, str | None]:
+    """(name, revision, sha256) of what `identity` gave."""
+    plain, _, sha256 = words.partition(_SHA256)
+    name, _, revision = plain.partition("@")
+    return name, revision, sha256 or None
+
+
+def _words(name: str, revision: str, sha256: str | None) -> str:
+    return f"{name}@{revision}" + (f"{_SHA256}{sha256}" if sha256 else "")
 
 
 def note(subject: SubjectRow, role: str, backend: Any) -> None:
@@ -214,10 +256,10 @@ def note(subject: SubjectRow, role: str, backend: Any) -> None:
 
 
 def revisions(config: CurationConfig) -> dict[str, str]:
-    """role -> `name@revision` of every backend in use, and of the taxonomy: what makes a row what it is.
+    """role -> `identity` of every backend in use, and of the taxonomy: what makes a row what it is.
 
-    Of a backend with a checkpoint that is what its own `name` and `revision` will be, told by the files: no
-    model is loaded here.
+    Of a backend with a checkpoint that is what it will say of itself, told by the files: no model is loaded
+    here.
 
     Raises:
         RepriseError: as `load`.
@@ -228,7 +270,7 @@ def revisions(config: CurationConfig) -> dict[str, str]:
 
 
 def named(config: CurationConfig, role: str) -> str | None:
-    """`name@revision` of what answers a role, see `revisions`; None: nobody does.
+    """`identity` of what answers a role, see `revisions`; None: nobody does.
 
     Raises:
         RepriseError: as `load`.
@@ -239,16 +281,17 @@ def named(config: CurationConfig, role: str) -> str | None:
     if spec.backend not in _NEEDS:
         return identity(load(config, role))
     require_packages(role, spec)
-    return f"{spec.backend}@{_revision(spec)}"
+    return _words(spec.backend, *_checkpoint(spec))
 
 
-def _revision(spec: ModelSpec) -> str:
-    """Revision of the checkpoint; with its base's, where a model is a prior on a base.
+def _checkpoint(spec: ModelSpec) -> tuple[str, str]:
+    """(revision, sha256) of the checkpoint; with its base's, where a model is a prior on a base.
 
     Raises:
         RepriseError: a checkpoint is not here, or not whole.
     """
-    mine = resolve(spec).revision
+    mine = resolve(spec)
     if spec.backend != "flux-redux":
-        return mine
-    return f"{mine}+{resolve(catalogue.base(spec)).revision}"
+        return mine.revision, mine.sha256
+    base = resolve(catalogue.base(spec))
+    return f"{mine.revision}+{base.revision}", digest(mine.sha256, base.sha256, length=64)

@@ -7,25 +7,26 @@ The folder and its truth have the form of `curation.demo.render`: what reads one
     truth/playground-0000.json  what is where, frame by frame
 
 `name` and `category` are both the name that captions use, "red star". Of a person, a frame also says `gaze`
-(yaw, pitch, roll in degrees) and `face_xyxy`. `taxonomy.yaml` beside this file knows all the names; give it
-to a run as `match.taxonomy`.
+(yaw, pitch, roll in degrees) and `face_xyxy`. `quality` is "good", or why a curator should leave it in this
+shot: "hidden" (never as much as half of it shows), "averted" (a person who never looks at the camera).
+`taxonomy.yaml` beside this file knows all the names; profile=playground takes it.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from fractions import Fraction
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import av
-import cv2
-
+from curation.demo.files import Film, write
 from curation.imaging import RGB, encode_mask
 from curation.playground.clips import Clip, clip_at, draw_shot
 from curation.playground.scenes import Seen
 
+WHOLE_SHARE: Final = 0.5
+FRONTAL_DEGREES: Final = 45.0
 TAXONOMY: Final = Path(__file__).with_name("taxonomy.yaml")
 
 
@@ -65,45 +66,30 @@ def _frames(clip: Clip, truth: dict[str, Any]) -> Iterator[RGB]:
                 if each is not None:
                     entry["frames"][str(start + index)] = _frame_truth(each)
             yield image
+        for entry in entries:
+            entry["quality"] = _quality(list(entry["frames"].values()))
         start += shot.frames
     truth["num_frames"] = start
 
 
-def _write_video(path: Path, clip: Clip, frames: Iterator[RGB]) -> None:
-    with av.open(str(path), "w", format="mp4") as container:
-        # One thread and no macroblock tree: the same bits on every machine.
-        options = {"preset": "veryfast", "crf": "18", "threads": "1", "mbtree": "0", "g": str(clip.fps)}
-        stream = cast(Any, container.add_stream("libx264", rate=clip.fps, options=options))
-        stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, "yuv420p"
-        stream.time_base = Fraction(1, clip.fps)
-        for index, rgb in enumerate(frames):
-            planes = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420)
-            frame = av.VideoFrame.from_ndarray(cast(RGB, planes), format="yuv420p")
-            frame.pts, frame.time_base = index, Fraction(1, clip.fps)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+def _quality(frames: Sequence[dict[str, Any]]) -> str:
+    """Why a curator should leave a subject of one shot, if at all, from its truth in every frame."""
+    if max((frame["visible_share"] for frame in frames), default=0.0) < WHOLE_SHARE:
+        return "hidden"
+    if all("gaze" in frame and _away(*frame["gaze"]) > FRONTAL_DEGREES for frame in frames):
+        return "averted"
+    return "good"
+
+
+def _away(yaw: float, pitch: float, _roll: float) -> float:
+    """Degrees between where a head looks and the camera."""
+    return math.degrees(math.acos(math.cos(math.radians(yaw)) * math.cos(math.radians(pitch))))
 
 
 def render_clip(clip: Clip, folder: Path, *, sidecar: str = "txt") -> Path:
     """Render one clip into `folder` (made if need be): video, sidecar ("txt" or "json"), truth."""
-    (folder / "truth").mkdir(parents=True, exist_ok=True)
-    video = folder / f"{clip.name}.mp4"
-    truth: dict[str, Any] = {
-        "video": video.name,
-        "caption": clip.caption,
-        "fps": clip.fps,
-        "width": clip.width,
-        "height": clip.height,
-        "num_frames": 0,
-        "shots": [],
-        "subjects": [],
-    }
-    _write_video(video, clip, _frames(clip, truth))
-    caption = json.dumps({"caption": clip.caption}) if sidecar == "json" else clip.caption
-    video.with_suffix(f".{sidecar}").write_text(caption + "\n", encoding="utf-8")
-    text = json.dumps(truth, separators=(",", ":")) + "\n"
-    (folder / "truth" / f"{clip.name}.json").write_text(text, encoding="utf-8")
-    return video
+    film = Film(clip.name, clip.caption, clip.width, clip.height, clip.fps, sidecar, crf=18, threads=1)
+    return write(film, folder, partial(_frames, clip))
 
 
 def render(

@@ -37,9 +37,11 @@ from curation.playground.world import (
     split_name,
 )  # fmt: skip
 
-MIN_PIXELS: Final = 16  # a thing that shows less has no truth: nobody could name it
+# A thing that shows fewer pixels, or less of itself, has no truth: nobody could name it.
+MIN_PIXELS: Final = 16
+MIN_SHARE: Final = 0.2
 # Heights and widths of training scenes: the shapes that videos have, at the models' resolution.
-SIZES: Final = ((96, 96), (96, 128), (128, 96), (96, 112))
+SIZES: Final = ((96, 96), (96, 128), (128, 96))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ def compose(ground: F32, things: Sequence[Thing]) -> tuple[F32, list[Seen | None
     """Draw things, back to front, over a background (height, width, 3).
 
     Returns:
-        The picture as floats 0..1, and for each thing its truth, None where it shows less than `MIN_PIXELS`.
+        The picture as floats 0..1, and for each thing its truth, None where it shows less than `MIN_PIXELS`
+        or `MIN_SHARE`.
     """
     height, width = ground.shape[:2]
     canvas = ground.copy()
@@ -131,7 +134,8 @@ def _truth(thing: Thing, alpha: F32) -> Seen | None:
     box = mask_box(mask)
     if visible < MIN_PIXELS or box is None:
         return None
-    return Seen(thing.name, box, mask, min(1.0, visible / max(1.0, whole_area(thing))), thing.face)
+    share = min(1.0, visible / max(1.0, whole_area(thing)))
+    return Seen(thing.name, box, mask, share, thing.face) if share >= MIN_SHARE else None
 
 
 def to_rgb(picture: F32) -> RGB:
@@ -144,7 +148,7 @@ def photograph(picture: F32, rng: np.random.Generator) -> RGB:
     image = np.clip(picture * rng.uniform(0.85, 1.1), 0, 1).astype(np.float32)
     if rng.uniform() < 0.4:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.8))).astype(np.float32)
-    image = image + rng.normal(0, rng.uniform(0, 0.03), image.shape).astype(np.float32)
+    image = image + rng.normal(0, rng.uniform(0, 0.02), image.shape).astype(np.float32)
     shot = to_rgb(image.astype(np.float32))
     if rng.uniform() < 0.3:
         _, data = cv2.imencode(".jpg", shot, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(55, 96))])
@@ -201,7 +205,7 @@ def _place(
     """Somewhere free; three times in ten, where there is another already, half over it."""
     side = min(width, height)
     person = name == PERSON
-    half = side * rng.uniform(0.2, 0.36) if person else side * rng.uniform(0.1, 0.27)
+    half = side * rng.uniform(0.22, 0.36) if person else side * rng.uniform(0.14, 0.28)
     turn = rng.uniform(-8, 8) if person else rng.uniform(-40, 40)
     over = taken[int(rng.integers(len(taken)))] if taken and rng.uniform() < 0.3 else None
     best, clearance = Placement(width / 2, height / 2, float(half), float(turn)), -np.inf
@@ -224,13 +228,13 @@ def _place(
 
 
 def some_scene(
-    rng: np.random.Generator, *, width: int = 96, height: int = 96, count: int | None = None
+    rng: np.random.Generator, *, width: int = 96, height: int = 96, names: Sequence[str] | None = None
 ) -> Picture:
-    """A still picture with 1 to 4 things (or `count`), some of them rivals, some half hidden."""
-    number = int(rng.integers(1, 5)) if count is None else count
+    """A still picture with 1 to 4 things (or those of `names`), some of them rivals, some half hidden."""
+    wanted = some_names(int(rng.integers(1, 5)), rng) if names is None else names
     taken: list[Placement] = []
     things: list[Thing] = []
-    for name in some_names(number, rng):
+    for name in wanted:
         where = _place(name, width, height, taken, rng)
         taken.append(where)
         things.append(some_thing(name, where, rng))
@@ -243,9 +247,8 @@ def scene_at(seed: int, index: int, *, width: int = 96, height: int = 96) -> Pic
     return some_scene(np.random.default_rng([seed, index]), width=width, height=height)
 
 
-def some_prompt(picture: Picture, rng: np.random.Generator, most: int = 6) -> list[str]:
-    """Names to ask a detector for: those that are there, rivals that are not, and others; shuffled."""
-    there = list(picture.names)
+def some_prompt(there: Sequence[str], rng: np.random.Generator, most: int = 6) -> list[str]:
+    """Names to ask a detector for: of those that are there, rivals of them, and others; shuffled."""
     asked = [name for name in there if rng.uniform() < 0.85]
     asked += [rivals(name, rng) for name in there if rng.uniform() < 0.7]
     others = range(int(rng.integers(1, 3)))

@@ -166,7 +166,8 @@ def _made_by(text: str | None) -> dict[str, str]:
         parsed = json.loads(text or "{}")
     except ValueError:
         return {}
-    return {str(k): str(v) for k, v in parsed.items()} if isinstance(parsed, dict) else {}
+    # The checkpoint's sha256 is for machines: a revision says enough on a card.
+    return {str(k): str(v).partition("#")[0] for k, v in parsed.items()} if isinstance(parsed, dict) else {}
 
 
 def _number(value: Any) -> Any:

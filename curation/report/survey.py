@@ -119,7 +119,7 @@ def _round_factors() -> Iterable[int]:
 def _histogram_of(score: str) -> Histogram:
     if score == "sharpness":  # spans several orders of magnitude
         return Histogram(step=0.125, series=3, log=True)
-    steps = {"brightness": 1.0, "face_count": 1.0}
+    steps = {"brightness": 1.0, "face_count": 1.0, "flow_foreground": 0.5, "flow_background": 0.5}
     return Histogram(step=steps.get(score, 0.001), series=3)
 
 

@@ -45,6 +45,7 @@ def keep_needed_frames(row: ClipRow) -> None:
     Frames of rejected subjects stay, too, since other thresholds may keep those.
     """
     used = {subject["frame_index"] for subject in row["subjects"] if subject["frame_index"] is not None}
+    used |= {each["index"] for subject in row["subjects"] for each in subject["reference_frames"] or ()}
     if not used and row["frames"]:
         used = {row["frames"][len(row["frames"]) // 2]["index"]}
     row["frames"] = [frame for frame in row["frames"] if frame["index"] in used]

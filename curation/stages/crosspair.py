@@ -25,7 +25,7 @@ from curation.ids import digest, seed_for
 from curation.imaging import RGB, decode, decode_mask, encode, luma
 from curation.models import registry
 from curation.models.roles import Inpainter
-from curation.references import drop, frame_image, kept, put
+from curation.references import box_in, drop, frame_image, kept, looked_at, mask_in, put
 from curation.schema import ClipRow, Image, SubjectRow
 from curation.stages.base import log
 from curation.storage import Storage
@@ -93,8 +93,9 @@ def background_frame(row: ClipRow) -> int | None:
     """The frame to make a background of, or None.
 
     Only of a clip whose subjects were looked for, or whose caption names none: what nobody looked for would
-    stay in the picture. Subjects found in different frames exclude each other, as each is seen in both; and
-    each must have an outline that can be trusted, or half of it would stay.
+    stay in the picture. Subjects of different frames exclude each other, as each is seen in both, unless a
+    tracker has said where they are in one of them; and each must have an outline that can be trusted, or half
+    of it would stay.
     """
     looked = row["status"] == "kept" or (
         row["stop"] is not None and row["stop"]["stage"] in ("match", "filter")
@@ -102,28 +103,28 @@ def background_frame(row: ClipRow) -> int | None:
     if not looked or not _told(row):
         return None
     found = _found(row)
-    indices = {subject["frame_index"] for subject in found}
-    if len(indices) > 1 or any(not _outlined(subject) for subject in found):
+    if any(not _outlined(subject) for subject in found):
         return None
-    if sum(subject["scores"].get("area_share") or 0.0 for subject in found) > _MAX_PAINTED:
-        return None
-    index = indices.pop() if indices else row["frames"][0]["index"]
-    there = any(frame["index"] == index for frame in row["frames"])
-    return index if there and _shows_something(row, index) else None
+    indices = [subject["frame_index"] for subject in found if subject["frame_index"] is not None]
+    known = [index for index in sorted(set(indices)) if all(looked_at(each, index) for each in found)]
+    for index in known if indices else [row["frames"][0]["index"]]:
+        small = sum(_share(each, index) for each in found) <= _MAX_PAINTED
+        there = any(frame["index"] == index for frame in row["frames"])
+        if small and there and _shows_something(row, index):
+            return index
+    return None
 
 
 def clip_frame(row: ClipRow, seed: int) -> int | None:
     """The frame of a clip that is taken as it is, drawn by seed, or None where its subjects fill it."""
     if not _told(row):
         return None
-    filled: dict[int | None, float] = {}
-    for subject in _found(row):
-        index = subject["frame_index"]
-        filled[index] = filled.get(index, 0.0) + (subject["scores"].get("area_share") or 0.0)
+    found = _found(row)
     free = [
         frame["index"]
         for frame in row["frames"]
-        if filled.get(frame["index"], 0.0) <= _MAX_FILLED and _shows_something(row, frame["index"])
+        if sum(_share(each, frame["index"]) for each in found) <= _MAX_FILLED
+        and _shows_something(row, frame["index"])
     ]
     return min(free, key=lambda index: digest(seed, row["clip_id"], index), default=None)
 
@@ -151,11 +152,12 @@ def _plate(row: ClipRow, index: int, kind: Kind, inpainter: Inpainter, seed: int
     image = frame_image(row, index)
     mine = [subject for subject in row["subjects"] if subject["frame_index"] == index]
     height, width = image.shape[:2]
-    boxes = [subject["box"] for subject in mine if subject["box"] is not None]
+    boxes = [box for subject in row["subjects"] if (box := box_in(subject, index)) is not None]
     hole = np.zeros((height, width), np.uint8)
-    for subject in mine if kind == "background" else ():
-        if subject["mask"] is not None:
-            hole |= decode_mask(subject["mask"]).astype(np.uint8)
+    for subject in row["subjects"] if kind == "background" else ():
+        mask = mask_in(subject, index)
+        if mask is not None:
+            hole |= decode_mask(mask).astype(np.uint8)
     scale = min(1.0, _PLATE_LONG_SIDE / max(height, width))
     if scale < 1:
         size = (round(width * scale), round(height * scale))
@@ -193,6 +195,14 @@ def _told(row: ClipRow) -> bool:
 
 def _found(row: ClipRow) -> list[SubjectRow]:
     return [subject for subject in row["subjects"] if subject["frame_index"] is not None]
+
+
+def _share(subject: SubjectRow, index: int) -> float:
+    """Share of a frame that a subject covers, 0..1, as far as is known."""
+    if subject["frame_index"] == index:
+        return subject["scores"].get("area_share") or 0.0
+    mask = mask_in(subject, index)
+    return float(decode_mask(mask).mean()) if mask is not None else 0.0
 
 
 def _outlined(subject: SubjectRow) -> bool:
@@ -338,6 +348,7 @@ class Crosspair:
             picture,
             model=f"reprise-composite/{plate.kind}",
             revision="2",
+            frame_index=subject["frame_index"],
             seed=seed,
             donor_clip_id=plate.clip_id,
             donor_frame_index=plate.frame_index,

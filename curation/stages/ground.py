@@ -72,8 +72,8 @@ class Ground:
             each = copy.deepcopy(subject)
             each["subject_id"] = instance_id(subject["subject_id"], instance)
             each["instance"] = instance
-            each["frame_index"] = index
-            each["box"] = [float(side) for side in detection.box]
+            each["found_index"] = each["frame_index"] = index
+            each["found_box"] = each["box"] = [float(side) for side in detection.box]
             each["scores"] = {"grounding": float(detection.score), "label": float(detection.label)}
             registry.note(each, "detector", self._detector)
             placed.append(each)
@@ -84,7 +84,9 @@ def candidates(subjects: Sequence[SubjectRow]) -> list[SubjectRow]:
     """The subjects as `match` left them: grounding again starts from phrases, not from its own boxes."""
     fresh = copy.deepcopy([subject for subject in subjects if subject["instance"] == 0])
     for subject in fresh:
+        subject["found_index"] = subject["found_box"] = None
         subject["frame_index"] = subject["box"] = subject["mask"] = None
+        subject["track"] = subject["reference_frames"] = None
         subject["verdict"] = subject["made_by"] = None
         subject["scores"], subject["references"] = {}, []
     return fresh

@@ -73,6 +73,8 @@ class Inpaint:
                     picture,
                     model=inpainter.name,
                     revision=inpainter.revision,
+                    sha256=registry.sha256_of(inpainter),
+                    frame_index=subject["frame_index"],
                     ordinal=ordinal,
                     prompt=prompt,
                     seed=seed,

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import numpy as np
-
 from curation.config import CurationConfig
 from curation.filters.identity import IdentityCheck, Pair
 from curation.ids import seed_for
-from curation.imaging import RGB
 from curation.models import registry
 from curation.models.roles import Variator
-from curation.references import RGBA, drop, kept, over, put, subject_cutout
+from curation.references import drop, kept, on_white, put, subject_cutout
 from curation.schema import ClipRow
 from curation.thresholds import rules
 from curation.verdicts import decide_references
@@ -66,6 +63,8 @@ class Redux:
                     picture,
                     model=self._variator.name,
                     revision=self._variator.revision,
+                    sha256=registry.sha256_of(self._variator),
+                    frame_index=subject["frame_index"],
                     ordinal=ordinal,
                     prompt=prompt,
                     seed=seed,
@@ -74,8 +73,3 @@ class Redux:
                 )
         for subject in subjects:
             decide_references(subject, self._rules)
-
-
-def on_white(picture: RGBA) -> RGB:
-    """RGBA -> RGB; where nothing is known of the surroundings, both pictures of a pair have the same ones."""
-    return over(picture, np.full((*picture.shape[:2], 3), 255, np.uint8))

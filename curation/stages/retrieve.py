@@ -22,10 +22,9 @@ from curation.config import CurationConfig, RetrieveConfig
 from curation.identity import Bands, Index
 from curation.ids import seed_for
 from curation.models.roles import ImageEmbedder
-from curation.references import drop, kept, put, subject_cutout
+from curation.references import drop, kept, on_white, put, subject_cutout
 from curation.schema import ClipRow, SubjectRow
 from curation.stages.base import log
-from curation.stages.redux import on_white
 from curation.thresholds import rules
 from curation.verdicts import decide_references
 
@@ -65,6 +64,9 @@ class Library(Protocol):
     @property
     def revision(self) -> str: ...
 
+    @property
+    def sha256(self) -> str | None: ...
+
     def match(self, subject_id: str) -> Match | None:
         """The donor of a subject; None: it has none."""
         ...
@@ -82,6 +84,7 @@ class Matches:
     revision: str
     found: Mapping[str, Match]
     fetch: Callable[[Sequence[str]], Iterable[ClipRow]]
+    sha256: str | None = None
 
     def match(self, subject_id: str) -> Match | None:
         return self.found.get(subject_id)
@@ -207,6 +210,7 @@ class Retrieve:
             crop,
             model=self._library.model,
             revision=self._library.revision,
+            sha256=self._library.sha256,
             donor_clip_id=found.clip_id,
             donor_frame_index=donor["frame_index"],
             identity=found.similarity,

@@ -8,15 +8,19 @@ from typing import cast
 
 from curation.config import CurationConfig
 from curation.filters.geometry import area_share, border_share, overlaps
-from curation.imaging import BoolMask, encode_mask
+from curation.imaging import BoolMask, decode_mask, encode_mask
 from curation.models import registry
 from curation.models.roles import Segmenter
-from curation.references import frame_image
+from curation.references import frame_image, mask_in
 from curation.schema import ClipRow, SubjectRow
 
 
 class Segment:
-    """Kaleido 3.2 (3), segmentation. An empty mask counts as measured: its area share is 0."""
+    """Kaleido 3.2 (3), segmentation. An empty mask counts as measured: its area share is 0.
+
+    A subject is held against all others that its frame shows: those segmented there, and those that the
+    tracker saw there although their own best frame is another one.
+    """
 
     name = "segment"
 
@@ -28,6 +32,7 @@ class Segment:
         if self._segmenter is None:
             self._segmenter = cast(Segmenter, registry.required(self._config, "segmenter"))
         groups: list[list[SubjectRow]] = []
+        beside: list[list[BoolMask]] = []
         images = []
         for row in rows:
             by_frame: dict[int, list[SubjectRow]] = defaultdict(list)
@@ -37,11 +42,16 @@ class Segment:
             for index, group in by_frame.items():
                 images.append(frame_image(row, index))
                 groups.append(group)
+                elsewhere = [each for each in row["subjects"] if each["frame_index"] != index]
+                seen = [mask_in(each, index) for each in elsewhere]
+                beside.append([decode_mask(mask) for mask in seen if mask is not None])
         boxes = [[subject["box"] or [] for subject in group] for group in groups]
-        for group, found in zip(groups, self._segmenter.segment(images, boxes), strict=True):
+        segmented = self._segmenter.segment(images, boxes)
+        for group, others, found in zip(groups, beside, segmented, strict=True):
             for subject, mask, score in zip(group, found.masks, found.scores, strict=True):
                 self._measure(subject, mask, score)
-            for subject, (iou, contained) in zip(group, overlaps(found.masks), strict=True):
+            shares = overlaps([*found.masks, *others])[: len(group)]
+            for subject, (iou, contained) in zip(group, shares, strict=True):
                 subject["scores"].update({"overlap_iou": iou, "overlap_containment": contained})
 
     def _measure(self, subject: SubjectRow, mask: BoolMask, score: float) -> None:

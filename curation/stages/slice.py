@@ -188,6 +188,8 @@ def blank_row(video: VideoRow, identity: str) -> ClipRow:
         "source_codec": None,
         "motion": None,
         "camera_motion": None,
+        "flow_foreground": None,
+        "flow_background": None,
         "motion_scale": None,
         "caption": video["caption"],
         "caption_source": video["caption_source"],

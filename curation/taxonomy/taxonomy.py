@@ -21,6 +21,8 @@ from curation.errors import RepriseError
 from curation.taxonomy.match import Adjectives, Entry, Matcher, Mention, Rules, StandIn, key_of
 
 SHIPPED = Path(__file__).with_name("taxonomy.yaml")
+# What can be named instead of a path.
+NAMED = {"playground": Path(__file__).parents[1] / "playground" / "taxonomy.yaml"}
 ADJECTIVES = Path(__file__).with_name("adjectives.yaml")
 
 SECTIONS = ("groups", "plurals", "plural_only", "guards", "stand_ins", "heads", "depictions", "never")
@@ -63,12 +65,12 @@ class Taxonomy:
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Taxonomy:
-        """Read and check a taxonomy file; None reads the shipped one.
+        """Read and check a taxonomy file, or one of `NAMED`; None reads the shipped one.
 
         Raises TaxonomyError with one line if the file is missing, is no YAML, or breaks a rule of
         docs/taxonomy.md.
         """
-        file = SHIPPED if path is None else Path(path)
+        file = SHIPPED if path is None else NAMED.get(str(path), Path(path))
         data = _read(file)
         found = _structure(data) or _content(data)
         if found:

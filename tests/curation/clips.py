@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from curation.config import CurationConfig, load_config
 from curation.ids import subject_id
 from curation.imaging import RGB, BoolMask, encode, encode_mask, mask_box
-from curation.models.roles import Detection, Face, Phrase, Scene, Segmentation
+from curation.models.roles import Detection, Face, Phrase, Scene, Segmentation, Track
 from curation.schema import ClipRow, FrameRow, SubjectRow
 from curation.thresholds import Thresholds, rules
 from curation.verdicts import decide_clip
@@ -92,6 +92,8 @@ def clip(
         "source_codec": "h264",
         "motion": 0.01,
         "camera_motion": 0.0,
+        "flow_foreground": None,
+        "flow_background": None,
         "motion_scale": 1.0,
         "caption": caption,
         "caption_source": None if caption is None else "sidecar",
@@ -114,9 +116,13 @@ def subject(row: ClipRow, mask: BoolMask | None, start: int = 2, index: int = 0,
         "phrase": "red ball",
         "count": 1,
         "instance": 0,
+        "found_index": None if mask is None else index,
+        "found_box": None if mask is None else mask_box(mask),
         "frame_index": None if mask is None else index,
         "box": None if mask is None else mask_box(mask),
         "mask": None if mask is None else encode_mask(mask),
+        "track": None,
+        "reference_frames": None,
         "scores": {},
         "verdict": None,
         "made_by": None,
@@ -184,6 +190,68 @@ class ColourSegmenter:
         inside = np.zeros(image.shape[:2], bool)
         inside[y0:y1, x0:x1] = True
         return inside & np.any([coloured(image, colour) for colour in COLOURS], axis=0)
+
+
+class ColourTracker:
+    """Follows the colour that a box holds; a subject of which under 100 px are seen is not seen."""
+
+    name, revision = "colour-tracker", "1"
+
+    def track(self, frames: Sequence[RGB], start: int, boxes: Sequence[list[float]]) -> list[Track]:
+        return [self._follow(frames, self._colour(frames[start], box)) for box in boxes]
+
+    @staticmethod
+    def _colour(image: RGB, box: list[float]) -> str:
+        x0, y0, x1, y1 = (round(side) for side in box)
+        return max(COLOURS, key=lambda colour: coloured(image[y0:y1, x0:x1], colour).sum())
+
+    @staticmethod
+    def _follow(frames: Sequence[RGB], colour: str) -> Track:
+        masks = [cv2.medianBlur(coloured(image, colour).astype(np.uint8), 5).astype(bool) for image in frames]
+        seen = [mask.sum() > 100 for mask in masks]
+        return Track(
+            [mask_box(mask) if there else None for mask, there in zip(masks, seen, strict=True)],
+            [encode_mask(mask) if there else None for mask, there in zip(masks, seen, strict=True)],
+            [0.95 if there else 0.05 for there in seen],
+        )
+
+
+class LostTracker(ColourTracker):
+    """Loses everything at once."""
+
+    @staticmethod
+    def _follow(frames: Sequence[RGB], colour: str) -> Track:
+        nothing: list[Any] = [None] * len(frames)
+        return Track(nothing, nothing, [0.0] * len(frames))
+
+
+class ShapeEmbedder:
+    """A picture as its aspect ratio: an upright subject and a lying one are strangers."""
+
+    name, revision = "shape-embedder", "1"
+
+    def embed(self, images: Sequence[RGB]) -> NDArray[np.float32]:
+        angles = [np.arctan2(image.shape[0], image.shape[1]) * 2 for image in images]
+        return np.array([[np.cos(angle), np.sin(angle)] for angle in angles], np.float32).reshape(-1, 2)
+
+
+class ColourFlow:
+    """What is red goes 3 px right and 4 down, what is blue 6 px right, all else 1 px left; times the frames
+    that lie between, which this one tells by their brightness: frame n is `MARK` + n in its corner."""
+
+    name, revision = "colour-flow", "1"
+    MARK = 10
+
+    def flow(self, before: Sequence[RGB], after: Sequence[RGB]) -> list[NDArray[np.float32]]:
+        found = []
+        for one, other in zip(before, after, strict=True):
+            steps = abs(round((int(other[0, 0, 0]) - int(one[0, 0, 0])) / self.MARK))
+            flow = np.empty((*one.shape[:2], 2), np.float32)
+            flow[:] = (-1, 0)
+            flow[coloured(one, "red")] = (3, 4)
+            flow[coloured(one, "blue")] = (6, 0)
+            found.append(flow * steps)
+        return found
 
 
 class NothingSegmenter(ColourSegmenter):

@@ -58,9 +58,13 @@ def subject_row(
         "phrase": phrase,
         "count": 1,
         "instance": 0,
+        "found_index": frame,
+        "found_box": mask_box(mask),
         "frame_index": frame,
         "box": mask_box(mask),
         "mask": encode_mask(mask),
+        "track": None,
+        "reference_frames": None,
         "scores": {"area_share": float(mask.mean())},
         "verdict": {
             "kept": kept and not missed,

@@ -8,17 +8,10 @@ import yaml
 from click.testing import CliRunner
 from pydantic import BaseModel
 
-from curation.config import (
-    CurationConfig,
-    content_hash,
-    keys,
-    load_config,
-    section_of,
-    validated,
-    with_overrides,
-)
+from curation.config import CurationConfig, content_hash, load_config
 from curation.errors import RepriseError
 from curation.models.registry import revisions
+from curation.settings import keys, section_of, validated, with_overrides
 from curation.taxonomy.taxonomy import SHIPPED
 from pipelines import config as door
 
@@ -121,7 +114,7 @@ def test_a_file_that_is_no_config_says_so(tmp_path: Path, content: bytes, words:
 
 def test_a_config_survives_json() -> None:
     config = load_config(None, ["filter.sharpness_min=null", "engine.stages.ground.num_gpus=0.25"])
-    assert validated(config.model_dump(mode="json"), "the manifest") == config
+    assert validated(CurationConfig, config.model_dump(mode="json"), "the manifest") == config
     assert with_overrides(config, ["seed=3"]) == config.model_copy(update={"seed": 3})
 
 
@@ -140,6 +133,10 @@ def other(value: Any, annotation: Any, key: str) -> Any:
         "match.taxonomy": str(SHIPPED),
         "match.groups": ["animal"],
         "filter.clip_margin_min": 0.1,
+        "filter.visible_share_min": 0.5,
+        "filter.flow_foreground_min": 1.0,
+        "filter.flow_foreground_max": 50.0,
+        "filter.flow_background_max": 10.0,
         "filter.face_count_min": 0.5,
         "filter.face_count_max": 2.0,
         "inpaint.prompts": ["{subject} on the moon"],

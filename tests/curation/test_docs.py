@@ -89,7 +89,7 @@ def test_every_score_is_explained() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for name in ("dataset.md", "filters.md", "config.md", "stages.md"):
+    for name in ("dataset.md", "filters.md", "config.md", "stages.md", "models.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", (DOCS / name).read_text(encoding="utf-8")):
             assert (DOCS / target).exists(), (name, target)
 

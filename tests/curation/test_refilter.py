@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from curation import refilter as module
-from curation.config import CurationConfig, content_hash, load_config, with_overrides
+from curation.config import CurationConfig, content_hash, load_config
 from curation.dataset import manifest
 from curation.dataset.fragments import payload_bytes
 from curation.dataset.shards import ShardResult
@@ -24,6 +24,7 @@ from curation.graph import build_stage
 from curation.models.registry import required, revisions
 from curation.refilter import refilter
 from curation.schema import CLIPS, ClipRow, to_table
+from curation.settings import with_overrides
 from curation.stages.base import run, stop
 from curation.stages.crosspair import Crosspair, plates
 from curation.stages.filter import keep_needed_frames
@@ -319,3 +320,16 @@ def test_a_shard_without_a_column_is_named(dataset: Storage) -> None:
 def test_overrides_of_a_config_do_not_change_the_rest() -> None:
     config = load_config(None, ["seed=3"])
     assert with_overrides(config, ["filter.sharpness_min=1"]).seed == 3
+
+
+def test_a_dataset_of_an_older_schema_is_decided_again_and_written_in_the_new_one(dataset: Storage) -> None:
+    from tests.curation.test_schema import as_version_1
+
+    for file in dataset.list("data"):
+        old = pa.concat_tables([as_version_1(row) for row in dataset.read_table(file).to_pylist()])
+        dataset.write_parquet(file, [old], old.schema)
+    changes, _ = refilter(dataset, ["filter.sharpness_min=80"])
+    assert (changes.kept_before, changes.kept_after) == (4, 2)
+    assert all("track" in each for row in rows_of(dataset) for each in row["subjects"])
+    for file in dataset.list("data"):
+        assert dataset.read_table(file).schema.metadata[b"reprise.schema"] == b"2"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,16 +34,17 @@ OWN = f"{__name__}:Own"
 def test_the_default_profile_needs_no_checkpoint() -> None:
     assert registry.spec_of(load_config(), "detector") == ModelSpec(backend="embedded")
     assert registry.spec_of(load_config(), "scorer") is None
-    assert set(registry.PROFILES) == {"embedded", "full"}
+    assert set(registry.PROFILES) == {"embedded", "full", "playground"}
 
 
 def test_the_full_profile_takes_the_catalogues_defaults() -> None:
     config = load_config(None, ["profile=full"])
     for entry in catalogue.entries():
-        if entry.default and entry.backend and entry.role != "flow":
+        if entry.default and entry.backend:
             assert registry.spec_of(config, entry.role) == catalogue.spec(entry)
-    # No stage asks for these: a run must not need their checkpoints.
-    assert registry.spec_of(config, "flow") is registry.spec_of(config, "tracker") is None
+    # What is switched off must not need its checkpoint.
+    off = load_config(None, ["profile=full", "track.enabled=false", "flow.enabled=false"])
+    assert registry.spec_of(off, "flow") is registry.spec_of(off, "tracker") is None
 
 
 @pytest.mark.parametrize("entry", catalogue.FULL, ids=lambda entry: entry.name)
@@ -95,7 +99,9 @@ def test_a_backend_of_ones_own_gets_its_spec_where_it_has_one() -> None:
 @pytest.mark.parametrize(("role", "name"), FULL)
 def test_a_missing_package_is_one_line(role: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
-    with pytest.raises(RepriseError, match=r"needs torch.*: pip install 'reprise\[full\]'") as caught:
+    with pytest.raises(
+        RepriseError, match=r"needs torch.*: pip install '(reprise\[full|ray\[llm)\]'"
+    ) as caught:
         registry.revisions(load_config(None, [f"models.{role}={name}"]))
     assert "\n" not in str(caught.value)
 
@@ -116,11 +122,29 @@ def test_revisions_come_from_the_files_without_loading_a_model(
     monkeypatch.setattr(registry, "require_packages", lambda role, spec: None)
     flow = f"models.flow={{backend: raft, checkpoint: {file}}}"
     found = registry.revisions(load_config(None, [flow]))["flow"]
-    assert found.startswith("raft@")
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert found == f"raft@{sha256[:12]}#sha256={sha256}"
+    assert registry.parts(found) == ("raft", sha256[:12], sha256)
     variator = f"models.variator={{backend: flux-redux, checkpoint: {file}, options: {{base: {file}}}}}"
     both = registry.revisions(load_config(None, [variator]))["variator"]
-    one = found.removeprefix("raft@")
-    assert both == f"flux-redux@{one}+{one}"
+    assert both.startswith(f"flux-redux@{sha256[:12]}+{sha256[:12]}#sha256=")
+
+
+def test_rows_record_the_checkpoint_by_its_sum() -> None:
+    class Loaded:
+        name, revision, sha256 = "raft", "r1", "ab" * 32
+
+    class Forgetful:
+        name, revision = "raft", "r1"
+
+    subject: Any = {"made_by": None}
+    registry.note(subject, "flow", Loaded())
+    registry.note(subject, "scorer", Own())
+    made_by = {"flow": f"raft@r1#sha256={'ab' * 32}", "scorer": "own@bare"}
+    assert json.loads(subject["made_by"]) == made_by
+    assert registry.parts("own@bare") == ("own", "bare", None)
+    with pytest.raises(AttributeError):  # a backend of ours that loads a checkpoint says which
+        registry.note(subject, "flow", Forgetful())
 
 
 @pytest.mark.parametrize(("role", "name"), FULL)

@@ -132,7 +132,7 @@ def test_missing_columns_are_named() -> None:
         RepriseError, match=r"x\.parquet has no column cut, frames: is it a Reprise clip table\?"
     ):
         check_columns(found, CLIPS, "x.parquet")
-    with pytest.raises(RepriseError, match=r"has no column clip_id, video_id, .* and 25 more:"):
+    with pytest.raises(RepriseError, match=r"has no column clip_id, video_id, .* and 27 more:"):
         check_columns(pa.schema([("a", pa.int8())]), CLIPS, "x.parquet")
 
 
@@ -206,3 +206,50 @@ def test_plain_pyarrow_reads_nested_columns_without_pictures(dataset: Path) -> N
 
 def test_a_table_says_which_version_of_the_schema_it_was_written_with(dataset: Path) -> None:
     assert pq.read_schema(dataset).metadata[b"reprise.schema"] == schema.SCHEMA_VERSION.encode()
+
+
+# ---- older versions --------------------------------------------------------------------------------------
+
+
+def as_version_1(row: ClipRow) -> pa.Table:
+    """A row as it was written before there were tracks and flow."""
+    plain = to_table([row], CLIPS).to_pylist()
+    for each in plain:
+        del each["flow_foreground"], each["flow_background"]
+        for subject in each["subjects"]:
+            for name in ("found_index", "found_box", "track", "reference_frames"):
+                del subject[name]
+            for name in ("visible_share", "flow_foreground", "flow_background"):
+                del subject["scores"][name]
+            for reference in subject["references"]:
+                del reference["sha256"], reference["frame_index"]
+    old = schema._of_version(CLIPS, "1").with_metadata({b"reprise.schema": b"1"})
+    return pa.Table.from_pylist(plain, schema=old)
+
+
+def test_a_table_of_an_older_version_is_read_with_nulls_for_what_it_lacks() -> None:
+    row = full_row()
+    table = as_version_1(row)
+    check_columns(table.schema, CLIPS, "old.parquet")
+    (read,) = schema.to_rows(table, CLIPS)
+    assert (read["flow_foreground"], read["subjects"][0]["track"]) == (None, None)
+    assert read["subjects"][0]["references"][0]["sha256"] is None
+    assert read["subjects"][0]["scores"]["sharpness"] == 300
+    assert to_table([read], CLIPS).num_rows == 1
+    (same,) = schema.to_rows(to_table([row], CLIPS), CLIPS)
+    assert same["subjects"][0]["references"][0]["frame_index"] == 0
+
+
+def test_an_older_table_that_lacks_more_than_that_is_still_refused() -> None:
+    table = as_version_1(full_row())
+    with pytest.raises(RepriseError, match="has no column cut"):
+        check_columns(table.schema.remove(table.schema.names.index("cut")), CLIPS, "old.parquet")
+    claims = table.schema.with_metadata({b"reprise.schema": b"2"})
+    with pytest.raises(RepriseError, match="no column flow_foreground, flow_background"):
+        check_columns(claims, CLIPS, "odd.parquet")
+
+
+def test_a_table_of_a_newer_version_asks_for_an_update() -> None:
+    newer = CLIPS.with_metadata({b"reprise.schema": b"3"})
+    with pytest.raises(RepriseError, match="version 3 of the schema, and 2 is known here: update Reprise"):
+        check_columns(newer, CLIPS, "new.parquet")

@@ -425,14 +425,14 @@ def test_neighbours_with_equal_needs_share_a_worker() -> None:
     names = [each.name for each in operators(load_config())]
     assert names == [
         "slice",
-        "caption+match+ground+segment+filter+crop+inpaint+redux",
+        "caption+match+ground+track+segment+flow+filter+crop+inpaint+redux",
         "crosspair+retrieve+shard",
     ]
     apart = operators(load_config(None, ["engine.stages.ground.num_gpus=0.5"]))
     assert [each.name for each in apart][1:4] == [
         "caption+match",
         "ground",
-        "segment+filter+crop+inpaint+redux",
+        "track+segment+flow+filter+crop+inpaint+redux",
     ]
     assert "0.5 GPU" in describe(load_config(None, ["engine.stages.ground.num_gpus=0.5"]))[2]
     with pytest.raises(RepriseError, match=r"engine\.stages\.grnd: no such stage"):

@@ -53,7 +53,8 @@ def test_scores_and_thresholds_name_each_other() -> None:
         assert score in Scores.__annotations__ or score in Reference.__annotations__, name
         assert bound in ("min", "max"), name
     of_subjects = {rule.score for rule in RULES if rule.of == "subject"}
-    assert of_subjects | {"clip_margin"} == set(Scores.__annotations__)
+    off = {"clip_margin", "visible_share", "flow_foreground", "flow_background"}
+    assert of_subjects | off == set(Scores.__annotations__)
 
 
 def test_every_threshold_says_where_it_comes_from() -> None:

@@ -187,6 +187,27 @@ def test_only_the_files_that_an_entry_names_are_fetched(served: Served, profile:
     assert checked.exit_code == 0 and checked.output.startswith("yes scorer clip:"), checked.output
 
 
+def test_what_a_config_uses_is_checked_local_paths_too(served: Served, tmp_path: Path) -> None:
+    here, cut = tmp_path / "here.safetensors", tmp_path / "cut.safetensors"
+    here.write_bytes(weights())
+    cut.write_bytes(weights()[:-4])
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"models:\n  flow: {{backend: raft, checkpoint: {here}}}\n"
+        f"  scorer: {{backend: open-clip, checkpoint: {cut}}}\n"
+    )
+    said = reprise("check", "--config", str(config))
+    assert said.exit_code == 1, said.output
+    whole = hashlib.sha256(weights()).hexdigest()
+    lines = {line.split()[1]: line for line in said.output.splitlines()}
+    assert lines["flow"].startswith("yes flow raft:") and lines["flow"].endswith(f"sha256 {whole}")
+    assert lines["scorer"].startswith("no") and "half-downloaded" in lines["scorer"]
+    assert reprise("check", "flow", "--config", str(config)).exit_code == 0
+    config.write_text("profile: embedded\n")
+    assert "uses no checkpoint" in reprise("check", "--config", str(config)).output
+    assert served.requests == []
+
+
 def test_a_pull_that_broke_goes_on_where_it_stopped(served: Served, profile: Callable[..., None]) -> None:
     data = weights()
     served.files["/files/raft.safetensors"] = data

@@ -6,12 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from curation.errors import RepriseError
 from curation.imaging import RGB
 from curation.models.checkpoints import resolve
-from curation.models.full.contrastive import F32, TextCache, probabilities, squared, unit
+from curation.models.full.contrastive import (
+    F32,
+    Scorer,
+    TextCache,
+    check_fit,
+    fill_colour,
+    squared,
+    unit,
+)
 from curation.models.full.device import Batches, place
 from curation.models.full.loading import options, pretrained, processor, require_tokenizer, to_device
 from curation.models.spec import ModelSpec
@@ -20,7 +27,7 @@ _WHAT = "CLIP or SigLIP"
 _KINDS = ("clip", "siglip", "siglip2")
 
 
-class ClipHf:
+class ClipHf(Scorer):
     """roles.ImageTextScorer and, by its picture side, roles.ImageEmbedder.
 
     Option `fit`: "pad" (the picture whole, on a square of the mean colour) or "crop" (the checkpoint's own
@@ -38,8 +45,7 @@ class ClipHf:
         from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
         given = options(spec, fit="pad")
-        if given["fit"] not in ("pad", "crop"):
-            raise RepriseError(f"models: clip-hf option fit must be pad or crop, not {given['fit']!r}")
+        check_fit(spec, given["fit"])
         checkpoint = resolve(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
@@ -56,27 +62,9 @@ class ClipHf:
         # mask, which some of its tokenizers return, its sentences come out as other vectors.
         self._masked = kind == "clip"
         self._length = int(self._model.config.text_config.max_position_embeddings)
-        mean = getattr(self._pictures, "image_mean", None) or (0.5, 0.5, 0.5)
-        self._fill = None if given["fit"] == "crop" else [255 * value for value in mean]
+        self._fill = fill_colour(self._pictures, given["fit"])
         self._batches = Batches(spec.batch_size)
         self._texts = TextCache(self._encode_texts)
-
-    def score(self, images: Sequence[RGB], texts: Sequence[str]) -> NDArray[np.float32]:
-        """Probabilities (images, texts), each row summing to 1; how they are formed: see `contrastive`."""
-        if not images or not texts:
-            return np.zeros((len(images), len(texts)), np.float32)
-        return probabilities(self.embed(images), self._texts(texts), self._scale)
-
-    def similarities(self, images: Sequence[RGB], texts: Sequence[str]) -> NDArray[np.float32]:
-        """Cosines (images, texts), -1..1: how well each phrase fits, whatever the others are."""
-        if not images or not texts:
-            return np.zeros((len(images), len(texts)), np.float32)
-        return np.asarray(self.embed(images) @ self._texts(texts).T, np.float32)
-
-    def embed(self, images: Sequence[RGB]) -> NDArray[np.float32]:
-        """Unit vectors (images, d)."""
-        rows = self._batches(images, self._encode_images)
-        return unit(np.stack(rows)) if rows else np.zeros((0, 0), np.float32)
 
     def _encode_images(self, images: Sequence[RGB]) -> list[F32]:
         shown = images if self._fill is None else [squared(image, self._fill) for image in images]

@@ -12,15 +12,70 @@ cancels. So both are formed alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.errors import RepriseError
 from curation.imaging import RGB
+from curation.models.full.device import Batches
+from curation.models.spec import ModelSpec
 
 F32 = NDArray[np.float32]
 
 _KEPT_LISTS = 8
+
+
+class Embedder:
+    """roles.ImageEmbedder of whoever has `_encode_images` and `_batches`."""
+
+    _batches: Batches
+
+    def embed(self, images: Sequence[RGB]) -> NDArray[np.float32]:
+        """Unit vectors (images, d); the dot product of two is their similarity, -1..1."""
+        rows = self._batches(images, self._encode_images)
+        return unit(np.stack(rows)) if rows else np.zeros((0, 0), np.float32)
+
+    def _encode_images(self, images: Sequence[RGB]) -> list[F32]:
+        """(d,) per picture of one batch."""
+        raise NotImplementedError
+
+
+class Scorer(Embedder):
+    """roles.ImageTextScorer, too, of whoever also has `_encode_texts` and `_scale` (exp of `logit_scale`)."""
+
+    _scale: float
+    _texts: TextCache
+
+    def score(self, images: Sequence[RGB], texts: Sequence[str]) -> NDArray[np.float32]:
+        """Probabilities (images, texts), each row summing to 1; how they are formed: see the module."""
+        if not images or not texts:
+            return np.zeros((len(images), len(texts)), np.float32)
+        return probabilities(self.embed(images), self._texts(texts), self._scale)
+
+    def similarities(self, images: Sequence[RGB], texts: Sequence[str]) -> NDArray[np.float32]:
+        """Cosines (images, texts), -1..1: how well each phrase fits, whatever the others are."""
+        if not images or not texts:
+            return np.zeros((len(images), len(texts)), np.float32)
+        return np.asarray(self.embed(images) @ self._texts(texts).T, np.float32)
+
+
+def check_fit(spec: ModelSpec, fit: Any) -> None:
+    """Whether the option `fit` is "pad" (the picture whole, on a square) or "crop" (as the checkpoint does).
+
+    Raises:
+        RepriseError: it is neither.
+    """
+    if fit not in ("pad", "crop"):
+        raise RepriseError(f"models: {spec.backend} option fit must be pad or crop, not {fit!r}")
+
+
+def fill_colour(preprocessing: Any, fit: str) -> list[float] | None:
+    """The colour of the square that pictures are put on, 0..255 a channel: the mean that preprocessing takes
+    off, so that it counts as nothing. None: they are put on none."""
+    mean = getattr(preprocessing, "image_mean", None) or (0.5, 0.5, 0.5)
+    return None if fit == "crop" else [255 * value for value in mean]
 
 
 def unit(vectors: NDArray[np.floating]) -> F32:

@@ -151,6 +151,7 @@ def _to_hf(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
 
 def _from_hf(state: Mapping[str, Tensor], like: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
     made: dict[str, Tensor] = {}
+    alike: dict[tuple[str, ...], Tensor] = {}  # what is one weight under several names stays one in the file
     for name, tensor in like.items():
         if _original_only(name):
             made[name] = tensor.clone()
@@ -163,5 +164,8 @@ def _from_hf(state: Mapping[str, Tensor], like: Mapping[str, Tensor], rules: Rul
         absent = [each for each in names if each not in state]
         if absent:
             raise RepriseError(f"cannot convert: no weight {absent[0]}, which is {name} in the original")
-        made[name] = torch.cat([state[each] for each in names]) if len(names) > 1 else state[names[0]].clone()
+        if tuple(names) not in alike:
+            parts = [state[each] for each in names]
+            alike[tuple(names)] = torch.cat(parts) if len(parts) > 1 else parts[0].clone()
+        made[name] = alike[tuple(names)]
     return made

@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from curation.errors import RepriseError
 from curation.imaging import RGB
 from curation.models.checkpoints import resolve
 from curation.models.full.clip_hf import ClipHf
-from curation.models.full.contrastive import F32, squared, unit
+from curation.models.full.contrastive import F32, Embedder, check_fit, fill_colour, squared
 from curation.models.full.device import Batches, place
 from curation.models.full.loading import options, pretrained, processor, to_device
+from curation.models.full.open_clip_scorer import OpenClipScorer
 from curation.models.spec import ModelSpec
 
 _WHAT = "DINOv2"
 _KINDS = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 
 
-class DinoEmbedder:
+class DinoEmbedder(Embedder):
     """roles.ImageEmbedder: the class token after the last norm of DINOv2 (also with registers, also DINOv3).
 
     Option `fit`: "pad" (the picture whole, on a square of the mean colour) or "crop" (the checkpoint's own
@@ -39,8 +39,7 @@ class DinoEmbedder:
         from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
         given = options(spec, fit="pad")
-        if given["fit"] not in ("pad", "crop"):
-            raise RepriseError(f"models: dinov2 option fit must be pad or crop, not {given['fit']!r}")
+        check_fit(spec, given["fit"])
         checkpoint = resolve(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
@@ -50,17 +49,11 @@ class DinoEmbedder:
             raise RepriseError(f"{checkpoint.path} is a {kind}, not one of {', '.join(_KINDS)}")
         self._pictures: Any = processor(AutoImageProcessor, checkpoint, f"the image processor of {_WHAT}")
         self._model = pretrained(AutoModel, checkpoint, _WHAT, self._place.dtype).to(self._place.device)
-        mean = getattr(self._pictures, "image_mean", None) or (0.5, 0.5, 0.5)
-        self._fill = None if given["fit"] == "crop" else [255 * value for value in mean]
+        self._fill = fill_colour(self._pictures, given["fit"])
         self._share = _kept_share(self._pictures)
         self._batches = Batches(spec.batch_size)
 
-    def embed(self, images: Sequence[RGB]) -> NDArray[np.float32]:
-        """Unit vectors (images, d); the dot product of two is their similarity, -1..1."""
-        rows = self._batches(images, self._encode)
-        return unit(np.stack(rows)) if rows else np.zeros((0, 0), np.float32)
-
-    def _encode(self, images: Sequence[RGB]) -> list[F32]:
+    def _encode_images(self, images: Sequence[RGB]) -> list[F32]:
         shown = (
             images if self._fill is None else [squared(image, self._fill, self._share) for image in images]
         )
@@ -73,6 +66,12 @@ class ClipEmbedder(ClipHf):
     """roles.ImageEmbedder: the picture side of CLIP or SigLIP, in the space that it shares with words."""
 
     name = "clip-embedder"
+
+
+class OpenClipEmbedder(OpenClipScorer):
+    """roles.ImageEmbedder: the picture side of an open_clip model, in the space that it shares with words."""
+
+    name = "open-clip-embedder"
 
 
 def _kept_share(pictures: Any) -> float:

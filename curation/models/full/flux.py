@@ -17,12 +17,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from curation.errors import RepriseError
 from curation.imaging import RGB, BoolMask
-from curation.models.checkpoints import Checkpoint
-from curation.models.full.device import Batches, Place
-from curation.models.full.loading import explained
+from curation.models.checkpoints import Checkpoint, resolve
+from curation.models.full.device import Batches, Place, place
+from curation.models.full.loading import explained, has_tokenizer, options
 from curation.models.spec import ModelSpec
 
 OFFLOAD = ("none", "model", "sequential")
@@ -158,6 +159,74 @@ def inpaint(
     return results
 
 
+class FluxInpainter:
+    """roles.Inpainter around an inpainting pipeline of FLUX; a subclass says what it is told.
+
+    Options that all of them have: steps, guidance, side, erase, tokens, offload.
+    """
+
+    name: str
+    paints_around = True
+
+    def __init__(self, spec: ModelSpec, wanted: str, accepted: Sequence[str], **defaults: Any) -> None:
+        """Load the pipeline of class `wanted` from a folder in diffusers layout that is one of `accepted`.
+
+        Raises:
+            RepriseError: the folder is not here, not whole, or of another pipeline; or an option is wrong.
+        """
+        self._options = options(spec, **defaults)
+        check_options(spec, self._options)
+        checkpoint = resolve(spec)
+        self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
+        self._pipeline = load_pipeline(checkpoint, wanted, accepted, place(spec), self._options["offload"])
+        self._batches = Batches(spec.batch_size)
+
+    def inpaint(
+        self,
+        images: Sequence[RGB],
+        masks: Sequence[BoolMask],
+        prompts: Sequence[str | None],
+        seeds: Sequence[int],
+    ) -> list[RGB]:
+        """As roles.Inpainter."""
+        return inpaint(
+            images,
+            masks,
+            prompts,
+            seeds,
+            side=self._options["side"],
+            multiple=2 * self._pipeline.vae_scale_factor,
+            batches=self._batches,
+            painter=self._paint,
+        )
+
+    def instruction(self, prompt: str | None) -> str:
+        """What the model is told for a description of the picture that is wanted; None: erase."""
+        return str(self._options["erase"]) if prompt is None else prompt
+
+    def _further(self, height: int, width: int) -> dict[str, Any]:
+        """Arguments of the pipeline that only this one has, for a canvas of height x width px."""
+        return {}
+
+    def _paint(self, jobs: Sequence[Job]) -> list[RGB]:
+        height, width = jobs[0].size
+        painted = self._pipeline(
+            prompt=[self.instruction(job.prompt) for job in jobs],
+            image=[Image.fromarray(job.image) for job in jobs],
+            mask_image=[Image.fromarray(job.mask) for job in jobs],
+            height=height,
+            width=width,
+            num_inference_steps=self._options["steps"],
+            guidance_scale=self._options["guidance"],
+            max_sequence_length=self._options["tokens"],
+            generator=generators(jobs),
+            output_type="np",
+            **self._further(height, width),
+        )
+        return to_pictures(painted.images)
+
+
 def generators(jobs: Sequence[Job]) -> list[torch.Generator]:
     """One generator a picture, on the CPU: a seed draws the same noise on every device and in any batch."""
     return [torch.Generator("cpu").manual_seed(job.seed) for job in jobs]
@@ -240,6 +309,8 @@ def check_folder(checkpoint: Checkpoint, accepted: Sequence[str]) -> None:
         if not files or (heavy and not any(file.suffix in _WEIGHTS for file in files)):
             lacks = "no weights in" if files else "no folder"
             raise RepriseError(f"{path} is only part of a {name}: {lacks} {part}; fetch it again")
+        if part.startswith("tokenizer") and not has_tokenizer(path / part):
+            raise RepriseError(f"{path} is only part of a {name}: no vocabulary in {part}; fetch it again")
 
 
 def check_options(spec: ModelSpec, given: dict[str, Any]) -> None:

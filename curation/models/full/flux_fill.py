@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from PIL import Image
-
-from curation.imaging import RGB, BoolMask
-from curation.models.checkpoints import resolve
-from curation.models.full import flux
-from curation.models.full.device import Batches, place
-from curation.models.full.loading import options
+from curation.models.full.flux import FluxInpainter
 from curation.models.spec import ModelSpec
 
 _CLASS = "FluxFillPipeline"
 
 
-class FluxFill:
+class FluxFill(FluxInpainter):
     """roles.Inpainter. The model sees what is not masked and gets a description of the whole picture.
 
     Options:
@@ -28,16 +20,13 @@ class FluxFill:
     """
 
     name = "flux-fill"
-    paints_around = True
 
     def __init__(self, spec: ModelSpec) -> None:
-        """Load the pipeline from a folder in diffusers layout.
-
-        Raises:
-            RepriseError: the folder is not here, not whole, or of another pipeline; or an option is wrong.
-        """
-        self._options = options(
+        """As FluxInpainter."""
+        super().__init__(
             spec,
+            _CLASS,
+            [_CLASS],
             steps=50,
             guidance=30.0,
             side=1024,
@@ -45,46 +34,3 @@ class FluxFill:
             tokens=512,
             offload="none",
         )
-        flux.check_options(spec, self._options)
-        checkpoint = resolve(spec)
-        self.revision = checkpoint.revision
-        self.sha256 = checkpoint.sha256
-        self._pipeline = flux.load_pipeline(
-            checkpoint, _CLASS, [_CLASS], place(spec), self._options["offload"]
-        )
-        self._batches = Batches(spec.batch_size)
-
-    def inpaint(
-        self,
-        images: Sequence[RGB],
-        masks: Sequence[BoolMask],
-        prompts: Sequence[str | None],
-        seeds: Sequence[int],
-    ) -> list[RGB]:
-        """As roles.Inpainter."""
-        return flux.inpaint(
-            images,
-            masks,
-            prompts,
-            seeds,
-            side=self._options["side"],
-            multiple=2 * self._pipeline.vae_scale_factor,
-            batches=self._batches,
-            painter=self._paint,
-        )
-
-    def _paint(self, jobs: Sequence[flux.Job]) -> list[RGB]:
-        height, width = jobs[0].size
-        painted = self._pipeline(
-            prompt=[self._options["erase"] if job.prompt is None else job.prompt for job in jobs],
-            image=[Image.fromarray(job.image) for job in jobs],
-            mask_image=[Image.fromarray(job.mask) for job in jobs],
-            height=height,
-            width=width,
-            num_inference_steps=self._options["steps"],
-            guidance_scale=self._options["guidance"],
-            max_sequence_length=self._options["tokens"],
-            generator=flux.generators(jobs),
-            output_type="np",
-        )
-        return flux.to_pictures(painted.images)

@@ -41,6 +41,7 @@ class GroundingDinoHF:
         self._batches = Batches(spec.batch_size)
         checkpoint = resolve(spec)
         self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
         both = processor(AutoProcessor, checkpoint, _WHAT)
         self._images: Any = getattr(both, "image_processor", None)
         tokenizer: Any = getattr(both, "tokenizer", None)

@@ -16,7 +16,9 @@ import torch
 from groundingdino.datasets.transforms import resize
 from groundingdino.models import build_model
 from groundingdino.models.GroundingDINO import groundingdino as _library
+from groundingdino.models.GroundingDINO import transformer as _transformer
 from groundingdino.models.GroundingDINO.backbone import backbone as _backbone
+from groundingdino.models.GroundingDINO.utils import get_sine_pos_embed
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import functional as transforms
@@ -71,6 +73,7 @@ class GroundingDinoOriginal:
         self._batches = Batches(spec.batch_size)
         checkpoint = resolve(spec)
         self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
         weights = pth.find(checkpoint.path, ".pth", _WHAT)
         settings = read_config(_config_path(config, weights.parent))
         text = _text_encoder(text_encoder, settings, weights.parent)
@@ -133,7 +136,8 @@ def build(settings: SimpleNamespace, text: Path, checkpoint: Checkpoint) -> nn.M
 
 def run(model: nn.Module, images: Tensor, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
     """`pred_logits` (pictures, queries, 256) and `pred_boxes` (pictures, queries, 4)."""
-    out: dict[str, Tensor] = model(images, captions=list(prompts))
+    with _sines_for(model.hidden_dim):
+        out: dict[str, Tensor] = model(images, captions=list(prompts))
     return out
 
 
@@ -165,6 +169,21 @@ def _library_for(settings: SimpleNamespace, text: Path) -> Iterator[None]:
         mock.patch.object(_library, "BertModelWarper", BertTextEncoder),
         mock.patch.object(_library, "get_tokenlizer", loader),
         mock.patch.object(_backbone, "build_swin_transformer", swin),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _sines_for(width: int) -> Iterator[None]:
+    """While a model runs: position sines as wide as the model, where the library has its 256 written in."""
+
+    def of_words(positions: Tensor, num_pos_feats: int, **given: Any) -> Tensor:
+        return get_sine_pos_embed(positions, num_pos_feats=width, **given)
+
+    of_boxes = partial(get_sine_pos_embed, num_pos_feats=width // 2)
+    with (
+        mock.patch.object(_transformer, "get_sine_pos_embed", of_words),
+        mock.patch.object(_transformer, "gen_sineembed_for_position", of_boxes),
     ):
         yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,9 +82,14 @@ def require_tokenizer(checkpoint: Checkpoint, what: str) -> None:
     Raises:
         RepriseError: it is not.
     """
-    names = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "tekken.json")
-    if not any(next(checkpoint.path.glob(name), None) for name in names):
+    if not has_tokenizer(checkpoint.path):
         raise RepriseError(f"{checkpoint.path} cannot be loaded as {what}: it has no tokenizer")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a vocabulary: a tokenizer's settings alone make an empty one."""
+    names = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "tekken.json")
+    return any(next(folder.glob(name), None) for name in names)
 
 
 @contextlib.contextmanager

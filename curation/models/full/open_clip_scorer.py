@@ -13,21 +13,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from curation.errors import RepriseError
 from curation.imaging import RGB
 from curation.models.checkpoints import resolve
-from curation.models.full.contrastive import F32, TextCache, probabilities, squared, unit
+from curation.models.full.contrastive import (
+    F32,
+    Scorer,
+    TextCache,
+    check_fit,
+    fill_colour,
+    squared,
+    unit,
+)
 from curation.models.full.device import Batches, place
-from curation.models.full.loading import explained, options
+from curation.models.full.loading import explained, has_tokenizer, options
 from curation.models.spec import ModelSpec
 
 _CONFIG = "open_clip_config.json"
 
 
-class OpenClipScorer:
+class OpenClipScorer(Scorer):
     """roles.ImageTextScorer, for CLIP and SigLIP weights of open_clip.
 
     Options: `model`, the architecture of a single weight file; `fit`, "pad" (the picture whole, on a square
@@ -45,8 +52,7 @@ class OpenClipScorer:
         import open_clip
 
         given = options(spec, model=None, fit="pad")
-        if given["fit"] not in ("pad", "crop"):
-            raise RepriseError(f"models: open-clip option fit must be pad or crop, not {given['fit']!r}")
+        check_fit(spec, given["fit"])
         checkpoint = resolve(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
@@ -59,27 +65,9 @@ class OpenClipScorer:
             self._tokenize = open_clip.get_tokenizer(name)
         self._model: Any = model.eval()
         self._scale = float(self._model.logit_scale.detach().exp())
-        mean = getattr(self._model.visual, "image_mean", None) or (0.5, 0.5, 0.5)
-        self._fill = None if given["fit"] == "crop" else [255 * value for value in mean]
+        self._fill = fill_colour(self._model.visual, given["fit"])
         self._batches = Batches(spec.batch_size)
         self._texts = TextCache(self._encode_texts)
-
-    def score(self, images: Sequence[RGB], texts: Sequence[str]) -> NDArray[np.float32]:
-        """Probabilities (images, texts), each row summing to 1; how they are formed: see `contrastive`."""
-        if not images or not texts:
-            return np.zeros((len(images), len(texts)), np.float32)
-        return probabilities(self.embed(images), self._texts(texts), self._scale)
-
-    def similarities(self, images: Sequence[RGB], texts: Sequence[str]) -> NDArray[np.float32]:
-        """Cosines (images, texts), -1..1: how well each phrase fits, whatever the others are."""
-        if not images or not texts:
-            return np.zeros((len(images), len(texts)), np.float32)
-        return np.asarray(self.embed(images) @ self._texts(texts).T, np.float32)
-
-    def embed(self, images: Sequence[RGB]) -> NDArray[np.float32]:
-        """Unit vectors (images, d)."""
-        rows = self._batches(images, self._encode_images)
-        return unit(np.stack(rows)) if rows else np.zeros((0, 0), np.float32)
 
     def _encode_images(self, images: Sequence[RGB]) -> list[F32]:
         shown = images if self._fill is None else [squared(image, self._fill) for image in images]
@@ -123,4 +111,7 @@ def _address(path: Path, model: str | None, known: Sequence[str]) -> tuple[str, 
     if elsewhere and not Path(elsewhere).is_dir():
         # open_clip would ask the hub for its config.
         raise RepriseError(f"{path} takes its text tower {elsewhere} from the hub, which no run may ask")
+    if text.get("hf_tokenizer_name") and not has_tokenizer(path):
+        # open_clip reads it from this folder, and transformers makes an empty one of nothing.
+        raise RepriseError(f"{path} has no tokenizer, which its {_CONFIG} asks for: fetch it again")
     return f"local-dir:{path}", None

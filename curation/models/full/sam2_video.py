@@ -40,6 +40,7 @@ class Sam2Video:
         self._batches = Batches(spec.batch_size)
         checkpoint = resolve(spec)
         self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
         kind = model_type(checkpoint)
         if kind != "sam2_video":
             raise RepriseError(f"{checkpoint.path} holds a {kind}, not {_WHAT}")

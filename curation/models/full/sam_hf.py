@@ -39,6 +39,7 @@ class SamHF:
         self._batches = Batches(spec.batch_size)
         checkpoint = resolve(spec)
         self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
         kind = model_type(checkpoint)
         if kind not in _TYPES:
             raise RepriseError(f"{checkpoint.path} holds a {kind}, not {_WHAT}: one of {', '.join(_TYPES)}")

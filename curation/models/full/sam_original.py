@@ -72,12 +72,12 @@ class SamOriginal:
         self._batches = Batches(spec.batch_size)
         checkpoint = resolve(spec)
         self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
         weights = pth.find(checkpoint.path, ".pth", _WHAT)
         state = pth.read(weights, checkpoint, _WHAT)
         self._sam = build(weights, state, chosen)
         pth.fill(self._sam, state, weights, _WHAT)
         self._sam.eval().to(self._place.device)
-        self._transform = ResizeLongestSide(self._sam.image_encoder.img_size)
 
     def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:
         """One cleaned mask per box, (H, W) bool, best of three; score: the model's predicted IoU, 0..1."""
@@ -90,11 +90,11 @@ class SamOriginal:
 
     def _prompted(self, items: Sequence[tuple[RGB, list[list[float]]]]) -> list[Segmentation]:
         device, sam = self._place.device, self._sam
-        scaled = [self._scaled(image) for image, _ in items]
+        side = sam.image_encoder.img_size
+        scaled = [prepare(image, side) for image, _ in items]
         with self._place.autocast():
             seen = torch.stack([sam.preprocess(each.to(device)) for each in scaled])
             embeddings: Tensor = sam.image_encoder(seen)
-        side = sam.image_encoder.img_size
         results = []
         # Prompts and masks in float32: a box in bfloat16 would be a pixel or two off, and they cost little.
         for (image, boxes), small, embedding in zip(items, scaled, embeddings.float(), strict=True):
@@ -112,10 +112,11 @@ class SamOriginal:
             results.append(Segmentation(*best_masks(logits, scores, size, (side, side), valid)))
         return results
 
-    def _scaled(self, image: RGB) -> Tensor:
-        """(3, h, w) float32 in 0..255, its long side as the encoder wants it."""
-        scaled = np.ascontiguousarray(self._transform.apply_image(image).transpose(2, 0, 1))
-        return torch.from_numpy(scaled).float()
+
+def prepare(image: RGB, side: int) -> Tensor:
+    """(H, W, 3) uint8 -> (3, h, w) float32 in 0..255, its longer side `side`, as the encoder wants it."""
+    scaled = ResizeLongestSide(side).apply_image(image)
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))).float()
 
 
 def build(path: Path, state: dict[str, Tensor], chosen: str | None) -> Any:

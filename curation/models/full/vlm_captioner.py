@@ -93,9 +93,7 @@ class VlmCaptioner:
 
     def caption(self, clips: Sequence[Sequence[RGB]]) -> list[str]:
         """Frames of each clip in time order -> one line a clip, in their order; "" for one without frames."""
-        shown = [
-            _shrunk(_thinned(clip, self._given["max_frames"]), self._given["max_side"]) for clip in clips
-        ]
+        shown = [shrunk(thinned(clip, self._given["max_frames"]), self._given["max_side"]) for clip in clips]
         captions = [""] * len(clips)
         # A video needs two frames. What goes through as pictures cannot share a batch with videos.
         kinds = [
@@ -213,13 +211,14 @@ def clean_caption(text: str, cut: bool = False) -> str:
     return text
 
 
-def _thinned(clip: Sequence[RGB], most: int) -> list[RGB]:
+def thinned(clip: Sequence[RGB], most: int) -> list[RGB]:
+    """At most so many frames, evenly spread, first and last among them; 0: all."""
     if not most or len(clip) <= most:
         return list(clip)
     return [clip[int(index)] for index in np.linspace(0, len(clip) - 1, most).round()]
 
 
-def _shrunk(clip: list[RGB], side: int) -> list[RGB]:
+def shrunk(clip: list[RGB], side: int) -> list[RGB]:
     """Frames of one size, their longer side at most `side`; the size of the first rules."""
     if not clip:
         return clip

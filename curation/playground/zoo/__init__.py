@@ -1,1 +1,28 @@
-"""One trainer per role: a tiny model of the real architecture, saved in the real format."""
+"""The trained models of the playground profile: where they lie and how they are loaded.
+
+`roles` says which trainer makes which; `grounding`, `segmenting`, `clip` and `faces` are the trainers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from curation.models.spec import ModelSpec
+
+SHIPPED: Final = Path(__file__).resolve().parents[1] / "weights"
+
+
+def specs() -> dict[str, ModelSpec]:
+    """What answers each role that the playground has a model for: the backends that real checkpoints use."""
+    return {
+        "detector": ModelSpec(backend="grounding-dino-hf", checkpoint=str(SHIPPED / "detector")),
+        "segmenter": ModelSpec(backend="sam-original", checkpoint=str(SHIPPED / "segmenter")),
+        "scorer": ModelSpec(backend="open-clip", checkpoint=str(SHIPPED / "scorer")),
+        # The same weights: their picture side tells a red star from every other thing, though not two red
+        # stars from each other.
+        "embedder": ModelSpec(backend="open-clip-embedder", checkpoint=str(SHIPPED / "scorer")),
+        "faces": ModelSpec(
+            backend="insightface", checkpoint=str(SHIPPED / "faces"), options={"det_sizes": [128]}
+        ),
+    }

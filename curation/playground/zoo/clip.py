@@ -2,7 +2,8 @@
 
 Architecture: Radford et al., CLIP (arXiv 2103.00020), the ResNet variant (section 2.4), which learns a drawn
 world in minutes where a ViT of this size needs longer. The loss is CLIP's towards images only: every batch is
-scored against each name once, so that two pictures of the same name are not each other's negatives.
+scored against each name once, so that two pictures of the same name are not each other's negatives, and
+against the colours and the shapes alone.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from curation.imaging import RGB, pad_box
 from curation.playground.scenes import Picture, Seen, scene_at, some_scene
 from curation.playground.world import COLOURS, NAMES, PERSON, SHAPES
 from curation.playground.zoo.grounding import HELD_OUT_SEED, MEAN, STD, plural
+from curation.playground.zoo.grounding import pixels as normalised
 from curation.playground.zoo.loop import Budget, Metrics, Recipe, fit, without_gradients
+from curation.playground.zoo.stock import Stock
 
 SIDE: Final = 64
 FILL: Final = 128  # what a crop that is not square is padded with, 0..255
 LABELS: Final = (*NAMES, PERSON)
+SHAPES_SEEN: Final = ((96, 96), (128, 96), (192, 144))  # (width, height) of scenes
 TEMPLATES: Final = (
     "a photo of a {}", "a picture of a {}", "{}", "a {}", "the {}", "an image of a {}", "a photo of the {}",
     "a cropped photo of a {}", "a photo of {s}", "two {s}",
@@ -35,6 +39,9 @@ _GLUE: Final = (
     "picture", "image", "cropped", "background",
 )  # fmt: skip
 _PLAIN: Final = "a photo of a {}"
+# What says only half of a name: a picture is told apart by its colour and by its shape, too. Without these
+# a model from nothing sees shapes late, as the colour alone already tells most names apart.
+_HALVES: Final = (*(f"a picture of a {colour}" for colour in COLOURS), *(f"a photo of a {s}" for s in SHAPES))
 
 
 def vocabulary() -> list[str]:
@@ -129,10 +136,10 @@ def _some_crop(picture: Picture, seen: Seen, rng: np.random.Generator) -> RGB:
     return part[:, ::-1] if rng.uniform() < 0.5 else part
 
 
-def pixels(crops: list[RGB]) -> torch.Tensor:
-    batch = torch.from_numpy(np.stack([fit_square(np.ascontiguousarray(c)) for c in crops]))
-    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
-    return (batch.permute(0, 3, 1, 2).float() / 255 - mean) / std
+def pixels(crops: list[RGB], light: torch.Tensor | None = None) -> torch.Tensor:
+    """Crops of any sizes -> (B, 3, 64, 64), normalised; `light`: (B, 1, 1, 1), factors on brightness."""
+    square = [fit_square(np.ascontiguousarray(each)) for each in crops]
+    return normalised(square, light).contiguous(memory_format=torch.channels_last)
 
 
 def tokens(words: Any, texts: list[str]) -> torch.Tensor:
@@ -145,18 +152,28 @@ def sentence(template: str, name: str) -> str:
     return template.replace("{s}", plural(name)).replace("{}", name)
 
 
-def batch_at(seed: int, step: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def sample(seed: int, index: int) -> Picture:
+    """The training scene with this number, with at least one thing to look at."""
+    rng = np.random.default_rng([seed, 7, index])
+    width, height = SHAPES_SEEN[index % len(SHAPES_SEEN)]
+    while True:
+        picture = some_scene(rng, width=width, height=height)
+        clear = tuple(seen for seen in picture.seen if seen.share >= 0.4)
+        if clear:
+            return Picture(picture.image, clear)
+
+
+def batch_at(seed: int, step: int, size: int, stock: Stock[Picture]) -> tuple[torch.Tensor, torch.Tensor]:
     """Training batch: pixels (B, 3, 64, 64) and the label of each, an index into `LABELS`."""
     rng = np.random.default_rng([seed, step, 2])
     crops: list[RGB] = []
     labels: list[int] = []
-    while len(crops) < size:
-        picture = some_scene(rng)
+    for picture in stock.some(size, rng):
         for seen in picture.seen:
-            if seen.share >= 0.4:
-                crops.append(_some_crop(picture, seen, rng))
-                labels.append(LABELS.index(seen.name))
-    return pixels(crops[:size]), torch.tensor(labels[:size])
+            crops.append(_some_crop(picture, seen, rng))
+            labels.append(LABELS.index(seen.name))
+    light = torch.from_numpy(rng.uniform(0.9, 1.1, (size, 1, 1, 1))).float()
+    return pixels(crops[:size], light), torch.tensor(labels[:size])
 
 
 @without_gradients
@@ -186,22 +203,31 @@ def evaluate(model: torch.nn.Module, words: Any, *, seed: int = HELD_OUT_SEED, s
     return {"top1_of_64": round(float(hit.float().mean()), 4), "person": round(float(best.mean()), 4)}
 
 
-def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 48) -> Metrics:
-    """Train the scorer and save it in `output`."""
+def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 64, scenes: int = 20_000) -> Metrics:
+    """Train the scorer on `scenes` scenes and save it in `output`."""
     words = tokenizer()
+    stock = Stock(lambda index: sample(seed, index), scenes)
 
     def loss(model: torch.nn.Module, step: int) -> torch.Tensor:
         scorer: Any = model
-        images, labels = batch_at(seed, step, size)
+        images, labels = batch_at(seed, step, size, stock)
         templates = np.random.default_rng([seed, step, 3]).choice(len(TEMPLATES), len(LABELS))
         texts = [sentence(TEMPLATES[t], name) for t, name in zip(templates, LABELS, strict=True)]
-        known = scorer.encode_text(tokens(words, texts), normalize=True)
+        known = scorer.encode_text(tokens(words, [*texts, *_HALVES]), normalize=True)
         scores = scorer.encode_image(images, normalize=True) @ known.T
-        return F.cross_entropy(scores * scorer.logit_scale.exp().clamp(max=100), labels)
+        scores = scores * scorer.logit_scale.exp().clamp(max=100)
+        thing = labels < len(NAMES)
+        colours, shapes = labels // len(SHAPES), labels % len(SHAPES)
+        whole, halves = scores[:, : len(LABELS)], scores[thing, len(LABELS) :]
+        return (
+            F.cross_entropy(whole, labels)
+            + 0.5 * F.cross_entropy(halves[:, : len(COLOURS)], colours[thing])
+            + 0.5 * F.cross_entropy(halves[:, len(COLOURS) :], shapes[thing])
+        )
 
     recipe = Recipe(
         role="scorer",
-        model=build(seed),
+        model=build(seed).to(memory_format=torch.channels_last),
         loss=loss,
         evaluate=lambda model: evaluate(model, words),
         save=save,
@@ -209,6 +235,11 @@ def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 48) -> Met
         rate=2e-3,
         decay=0.05,
         average=0.99,
-        about={"batch": size, "format": "open_clip local-dir folder", "input": f"{SIDE} px"},
+        about={
+            "batch": size,
+            "scenes": scenes,
+            "format": "open_clip local-dir folder",
+            "input": f"{SIDE} px",
+        },
     )
     return fit(recipe, budget, output)

@@ -32,7 +32,7 @@ class Budget:
 
     minutes: float
     steps: int | None = None
-    look_every: float = 1.0  # minutes between two evaluations, each of which saves
+    look_every: float = 3.0  # minutes between two evaluations, each of which saves
     threads: int = (
         2  # at most; on a busy machine one thread is often faster than two that wait for each other
     )

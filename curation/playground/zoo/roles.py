@@ -1,4 +1,4 @@
-"""Which trainer makes which role, how long it takes, and where the trained zoo of this package lies."""
+"""Which trainer makes which role, how long it takes, and whether its trained model is here."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from curation.errors import RepriseError
+from curation.playground.zoo import SHIPPED
 
 if TYPE_CHECKING:  # the loop needs torch, which only training does
     from curation.playground.zoo.loop import Metrics
-
-SHIPPED: Final = Path(__file__).resolve().parents[1] / "weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +25,10 @@ class Trainer:
 
 
 TRAINERS: Final[Mapping[str, Trainer]] = {
-    "detector": Trainer("grounding", 2600, "transformers"),
+    "detector": Trainer("grounding", 4000, "transformers, groundingdino-py"),
+    "faces": Trainer("faces", 3000, "insightface, onnx, onnxruntime"),
     "scorer": Trainer("clip", 3000, "open-clip-torch, transformers"),
-    "segmenter": Trainer("segmenting", 4000, "segment-anything, transformers"),
+    "segmenter": Trainer("segmenting", 2600, "segment-anything, transformers"),
 }
 
 

@@ -330,6 +330,16 @@ def test_a_missing_part_is_named(zoo: Path, tmp_path: Path, part: str) -> None:
     assert f"no folder {part}" in refusal(lambda: FluxFill(spec(tmp_path / "fill")))
 
 
+@pytest.mark.parametrize("part", ["tokenizer", "tokenizer_2"])
+def test_a_tokenizer_without_vocabulary_is_refused(zoo: Path, tmp_path: Path, part: str) -> None:
+    """From its settings alone, transformers builds one that knows no word, and says nothing."""
+    shutil.copytree(zoo / "fill", tmp_path / "fill")
+    for file in (tmp_path / "fill" / part).iterdir():
+        if file.name != "tokenizer_config.json":
+            file.unlink()
+    assert f"no vocabulary in {part}" in refusal(lambda: FluxFill(spec(tmp_path / "fill")))
+
+
 def test_half_a_download_is_one_line(zoo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "fill"
     shutil.copytree(zoo / "fill", folder)

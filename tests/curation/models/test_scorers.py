@@ -341,6 +341,15 @@ def test_a_text_tower_on_the_hub_is_never_asked_for(zoo: Path, tmp_path: Path) -
         OpenClipScorer(spec(folder))
 
 
+def test_a_tokenizer_that_the_folder_lacks_is_not_made_up(zoo: Path, tmp_path: Path) -> None:
+    folder = copy(zoo / "open_clip", tmp_path / "words", "tokenizer*", "vocab*", "merges*")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "someone/words"
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(RepriseError, match="has no tokenizer, which its open_clip_config"):
+        OpenClipScorer(spec(folder))
+
+
 def test_options_are_checked(zoo: Path) -> None:
     with pytest.raises(RepriseError, match="no option crop; known: fit"):
         ClipHf(spec(zoo / "clip", crop=True))

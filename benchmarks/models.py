@@ -1,0 +1,454 @@
+"""Pictures per second of the models that the profile `full` runs, and what 1,000 kept subjects cost by it.
+
+    python -m benchmarks.models [--small] [--batches 1,4,16] [--price 2.50] [--dataset DATASET]
+
+Speed does not depend on what weights say: each architecture is built in its real size with random weights,
+written in its real format, loaded by its real backend, and given pictures of the usual sizes. Preprocessing
+and the way back to pixels count, as they do in a run. Batch sizes are swept; one that does not fit the GPU's
+memory is halved by the backend and marked. On a GPU, memory and utilisation are printed, too.
+
+`--small` runs architectures a fraction of the size, for a machine without a GPU: it shows that the benchmark
+works, and its costs mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.machine import machine
+from curation.errors import RepriseError
+from curation.models import registry
+from curation.models.roles import Phrase, Scene
+from curation.models.spec import ModelSpec
+from curation.taxonomy import Taxonomy
+
+PHRASES = ("brown dog", "red car", "woman in a coat")
+BOXES = 3  # per frame
+# Of a run over the demo videos: what one kept subject costs in pictures. --dataset takes another run's.
+DEMO = {"clips": 30, "found": 36, "kept": 21}
+FRAMES = 3  # of a clip that the detector looks at, `ground.frames`
+PAIRS = 9  # of a clip that flow is measured on: 5 s at two frames a second
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of the pictures that a stage is given, px."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One stage: how its checkpoint is made, and how it is given `n` pictures.
+
+    `save`: writes a checkpoint into a folder; returns the spec's checkpoint and options.
+    """
+
+    role: str
+    backend: str
+    architecture: str
+    unit: str
+    size: Size
+    save: Callable[[Path], tuple[Path, dict[str, Any]]]
+    give: Callable[[Any, Sequence[NDArray[np.uint8]]], Any]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured at one batch size."""
+
+    batch: int
+    ran_at: int  # smaller where memory did not suffice
+    per_second: float
+    memory_gb: float | None  # peak of the GPU's, allocated by PyTorch
+    utilisation: float | None  # mean of what nvidia-smi says, 0..1
+
+
+def main(arguments: list[str]) -> int:
+    given = parser().parse_args(arguments)
+    logging.getLogger().setLevel(logging.ERROR)  # that weights are random is meant
+    console = Console()
+    try:
+        counts = demand(given.dataset)
+        wanted = cases(given.small)
+        unknown = set(given.stages or ()) - {case.role for case in wanted}
+        if unknown:
+            roles = ", ".join(case.role for case in wanted)
+            raise RepriseError(f"no stage {sorted(unknown)[0]}; stages are {roles}")
+        found = {
+            case.role: measure(case, given.batches, given.seconds, given.device, given.dtype)
+            for case in wanted
+            if not given.stages or case.role in given.stages
+        }
+    except RepriseError as error:
+        print(f"error {error}", file=sys.stderr)
+        return 2
+    best = {role: max(speeds, key=lambda each: each.per_second) for role, speeds in found.items()}
+    spent = seconds_per_kept(best, counts)
+    console.print(table(wanted, found))
+    total = sum(spent.values())
+    price = cost(total, given.price)
+    console.print(
+        f"1,000 kept subjects: {1000 * total / 3600:.2f} hours of this device; at {given.price:g} an hour, "
+        f"{price:.2f} ({', '.join(f'{role} {value / total:.0%}' for role, value in spent.items())})"
+    )
+    result = {
+        "small": given.small,
+        "machine": {**machine(), **gpu()},
+        "speeds": {role: [asdict(each) for each in speeds] for role, speeds in found.items()},
+        "pictures_per_kept": pictures_per_kept(counts),
+        "hours_per_1000_kept": round(1000 * total / 3600, 4),
+        "price_per_hour": given.price,
+        "cost_per_1000_kept": round(price, 4),
+    }
+    print(json.dumps(result))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__.split("\n")[0])
+    found.add_argument("--small", action="store_true", help="a fraction of the size, for a CPU")
+    found.add_argument("--stages", type=_words, help="only these, with commas between")
+    found.add_argument("--batches", type=_numbers, default=[1, 2, 4, 8, 16], help="sizes to sweep")
+    found.add_argument("--seconds", type=float, default=3.0, help="to measure each batch size for")
+    found.add_argument("--price", type=float, default=2.5, help="of an hour of this device")
+    found.add_argument("--dataset", help="a finished dataset whose keep rate counts; else the demo's")
+    found.add_argument("--device", default="auto", help="as in a model spec")
+    found.add_argument("--dtype", default="auto", help="as in a model spec")
+    return found
+
+
+def _words(text: str) -> list[str]:
+    return [each.strip() for each in text.split(",") if each.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = [int(each) for each in _words(text)]
+    if not numbers or min(numbers) < 1:
+        raise ValueError(text)
+    return numbers
+
+
+# ---- measuring -------------------------------------------------------------------------------------------
+
+
+def measure(case: Case, batches: Sequence[int], seconds: float, device: str, dtype: str) -> list[Speed]:
+    """Every batch size of one stage, on one loaded model."""
+    from curation.models.full.device import Batches
+
+    print(f"{case.role}: {case.architecture}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix="reprise-bench-") as folder:
+        path, options = case.save(Path(folder))
+        spec = ModelSpec(
+            backend=case.backend, checkpoint=str(path), device=device, dtype=dtype, options=options
+        )
+        backend = registry.build(case.role, spec)
+    found = []
+    for batch in batches:
+        backend._batches = Batches(batch)
+        found.append(sweep(lambda images: case.give(backend, images), case.size, batch, seconds, backend))
+    return found
+
+
+def sweep(
+    run: Callable[[Sequence[NDArray[np.uint8]]], Any], size: Size, batch: int, seconds: float, backend: Any
+) -> Speed:
+    """One batch size: once to warm up, then again and again for at least `seconds`."""
+    images = pictures(size, batch)
+    run(images)
+    reset_memory()
+    done, started = 0, time.perf_counter()
+    with Utilisation() as used:
+        while done == 0 or time.perf_counter() - started < seconds:
+            run(images)
+            done += batch
+        spent = time.perf_counter() - started
+    return Speed(batch, min(batch, backend._batches.size), done / spent, peak_memory_gb(), used.mean)
+
+
+def pictures(size: Size, count: int) -> list[NDArray[np.uint8]]:
+    draw = np.random.default_rng(0)
+    coarse = draw.integers(0, 256, (count, size.height // 16 + 1, size.width // 16 + 1, 3), np.uint8)
+    return [
+        np.ascontiguousarray(each.repeat(16, 0).repeat(16, 1)[: size.height, : size.width]) for each in coarse
+    ]
+
+
+class Utilisation:
+    """Mean utilisation of the first GPU while the block runs; None without nvidia-smi or in no time."""
+
+    _QUERY = ("--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0")
+
+    def __init__(self) -> None:
+        self._tool = shutil.which("nvidia-smi")
+        self._seen: list[float] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Utilisation:
+        if self._tool:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(_POLL_S):
+            said = subprocess.run(
+                [str(self._tool), *self._QUERY], capture_output=True, text=True, check=False
+            )
+            if said.returncode != 0 or not said.stdout.strip().isdigit():
+                return
+            self._seen.append(float(said.stdout) / 100)
+
+    @property
+    def mean(self) -> float | None:
+        return round(float(np.mean(self._seen)), 3) if self._seen else None
+
+
+def reset_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory_gb() -> float | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return round(float(torch.cuda.max_memory_allocated()) / 1e9, 2)
+
+
+def gpu() -> dict[str, Any]:
+    import torch
+
+    return {
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+    }
+
+
+# ---- what it costs ---------------------------------------------------------------------------------------
+
+
+def demand(dataset: str | None) -> dict[str, int]:
+    """Clips, found and kept subjects of a finished dataset, or of the demo.
+
+    Raises:
+        RepriseError: no finished dataset there, or one that kept nothing.
+    """
+    if dataset is None:
+        return DEMO
+    file = Path(dataset) / "manifest.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        counts = {
+            "clips": int(found["clips"]["in"]),
+            "found": int(found["subjects"]["found"]),
+            "kept": int(found["subjects"]["kept"]),
+        }
+    except OSError as error:
+        raise RepriseError(f"{file}: {error.strerror}: a finished dataset is needed") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RepriseError(f"{file} is no manifest of a dataset") from error
+    if counts["kept"] < 1:
+        raise RepriseError(f"{dataset} kept no subject, so there is no cost of one")
+    return counts
+
+
+def pictures_per_kept(counts: dict[str, int]) -> dict[str, float]:
+    """Pictures (pairs for flow) that each stage looks at for one subject that is kept at last."""
+    clips, found = counts["clips"] / counts["kept"], counts["found"] / counts["kept"]
+    return {"detector": FRAMES * clips, "segmenter": found, "scorer": found, "flow": PAIRS * clips}
+
+
+def seconds_per_kept(best: dict[str, Speed], counts: dict[str, int]) -> dict[str, float]:
+    """Device seconds of each measured stage for one kept subject, at its best batch size."""
+    needed = pictures_per_kept(counts)
+    return {role: needed[role] / speed.per_second for role, speed in best.items()}
+
+
+def cost(seconds: float, price_per_hour: float) -> float:
+    """Of 1,000 kept subjects, in the unit of the price."""
+    return 1000 * seconds / 3600 * price_per_hour
+
+
+def table(wanted: Sequence[Case], found: dict[str, list[Speed]]) -> Table:
+    shown = Table("stage", "architecture", "batch", "per second", "GPU memory", "GPU used", box=None)
+    for case in wanted:
+        for place, speed in enumerate(found.get(case.role, ())):
+            halved = f" (ran at {speed.ran_at})" if speed.ran_at < speed.batch else ""
+            shown.add_row(
+                "" if place else case.role,
+                "" if place else case.architecture,
+                f"{speed.batch}{halved}",
+                f"{speed.per_second:.3g} {case.unit}",
+                "-" if speed.memory_gb is None else f"{speed.memory_gb:g} GB",
+                "-" if speed.utilisation is None else f"{speed.utilisation:.0%}",
+            )
+    return shown
+
+
+# ---- the architectures -----------------------------------------------------------------------------------
+
+
+def cases(small: bool) -> list[Case]:
+    """Grounding DINO, SAM, CLIP and RAFT, in their real sizes or small."""
+    frame = Size(320, 180) if small else Size(1280, 720)
+    crop = Size(160, 160) if small else Size(480, 480)
+    flow = Size(192, 136) if small else Size(720, 405)
+    categories = [f"a photo of a {name}" for name in Taxonomy.load().categories][: 16 if small else None]
+    return [
+        Case(
+            "detector", "grounding-dino-hf", "Grounding DINO small" if small else "Grounding DINO Swin-T",
+            "frames", frame, small_dino if small else dino, _detect,
+        ),
+        Case(
+            "segmenter", "sam-original", "SAM small" if small else "SAM ViT-H",
+            "frames", frame, small_sam if small else sam, _segment,
+        ),
+        Case(
+            "scorer", "open-clip", "CLIP ViT-S/32" if small else "CLIP ViT-L/14",
+            "crops", crop, small_clip if small else clip,
+            lambda backend, images: backend.score(images, categories),
+        ),
+        Case(
+            "flow", "raft", "RAFT-small" if small else "RAFT-large",
+            "pairs", flow, small_raft if small else raft, _flow,
+        ),
+    ]  # fmt: skip
+
+
+def _detect(backend: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
+    phrases = [Phrase(text, text, "", 1) for text in PHRASES]
+    return backend.detect([Scene(image) for image in images], [phrases] * len(images))
+
+
+def _flow(backend: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
+    return backend.flow(images, [np.roll(image, 4, axis=1) for image in images])
+
+
+def _segment(backend: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
+    height, width = images[0].shape[:2]
+    boxes = [[width * n / 8, height / 4, width * (n + 2) / 8, height * 3 / 4] for n in range(1, BOXES + 1)]
+    return backend.segment(images, [boxes] * len(images))
+
+
+def dino(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """IDEA-Research/grounding-dino-tiny: Swin-T, BERT base, six layers each way, 900 queries."""
+    swin = {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7}
+    return _save_dino(folder, swin, {}, {}, {"shortest_edge": 800, "longest_edge": 1333})
+
+
+def small_dino(folder: Path) -> tuple[Path, dict[str, Any]]:
+    swin = {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "window_size": 4}
+    bert = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    layers = {
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "encoder_ffn_dim": 256,
+        "decoder_ffn_dim": 256,
+        "num_queries": 100,
+    }
+    return _save_dino(folder, swin, bert, layers, {"shortest_edge": 200, "longest_edge": 400})
+
+
+def _save_dino(
+    folder: Path, swin: dict[str, Any], bert: dict[str, Any], layers: dict[str, Any], size: dict[str, int]
+) -> tuple[Path, dict[str, Any]]:
+    import transformers
+    from transformers.utils import logging as library
+
+    library.disable_progress_bar()
+    # The words do not matter, but that special ones are where bert-base-uncased has them does.
+    words = [f"[unused{index}]" for index in range(30522)]
+    special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: ".", 1029: "?"}
+    for index, word in (special | dict(enumerate(" ".join(PHRASES).split(), start=2000))).items():
+        words[index] = word
+    tokenizer = transformers.BertTokenizerFast(vocab={word: index for index, word in enumerate(words)})
+    model = transformers.GroundingDinoForObjectDetection(
+        transformers.GroundingDinoConfig(
+            backbone_config=transformers.SwinConfig(**swin, out_indices=[2, 3, 4]),
+            text_config=transformers.BertConfig(**bert),
+            **layers,
+        )
+    )
+    model.save_pretrained(folder)
+    images = transformers.GroundingDinoImageProcessor(size=size)
+    transformers.GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
+    return folder, {}
+
+
+def sam(folder: Path) -> tuple[Path, dict[str, Any]]:
+    import segment_anything
+    import torch
+
+    torch.save(segment_anything.sam_model_registry["vit_h"]().state_dict(), folder / "sam_vit_h.pth")
+    return folder / "sam_vit_h.pth", {"model_type": "vit_h"}
+
+
+def small_sam(folder: Path) -> tuple[Path, dict[str, Any]]:
+    import torch
+
+    from curation.models.full.sam_original import build_sized, read_sizes
+
+    sizes = {
+        "image_size": 256, "encoder_width": 96, "encoder_depth": 4, "encoder_heads": 4, "encoder_global": [3],
+        "encoder_window": 8, "encoder_mlp_ratio": 4, "width": 64, "decoder_heads": 4, "decoder_mlp": 128,
+        "iou_width": 64,
+    }  # fmt: skip
+    (folder / "sam.json").write_text(json.dumps(sizes), encoding="utf-8")
+    torch.save(build_sized(read_sizes(folder / "sam.json")).state_dict(), folder / "sam.pth")
+    return folder / "sam.pth", {}
+
+
+def clip(folder: Path, name: str = "ViT-L-14") -> tuple[Path, dict[str, Any]]:
+    import open_clip
+    import torch
+
+    torch.save(open_clip.create_model(name).state_dict(), folder / "clip.pt")
+    return folder / "clip.pt", {"model": name}
+
+
+def small_clip(folder: Path) -> tuple[Path, dict[str, Any]]:
+    return clip(folder, "ViT-S-32")
+
+
+def raft(folder: Path, name: str = "raft_large") -> tuple[Path, dict[str, Any]]:
+    import torch
+    from torchvision.models import optical_flow
+
+    torch.save(getattr(optical_flow, name)(weights=None).state_dict(), folder / f"{name}.pth")
+    return folder / f"{name}.pth", {}
+
+
+def small_raft(folder: Path) -> tuple[Path, dict[str, Any]]:
+    return raft(folder, "raft_small")[0], {"updates": 2}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

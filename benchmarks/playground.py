@@ -1,0 +1,120 @@
+"""The playground's models against its truth: ``python -m benchmarks.playground [--videos 40] [--seed 1000]``.
+
+Renders videos that no model has seen, curates them with ``profile=playground`` (real backends, shipped
+weights; the stages one after the other, without Ray), and holds what was kept against what was drawn. The
+last line is JSON:
+
+    kept        subjects kept
+    precision   share of them that are what they are called: mask IoU >= 0.5, right name, named by the
+                caption, and nothing that a curator should leave (`quality` in playground/render.py)
+    recall      share of the named, good subjects (one per shot) that were kept
+    mean_iou    of their masks, over all that was kept
+    seconds     for curating, all stages
+    reasons     why clips and subjects were not kept
+
+``--models`` prints each model's own marks on unseen scenes instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.truth import FOUND_IOU, Match, is_wanted, match_subject, read_truth, summarise, video_name
+from curation.config import CurationConfig, content_hash, load_config
+from curation.graph import build_stage
+from curation.models import registry
+from curation.playground.render import render
+from curation.schema import ClipRow
+from curation.sources import list_videos
+from curation.stages.base import run
+from curation.stages.slice import Slice
+from curation.storage import Storage
+
+STAGES = ("caption", "match", "ground", "segment", "filter")
+_BATCH = 8
+
+
+def curated(videos: Path, scratch: Path, config: CurationConfig) -> Iterator[ClipRow]:
+    """The rows of a folder of videos after `filter`; clips go to `scratch`."""
+    slicing = Slice(config, Storage.at(str(scratch)), content_hash(config, registry.revisions(config)))
+    stages = [build_stage(name, config) for name in STAGES]
+    rows = [row for video in list_videos(str(videos)) for row in slicing(video)]
+    for first in range(0, len(rows), _BATCH):
+        batch = rows[first : first + _BATCH]
+        for stage in stages:
+            batch = run(stage, batch, {})
+        yield from batch
+
+
+def against_truth(rows: Sequence[ClipRow], truths: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The last line but its seconds."""
+    matches: list[tuple[str, Match]] = []
+    reasons: Counter[str] = Counter()
+    right = 0
+    for row in rows:
+        if row["stop"] is not None:
+            reasons[f"clip: {row['stop']['reason']}"] += 1
+        name = video_name(row["source_path"])
+        for subject in row["subjects"]:
+            verdict: Any = subject["verdict"]
+            if verdict is None or not verdict["kept"]:
+                reasons[str((verdict or {}).get("reason") or "no verdict")] += 1
+                continue
+            truth = truths[name]
+            match = match_subject(dict(subject), truth)
+            matches.append((name, match))
+            good = match.truth is not None and is_wanted(truth["subjects"][match.truth])
+            right += good and match.category_right and match.iou >= FOUND_IOU
+    found = summarise(matches, truths)
+    return {
+        "kept": len(matches),
+        "precision": round(right / len(matches), 4) if matches else 0.0,
+        "recall": found["recall"],
+        "wanted": found["wanted"],
+        "mean_iou": found["mean_iou"],
+        "reasons": dict(reasons.most_common()),
+    }
+
+
+def model_marks(scenes: int) -> dict[str, dict[str, float]]:
+    """Each shipped model on scenes of seeds that neither training nor its own evaluation has seen."""
+    from curation.playground.zoo.marks import marks
+
+    return marks(scenes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.playground", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--videos", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--models", action="store_true", help="each model's own marks")
+    parser.add_argument("--scenes", type=int, default=300, help="for --models")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    given = parser.parse_args(argv)
+    if given.models:
+        print(json.dumps(model_marks(given.scenes)))
+        return 0
+    config = load_config(None, ["profile=playground", *given.overrides])
+    with tempfile.TemporaryDirectory() as folder:
+        videos = Path(folder) / "videos"
+        render(videos, videos=given.videos, seed=given.seed)
+        started = time.perf_counter()
+        rows = list(curated(videos, Path(folder) / "dataset", config))
+        seconds = time.perf_counter() - started
+        found = against_truth(rows, read_truth(videos / "truth"))
+    print(json.dumps({**found, "clips": len(rows), "seconds": round(seconds, 1)}))
+    return 0 if found["kept"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

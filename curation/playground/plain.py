@@ -1,0 +1,181 @@
+"""The plain stage: one thing on a plain ground, moving straight. A small video model learns it in minutes.
+
+The caption says only which way the thing goes, "A thing moves to the left."; what it looks like (colour,
+shape, texture) can be known from its pictures alone. So a model that draws the right thing has taken it from
+its references, and one that moves it the right way has read the caption. Every tenth video shows the empty
+ground: what cross-pairs are composited on.
+
+Frames are `SIDE` x `SIDE` pixels, made of 12 x 12 cells; a thing is 6 cells wide and moves 2 cells in half a
+second. A model that sees 12 x 12 pixels at 2 frames per second therefore sees whole cells and whole steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from curation.demo.files import Film, write
+from curation.imaging import RGB, encode_mask
+from curation.playground.scenes import Seen, Thing, compose, to_rgb
+from curation.playground.world import F32, Look, Placement, RGBFloat, Texture
+
+CELLS: Final = 12
+SIDE: Final = 96  # px
+FPS: Final = 16
+SECONDS: Final = 1.25
+HALF: Final = 3 / CELLS  # half a thing, share of the frame
+STEP: Final = 2 / CELLS  # what it moves in half a second, share of the frame
+COLOURS: Final = ("red", "yellow", "green", "blue")
+SHAPES: Final = ("square", "triangle", "cross", "ring")
+TEXTURES: Final[tuple[Texture, ...]] = ("plain", "stripes")
+WAYS: Final = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
+THING: Final = "thing"  # what captions call it
+EMPTY: Final = 10  # every so many videos, one without a thing
+TAXONOMY: Final = Path(__file__).with_name("plain.taxonomy.yaml")
+CONFIG: Final = Path(__file__).with_name("plain.yaml")  # how its videos are curated
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes a thing itself."""
+
+    colour: str
+    shape: str
+    texture: Texture
+
+    @property
+    def name(self) -> str:
+        return f"{self.colour} {self.shape}"
+
+    @property
+    def look(self) -> Look:
+        return Look(texture=self.texture, period=4 / 3, contrast=0.6)
+
+
+IDENTITIES: Final = tuple(Identity(c, s, t) for c in COLOURS for s in SHAPES for t in TEXTURES)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One clip: who, which way, from where, on what. `ground`: RGB of the ground, 0..1."""
+
+    identity: Identity
+    way: str
+    begin: tuple[float, float]  # centre at the first frame, shares of the frame
+    ground: RGBFloat
+
+    def at(self, seconds: float) -> tuple[float, float]:
+        """Centre of the thing, shares of the frame."""
+        dx, dy = WAYS[self.way]
+        gone = STEP * seconds / 0.5
+        return self.begin[0] + dx * gone, self.begin[1] + dy * gone
+
+
+def scene_at(seed: int, index: int) -> Scene:
+    """The scene with this number; the same every time. All identities and ways are equally likely."""
+    rng = np.random.default_rng([seed, index, 12])
+    identity = IDENTITIES[int(rng.integers(len(IDENTITIES)))]
+    way = list(WAYS)[int(rng.integers(len(WAYS)))]
+    # Along its way the thing has 4 cells to go in one second; across it may be anywhere.
+    along, across = int(rng.integers(0, 3)), int(rng.integers(0, CELLS - 6 + 1))
+    dx, dy = WAYS[way]
+    forward = (3 + along) / CELLS
+    first = forward if dx + dy > 0 else 1 - forward
+    other = (3 + across) / CELLS
+    return Scene(identity, way, (first, other) if dx else (other, first), some_ground(rng))
+
+
+def some_ground(rng: np.random.Generator) -> RGBFloat:
+    """A greyish tone, unlike every colour that a thing can have."""
+    tone = float(rng.uniform(0.3, 0.7))
+    red, green, blue = (tone + float(tint) for tint in rng.uniform(-0.06, 0.06, 3))
+    return red, green, blue
+
+
+def picture(
+    identity: Identity, centre: tuple[float, float], ground: RGBFloat, side: int, half: float = HALF
+) -> tuple[F32, list[Seen | None]]:
+    """A frame of `side` x `side` pixels, (side, side, 3), 0..1, and what is where in it.
+
+    centre, half: shares of the frame.
+    """
+    canvas = np.broadcast_to(np.array(ground, np.float32), (side, side, 3)).copy()
+    where = Placement(centre[0] * side, centre[1] * side, half * side)
+    return compose(canvas, [Thing(identity.name, where, identity.look)])
+
+
+def reference(identity: Identity, side: int = SIDE) -> RGB:
+    """The thing as large as it gets, centred on white: what a perfect `segment` reference shows."""
+    return to_rgb(picture(identity, (0.5, 0.5), (1.0, 1.0, 1.0), side, half=0.5)[0])
+
+
+def write_scene(scene: Scene, name: str, folder: Path) -> Path:
+    """The scene as an mp4 file with its caption, truth beside it; returns the video's path."""
+    way = {"right": "to the right", "left": "to the left"}.get(scene.way, scene.way)
+    film = Film(name, f"A {THING} moves {way}.", SIDE, SIDE, FPS, crf=12, threads=1)
+    return write(film, folder, partial(_frames, scene))
+
+
+def write_ground(ground: RGBFloat, name: str, folder: Path) -> Path:
+    """A video of the ground alone; returns its path."""
+
+    def frames(truth: dict[str, Any]) -> Iterator[RGB]:
+        count = truth["num_frames"] = round(FPS * SECONDS)
+        truth["shots"].append({"start_frame": 0, "end_frame": count, "camera": "static"})
+        for _ in range(count):
+            yield to_rgb(np.broadcast_to(np.array(ground, np.float32), (SIDE, SIDE, 3)))
+
+    return write(Film(name, "Nothing but grey ground.", SIDE, SIDE, FPS, crf=12, threads=1), folder, frames)
+
+
+def _frames(scene: Scene, truth: dict[str, Any]) -> Iterator[RGB]:
+    """All frames of a scene; fills `truth` on the way, in the form that `curation.demo.render` describes."""
+    count = round(FPS * SECONDS)
+    where: dict[str, Any] = {}
+    for index in range(count):
+        canvas, (seen,) = picture(scene.identity, scene.at(index / FPS), scene.ground, SIDE)
+        if seen is not None:
+            box = [int(edge) for edge in seen.box]
+            where[str(index)] = {"box_xyxy": box, "mask": dict(encode_mask(seen.mask)), "visible_share": 1.0}
+        yield to_rgb(canvas)
+    subject = {
+        "name": THING,
+        "category": THING,
+        "words": [THING],
+        "shot": 0,
+        "named": True,
+        "quality": "good",
+    }
+    truth["subjects"].append(
+        {**subject, "identity": asdict(scene.identity), "way": scene.way, "frames": where}
+    )
+    truth["shots"].append({"start_frame": 0, "end_frame": count, "camera": "static"})
+    truth["num_frames"] = count
+
+
+def render(
+    folder: str | Path, *, videos: int, seed: int = 0, on_progress: Callable[[str], None] | None = None
+) -> list[Path]:
+    """Write scenes 0 to `videos` - 1 of a seed as mp4 files with captions, truth beside them.
+
+    Raises:
+        ValueError: `videos` < 1.
+        OSError: the folder cannot be written.
+    """
+    if videos < 1:
+        raise ValueError(f"videos must be at least 1, not {videos}")
+    done = []
+    for index in range(videos):
+        name = f"plain-{index:05d}"
+        if index % EMPTY == EMPTY - 1:
+            done.append(write_ground(some_ground(np.random.default_rng([seed, index])), name, Path(folder)))
+        else:
+            done.append(write_scene(scene_at(seed, index), name, Path(folder)))
+        if on_progress and (index + 1) % 50 == 0:
+            on_progress(f"{index + 1}/{videos}")
+    return done

@@ -1,0 +1,149 @@
+"""A subject followed through its clip, and the frames that show it best."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from curation.config import CurationConfig
+from curation.filters.geometry import cut_share
+from curation.filters.quality import sharpness
+from curation.identity import similarity
+from curation.imaging import RGB, decode, decode_mask
+from curation.models import registry
+from curation.models.roles import ImageEmbedder, Tracker
+from curation.models.roles import Track as Followed
+from curation.references import cutout, on_white
+from curation.schema import ClipRow, ReferenceFrame, SubjectRow
+from curation.tracks import Sighting, choose_frames
+
+_PADDING = 0.1  # of the cut-outs that the embedder sees, as the references have
+
+
+class Track:
+    """Follows every found subject over the sampled frames, from the one in which the detector found it.
+
+    The best frame of the track takes the place of the detector's, so that all that is measured later is
+    measured there; further ones, which differ in pose, give further references. Where nobody answers the role
+    `tracker` a subject stays in the frame in which it was found.
+    """
+
+    name = "track"
+
+    def __init__(self, config: CurationConfig) -> None:
+        self._config = config
+        self._loaded = False
+
+    def _load(self) -> None:
+        self._tracker: Tracker | None = registry.load(self._config, "tracker")
+        # One frame needs no difference from others.
+        several = self._tracker is not None and self._config.track.references > 1
+        self._embedder: ImageEmbedder | None = registry.load(self._config, "embedder") if several else None
+        self._loaded = True
+
+    def __call__(self, rows: Sequence[ClipRow]) -> None:
+        if not self._loaded:
+            self._load()
+        for row in rows:
+            for subject in row["subjects"]:
+                restart(subject)
+            if self._tracker is not None:
+                self._follow(row, self._tracker)
+
+    def _follow(self, row: ClipRow, tracker: Tracker) -> None:
+        starts: dict[int, list[SubjectRow]] = defaultdict(list)
+        for subject in row["subjects"]:
+            if subject["found_index"] is not None and subject["found_box"] is not None:
+                starts[subject["found_index"]].append(subject)
+        if not starts:
+            return
+        images = [decode(frame["image"]) for frame in row["frames"]]
+        indices = [frame["index"] for frame in row["frames"]]
+        for start, subjects in starts.items():
+            if start not in indices:
+                raise ValueError(f"frame {start} of {row['clip_id']} was freed")
+            boxes = [subject["found_box"] or [] for subject in subjects]
+            for subject, found in zip(
+                subjects, tracker.track(images, indices.index(start), boxes), strict=True
+            ):
+                self._keep(subject, found, images, indices)
+                registry.note(subject, "tracker", tracker)
+
+    def _keep(
+        self, subject: SubjectRow, found: Followed, images: Sequence[RGB], indices: Sequence[int]
+    ) -> None:
+        subject["track"] = [
+            {"index": index, "box": box, "mask": mask, "presence": float(presence)}
+            for index, box, mask, presence in zip(
+                indices, found.boxes, found.masks, found.presence, strict=True
+            )
+        ]
+        subject["scores"]["visible_share"] = found.visible_share
+        sightings = self._sightings(found, images)
+        settings = self._config.track
+        choices = choose_frames(sightings, settings.references, settings.min_quality, settings.min_difference)
+        if not choices:
+            return  # lost at once: it stays where the detector found it
+        seen = {each.frame: each for each in sightings}
+        first = seen[choices[0].frame]
+        subject["reference_frames"] = [
+            _reference_frame(
+                indices[each.frame], each.quality, each.difference, _alike(first, seen[each.frame])
+            )
+            for each in choices
+        ]
+        subject["frame_index"], subject["box"] = indices[first.frame], first.box
+        if self._embedder is not None:
+            registry.note(subject, "embedder", self._embedder)
+
+    def _sightings(self, found: Followed, images: Sequence[RGB]) -> list[Sighting]:
+        """The frames in which it is seen; with embeddings where somebody answers that role."""
+        sightings, cuts = [], []
+        for frame, (box, rle) in enumerate(zip(found.boxes, found.masks, strict=True)):
+            if box is None or rle is None:
+                continue
+            mask = decode_mask(rle)
+            sightings.append(
+                Sighting(
+                    frame=frame,
+                    box=box,
+                    area=float(mask.sum()),
+                    sharpness=sharpness(images[frame], mask),
+                    border=cut_share(mask),
+                    presence=found.presence[frame],
+                )
+            )
+            if self._embedder is not None:
+                cuts.append(on_white(cutout(images[frame], mask, _PADDING)[1]))
+        if self._embedder is None or not cuts:
+            return sightings
+        vectors = self._embedder.embed(cuts)
+        return [
+            replace(each, embedding=np.asarray(vector, np.float32))
+            for each, vector in zip(sightings, vectors, strict=True)
+        ]
+
+
+def restart(subject: SubjectRow) -> None:
+    """A subject as the detector left it, so that following it again starts from the same box."""
+    if subject["found_index"] is None:  # a table from before there were tracks
+        subject["found_index"], subject["found_box"] = subject["frame_index"], subject["box"]
+    moved = subject["track"] is not None
+    subject["track"] = subject["reference_frames"] = None
+    subject["scores"].pop("visible_share", None)
+    if moved:
+        subject["frame_index"], subject["box"] = subject["found_index"], subject["found_box"]
+        subject["mask"] = None  # of the frame that it leaves
+
+
+def _reference_frame(index: int, quality: float, difference: float, identity: float | None) -> ReferenceFrame:
+    return {"index": index, "quality": quality, "difference": difference, "identity": identity}
+
+
+def _alike(first: Sighting, other: Sighting) -> float | None:
+    if first.embedding is None or other.embedding is None:
+        return None
+    return similarity(first.embedding, other.embedding)

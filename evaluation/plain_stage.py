@@ -1,0 +1,96 @@
+"""What a video of the plain stage shows: who, moving which way, on what ground. Judged on pixels.
+
+Analysis by synthesis: of all things that there are, at all places on a half-cell grid, the one is taken
+whose drawing leaves the least of the video unexplained. Losses and PSNR say nothing here, because the ground
+is most of every frame; this looks at nothing but the thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.playground.plain import CELLS, HALF, IDENTITIES, WAYS, Identity, picture
+
+F32 = NDArray[np.float32]
+_GRID: Final = 2  # places per cell and axis
+_PRESENT: Final = 0.5  # share of what stands out from the ground that the best drawing must explain
+_FAINT: Final = 0.005  # mean square distance from the ground below which nothing stands out at all
+_MOVED: Final = 1.5  # cells from the first to the last frame below which a thing stands still
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is seen. Without a recognisable thing `identity` and `way` are None."""
+
+    identity: Identity | None
+    way: str | None  # None: it stands still, or jumps about
+    ground: tuple[float, float, float]  # RGB, 0..1
+    explained: float  # share of what stands out that is this thing, at most 1
+
+
+@cache
+def _drawings() -> tuple[F32, F32, F32]:
+    """Of each identity at each place: coverage (I, P, pixels) and paint x coverage (I, P, pixels, 3); the
+    places (P, 2), x and y in shares of the frame."""
+    steps = range(round(HALF * CELLS) * _GRID, round((1 - HALF) * CELLS) * _GRID + 1)
+    places = [(x, y) for y in steps for x in steps]  # in 1/_GRID cells
+    covers, paints = [], []
+    for identity in IDENTITIES:
+        drawn = {
+            (x, y): _drawing(identity, x, y) for x in range(_GRID) for y in range(_GRID)
+        }  # the rest is these, moved by whole cells
+        for x, y in places:
+            cells = y // _GRID - round(HALF * CELLS), x // _GRID - round(HALF * CELLS)
+            cover, paint = (np.roll(each, cells, (0, 1)) for each in drawn[x % _GRID, y % _GRID])
+            covers.append(cover.reshape(-1))
+            paints.append(paint.reshape(-1, 3))
+    shape = len(IDENTITIES), len(places), CELLS * CELLS
+    return (
+        np.stack(covers).reshape(shape),
+        np.stack(paints).reshape(*shape, 3),
+        (np.array(places) / (_GRID * CELLS)).astype(np.float32),
+    )
+
+
+def _drawing(identity: Identity, x: int, y: int) -> tuple[F32, F32]:
+    """Coverage (12, 12) and paint x coverage (12, 12, 3), x, y half cells from the upper left corner."""
+    centre = HALF + x / (_GRID * CELLS), HALF + y / (_GRID * CELLS)
+    # Drawn on black and on white: their difference is what shows of the ground.
+    black, white = (picture(identity, centre, (tone,) * 3, CELLS)[0] for tone in (0.0, 1.0))
+    return (1 - (white - black).mean(-1)).astype(np.float32), black
+
+
+def judge(video: F32) -> Shown:
+    """Look at a video of (T, 12, 12, 3), RGB 0..1, T >= 2."""
+    covers, paints, places = _drawings()
+    frames = np.clip(video, 0, 1).astype(np.float32).reshape(len(video), -1, 3)
+    ground = np.median(frames.reshape(-1, 3), axis=0)
+    tone = (float(ground[0]), float(ground[1]), float(ground[2]))
+    bare = (frames - ground).reshape(len(frames), -1)  # (T, pixels x 3)
+    standing_out = float((bare**2).sum())
+    # |bare - change|^2 of every drawing at every place in every frame, multiplied out.
+    change = (paints - covers[..., None] * ground).reshape(*covers.shape[:2], -1)  # (I, P, pixels x 3)
+    errors = (bare**2).sum(1) - 2 * (change @ bare.T) + (change**2).sum(-1)[..., None]  # (I, P, T)
+    best = errors.min(axis=1).sum(-1)  # (I,)
+    winner = int(best.argmin())
+    explained = 1 - float(best[winner]) / max(standing_out, 1e-9)
+    if standing_out / frames[..., 0].size < _FAINT or explained < _PRESENT:
+        return Shown(None, None, tone, explained)
+    path = places[errors[winner].argmin(axis=0)]
+    return Shown(IDENTITIES[winner], way_of(path * CELLS), tone, explained)
+
+
+def way_of(path: F32) -> str | None:
+    """Which way a path (T, 2), x and y in cells, goes; None where it stands still or turns back."""
+    total = path[-1] - path[0]
+    axis = int(np.abs(total).argmax())
+    direction = float(np.sign(total[axis]))
+    if abs(float(total[axis])) < _MOVED or (direction * np.diff(path[:, axis])).min() < 0:
+        return None
+    unit = (direction, 0.0) if axis == 0 else (0.0, direction)
+    return next(way for way, step in WAYS.items() if step == unit)

@@ -1,0 +1,57 @@
+"""reprise convert: a model's weights in another layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from pipelines.console import door, err, out
+
+
+@click.group()
+def convert() -> None:
+    """Weights of others to ours and back."""
+
+
+@convert.command("kaleido")
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.option(
+    "--to", type=click.Choice(["sat", "wan", "diffusers"]), help="Default: diffusers; from diffusers, sat."
+)
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path),
+    help="Diffusers folder of Wan 2.1: OUT becomes a whole pipeline with its VAE and text encoder.",
+)
+@click.option("--heads", type=click.IntRange(1), help="Attention heads, where they are not 128 wide.")
+@door
+def kaleido(source: Path, target: Path, to: Any, base: Path | None, heads: int | None) -> None:
+    """Kaleido or Wan 2.1 weights between the released SAT layout, Wan's original and diffusers'.
+
+    IN: a .pt or .safetensors file, a folder with `latest`, or a folder with shards; its layout is recognised
+    by its keys. OUT: a new folder. Values are copied bit for bit.
+
+    Example: reprise convert kaleido Kaleido-14B/ kaleido-diffusers/ --base Wan2.1-T2V-14B-Diffusers/
+    """
+    from training.convert.files import convert_checkpoint
+
+    report = convert_checkpoint(source, target, to, heads=heads, base=base)
+    out.print(
+        f"{report.source} -> {report.to}: {report.blocks} blocks, {report.parameters / 1e9:.3g}B parameters "
+        f"({report.dtype}) -> {escape(str(target))}",
+        soft_wrap=True,
+    )
+    if report.unknown:
+        kinds = ", ".join(f"{escape(kind)}.* ({count})" for kind, count in report.unknown_by_kind())
+        err.print(
+            f"left out {len(report.unknown)} tensors that are not the transformer's: {kinds}", soft_wrap=True
+        )
+    if report.to == "diffusers" and base is None:
+        out.print(
+            "a transformer alone; with --base FOLDER (a diffusers folder of Wan 2.1) it becomes a pipeline",
+            soft_wrap=True,
+        )

@@ -1,0 +1,103 @@
+"""reprise encode: a curated dataset, or plain videos -> latents and text embeddings, once for all runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import yaml
+from rich.markup import escape
+
+from pipelines.console import NOTHING, Bar, door, err, out
+
+if TYPE_CHECKING:
+    from training.latents.store import Manifest
+
+
+@click.command()
+@click.option("--dataset", help="A dataset that `reprise curate` wrote; local or s3://.")
+@click.option("--videos", help="Instead: a folder of videos, or a CSV, JSONL or Parquet list of them.")
+@click.option("--model", required=True, help="diffusers folder or hub id; its vae and text_encoder are used.")
+@click.option("--revision", help="Of a hub id.")
+@click.option("--output", required=True, help="Folder of the latents; local or s3://.")
+@click.option("--config", "path", type=click.Path(), help="YAML; `reprise config encode` prints every key.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved config and what would be done, and stop.")
+@click.option("--overwrite", is_flag=True, help="Remove latents that are already there and start over.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@door
+def main(
+    dataset: str | None,
+    videos: str | None,
+    model: str,
+    revision: str | None,
+    output: str,
+    path: str | None,
+    dry_run: bool,
+    overwrite: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Put clips, references and captions through the VAE and the text encoder. Run it again to go on.
+
+    KEY=VALUE overrides the config, for example buckets.frames=[49,33] references.size=own.
+    """
+    from curation.settings import load  # what is slow to import is imported where Ctrl-C is answered
+    from training.errors import RepriseError
+    from training.latents.config import EncodeConfig
+
+    config = load(EncodeConfig, path, overrides)
+    if (dataset is None) == (videos is None):
+        raise RepriseError("name what to encode: either --dataset or --videos")
+    from training.latents import encode, on_ray
+    from training.latents.encoders import describe
+    from training.latents.sources import Curated, Source, Videos
+    from training.storage import Folder
+
+    source: Source = Curated(Folder.at(dataset), config) if dataset else Videos(videos or "", config)
+    if dry_run:
+        facts = describe(model, revision, config)
+        buckets = encode.buckets_of(facts, config)
+        planned = source.plan()
+        click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
+        lengths = ", ".join(str(frames) for frames in buckets.frames)
+        click.echo(f"\n# {facts.family}: {lengths} frames at {buckets.fps:g} per second")
+        click.echo(f"# {len(planned)} rows, {sum(not p.drop for p in planned)} to encode")
+        return
+    manifest = encode.encode(
+        source,
+        model,
+        output,
+        config,
+        on_ray.execute,
+        revision=revision,
+        overwrite=overwrite,
+        progress=Bar(config.engine.progress),
+    )
+    show(manifest, Folder.at(output).uri)
+    if not manifest.encoded:
+        sys.exit(NOTHING)
+
+
+def show(manifest: Manifest, place: str) -> None:
+    """Print the accounting: what was encoded, and every reason why something was not."""
+    out.print(f"{manifest.rows_in} rows = {manifest.encoded} encoded + {manifest.dropped} dropped")
+    for reason, count in manifest.reasons.items():
+        out.print(f"  - {count:>5} {escape(reason)}")
+    if manifest.left_out:
+        out.print(f"  ! {manifest.left_out:>5} pictures of encoded rows could not be read")
+    if manifest.buckets:
+        sizes = ", ".join(f"{count} {size}" for size, count in manifest.buckets.items())
+        out.print(f"buckets     {sizes}  (latent frames x height x width)", soft_wrap=True)
+    if manifest.references:
+        out.print(
+            f"references  {', '.join(f'{n} {v}' for v, n in manifest.references.items())}", soft_wrap=True
+        )
+    out.print(f"latents     {escape(place)}", soft_wrap=True)
+    if manifest.dropped:
+        out.print(f"each one    {escape(place)}/dropped.parquet", soft_wrap=True)
+    if not manifest.encoded:
+        err.print("[bold red]nothing could be encoded[/]")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""reprise generate: pictures of subjects and a prompt -> a video."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from curation.settings import load
+from pipelines.console import NOTHING, Bar, door, err, out
+from training.config import PositionsConfig
+from training.errors import RepriseError
+
+_POSITIVE = click.FloatRange(min=0, min_open=True)
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--model", required=True, help="Diffusers pipeline folder or hub id.")
+@click.option("--revision", help="Of a hub id.")
+@click.option("--prompt", help="What the video shows.")
+@click.option("--ref", "references", multiple=True, help="Picture of a subject; again for more, in order.")
+@click.option("--batch", type=_PATH, help="File with a line per video: prompt@@a.png@@b.png.")
+@click.option("--output", required=True, type=_PATH, help="An .mp4; with --batch, a folder.")
+@click.option("--height", type=click.IntRange(1), help="px; with the next three, default: the model's own.")
+@click.option("--width", type=click.IntRange(1), help="px")
+@click.option("--frames", type=int, help="4n + 1")
+@click.option("--fps", type=_POSITIVE, help="Of the file.")
+@click.option("--steps", default=50, show_default=True, type=click.IntRange(1))
+@click.option("--guidance", default=6.0, show_default=True, type=click.FloatRange(0), help="On the text.")
+@click.option(
+    "--reference-guidance", type=click.FloatRange(0), help="On the references, apart from the text."
+)
+@click.option("--dynamic-guidance", is_flag=True, help="The guidance grows over the steps (CogVideoX).")
+@click.option("--lora", help="File or folder of adapters, as `reprise train` writes them or as released.")
+@click.option("--lora-alpha", type=_POSITIVE, help="Where the file stores none.")
+@click.option("--flow-shift", default=7.0, show_default=True, type=_POSITIVE, help="Of the sampling grid.")
+@click.option("--negative-prompt", default="", help="In place of the empty prompt.")
+@click.option("--seed", "seeds", multiple=True, type=int, default=(0,), help="0; again for more videos.")
+@click.option(
+    "--positions", multiple=True, metavar="KEY=VALUE", help="Where references lie, if not as the model says."
+)
+@click.option("--pad/--no-pad", default=True, help="References on white in the video's size, or as they are.")
+@click.option("--whole-line", is_flag=True, help="The text encoder gets the line with its @@ parts.")
+@click.option("--device", help="Default: the GPU, where there is one.")
+@click.option("--dtype", type=click.Choice(["bf16", "fp32"]), help="Default: bf16 on a GPU, else fp32.")
+@click.option("--offload", is_flag=True, help="Only the part at work is on the GPU: less memory, slower.")
+@click.option("--tile", is_flag=True, help="The VAE works in tiles: less memory.")
+@door
+def generate(
+    batch: Path | None,
+    prompt: str | None,
+    references: tuple[str, ...],
+    output: Path,
+    seeds: tuple[int, ...],
+    whole_line: bool,
+    device: str | None,
+    offload: bool,
+    tile: bool,
+    **options: Any,
+) -> None:
+    """Make a video of the subjects in pictures, or one for each line of a file.
+
+    Example: reprise generate --model kaleido/ --ref dog.png --prompt "a dog on a beach" --output v.mp4
+    """
+    if (batch is None) == (prompt is None) or (batch is not None and references):
+        raise RepriseError("give either --prompt with --ref, or --batch")
+    import torch
+
+    from training import generation
+
+    gpu = (device or ("cuda" if torch.cuda.is_available() else "cpu")) != "cpu"
+    settings = generation.Settings(
+        pad_references=options.pop("pad"),
+        positions=load(PositionsConfig, None, given) if (given := options.pop("positions")) else None,
+        dtype=options.pop("dtype") or ("bf16" if gpu else "fp32"),
+        **options,
+    )
+    settings = generation.settled(settings)
+    failed: list[str] = []
+    if batch is None:
+        requests = generation.single(prompt or "", references, output, seeds)
+    else:
+        requests, failed = generation.read_batch(batch, output, seeds, whole_line)
+        for line in failed:
+            err.print(f"[bold red]error[/] {escape(line)}", soft_wrap=True)
+    bad = len(failed)
+    todo = [one for one in requests if batch is None or not generation.is_made(one, settings)]
+    if len(todo) < len(requests):
+        out.print(f"{len(requests) - len(todo)} of {len(requests)} videos were made by an earlier call")
+    if todo:
+        failed += _make(generation.load(settings, device, offload, tile), todo, settings)
+    if failed and len(failed) >= bad + len(requests):
+        sys.exit(NOTHING)
+
+
+def _make(pipeline: Any, todo: list[Any], settings: Any) -> list[str]:
+    """Make the videos; answers with the messages of those that failed."""
+    from training import generation
+
+    pipeline.set_progress_bar_config(disable=len(todo) > 1 or not err.is_terminal)
+    failed: list[str] = []
+    bar = Bar(enabled=len(todo) > 1)
+    bar.begin("videos", len(todo))
+    for request in todo:
+        try:
+            generation.make(pipeline, request, settings)
+        except RepriseError as error:
+            failed.append(f"{request.name}: {error}")
+            err.print(f"[bold red]error[/] {escape(failed[-1])}", soft_wrap=True)
+        else:
+            out.print(
+                f"{escape(request.name)}, seed {request.seed} -> {escape(str(request.target))}",
+                soft_wrap=True,
+            )
+        bar.advance()
+    bar.end()
+    return failed

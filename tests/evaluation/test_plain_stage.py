@@ -1,0 +1,61 @@
+"""The judge of the plain stage, held against scenes whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from curation.playground.plain import CELLS, IDENTITIES, WAYS, Scene, picture, scene_at
+from evaluation.plain_stage import judge
+
+
+def video_of(scene: Scene) -> np.ndarray:
+    return np.stack([picture(scene.identity, scene.at(k / 2), scene.ground, CELLS)[0] for k in range(3)])
+
+
+def test_every_identity_and_way_is_recognised() -> None:
+    for index in range(2 * len(IDENTITIES)):
+        scene = scene_at(3, index)
+        shown = judge(video_of(scene))
+        assert (shown.identity, shown.way) == (scene.identity, scene.way)
+        assert np.abs(np.array(shown.ground) - scene.ground).max() < 0.01
+
+
+def test_noise_and_blur_do_not_deceive_it() -> None:
+    rng = np.random.default_rng(0)
+    for index in range(20):
+        scene = scene_at(4, index)
+        shown = judge(video_of(scene) + rng.normal(0, 0.03, (3, CELLS, CELLS, 3)).astype(np.float32))
+        assert (shown.identity, shown.way) == (scene.identity, scene.way)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_nothing_is_nothing_is_seen(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    noise = rng.uniform(size=(3, CELLS, CELLS, 3)).astype(np.float32)
+    assert judge(noise).identity is None
+    assert judge(np.full_like(noise, 0.5) + 0.01 * noise).identity is None
+
+
+def test_what_stands_still_or_jumps_goes_no_way() -> None:
+    scene = scene_at(3, 0)
+    frames = video_of(scene)
+    assert judge(np.stack([frames[0]] * 3)).way is None
+    assert judge(frames[[0, 2, 1]]).way is None
+
+
+def test_scenes_are_as_likely_as_they_should_be() -> None:
+    scenes = [scene_at(0, index) for index in range(2000)]
+    for found, possible in (
+        ([s.way for s in scenes], list(WAYS)),
+        ([s.identity.shape for s in scenes], sorted({i.shape for i in IDENTITIES})),
+    ):
+        for each in possible:
+            assert abs(found.count(each) / len(scenes) - 1 / len(possible)) < 0.04
+
+
+def test_a_thing_stays_in_the_frame_for_three_steps() -> None:
+    for index in range(500):
+        scene = scene_at(1, index)
+        for step in range(3):
+            assert all(0.25 - 1e-9 <= place <= 0.75 + 1e-9 for place in scene.at(step / 2))

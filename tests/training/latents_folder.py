@@ -1,0 +1,126 @@
+"""A small made-up folder of latents: the real format, random tensors that tests can predict, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training import draws
+from training.latents.store import (
+    DTYPES,
+    LatentInfo,
+    Manifest,
+    ModelInfo,
+    TextInfo,
+    Written,
+    finish,
+    write_empty,
+    write_part,
+)
+from training.samples import Size
+from training.storage import Folder
+
+VARIANTS = ("crop", "segment", "inpaint", "redux", "crosspair")
+
+
+def write_latents(
+    root: Path | str,
+    clips: int = 24,
+    *,
+    sizes: Sequence[Size] = ((3, 4, 6), (3, 6, 4), (2, 4, 6)),
+    subjects: Sequence[int] = (1, 2, 3),
+    variants: Sequence[str] = VARIANTS,
+    channels: int = 16,
+    text_width: int = 32,
+    text_length: int = 16,
+    family: str = "wan",
+    dtype: str = "fp32",
+    per_part: int = 8,
+    clips_per_source: int = 2,
+    reference_size: tuple[int, int] | None = None,
+    **manifest: Any,
+) -> Folder:
+    """Sample n has size n mod sizes, subjects n mod subjects, and per subject one picture of each variant.
+
+    sizes: (T, h, w) in latent units. Samples are named `clip-00000`; `latent_of` says what tensors hold.
+    """
+    folder = Folder.at(root)
+    rows, samples, buckets = [], [], dict[str, int]()
+    for n in range(clips):
+        sample_id, (frames, height, width) = f"clip-{n:05d}", sizes[n % len(sizes)]
+        count = subjects[n % len(subjects)]
+        tall, wide = reference_size or (height, width)
+        references = [
+            latent_of(sample_id, f"reference/{i}", (channels, tall, wide), dtype)
+            for i in range(count * len(variants))
+        ]
+        described = [
+            {
+                "subject_id": f"{sample_id}-s{s}",
+                "category": "dog",
+                "references": [
+                    {
+                        "reference_id": f"{sample_id}-s{s}-{variant}0",
+                        "variant": variant,
+                        "position": s * len(variants) + v,
+                        "height": tall,
+                        "width": wide,
+                    }
+                    for v, variant in enumerate(variants)
+                ],
+            }
+            for s in range(count)
+        ]
+        tokens = 1 + n % text_length
+        row = {
+            "sample_id": sample_id,
+            "source_id": f"video-{n // clips_per_source:05d}",
+            "key": f"key-{n}",
+            "frames": frames,
+            "height": height,
+            "width": width,
+            "video_frames": 4 * frames - 3,
+            "video_height": 8 * height,
+            "video_width": 8 * width,
+            "fps": 16.0,
+            "caption": f"caption {n}",
+            "text_tokens": tokens,
+            "subjects": described,
+            "left_out": [],
+        }
+        samples.append(
+            Written(
+                row,
+                latent_of(sample_id, "video", (channels, frames, height, width), dtype),
+                latent_of(sample_id, "text", (tokens, text_width), dtype),
+                references,
+            )
+        )
+        name = f"{frames}x{height}x{width}"
+        buckets[name] = buckets.get(name, 0) + 1
+    for start in range(0, clips, per_part):
+        rows += write_part(folder, samples[start : start + per_part], "made-up")
+    write_empty(folder, latent_of("", "text", (1, text_width), dtype))
+    described_by = Manifest(
+        fingerprint="made-up",
+        model=ModelInfo(path="made-up", family=family, vae="", text_encoder=""),
+        latents=LatentInfo(
+            dtype=dtype, channels=channels, temporal=4, spatial=8, normalisation="mean_std", posterior="mode"
+        ),
+        text=TextInfo(length=text_length, width=text_width),
+        rows_in=clips,
+        encoded=clips,
+        buckets=buckets,
+    )
+    finish(folder, rows, described_by.model_copy(update=manifest))
+    return folder
+
+
+def latent_of(sample_id: str, tensor: str, shape: tuple[int, ...], dtype: str = "fp32") -> Tensor:
+    """What a tensor of `write_latents` holds: normal numbers that its name decides."""
+    generator = draws.generator(0, "made-up", sample_id, tensor)
+    return torch.randn(shape, generator=generator).to(DTYPES[dtype])

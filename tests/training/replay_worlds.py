@@ -1,0 +1,86 @@
+"""Proxy replay on a tiny CogVideoX, in worlds of a few processes: what the workers run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from diffusers import CogVideoXDDIMScheduler
+
+from tests.training.latents_folder import write_latents
+from tests.training.tiny_cogvideox import CONFIG
+from tests.training.worlds import Recorder, whole
+from training.callbacks.base import Callback
+from training.config import TrainConfig
+
+
+def replay_config(folder: Path, **changes: Any) -> TrainConfig:
+    """Identity and replay steps with LoRA and the subject's token; `changes` replace whole sections."""
+    if not (folder / "model").exists():
+        (folder / "model" / "transformer").mkdir(parents=True)
+        config = {**CONFIG, "_class_name": "CogVideoXTransformer3DModel"}
+        (folder / "model" / "transformer" / "config.json").write_text(json.dumps(config))
+        CogVideoXDDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction").save_pretrained(
+            folder / "model" / "scheduler"
+        )
+        facts: dict[str, Any] = {"channels": 4, "text_width": 12, "text_length": 6, "family": "cogvideox"}
+        write_latents(folder / "pairs", 8, sizes=((1, 4, 8),), subjects=(1,), variants=("pair",), **facts)
+        write_latents(
+            folder / "videos", 8, sizes=((3, 4, 8),), subjects=(1,), variants=("frame", "frame"), **facts
+        )
+    settings: dict[str, Any] = {
+        "seed": 1,
+        "steps": 6,
+        "model": {"path": str(folder / "model"), "init": "random"},
+        "tasks": [
+            {"kind": "identity", "latents": str(folder / "pairs"), "batch": 4, "micro_batch": 2},
+            {"kind": "replay", "latents": str(folder / "videos"), "batch": 2, "micro_batch": 1},
+        ],
+        "replay": 0.5,
+        "lora": {"rank": 2, "alpha": 1, "dropout": 0.0},
+        "token": {"kind": "trained"},
+        "optimizer": {"lr": 1e-2, "clip": 0.5},
+        "compute": {"precision": "fp32", "checkpointing": "none"},
+        "checkpoint": {"every": 3},
+        "validation": {"holdout": 0.0},
+        "run": {"name": "run", "output": str(folder / "runs")},
+    }
+    return TrainConfig.model_validate({**settings, **changes})
+
+
+def lora_gradients(config: TrainConfig, task: str) -> dict[str, Any]:
+    """Loss and gradients of the first step of a task, with LoRA that does something."""
+    import torch
+
+    from training import draws
+    from training.loop import weights
+    from training.loop.loop import gradients
+    from training.loop.setup import start
+    from training.loop.world import make_world
+
+    state = start(config, make_world(config.parallel))
+    for name, parameter in state.model.named_parameters():
+        if ".lora_B." in name:
+            generator = draws.generator(0, "B", name)
+            weights.put(0.3 * torch.randn(parameter.shape, generator=generator), parameter)
+    plan = next(plan for plan in map(state.sampler.step, range(50)) if plan.task == task)
+    sums = gradients(state, plan)
+    found = whole({n: p.grad for n, p in state.model.named_parameters() if p.requires_grad})
+    frozen = [n for n, p in state.model.named_parameters() if not p.requires_grad and p.grad is not None]
+    totals = sums.over_workers(state.world, torch.zeros(()))
+    return {"gradients": found, "loss": totals["loss"], "frozen": frozen}
+
+
+def run(config: TrainConfig, *callbacks: Callback) -> dict[str, Any]:
+    from training.loop.loop import train
+    from training.loop.world import make_world
+
+    recorder = Recorder()
+    state = train(config, make_world(config.parallel), (recorder, *callbacks))
+    return {
+        "weights": whole(dict(state.model.named_parameters())),
+        "trained": [name for name, p in state.model.named_parameters() if p.requires_grad],
+        "samples": recorder.samples,
+        "losses": recorder.losses,
+    }

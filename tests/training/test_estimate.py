@@ -1,0 +1,167 @@
+"""What a run is said to need is what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from curation.settings import load
+from tests.training.sizes import COGVIDEOX, WAN
+from training.config import TrainConfig
+from training.errors import RepriseError
+from training.models.published import PUBLISHED
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from training import activations, estimate  # noqa: E402
+from training.estimate import GIB, Estimate, Layout, works_of_size  # noqa: E402
+
+SMALL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+LARGE = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
+
+
+def of(name: str, *overrides: str, size: tuple[int, int, int] = (81, 480, 832)) -> Estimate:
+    config = load(TrainConfig, None, ["tasks.0.kind=kaleido", "tasks.0.latents=there", *overrides])
+    return Estimate(config, PUBLISHED[name], works_of_size(config, *size))
+
+
+def saved(config: dict[str, Any], tokens: int, batch: int, mode: Any, dtype: Any) -> int:
+    """Bytes that autograd keeps on the CPU, weights and inputs left out, each storage once."""
+    model = activations.build(config, device="cpu", dtype=dtype)
+    activations.recompute(model, mode)
+    call = activations.inputs(model, tokens, batch, dtype)
+    given = [*model.parameters(), *(each for each in call.values() if isinstance(each, torch.Tensor))]
+    theirs = {each.untyped_storage().data_ptr() for each in given}
+    kept: dict[int, Any] = {}
+
+    def keep(tensor: Any) -> Any:
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = model(**call, return_dict=False)[0].float().square().mean()
+    assert loss.requires_grad
+    return sum(each.untyped_storage().nbytes() for place, each in kept.items() if place not in theirs)
+
+
+# What a checkpointed CogVideoX block keeps are its named arguments, which autograd's hooks do not see.
+@pytest.mark.parametrize(
+    ("config", "mode"),
+    [(WAN, "none"), (WAN, "selective"), (WAN, "full"), (COGVIDEOX, "none")],
+    ids=["wan-none", "wan-selective", "wan-full", "cogvideox-none"],
+)
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_followed_activations_are_those_that_autograd_keeps(
+    config: dict[str, Any], mode: Any, precision: Any
+) -> None:
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    trace = activations.traced(config, 240, 2, mode, precision, layers=4)
+    assert trace.saved == pytest.approx(saved(config, 240, 2, mode, dtype), rel=0.02)
+    assert trace.peak > trace.saved
+
+
+def test_what_a_block_adds_is_the_same_for_every_block() -> None:
+    for mode in estimate.MODES:
+        two, four, six = (activations.traced(WAN, 240, 2, mode, "bf16", layers=n).peak for n in (2, 4, 6))
+        assert six == pytest.approx(two + 2 * (four - two), rel=0.01)
+
+
+def test_parameters_of_the_published_models() -> None:
+    small, large = (estimate.Weights.of(PUBLISHED[name]) for name in (SMALL, LARGE))
+    assert small.total == 1_418_996_800
+    assert large.total == 14_288_491_584
+    assert small.total == 30 * small.block + small.rest
+
+
+def test_sharding_divides_what_is_held_and_sequence_parallelism_the_activations() -> None:
+    estimated = of(SMALL)
+    one = Layout(1, 1, 1, "full", 1)
+    memory = estimated.memory(one)
+    assert memory.gradients == memory.parameters
+    four = estimated.memory(replace(one, shard=4))
+    assert four.parameters * 4 == memory.parameters
+    assert four.optimizer * 4 == memory.optimizer
+    assert four.activations == memory.activations
+    shared = estimated.memory(replace(one, sequence=4))
+    assert shared.activations == pytest.approx(memory.activations / 4, rel=0.05)
+    assert estimated.memory(replace(one, replicate=4)) == memory
+
+
+def test_whole_gradients_are_held_while_they_are_accumulated() -> None:
+    layout = Layout(1, 8, 1, "full", 1)
+    once, twice = (of(SMALL, f"tasks.0.batch={batch}").memory(layout) for batch in (8, 16))
+    assert twice.gradients == 8 * once.gradients
+    assert replace(twice, gradients=once.gradients) == once
+
+
+def test_the_less_is_recomputed_the_more_is_kept() -> None:
+    estimated = of(SMALL)
+    none, selective, full = (
+        estimated.activations(Layout(1, 1, 1, mode, 1)) for mode in ("none", "selective", "full")
+    )
+    assert none > 1.8 * selective > 3.6 * full
+
+
+def test_what_does_not_fit_is_refused_with_the_smallest_layout_that_does() -> None:
+    with pytest.raises(RepriseError) as caught:
+        of(LARGE).check(80 * GIB)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert "needs " in said
+    assert "the smallest layout that fits: run.workers=" in said
+    named = dict(part.split("=") for part in said.split("fits: ")[1].split())
+    micro = named.pop("micro_batch")
+    fixed = of(LARGE, *(f"{key}={value}" for key, value in named.items()), f"tasks.0.micro_batch={micro}")
+    fixed.check(80 * GIB)
+    of(SMALL).check(80 * GIB)
+
+
+def test_nothing_smaller_would_have_fitted() -> None:
+    estimated = of(LARGE)
+    found = estimated.smallest(80 * GIB)
+    assert found is not None
+    for workers in (found.workers // 2, found.workers // 4):
+        for sequence in (each for each in (1, 2, 4, 8) if each <= workers):
+            layout = Layout(1, workers // sequence, sequence, "full", 1)
+            assert estimated.memory(layout).total > 80 * GIB
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["run.workers=3", "parallel.shard=2"], "does not make run.workers=3"),
+        (
+            ["run.workers=5", "parallel.sequence=5"],
+            "12 attention heads cannot be shared by parallel.sequence=5",
+        ),
+        (["run.workers=3"], "batch 256 does not divide into 3 data workers"),
+    ],
+)
+def test_a_layout_that_cannot_be_is_one_line(overrides: list[str], words: str) -> None:
+    with pytest.raises(RepriseError, match=words):
+        of(SMALL, *overrides).check(None)
+
+
+def test_sizes_that_a_video_cannot_have_are_refused() -> None:
+    config = load(TrainConfig, None, ["tasks.0.kind=video", "tasks.0.latents=there"])
+    for size in ((80, 480, 832), (81, 480, 830)):
+        with pytest.raises(RepriseError, match="4n \\+ 1 frames and sides that 16 divides"):
+            works_of_size(config, *size)
+
+
+def test_channel_concatenation_adds_channels_and_no_tokens() -> None:
+    concat, sequence = of(SMALL, "positions.scheme=channel_concat"), of(SMALL)
+    assert concat.longest == 32_760
+    assert sequence.longest == 37_440
+    assert concat.weights.total - sequence.weights.total == 3 * 16 * 4 * 1536
+
+
+def test_tasks_share_the_steps_by_weight() -> None:
+    both = of(SMALL, "tasks.1.kind=video", "tasks.1.latents=there", "tasks.1.weight=3", "tasks.1.batch=64")
+    kaleido, video = both.works
+    assert (kaleido.share, video.share) == (0.25, 0.75)
+    assert both.tokens(video) == 64 * 32_760
+    assert both.tokens(kaleido) == 256 * (32_760 + 2 * 1_560)

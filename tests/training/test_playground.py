@@ -1,0 +1,49 @@
+"""The plain stage's model: a lossless VAE and a pipeline folder of stock parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.models.components import load_text, load_vae, model_classes
+from training.models.text import embed
+from training.playground.model import TEXT_LENGTH, write_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+def test_what_is_encoded_is_decoded_exactly(folder: Path) -> None:
+    vae = load_vae(str(folder))
+    video = torch.rand(2, 3, 3, 12, 12) * 2 - 1
+    posterior = vae.encode(video).latent_dist
+    assert posterior.mode().shape == (2, 12, 3, 6, 6)
+    assert torch.equal(vae.decode(posterior.mode()).sample, video)
+    assert posterior.std.max() < 1e-6
+
+
+def test_the_transformer_is_the_stock_class(folder: Path) -> None:
+    assert model_classes(str(folder)) == {
+        "transformer": "WanTransformer3DModel",
+        "vae": "PixelUnshuffleVAE",
+        "text_encoder": "UMT5EncoderModel",
+    }
+
+
+def test_captions_of_the_stage_fit_and_differ(folder: Path) -> None:
+    encoder, tokenizer = load_text(str(folder))
+    captions = [f"A thing moves {way}." for way in ("to the left", "to the right", "up", "down")]
+    assert not any(tokenizer.unk_token_id in ids for ids in tokenizer(captions).input_ids)
+    assert max(map(len, tokenizer(captions).input_ids)) <= TEXT_LENGTH
+    means = torch.stack([text.mean(0) for text in embed(captions, encoder, tokenizer, "wan", TEXT_LENGTH)])
+    assert torch.pdist(means).min() > 0.5
+
+
+def test_the_same_seed_writes_the_same_model(folder: Path, tmp_path: Path) -> None:
+    again = write_model(tmp_path)
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    assert (folder / weights).read_bytes() == (again / weights).read_bytes()

@@ -1,0 +1,47 @@
+"""Lost workers and notices to go, on Ray itself: the run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.training import worlds
+from tests.training.worlds import launch, tiny_config, trouble
+from training.cluster import started
+from training.errors import RepriseError
+from training.trainer import fit
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with started("local", cpus=2):
+        yield
+
+
+@pytest.mark.ray
+def test_a_run_outlives_a_notice_and_a_killed_worker(tmp_path: Path, cluster: None) -> None:
+    common = {"checkpoint": {"every": 4, "keep": 9}, "steps": 6}
+    undisturbed = launch(worlds.run, 2, tiny_config(tmp_path, **common))[0]
+    run = {"name": "ray", "output": str(tmp_path / "runs"), "workers": 2}
+
+    result = fit(tiny_config(tmp_path, **common, run=run), partial(trouble, tmp_path, 2, 5))
+
+    # Every fourth step is saved, and an early one because of the notice; the fifth was lost.
+    starts = [int(line) for line in (tmp_path / "starts").read_text().split()]
+    assert starts[0] == 0 and starts[1] in (2, 3) and starts[2] == 4
+    assert result.steps == 6 and result.metrics["loss"] == undisturbed["losses"][-1]
+    found = load_file(Path(result.model) / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert worlds.same(found, undisturbed["ema"])
+
+
+@pytest.mark.ray
+def test_what_starting_again_does_not_mend_is_one_clear_line(tmp_path: Path, cluster: None) -> None:
+    config = tiny_config(tmp_path, run={"name": "ray", "output": str(tmp_path / "runs"), "max_failures": 5})
+    (tmp_path / "latents" / "index.parquet").write_bytes(b"no parquet")
+    with pytest.raises(RepriseError, match=r"index\.parquet is not Parquet"):
+        fit(config, partial(trouble, tmp_path, 0, 0))
+    assert not (tmp_path / "starts").exists()

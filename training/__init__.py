@@ -1,0 +1,1 @@
+"""What happens to one batch: positions, objectives, tasks, sampling, parallelism, the loop."""

@@ -1,0 +1,170 @@
+"""Bytes of activations, followed and not guessed.
+
+The stock transformer is built with a few blocks and run forward and backward on tensors that have shapes and
+no memory; every allocation is followed until it is freed. So what is found holds for each family,
+checkpointing mode and precision as the code has them, without a GPU. Every further block adds the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
+
+from training.flops import Checkpointing, Shape
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Bytes of tensors made by one forward and backward pass; weights and inputs are not among them."""
+
+    saved: int  # alive between the two
+    peak: int
+
+
+def traced(
+    config: Mapping[str, Any],
+    tokens: int,
+    batch: int,
+    checkpointing: Checkpointing,
+    precision: Literal["bf16", "fp32"],
+    *,
+    layers: int,
+) -> Trace:
+    """Follow one pass of the transformer of a diffusers config with so many blocks, over `batch` samples."""
+    return _traced(json.dumps(dict(config), sort_keys=True), tokens, batch, checkpointing, precision, layers)
+
+
+@functools.lru_cache(maxsize=256)  # a search for a layout asks for the same again and again
+def _traced(
+    config: str, tokens: int, batch: int, checkpointing: Checkpointing, precision: str, layers: int
+) -> Trace:
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    # CPU, because without a GPU a fake CUDA tensor is given the attention that stores every score. The CPU's
+    # keeps what FlashAttention keeps: queries, keys, values, the output, one number per row.
+    with FakeTensorMode():
+        model = build(json.loads(config), layers=layers, dtype=dtype, device="cpu")
+        recompute(model, checkpointing)
+        for parameter in model.parameters():
+            parameter.register_post_accumulate_grad_hook(_drop_gradient)  # as FSDP does, once it is reduced
+        call = inputs(model, tokens, batch, dtype)
+        with Following() as following:
+            loss = model(**call, return_dict=False)[0].float().square().mean()
+            saved = following.alive
+            loss.backward()
+    return Trace(saved, following.peak)
+
+
+class Following(TorchDispatchMode):
+    """Counts the bytes of every storage that is made under it, until it is freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        # A view of something older, or an operation in place, makes nothing.
+        older = {id(each.untyped_storage()) for each in tree_leaves((args, kwargs)) if _is_tensor(each)}
+        for each in tree_leaves(made):
+            if _is_tensor(each):
+                storage = each.untyped_storage()
+                if id(storage) not in older and id(storage) not in self._known:
+                    self._follow(storage)
+        return made
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+        self._known.add(key)
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        weakref.finalize(storage, self._freed, key, size)
+
+    def _freed(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.alive -= size
+
+
+def parameters(config: Mapping[str, Any], layers: int) -> int:
+    """Number of parameters with so many blocks."""
+    return sum(parameter.numel() for parameter in build(config, layers=layers).parameters())
+
+
+def build(
+    config: Mapping[str, Any],
+    *,
+    layers: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "meta",
+) -> nn.Module:
+    """The stock transformer of a diffusers config, with random weights, or without any on "meta"."""
+    import diffusers
+
+    kept = {key: value for key, value in config.items() if not key.startswith("_")}
+    if layers is not None:
+        kept["num_layers"] = layers
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # made as such: parameters without memory cannot be cast afterwards
+    try:
+        with torch.device(device):
+            return getattr(diffusers, config["_class_name"])(**kept)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def inputs(
+    model: nn.Module, tokens: int, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Arguments of a stock transformer: a strip of so many patches, and rotary tables of its length."""
+    shape = Shape.of(dict(model.config) | {"_class_name": type(model).__name__})
+    first, height, width = shape.patch
+    channels, head = shape.channels_in, shape.dim // shape.heads
+    timestep = torch.rand(batch, device=device) * 1000
+    text = torch.randn(batch, shape.text_tokens, shape.text_dim, device=device, dtype=dtype)
+    if shape.family == "wan":
+        strip = torch.randn(batch, channels, first, height, width * tokens, device=device, dtype=dtype)
+        tables = (
+            torch.ones(1, tokens, 1, head, device=device),
+            torch.zeros(1, tokens, 1, head, device=device),
+        )
+        model.rope.forward = lambda hidden_states: tables
+        return {"hidden_states": strip, "timestep": timestep, "encoder_hidden_states": text}
+    strip = torch.randn(batch, first, channels, height, width * tokens, device=device, dtype=dtype)
+    rotary = (torch.ones(tokens, head, device=device), torch.zeros(tokens, head, device=device))
+    return {
+        "hidden_states": strip,
+        "timestep": timestep,
+        "encoder_hidden_states": text,
+        "image_rotary_emb": rotary if model.config.use_rotary_positional_embeddings else None,
+    }
+
+
+def recompute(model: nn.Module, mode: Checkpointing) -> None:
+    """Compute blocks again in the backward pass: none, every second, all."""
+    blocks = model.blocks if hasattr(model, "blocks") else model.transformer_blocks
+    for index, block in enumerate(blocks):
+        if mode == "full" or (mode == "selective" and index % 2 == 0):
+            block.forward = _recomputing(block.forward)
+
+
+def _recomputing(forward: Any) -> Any:
+    return lambda *args, **kwargs: checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+
+def _drop_gradient(parameter: torch.Tensor) -> None:
+    parameter.grad = None
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)

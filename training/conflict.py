@@ -1,0 +1,226 @@
+"""How the gradients of two tasks get along: cosine, norms, their decay, and PCGrad. Pure functions.
+
+Proxy replay (3.3, A.2) rests on phi(t) = cos(g_img(t), g_vid(t)), which it reports to decay exponentially to
+zero. Gradients are mappings from parameter names to tensors; a rank may have only its shards of them:
+products and squared norms are sums over elements, so `moments` of all ranks are added (`all_reduce`) and
+everything else follows exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+Gradients = Mapping[str, Tensor]
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two gradients on the same weights."""
+
+    cosine: float  # -1..1; 0 where either gradient is zero
+    dot: float
+    first: float  # norm
+    second: float  # norm
+
+
+@dataclass(frozen=True)
+class Decay:
+    """phi(t) = initial * exp(-rate * t), least squares."""
+
+    initial: float
+    rate: float  # per step; negative: it grows
+    r2: float  # share of the variance about the mean that the curve explains; at most 1
+
+    @property
+    def half_life(self) -> float:
+        """Steps in which |phi| halves; infinite where it does not decay."""
+        return math.log(2.0) / self.rate if self.rate > 0 else math.inf
+
+    def at(self, step: ArrayLike) -> Any:
+        return self.initial * np.exp(-self.rate * np.asarray(step, np.float64))
+
+
+def moments(first: Gradients, second: Gradients, piece: int = 1 << 24) -> dict[str, Tensor]:
+    """(3,) float64 on the CPU for each parameter: <a, b>, |a|^2, |b|^2.
+
+    Both have the same names; a second gradient may lie on the CPU already (a snapshot): it is brought to the
+    first one's device in pieces of at most `piece` elements. Only three numbers leave the device.
+    """
+    sums = {}
+    for name, one in first.items():
+        a, b = one.detach().flatten(), second[name].detach().flatten()
+        total = torch.zeros(3, dtype=torch.float64, device=a.device)
+        for begin in range(0, a.numel(), piece):
+            x = a[begin : begin + piece].double()
+            y = b[begin : begin + piece].to(a.device).double()
+            total += torch.stack([x @ y, x @ x, y @ y])
+        sums[name] = total
+    if not sums:
+        return {}
+    return dict(zip(sums, torch.stack(list(sums.values())).cpu(), strict=True))
+
+
+def conflict(sums: Tensor) -> Conflict:
+    """(3,) sums of `moments` -> the comparison."""
+    dot, first, second = (float(value) for value in sums)
+    norms = math.sqrt(first), math.sqrt(second)
+    scale = norms[0] * norms[1]
+    return Conflict(dot / scale if scale > 0 else 0.0, dot, *norms)
+
+
+def by_group(sums: Mapping[str, Tensor], groups: Sequence[Callable[[str], str]]) -> dict[str, Conflict]:
+    """The comparison over all parameters ("all") and over each group that the functions put names into."""
+    added: dict[str, Tensor] = {}
+    for name, values in sums.items():
+        for group in (ALL, *(function(name) for function in groups)):
+            added[group] = added[group] + values if group in added else values
+    return {group: conflict(values) for group, values in added.items()}
+
+
+def layer_group(blocks: int, groups: int = 4) -> Callable[[str], str]:
+    """Names parameters by depth: "layers/embedding", "layers/00-10", ..., "layers/head"; `groups` equal
+    parts.
+    """
+    size = -(-blocks // groups)
+
+    def name_of(parameter: str) -> str:
+        found = re.search(r"(?:^|\.)(?:transformer_blocks|blocks)\.(\d+)\.", parameter)
+        if found:
+            first = int(found[1]) // size * size
+            return f"layers/{first:02d}-{min(first + size, blocks) - 1:02d}"
+        return (
+            "layers/head"
+            if re.search(r"(?:^|\.)(norm_final|norm_out|proj_out|head)", parameter)
+            else "layers/embedding"
+        )
+
+    return name_of
+
+
+def module_kind(parameter: str) -> str:
+    """Names parameters by what they do: "modules/attention", "cross_attention", "feed_forward", "norm",
+    "embedding".
+    """
+    if re.search(r"\.attn2\.", parameter):
+        return "modules/cross_attention"
+    if re.search(r"\.attn1\.|\.self_attn\.", parameter):
+        return "modules/attention"
+    if re.search(r"\.(ff|ffn)\.", parameter):
+        return "modules/feed_forward"
+    if re.search(r"norm|scale_shift_table|modulation", parameter):
+        return "modules/norm"
+    return "modules/embedding" if "embed" in parameter or "proj" in parameter else "modules/other"
+
+
+def fit_decay(steps: Sequence[float], values: Sequence[float]) -> Decay | None:
+    """Fit a exp(-rate t) by least squares; None with fewer than three points or where all values are zero.
+
+    For each rate the best a is a ratio of sums, so one search over the rate is enough: a grid over the rates
+    that the recorded span can tell apart, then golden section around the best.
+    """
+    t, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    finite = np.isfinite(y)
+    t, y = t[finite], y[finite]
+    if len(t) < 3 or not np.any(y) or t.max() == t.min():
+        return None
+    start, span = t.min(), t.max() - t.min()
+    unit = (t - start) / span
+
+    def best(rate: float) -> tuple[float, float]:
+        curve = np.exp(-rate * unit)
+        a = float(curve @ y / (curve @ curve))
+        return float(np.square(y - a * curve).sum()), a
+
+    shortest = float(np.diff(np.unique(unit)).min())
+    fastest = 10.0 / shortest  # faster than that, only the first point would be seen
+    grid = np.concatenate([np.linspace(-5.0, 5.0, 101), np.geomspace(5.0, max(fastest, 5.1), 200)])
+    errors = [best(rate)[0] for rate in grid]
+    middle = int(np.argmin(errors))
+    low, high = grid[max(middle - 1, 0)], grid[min(middle + 1, len(grid) - 1)]
+    rate = _golden(lambda value: best(value)[0], float(low), float(high))
+    error, a = best(rate)
+    variance = float(np.square(y - y.mean()).sum())
+    per_step = rate / span
+    return Decay(a * math.exp(per_step * start), per_step, 1.0 - error / variance if variance > 0 else 1.0)
+
+
+def project(gradients: Gradients, other: Gradients, sums: Tensor | None = None) -> dict[str, Tensor]:
+    """PCGrad (Yu et al. 2020; proxy replay Eq. 20): where the two conflict, take out what points against
+    `other`.
+
+    g - <g, other> / |other|^2 other if <g, other> < 0, else g. `sums`: of `moments` over all parameters and
+    ranks, which a rank that has shards alone must give.
+    """
+    if sums is None:
+        found = moments(gradients, other)
+        sums = torch.stack(list(found.values())).sum(0) if found else torch.zeros(3)
+    dot, _, square = (float(value) for value in sums)
+    if dot >= 0 or square == 0:
+        return dict(gradients)
+    return {name: one - (dot / square) * other[name].to(one) for name, one in gradients.items()}
+
+
+class GradientBuffer:
+    """The last k gradients of each task, on the CPU: what PCGrad projects against in a step that sees one
+    task.
+
+    Figure 10 compares sizes of such a buffer and says no more. Here a task's gradient is estimated by the
+    mean of its last k, and the other task's is projected against that once; k = 1 is the last gradient.
+    """
+
+    def __init__(self, size: int = 1) -> None:
+        if size < 1:
+            raise ValueError(f"a buffer holds at least 1 gradient, not {size}")
+        self.size = size
+        self.held: dict[str, deque[dict[str, Tensor]]] = {}
+
+    def push(self, task: str, gradients: Gradients) -> None:
+        """Keep a copy of a task's gradient (float32, CPU); the oldest of k + 1 goes."""
+        copy = {name: one.detach().to("cpu", torch.float32, copy=True) for name, one in gradients.items()}
+        self.held.setdefault(task, deque(maxlen=self.size)).append(copy)
+
+    def mean(self, task: str) -> dict[str, Tensor] | None:
+        """Mean of what is held of a task; None before its first step."""
+        held = self.held.get(task)
+        if not held:
+            return None
+        return {name: torch.stack([one[name] for one in held]).mean(0) for name in held[0]}
+
+    def others(self, task: str) -> list[str]:
+        """Other tasks of which something is held, in the order of their names."""
+        return sorted(name for name, held in self.held.items() if name != task and held)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"size": self.size, "held": {task: list(held) for task, held in self.held.items()}}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        self.held = {task: deque(held, maxlen=self.size) for task, held in saved["held"].items()}
+
+
+def _golden(error: Callable[[float], float], low: float, high: float, rounds: int = 80) -> float:
+    """Minimum of a function with one dip in [low, high]."""
+    ratio = (math.sqrt(5.0) - 1.0) / 2.0
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    errors = error(left), error(right)
+    for _ in range(rounds):
+        if errors[0] < errors[1]:
+            high, right, errors = right, left, (0.0, errors[0])
+            left = high - ratio * (high - low)
+            errors = error(left), errors[1]
+        else:
+            low, left, errors = left, right, (errors[1], 0.0)
+            right = low + ratio * (high - low)
+            errors = errors[0], error(right)
+    return (low + high) / 2.0

@@ -1,0 +1,174 @@
+"""Kaleido's weights in three layouts: released SAT, Wan's original, diffusers. Names and shapes; files are in
+files.py.
+
+Kaleido is exactly the Wan 2.1 text-to-video transformer: references add no parameter. The layouts differ in
+names, and SAT stacks q, k, v (self-attention) and k, v (cross-attention) along the rows. Conversions copy
+values bit for bit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from training.errors import RepriseError
+
+Layout = Literal["sat", "wan", "diffusers"]
+
+SAT_PREFIX = "model.diffusion_model."
+_MIXIN = "mixins.adaln_layer"
+_LAYER = "transformer.layers.{i}"
+
+# (SAT, Wan original, diffusers); {i} is the block. A tuple is what SAT stacks into one tensor, in this order.
+_Names = str | tuple[str, ...]
+_MODULES: tuple[tuple[str, _Names, _Names], ...] = (
+    ("mixins.patch_embed.proj", "patch_embedding", "patch_embedding"),
+    ("text_embedding.0", "text_embedding.0", "condition_embedder.text_embedder.linear_1"),
+    ("text_embedding.2", "text_embedding.2", "condition_embedder.text_embedder.linear_2"),
+    ("time_embed.0", "time_embedding.0", "condition_embedder.time_embedder.linear_1"),
+    ("time_embed.2", "time_embedding.2", "condition_embedder.time_embedder.linear_2"),
+    ("adaln_projection.1", "time_projection.1", "condition_embedder.time_proj"),
+    ("mixins.final_layer.linear", "head.head", "proj_out"),
+    (
+        f"{_LAYER}.attention.query_key_value",
+        ("blocks.{i}.self_attn.q", "blocks.{i}.self_attn.k", "blocks.{i}.self_attn.v"),
+        ("blocks.{i}.attn1.to_q", "blocks.{i}.attn1.to_k", "blocks.{i}.attn1.to_v"),
+    ),
+    (f"{_LAYER}.attention.dense", "blocks.{i}.self_attn.o", "blocks.{i}.attn1.to_out.0"),
+    (f"{_LAYER}.cross_attention.query", "blocks.{i}.cross_attn.q", "blocks.{i}.attn2.to_q"),
+    (
+        f"{_LAYER}.cross_attention.key_value",
+        ("blocks.{i}.cross_attn.k", "blocks.{i}.cross_attn.v"),
+        ("blocks.{i}.attn2.to_k", "blocks.{i}.attn2.to_v"),
+    ),
+    (f"{_LAYER}.cross_attention.dense", "blocks.{i}.cross_attn.o", "blocks.{i}.attn2.to_out.0"),
+    # The name misleads: it is the norm before cross-attention.
+    (f"{_LAYER}.post_cross_attention_layernorm", "blocks.{i}.norm3", "blocks.{i}.norm2"),
+    (f"{_LAYER}.mlp.dense_h_to_4h", "blocks.{i}.ffn.0", "blocks.{i}.ffn.net.0.proj"),
+    (f"{_LAYER}.mlp.dense_4h_to_h", "blocks.{i}.ffn.2", "blocks.{i}.ffn.net.2"),
+)
+_NORMS: tuple[tuple[str, str, str], ...] = (  # a weight alone
+    (f"{_MIXIN}.query_layernorm_list.{{i}}", "blocks.{i}.self_attn.norm_q", "blocks.{i}.attn1.norm_q"),
+    (f"{_MIXIN}.key_layernorm_list.{{i}}", "blocks.{i}.self_attn.norm_k", "blocks.{i}.attn1.norm_k"),
+    (f"{_MIXIN}.cross_query_layernorm_list.{{i}}", "blocks.{i}.cross_attn.norm_q", "blocks.{i}.attn2.norm_q"),
+    (f"{_MIXIN}.cross_key_layernorm_list.{{i}}", "blocks.{i}.cross_attn.norm_k", "blocks.{i}.attn2.norm_k"),
+)
+_PARAMETERS: tuple[tuple[str, str, str], ...] = (  # tensors without a suffix
+    ("mixins.final_layer.adaLN_modulation", "head.modulation", "scale_shift_table"),
+    (f"{_MIXIN}.adaLN_modulations.{{i}}", "blocks.{i}.modulation", "blocks.{i}.scale_shift_table"),
+)
+_BLOCK_OF: dict[Layout, re.Pattern[str]] = {
+    "sat": re.compile(r"transformer\.layers\.(\d+)\."),
+    "wan": re.compile(r"blocks\.(\d+)\."),
+    "diffusers": re.compile(r"blocks\.(\d+)\."),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the SAT layout and what it is in the others."""
+
+    sat: str
+    wan: tuple[str, ...]
+    diffusers: tuple[str, ...]
+
+    def names(self, layout: Layout) -> tuple[str, ...]:
+        return (self.sat,) if layout == "sat" else self.wan if layout == "wan" else self.diffusers
+
+
+def entries(blocks: int) -> list[Entry]:
+    """Every tensor of a model with so many blocks."""
+    rows: list[tuple[str, _Names, _Names]] = [
+        *(
+            (f"{sat}{kind}", _add(wan, kind), _add(own, kind))
+            for sat, wan, own in _MODULES
+            for kind in _SUFFIXES
+        ),
+        *((f"{sat}.weight", f"{wan}.weight", f"{own}.weight") for sat, wan, own in _NORMS),
+        *_PARAMETERS,
+    ]
+    found = []
+    for sat, wan, own in rows:
+        for i in range(blocks if "{i}" in sat else 1):
+            names = (_fill(wan, i), _fill(own, i))
+            found.append(Entry(SAT_PREFIX + sat.format(i=i), *names))
+    return found
+
+
+def layout_of(keys: Iterable[str]) -> Layout:
+    """Which layout a checkpoint's keys are of; RepriseError where it is of another model."""
+    names = set(keys)
+    if f"{SAT_PREFIX}mixins.final_layer.linear.weight" in names:
+        return "sat"
+    if "head.head.weight" in names and "patch_embedding.weight" in names:
+        return "wan"
+    if "proj_out.weight" in names and "condition_embedder.time_proj.weight" in names:
+        return "diffusers"
+    some = ", ".join(sorted(names)[:3]) or "no tensor at all"
+    raise RepriseError(
+        f"not a Kaleido or Wan transformer: it holds {some}, ...; expected SAT keys ({SAT_PREFIX}...), Wan's "
+        "original ones (patch_embedding, blocks.0.self_attn...) or diffusers' (blocks.0.attn1...)"
+    )
+
+
+def plan(keys: Iterable[str]) -> tuple[Layout, list[Entry], list[str]]:
+    """Layout, entries and unknown keys of a checkpoint; RepriseError where tensors are missing.
+
+    Keys of other parts of the model (text encoder, VAE) and any else that the layout does not know are
+    reported, not
+    an error: the official loader is not strict either.
+    """
+    names = set(keys)
+    layout = layout_of(names)
+    blocks = 1 + max(
+        (int(found[1]) for name in names if (found := _BLOCK_OF[layout].search(name))), default=-1
+    )
+    wanted = entries(blocks)
+    expected = {name for entry in wanted for name in entry.names(layout)}
+    missing = sorted(expected - names)
+    if missing:
+        raise RepriseError(
+            f"the checkpoint ({layout} layout, {blocks} blocks) lacks {len(missing)} of {len(expected)} "
+            f"tensors, first {missing[0]}; it is incomplete or of another model"
+        )
+    return layout, wanted, sorted(names - expected)
+
+
+def convert_entry(
+    entry: Entry, source: Layout, to: Layout, tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """One entry in another layout: names -> tensors. Only q/k/v are split or stacked; the rest is not
+    copied.
+    """
+    parts = [tensors[name] for name in entry.names(source)]
+    names = entry.names(to)
+    if len(parts) > len(names):
+        parts = [torch.cat(parts)]
+    elif len(parts) < len(names):
+        parts = list(parts[0].chunk(len(names)))
+    return dict(zip(names, parts, strict=True))
+
+
+def convert(tensors: Mapping[str, Tensor], to: Layout) -> dict[str, Tensor]:
+    """A whole state dict (or its gradients) in another layout; unknown keys are left out (see `plan`)."""
+    source, wanted, _ = plan(tensors)
+    converted: dict[str, Tensor] = {}
+    for entry in wanted:
+        converted.update(convert_entry(entry, source, to, tensors))
+    return converted
+
+
+_SUFFIXES = (".weight", ".bias")
+
+
+def _add(names: _Names, suffix: str) -> _Names:
+    return names + suffix if isinstance(names, str) else tuple(name + suffix for name in names)
+
+
+def _fill(names: _Names, i: int) -> tuple[str, ...]:
+    return tuple(name.format(i=i) for name in ((names,) if isinstance(names, str) else names))

@@ -1,0 +1,76 @@
+"""Do latents fit the model that is to be trained on them? Asked before anything is loaded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.compute as pc
+
+from training.config import ModelConfig
+from training.errors import RepriseError
+from training.latents.encoders import digest_of
+from training.latents.store import Latents
+from training.models.components import local_folder, part_config
+from training.models.family import Family
+
+
+def check_latents(latents: Latents, family: Family, model: ModelConfig) -> None:
+    """Hold what latents were made with against a model.
+
+    Raises:
+        RepriseError: they are of another family or VAE, of other widths, of sizes that the model cannot take,
+            or have a reference larger than its video.
+    """
+    manifest, where = latents.manifest, latents.folder.uri
+    mend = "encode the dataset with the model that is trained"
+    if manifest.model.family != family.name:
+        raise RepriseError(
+            f"the latents in {where} are of a {manifest.model.family} model, not {family.name}: {mend}"
+        )
+    made = manifest.latents.temporal, manifest.latents.spatial
+    here = family.temporal_scale, family.spatial_scale
+    if made != here:
+        raise RepriseError(
+            f"the latents in {where} hold {made[0]} frames and {made[1]} px each, the model's {here[0]} and "
+            f"{here[1]}: {mend}"
+        )
+    _, transformer = part_config(model.path, model.revision, "transformer")
+    for name, stored, wanted in (
+        ("channels", manifest.latents.channels, transformer.get("in_channels")),
+        ("text width", manifest.text.width, transformer.get("text_dim", transformer.get("text_embed_dim"))),
+    ):
+        if wanted is not None and stored != wanted:
+            raise RepriseError(f"{name} of the latents in {where} is {stored}, the model's {wanted}: {mend}")
+    # A folder may hold the transformer alone.
+    if manifest.model.vae and local_folder(model.path, model.revision, "vae") is not None:
+        found = digest_of(model.path, model.revision, "vae")
+        if found != manifest.model.vae:
+            raise RepriseError(
+                f"the latents in {where} were made with another VAE ({manifest.model.vae[:12]}, "
+                f"the model's is {found[:12]}): {mend}"
+            )
+    _check_sizes(latents, family)
+
+
+def _check_sizes(latents: Latents, family: Family) -> None:
+    records, where = latents.records, latents.folder.uri
+    odd = np.flatnonzero((records.sizes % np.array(family.patch)).any(axis=1))
+    if len(odd):
+        record = records[int(odd[0])]
+        size = "x".join(str(side) for side in record.size)
+        raise RepriseError(
+            f"{record.sample_id} in {where}: {size} latents are no whole patches of {family.patch}"
+        )
+    subjects = records.table["subjects"]
+    row_of_subject = np.asarray(pc.list_parent_indices(subjects))
+    references = pc.struct_field(pc.list_flatten(subjects), "references")
+    rows = row_of_subject[np.asarray(pc.list_parent_indices(references))]
+    flat = pc.list_flatten(references)
+    for side, (name, patch) in enumerate((("height", family.patch[1]), ("width", family.patch[2])), start=1):
+        values = np.asarray(pc.struct_field(flat, name))
+        wrong = np.flatnonzero((values > records.sizes[rows, side]) | (values % patch != 0))
+        if len(wrong):
+            record = records[int(rows[wrong[0]])]
+            raise RepriseError(
+                f"{record.sample_id} in {where} has a reference of {name} {values[wrong[0]]}, its video "
+                f"{record.size[side]} (latent pixels): references are no larger and of whole patches"
+            )

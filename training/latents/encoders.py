@@ -1,0 +1,224 @@
+"""A model's VAE and text encoder: what their files say, and what they make of pixels and captions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training import draws
+from training.errors import RepriseError
+from training.latents.buckets import Grid
+from training.latents.config import EncodeConfig
+from training.latents.store import DTYPES, LatentInfo, TextInfo
+from training.models.components import load_text, load_vae, local_folder, part_config
+from training.models.text import LENGTHS, embed
+from training.models.vae import normalise
+
+_FAMILIES = {"wan": "wan", "cogvideox": "cogvideox"}  # what a class name holds, in lower case
+_CHUNK = 16 << 20
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model folder's configs say; no weights are read for it."""
+
+    path: str
+    revision: str | None
+    family: str
+    grid: Grid
+    latents: LatentInfo
+    text: TextInfo
+
+
+def describe(path: str, revision: str | None, config: EncodeConfig) -> Facts:
+    """Read the configs of a diffusers pipeline folder or hub id.
+
+    Raises:
+        RepriseError: a part is missing, or of a family that is unknown here.
+    """
+    _, vae = part_config(path, revision, "vae")
+    _, text = part_config(path, revision, "text_encoder")
+    transformer = _transformer_config(path, revision)
+    family = _family(path, str(transformer.get("_class_name", "")), str(vae.get("_class_name", "")))
+    spatial = int(vae.get("scale_factor_spatial") or 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1))
+    temporal = int(vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio") or 4)
+    patch = transformer.get("patch_size", 2)
+    patch = int(patch if isinstance(patch, int) else patch[-1])
+    posterior = config.posterior
+    if posterior == "auto":
+        posterior = "sample" if family == "cogvideox" else "mode"
+    latents = LatentInfo(
+        dtype=config.dtype,
+        channels=int(vae.get("z_dim") or vae.get("latent_channels") or 16),
+        temporal=temporal,
+        spatial=spatial,
+        normalisation="mean_std" if vae.get("latents_mean") else "scaling_factor",
+        posterior=posterior,
+    )
+    width = text.get("d_model") or text.get("hidden_size") or 0
+    length = config.text_length or LENGTHS[family]
+    return Facts(
+        path, revision, family, Grid(spatial * patch, temporal), latents, TextInfo(length=length, width=width)
+    )
+
+
+def _transformer_config(path: str, revision: str | None) -> dict[str, Any]:
+    """Only the config: the weights of a hub model are not fetched for it. Empty where there is none."""
+    file = Path(path, "transformer", "config.json")
+    if not Path(path).is_dir():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            file = Path(hf_hub_download(path, "transformer/config.json", revision=revision))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+            return {}
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise RepriseError(f"{file} is no JSON: fetch the model again") from error
+    return found
+
+
+def _family(path: str, *classes: str) -> str:
+    for name in classes:
+        for part, family in _FAMILIES.items():
+            if part in name.lower():
+                return family
+    raise RepriseError(
+        f"{path} is of no family known here (Wan, CogVideoX): its parts are {', '.join(classes)}"
+    )
+
+
+def digest_of(path: str, revision: str | None, *parts: str) -> str:
+    """sha256 of the contents of some parts of a model: the tensors and what the configs say, in any packing.
+
+    A VAE that was loaded and saved again has the same digest. Of files in a hub cache the names, which are
+    their sha256, are taken instead of reading gigabytes.
+    """
+    with ThreadPoolExecutor(4) as pool:
+        found = []
+        for part in parts:
+            folder = local_folder(path, revision, part)
+            if folder is None:
+                raise RepriseError(
+                    f"{path} has no {part}/; a diffusers pipeline folder of the model is needed"
+                )
+            files = sorted(f for f in folder.iterdir() if f.is_file() and f.suffix in _CONTENT)
+            for facts in pool.map(_facts_of, files):
+                found += [f"{part} {fact}" for fact in facts]
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
+
+
+_CONTENT = (".json", ".safetensors", ".bin", ".model", ".txt", ".pt", ".pth")
+
+
+def _facts_of(file: Path) -> list[str]:
+    if file.name.endswith(".index.json"):
+        return []  # how tensors are spread over files
+    if file.suffix == ".json":
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(data, dict):
+            # Which version of a library saved it, and when, changes no latent.
+            data = {k: v for k, v in data.items() if not k.startswith("_") and k not in _INCIDENTAL}
+        return [f"{file.name} {hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()}"]
+    if file.suffix == ".safetensors":
+        return list(_tensors_of(file))
+    blob = file.resolve().name
+    if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob):
+        return [f"{file.name} {blob}"]
+    with file.open("rb") as opened:
+        return [f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}"]
+
+
+_INCIDENTAL = ("transformers_version", "torch_dtype", "dtype", "name_or_path")
+
+
+def _tensors_of(file: Path) -> list[str]:
+    """Name, type, shape and content of each tensor of a safetensors file."""
+    facts = []
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(size))
+        for name, tensor in header.items():
+            if name == "__metadata__":
+                continue
+            begin, end = tensor["data_offsets"]
+            opened.seek(8 + size + begin)
+            content, left = hashlib.sha256(), end - begin
+            while left:
+                chunk = opened.read(min(left, _CHUNK))
+                if not chunk:
+                    raise RepriseError(f"{file} is cut short: fetch the model again")
+                content.update(chunk)
+                left -= len(chunk)
+            facts.append(f"{name} {tensor['dtype']} {tensor['shape']} {content.hexdigest()}")
+    return facts
+
+
+class Encoders:
+    """The VAE and the text encoder on a device; loaded once per worker."""
+
+    def __init__(self, facts: Facts, config: EncodeConfig, device: torch.device | str | None = None) -> None:
+        self.facts, self.config = facts, config
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        vae_dtype, text_dtype = DTYPES[config.vae_dtype], DTYPES[config.text_dtype]
+        self.vae = load_vae(facts.path, facts.revision, vae_dtype, self.device).requires_grad_(False)
+        self.text_encoder, self.tokenizer = load_text(facts.path, facts.revision, text_dtype, self.device)
+        self.text_encoder.requires_grad_(False)
+
+    def video(self, frames: NDArray[np.uint8], key: str) -> Tensor:
+        """(T, H, W, 3) RGB -> (C, t, h, w), normalised, on the CPU. `key` seeds a posterior sample."""
+        pixels = torch.from_numpy(frames).to(self.device).permute(3, 0, 1, 2)
+        return self._encode((pixels.to(self.vae.dtype) / 127.5 - 1.0).unsqueeze(0), [key])[0]
+
+    def pictures(self, pictures: Sequence[Tensor], keys: Sequence[str]) -> list[Tensor]:
+        """Each (3, H, W) in [-1, 1] -> (C, h, w).
+
+        Each picture is a video of one frame. Several go through the VAE side by side, never as frames of one
+        clip: the causal VAE would make one latent of up to four of them, in which only the first survives.
+        """
+        made: dict[int, Tensor] = {}
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for n, picture in enumerate(pictures):
+            by_shape.setdefault(tuple(picture.shape), []).append(n)
+        for numbers in by_shape.values():
+            for start in range(0, len(numbers), self.config.engine.image_batch):
+                some = numbers[start : start + self.config.engine.image_batch]
+                pixels = torch.stack([pictures[n] for n in some]).to(self.device, self.vae.dtype).unsqueeze(2)
+                latents = self._encode(pixels, [keys[n] for n in some])
+                made.update(zip(some, latents[:, :, 0], strict=True))
+        return [made[n] for n in range(len(pictures))]
+
+    def texts(self, captions: Sequence[str]) -> list[Tensor]:
+        """Each caption -> (L, D), on the CPU."""
+        found = embed(captions, self.text_encoder, self.tokenizer, self.facts.family, self.facts.text.length)
+        return [text.to("cpu", DTYPES[self.config.dtype]) for text in found]
+
+    def _encode(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
+        """(B, 3, T, H, W) in [-1, 1] -> (B, C, t, h, w)."""
+        with torch.no_grad():
+            posterior = self.vae.encode(pixels).latent_dist
+        if self.facts.latents.posterior == "sample":
+            latents = posterior.mean.float()
+            noise = [
+                torch.randn(latents.shape[1:], generator=draws.generator(self.config.seed, "posterior", key))
+                for key in keys
+            ]
+            latents = latents + posterior.std.float() * torch.stack(noise).to(latents.device)
+        else:
+            latents = posterior.mode().float()
+        return normalise(latents, self.vae.config).to("cpu", DTYPES[self.config.dtype])

@@ -1,0 +1,108 @@
+"""Units of encoding on Ray Data: workers that load the encoders once, and stream what became of each item."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from training.cluster import started
+from training.errors import RepriseError
+from training.latents.config import EngineConfig
+from training.latents.encode import Job, Outcome, Unit, encode_unit
+from training.latents.encoders import Encoders
+from training.latents.sources import Planned
+
+_RETRIES = 2  # of a unit whose worker died; Ray Data's own default is to try for ever
+_MAX_BLOCKS = 20_000
+# An item's outcome, or instead of one the reason to give the run up.
+_OUTCOMES = pa.schema([(name, pa.string()) for name in ("sample_id", "key", "reason", "words", "trouble")])
+
+
+def execute(job: Job, units: Sequence[Unit]) -> Iterator[Outcome]:
+    """Work on units wherever Ray is. Items whose worker died again and again are missing from the outcomes.
+
+    Raises:
+        RepriseError: no cluster, or whatever no other unit would fare better with.
+        RuntimeError: with a worker's traceback; that is a bug.
+    """
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    with started(job.config.engine.address):
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.max_errored_blocks = -1  # only the death of a worker is one: all else comes as a row
+        context.target_max_block_size = 1  # what is yielded is passed on at once
+        rows = [{"unit": json.dumps([asdict(planned) for planned in unit])} for unit in units]
+        workers, gpus = _workers(job.config.engine, len(units), ray.cluster_resources())
+        ds = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
+        with warnings.catch_warnings():
+            # Ray deprecates restarts and retries here and has nothing in their place yet.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            ds = ds.map_batches(
+                Worker,
+                fn_constructor_args=(job,),
+                batch_size=1,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(size=workers),
+                num_cpus=job.config.engine.cpus,
+                num_gpus=gpus or None,
+                max_restarts=_RETRIES * len(units),
+                max_task_retries=_RETRIES,
+            )
+        for batch in ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in batch.to_pylist():
+                trouble = row.pop("trouble")
+                if trouble:
+                    plain, words = json.loads(trouble)
+                    raise RepriseError(words) if plain else RuntimeError(f"in a worker:\n{words}")
+                yield Outcome(**row)
+
+
+class Worker:
+    """An actor: holds the encoders."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._encoders: Encoders | None = None
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        try:
+            if self._encoders is None:
+                # Not in the constructor: Ray would start an actor that fails there again and again.
+                import torch
+
+                torch.set_num_threads(max(1, math.ceil(self._job.config.engine.cpus)))
+                self._encoders = Encoders(self._job.facts, self._job.config)
+            for text in batch["unit"].to_pylist():
+                unit = tuple(_planned(values) for values in json.loads(text))
+                for outcome in encode_unit(self._job, unit, self._encoders):
+                    yield pa.Table.from_pylist([asdict(outcome)], schema=_OUTCOMES)
+        except Exception as error:
+            plain = isinstance(error, RepriseError)
+            words = json.dumps([plain, str(error) if plain else traceback.format_exc()])
+            yield pa.Table.from_pylist([{"trouble": words}], schema=_OUTCOMES)
+
+
+def _planned(values: dict[str, Any]) -> Planned:
+    file, row = values.pop("place")
+    return Planned(**values, place=(file, row))
+
+
+def _workers(engine: EngineConfig, units: int, resources: dict[str, float]) -> tuple[int, float]:
+    """Number of workers, and GPUs of each."""
+    there = resources.get("GPU", 0.0)
+    gpus = (1.0 if there else 0.0) if engine.gpus == -1 else engine.gpus
+    if gpus > there:
+        raise RepriseError(f"engine.gpus is {gpus:g}, but the cluster has {there:g}; 0 encodes on CPUs")
+    most = int(there / gpus) if gpus else 1
+    return min(units, engine.workers or max(1, most)), gpus

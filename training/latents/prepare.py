@@ -1,0 +1,145 @@
+"""An item -> pixels that an encoder takes. Pure functions of bytes; no model, no cluster."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from training import references
+from training.errors import RepriseError
+from training.latents.buckets import Buckets, cover, latent_size
+from training.latents.config import EncodeConfig
+from training.latents.sources import Item, Picture
+from training.latents.video import Clip, Unusable, read_clip
+
+FRAME = "frame"  # variant of a clip's own frames, encoded alone
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What goes through the encoders, and the row of the index that comes of it."""
+
+    row: dict[str, Any]  # complete but for `key`, `shard` and `text_tokens`
+    frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
+    pictures: tuple[Tensor, ...]  # (3, H_i, W_i) in [-1, 1], by position
+    names: tuple[str, ...]  # of the pictures
+
+
+def prepare(item: Item, buckets: Buckets, config: EncodeConfig, spatial: int) -> Prepared:
+    """Decode an item and bring all of it to one bucket.
+
+    Raises:
+        Unusable: with the reason why it cannot be encoded.
+    """
+    clip = _still(_bytes(item), buckets) if item.still else read_clip(_media(item), buckets)
+    frames, height, width = clip.frames.shape[:3]
+    pictures: list[Tensor] = []
+    names: list[str] = []
+    left_out: list[str] = []
+    subjects: dict[str, dict[str, Any]] = {}
+
+    def add(subject_id: str, category: str, reference_id: str, variant: str, pixels: Tensor) -> None:
+        subject = {"subject_id": subject_id, "category": category, "references": []}
+        described = {
+            "reference_id": reference_id,
+            "variant": variant,
+            "position": len(pictures),
+            "height": pixels.shape[1] // spatial,
+            "width": pixels.shape[2] // spatial,
+        }
+        subjects.setdefault(subject_id, subject)["references"].append(described)
+        pictures.append(pixels)
+        names.append(reference_id)
+
+    for picture in item.pictures:
+        try:
+            pixels = _reference(picture, height, width, buckets.grid.multiple, config.references.size)
+        except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+            left_out.append(picture.reference_id)
+            continue
+        add(picture.subject_id, picture.category, picture.reference_id, picture.variant, pixels)
+    if item.pictures and not pictures and config.references.required:
+        raise Unusable("no usable reference", "none of its pictures can be read")
+    for number in _evenly(frames, config.frames_alone):
+        pixels = references.to_tensor(Image.fromarray(clip.frames[number]))
+        add(f"{item.sample_id}-frames", FRAME, f"{item.sample_id}-frame{number}", FRAME, pixels)
+    size = latent_size(frames, height, width, buckets.grid.temporal, spatial)
+    row = {
+        "sample_id": item.sample_id,
+        "source_id": item.source_id,
+        "frames": size[0],
+        "height": size[1],
+        "width": size[2],
+        "video_frames": frames,
+        "video_height": height,
+        "video_width": width,
+        "fps": clip.fps,
+        "caption": item.caption,
+        "subjects": list(subjects.values()),
+        "left_out": left_out,
+    }
+    return Prepared(row, clip.frames, tuple(pictures), tuple(names))
+
+
+def _reference(picture: Picture, height: int, width: int, multiple: int, size: str) -> Tensor:
+    image: Image.Image = Image.open(io.BytesIO(picture.data))
+    if size == "own":
+        # The canvas ends where the fitted picture does, but for what the patches need; the video's sides are
+        # multiples, so it is never larger.
+        image = references.on_white(image)
+        fitted = references.fitted_size(image.size, height, width)
+        width, height = (-(-side // multiple) * multiple for side in fitted)
+        image = image.resize(fitted, Image.Resampling.LANCZOS)
+        return references.to_tensor(references.centre(image, height, width))
+    return references.prepare(image, height, width)
+
+
+def _still(data: bytes, buckets: Buckets) -> Clip:
+    """A picture as a video of one frame, covering its bucket."""
+    try:
+        image = references.on_white(Image.open(io.BytesIO(data)))
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise Unusable("unreadable", str(error)) from error
+    size = buckets.size(image.height, image.width)
+    if isinstance(size, str):
+        raise Unusable(size, f"{size}: a picture of {image.width}x{image.height} fits no bucket")
+    (height, width), (top, left) = cover(size, image.height, image.width)
+    image = image.resize((width, height), Image.Resampling.LANCZOS)
+    image = image.crop((left, top, left + size[1], top + size[0]))
+    return Clip(np.asarray(image, np.uint8)[None], 0.0, 0.0)
+
+
+def _media(item: Item) -> Any:
+    """A path that FFmpeg reads as it needs, or the bytes of what lies elsewhere."""
+    if isinstance(item.media, tuple):
+        folder, rel = item.media
+        if not folder.remote:
+            path = folder.local(rel)
+            if not path.is_file():
+                raise Unusable("missing file", f"no such file: {path}")
+            return path
+        return _bytes(item)
+    return item.media
+
+
+def _bytes(item: Item) -> bytes:
+    if not isinstance(item.media, tuple):
+        return item.media.read_bytes()
+    folder, rel = item.media
+    try:
+        return folder.read(rel)
+    except RepriseError as error:
+        raise Unusable("missing file", str(error)) from error
+
+
+def _evenly(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` different numbers from 0 to count - 1, evenly spread, both ends among them."""
+    if not wanted:
+        return []
+    return sorted({round(n) for n in np.linspace(0, count - 1, min(wanted, count)).tolist()})

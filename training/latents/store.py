@@ -1,0 +1,376 @@
+"""Latents on disk: what is where, written once and read at random.
+
+    latents/
+      manifest.json                what was encoded with what, counts, dropped rows by reason; written last
+      index.parquet                one row per sample, in the order of sample ids
+      empty.safetensors            `text`: the embedding of the empty caption
+      data/<part>.safetensors      tensors of some samples: `<sample_id>/video`, `/text`, `/reference/<n>`
+
+A sample is read with a few reads at known offsets: its video, its text, and those references alone that were
+chosen. It is the same on a disk and on S3.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import save
+from torch import Tensor
+
+from training.errors import RepriseError
+from training.samples import Choice, Record, Reference, Sample, Subject
+from training.storage import Folder
+
+SCHEMA_VERSION = "1"
+MANIFEST, INDEX_FILE, EMPTY, DATA = "manifest.json", "index.parquet", "empty.safetensors", "data"
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+_REFERENCE = pa.struct(
+    [
+        ("reference_id", pa.string()),
+        ("variant", pa.string()),  # crop | segment | inpaint | redux | crosspair | retrieved | frame
+        ("position", pa.int32()),  # n of its tensor `<sample_id>/reference/<n>`
+        ("height", pa.int32()),  # latent pixels
+        ("width", pa.int32()),  # latent pixels
+    ]
+)
+_SUBJECT = pa.struct(
+    [("subject_id", pa.string()), ("category", pa.string()), ("references", pa.list_(_REFERENCE))]
+)
+INDEX: pa.Schema = pa.schema(
+    [
+        ("sample_id", pa.string()),  # of a curated clip: its clip_id
+        ("source_id", pa.string()),  # of the video it was cut from
+        ("key", pa.string()),  # hash of all that was encoded: what "already done" is decided by
+        ("shard", pa.string()),  # file below data/
+        ("frames", pa.int32()),  # latent frames
+        ("height", pa.int32()),  # latent pixels
+        ("width", pa.int32()),  # latent pixels
+        ("video_frames", pa.int32()),  # frames of the video that was encoded
+        ("video_height", pa.int32()),  # px
+        ("video_width", pa.int32()),  # px
+        ("fps", pa.float64()),  # frames per second that were encoded
+        ("caption", pa.string()),
+        ("text_tokens", pa.int32()),  # rows of the text embedding
+        ("subjects", pa.list_(_SUBJECT)),
+        ("left_out", pa.list_(pa.string())),  # ids of pictures that could not be read
+    ],
+    metadata={b"reprise.latents": SCHEMA_VERSION.encode()},
+)
+
+
+class _Part(BaseModel):
+    # What another version added is no reason to refuse its latents: the schema version is.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ModelInfo(_Part):
+    """What the latents were made with."""
+
+    path: str  # as it was given
+    family: str  # wan | cogvideox
+    revision: str | None = None  # of a hub id
+    vae: str  # digest of the VAE (`encoders.digest_of`); empty: unknown, and not held against a model
+    text_encoder: str  # digest of the text encoder and the tokenizer
+
+
+class LatentInfo(_Part):
+    dtype: str  # bf16 | fp32
+    channels: int
+    temporal: int  # frames per latent frame after the first
+    spatial: int  # pixels per latent pixel
+    normalisation: str  # mean_std: (x - mean) / std | scaling_factor: x * factor
+    posterior: str  # mode | sample
+
+
+class TextInfo(_Part):
+    length: int  # tokens that the model sees: shorter texts are filled up with zeros
+    width: int
+
+
+class Manifest(_Part):
+    """`manifest.json`."""
+
+    schema_version: str = SCHEMA_VERSION
+    created_by: str = ""
+    fingerprint: str  # of the model, the config and this schema: rows of two never mix
+    model: ModelInfo
+    latents: LatentInfo
+    text: TextInfo
+    dataset: dict[str, Any] = {}  # where the rows came from
+    config: dict[str, Any] = {}  # of the encoding
+    rows_in: int = 0  # = encoded + dropped
+    encoded: int = 0
+    dropped: int = 0
+    reasons: dict[str, int] = {}  # why rows were dropped
+    left_out: int = 0  # pictures of encoded rows that could not be read
+    references: dict[str, int] = {}  # by variant
+    buckets: dict[str, int] = {}  # "TxHxW" in latent units -> samples
+
+
+class Records:
+    """The index as a sequence of records; kept in columns, because there may be millions."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table.combine_chunks()
+        #: (n, 3) latent frames, height, width
+        self.sizes: NDArray[np.int32] = np.stack(
+            [table[name].to_numpy() for name in ("frames", "height", "width")], axis=1
+        )
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __getitem__(self, row: int) -> Record:
+        found = self.table.slice(row, 1).to_pylist()[0]
+        subjects = tuple(
+            Subject(
+                subject["subject_id"],
+                subject["category"],
+                tuple(
+                    Reference(r["reference_id"], r["variant"], r["position"]) for r in subject["references"]
+                ),
+            )
+            for subject in found["subjects"]
+        )
+        return Record(
+            sample_id=found["sample_id"],
+            source_id=found["source_id"],
+            shard=found["shard"],
+            size=(found["frames"], found["height"], found["width"]),
+            caption=found["caption"],
+            subjects=subjects,
+        )
+
+    def column(self, name: str) -> list[Any]:
+        return list(self.table[name].to_pylist())
+
+    def subject_counts(self, variants: Sequence[str]) -> NDArray[np.int64]:
+        """(n,) how many subjects of each record have a reference of one of these variants."""
+        subjects = self.table["subjects"]
+        counts = np.zeros(len(self), np.int64)
+        if not len(self):
+            return counts
+        row_of_subject = np.asarray(pc.list_parent_indices(subjects))
+        references = pc.struct_field(pc.list_flatten(subjects), "references")
+        subject_of_reference = np.asarray(pc.list_parent_indices(references))
+        names = pc.struct_field(pc.list_flatten(references), "variant")
+        usable = np.asarray(pc.is_in(names, value_set=pa.array(list(variants), pa.string())))
+        with_any = np.unique(subject_of_reference[usable])
+        np.add.at(counts, row_of_subject[with_any], 1)
+        return counts
+
+    def digest(self, rows: NDArray[np.int64]) -> str:
+        """Hash of the contents of some rows, in their order: another order of samples is another run."""
+        keys = self.table["key"].take(pa.array(rows)).to_pylist()
+        return hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()
+
+
+class Latents:
+    """A finished folder of latents, for reading; safe to use from several threads.
+
+    Raises:
+        RepriseError: not a folder of latents, not finished, of another schema, or empty.
+    """
+
+    def __init__(self, folder: Folder | str) -> None:
+        self.folder = Folder.at(folder) if isinstance(folder, str) else folder
+        self.manifest = read_manifest(self.folder)
+        self.records = Records(read_index(self.folder))
+        if not len(self.records):
+            raise RepriseError(f"{self.folder.uri} holds no sample: see `dropped` in its manifest.json")
+        self._shards: OrderedDict[str, _Shard] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def sample(self, index: int, record: Record, choice: Choice) -> Sample:
+        """Read what was chosen of one sample, and nothing else."""
+        shard = self._shard(record.shard)
+        name = record.sample_id
+        references = [shard.read(f"{name}/reference/{position}") for position in choice.references]
+        return Sample(
+            index=index,
+            sample_id=name,
+            video=shard.read(f"{name}/video"),
+            references=tuple(reference.unsqueeze(1) for reference in references),
+            text=self.empty_text if choice.drop_caption else shard.read(f"{name}/text"),
+        )
+
+    @functools.cached_property
+    def empty_text(self) -> Tensor:
+        """(L, D) the embedding of the empty caption."""
+        return _Shard(self.folder, EMPTY).read("text")
+
+    def _shard(self, name: str) -> _Shard:
+        with self._lock:
+            shard = self._shards.get(name)
+            if shard is None:
+                shard = self._shards[name] = _Shard(self.folder, f"{DATA}/{name}")
+                if len(self._shards) > _OPEN_SHARDS:
+                    self._shards.popitem(last=False)  # closed when its last reader is done
+            self._shards.move_to_end(name)
+            return shard
+
+
+_OPEN_SHARDS = 256  # open files and their parsed headers
+_HEAD = 1 << 16  # bytes of a first read: most headers fit
+_LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
+_TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+
+class _Shard:
+    """One safetensors file, read tensor by tensor at the offsets that its header gives.
+
+    The library's own reader maps a local file; this one reads S3, too, and several threads at once.
+    """
+
+    def __init__(self, folder: Folder, rel: str) -> None:
+        self._folder, self._rel = folder, rel
+        self._lock = threading.Lock()
+        self._file: pa.NativeFile | None = None
+        self._header: dict[str, Any] = {}
+        self._start = 0
+
+    def read(self, name: str) -> Tensor:
+        try:
+            file = self._opened()
+            found = self._header.get(name)
+            if found is None:
+                raise RepriseError(f"{self._where} has no tensor {name}: encode again into an empty folder")
+            begin, end = found["data_offsets"]
+            data = file.read_at(end - begin, self._start + begin)
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise RepriseError(f"cannot read {self._where}: {' '.join(str(error).split())}") from error
+        if len(data) != end - begin:
+            raise RepriseError(f"{self._where} is cut short: encode again into an empty folder")
+        # bytearray: torch wants memory that it may write to.
+        return torch.frombuffer(bytearray(data), dtype=_TYPES[found["dtype"]]).reshape(found["shape"])
+
+    @property
+    def _where(self) -> str:
+        return self._folder.join(self._rel)
+
+    def _opened(self) -> pa.NativeFile:
+        with self._lock:
+            if self._file is None:
+                file = self._folder.open(self._rel)
+                head = file.read_at(_HEAD, 0)
+                size = int.from_bytes(head[:8], "little")
+                if size > _LONGEST_HEADER:
+                    raise ValueError("not a safetensors file")
+                if size + 8 > len(head):
+                    head = file.read_at(size + 8, 0)
+                self._header = json.loads(head[8 : size + 8])
+                self._start = size + 8
+                self._file = file
+            return self._file
+
+
+@dataclass(frozen=True)
+class Written:
+    """One sample to write: its row of the index but for `shard`, and its tensors."""
+
+    row: dict[str, Any]
+    video: Tensor  # (C, T, h, w)
+    text: Tensor  # (L, D)
+    references: Sequence[Tensor] = ()  # each (C, h_i, w_i), by position
+
+
+def write_part(folder: Folder, samples: Sequence[Written], fingerprint: str) -> list[dict[str, Any]]:
+    """Write some samples as one file; returns their complete rows of the index.
+
+    The name is that of the content, so that the same work done twice leaves one file. Its rows lie beside it
+    (`<part>.parquet`, written last): a part without them was not finished and does not count.
+    """
+    keys = "\n".join(sample.row["key"] for sample in samples)
+    name = hashlib.blake2b(keys.encode(), digest_size=10).hexdigest()
+    tensors: dict[str, Tensor] = {}
+    rows = []
+    for sample in samples:
+        sample_id = sample.row["sample_id"]
+        tensors[f"{sample_id}/video"] = sample.video.contiguous()
+        tensors[f"{sample_id}/text"] = sample.text.contiguous()
+        for position, reference in enumerate(sample.references):
+            tensors[f"{sample_id}/reference/{position}"] = reference.contiguous()
+        rows.append({**sample.row, "shard": f"{name}.safetensors"})
+    folder.write(f"{DATA}/{name}.safetensors", save(tensors, metadata={"fingerprint": fingerprint}))
+    folder.write(f"{DATA}/{name}.parquet", _parquet(to_index(rows)))
+    return rows
+
+
+def write_empty(folder: Folder, text: Tensor) -> None:
+    """Write the embedding (L, D) of the empty caption."""
+    folder.write(EMPTY, save({"text": text.contiguous()}))
+
+
+def finish(folder: Folder, rows: Iterable[Mapping[str, Any]], manifest: Manifest) -> None:
+    """Write the index, sorted so that it does not depend on who encoded what, and then the manifest."""
+    table = to_index(sorted(rows, key=lambda row: str(row["sample_id"])))
+    folder.write(INDEX_FILE, _parquet(table))
+    folder.write(MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+
+
+def to_index(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows -> a table of `INDEX`, checked.
+
+    Raises:
+        ValueError: a row lacks a column, or has one that the index does not know.
+    """
+    for row in rows:
+        if set(row) != set(INDEX.names):
+            raise ValueError(f"row {row.get('sample_id')}: columns {sorted(set(row) ^ set(INDEX.names))}")
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=INDEX)
+
+
+def read_manifest(folder: Folder) -> Manifest:
+    if not folder.exists(MANIFEST):
+        if folder.exists(DATA):
+            raise RepriseError(f"the latents in {folder.uri} are not finished: run `reprise encode` again")
+        raise RepriseError(f"no latents in {folder.uri}: it has no {MANIFEST}")
+    try:
+        data = json.loads(folder.read(MANIFEST))
+        version = data.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise RepriseError(
+                f"{folder.uri} was written with version {version} of the latents' schema, this is version "
+                f"{SCHEMA_VERSION}: encode again into an empty folder"
+            )
+        return Manifest.model_validate(data)
+    except (ValueError, AttributeError, ValidationError) as error:
+        raise RepriseError(f"{folder.join(MANIFEST)} is not a manifest of latents") from error
+
+
+def read_index(folder: Folder, rel: str = INDEX_FILE) -> pa.Table:
+    where = folder.join(rel)
+    try:
+        with folder.open(rel) as file:
+            table = pq.read_table(file)
+    except pa.ArrowException as error:
+        raise RepriseError(f"{where} is not Parquet, or cut short: {' '.join(str(error).split())}") from error
+    missing = [name for name in INDEX.names if name not in table.column_names]
+    if missing:
+        raise RepriseError(f"{where} has no column {', '.join(missing)}: is it an index of latents?")
+    try:
+        return table.select(INDEX.names).cast(INDEX)
+    except pa.ArrowException as error:
+        raise RepriseError(f"{where} has columns of other types: {' '.join(str(error).split())}") from error
+
+
+def _parquet(table: pa.Table) -> bytes:
+    memory = io.BytesIO()
+    pq.write_table(table, memory, compression="zstd")
+    return memory.getvalue()

@@ -1,0 +1,1 @@
+"""The training loop: `loop.py` reads top to bottom; the other files are what it calls."""

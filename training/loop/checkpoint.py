@@ -1,0 +1,262 @@
+"""Checkpoints: complete or not there at all, and loadable on another number of workers.
+
+Tensors go through torch.distributed.checkpoint: each rank writes its shards, and reads what its new shards
+need. Order and noise of samples are functions of seed and step, so the step is all that has to be kept of
+them; and no random generator is, because none carries anything from one step to the next.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import FileSystemBase
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+
+from training.callbacks.base import Callback
+from training.config import TrainConfig
+from training.errors import RepriseError
+from training.loop.run_folder import COMPLETE
+from training.loop.state import State
+from training.storage import Folder
+
+#: Sections and keys that say where and how fast a run goes, not what it computes: they may change on
+#: resuming.
+FREE = ("run", "log", "checkpoint", "validation", "parallel", "compute", "model.path", "model.revision")
+FREE_OF_TASK = ("latents", "micro_batch")
+
+
+def save(state: State, callbacks: Sequence[Callback] = ()) -> str:
+    """Write a checkpoint of `state.step`; returns its address. Collective."""
+    folder, rel = state.folder, state.folder.checkpoint(state.step)
+    writing = rel if folder.root.remote else f"{rel}.partial"
+    if state.world.is_main:
+        folder.root.delete_folder(writing)
+    state.world.barrier()
+    with _quiet():
+        dcp.save(_tensors(state, callbacks), storage_writer=_writer(folder.root, writing))
+    if state.world.is_main:
+        folder.root.write(
+            f"{writing}/{COMPLETE}", (json.dumps(facts(state, callbacks), indent=2) + "\n").encode()
+        )
+        if not folder.root.remote:
+            folder.root.delete_folder(
+                rel
+            )  # the same step, from before a restart that did not find it complete
+            folder.root.rename(writing, rel)
+        folder.rotate(state.config.checkpoint)
+    state.world.barrier()
+    return folder.join(rel)
+
+
+def resume(state: State, callbacks: Sequence[Callback] = ()) -> int | None:
+    """Load the newest complete checkpoint, if there is one; returns its step. Collective.
+
+    Raises:
+        RepriseError: it is of another config or other data than this run, or cannot be read.
+    """
+    found: list[int | None] = [None]
+    if state.world.is_main:
+        state.folder.clear_partial()
+        found = [max(state.folder.complete(), default=None)]
+    dist.broadcast_object_list(found)
+    if found[0] is None:
+        return None
+    load(state, found[0], callbacks)
+    return found[0]
+
+
+def load(state: State, step: int, callbacks: Sequence[Callback] = ()) -> None:
+    """Load the checkpoint of one step into a state of the same config. Collective."""
+    saved = state.folder.facts(step)
+    where = state.folder.join(state.folder.checkpoint(step))
+    check_same(saved, state, where)
+    tensors = _tensors(state, callbacks)
+    tensors["callbacks"] = {
+        name: kept for name, kept in tensors["callbacks"].items() if name in saved["callbacks"]
+    }
+    if not tensors["callbacks"]:
+        del tensors["callbacks"]
+    if "ema" in tensors and not saved["ema"]:
+        raise RepriseError(
+            f"{where} has no averaged weights: set optimizer.ema to null, or use another run.name"
+        )
+    try:
+        with _quiet():
+            dcp.load(tensors, storage_reader=_reader(state.folder.root, state.folder.checkpoint(step)))
+    except (dcp.api.CheckpointException, OSError, EOFError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RepriseError(
+            f"{where} cannot be read ({reason}): remove this folder to go back one more"
+        ) from error
+    set_optimizer_state_dict(state.model, state.optimizer, tensors["optimizer"])
+    by_name = {_name(callback): callback for callback in callbacks}
+    for name, kept in tensors.get("callbacks", {}).items():
+        by_name[name].load_state_dict(kept)
+    state.step = step
+
+
+def facts(state: State, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+    """What is said of a checkpoint besides its tensors."""
+    return {
+        "step": state.step,
+        "sampler": state.sampler.fingerprint,
+        "config": state.config.model_dump(mode="json"),
+        "ema": state.ema is not None,
+        "callbacks": [_name(callback) for callback in callbacks if callback.state_dict()],
+        "workers": state.world.size,
+        "mesh": dict(zip(state.world.mesh.mesh_dim_names, state.world.mesh.shape, strict=True)),
+        "versions": {name: version(name) for name in ("torch", "diffusers", "ray")}
+        | {"python": platform.python_version()},
+    }
+
+
+def check_same(saved: Mapping[str, Any], state: State, where: str) -> None:
+    """Refuse to go on with a run as what it was not begun as.
+
+    Raises:
+        RepriseError: names the key that changed, or says that the data did.
+    """
+    check_config(saved, state.config, where)
+    if saved["sampler"] != state.sampler.fingerprint:
+        raise RepriseError(
+            f"{where} was trained on other latents than the tasks name now: put them back, or start another "
+            "run with another run.name"
+        )
+
+
+def check_config(saved: Mapping[str, Any], config: TrainConfig, where: str) -> None:
+    """The part of `check_same` that needs no data."""
+    changed = changed_keys(saved["config"], config.model_dump(mode="json"))
+    if changed:
+        key, before, now = changed[0]
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise RepriseError(
+            f"{where} was made with {key}={json.dumps(before)}, the config says {json.dumps(now)}{more}: "
+            "put it back, or start another run with another run.name"
+        )
+
+
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(key, before, now) of what differs and matters. Adding steps to a constant schedule does not."""
+    old, new = _flat(before), _flat(now)
+    constant = new.get("optimizer.schedule") == "constant"
+    return [
+        (key, old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not _free(key) and not (key == "steps" and constant)
+    ]
+
+
+def _free(key: str) -> bool:
+    # validation.holdout and what else decides the samples is in the sampler's fingerprint.
+    parts = key.split(".")
+    if parts[0] == "tasks":
+        return parts[-1] in FREE_OF_TASK
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    items: list[tuple[str, Any]]
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, list | tuple):
+        items = [(str(number), each) for number, each in enumerate(value)]
+    else:
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, each in items:
+        found |= _flat(each, f"{prefix}.{key}" if prefix else key)
+    return found
+
+
+def _tensors(state: State, callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """All that is kept, as tensors to write or to read into. What is frozen is not kept: the model has it."""
+    options = StateDictOptions(ignore_frozen_params=True)
+    tensors: dict[str, Any] = {
+        "model": get_model_state_dict(state.model, options=options),
+        "optimizer": get_optimizer_state_dict(state.model, state.optimizer, options=options),
+        "callbacks": {_name(each): kept for each in callbacks if (kept := each.state_dict())},
+    }
+    if state.ema is not None:
+        tensors["ema"] = dict(state.ema.averages)
+    return tensors
+
+
+def _name(callback: Callback) -> str:
+    return type(callback).__name__
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _writer(root: Folder, rel: str) -> dcp.FileSystemWriter:
+    if not root.remote:
+        return dcp.FileSystemWriter(root.join(rel))
+    writer = dcp.FileSystemWriter("", sync_files=False)
+    writer.fs, writer.path = _Objects(root), rel
+    return writer
+
+
+def _reader(root: Folder, rel: str) -> dcp.FileSystemReader:
+    if not root.remote:
+        return dcp.FileSystemReader(root.join(rel))
+    reader = dcp.FileSystemReader("")
+    reader.fs, reader.path = _Objects(root), rel
+    return reader
+
+
+class _Objects(FileSystemBase):
+    """What torch.distributed.checkpoint asks of a file system, on an object store; paths are relative."""
+
+    def __init__(self, root: Folder) -> None:
+        self.root = root
+
+    @contextmanager
+    def create_stream(self, path: Any, mode: str) -> Generator[io.IOBase, None, None]:
+        if "r" in mode:
+            with self.root.open(str(path)) as file:
+                yield file
+        else:
+            with self.root.create(str(path)) as file:
+                yield file
+
+    def concat_path(self, path: Any, suffix: str) -> str:
+        return f"{path}/{suffix}"
+
+    def init_path(self, path: Any) -> str:
+        return str(path)
+
+    def rename(self, path: Any, new_path: Any) -> None:
+        self.root.write(str(new_path), self.root.read(str(path)))
+        self.root.delete(str(path))
+
+    def mkdir(self, path: Any) -> None:
+        """Objects need no folder."""
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
+        return True
+
+    def exists(self, path: Any) -> bool:
+        return self.root.exists(str(path))
+
+    def rm_file(self, path: Any) -> None:
+        self.root.delete(str(path))

@@ -1,0 +1,48 @@
+"""Averaged weights, sharded like the weights they average."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+
+class Ema:
+    """average <- decay * average + (1 - decay) * weight, after each step, in float32; starts at the
+    weights.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._live = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.averages: dict[str, Tensor] = {
+            name: parameter.detach().clone() for name, parameter in self._live.items()
+        }
+
+    def update(self) -> None:
+        averages = [_local(average) for average in self.averages.values()]
+        weights = [_local(parameter.detach()) for parameter in self._live.values()]
+        torch._foreach_lerp_(averages, weights, 1 - self.decay)
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """The model holds the averages inside, its own weights again afterwards."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for name, parameter in self._live.items():
+            weight, average = _local(parameter.detach()), _local(self.averages[name])
+            kept = weight.clone()
+            weight.copy_(average)
+            average.copy_(kept)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,231 @@
+"""The training loop. Everything it calls is in the files beside it; what watches it is in
+`training/callbacks`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+import yaml
+from torch import Tensor
+
+from training import draws
+from training.callbacks.base import Callback
+from training.config import TrainConfig
+from training.errors import RepriseError
+from training.loop import checkpoint, preemption
+from training.loop.export import export
+from training.loop.optimizer import clip, learning_rate, set_learning_rate
+from training.loop.parallel import synchronize
+from training.loop.preemption import Preempted
+from training.loop.setup import start
+from training.loop.state import State
+from training.loop.world import World
+from training.sampler import StepPlan
+from training.samples import Batch
+
+DRAIN_POLL_S = 5.0  # asking costs a message to every worker
+
+
+def train(
+    config: TrainConfig,
+    world: World,
+    callbacks: Sequence[Callback] = (),
+    *,
+    draining: Callable[[], bool] | None = None,
+) -> State:
+    """Train to the end of `config.steps`, from the newest complete checkpoint if there is one.
+
+    Collective: every worker of `world` calls it with the same arguments.
+
+    draining: asked every few seconds, by all workers together, whether machines are about to be taken away;
+    if so, a checkpoint is saved and training goes on. After SIGTERM (`preemption.listen`), it is saved and
+    ends.
+
+    Raises:
+        RepriseError: a person must mend something; NaN or infinite losses among them.
+        Preempted: after SIGTERM, with everything saved.
+    """
+    state = start(config, world)
+    resumed = checkpoint.resume(state, callbacks)
+    if world.is_main:
+        state.folder.root.write("config.yaml", yaml.safe_dump(config.model_dump(mode="json")).encode())
+    error: BaseException | None = None
+    try:
+        for callback in callbacks:
+            callback.on_start(state)
+        _steps(state, callbacks, resumed, draining)
+        export(state)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        for callback in callbacks:
+            callback.on_end(state, error)
+    return state
+
+
+def _steps(
+    state: State,
+    callbacks: Sequence[Callback],
+    saved: int | None,
+    draining: Callable[[], bool] | None,
+) -> None:
+    config, world = state.config, state.world
+    polled = began = time.perf_counter()
+    drained = False
+    for step in state.loader.steps(state.step, config.steps):
+        plan = step.plan
+        for callback in callbacks:
+            callback.before_step(state, plan)
+
+        sums = gradients(state, plan, step)
+        for callback in callbacks:
+            callback.on_gradients(state, plan)
+        norm = clip(state.model.parameters(), config.optimizer.clip)
+        sums.flag("preempted", preemption.requested.is_set())
+        sums.flag("poll", world.is_main and time.perf_counter() - polled > DRAIN_POLL_S)
+        totals = sums.over_workers(world, norm)  # the one moment of a step at which this waits for the GPU
+        if totals["broken"] or not totals["finite_norm"]:
+            raise _broken(state, plan, sums, saved)
+
+        rate = learning_rate(config.optimizer, state.step, config.steps)
+        set_learning_rate(state.optimizer, rate)
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        if state.ema is not None:
+            state.ema.update()
+        state.step += 1
+
+        now = time.perf_counter()
+        metrics = _metrics(state, plan, totals, rate) | {"seconds": now - began, "data_wait": step.waited}
+        began = now
+        for callback in callbacks:
+            callback.on_step(state, metrics)
+
+        if totals["poll"] and draining is not None:
+            polled = now
+            before, drained = drained, draining()
+            newly = drained and not before
+        else:
+            newly = False
+        due = state.step % config.checkpoint.every == 0 or state.step == config.steps
+        if due or newly or totals["preempted"]:
+            path = checkpoint.save(state, callbacks)
+            saved = state.step
+            for callback in callbacks:
+                callback.on_checkpoint(state, path)
+            began = time.perf_counter()
+        if totals["preempted"] and state.step < config.steps:
+            raise Preempted(f"told to stop: step {state.step} is saved in {path}")
+
+
+@dataclass
+class Sums:
+    """What one worker adds up over the micro batches of a step; stays on the device until the step's end."""
+
+    losses: list[Tensor] = field(default_factory=list)  # (B,) each: this worker's part of each sample's loss
+    batches: list[tuple[tuple[int, ...], tuple[str, ...]]] = field(
+        default_factory=list
+    )  # indices, sample ids
+    logged: dict[str, Tensor] = field(default_factory=dict)
+    tokens: float = 0.0
+    flags: dict[str, float] = field(default_factory=dict)
+
+    def flag(self, name: str, value: bool) -> None:
+        self.flags[name] = float(value)
+
+    def over_workers(self, world: World, norm: Tensor) -> dict[str, float]:
+        """Sums over all workers of losses, of what tasks logged, and of flags, by name."""
+        losses = torch.cat(self.losses).double()
+        names = ["loss", "broken", "tokens", *self.flags, *sorted(self.logged)]
+        known = torch.tensor([self.tokens, *self.flags.values()], dtype=torch.float64).to(
+            losses.device, non_blocking=True
+        )
+        logged = [self.logged[name].double().reshape(1) for name in sorted(self.logged)]
+        broken = (~losses.isfinite()).sum().double()
+        mine = torch.cat([losses.sum()[None], broken[None], known, *logged])
+        ours = world.sum(mine)
+        norm = norm.double().reshape(1)
+        values = torch.cat([ours, norm, norm.isfinite().double()]).tolist()
+        return dict(zip([*names, "grad_norm", "finite_norm"], values, strict=True))
+
+
+def gradients(state: State, plan: StepPlan, batches: Iterable[Batch] | None = None) -> Sums:
+    """Put into `parameter.grad` the gradient of the mean loss over a plan's samples, summed over all workers.
+
+    batches: this worker's micro batches of the plan; by default they are read now. Collective.
+    """
+    task = state.tasks[plan.task]
+    count = plan.micro_steps(state.world.data_size, task.micro_batch)
+    if batches is None:
+        batches = (state.loader.read(plan, number) for number in range(count))
+    sums = Sums()
+    patch = state.family.patch
+    for number, batch in enumerate(itertools.islice(batches, count)):
+        # Nothing random carries over from one micro batch to the next, so nothing random has to be saved.
+        torch.manual_seed(draws.seed_of(state.config.seed, "dropout", batch.indices[0]))
+        synchronize(state.model, last=number == count - 1)
+        losses, logged = task.loss(batch.to(state.device), state.context)
+        (losses.sum() / len(plan.rows)).backward()
+        sums.losses.append(losses.detach())
+        sums.batches.append((batch.indices, batch.sample_ids))
+        share = len(batch) / len(plan.rows) / state.world.sequence_size
+        for name, value in logged.items():
+            sums.logged[name] = sums.logged.get(name, 0.0) + value.detach() * share
+        sizes = [batch.video.shape[2:], *(reference.shape[2:] for reference in batch.references)]
+        tokens = sum(t * h * w for t, h, w in sizes) / (patch[0] * patch[1] * patch[2])
+        sums.tokens += len(batch) * tokens / state.world.sequence_size
+    return sums
+
+
+def _metrics(state: State, plan: StepPlan, totals: dict[str, float], rate: float) -> dict[str, float]:
+    """See `Callback.on_step`."""
+    device, task = state.device, state.tasks[plan.task]
+    loss = totals["loss"] / len(plan.rows)
+    memory = 0.0
+    if device.type == "cuda":
+        memory = float(torch.cuda.max_memory_allocated(device))
+        torch.cuda.reset_peak_memory_stats(device)
+    known = {"loss", "broken", "tokens", "preempted", "poll", "grad_norm", "finite_norm"}
+    return {
+        "loss": loss,
+        f"loss/{plan.task}": loss,
+        "grad_norm": totals["grad_norm"],
+        "clipped": float(totals["grad_norm"] > state.config.optimizer.clip),
+        "lr": rate,
+        "samples": float(len(plan.rows)),
+        "tokens": totals["tokens"],
+        "micro_steps": float(plan.micro_steps(state.world.data_size, task.micro_batch)),
+        "memory": memory,
+    } | {f"{plan.task}/{name}": value for name, value in totals.items() if name not in known}
+
+
+def _broken(state: State, plan: StepPlan, sums: Sums, saved: int | None) -> RepriseError:
+    """The error of a step whose loss or gradient is no number. Collective."""
+    mine = [
+        (ids[at], indices[at])
+        for losses, (indices, ids) in zip(sums.losses, sums.batches, strict=True)
+        for at in (~losses.isfinite()).nonzero().flatten().tolist()
+    ]
+    everyone: list[list[tuple[str, int]]] = [[] for _ in range(state.world.size)]
+    dist.all_gather_object(everyone, mine)
+    guilty = sorted({pair for several in everyone for pair in several}, key=lambda pair: pair[1])
+    size = "x".join(str(side) for side in plan.size)
+    batch = f"task {plan.task}, bucket {size}, {plan.references} references, {len(plan.rows)} samples"
+    if guilty:
+        shown = ", ".join(f"{name} (index {index})" for name, index in guilty[:8])
+        more = f" and {len(guilty) - 8} more" if len(guilty) > 8 else ""
+        what = f"the loss of {shown}{more} is not finite"
+    else:
+        what = "the gradient is not finite, though every loss is"
+    kept = f"the last good checkpoint is step {saved}" if saved else "there is no checkpoint yet"
+    return RepriseError(
+        f"step {state.step}: {what} ({batch}): stopped before the update; {kept}. Look at these samples, or "
+        "lower optimizer.lr"
+    )

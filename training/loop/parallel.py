@@ -1,0 +1,128 @@
+"""How a model is spread over the workers and what it costs each of them: everything is done to it from
+outside.
+
+Order matters: sequence parallelism and the attention backend change processors, recomputation wraps the
+forward of a block, compilation compiles that, and FSDP2 comes last, around it all.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.utils.checkpoint import checkpoint
+
+from training.config import ComputeConfig
+from training.errors import RepriseError
+from training.loop.world import World
+from training.models.family import Family
+
+
+def parallelize(model: nn.Module, family: Family, world: World, compute: ComputeConfig) -> None:
+    """Spread a prepared model, in place. It may be on the meta device: then no rank ever holds the whole of
+    it.
+    """
+    blocks = family.blocks(model)
+    if world.sequence_size > 1:
+        family.set_sequence_parallel(model, ulysses(world))
+    if compute.attention is not None:
+        _set_attention(model, compute.attention)
+    recompute(blocks, compute.checkpointing)
+    if compute.compile:
+        for block in blocks:
+            # The forward alone: FSDP's hooks stay outside of the graph, and names of parameters as they are.
+            block.forward = torch.compile(block.forward)
+    shard(model, blocks, world, compute)
+
+
+def shard(model: nn.Module, blocks: Sequence[nn.Module], world: World, compute: ComputeConfig) -> None:
+    """FSDP2 per block and around the rest. Weights and the reduction of gradients are float32.
+
+    Inputs are not cast: the family casts what it must and leaves timesteps and rotary tables exact.
+    """
+    bf16 = compute.precision == "bf16"
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    exact = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+    mesh = world.fsdp
+    # Where each worker has the whole model anyway, gathering it twice a step buys nothing.
+    again = mesh["shard"].size() > 1
+    # Said of every model whose output is a view; it matters to who changes outputs in place, and none does.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    for module in _kept_exact(model, blocks) if bf16 else ():
+        fully_shard(module, mesh=mesh, mp_policy=exact, reshard_after_forward=again)
+    for block in blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=again)
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            # A sum over all workers: losses are divided by the size of the whole batch already, and over the
+            # workers of a sequence group only a sum is right.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def synchronize(model: nn.Module, last: bool) -> None:
+    """Whether the next backward pass reduces gradients over the workers, or adds to what this worker has."""
+    model.set_is_last_backward(last)
+    model.set_requires_gradient_sync(last)
+
+
+def recompute(blocks: Sequence[nn.Module], mode: str) -> None:
+    """Compute blocks again in the backward pass instead of keeping what they made: none, half, all."""
+    for number, block in enumerate(blocks):
+        if mode == "full" or (mode == "selective" and number % 2 == 0):
+            block.forward = _recomputed(block)
+
+
+def ulysses(world: World) -> Any:
+    """diffusers' description of a sequence group: self-attention exchanges tokens for heads inside it."""
+    from diffusers import ContextParallelConfig
+    from diffusers.models._modeling_parallel import ParallelConfig
+
+    # `enable_parallelism` would do the same, but counts accelerators to find the device, of which a CPU has
+    # 0.
+    size = world.sequence_size
+    mesh = init_device_mesh(
+        world.device.type, (world.data_size, 1, size), mesh_dim_names=("data", "ring", "ulysses")
+    )
+    config = ParallelConfig(context_parallel_config=ContextParallelConfig(ulysses_degree=size))
+    config.setup(world.rank, world.size, world.device, mesh=mesh)
+    return config
+
+
+def _recomputed(block: nn.Module) -> Callable[..., Any]:
+    forward = block.forward
+    drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in block.modules())
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=drops, **kwargs)
+
+    return run
+
+
+def _kept_exact(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
+    """Modules outside the blocks that diffusers keeps in float32: for Wan, what embeds the timestep."""
+    names = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    inside = {id(module) for block in blocks for module in block.modules()}
+    return [
+        module
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] in names
+        and id(module) not in inside
+        and any(parameter.requires_grad for parameter in module.parameters())
+    ]
+
+
+def _set_attention(model: nn.Module, backend: str) -> None:
+    try:
+        model.set_attention_backend(backend)
+    except (ValueError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise RepriseError(f"compute.attention: {backend} cannot be used here: {reason}") from error

@@ -1,0 +1,124 @@
+"""A config and a world -> everything that a run holds in memory."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import nn
+
+from training.config import KaleidoTask, TrainConfig, share_replay
+from training.errors import RepriseError
+from training.latents.check import check_latents
+from training.latents.store import Latents
+from training.loader import Loader
+from training.loop import adapters, weights
+from training.loop.ema import Ema
+from training.loop.optimizer import make_optimizer
+from training.loop.parallel import parallelize
+from training.loop.run_folder import RunFolder
+from training.loop.state import State
+from training.loop.world import World
+from training.models.build import family_of
+from training.models.components import load_scheduler, part_config
+from training.models.family import Family
+from training.packing import SequenceShard
+from training.sampler import Sampler
+from training.tasks.base import Context, Task
+from training.tasks.build import build_tasks
+
+
+def start(config: TrainConfig, world: World) -> State:
+    """Data first, then the model: what is wrong with the config shows before the long part.
+
+    Raises:
+        RepriseError: anything that a person must mend, in one line.
+    """
+    family = family_of(config.model)
+    tasks = build_tasks(share_replay(config.tasks, config.replay))
+    latents = open_latents(tasks)
+    for each in {each.folder.uri: each for each in latents.values()}.values():
+        check_latents(each, family, config.model)
+    sampler = Sampler(
+        tasks,
+        [latents[task.name].records for task in tasks],
+        seed=config.seed,
+        holdout=config.validation.holdout,
+    )
+    _check_batches(tasks, world)
+    model = build_model(config, family, world)
+    scheduler = load_scheduler(config.model.path, config.model.revision) if _needs_scheduler(config) else None
+    sharded = SequenceShard(world.sequence_rank, world.sequence_size) if world.sequence_size > 1 else None
+    context = Context(
+        model=model,
+        family=family,
+        objective=family.objective(config.objective, scheduler),
+        positions=config.positions,
+        seed=config.seed,
+        dtype=torch.bfloat16 if config.compute.precision == "bf16" else torch.float32,
+        shard=sharded,
+    )
+    cores = os.cpu_count() or 1
+    loader = Loader(
+        sampler,
+        latents,
+        rank=world.data_rank,
+        ranks=world.data_size,
+        threads=max(1, min(8, cores // world.local_size)),
+        pin=world.device.type == "cuda",
+    )
+    return State(
+        config=config,
+        world=world,
+        folder=RunFolder.of(config.run),
+        family=family,
+        model=model,
+        context=context,
+        tasks={task.name: task for task in tasks},
+        latents=latents,
+        sampler=sampler,
+        loader=loader,
+        optimizer=make_optimizer(config.optimizer, model),
+        ema=Ema(model, config.optimizer.ema) if config.optimizer.ema is not None else None,
+    )
+
+
+def build_model(config: TrainConfig, family: Family, world: World) -> nn.Module:
+    """The transformer, ready to train: built without memory, spread over the workers, then given weights."""
+    model = family.load(config.model, torch.float32, "meta")
+    references = max((t.max_references for t in config.tasks if isinstance(t, KaleidoTask)), default=0)
+    family.prepare(model, config.positions, references)
+    file = adapters.add(model, config, family.name)
+    model.train()
+    parallelize(model, family, world, config.compute)
+    if config.model.init == "random":
+        weights.initialize(model, config.seed, world.device)
+    else:
+        folder, _ = part_config(config.model.path, config.model.revision, "transformer")
+        weights.load(model, folder, config.seed, world.device)
+    if file is not None:
+        adapters.fill(model, file)
+    return model
+
+
+def open_latents(tasks: list[Task]) -> dict[str, Latents]:
+    """By the name of the task; a folder that two tasks share is opened once."""
+    folders: dict[str, Latents] = {}
+    for task in tasks:
+        if task.latents not in folders:
+            folders[task.latents] = Latents(task.latents)
+    return {task.name: folders[task.latents] for task in tasks}
+
+
+def _check_batches(tasks: list[Task], world: World) -> None:
+    for number, task in enumerate(tasks):
+        if task.batch % world.data_size:
+            raise RepriseError(
+                f"tasks.{number}.batch: {task.batch} samples cannot be shared by {world.data_size} workers "
+                f"with samples of their own: make it a multiple of {world.data_size}"
+            )
+
+
+def _needs_scheduler(config: TrainConfig) -> bool:
+    _, settings = part_config(config.model.path, config.model.revision, "transformer")
+    return settings.get("_class_name") != "WanTransformer3DModel"

@@ -1,0 +1,40 @@
+"""Everything that a run holds in memory: what the loop works on and what callbacks look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from training.config import TrainConfig
+from training.latents.store import Latents
+from training.loader import Loader
+from training.loop.ema import Ema
+from training.loop.run_folder import RunFolder
+from training.loop.world import World
+from training.models.family import Family
+from training.sampler import Sampler
+from training.tasks.base import Context, Task
+
+
+@dataclass
+class State:
+    config: TrainConfig
+    world: World
+    folder: RunFolder  # where the run writes
+    family: Family
+    model: nn.Module  # sharded: parameters are DTensors; call it through `task.loss` or `family.predict`
+    context: Context  # what losses are computed with
+    tasks: Mapping[str, Task]  # by name
+    latents: Mapping[str, Latents]  # by the name of the task
+    sampler: Sampler
+    loader: Loader  # of this worker's data rank
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None  # `with state.ema.swapped():` the model holds the averaged weights
+    step: int = 0  # optimizer steps done
+
+    @property
+    def device(self) -> torch.device:
+        return self.world.device

@@ -1,0 +1,114 @@
+"""Who takes part: ranks, device, and the mesh (replicate, shard, sequence) over which the work is shared."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from training.config import ParallelConfig
+from training.errors import RepriseError
+
+
+@dataclass(frozen=True)
+class World:
+    """All workers, and this one's place among them. One worker is the same thing with sizes of 1.
+
+    Rank order is (replicate, shard, sequence), sequence fastest: the workers of one sequence group are
+    neighbours, and on one node where the group fits.
+    """
+
+    mesh: DeviceMesh  # (replicate, shard, sequence)
+    #: What `fully_shard` wants: weights are sharded over shard x sequence and copied over replicate.
+    #: Workers of one sequence group hold shards of one model like any others: a gradient is a sum over all
+    #: of them, whether they saw other samples or other tokens of the same one.
+    fsdp: DeviceMesh
+    device: torch.device
+    local_rank: int
+    local_size: int
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank()
+
+    @property
+    def size(self) -> int:
+        return dist.get_world_size()
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def data_size(self) -> int:
+        """Groups that see different samples: every worker but those that share one sequence."""
+        return self.size // self.sequence_size
+
+    @property
+    def data_rank(self) -> int:
+        return self.rank // self.sequence_size
+
+    @property
+    def sequence_size(self) -> int:
+        return self.mesh["sequence"].size()
+
+    @property
+    def sequence_rank(self) -> int:
+        return self.mesh["sequence"].get_local_rank()
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum over all workers, in place."""
+        dist.all_reduce(values)
+        return values
+
+    def barrier(self) -> None:
+        dist.barrier()
+
+
+def sizes(parallel: ParallelConfig, workers: int) -> tuple[int, int, int]:
+    """(replicate, shard, sequence) for so many workers; their product is `workers`."""
+    fixed = parallel.replicate * parallel.sequence
+    shard = workers // fixed if parallel.shard == -1 else parallel.shard
+    if shard < 1 or fixed * shard != workers:
+        wanted = "what is left" if parallel.shard == -1 else str(parallel.shard)
+        raise RepriseError(
+            f"parallel: replicate {parallel.replicate} x shard {wanted} x sequence {parallel.sequence} "
+            f"does not make {workers} worker(s): change run.workers or the parallel section"
+        )
+    return parallel.replicate, shard, parallel.sequence
+
+
+def make_world(
+    parallel: ParallelConfig, *, device: torch.device | None = None, timeout_s: float = 1800
+) -> World:
+    """The world that the environment describes.
+
+    Under Ray Train the process group exists already. Under torchrun it is made from RANK, WORLD_SIZE,
+    MASTER_ADDR and MASTER_PORT. With neither, this process is a world of one. `device` None: this worker's
+    GPU, else the CPU.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if device is None:
+        device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        timeout = timedelta(seconds=timeout_s)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        if "RANK" in os.environ:
+            dist.init_process_group(backend, timeout=timeout)
+        else:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+    shape = sizes(parallel, dist.get_world_size())
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard", "sequence"))
+    replicate, together = shape[0], shape[1] * shape[2]
+    if replicate > 1:
+        fsdp = init_device_mesh(device.type, (replicate, together), mesh_dim_names=("replicate", "shard"))
+    else:
+        fsdp = init_device_mesh(device.type, (together,), mesh_dim_names=("shard",))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
+    return World(mesh=mesh, fsdp=fsdp, device=device, local_rank=local_rank, local_size=local_size)

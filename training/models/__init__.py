@@ -1,0 +1,1 @@
+"""Stock diffusers transformers, and how each takes references."""

@@ -1,0 +1,35 @@
+"""Which family a model is of."""
+
+from __future__ import annotations
+
+from training.config import ModelConfig
+from training.errors import RepriseError
+from training.models.cogvideox import CogVideoXFamily
+from training.models.components import part_config
+from training.models.family import Family
+from training.models.wan import WanFamily
+
+_CLASSES = {"WanTransformer3DModel": "wan", "CogVideoXTransformer3DModel": "cogvideox"}
+
+
+def family_of(config: ModelConfig) -> Family:
+    """The family that `model.family` names; auto: that of the transformer's class.
+
+    Raises:
+        RepriseError: there is no transformer, or it is of no family that can be trained.
+    """
+    _, settings = part_config(config.path, config.revision, "transformer")
+    found = settings.get("_class_name", "")
+    name = _CLASSES.get(found) if config.family == "auto" else config.family
+    if name == "wan":
+        patch = tuple(settings.get("patch_size", (1, 2, 2)))
+        # Wan 2.2 TI2V-5B has another VAE: 48 channels, 16 pixels to a latent.
+        spatial = 16 if settings.get("out_channels", 16) == 48 else 8
+        return WanFamily((patch[0], patch[1], patch[2]), spatial_scale=spatial)
+    if name == "cogvideox":
+        side = int(settings.get("patch_size", 2))
+        return CogVideoXFamily((1, side, side), int(settings.get("max_text_seq_length", 226)))
+    raise RepriseError(
+        f"{config.path}: a transformer of the class {found or '?'} cannot be trained (known: "
+        f"{', '.join(sorted(_CLASSES))})"
+    )

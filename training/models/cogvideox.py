@@ -1,0 +1,308 @@
+"""CogVideoX 2B and 5B (diffusers' CogVideoXTransformer3DModel) with references as clean frames before the
+video.
+
+The stock forward runs on a strip of patches (see packing.py) with rotary tables for references and video; the
+output of the references is dropped. That equals the released proxy replay code (docs/proxy-replay.md).
+References are frames 0..n-1 and the video frames n..n+T-1, all with the timestep of the video. What is
+replaced in a model holds no weights: the attention processors (diffusers' own knows neither attention
+backends nor sequence parallelism), and for the 2B, whose positions are added to the patches, a hook that adds
+those of this call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.embeddings import get_3d_sincos_pos_embed
+from torch import Tensor, nn
+
+from training.config import ModelConfig, ObjectiveConfig, PositionsConfig
+from training.errors import RepriseError
+from training.models.family import Conditioning
+from training.models.modulation import ReferenceTokens
+from training.objectives import Objective, VPrediction
+from training.packing import Layout, SequenceShard, Size, from_strip, layout, narrow, patches, take, to_strip
+from training.positions import cogvideox_positions, cogvideox_split, rotary_tables
+from training.subject_token import mark
+
+Tables = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Call:
+    """What the replaced parts of a model need to know of the call under way."""
+
+    references: ReferenceTokens = field(default_factory=ReferenceTokens)
+    places: Tensor | None = None  # (1 or B, tokens, D): positions that are added to patches; 2B only
+
+
+class CogVideoXAttention:
+    """Joint attention of [text | references | video]; rotates all but the text, in float32, and casts back.
+
+    The same as diffusers' CogVideoXAttnProcessor2_0, but through its dispatch (attention backends, Ulysses)
+    and with tables that may differ between the samples of a batch.
+    """
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Tables | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        text = encoder_hidden_states.shape[1]
+        tokens = torch.cat([encoder_hidden_states, hidden_states], dim=1)
+        query, key, value = (
+            part(tokens).unflatten(-1, (attn.heads, -1)) for part in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        query = attn.norm_q(query) if attn.norm_q is not None else query
+        key = attn.norm_k(key) if attn.norm_k is not None else key
+        if image_rotary_emb is not None:
+            query, key = (
+                torch.cat([part[:, :text], rotate(part[:, text:], image_rotary_emb)], dim=1)
+                for part in (query, key)
+            )
+        answer = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        answer = attn.to_out[1](attn.to_out[0](answer.flatten(2).type_as(query)))
+        return answer[:, text:], answer[:, :text]
+
+
+def rotate(x: Tensor, tables: Tables) -> Tensor:
+    """Rotate pairs of neighbouring channels: x (B, N, heads, d), tables (1 or B, N, d) float32."""
+    cos, sin = (table[:, :, None] for table in tables)
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([-odd, even], dim=-1).flatten(-2)
+    return (x.float() * cos + turned * sin).to(x.dtype)
+
+
+class CogVideoXFamily:
+    name = "cogvideox"
+    temporal_scale = 4
+    spatial_scale = 8
+
+    def __init__(self, patch: Size = (1, 2, 2), text_length: int = 226) -> None:
+        self.patch = patch
+        self.text_length = text_length
+
+    def load(
+        self,
+        config: ModelConfig,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        *,
+        seed: int = 0,
+    ) -> nn.Module:
+        from training.models.components import load_transformer
+
+        return load_transformer(config, "CogVideoXTransformer3DModel", dtype, device, seed=seed)
+
+    def prepare(
+        self, model: nn.Module, positions: PositionsConfig | None = None, references: int = 0
+    ) -> None:
+        """See Family.prepare. Refuses CogVideoX 1.5 (patches two frames deep) and image-to-video models."""
+        config = model.config
+        if config.patch_size_t is not None:
+            raise RepriseError("CogVideoX 1.5 cuts patches two frames deep; use CogVideoX 2B or 5B")
+        if config.in_channels != config.out_channels or config.use_learned_positional_embeddings:
+            raise RepriseError(
+                f"the model takes {config.in_channels} channels and answers {config.out_channels}: an "
+                "image-to-video model; use the text-to-video CogVideoX 2B or 5B"
+            )
+        if (1, config.patch_size, config.patch_size) != self.patch:
+            raise RepriseError(f"the model's patches are {config.patch_size}, not {self.patch[1]}")
+        if positions is not None:
+            _check(positions)
+        model.call = Call()
+        model.set_attn_processor(CogVideoXAttention())
+        if not config.use_rotary_positional_embeddings:
+            model.patch_embed.use_positional_embeddings = False
+            del model.patch_embed.pos_embedding  # not saved, and here computed for each call
+            model.patch_embed.register_forward_hook(_add_places(model.call))
+
+    def predict(
+        self,
+        model: nn.Module,
+        noisy: Tensor,
+        timestep: Tensor,
+        condition: Conditioning,
+        positions: PositionsConfig,
+        *,
+        shard: SequenceShard | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """See Family.predict. timestep: (B,), an integer 0..999 as CogVideoX's schedulers have them.
+
+        With `shard`, the text is cut as well (attention is joint, so it needs equal shares of all tokens):
+        its length, 226, must divide too, which leaves groups of 2.
+        """
+        _check(positions)
+        config = model.config
+        dtype = dtype if dtype is not None else model.patch_embed.proj.weight.dtype
+        whole = self._whole(noisy, condition)
+        place = self.layout(noisy, condition, positions)
+        strip = to_strip([part.to(dtype) for part in (*condition.references, noisy)], self.patch)
+        base = (config.sample_height // config.patch_size, config.sample_width // config.patch_size)
+        device = str(noisy.device)
+        tables: Tables | None = None
+        places: Tensor | None = None
+        if config.use_rotary_positional_embeddings:
+            tables = _tables(whole, base, positions.crop, config.attention_head_dim, device)
+        else:
+            width = config.num_attention_heads * config.attention_head_dim
+            scales = (config.spatial_interpolation_scale, config.temporal_interpolation_scale)
+            places = _sincos(whole, width, scales, device)
+        if condition.keep is not None:
+            seen = whole.seen(condition.keep)
+            strip = take(strip, seen, self.patch)
+            tables = tuple(_rows(table, seen) for table in tables) if tables is not None else None
+            places = _rows(places, seen) if places is not None else None
+        text = mark(model, condition.text.to(dtype), condition.marked, first=shard is None or not shard.rank)
+        own = range(place.total)
+        if shard is not None:
+            own = shard.tokens(place.total)
+            strip = narrow(strip, own, self.patch)
+            tables = tuple(table[:, own.start : own.stop] for table in tables) if tables is not None else None
+            places = places[:, own.start : own.stop] if places is not None else None
+            text = _own_words(text, shard)
+        clean = place.video_tokens.start
+        model.call.references.count = max(min(clean, own.stop) - own.start, 0)
+        model.call.places = places
+        answer = model(
+            hidden_states=strip.transpose(1, 2),  # diffusers: frames before channels
+            encoder_hidden_states=text,
+            timestep=timestep,
+            image_rotary_emb=tables,
+            return_dict=False,
+        )[0].transpose(1, 2)
+        if shard is None:
+            return from_strip(answer, place.sizes, self.patch)[place.video]
+        first = model.call.references.count
+        return narrow(answer, range(first, first + len(place.own_video(shard))), self.patch)
+
+    def own(
+        self, video: Tensor, condition: Conditioning, positions: PositionsConfig, shard: SequenceShard | None
+    ) -> Tensor:
+        if shard is None:
+            return video
+        place = self.layout(video, condition, positions)
+        return narrow(to_strip([video], self.patch), place.own_video(shard), self.patch)
+
+    def layout(self, video: Tensor, condition: Conditioning, positions: PositionsConfig) -> Layout:
+        """Where references and video lie in the sequence; video: (B, C, T, h, w)."""
+        whole = self._whole(video, condition)
+        return whole if condition.keep is None else whole.kept(condition.keep.shape[-1])
+
+    def _whole(self, video: Tensor, condition: Conditioning) -> Layout:
+        """The same before any token was dropped."""
+        sizes = [(int(t), int(h), int(w)) for t, h, w in (part.shape[2:] for part in condition.references)]
+        frames, height, width = video.shape[2:]
+        return layout(sizes, (int(frames), int(height), int(width)), self.patch)
+
+    def blocks(self, model: nn.Module) -> list[nn.Module]:
+        return list(model.transformer_blocks)
+
+    def set_sequence_parallel(self, model: nn.Module, config: Any) -> None:
+        degree = config.context_parallel_config.ulysses_degree if config is not None else 1
+        if model.config.num_attention_heads % degree:
+            raise RepriseError(
+                f"{model.config.num_attention_heads} attention heads cannot be shared by {degree} workers of "
+                "a sequence group; choose a `parallel.sequence` that divides them"
+            )
+        for block in model.transformer_blocks:
+            block.attn1.processor._parallel_config = config
+
+    def objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
+        if config.kind == "flow_matching":
+            raise RepriseError("CogVideoX predicts v; set objective.kind to auto or v_prediction")
+        if scheduler is None:
+            raise ValueError("v-prediction needs the model's scheduler for its noise schedule")
+        return VPrediction.of(scheduler)
+
+
+def _check(positions: PositionsConfig) -> None:
+    if positions.scheme not in ("auto", "first_frame") or positions.place != "before":
+        raise RepriseError(
+            "CogVideoX takes references as the frames before the video; set positions.scheme to auto or "
+            f"first_frame and positions.place to before, not {positions.scheme} and {positions.place}"
+        )
+    if positions.reference_time != "video":
+        raise RepriseError("CogVideoX has one timestep per sample; set positions.reference_time to video")
+
+
+def _own_words(text: Tensor, shard: SequenceShard) -> Tensor:
+    """This rank's part of the text: attention is joint, so all ranks must have equal shares of it."""
+    if text.shape[1] % shard.size:
+        raise RepriseError(
+            f"{text.shape[1]} text tokens cannot be shared by {shard.size} workers of a sequence group; "
+            "CogVideoX has 226: use a `parallel.sequence` of 1 or 2"
+        )
+    return text.chunk(shard.size, dim=1)[shard.rank]
+
+
+def _rows(table: Tensor, tokens: Tensor) -> Tensor:
+    """(1, N, d) and (n,) or (B, n) indices -> (1 or B, n, d)."""
+    return table[0][tokens] if tokens.ndim == 2 else table[:, tokens]
+
+
+def _add_places(call: Call) -> Any:
+    def hook(module: nn.Module, args: tuple[Tensor, Tensor], embeds: Tensor) -> Tensor:
+        if call.places is None:
+            raise RuntimeError(
+                "a CogVideoX model prepared for references is called through its family's predict"
+            )
+        text = args[0].shape[1]
+        return torch.cat([embeds[:, :text], embeds[:, text:] + call.places.to(embeds.dtype)], dim=1)
+
+    return hook
+
+
+def _frames(place: Layout) -> list[tuple[Size, int]]:
+    """Each part's size in patches and its first frame: references are frames 0..n-1, the video follows."""
+    sizes = [patches(size, place.patch) for size in place.sizes]
+    return list(zip(sizes, accumulate((size[0] for size in sizes), initial=0), strict=False))
+
+
+@lru_cache(maxsize=4)  # buckets repeat from step to step
+def _tables(place: Layout, base: tuple[int, int], crop: Any, head_dim: int, device: str) -> Tables:
+    """Rotary tables of a whole sequence: cos and sin, (1, tokens, head_dim) float32."""
+    where = torch.cat(
+        [cogvideox_positions(size, first, base, crop, device) for size, first in _frames(place)]
+    )
+    cos, sin = rotary_tables(where, cogvideox_split(head_dim))
+    return cos.repeat_interleave(2, dim=-1)[None], sin.repeat_interleave(2, dim=-1)[None]
+
+
+@lru_cache(maxsize=4)
+def _sincos(place: Layout, width: int, scales: tuple[float, float], device: str) -> Tensor:
+    """Positions that CogVideoX 2B adds to its patches, as diffusers computes them: (1, tokens, width)
+    float32.
+    """
+    parts = []
+    for (frames, high, wide), first in _frames(place):
+        table = get_3d_sincos_pos_embed(
+            width,
+            (wide, high),
+            first + frames,
+            scales[0],
+            scales[1],
+            device=torch.device(device),
+            output_type="pt",
+        )
+        parts.append(table[first:].flatten(0, 1))
+    return torch.cat(parts)[None].float()

@@ -1,0 +1,205 @@
+"""The parts of a diffusers pipeline folder or hub id: transformer, VAE, text encoder, tokenizer, scheduler.
+
+Anything missing, or of another model, is one clear line. A VAE class of ours loads from the same folder
+format as diffusers' own once it is in `VAES` or registered with `register_vae`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.config import ModelConfig, PositionsConfig
+from training.errors import RepriseError
+
+INDEX = "model_index.json"
+# VAE classes that are not diffusers' own: name in `vae/config.json` -> module that has it, imported when
+# needed.
+VAES: dict[str, str] = {"PixelUnshuffleVAE": "training.playground.pixel_vae"}
+
+
+def register_vae(cls: type) -> type:
+    """Let `vae/config.json` name this class (a diffusers ModelMixin and ConfigMixin): a decorator.
+
+    For diffusers to load it as a part of a pipeline, its module must be importable by name and know
+    `ModelMixin`.
+    """
+    VAES[cls.__name__] = cls.__module__
+    return cls
+
+
+def vae_class(name: str) -> Any:
+    """The class of ours or of diffusers with this name, or None."""
+    import diffusers
+
+    home = importlib.import_module(VAES[name]) if name in VAES else diffusers
+    return getattr(home, name, None)
+
+
+def local_folder(path: str, revision: str | None, part: str) -> Path | None:
+    """The folder of one part on this machine; downloads it where `path` is a hub id. None: there is no such
+    part.
+    """
+    if not path:
+        raise RepriseError("model.path is empty; give a diffusers folder or a hub id")
+    folder = Path(path)
+    if folder.is_dir():
+        return folder / part if (folder / part).is_dir() else None
+    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+        raise RepriseError(
+            f"{path} is no folder and no hub id (owner/name); give a diffusers folder or a hub id"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        root = Path(
+            snapshot_download(path, revision=revision, allow_patterns=["model_index.json", f"{part}/*"])
+        )
+    except RepositoryNotFoundError as error:
+        raise RepriseError(
+            f"{path} is neither a folder here nor a model on the hub that you may read"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise RepriseError(
+            f"{path} is no folder here and could not be fetched from the hub ({type(error).__name__}); "
+            "check the name, the revision and the network, or fetch it ahead"
+        ) from error
+    return root / part if (root / part).is_dir() else None
+
+
+def part_config(path: str, revision: str | None, part: str) -> tuple[Path, dict[str, Any]]:
+    """Folder and config.json of one part; RepriseError where it is missing."""
+    folder = local_folder(path, revision, part)
+    name = "scheduler_config.json" if part == "scheduler" else "config.json"
+    if folder is None or not (folder / name).is_file():
+        raise RepriseError(f"{path} has no {part}/{name}; a diffusers pipeline folder of the model is needed")
+    try:
+        config: dict[str, Any] = json.loads((folder / name).read_text())
+    except json.JSONDecodeError as error:
+        raise RepriseError(f"{folder / name} is no JSON ({error}); fetch the model again") from error
+    return folder, config
+
+
+def load_transformer(
+    config: ModelConfig,
+    wanted: str,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    *,
+    seed: int = 0,
+) -> nn.Module:
+    """The stock diffusers transformer of a pipeline folder, which must be of the class `wanted`.
+
+    `init: random` reads the config alone and draws weights from the seed. Device "meta" gives the module
+    without weights, whatever `init` says.
+    """
+    import diffusers
+
+    folder, settings = part_config(config.path, config.revision, "transformer")
+    found = settings.get("_class_name")
+    if found != wanted:
+        raise RepriseError(f"{config.path} holds a {found}, not a {wanted}; it is of another model family")
+    cls = getattr(diffusers, wanted)
+    if torch.device(device).type == "meta":
+        with torch.device("meta"):
+            model: nn.Module = cls.from_config(settings)
+            return model if dtype == torch.float32 else model.to(dtype)
+    if config.init == "random":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls.from_config(settings).to(device=device, dtype=dtype)
+    return _from_pretrained(cls, folder, dtype=dtype).to(device)
+
+
+def load_vae(
+    path: str,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """The VAE that the folder's config names: one of diffusers' classes or a registered one."""
+    folder, settings = part_config(path, revision, "vae")
+    name = settings.get("_class_name", "")
+    cls = vae_class(name)
+    if cls is None:
+        raise RepriseError(
+            f"{folder}/config.json names the VAE class {name!r}, which neither diffusers nor we have"
+        )
+    return _from_pretrained(cls, folder, dtype=dtype).to(device).eval()
+
+
+def load_text(
+    path: str,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> tuple[nn.Module, Any]:
+    """Text encoder and tokenizer. The encoder's class is what the folder's model_index.json (or config)
+    names.
+    """
+    import transformers
+
+    folder, settings = part_config(path, revision, "text_encoder")
+    name = (settings.get("architectures") or ["?"])[0]
+    cls = getattr(transformers, name, None)
+    if cls is None:
+        raise RepriseError(
+            f"{folder}/config.json names the text encoder {name!r}, which transformers does not have"
+        )
+    tokens = local_folder(path, revision, "tokenizer")
+    if tokens is None:
+        raise RepriseError(f"{path} has no tokenizer/; a diffusers pipeline folder of the model is needed")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tokens)
+    except (OSError, ValueError) as error:
+        raise RepriseError(
+            f"{tokens} holds no tokenizer that transformers can load: {_first(error)}"
+        ) from error
+    return _from_pretrained(cls, folder, dtype=dtype).to(device).eval(), tokenizer
+
+
+def load_scheduler(path: str, revision: str | None = None) -> Any:
+    """The scheduler that the folder's scheduler_config.json names."""
+    import diffusers
+
+    folder, settings = part_config(path, revision, "scheduler")
+    cls = getattr(diffusers, settings.get("_class_name", ""), None)
+    if cls is None:
+        raise RepriseError(
+            f"{folder} names the scheduler {settings.get('_class_name')!r}, unknown to diffusers"
+        )
+    return cls.from_pretrained(folder)
+
+
+def record_positions(folder: Path, positions: PositionsConfig) -> None:
+    """Write into a pipeline folder where its transformer was trained to see references."""
+    file = folder / INDEX
+    index = json.loads(file.read_text(encoding="utf-8"))
+    index["positions"] = positions.model_dump()
+    file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _from_pretrained(cls: Any, folder: Path, **options: Any) -> nn.Module:
+    """Weights into a class; what does not fit is one clear line, never a half-loaded model."""
+    try:
+        model, report = cls.from_pretrained(folder, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise RepriseError(f"{folder} could not be loaded as {cls.__name__}: {_first(error)}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise RepriseError(
+            f"{folder} lacks {len(missing)} tensors of {cls.__name__}, first {missing[0]}; "
+            "it is incomplete or of another model"
+        )
+    loaded: nn.Module = model
+    return loaded
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

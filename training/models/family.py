@@ -1,0 +1,105 @@
+"""What the loop, the tasks and the pipeline ask of a kind of model. One file a family: wan.py, cogvideox.py.
+
+A family wraps no model: models stay stock diffusers classes, so that everything that loads them keeps
+working.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from training.config import ModelConfig, ObjectiveConfig, PositionsConfig
+from training.objectives import Objective
+from training.packing import SequenceShard, Size
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a prediction is conditioned on besides the noisy video."""
+
+    text: Tensor  # (B, L, D), as the transformer takes it (Wan: zeros after the last token, up to L = 512)
+    # Clean latents (B or 1, C, 1, h_i, w_i), each of its own size, in order; a batch of 1 is repeated.
+    references: tuple[Tensor, ...] = ()
+    # Reference tokens that the network sees, ascending, counted over all references: (n,) or, for each
+    # sample, (B, n) int64. None: all of them.
+    keep: Tensor | None = None
+    # The text begins with the trained token that speaks of the subject (subject_token.py), if the model has
+    # one.
+    marked: bool = False
+
+
+class Family(Protocol):
+    name: str  # "wan", "cogvideox"
+    patch: Size  # (t, h, w), in latents
+    temporal_scale: int  # frames per latent frame (after the first)
+    spatial_scale: int  # pixels per latent
+    text_length: int  # tokens to which prompts are padded
+
+    def load(
+        self,
+        config: ModelConfig,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        *,
+        seed: int = 0,
+    ) -> nn.Module:
+        """The stock transformer, of released weights or (`init: random`) drawn from the seed; device "meta"
+        works.
+
+        Raises RepriseError where it is missing or of another family.
+        """
+
+    def prepare(
+        self, model: nn.Module, positions: PositionsConfig | None = None, references: int = 0
+    ) -> None:
+        """Make a stock model take references. Once, after loading and before it is wrapped, sharded or
+        optimised.
+
+        references: how many a model with `channel_concat` positions shall take; of no meaning to the others.
+        """
+
+    def predict(
+        self,
+        model: nn.Module,
+        noisy: Tensor,
+        timestep: Tensor,
+        condition: Conditioning,
+        positions: PositionsConfig,
+        *,
+        shard: SequenceShard | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """The network's answer for the video alone: (B, C, T, h, w), of the type it was computed in.
+
+        noisy: (B, C, T, h, w); timestep: (B,) float32 in 0..1000, not rounded, for references as well (as
+        released).
+        dtype: of the computation; default: of the model's weights. Give it when weights are float32 and
+        something (FSDP2) casts them for the forward pass.
+
+        With `shard`, every rank of a sequence group passes the same whole sample and gets the answer for its
+        own part of the video: a strip (B, C, p_t, p_h, p_w * n), n >= 0. Compare it with `own(target, ...)`,
+        divide by the elements of the whole target, and *sum* losses and gradients over the group.
+        """
+
+    def own(
+        self, video: Tensor, condition: Conditioning, positions: PositionsConfig, shard: SequenceShard | None
+    ) -> Tensor:
+        """The part of a video-shaped tensor (B, C, T, h, w) that `predict` answers for on this rank."""
+
+    def blocks(self, model: nn.Module) -> list[nn.Module]:
+        """What FSDP2 shards, checkpointing wraps and compile compiles, in order."""
+
+    def set_sequence_parallel(self, model: nn.Module, config: Any) -> None:
+        """Make self-attention exchange tokens for heads; config: a diffusers ParallelConfig, set up, or
+        None.
+        """
+
+    def objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
+        """The objective of the config; `auto` is what the family was pretrained with.
+
+        scheduler: the model's diffusers scheduler, where the objective needs its noise schedule.
+        """

@@ -1,0 +1,64 @@
+"""Adaptive norms of CogVideoX whose LoRA acts on reference tokens alone: what the proxy replay paper
+describes.
+
+The paper (3.4): "updating LN layers only for X_in while keeping them frozen for X_out and C_T". In the
+released code the switch that should do so is never read (docs/proxy-replay.md). Here it is really so: the
+video and the text are modulated by the frozen weights, references by the frozen weights plus LoRA.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class ReferenceTokens:
+    """How many tokens at the start of the sequence belong to references; set before each forward pass.
+
+    One object is shared by all norms of a model. It must keep its value until the backward pass is over,
+    because activation checkpointing runs the norms again there.
+    """
+
+    count: int = 0
+
+
+class ReferenceModulation(nn.Module):
+    """Stands where a block has a CogVideoXLayerNormZero, with the same submodules and thus the same weight
+    names.
+    """
+
+    def __init__(self, stock: nn.Module, tokens: ReferenceTokens) -> None:
+        super().__init__()
+        self.silu = stock.silu
+        self.linear = stock.linear
+        self.norm = stock.norm
+        self.tokens = tokens
+
+    def forward(
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(B, N, D) reference and video tokens, (B, L, D) text, (B, E) time -> both normed, and both gates.
+
+        The gate of the tokens is (B, N, D) where there are references, else (B, 1, D) as in the stock norm.
+        """
+        time = self.silu(temb)
+        frozen = self.linear.base_layer(time) if hasattr(self.linear, "base_layer") else self.linear(time)
+        shift, scale, gate, text_shift, text_scale, text_gate = (
+            part[:, None, :] for part in frozen.chunk(6, dim=1)
+        )
+        text = self.norm(encoder_hidden_states) * (1 + text_scale) + text_shift
+        count = self.tokens.count
+        if count == 0:
+            return self.norm(hidden_states) * (1 + scale) + shift, text, gate, text_gate
+        ours = (part[:, None, :] for part in self.linear(time).chunk(6, dim=1)[:3])
+        reference_shift, reference_scale, reference_gate = ours
+        normed = self.norm(hidden_states)
+        references, video = normed[:, :count], normed[:, count:]
+        tokens = torch.cat(
+            [references * (1 + reference_scale) + reference_shift, video * (1 + scale) + shift], dim=1
+        )
+        gates = torch.cat([reference_gate.expand(-1, count, -1), gate.expand(-1, video.shape[1], -1)], dim=1)
+        return tokens, text, gates, text_gate

@@ -1,0 +1,62 @@
+"""Transformer configs as published, so that sizes are known without a download.
+
+Only what differs from the defaults of the diffusers class, besides what a reader wants to see.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from training.config import ModelConfig
+from training.models.components import part_config
+
+# hub id -> transformer/config.json
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {
+        "_class_name": "WanTransformer3DModel",
+        "num_attention_heads": 12,
+        "attention_head_dim": 128,
+        "ffn_dim": 8960,
+        "num_layers": 30,
+    },
+    "Wan-AI/Wan2.1-T2V-14B-Diffusers": {
+        "_class_name": "WanTransformer3DModel",
+        "num_attention_heads": 40,
+        "attention_head_dim": 128,
+        "ffn_dim": 13824,
+        "num_layers": 40,
+    },
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": {
+        "_class_name": "WanTransformer3DModel",
+        "num_attention_heads": 24,
+        "attention_head_dim": 128,
+        "ffn_dim": 14336,
+        "num_layers": 30,
+        "in_channels": 48,
+        "out_channels": 48,
+    },
+    "THUDM/CogVideoX-2b": {
+        "_class_name": "CogVideoXTransformer3DModel",
+        "num_attention_heads": 30,
+        "num_layers": 30,
+        "use_rotary_positional_embeddings": False,
+    },
+    "THUDM/CogVideoX-5b": {
+        "_class_name": "CogVideoXTransformer3DModel",
+        "num_attention_heads": 48,
+        "num_layers": 42,
+        "use_rotary_positional_embeddings": True,
+    },
+}
+
+
+def transformer_config(model: ModelConfig) -> dict[str, Any]:
+    """The config of the transformer that `model` names: of its folder, of the table above, else of the hub.
+
+    Raises:
+        RepriseError: there is none.
+    """
+    if model.path in PUBLISHED and not Path(model.path).is_dir():
+        return dict(PUBLISHED[model.path])
+    return part_config(model.path, model.revision, "transformer")[1]

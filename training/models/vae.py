@@ -1,0 +1,61 @@
+"""Pixels <-> latents as the transformer sees them, for any diffusers video VAE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def normalise(latents: Tensor, config: Any) -> Tensor:
+    """The VAE's latents (B, C, T, h, w) -> the transformer's: (x - mean) / std, or x times the scaling
+    factor.
+    """
+    if getattr(config, "latents_mean", None):
+        mean, std = _statistics(latents, config)
+        return (latents - mean) / std
+    return (latents - _shift(config)) * _scale(config)
+
+
+def denormalise(latents: Tensor, config: Any) -> Tensor:
+    """The inverse of `normalise`."""
+    if getattr(config, "latents_mean", None):
+        mean, std = _statistics(latents, config)
+        return latents * std + mean
+    return latents / _scale(config) + _shift(config)
+
+
+def encode_picture(vae: nn.Module, picture: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """One picture (3, H, W) in [-1, 1], as a video of one frame -> (1, C, 1, h, w) float32.
+
+    The posterior's mode, or with a generator a sample of it. Never several pictures as one clip: a causal VAE
+    makes one latent of up to five frames.
+    """
+    pixels = picture[None, :, None].to(vae.dtype)
+    posterior = vae.encode(pixels).latent_dist
+    latents = posterior.mode() if generator is None else posterior.sample(generator)
+    return normalise(latents.float(), vae.config)
+
+
+def decode(vae: nn.Module, latents: Tensor) -> Tensor:
+    """The transformer's latents (B, C, T, h, w) -> video (B, 3, frames, H, W), about [-1, 1], of the VAE's
+    type.
+    """
+    return vae.decode(denormalise(latents.float(), vae.config).to(vae.dtype), return_dict=False)[0]
+
+
+def _statistics(latents: Tensor, config: Any) -> tuple[Tensor, Tensor]:
+    mean, std = (
+        torch.tensor(values, device=latents.device, dtype=latents.dtype).view(1, -1, 1, 1, 1)
+        for values in (config.latents_mean, config.latents_std)
+    )
+    return mean, std
+
+
+def _scale(config: Any) -> float:
+    return float(getattr(config, "scaling_factor", None) or 1.0)
+
+
+def _shift(config: Any) -> float:
+    return float(getattr(config, "shift_factor", None) or 0.0)

@@ -1,0 +1,284 @@
+"""Wan 2.1 and 2.2 (diffusers' WanTransformer3DModel) with references as clean frames at other rotary
+positions.
+
+The stock forward runs on a strip of patches (see packing.py). Two small modules of it are replaced, neither
+of which
+holds weights: the rotary embedding returns the tables of this call, and the sinusoid of the timestep is
+computed in float64, as in the official code (diffusers computes it in float32, which moves outputs by 3e-5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.config import ModelConfig, ObjectiveConfig, PositionsConfig
+from training.errors import RepriseError
+from training.models.family import Conditioning
+from training.objectives import FlowMatching, Objective
+from training.packing import Layout, SequenceShard, Size, from_strip, layout, narrow, patches, take, to_strip
+from training.positions import rotary_tables, sequence_positions, wan_split
+from training.subject_token import mark
+
+
+class ReferenceRope(nn.Module):
+    """Stands where a Wan model has its rotary embedding; answers with the tables that were set for this
+    call.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: tuple[Tensor, Tensor] | None = None  # (1, tokens, 1, head_dim) each
+
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+        if self.tables is None:
+            raise RuntimeError("a Wan model prepared for references is called through WanFamily.predict")
+        return self.tables
+
+
+class TimestepSinusoid(nn.Module):
+    """[cos | sin] of timestep x frequency, in float64: (n,) -> (n, channels) float32."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        # MPS has no float64.
+        exact = torch.float32 if timesteps.device.type == "mps" else torch.float64
+        half = self.channels // 2
+        exponent = torch.arange(half, dtype=exact, device=timesteps.device) / half
+        angle = timesteps.to(exact)[:, None] * torch.pow(10_000.0, -exponent)
+        return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
+
+
+class WanFamily:
+    name = "wan"
+
+    def __init__(
+        self, patch: Size = (1, 2, 2), temporal_scale: int = 4, spatial_scale: int = 8, text_length: int = 512
+    ) -> None:
+        """Defaults are Wan 2.1's; Wan 2.2 TI2V-5B has a spatial scale of 16."""
+        self.patch = patch
+        self.temporal_scale = temporal_scale
+        self.spatial_scale = spatial_scale
+        self.text_length = text_length
+
+    def load(
+        self,
+        config: ModelConfig,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        *,
+        seed: int = 0,
+    ) -> nn.Module:
+        from training.models.components import load_transformer
+
+        return load_transformer(config, "WanTransformer3DModel", dtype, device, seed=seed)
+
+    def prepare(
+        self, model: nn.Module, positions: PositionsConfig | None = None, references: int = 0
+    ) -> None:
+        if tuple(model.config.patch_size) != self.patch:
+            raise RepriseError(f"the model's patches are {tuple(model.config.patch_size)}, not {self.patch}")
+        model.rope = ReferenceRope()
+        model.condition_embedder.timesteps_proj = TimestepSinusoid(model.config.freq_dim)
+        if positions is not None and positions.scheme == "channel_concat":
+            widen(model, references)
+
+    def predict(
+        self,
+        model: nn.Module,
+        noisy: Tensor,
+        timestep: Tensor,
+        condition: Conditioning,
+        positions: PositionsConfig,
+        *,
+        shard: SequenceShard | None = None,
+        dtype: torch.dtype | None = None,
+        reference_timestep: Tensor | None = None,
+    ) -> Tensor:
+        """See Family.predict. Besides, Wan can be told timesteps per token, as Wan 2.2 TI2V was trained:
+
+        timestep: (B, tokens of the whole sequence, in its order), or (B, T) one per latent frame of the video
+        with `reference_timestep` (B,), that of all reference tokens (0: they are clean). A reference_timestep
+        may also go with a timestep of (B,).
+        """
+        weight = model.patch_embedding.weight
+        dtype = dtype if dtype is not None else weight.dtype
+        parts, place = self._sequence(model, noisy, condition, positions)
+        strip = to_strip([part.to(dtype) for part in parts], self.patch)
+        tables = _tables(place, positions, model.config.attention_head_dim, str(noisy.device))
+        if condition.keep is not None:
+            seen = place.seen(condition.keep)
+            strip = take(strip, seen, self.patch)
+            tables = tuple(table[0][seen] if seen.ndim == 2 else table[:, seen] for table in tables)
+            place = place.kept(condition.keep.shape[-1])
+        if reference_timestep is None and positions.reference_time == "zero":
+            reference_timestep = timestep.new_zeros(timestep.shape[0])
+        steps = self._timesteps(timestep, reference_timestep, place)
+        if shard is not None:
+            own = shard.tokens(place.total)
+            strip = narrow(strip, own, self.patch)
+            tables = tuple(table[:, own.start : own.stop] for table in tables)
+            steps = steps[:, own.start : own.stop] if steps.ndim == 2 else steps
+        model.rope.tables = tables
+        text = mark(model, condition.text.to(dtype), condition.marked)
+        answer = model(strip, steps, text, return_dict=False)[0]
+        if shard is None:
+            return from_strip(answer, place.sizes, self.patch)[place.video]
+        # Video tokens are contiguous, so those that this rank has are as well.
+        first = min(max(place.video_tokens.start - own.start, 0), len(own))
+        return narrow(answer, range(first, first + len(place.own_video(shard))), self.patch)
+
+    def own(
+        self, video: Tensor, condition: Conditioning, positions: PositionsConfig, shard: SequenceShard | None
+    ) -> Tensor:
+        if shard is None:
+            return video
+        place = self.layout(video, condition, positions)
+        return narrow(to_strip([video], self.patch), place.own_video(shard), self.patch)
+
+    def layout(self, video: Tensor, condition: Conditioning, positions: PositionsConfig) -> Layout:
+        """Where references and video lie in the sequence; video: (B, C, T, h, w)."""
+        whole = self._whole(video, condition, positions)
+        return whole if condition.keep is None else whole.kept(condition.keep.shape[-1])
+
+    def _whole(self, video: Tensor, condition: Conditioning, positions: PositionsConfig) -> Layout:
+        """The same before any reference token was dropped."""
+        references = () if positions.scheme == "channel_concat" else condition.references
+        if positions.scheme == "channel_concat" and condition.keep is not None:
+            raise RepriseError("channel_concat has no reference tokens that could be dropped")
+        return layout(
+            [_size(part) for part in references], _size(video), self.patch, after=positions.place == "after"
+        )
+
+    def blocks(self, model: nn.Module) -> list[nn.Module]:
+        return list(model.blocks)
+
+    def set_sequence_parallel(self, model: nn.Module, config: Any) -> None:
+        degree = config.context_parallel_config.ulysses_degree if config is not None else 1
+        if model.config.num_attention_heads % degree:
+            raise RepriseError(
+                f"{model.config.num_attention_heads} attention heads cannot be shared by {degree} workers of "
+                "a sequence group; choose a `parallel.sequence` that divides them"
+            )
+        for block in model.blocks:
+            block.attn1.processor._parallel_config = config
+
+    def objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
+        if config.kind == "v_prediction":
+            raise RepriseError(
+                "Wan predicts velocities of a flow; set objective.kind to auto or flow_matching"
+            )
+        return FlowMatching(config)
+
+    def tokens_per_frame(self, height: int, width: int) -> int:
+        """Tokens of one latent frame of the given latent size."""
+        return height * width // (self.patch[1] * self.patch[2])
+
+    def _sequence(
+        self, model: nn.Module, noisy: Tensor, condition: Conditioning, positions: PositionsConfig
+    ) -> tuple[list[Tensor], Layout]:
+        """The tensors of the strip in sequence order, and where they lie."""
+        place = self._whole(noisy, condition, positions)
+        if positions.scheme == "channel_concat":
+            return [_concat_channels(noisy, condition.references, model.config)], place
+        if positions.place == "after":
+            return [noisy, *condition.references], place
+        return [*condition.references, noisy], place
+
+    def _timesteps(self, timestep: Tensor, reference: Tensor | None, place: Layout) -> Tensor:
+        """(B,) where all tokens share one, else (B, tokens)."""
+        if reference is None:
+            if timestep.ndim == 2 and timestep.shape[1] != place.total:
+                raise ValueError(f"{timestep.shape[1]} timesteps for {place.total} tokens")
+            return timestep
+        frames = patches(place.sizes[place.video], self.patch)[0]
+        video = timestep[:, None].expand(-1, frames) if timestep.ndim == 1 else timestep
+        if video.shape[1] != frames:
+            raise ValueError(f"{video.shape[1]} timesteps for {frames} latent frames")
+        video = video.repeat_interleave(place.counts[place.video] // frames, dim=1)
+        clean = reference[:, None].to(video).expand(-1, place.total - video.shape[1])
+        return torch.cat([clean, video] if place.video else [video, clean], dim=1)
+
+
+def widen(model: nn.Module, references: int) -> None:
+    """Give the patch embedding input channels for `references` references (Kaleido Table 5,
+    "Channel-Concat").
+
+    Channels 0..C-1 stay the noisy video's; C more for each reference start at zero, so that the widened model
+    at first answers as before. The model's config says so (`in_channels`), so it loads again as a stock
+    model. The paper gives no details; here each reference has channels of its own and is repeated over all
+    latent frames.
+    """
+    old = model.patch_embedding
+    channels = model.config.out_channels * (1 + references)
+    if references < 1:
+        raise RepriseError(
+            "channel_concat needs to know how many references the model shall take, at least 1"
+        )
+    if old.in_channels == channels:
+        return
+    if old.in_channels != model.config.out_channels:
+        raise RepriseError(
+            f"the model has {old.in_channels} input channels; channel_concat can widen one with "
+            f"{model.config.out_channels}, or use one with {channels}"
+        )
+    new = nn.Conv3d(
+        channels,
+        old.out_channels,
+        kernel_size=old.kernel_size,
+        stride=old.stride,
+        device=old.weight.device,
+        dtype=old.weight.dtype,
+    )
+    with torch.no_grad():
+        new.weight.zero_()
+        new.weight[:, : old.in_channels] = old.weight
+        new.bias.copy_(old.bias)
+    model.patch_embedding = new
+    model.register_to_config(in_channels=channels)
+
+
+def _concat_channels(noisy: Tensor, references: Sequence[Tensor], config: Any) -> Tensor:
+    """(B, C (1 + n), T, h, w): the video's channels, then each reference repeated over all frames; missing:
+    zero.
+    """
+    room = config.in_channels // config.out_channels - 1
+    if len(references) > room:
+        raise RepriseError(
+            f"{len(references)} references, but the model has input channels for {room}; "
+            "train with a higher max_references or pass fewer"
+        )
+    for reference in references:
+        if reference.shape[-2:] != noisy.shape[-2:]:
+            raise RepriseError(
+                f"channel_concat needs references of the video's size {tuple(noisy.shape[-2:])} (latents), "
+                f"got {tuple(reference.shape[-2:])}; pad them, as the released preparation does"
+            )
+    repeated = [reference.to(noisy).expand_as(noisy) for reference in references]
+    missing = [torch.zeros_like(noisy)] * (room - len(references))
+    return torch.cat([noisy, *repeated, *missing], dim=1)
+
+
+@lru_cache(maxsize=4)  # buckets repeat from step to step; at 480x832x81 one entry is 38 MB
+def _tables(place: Layout, positions: PositionsConfig, head_dim: int, device: str) -> tuple[Tensor, Tensor]:
+    """Rotary tables of a whole sequence as diffusers' Wan takes them: (1, tokens, 1, head_dim) each,
+    float32.
+    """
+    sizes = [patches(size, place.patch) for size in place.sizes]
+    video = sizes.pop(place.video)
+    with torch.inference_mode(False):  # a table first asked for while sampling is used in training as well
+        where = sequence_positions(sizes, video, positions, torch.device(device))
+        cos, sin = (table.repeat_interleave(2, dim=-1) for table in rotary_tables(where, wan_split(head_dim)))
+    return cos[None, :, None], sin[None, :, None]
+
+
+def _size(part: Tensor) -> Size:
+    frames, height, width = part.shape[2:]
+    return int(frames), int(height), int(width)

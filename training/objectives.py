@@ -1,0 +1,111 @@
+"""What the network sees and what it should answer: flow matching (Wan) and v-prediction (CogVideoX).
+
+An objective knows noise levels and targets; it knows no model, no task, no device. Levels are (B,) float32.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from training.config import ObjectiveConfig
+from training.schedules import logit_normal, shift_factor, shift_sigma
+
+
+@dataclass(frozen=True)
+class Noised:
+    """A noised batch: the network's input, its timestep, and what it should predict."""
+
+    input: Tensor  # (B, C, T, h, w)
+    target: Tensor  # (B, C, T, h, w)
+    timestep: Tensor  # (B,) float32, 0..1000, what the network is told
+
+
+class Objective(Protocol):
+    name: str
+
+    def level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
+        """Draw one noise level: a float32 scalar on the generator's device."""
+
+    def quantile(self, q: float, tokens_per_frame: float) -> float:
+        """The level below which a share q of the drawn levels lies: validation looks at fixed ones."""
+
+    def noised(self, clean: Tensor, noise: Tensor, level: Tensor) -> Noised:
+        """clean, noise: (B, C, T, h, w); level: (B,) as `level` draws them."""
+
+
+class FlowMatching:
+    """Rectified flow, Kaleido Eq. 2: x_s = (1 - s) x + s n, target n - x, network told 1000 s."""
+
+    name = "flow_matching"
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        self.config = config
+
+    def level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
+        """sigma in (0, 1): logit-normal, then the shift of `objective.shift`."""
+        normal = torch.randn((), generator=generator, device=generator.device)
+        raw = logit_normal(normal, self.config.sigma_mean, self.config.sigma_std)
+        return shift_sigma(raw, shift_factor(self.config, tokens_per_frame))
+
+    def quantile(self, q: float, tokens_per_frame: float) -> float:
+        normal = torch.tensor(NormalDist().inv_cdf(q))
+        raw = logit_normal(normal, self.config.sigma_mean, self.config.sigma_std)
+        return float(shift_sigma(raw, shift_factor(self.config, tokens_per_frame)))
+
+    def noised(self, clean: Tensor, noise: Tensor, level: Tensor) -> Noised:
+        sigma = spread(level, clean)
+        return Noised((1.0 - sigma) * clean + sigma * noise, noise - clean, 1000.0 * level.float())
+
+
+class VPrediction:
+    """Salimans & Ho 2022, as CogVideoX trains it: x_t = a x + b n, target a n - b x, a^2 + b^2 = 1.
+
+    The loss on v has weight 1: it equals CogVideoX's loss on the clean sample weighted by 1 / (1 -
+    alpha_bar).
+    """
+
+    name = "v_prediction"
+
+    def __init__(self, alphas_cumprod: Tensor) -> None:
+        """alphas_cumprod: (1000,), of the model's own scheduler, from clean to noise."""
+        self.alphas_cumprod = alphas_cumprod.detach().float().cpu()
+
+    @classmethod
+    def of(cls, scheduler: Any) -> VPrediction:
+        """From a diffusers scheduler such as CogVideoXDDIMScheduler."""
+        return cls(scheduler.alphas_cumprod)
+
+    def level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
+        """A timestep, uniform over the integers 0..999, as float32."""
+        step = torch.randint(len(self.alphas_cumprod), (), generator=generator, device=generator.device)
+        return step.float()
+
+    def quantile(self, q: float, tokens_per_frame: float) -> float:
+        return float(min(math.floor(q * len(self.alphas_cumprod)), len(self.alphas_cumprod) - 1))
+
+    def noised(self, clean: Tensor, noise: Tensor, level: Tensor) -> Noised:
+        alpha = self.alphas_cumprod.to(level.device)[level.long()]
+        signal, sigma = spread(alpha.sqrt(), clean), spread((1.0 - alpha).sqrt(), clean)
+        return Noised(signal * clean + sigma * noise, signal * noise - sigma * clean, level.float())
+
+
+def loss_per_sample(prediction: Tensor, target: Tensor, elements: int | None = None) -> Tensor:
+    """Mean square error of each sample: (B,) float32.
+
+    elements: by how many values of a sample the sum is divided; default: those given. A rank that has a part
+    of each sample passes the number in the whole sample, so that the losses of the group's ranks add up to
+    the sample's.
+    """
+    error = (prediction.float() - target.float()).square().flatten(1).sum(1)
+    return error / (elements if elements is not None else math.prod(target.shape[1:]))
+
+
+def spread(values: Tensor, like: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, ...), of the type and device of `like`, to be multiplied with it."""
+    return values.to(like.device, like.dtype).reshape(-1, *(1,) * (like.ndim - 1))

@@ -1,0 +1,115 @@
+"""What passes between the latents on disk, the sampler, the tasks and the loop: plain data.
+
+Latents are normalised: as the transformer sees them. C channels, T latent frames, h x w latent pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+Size = tuple[int, int, int]  # T, h, w in latent units
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A picture that may stand for a subject."""
+
+    reference_id: str
+    variant: str  # crop | segment | inpaint | redux | crosspair | retrieved | frame
+    position: int  # of its latent among the sample's
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    subject_id: str
+    category: str
+    references: tuple[Reference, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One sample of the latents' index; its tensors are still on disk."""
+
+    sample_id: str
+    source_id: str  # of the video it was cut from
+    shard: str
+    size: Size
+    caption: str
+    subjects: tuple[Subject, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a task drew for one sample."""
+
+    references: tuple[int, ...] = ()  # positions, in the order in which the model sees them
+    drop_caption: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    index: int  # global: the how-manieth sample of the run it is
+    sample_id: str
+    video: Tensor  # (C, T, h, w)
+    references: tuple[Tensor, ...]  # each (C, 1, h_i, w_i)
+    text: Tensor  # (L, D), L its true number of tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples of equal shapes."""
+
+    indices: tuple[int, ...]  # global sample indices: what every draw of a sample is seeded with
+    sample_ids: tuple[str, ...]
+    video: Tensor  # (B, C, T, h, w)
+    references: tuple[Tensor, ...]  # each (B, C, 1, h_i, w_i)
+    text: Tensor  # (B, L, D), zeros after the last token
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
+        """On a device; without waiting for it where the memory is pinned."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, dtype, non_blocking=True)
+
+        references = tuple(moved(reference) for reference in self.references)
+        return replace(self, video=moved(self.video), references=references, text=moved(self.text))
+
+    def pinned(self) -> Batch:
+        """In page-locked memory, from which copies to a GPU run beside its work."""
+        references = tuple(reference.pin_memory() for reference in self.references)
+        return replace(
+            self, video=self.video.pin_memory(), references=references, text=self.text.pin_memory()
+        )
+
+
+def stack(samples: Sequence[Sample], text_length: int) -> Batch:
+    """Samples of equal shapes -> one batch; texts filled up with zeros to `text_length` tokens.
+
+    Raises:
+        ValueError: the samples do not have equal shapes: they are not of one bucket.
+    """
+    shapes = {(s.video.shape, *(reference.shape for reference in s.references)) for s in samples}
+    if len(shapes) != 1:
+        names = ", ".join(sample.sample_id for sample in samples)
+        raise ValueError(f"samples of different shapes in one batch: {names}")
+    first = samples[0]
+    longest = max([text_length, *(sample.text.shape[0] for sample in samples)])
+    text = first.text.new_zeros(len(samples), longest, first.text.shape[1])
+    for row, sample in zip(text, samples, strict=True):
+        row[: sample.text.shape[0]] = sample.text
+    return Batch(
+        indices=tuple(sample.index for sample in samples),
+        sample_ids=tuple(sample.sample_id for sample in samples),
+        video=torch.stack([sample.video for sample in samples]),
+        references=tuple(
+            torch.stack(several) for several in zip(*(s.references for s in samples), strict=True)
+        ),
+        text=text,
+    )

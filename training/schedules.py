@@ -1,0 +1,56 @@
+"""Noise levels of flow matching: how they are drawn in training, and the grid that sampling walks down.
+
+sigma is the share of noise, 0 (clean) to 1 (noise alone). Pure functions; nothing here draws.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from training.config import ObjectiveConfig
+
+# The line through (256 tokens, 0.5) and (4096 tokens, 1.15): Kaleido's released RFLoss, not clamped outside
+# it.
+_TOKENS, _MU = (256, 4096), (0.5, 1.15)
+
+
+def resolution_mu(tokens_per_frame: float) -> float:
+    """mu of the resolution shift, from the tokens of *one* latent frame, h * w / 4 for patches of 2 x 2.
+
+    The number of frames does not enter (released code). 480x832: mu = 0.721, a flow shift of e^mu = 2.056.
+    """
+    slope = (_MU[1] - _MU[0]) / (_TOKENS[1] - _TOKENS[0])
+    return _MU[0] + slope * (tokens_per_frame - _TOKENS[0])
+
+
+def shift_sigma(sigma: Tensor, factor: float) -> Tensor:
+    """Move noise levels towards noise: factor / (factor + 1 / sigma - 1), the usual flow shift. Any shape."""
+    return factor / (factor + 1.0 / sigma - 1.0)
+
+
+def shift_factor(config: ObjectiveConfig, tokens_per_frame: float) -> float:
+    """The factor by which training shifts sigma under `objective.shift`."""
+    if config.shift == "resolution":
+        return math.exp(resolution_mu(tokens_per_frame))
+    return 1.0 if config.shift == "none" else float(config.shift)
+
+
+def logit_normal(normal: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Standard normal draws -> sigmoid(mean + std * draw), in (0, 1). Any shape."""
+    return torch.sigmoid(mean + std * normal)
+
+
+def sampling_sigmas(steps: int, shift: float = 7.0) -> Tensor:
+    """The grid of sampling: (steps + 1,) float32, from exactly 1 to exactly 0.
+
+    sigma_k = 1 - u / (shift - (shift - 1) u), u = k / steps: a flow shift of a linear grid, independent of
+    the resolution (the released sampler does not use the training-time shift). As released, the fraction is
+    computed in float64 and rounded to float32 before it is taken from 1.
+    """
+    if steps < 1:
+        raise ValueError(f"sampling takes at least 1 step, not {steps}")
+    u = torch.arange(steps + 1, dtype=torch.float64) / steps
+    return 1.0 - (u / (shift - (shift - 1.0) * u)).float()

@@ -1,0 +1,152 @@
+"""<cls>: a trained token at the start of the text that says "the reference is what this is about" (3.4,
+A.4.1).
+
+The released code never trains one: it adds "<cls>" to a tokenizer that its pipeline then does not use, so the
+prompt's "<cls>" is ordinary text (docs/proxy-replay.md). Here it is one vector of the text's width that
+stands before the text encoder's answer, where the transformer reads it like any other token. It needs no text
+encoder in training, so encoded captions stay valid. For a text encoder that shall know the word itself,
+`add_word` gives it a new row.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import RepriseError
+
+FILE = "subject_token.safetensors"
+
+
+class SubjectToken(nn.Module):
+    """Holds the vector, inside the module that reads the text, so that it is sharded and saved with the
+    model.
+    """
+
+    def __init__(self, width: int, std: float = 0.02) -> None:
+        super().__init__()
+        self.std = std
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.marked: Tensor | None = None  # (B,) 1 or 0 for the call under way; None: no sample has it
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=self.std)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """(B, L, D) whose first row is free where a sample is marked -> the same with the vector there."""
+        if self.marked is None:
+            return text
+        row = self.marked.to(text.dtype)[:, None, None] * self.weight.to(text.dtype)
+        return torch.cat([text[:, :1] + row, text[:, 1:]], dim=1)
+
+
+def add_subject_token(model: nn.Module, *, seed: int = 0) -> SubjectToken:
+    """Give a stock transformer (CogVideoX or Wan) the token, drawn from the seed; it is trained with the
+    model.
+    """
+    reader, width = _reader(model)
+    token = SubjectToken(width).to(device=next(reader.parameters()).device, dtype=torch.float32)
+    if token.weight.device.type != "meta":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            token.reset_parameters()
+    reader.subject_token = token
+
+    def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (token(args[0]), *args[1:])
+
+    reader.register_forward_pre_hook(hook)
+    return token
+
+
+def subject_token(model: nn.Module) -> SubjectToken | None:
+    """The model's token, if it has one."""
+    found: SubjectToken | None = getattr(_reader(model)[0], "subject_token", None)
+    return found
+
+
+def mark(model: nn.Module, text: Tensor, marked: bool, *, first: bool = True) -> Tensor:
+    """Make room for the token before the text, in its length: (B, L, D) -> (B, L, D), the last row goes.
+
+    Sets what the token does in the call that follows. first: whether this rank has the start of the text.
+    Without a token, or unmarked, the text stays as it is.
+    """
+    token = subject_token(model)
+    if token is None or not marked:
+        if token is not None:
+            # The weight takes part in every pass, so that no rank waits for its gradient.
+            token.marked = text.new_zeros(text.shape[0])
+        return text
+    token.marked = text.new_full((text.shape[0],), float(first))
+    return torch.cat([torch.zeros_like(text[:, :1]), text[:, :-1]], dim=1)
+
+
+def pack_subject_token(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of FILE. With a sharded model every rank must call it."""
+    token = subject_token(model)
+    if token is None:
+        raise ValueError("the model has no subject token")
+    weight = token.weight.detach()
+    whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+    return {"weight": whole.float().cpu().contiguous()}
+
+
+def save_subject_token(model: nn.Module, folder: str | Path) -> Path:
+    """Beside the LoRA or the model: FILE in a folder. With a sharded model every rank must call it."""
+    from safetensors.torch import save_file
+
+    path = Path(folder) / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(pack_subject_token(model), path)
+    return path
+
+
+def load_subject_token(model: nn.Module, folder: str | Path) -> SubjectToken:
+    """Give a model the token that a folder holds; RepriseError where there is none or of another width."""
+    from safetensors.torch import load_file
+
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise RepriseError(f"{folder} has no {FILE}; was it trained with token.kind trained?")
+    weight = load_file(path)["weight"]
+    token = subject_token(model) or add_subject_token(model)
+    if weight.shape != token.weight.shape:
+        raise RepriseError(f"{path} is {len(weight)} wide, the model's text {len(token.weight)}")
+    with torch.no_grad():
+        token.weight.copy_(weight)
+    return token
+
+
+def add_word(encoder: nn.Module, tokenizer: Any, word: str = "<cls>") -> int:
+    """Teach a tokenizer and its text encoder a word of its own; returns its id, a row that was not there
+    before.
+
+    The embedding grows, never shrinks, and the new row starts as the mean of the others. The released code
+    resizes to the tokenizer's length instead, which for T5 cuts rows off and gives the word one that existed,
+    unused and untrained.
+    """
+    known: dict[str, int] = tokenizer.get_vocab()
+    if word in known:
+        raise RepriseError(f"the tokenizer knows {word} already; choose other words for the token")
+    rows = encoder.get_input_embeddings().weight.shape[0]
+    # Ids between the tokenizer's words and the embedding's rows are padding that other code may rely on.
+    filler = [f"<unused_{n}>" for n in range(len(tokenizer), rows)]
+    if filler:
+        tokenizer.add_tokens(filler, special_tokens=True)
+    tokenizer.add_tokens([word], special_tokens=True)
+    number = int(tokenizer.convert_tokens_to_ids(word))
+    encoder.resize_token_embeddings(max(rows, number + 1), mean_resizing=False)
+    weight = encoder.get_input_embeddings().weight
+    with torch.no_grad():
+        weight[number] = weight[:rows].mean(0)
+    return number
+
+
+def _reader(model: nn.Module) -> tuple[nn.Module, int]:
+    """The module of a transformer that first sees the text, and the text's width."""
+    if hasattr(model, "patch_embed"):
+        return model.patch_embed, int(model.config.text_embed_dim)
+    return model.condition_embedder.text_embedder, int(model.config.text_dim)

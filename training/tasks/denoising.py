@@ -1,0 +1,58 @@
+"""The loss that most tasks share: noise the video, show the references clean, predict, compare."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from training import draws
+from training.samples import Batch
+from training.tasks.base import Context, Losses
+
+
+def denoising_loss(
+    batch: Batch, context: Context, *, keep: Tensor | None = None, marked: bool = False
+) -> Losses:
+    """(B,) mean square error over each sample's video; references are conditions and have no loss.
+
+    keep, marked: see `Conditioning`.
+
+    Noise and noise level are drawn per sample from its global index, so any layout sees the same numbers.
+    """
+    from training.models.family import Conditioning
+    from training.objectives import loss_per_sample
+
+    family, positions = context.family, context.positions
+    video = batch.video.float()
+    noise, level = noise_of(batch, context)
+    noised = context.objective.noised(video, noise, level)
+    condition = Conditioning(text=batch.text, references=batch.references, keep=keep, marked=marked)
+    prediction = family.predict(
+        context.model,
+        noised.input,
+        noised.timestep,
+        condition,
+        positions,
+        shard=context.shard,
+        dtype=context.dtype,
+    )
+    target = family.own(noised.target, condition, positions, context.shard)
+    losses = loss_per_sample(prediction, target, elements=math.prod(video.shape[1:]))
+    return losses, {}
+
+
+def noise_of(batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
+    """Noise (B, C, T, h, w) and noise levels (B,), both float32, of a batch's samples."""
+    device, shape = batch.video.device, batch.video.shape[1:]
+    patch = context.family.patch
+    tokens_per_frame = shape[-2] * shape[-1] / (patch[1] * patch[2])
+    noise, levels = [], []
+    for index in batch.indices:
+        generator = draws.generator(context.seed, "noise", index, device=device)
+        noise.append(torch.randn(shape, generator=generator, device=device))
+        # On the CPU, where a single number costs no launch and is the same for every kind of device.
+        generator = draws.generator(context.seed, "level", index)
+        levels.append(context.objective.level(generator, tokens_per_frame))
+    return torch.stack(noise), torch.stack(levels).to(device, non_blocking=True)

@@ -1,0 +1,49 @@
+"""Identity injection (proxy replay 3.4): a picture of a subject in, another picture of it, with its caption,
+out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.config import IdentityTask as Config
+from training.latents.store import Records
+from training.samples import Batch, Choice, Record, Sample, stack
+from training.tasks.base import Context, Losses
+from training.tasks.denoising import denoising_loss
+
+PAIR = "pair"  # variant of the picture that a pair gives as its reference
+
+
+class Identity:
+    """Each sample is a target of one frame with one reference; see `reprise encode --pairs`."""
+
+    def __init__(self, config: Config, name: str = "identity") -> None:
+        self.name = name
+        self.latents, self.weight = config.latents, config.weight
+        self.batch, self.micro_batch = config.batch, config.micro_batch
+        self.config = config
+
+    def capacity(self, records: Records) -> NDArray[np.int64]:
+        usable = (records.subject_counts((PAIR,)) > 0) & (records.sizes[:, 0] == 1)
+        return np.where(usable, 1, -1)
+
+    def count(self, capacity: int, generator: torch.Generator) -> int:
+        dropped = float(torch.rand((), generator=generator)) < self.config.reference_dropout
+        return 0 if dropped else capacity
+
+    def choose(self, record: Record, count: int, generator: torch.Generator) -> Choice:
+        drop_caption = float(torch.rand((), generator=generator)) < self.config.caption_dropout
+        pairs = [r.position for s in record.subjects for r in s.references if r.variant == PAIR]
+        which = int(torch.randint(len(pairs), (), generator=generator))
+        return Choice((pairs[which],) if count else (), drop_caption)
+
+    def collate(self, samples: Sequence[Sample], text_length: int) -> Batch:
+        return stack(samples, text_length)
+
+    def loss(self, batch: Batch, context: Context) -> Losses:
+        return denoising_loss(batch, context, marked=bool(batch.references))
