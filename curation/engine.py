@@ -193,7 +193,8 @@ def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Ge
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
     able = [ray.remote(_importable).remote() for _ in range(cores if job.scratch else 1)]
     graph = operators(job.config)[:-1]
-    spread, whole = (videos, []) if apart or not one_worker_can(graph) else by_length(videos, cores)
+    together = not apart and one_worker_can(graph) and not _asks_vllm(job)
+    spread, whole = by_length(videos, cores) if together else (videos, [])
     if spread:
         yield from _results(_spread(job, graph, spread, 1 if apart else max(1, len(spread) // (2 * cores))))
     if whole:
@@ -207,6 +208,10 @@ def one_worker_can(graph: Sequence[Operator]) -> bool:
     resources, or fewer workers."""
     first, *others = (each.resources.model_copy(update={"batch_size": 1}) for each in graph)
     return not first.num_gpus and all(each == first for each in others)
+
+
+def _asks_vllm(job: Job) -> bool:
+    return registry.backend_name(job.config, "captioner") == registry.VLLM
 
 
 def by_length(videos: Sequence[VideoRow], cores: int) -> tuple[list[VideoRow], list[VideoRow]]:
@@ -228,7 +233,7 @@ def _spread(job: Job, graph: Sequence[Operator], videos: Sequence[VideoRow], mos
     # A few videos must not end up in as few tasks as would fill the batches: then every clip is a task.
     ds = _videos(videos, 1, 1 if most == 1 else _BLOCK_BYTES)
     ds = _attach(ds, partial(_slice_block, job), graph[0], 1)
-    if registry.backend_name(job.config, "captioner") == registry.VLLM:
+    if _asks_vllm(job):
         ds = _captioned(ds, job)
     for operator in graph[1:]:
         block = partial(_chain_block, job, operator.stages, operator is graph[-1])

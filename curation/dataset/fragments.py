@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from curation.dataset import WORK
 from curation.ids import digest
-from curation.schema import CLIPS, ClipRow, VideoRow, to_table
+from curation.schema import CLIPS, ClipRow, VideoRow, to_rows, to_table
 from curation.storage import Storage
 from curation.verdicts import TRIED_AGAIN
 
@@ -92,8 +92,8 @@ class Fragments:
         found = [each for each in self.entries()[0] if each.again and each.source_key in source_keys]
         gone = {each.clip_id for each in found}
         for file in sorted({each.file for each in found}):
-            table = self._dataset.read_table(file, CLIPS.names)
-            rows = [row for row in table.to_pylist() if row["clip_id"] not in gone]
+            table = self._dataset.read_table(file)
+            rows = [row for row in to_rows(table, CLIPS) if row["clip_id"] not in gone]
             self.write(rows, json.loads((table.schema.metadata or {}).get(_SECONDS, b"{}")))
             self._dataset.delete(file)
 
