@@ -12,10 +12,11 @@ from typing import Any
 import av
 import pytest
 
-from curation.config import CurationConfig, content_hash, load_config, with_overrides
+from curation.config import CurationConfig, content_hash, load_config
 from curation.dataset.fragments import Fragments, pending
 from curation.errors import RepriseError
 from curation.schema import CLIPS, ClipRow, VideoRow, to_table
+from curation.settings import with_overrides
 from curation.stages import slice as slice_stage
 from curation.stages.slice import Slice
 from curation.storage import Storage
