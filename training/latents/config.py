@@ -25,7 +25,7 @@ class BucketsConfig(_Section):
         None, description="numbers of frames; a clip gets the most it can fill; null: the family's"
     )
     fps: float | None = Field(
-        None, gt=0, description="frames per second that are taken; null: Wan 16, CogVideoX 8"
+        None, gt=0, description="frames per second that are taken; null: Wan 16, TI2V 24, CogVideoX 8"
     )
     enlarge: float = Field(
         1.1, ge=1, description="most that a clip is enlarged; a smaller one gets 1/2, 1/4, ... of the area"
