@@ -21,7 +21,7 @@ from training.loop.run_folder import RunFolder
 from training.loop.state import State
 from training.loop.world import World
 from training.models.build import family_of
-from training.models.components import load_scheduler, part_config
+from training.models.components import load_scheduler, part_config, read_config
 from training.models.family import Family
 from training.packing import SequenceShard
 from training.sampler import Sampler
@@ -139,5 +139,5 @@ def _check_sequence(
 
 
 def _needs_scheduler(config: TrainConfig) -> bool:
-    _, settings = part_config(config.model.path, config.model.revision, "transformer")
+    settings = read_config(config.model.path, config.model.revision, "transformer")
     return settings.get("_class_name") != "WanTransformer3DModel"
