@@ -268,6 +268,31 @@ class Weights(Callback):
         self.on_start(state)
 
 
+class Counter(Callback):
+    """Keeps a number through checkpoints."""
+
+    def __init__(self) -> None:
+        self.steps, self.resumed_with = 0, 0
+
+    def on_start(self, state: Any) -> None:
+        self.resumed_with = self.steps
+
+    def on_step(self, state: Any, metrics: Mapping[str, float]) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.steps = saved["steps"]
+
+
+def counted(config: TrainConfig) -> int:
+    counter = Counter()
+    run(config, counter)
+    return counter.resumed_with
+
+
 def drained(config: TrainConfig) -> dict[str, Any]:
     return run(config, draining=True)
 

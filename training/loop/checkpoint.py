@@ -51,11 +51,13 @@ def save(state: State, callbacks: Sequence[Callback] = ()) -> str:
     if state.world.is_main:
         folder.root.delete_folder(writing)
     state.world.barrier()
+    tensors = _tensors(state, callbacks)
     with _quiet():
-        dcp.save(_tensors(state, callbacks), storage_writer=_writer(folder.root, writing))
+        dcp.save(tensors, storage_writer=_writer(folder.root, writing))
     if state.world.is_main:
         folder.root.write(
-            f"{writing}/{COMPLETE}", (json.dumps(facts(state, callbacks), indent=2) + "\n").encode()
+            f"{writing}/{COMPLETE}",
+            (json.dumps(facts(state, list(tensors["callbacks"])), indent=2) + "\n").encode(),
         )
         if not folder.root.remote:
             folder.root.delete_folder(rel)  # the same step, without its marker
@@ -112,14 +114,14 @@ def load(state: State, step: int, callbacks: Sequence[Callback] = ()) -> None:
     state.step = step
 
 
-def facts(state: State, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
-    """What is said of a checkpoint besides its tensors."""
+def facts(state: State, callbacks: Sequence[str]) -> dict[str, Any]:
+    """What is said of a checkpoint besides its tensors; callbacks: names of those that keep something."""
     return {
         "step": state.step,
         "sampler": state.sampler.fingerprint,
         "config": state.config.model_dump(mode="json"),
         "ema": state.ema is not None,
-        "callbacks": [_name(callback) for callback in callbacks if callback.state_dict()],
+        "callbacks": list(callbacks),
         "workers": state.world.size,
         "mesh": dict(zip(state.world.mesh.mesh_dim_names, state.world.mesh.shape, strict=True)),
         "versions": {name: version(name) for name in ("torch", "diffusers", "ray")}
