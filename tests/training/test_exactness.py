@@ -68,6 +68,15 @@ def test_two_workers_compute_the_gradient_of_one(layout: str, folder: Path, alon
         assert sum(rank["local"] for rank in found) == whole  # no worker holds the model
 
 
+@pytest.mark.parametrize("layout", ["replicate", "shard"])
+def test_gradients_may_be_reduced_after_each_micro_batch(
+    layout: str, folder: Path, alone: dict[str, Any]
+) -> None:
+    parallel = {layout: 2, "reduce": "micro_batch"}
+    found = launch(worlds.step_gradients, 2, tiny_config(folder, micro_batch=1, parallel=parallel))
+    assert apart(found[0]["gradients"], alone["gradients"]) < 1e-5
+
+
 def test_every_layout_at_once_computes_the_gradient_of_one(folder: Path, alone: dict[str, Any]) -> None:
     parallel = {"replicate": 2, "shard": 1, "sequence": 2}
     found = launch(worlds.step_gradients, 4, tiny_config(folder, parallel=parallel))
