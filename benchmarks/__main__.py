@@ -34,6 +34,7 @@ def commands() -> dict[str, list[str] | None]:
         "grounding": [str(samples[0])] if samples else None,
         "playground": [] if (zoo.SHIPPED / "detector").is_dir() else None,
         "models": _models(),
+        "train_step": _train_step(),
         "truth": [str(demo), str(truth)] if demo.is_dir() and truth.is_dir() else None,
     }
 
@@ -43,6 +44,12 @@ def _models() -> list[str] | None:
     if importlib.util.find_spec("torch") is None:
         return None
     return [] if shutil.which("nvidia-smi") else ["--small"]
+
+
+def _train_step() -> list[str] | None:
+    if importlib.util.find_spec("diffusers") is None:
+        return None
+    return ["--preset", "wan-1.3b"] if shutil.which("nvidia-smi") else []
 
 
 def main(names: list[str]) -> int:

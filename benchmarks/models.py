@@ -79,6 +79,7 @@ class Speed:
     batch: int
     ran_at: int  # smaller where memory did not suffice
     per_second: float
+    cpu_ms: float  # of all threads per picture: what is left to say where other work runs beside it
     memory_gb: float | None  # peak of the GPU's, allocated by PyTorch
     utilisation: float | None  # mean of what nvidia-smi says, 0..1
 
@@ -176,13 +177,14 @@ def sweep(
     images = pictures(size, batch)
     run(images)
     reset_memory()
-    done, started = 0, time.perf_counter()
+    done, started, busy = 0, time.perf_counter(), time.process_time()
     with Utilisation() as used:
         while done == 0 or time.perf_counter() - started < seconds:
             run(images)
             done += batch
-        spent = time.perf_counter() - started
-    return Speed(batch, min(batch, backend._batches.size), done / spent, peak_memory_gb(), used.mean)
+        spent, busy = time.perf_counter() - started, time.process_time() - busy
+    ran_at = min(batch, backend._batches.size)
+    return Speed(batch, ran_at, done / spent, 1000 * busy / done, peak_memory_gb(), used.mean)
 
 
 def pictures(size: Size, count: int) -> list[NDArray[np.uint8]]:
@@ -298,7 +300,9 @@ def cost(seconds: float, price_per_hour: float) -> float:
 
 
 def table(wanted: Sequence[Case], found: dict[str, list[Speed]]) -> Table:
-    shown = Table("stage", "architecture", "batch", "per second", "GPU memory", "GPU used", box=None)
+    shown = Table(
+        "stage", "architecture", "batch", "per second", "CPU each", "GPU memory", "GPU used", box=None
+    )
     for case in wanted:
         for place, speed in enumerate(found.get(case.role, ())):
             halved = f" (ran at {speed.ran_at})" if speed.ran_at < speed.batch else ""
@@ -307,6 +311,7 @@ def table(wanted: Sequence[Case], found: dict[str, list[Speed]]) -> Table:
                 "" if place else case.architecture,
                 f"{speed.batch}{halved}",
                 f"{speed.per_second:.3g} {case.unit}",
+                f"{speed.cpu_ms:.0f} ms",
                 "-" if speed.memory_gb is None else f"{speed.memory_gb:g} GB",
                 "-" if speed.utilisation is None else f"{speed.utilisation:.0%}",
             )

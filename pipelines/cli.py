@@ -12,6 +12,7 @@ DOORS: dict[str, tuple[str, str, str]] = {
     "curate": ("pipelines.curate", "main", "Videos -> curated dataset, with a report."),
     "encode": ("pipelines.encode", "main", "Dataset or videos -> latents and text embeddings, for training."),
     "refilter": ("pipelines.refilter", "main", "Re-decide a dataset under new thresholds, without models."),
+    "train": ("pipelines.train", "main", "Encoded latents -> a trained model."),
     "stage": ("pipelines.stage", "main", "Run one stage, Parquet to Parquet."),
     "report": ("pipelines.report", "report", "Build a dataset's report again."),
     "audit": ("pipelines.audit", "main", "Judge a sample of a dataset's subjects on a local page."),

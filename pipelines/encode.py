@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--dataset", help="A dataset that `reprise curate` wrote; local or s3://.")
 @click.option("--videos", help="Instead: a folder of videos, or a CSV, JSONL or Parquet list of them.")
+@click.option("--pairs", help="Instead: pairs of pictures; a dataset, Subjects200K, a folder or a list.")
 @click.option("--model", required=True, help="diffusers folder or hub id; its vae and text_encoder are used.")
 @click.option("--revision", help="Of a hub id.")
 @click.option("--output", required=True, help="Folder of the latents; local or s3://.")
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 def main(
     dataset: str | None,
     videos: str | None,
+    pairs: str | None,
     model: str,
     revision: str | None,
     output: str,
@@ -46,14 +48,21 @@ def main(
     from training.latents.config import EncodeConfig
 
     config = load(EncodeConfig, path, overrides)
-    if (dataset is None) == (videos is None):
-        raise RepriseError("name what to encode: either --dataset or --videos")
+    if sum(place is not None for place in (dataset, videos, pairs)) != 1:
+        raise RepriseError("name what to encode: one of --dataset, --videos and --pairs")
     from training.latents import encode, on_ray
     from training.latents.encoders import describe
     from training.latents.sources import Curated, Source, Videos
+    from training.pairs import open_pairs
     from training.storage import Folder
 
-    source: Source = Curated(Folder.at(dataset), config) if dataset else Videos(videos or "", config)
+    source: Source
+    if dataset:
+        source = Curated(Folder.at(dataset), config)
+    elif pairs:
+        source = open_pairs(pairs, config)
+    else:
+        source = Videos(videos or "", config)
     if dry_run:
         facts = describe(model, revision, config)
         buckets = encode.buckets_of(facts, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from curation import settings
 from curation.config import load_config
 from curation.graph import operators
+from training.config import TrainConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "ray_configs"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -21,7 +24,10 @@ def load(name: str) -> Any:
 
 
 def clusters() -> list[dict[str, Any]]:
-    return [load("kuberay-raycluster.yaml")["spec"], load("kuberay-rayjob.yaml")["spec"]["rayClusterSpec"]]
+    jobs = [
+        load(name)["spec"]["rayClusterSpec"] for name in ("kuberay-rayjob.yaml", "kuberay-rayjob-train.yaml")
+    ]
+    return [load("kuberay-raycluster.yaml")["spec"], *jobs]
 
 
 def test_the_curation_config_is_valid_and_names_stages_that_exist() -> None:
@@ -40,8 +46,9 @@ def test_the_autoscaler_accepts_its_file() -> None:
 
 
 def test_kubernetes_objects_are_of_the_kinds_of_kuberay() -> None:
-    kinds = {name: load(name) for name in ("kuberay-raycluster.yaml", "kuberay-rayjob.yaml")}
-    assert [each["kind"] for each in kinds.values()] == ["RayCluster", "RayJob"]
+    names = ("kuberay-raycluster.yaml", "kuberay-rayjob.yaml", "kuberay-rayjob-train.yaml")
+    kinds = {name: load(name) for name in names}
+    assert [each["kind"] for each in kinds.values()] == ["RayCluster", "RayJob", "RayJob"]
     assert {each["apiVersion"] for each in kinds.values()} == {"ray.io/v1"}
 
 
@@ -69,7 +76,28 @@ def test_all_files_are_for_one_version_of_ray() -> None:
     assert len(set(versions)) == 1
 
 
-def test_the_job_runs_a_door_that_is_there() -> None:
-    entrypoint = load("kuberay-rayjob.yaml")["spec"]["entrypoint"].split()
-    assert entrypoint[:3] == ["python", "-m", "pipelines.curate"]
+def test_the_training_job_asks_for_the_gpus_that_its_cluster_has() -> None:
+    config = settings.load(TrainConfig, FOLDER / "train.yaml")
+    cluster = load("kuberay-rayjob-train.yaml")["spec"]["rayClusterSpec"]
+    gpus = cpus = 0
+    for group in cluster["workerGroupSpecs"]:
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        gpus += group["replicas"] * int(limits["nvidia.com/gpu"])
+        cpus += group["replicas"] * int(limits["cpu"])
+    assert config.run.workers * config.run.gpus_per_worker == gpus
+    assert config.run.workers * config.run.cpus_per_worker <= cpus
+    assert config.run.output.startswith("s3://"), "every node reaches it"
+    assert all(task.batch % config.run.workers == 0 for task in config.tasks)
+
+
+@pytest.mark.parametrize(
+    ("job", "module"),
+    [("kuberay-rayjob.yaml", "pipelines.curate"), ("kuberay-rayjob-train.yaml", "pipelines.train")],
+)
+def test_the_job_runs_a_door_that_is_there(job: str, module: str) -> None:
+    entrypoint = load(job)["spec"]["entrypoint"].split()
+    assert entrypoint[:3] == ["python", "-m", module]
+    door = importlib.import_module(module).main
+    known = {flag for parameter in door.params for flag in parameter.opts}
+    assert {part for part in entrypoint if part.startswith("--")} <= known
     assert Path(entrypoint[entrypoint.index("--config") + 1]).name in {path.name for path in FILES}

@@ -21,7 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
+from training.config import LoraConfig
 from training.flops import Checkpointing, Shape
+from training.lora import add_lora
 
 
 @dataclass(frozen=True)
@@ -40,22 +42,33 @@ def traced(
     precision: Literal["bf16", "fp32"],
     *,
     layers: int,
+    lora: LoraConfig | None = None,
 ) -> Trace:
     """Follow one pass of the transformer of a diffusers config with so many blocks, over `batch` samples."""
-    return _traced(json.dumps(dict(config), sort_keys=True), tokens, batch, checkpointing, precision, layers)
+    key = json.dumps(dict(config), sort_keys=True)
+    return _traced(key, tokens, batch, checkpointing, precision, layers, lora)
 
 
 @functools.lru_cache(maxsize=256)  # a search for a layout asks for the same again and again
 def _traced(
-    config: str, tokens: int, batch: int, checkpointing: Checkpointing, precision: str, layers: int
+    config: str,
+    tokens: int,
+    batch: int,
+    checkpointing: Checkpointing,
+    precision: str,
+    layers: int,
+    lora: LoraConfig | None,
 ) -> Trace:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     # CPU, because without a GPU a fake CUDA tensor is given the attention that stores every score. The CPU's
     # keeps what FlashAttention keeps: queries, keys, values, the output, one number per row.
+    model = build(json.loads(config), layers=layers)
+    if lora is not None:
+        add_lora(model, lora, Shape.of(json.loads(config)).family)
     with FakeTensorMode():
-        model = build(json.loads(config), layers=layers, dtype=dtype, device="cpu")
+        _become_fake(model, dtype)
         recompute(model, checkpointing)
-        for parameter in model.parameters():
+        for parameter in filter(lambda each: each.requires_grad, model.parameters()):
             parameter.register_post_accumulate_grad_hook(_drop_gradient)  # as FSDP does, once it is reduced
         call = inputs(model, tokens, batch, dtype)
         with Following() as following:
@@ -96,9 +109,13 @@ class Following(TorchDispatchMode):
         self.alive -= size
 
 
-def parameters(config: Mapping[str, Any], layers: int) -> int:
-    """Number of parameters with so many blocks."""
-    return sum(parameter.numel() for parameter in build(config, layers=layers).parameters())
+def parameters(config: Mapping[str, Any], layers: int, lora: LoraConfig | None = None) -> tuple[int, int]:
+    """Numbers of all parameters and of the trained ones, with so many blocks."""
+    model = build(config, layers=layers)
+    if lora is not None:
+        add_lora(model, lora, Shape.of(config).family)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
 
 def build(
@@ -156,6 +173,18 @@ def recompute(model: nn.Module, mode: Checkpointing) -> None:
     for index, block in enumerate(blocks):
         if mode == "full" or (mode == "selective" and index % 2 == 0):
             block.forward = _recomputing(block.forward)
+
+
+def _become_fake(model: nn.Module, dtype: torch.dtype) -> None:
+    """Parameters and buffers of `dtype` under the fake mode: `Module.to` cannot swap them."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                empty = torch.empty(parameter.shape, dtype=dtype)
+                module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
 def _recomputing(forward: Any) -> Any:

@@ -218,6 +218,11 @@ class ParallelConfig(_Section):
     replicate: int = Field(1, ge=1, description="copies of the model (data parallel)")
     shard: int = Field(-1, ge=-1, description="workers over which FSDP2 shards it; -1: all that are left")
     sequence: int = Field(1, ge=1, description="workers that share one sample (Ulysses)")
+    reduce: Literal["step", "micro_batch"] = Field(
+        "step",
+        description="when gradients are summed over the workers: once a step, each holding all of them until "
+        "then; or after each micro-batch, each holding its shard: less memory, more traffic",
+    )
 
     @model_validator(mode="after")
     def _not_zero(self) -> ParallelConfig:
@@ -258,6 +263,9 @@ class LogConfig(_Section):
     every: int = Field(10, ge=1, description="steps")
     tensorboard: bool = True
     wandb: str | None = Field(None, description="project name; null: off")
+    peak_tflops: float | None = Field(
+        None, gt=0, description="of one worker's device, in bf16, for the MFU; null: by its name"
+    )
 
 
 class RunConfig(_Section):

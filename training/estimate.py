@@ -6,14 +6,16 @@ Parameters, gradients, optimizer and EMA are counted; activations are followed (
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
-from training import activations, flops
-from training.config import KaleidoTask, TrainConfig
+from training import activations, draws, flops
+from training.config import IdentityTask, KaleidoTask, LoraConfig, TaskConfig, TrainConfig, VideoTask
 from training.errors import RepriseError
 from training.flops import Checkpointing, Shape
 
@@ -21,17 +23,8 @@ GIB = 1 << 30
 # What a process holds besides tensors (CUDA context, NCCL, cuBLAS), and what the allocator cannot use; ours.
 CONTEXT = int(1.5 * GIB)
 FRAGMENTATION = 0.05
+DRAWS = 64  # of the number of references, for each bucket
 MODES: tuple[Checkpointing, ...] = ("none", "selective", "full")
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A size that occurs: latents of a video and of its references."""
-
-    video: tuple[int, int, int]  # (T, h, w), latents
-    reference: tuple[int, int]  # (h, w), latents; the largest
-    references: tuple[int, ...] = (0,)  # how many a step may have, each as likely as the others
-    share: float = 1.0  # of the task's steps
 
 
 @dataclass(frozen=True)
@@ -39,17 +32,10 @@ class Work:
     """What one task asks of a step."""
 
     task: str
-    clips: tuple[Clip, ...]
+    lengths: tuple[tuple[int, float], ...]  # tokens of a sample, references included; share of its steps
     share: float  # of all steps
     batch: int
     micro_batch: int
-
-    def lengths(self, shape: Shape, *, concatenated: bool = True) -> Iterator[tuple[int, float]]:
-        """Tokens of a sample, references included, and the share of this task's steps that have so many."""
-        for clip in self.clips:
-            each = shape.tokens(1, *clip.reference) if concatenated else 0
-            for count in clip.references:
-                yield shape.tokens(*clip.video) + count * each, clip.share / len(clip.references)
 
 
 @dataclass(frozen=True)
@@ -61,6 +47,7 @@ class Layout:
     sequence: int
     checkpointing: Checkpointing
     micro_batch: int
+    reduce: Literal["step", "micro_batch"] = "step"
 
     @property
     def workers(self) -> int:
@@ -74,8 +61,8 @@ class Layout:
     def __str__(self) -> str:
         return (
             f"run.workers={self.workers} parallel.replicate={self.replicate} parallel.shard={self.shard} "
-            f"parallel.sequence={self.sequence} compute.checkpointing={self.checkpointing} "
-            f"micro_batch={self.micro_batch}"
+            f"parallel.sequence={self.sequence} parallel.reduce={self.reduce} "
+            f"compute.checkpointing={self.checkpointing} tasks.0.micro_batch={self.micro_batch}"
         )
 
 
@@ -104,16 +91,21 @@ class Weights:
     """Numbers of parameters."""
 
     total: int
+    trained: int
     block: int  # of one block
     rest: int  # outside the blocks
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Weights:
+    def of(cls, config: Mapping[str, Any], lora: LoraConfig | None = None) -> Weights:
         """Counted on the real class, built without memory."""
-        one, two = (activations.parameters(config, layers) for layers in (1, 2))
-        block = two - one
-        layers = Shape.of(config).layers
-        return cls(total=one + (layers - 1) * block, block=block, rest=one - block)
+        one, two = (activations.parameters(config, layers, lora) for layers in (1, 2))
+        layers, block = Shape.of(config).layers, two[0] - one[0]
+        return cls(
+            total=one[0] + (layers - 1) * block,
+            trained=one[1] + (layers - 1) * (two[1] - one[1]),
+            block=block,
+            rest=one[0] - block,
+        )
 
 
 class Estimate:
@@ -122,38 +114,34 @@ class Estimate:
     def __init__(self, config: TrainConfig, transformer: Mapping[str, Any], works: Iterable[Work]) -> None:
         self.config = config
         self.works = tuple(works)
-        self.concatenated = config.positions.scheme != "channel_concat"
-        if not self.concatenated:
-            most = max((max(clip.references) for work in self.works for clip in work.clips), default=0)
-            channels = transformer.get("out_channels") or transformer.get("in_channels", 16)
-            transformer = {**transformer, "in_channels": channels * (1 + most)}
-        self.transformer = dict(transformer)
+        self.transformer = widened(config, transformer)
         self.shape = Shape.of(self.transformer)
 
     @cached_property
     def weights(self) -> Weights:
-        return Weights.of(self.transformer)
+        return Weights.of(self.transformer, self.config.lora)
 
     @cached_property
     def longest(self) -> int:
         """Tokens of the longest sample: what memory is needed for."""
-        return max(length for work in self.works for length, _ in self._lengths(work))
+        return max(length for work in self.works for length, _ in work.lengths)
 
     def tokens(self, work: Work) -> float:
         """Mean per step, over all workers."""
-        return work.batch * sum(length * share for length, share in self._lengths(work))
+        return work.batch * sum(length * share for length, share in work.lengths)
 
     def flops(self, work: Work) -> float:
         """Mean per step, over all workers: forward and backward."""
+        frozen = self.config.lora is not None
         return work.batch * sum(
-            flops.training(self.shape, length) * share for length, share in self._lengths(work)
+            flops.training(self.shape, length, frozen=frozen) * share for length, share in work.lengths
         )
 
     def recomputed(self, work: Work) -> float:
         """Mean per step, over all workers: what checkpointing adds."""
         mode = self.config.compute.checkpointing
         return work.batch * sum(
-            flops.recomputed(self.shape, length, mode) * share for length, share in self._lengths(work)
+            flops.recomputed(self.shape, length, mode) * share for length, share in work.lengths
         )
 
     def layout(self) -> Layout:
@@ -172,7 +160,8 @@ class Estimate:
                 f"does not make run.workers={workers}: change one of them"
             )
         micro = max(work.micro_batch for work in self.works)
-        return Layout(parallel.replicate, shard, parallel.sequence, self.config.compute.checkpointing, micro)
+        mode = self.config.compute.checkpointing
+        return Layout(parallel.replicate, shard, parallel.sequence, mode, micro, parallel.reduce)
 
     def problem(self, layout: Layout) -> str | None:
         """Why a layout cannot run whatever memory there is; None where it can."""
@@ -181,7 +170,7 @@ class Estimate:
                 f"{self.shape.heads} attention heads cannot be shared by parallel.sequence={layout.sequence}"
             )
         for work in self.works:
-            for length, _ in self._lengths(work):
+            for length, _ in work.lengths:
                 if length % layout.sequence:
                     return (
                         f"{work.task}: {length} tokens do not divide into parallel.sequence={layout.sequence}"
@@ -193,20 +182,22 @@ class Estimate:
     def memory(self, layout: Layout) -> Memory:
         """Bytes per GPU under a layout."""
         count, ways = self.weights, layout.shard * layout.sequence
-        whole = math.ceil(count.total / ways)
+        whole, trained = math.ceil(count.total / ways), math.ceil(count.trained / ways)
         compute = 2 if self.config.compute.precision == "bf16" else 4
         # FSDP holds what lies outside the blocks, the block at work and the next one, each as it is computed
         # with (all of them where nothing is sharded); and the gradients of a block twice, as computed and in
         # float32, while they are being reduced.
         held = count.rest + 2 * count.block if ways > 1 else count.total
-        accumulates = any(work.batch > layout.groups * layout.micro_batch for work in self.works)
+        accumulates = layout.reduce == "step" and any(
+            work.batch > layout.groups * layout.micro_batch for work in self.works
+        )
         return Memory(
             parameters=4 * whole,
             # Over several micro-batches each worker adds up the whole gradient, and reduces it once.
-            gradients=4 * (count.total if accumulates else whole),
-            optimizer=8 * whole,
-            ema=4 * whole if self.config.optimizer.ema else 0,
-            gathered=compute * held + (compute + 4) * count.block,
+            gradients=4 * (count.trained if accumulates else trained),
+            optimizer=8 * trained,
+            ema=4 * trained if self.config.optimizer.ema else 0,
+            gathered=compute * held + (0 if self.config.lora else (compute + 4) * count.block),
             activations=self.activations(layout),
         )
 
@@ -221,6 +212,7 @@ class Estimate:
                 layout.checkpointing,
                 self.config.compute.precision,
                 layers=layers,
+                lora=self.config.lora,
             )
             for layers in (2, 4)  # an even number: "selective" is about pairs
         )
@@ -233,15 +225,16 @@ class Estimate:
         as they were, if possible.
         """
         micros = sorted({max(work.micro_batch for work in self.works), 1}, reverse=True)
+        reduces: tuple[Literal["step", "micro_batch"], ...] = ("step", "micro_batch")
         workers = 1
         while workers <= most:
-            for micro in micros:
-                for sequence in (2**power for power in range(int(math.log2(min(workers, 64))) + 1)):
-                    least = Layout(1, workers // sequence, sequence, "full", micro)
-                    if self.problem(least) is not None or self.memory(least).total > gpu_bytes:
-                        continue
-                    layouts = (replace(least, checkpointing=mode) for mode in MODES)
-                    return next(layout for layout in layouts if self.memory(layout).total <= gpu_bytes)
+            sequences = [2**power for power in range(int(math.log2(min(workers, 64))) + 1)]
+            for micro, reduce, sequence in itertools.product(micros, reduces, sequences):
+                least = Layout(1, workers // sequence, sequence, "full", micro, reduce)
+                if self.problem(least) is not None or self.memory(least).total > gpu_bytes:
+                    continue
+                layouts = (replace(least, checkpointing=mode) for mode in MODES)
+                return next(layout for layout in layouts if self.memory(layout).total <= gpu_bytes)
             workers *= 2
         return None
 
@@ -260,39 +253,187 @@ class Estimate:
         mend = f"the smallest layout that fits: {fitting}" if fitting else "no layout of up to 1024 GPUs fits"
         raise RepriseError(f"needs {readable(needed)} on each GPU, which has {readable(gpu_bytes)}; {mend}")
 
-    def _lengths(self, work: Work) -> Iterator[tuple[int, float]]:
-        return work.lengths(self.shape, concatenated=self.concatenated)
-
 
 # ---- what the tasks ask for ------------------------------------------------------------------------------
 
 
-def works_of_size(config: TrainConfig, frames: int, height: int, width: int) -> list[Work]:
+def widened(config: TrainConfig, transformer: Mapping[str, Any]) -> dict[str, Any]:
+    """The transformer's config as it is trained: with channels for references, where they are channels."""
+    if config.positions.scheme != "channel_concat":
+        return dict(transformer)
+    channels = transformer.get("out_channels") or transformer.get("in_channels", 16)
+    return {**transformer, "in_channels": channels * (1 + max(map(most_references, config.tasks), default=0))}
+
+
+def most_references(task: TaskConfig) -> int:
+    if isinstance(task, KaleidoTask):
+        return task.max_references
+    return 0 if isinstance(task, VideoTask) else 1
+
+
+def works_of_size(config: TrainConfig, shape: Shape, frames: int, height: int, width: int) -> list[Work]:
     """For latents that are not there yet: videos of one size, references as large as they are.
 
     Args:
-        frames, height, width: of the videos, in frames and pixels: 4n + 1 frames, sides that 16 divides.
+        frames, height, width: of the videos, in frames and pixels.
+
+    Raises:
+        RepriseError: a size that the model cannot take.
     """
-    if (frames - 1) % 4 or height % 16 or width % 16:
-        raise RepriseError(f"size {frames}x{height}x{width}: needs 4n + 1 frames and sides that 16 divides")
-    clip = Clip((1 + (frames - 1) // 4, height // 8, width // 8), (height // 8, width // 8))
-    return [
-        _work(config, index, [replace(clip, references=_counts(config, index))])
-        for index in range(len(config.tasks))
-    ]
+    spatial = 16 if shape.channels_out == 48 else 8  # Wan 2.2 TI2V has another VAE
+    rows, columns = spatial * shape.patch[1], spatial * shape.patch[2]
+    if (frames - 1) % 4 or height % rows or width % columns:
+        raise RepriseError(
+            f"size {frames}x{height}x{width}: needs 4n + 1 frames, a height that {rows} divides and a width "
+            f"that {columns} divides"
+        )
+    latent = height // spatial, width // spatial
+    video, reference = shape.tokens(1 + (frames - 1) // 4, *latent), shape.tokens(1, *latent)
+    if config.positions.scheme == "channel_concat":
+        reference = 0
+    works = []
+    for name, task in zip(names(config), config.tasks, strict=True):
+        if isinstance(task, IdentityTask):  # a picture, as a video of one frame
+            lengths: tuple[tuple[int, float], ...] = ((2 * reference or shape.tokens(1, *latent), 1.0),)
+        else:
+            most = most_references(task)
+            counts = range(1, most + 1) if isinstance(task, KaleidoTask) else (most,)
+            lengths = tuple((video + count * reference, 1 / len(counts)) for count in counts)
+        works.append(_work(config, name, task, lengths))
+    return works
 
 
-def _work(config: TrainConfig, index: int, clips: Iterable[Clip]) -> Work:
-    task = config.tasks[index]
-    kinds = [each.kind for each in config.tasks]
-    name = task.kind if kinds.count(task.kind) == 1 else f"{task.kind}.{index}"
+def works_of_latents(config: TrainConfig, shape: Shape) -> list[Work]:
+    """From the latents that the tasks name: one sample of each bucket is read.
+
+    Raises:
+        RepriseError: latents that are not there, not finished, or of no use to their task.
+    """
+    from training.latents.store import Latents
+    from training.sampler import Sampler
+    from training.tasks.build import build_tasks
+
+    tasks = build_tasks(config.tasks)
+    latents = [Latents(task.latents) for task in tasks]
+    records = [each.records for each in latents]
+    sampler = Sampler(tasks, records, seed=config.seed, holdout=config.validation.holdout)
+    works = []
+    for task, given, settings in zip(tasks, latents, config.tasks, strict=True):
+        buckets = sampler.buckets[task.name]
+        total = sum(len(bucket.rows) for bucket in buckets)
+        lengths: Counter[int] = Counter()
+        for bucket in buckets:
+            # How many references a step has is the task's own business: it is asked, often.
+            drawn = Counter(
+                task.count(bucket.capacity, draws.generator(config.seed, "estimate", number))
+                for number in range(DRAWS)
+            )
+            record = given.records[int(bucket.rows[0])]
+            for count, times in drawn.items():
+                choice = task.choose(record, count, draws.generator(config.seed, "estimate", 0))
+                batch = task.collate([given.sample(0, record, choice)], shape.text_tokens)
+                parts = (
+                    (batch.video,)
+                    if config.positions.scheme == "channel_concat"
+                    else (
+                        batch.video,
+                        *batch.references,
+                    )
+                )
+                tokens = sum(math.prod(part.shape[2:]) for part in parts) // math.prod(shape.patch)
+                lengths[tokens] += times * len(bucket.rows)
+        shares = tuple((tokens, times / (DRAWS * total)) for tokens, times in sorted(lengths.items()))
+        works.append(_work(config, task.name, settings, shares))
+    return works
+
+
+def names(config: TrainConfig) -> list[str]:
+    """Of the tasks, as a run calls them: kaleido, video, and a second of a kind video-2."""
+    seen: Counter[str] = Counter()
+    found = []
+    for task in config.tasks:
+        seen[task.kind] += 1
+        found.append(task.kind if seen[task.kind] == 1 else f"{task.kind}-{seen[task.kind]}")
+    return found
+
+
+def _work(config: TrainConfig, name: str, task: TaskConfig, lengths: tuple[tuple[int, float], ...]) -> Work:
     total = sum(each.weight for each in config.tasks)
-    return Work(name, tuple(clips), task.weight / total, task.batch, task.micro_batch)
+    return Work(name, lengths, task.weight / total, task.batch, task.micro_batch)
 
 
-def _counts(config: TrainConfig, index: int) -> tuple[int, ...]:
-    task = config.tasks[index]
-    return tuple(range(1, task.max_references + 1)) if isinstance(task, KaleidoTask) else (0,)
+def describe(estimate: Estimate, gpu_bytes: int | None = None) -> list[str]:
+    """Lines for a person: layout, tokens and FLOPs of each task, bytes per GPU."""
+    layout, shape = estimate.layout(), estimate.shape
+    config = estimate.config
+    count = estimate.weights
+    lines = [
+        f"model     {count.total / 1e9:.3g} B parameters, {shape.layers} blocks of width {shape.dim}"
+        + (f", {count.trained / 1e6:.3g} M of adapters trained" if config.lora else ""),
+        f"layout    {layout.workers} worker(s) = replicate {layout.replicate} x shard {layout.shard} x "
+        f"sequence {layout.sequence}, checkpointing {layout.checkpointing}, {config.compute.precision}",
+    ]
+    total = 0.0
+    for work in estimate.works:
+        lengths = [length for length, _ in work.lengths]
+        span = f"{min(lengths):,}" + (f" to {max(lengths):,}" if len(lengths) > 1 else "")
+        flops_step = estimate.flops(work)
+        total += work.share * flops_step
+        parts = flops.by_part(shape, max(lengths))
+        most = sorted(parts, key=lambda part: -parts[part])[:4]
+        micro = -(-work.batch // (layout.groups * work.micro_batch))
+        lines += [
+            f"task      {work.task}: {100 * work.share:.0f} % of the steps, {work.batch} samples a step "
+            f"({micro} forward pass(es) of {work.micro_batch} on each worker)",
+            f"  tokens  {span} a sample, references included; {_si(estimate.tokens(work))} a step",
+            f"  FLOPs   {_si(flops_step)} a step"
+            + (f", {_si(estimate.recomputed(work))} more recomputed" if estimate.recomputed(work) else "")
+            + f" ({', '.join(f'{part} {100 * parts[part]:.0f} %' for part in most)})",
+        ]
+    whole = total * config.steps
+    lines.append(
+        f"run       {config.steps:,} steps, {_si(whole)} FLOPs; "
+        f"{_hours(whole / (0.4 * 989e12))} of an H100 at 40 % MFU"
+    )
+    memory = estimate.memory(layout)
+    parts = {
+        "parameters": memory.parameters,
+        "gradients": memory.gradients,
+        "optimizer": memory.optimizer,
+        "EMA": memory.ema,
+        "gathered": memory.gathered,
+        "activations": memory.activations,
+        "CUDA and NCCL": memory.context,
+    }
+    lines.append(
+        f"memory    {readable(memory.total)} on each GPU, with {100 * FRAGMENTATION:.0f} % for fragmentation"
+    )
+    lines += [f"  {name:<14}{readable(count):>10}" for name, count in parts.items() if count]
+    if gpu_bytes is None:
+        lines.append("  no GPU here: say --gpu-memory 80GB to know whether it fits")
+    elif memory.total <= gpu_bytes:
+        lines.append(f"  fits into {readable(gpu_bytes)}")
+    return lines
+
+
+def _si(count: float) -> str:
+    for size, unit in (
+        (1e21, "Z"),
+        (1e18, "E"),
+        (1e15, "P"),
+        (1e12, "T"),
+        (1e9, "G"),
+        (1e6, "M"),
+        (1e3, "k"),
+    ):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.3g}"
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:,.0f} GPU hours" if hours >= 10 else f"{hours:.2g} GPU hours"
 
 
 def readable(count: float) -> str:

@@ -13,7 +13,7 @@ import torch
 from training.config import PositionsConfig
 from training.errors import RepriseError
 from training.media import to_uint8, write_video
-from training.models.components import part_config
+from training.models.components import read_config
 from training.references import open_picture
 from training.video_size import DEFAULT_SIZES, check_size, grid_of
 
@@ -111,8 +111,8 @@ def settled(settings: Settings) -> Settings:
 
     RepriseError where the model is missing, of no family known here, or cannot make that size.
     """
-    _, transformer = part_config(settings.model, settings.revision, "transformer")
-    _, vae = part_config(settings.model, settings.revision, "vae")
+    transformer = read_config(settings.model, settings.revision, "transformer")
+    vae = read_config(settings.model, settings.revision, "vae")
     name = transformer.get("_class_name", "?")
     if name not in DEFAULT_SIZES:
         raise RepriseError(f"{settings.model} holds a {name}; known are {', '.join(DEFAULT_SIZES)}")

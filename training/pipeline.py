@@ -34,7 +34,7 @@ from training import references as pictures
 from training.config import LoraConfig, PositionsConfig
 from training.errors import RepriseError
 from training.models.cogvideox import CogVideoXFamily
-from training.models.components import INDEX, part_config, vae_class
+from training.models.components import INDEX, read_config, vae_class
 from training.models.family import Conditioning, Family
 from training.models.text import embed
 from training.models.vae import decode, encode_picture
@@ -96,7 +96,7 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         """
         revision = options.get("revision")
         if "transformer" not in options:
-            _, settings = part_config(str(path), revision, "transformer")
+            settings = read_config(str(path), revision, "transformer")
             if settings.get("_class_name") not in DEFAULT_SIZES:
                 raise RepriseError(
                     f"{path} holds a {settings.get('_class_name')}; known are {', '.join(DEFAULT_SIZES)}"
@@ -109,7 +109,7 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
             )
         if (folder / "transformer_2").is_dir():
             raise RepriseError(f"{folder} has two transformers (Wan 2.2 A14B); models with one are supported")
-        _, settings = part_config(str(path), revision, "vae")
+        settings = read_config(str(path), revision, "vae")
         # Imported, that is all: diffusers takes classes of ours only once they are.
         vae_class(settings.get("_class_name", ""))
         try:

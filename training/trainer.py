@@ -241,6 +241,6 @@ def _absolute(config: TrainConfig) -> TrainConfig:
 
 
 def _default_callbacks(config: TrainConfig) -> Sequence[Callback]:
-    from training.callbacks.build import build_callbacks  # type: ignore[import-untyped,unused-ignore]
+    from training.callbacks.build import build_callbacks
 
     return build_callbacks(config)

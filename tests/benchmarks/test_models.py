@@ -19,7 +19,7 @@ from curation.errors import RepriseError
 
 
 def speed(per_second: float, batch: int = 1) -> Speed:
-    return Speed(batch, batch, per_second, None, None)
+    return Speed(batch, batch, per_second, 1.0, None, None)
 
 
 def test_cost_follows_from_speed_keep_rate_and_price() -> None:
@@ -46,6 +46,7 @@ def test_a_batch_is_run_until_its_time_is_up_and_pictures_are_counted() -> None:
     assert len(seen) >= 2 and set(seen) == {4}, "once to warm up"
     assert (found.batch, found.ran_at) == (4, 2)
     assert 0 < found.per_second <= 4 / 0.01
+    assert found.cpu_ms < 1000 / found.per_second, "sleeping is no work"
 
 
 def test_the_keep_rate_comes_from_a_dataset(tmp_path: Path) -> None:

@@ -105,6 +105,18 @@ def test_a_notice_to_one_worker_saves_on_all_and_ends(tmp_path: Path) -> None:
     assert len(launch(worlds.run, 1, config)[0]["losses"]) == 4
 
 
+def test_while_machines_drain_training_goes_on_after_one_more_checkpoint(tmp_path: Path) -> None:
+    found = launch(worlds.drained, 2, tiny_config(tmp_path, checkpoint={"every": 4}))[1]
+    assert len(found["losses"]) == 6
+    assert [path[-1] for path in found["checkpoints"]] == ["1", "4", "6"]
+
+
+def test_callbacks_keep_their_state_on_any_number_of_workers(tmp_path: Path) -> None:
+    schedule = {"optimizer__schedule": "constant"}
+    assert launch(worlds.counted, 2, tiny_config(tmp_path, steps=2, **schedule)) == [0, 0]
+    assert launch(worlds.counted, 1, tiny_config(tmp_path, steps=3, **schedule)) == [2]
+
+
 def test_the_finished_model_loads_with_diffusers_and_trains_on(tmp_path: Path) -> None:
     from diffusers import WanTransformer3DModel
 

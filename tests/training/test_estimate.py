@@ -18,6 +18,7 @@ pytest.importorskip("diffusers")
 
 from training import activations, estimate  # noqa: E402
 from training.estimate import GIB, Estimate, Layout, works_of_size  # noqa: E402
+from training.flops import Shape  # noqa: E402
 
 SMALL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 LARGE = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
@@ -25,7 +26,7 @@ LARGE = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
 
 def of(name: str, *overrides: str, size: tuple[int, int, int] = (81, 480, 832)) -> Estimate:
     config = load(TrainConfig, None, ["tasks.0.kind=kaleido", "tasks.0.latents=there", *overrides])
-    return Estimate(config, PUBLISHED[name], works_of_size(config, *size))
+    return Estimate(config, PUBLISHED[name], works_of_size(config, Shape.of(PUBLISHED[name]), *size))
 
 
 def saved(config: dict[str, Any], tokens: int, batch: int, mode: Any, dtype: Any) -> int:
@@ -95,6 +96,8 @@ def test_whole_gradients_are_held_while_they_are_accumulated() -> None:
     once, twice = (of(SMALL, f"tasks.0.batch={batch}").memory(layout) for batch in (8, 16))
     assert twice.gradients == 8 * once.gradients
     assert replace(twice, gradients=once.gradients) == once
+    sharded = replace(layout, reduce="micro_batch")
+    assert of(SMALL, "tasks.0.batch=16").memory(sharded).gradients == once.gradients
 
 
 def test_the_less_is_recomputed_the_more_is_kept() -> None:
@@ -113,9 +116,7 @@ def test_what_does_not_fit_is_refused_with_the_smallest_layout_that_does() -> No
     assert "needs " in said
     assert "the smallest layout that fits: run.workers=" in said
     named = dict(part.split("=") for part in said.split("fits: ")[1].split())
-    micro = named.pop("micro_batch")
-    fixed = of(LARGE, *(f"{key}={value}" for key, value in named.items()), f"tasks.0.micro_batch={micro}")
-    fixed.check(80 * GIB)
+    of(LARGE, *(f"{key}={value}" for key, value in named.items())).check(80 * GIB)
     of(SMALL).check(80 * GIB)
 
 
@@ -125,7 +126,7 @@ def test_nothing_smaller_would_have_fitted() -> None:
     assert found is not None
     for workers in (found.workers // 2, found.workers // 4):
         for sequence in (each for each in (1, 2, 4, 8) if each <= workers):
-            layout = Layout(1, workers // sequence, sequence, "full", 1)
+            layout = Layout(1, workers // sequence, sequence, "full", 1, "micro_batch")
             assert estimated.memory(layout).total > 80 * GIB
 
 
@@ -148,8 +149,8 @@ def test_a_layout_that_cannot_be_is_one_line(overrides: list[str], words: str) -
 def test_sizes_that_a_video_cannot_have_are_refused() -> None:
     config = load(TrainConfig, None, ["tasks.0.kind=video", "tasks.0.latents=there"])
     for size in ((80, 480, 832), (81, 480, 830)):
-        with pytest.raises(RepriseError, match="4n \\+ 1 frames and sides that 16 divides"):
-            works_of_size(config, *size)
+        with pytest.raises(RepriseError, match="needs 4n \\+ 1 frames, a height that 16 divides"):
+            works_of_size(config, Shape.of(PUBLISHED[SMALL]), *size)
 
 
 def test_channel_concatenation_adds_channels_and_no_tokens() -> None:

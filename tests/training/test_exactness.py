@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,14 @@ import torch
 from torch import Tensor
 
 from tests.training import worlds
+from tests.training.latents_folder import write_latents
 from tests.training.worlds import Stop, launch, same, tiny_config
+from training.config import KaleidoTask
+from training.errors import RepriseError
+from training.latents.store import Latents
+from training.loop.lengths import check_lengths
+from training.sampler import Sampler
+from training.tasks.build import build_tasks
 
 LAYOUTS = {"data parallel": {"replicate": 2}, "FSDP2": {"shard": 2}, "Ulysses": {"sequence": 2}}
 
@@ -57,6 +66,15 @@ def test_two_workers_compute_the_gradient_of_one(layout: str, folder: Path, alon
         assert [rank["local"] for rank in found] == [whole, whole]
     else:
         assert sum(rank["local"] for rank in found) == whole  # no worker holds the model
+
+
+@pytest.mark.parametrize("layout", ["replicate", "shard"])
+def test_gradients_may_be_reduced_after_each_micro_batch(
+    layout: str, folder: Path, alone: dict[str, Any]
+) -> None:
+    parallel = {layout: 2, "reduce": "micro_batch"}
+    found = launch(worlds.step_gradients, 2, tiny_config(folder, micro_batch=1, parallel=parallel))
+    assert apart(found[0]["gradients"], alone["gradients"]) < 1e-5
 
 
 def test_every_layout_at_once_computes_the_gradient_of_one(folder: Path, alone: dict[str, Any]) -> None:
@@ -138,3 +156,18 @@ def test_averaged_weights_are_the_plain_average(folder: Path) -> None:
         plain = {name: 0.9 * plain[name] + 0.1 * tensor for name, tensor in weights.items()}
     assert apart(found["ema"], plain) < 1e-6
     assert same(found["inside"], found["ema"]) and same(found["after"], found["weights"][-1])
+
+
+def test_samples_that_a_sequence_group_cannot_share_are_refused_at_once(folder: Path) -> None:
+    latents = Latents(write_latents(folder / "odd", 4, sizes=((3, 6, 6),), subjects=(1, 2)))
+    task = build_tasks([KaleidoTask(latents="", max_references=2)])[0]
+    buckets = Sampler([task], [latents.records], seed=0).buckets["kaleido"]
+    # 27 tokens of video and 9 of each reference: 36 with one, 45 with two.
+    for workers, fewest, refused in [
+        (9, 0, None),
+        (3, 1, None),
+        (4, 1, "45 tokens (bucket 3x6x6, up to 2 references; 2 references)"),
+        (4, 0, "27 tokens (bucket 3x6x6, up to 1 references; 0 references)"),
+    ]:
+        with pytest.raises(RepriseError, match=re.escape(refused)) if refused else nullcontext():
+            check_lengths("kaleido", buckets, latents.records, (1, 2, 2), workers, fewest=fewest)

@@ -23,6 +23,7 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)  # workers are started three times; a minute where nothing else runs
 def test_a_run_outlives_a_notice_and_a_killed_worker(tmp_path: Path, cluster: None) -> None:
     common = {"checkpoint": {"every": 4, "keep": 9}, "steps": 6}
     undisturbed = launch(worlds.run, 2, tiny_config(tmp_path, **common))[0]

@@ -108,7 +108,7 @@ def launch(work: Callable[..., Any], workers: int, *args: Any, dies: bool = Fals
     results: list[Any] = []
     for receive in pipes:
         try:
-            results.append(pickle.loads(receive.recv_bytes()) if receive.poll(120) else "no answer")
+            results.append(pickle.loads(receive.recv_bytes()) if receive.poll(240) else "no answer")
         except EOFError:
             results.append(None)
     for process in processes:
@@ -224,16 +224,20 @@ def step_gradients(config: TrainConfig, step: int = 0) -> dict[str, Any]:
     }
 
 
-def run(config: TrainConfig, *callbacks: Callback) -> dict[str, Any]:
-    """Train to the end: weights, optimizer, EMA, and what was recorded."""
-    from training.loop import preemption
+def run(config: TrainConfig, *callbacks: Callback, draining: bool = False) -> dict[str, Any]:
+    """Train to the end: weights, optimizer, EMA, and what was recorded.
+
+    draining: from the beginning on, machines are about to be taken away.
+    """
+    from training.loop import loop, preemption
     from training.loop.checkpoint import _tensors
     from training.loop.loop import train
     from training.loop.world import make_world
 
     preemption.listen()
     recorder = Recorder()
-    state = train(config, make_world(config.parallel), (recorder, *callbacks))
+    loop.DRAIN_POLL_S = 0.0
+    state = train(config, make_world(config.parallel), (recorder, *callbacks), draining=lambda: draining)
     kept = _tensors(state, ())
     optimizer = {
         f"{name}.{key}": value
@@ -262,6 +266,35 @@ class Weights(Callback):
 
     def on_step(self, state: Any, metrics: Mapping[str, float]) -> None:
         self.on_start(state)
+
+
+class Counter(Callback):
+    """Keeps a number through checkpoints."""
+
+    def __init__(self) -> None:
+        self.steps, self.resumed_with = 0, 0
+
+    def on_start(self, state: Any) -> None:
+        self.resumed_with = self.steps
+
+    def on_step(self, state: Any, metrics: Mapping[str, float]) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.steps = saved["steps"]
+
+
+def counted(config: TrainConfig) -> int:
+    counter = Counter()
+    run(config, counter)
+    return counter.resumed_with
+
+
+def drained(config: TrainConfig) -> dict[str, Any]:
+    return run(config, draining=True)
 
 
 def averages(config: TrainConfig) -> dict[str, Any]:

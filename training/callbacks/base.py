@@ -59,7 +59,8 @@ class Callback:
     def state_dict(self) -> dict[str, Any]:
         """What this callback needs to resume exactly: tensors (sharded ones included) and plain values.
 
-        Saved in each checkpoint under the class's name; empty: nothing is saved.
+        Saved in each checkpoint under the class's name; empty: nothing is saved. On resuming it is asked
+        first, and what it has then, by name and shape, is what is read.
         """
         return {}
 

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from training.errors import RepriseError
 from training.latents.config import BucketsConfig
 
-FPS = {"wan": 16.0, "cogvideox": 8.0}
-FRAMES = {"wan": (81, 65, 49, 33, 17), "cogvideox": (49, 41, 33, 25, 17)}
+# What the released models were trained on.
+FPS = {"wan": 16.0, "wan2.2-ti2v": 24.0, "cogvideox": 8.0}
+FRAMES = {
+    "wan": (81, 65, 49, 33, 17),
+    "wan2.2-ti2v": (121, 97, 81, 65, 49, 33),
+    "cogvideox": (49, 41, 33, 25, 17),
+}
 _SMALLEST = 4  # multiples that a side has at least
 _WIDEST = 4.0  # aspect ratio; beyond, frames are cropped
 
@@ -37,7 +42,7 @@ class Buckets:
 
     config: BucketsConfig
     grid: Grid
-    family: str = "wan"
+    model: str = "wan"  # a key of FPS and FRAMES
 
     def __post_init__(self) -> None:
         for frames in self.frames:
@@ -61,12 +66,12 @@ class Buckets:
     @property
     def frames(self) -> tuple[int, ...]:
         """Numbers of frames, longest first."""
-        given = self.config.frames or FRAMES.get(self.family, FRAMES["wan"])
+        given = self.config.frames or FRAMES[self.model]
         return tuple(sorted(set(given), reverse=True))
 
     @property
     def fps(self) -> float:
-        return self.config.fps or FPS.get(self.family, FPS["wan"])
+        return self.config.fps or FPS[self.model]
 
     def length(self, available: int) -> int | None:
         """The most frames that `available` frames fill; None: too few for any."""

@@ -9,7 +9,7 @@ from training.config import ModelConfig
 from training.errors import RepriseError
 from training.latents.encoders import digest_of
 from training.latents.store import Latents
-from training.models.components import local_folder, part_config
+from training.models.components import local_folder, read_config
 from training.models.family import Family
 
 
@@ -33,7 +33,7 @@ def check_latents(latents: Latents, family: Family, model: ModelConfig) -> None:
             f"the latents in {where} hold {made[0]} frames and {made[1]} px each, the model's {here[0]} and "
             f"{here[1]}: {mend}"
         )
-    _, transformer = part_config(model.path, model.revision, "transformer")
+    transformer = read_config(model.path, model.revision, "transformer")
     for name, stored, wanted in (
         ("channels", manifest.latents.channels, transformer.get("in_channels")),
         ("text width", manifest.text.width, transformer.get("text_dim", transformer.get("text_embed_dim"))),

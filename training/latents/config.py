@@ -25,7 +25,7 @@ class BucketsConfig(_Section):
         None, description="numbers of frames; a clip gets the most it can fill; null: the family's"
     )
     fps: float | None = Field(
-        None, gt=0, description="frames per second that are taken; null: Wan 16, CogVideoX 8"
+        None, gt=0, description="frames per second that are taken; null: Wan 16, TI2V 24, CogVideoX 8"
     )
     enlarge: float = Field(
         1.1, ge=1, description="most that a clip is enlarged; a smaller one gets 1/2, 1/4, ... of the area"
@@ -71,6 +71,26 @@ class ReferencesConfig(_Section):
         return variants
 
 
+class PairsConfig(_Section):
+    """Pairs of pictures of one subject: what identity steps of proxy replay learn from."""
+
+    quality: int = Field(
+        5, ge=0, le=5, description="least of each of Subjects200K's three scores; its card recommends 5"
+    )
+    both_ways: bool = Field(True, description="each picture of a pair is the target once, as in OminiControl")
+    targets: tuple[str, ...] = Field(
+        ("crop", "inpaint", "crosspair", "retrieved"),
+        description="of a curated dataset: variants that are a scene, and so can be a target",
+    )
+    alpha: Literal["optional", "required"] = Field(
+        "optional", description="required: a reference without transparency is dropped"
+    )
+    words: str | None = Field(
+        None,
+        description='put before captions as ordinary text, as released: "<cls>"; token.kind is words then',
+    )
+
+
 class EngineConfig(_Section):
     """How it runs; never part of what is computed."""
 
@@ -89,6 +109,7 @@ class EncodeConfig(_Section):
 
     buckets: BucketsConfig = BucketsConfig()
     references: ReferencesConfig = ReferencesConfig()
+    pairs: PairsConfig = PairsConfig()
     frames_alone: int = Field(
         0, ge=0, description="frames of each clip that are also encoded alone, evenly spread: for replay"
     )

@@ -187,7 +187,9 @@ def encode_one(prepared: Prepared, key: str, encoders: Encoders) -> Written:
 
 
 def buckets_of(facts: Facts, config: EncodeConfig) -> Buckets:
-    return Buckets(config.buckets, facts.grid, facts.family)
+    # Wan 2.2's TI2V is told by its VAE of 48 channels.
+    model = "wan2.2-ti2v" if facts.family == "wan" and facts.latents.channels == 48 else facts.family
+    return Buckets(config.buckets, facts.grid, model)
 
 
 def _prepared(job: Job, items: Iterator[Item]) -> Iterator[Prepared | Unusable]:
@@ -252,7 +254,10 @@ def _refuse_stale(folder: Folder, stamp: dict[str, Any]) -> None:
         if folder.exists(MANIFEST) or folder.names():
             raise RepriseError(f"{folder.uri} holds something else than latents: name an empty folder")
         return
-    found = json.loads(folder.read(STAMP))
+    try:
+        found = json.loads(folder.read(STAMP))
+    except ValueError as error:
+        raise RepriseError(f"{folder.join(STAMP)} is no JSON: start over with --overwrite") from error
     if found.get("fingerprint") == stamp["fingerprint"]:
         return
     mend = "name another folder, or start over with --overwrite"

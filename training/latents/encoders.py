@@ -21,7 +21,7 @@ from training.errors import RepriseError
 from training.latents.buckets import Grid
 from training.latents.config import EncodeConfig
 from training.latents.store import DTYPES, LatentInfo, TextInfo
-from training.models.components import load_text, load_vae, local_folder, part_config
+from training.models.components import load_text, load_vae, local_folder, read_config
 from training.models.text import LENGTHS, embed
 from training.models.vae import normalise
 
@@ -47,8 +47,8 @@ def describe(path: str, revision: str | None, config: EncodeConfig) -> Facts:
     Raises:
         RepriseError: a part is missing, or of a family that is unknown here.
     """
-    _, vae = part_config(path, revision, "vae")
-    _, text = part_config(path, revision, "text_encoder")
+    vae = read_config(path, revision, "vae")
+    text = read_config(path, revision, "text_encoder")
     transformer = _transformer_config(path, revision)
     family = _family(path, str(transformer.get("_class_name", "")), str(vae.get("_class_name", "")))
     spatial = int(vae.get("scale_factor_spatial") or 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1))

@@ -57,6 +57,8 @@ def prepare(item: Item, buckets: Buckets, config: EncodeConfig, spatial: int) ->
         pictures.append(pixels)
         names.append(reference_id)
 
+    if item.still and config.pairs.alpha == "required" and not all(_has_alpha(p) for p in item.pictures):
+        raise Unusable("no alpha", "the reference has no transparency, and pairs.alpha is required")
     for picture in item.pictures:
         try:
             pixels = _reference(picture, height, width, buckets.grid.multiple, config.references.size)
@@ -100,6 +102,14 @@ def _reference(picture: Picture, height: int, width: int, multiple: int, size: s
     return references.prepare(image, height, width)
 
 
+def _has_alpha(picture: Picture) -> bool:
+    try:
+        image = Image.open(io.BytesIO(picture.data))
+    except (UnidentifiedImageError, OSError):
+        return True  # said as unreadable later
+    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+
+
 def _still(data: bytes, buckets: Buckets) -> Clip:
     """A picture as a video of one frame, covering its bucket."""
     try:
@@ -112,7 +122,7 @@ def _still(data: bytes, buckets: Buckets) -> Clip:
     (height, width), (top, left) = cover(size, image.height, image.width)
     image = image.resize((width, height), Image.Resampling.LANCZOS)
     image = image.crop((left, top, left + size[1], top + size[0]))
-    return Clip(np.asarray(image, np.uint8)[None], 0.0, 0.0)
+    return Clip(np.array(image, np.uint8)[None], 0.0, 0.0)
 
 
 def _media(item: Item) -> Any:
@@ -129,6 +139,8 @@ def _media(item: Item) -> Any:
 
 
 def _bytes(item: Item) -> bytes:
+    if isinstance(item.media, bytes):
+        return item.media
     if not isinstance(item.media, tuple):
         return item.media.read_bytes()
     folder, rel = item.media

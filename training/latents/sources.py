@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ class Item:
     sample_id: str
     source_id: str
     caption: str
-    media: Path | tuple[Folder, str]  # a file here, or one below a folder
+    media: Path | tuple[Folder, str] | bytes  # a file here, one below a folder, or what is in one
     pictures: tuple[Picture, ...] = ()
     still: bool = False  # the media is a picture, not a video
 
@@ -124,7 +125,7 @@ class Curated:
             raise RepriseError(f"no dataset at {self.place}: it {state}")
         planned = []
         for name in shards:
-            for number, row in enumerate(_rows(self.folder, f"data/{name}", _LIGHT)):
+            for number, row in enumerate(table_rows(self.folder, f"data/{name}", _LIGHT)):
                 planned.append(self._planned(row, (f"data/{name}", number)))
         if not planned:
             raise RepriseError(f"the dataset at {self.place} has no row")
@@ -133,7 +134,7 @@ class Curated:
     def load(self, places: Sequence[tuple[str, int]]) -> Iterator[Item]:
         for name in dict.fromkeys(name for name, _ in places):
             numbers = [number for other, number in places if other == name]
-            for row in _rows(self.folder, name, _FULL, numbers):
+            for row in table_rows(self.folder, name, _FULL, numbers):
                 yield Item(
                     sample_id=row["clip_id"],
                     source_id=row["video_id"],
@@ -304,7 +305,7 @@ def _list_rows(folder: Folder, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _rows(
+def table_rows(
     folder: Folder, rel: str, names: Sequence[str], numbers: Sequence[int] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Rows of a Parquet file, all or some by number, with some columns; nested ones have dotted names."""
@@ -335,7 +336,7 @@ def _rows(
 
 def _plain(path: str) -> str:
     """A Parquet path without the names of list levels."""
-    return ".".join(part for part in path.split(".") if part not in ("list", "element", "item", "array"))
+    return re.sub(r"\.list\.(element|item|array)(?=\.|$)", "", path)
 
 
 def digest(*values: Any) -> str:

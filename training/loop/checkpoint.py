@@ -18,6 +18,7 @@ from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from pydantic import ValidationError
 from torch.distributed.checkpoint.filesystem import FileSystemBase
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -35,7 +36,11 @@ from training.storage import Folder
 
 #: Sections and keys that say where and how fast a run goes, not what it computes: they may change on
 #: resuming.
-FREE = ("run", "log", "checkpoint", "validation", "parallel", "compute", "model.path", "model.revision")
+FREE = (
+    *("run", "log", "checkpoint", "validation", "parallel"),
+    *("compute.checkpointing", "compute.compile", "compute.attention"),
+    *("model.path", "model.revision"),
+)
 FREE_OF_TASK = ("latents", "micro_batch")
 
 
@@ -46,16 +51,16 @@ def save(state: State, callbacks: Sequence[Callback] = ()) -> str:
     if state.world.is_main:
         folder.root.delete_folder(writing)
     state.world.barrier()
+    tensors = _tensors(state, callbacks)
     with _quiet():
-        dcp.save(_tensors(state, callbacks), storage_writer=_writer(folder.root, writing))
+        dcp.save(tensors, storage_writer=_writer(folder.root, writing))
     if state.world.is_main:
         folder.root.write(
-            f"{writing}/{COMPLETE}", (json.dumps(facts(state, callbacks), indent=2) + "\n").encode()
+            f"{writing}/{COMPLETE}",
+            (json.dumps(facts(state, list(tensors["callbacks"])), indent=2) + "\n").encode(),
         )
         if not folder.root.remote:
-            folder.root.delete_folder(
-                rel
-            )  # the same step, from before a restart that did not find it complete
+            folder.root.delete_folder(rel)  # the same step, without its marker
             folder.root.rename(writing, rel)
         folder.rotate(state.config.checkpoint)
     state.world.barrier()
@@ -109,14 +114,14 @@ def load(state: State, step: int, callbacks: Sequence[Callback] = ()) -> None:
     state.step = step
 
 
-def facts(state: State, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
-    """What is said of a checkpoint besides its tensors."""
+def facts(state: State, callbacks: Sequence[str]) -> dict[str, Any]:
+    """What is said of a checkpoint besides its tensors; callbacks: names of those that keep something."""
     return {
         "step": state.step,
         "sampler": state.sampler.fingerprint,
         "config": state.config.model_dump(mode="json"),
         "ema": state.ema is not None,
-        "callbacks": [_name(callback) for callback in callbacks if callback.state_dict()],
+        "callbacks": list(callbacks),
         "workers": state.world.size,
         "mesh": dict(zip(state.world.mesh.mesh_dim_names, state.world.mesh.shape, strict=True)),
         "versions": {name: version(name) for name in ("torch", "diffusers", "ray")}
@@ -140,12 +145,16 @@ def check_same(saved: Mapping[str, Any], state: State, where: str) -> None:
 
 def check_config(saved: Mapping[str, Any], config: TrainConfig, where: str) -> None:
     """The part of `check_same` that needs no data."""
-    changed = changed_keys(saved["config"], config.model_dump(mode="json"))
+    try:
+        before = TrainConfig.model_validate(saved["config"]).model_dump(mode="json")  # with keys of today
+    except ValidationError:
+        before = saved["config"]
+    changed = changed_keys(before, config.model_dump(mode="json"))
     if changed:
-        key, before, now = changed[0]
+        key, was, now = changed[0]
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise RepriseError(
-            f"{where} was made with {key}={json.dumps(before)}, the config says {json.dumps(now)}{more}: "
+            f"{where} was made with {key}={json.dumps(was)}, the config says {json.dumps(now)}{more}: "
             "put it back, or start another run with another run.name"
         )
 

@@ -170,7 +170,11 @@ def gradients(state: State, plan: StepPlan, batches: Iterable[Batch] | None = No
     for number, batch in enumerate(itertools.islice(batches, count)):
         # Nothing random carries over from one micro batch to the next, so nothing random has to be saved.
         torch.manual_seed(draws.seed_of(state.config.seed, "dropout", batch.indices[0]))
-        synchronize(state.model, last=number == count - 1)
+        synchronize(
+            state.model,
+            last=number == count - 1,
+            always=state.config.parallel.reduce == "micro_batch",
+        )
         losses, logged = task.loss(batch.to(state.device), state.context)
         (losses.sum() / len(plan.rows)).backward()
         sums.losses.append(losses.detach())

@@ -68,10 +68,15 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], world: World, compute: 
             module.set_force_sum_reduction_for_comms(True)
 
 
-def synchronize(model: nn.Module, last: bool) -> None:
-    """Whether the next backward pass reduces gradients over the workers, or adds to what this worker has."""
+def synchronize(model: nn.Module, last: bool, *, always: bool = False) -> None:
+    """Whether the next backward pass reduces gradients over the workers, or adds to what this worker has.
+
+    always: also before the last one, so that no worker ever holds more than its shard of them. Copies of the
+    model still exchange theirs once.
+    """
     model.set_is_last_backward(last)
-    model.set_requires_gradient_sync(last)
+    model.set_requires_gradient_sync(last or always)
+    model.set_requires_all_reduce(last)
 
 
 def recompute(blocks: Sequence[nn.Module], mode: str) -> None:

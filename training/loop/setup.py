@@ -14,18 +14,21 @@ from training.latents.store import Latents
 from training.loader import Loader
 from training.loop import adapters, weights
 from training.loop.ema import Ema
+from training.loop.lengths import check_lengths
 from training.loop.optimizer import make_optimizer
 from training.loop.parallel import parallelize
 from training.loop.run_folder import RunFolder
 from training.loop.state import State
 from training.loop.world import World
 from training.models.build import family_of
-from training.models.components import load_scheduler, part_config
+from training.models.components import load_scheduler, part_config, read_config
 from training.models.family import Family
 from training.packing import SequenceShard
 from training.sampler import Sampler
 from training.tasks.base import Context, Task
 from training.tasks.build import build_tasks
+from training.tasks.kaleido import Kaleido
+from training.tasks.video import Video
 
 
 def start(config: TrainConfig, world: World) -> State:
@@ -46,6 +49,7 @@ def start(config: TrainConfig, world: World) -> State:
         holdout=config.validation.holdout,
     )
     _check_batches(tasks, world)
+    _check_sequence(config, family, sampler, latents, world.sequence_size)
     model = build_model(config, family, world)
     scheduler = load_scheduler(config.model.path, config.model.revision) if _needs_scheduler(config) else None
     sharded = SequenceShard(world.sequence_rank, world.sequence_size) if world.sequence_size > 1 else None
@@ -119,6 +123,21 @@ def _check_batches(tasks: list[Task], world: World) -> None:
             )
 
 
+def _check_sequence(
+    config: TrainConfig, family: Family, sampler: Sampler, latents: dict[str, Latents], workers: int
+) -> None:
+    """Where the lengths of all samples are known ahead: Wan without dropped tokens."""
+    if workers == 1 or family.name != "wan":
+        return
+    for task in sampler.tasks:
+        if isinstance(task, Video) or (
+            isinstance(task, Kaleido) and config.positions.scheme != "channel_concat"
+        ):
+            never = isinstance(task, Kaleido) and task.config.reference_dropout == 0
+            records, buckets = latents[task.name].records, sampler.buckets[task.name]
+            check_lengths(task.name, buckets, records, family.patch, workers, fewest=int(never))
+
+
 def _needs_scheduler(config: TrainConfig) -> bool:
-    _, settings = part_config(config.model.path, config.model.revision, "transformer")
+    settings = read_config(config.model.path, config.model.revision, "transformer")
     return settings.get("_class_name") != "WanTransformer3DModel"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from training.config import ModelConfig
 from training.errors import RepriseError
 from training.models.cogvideox import CogVideoXFamily
-from training.models.components import part_config
+from training.models.components import read_config
 from training.models.family import Family
 from training.models.wan import WanFamily
 
@@ -18,7 +18,7 @@ def family_of(config: ModelConfig) -> Family:
     Raises:
         RepriseError: there is no transformer, or it is of no family that can be trained.
     """
-    _, settings = part_config(config.path, config.revision, "transformer")
+    settings = read_config(config.path, config.revision, "transformer")
     found = settings.get("_class_name", "")
     name = _CLASSES.get(found) if config.family == "auto" else config.family
     if name == "wan":

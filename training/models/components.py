@@ -41,9 +41,9 @@ def vae_class(name: str) -> Any:
     return getattr(home, name, None)
 
 
-def local_folder(path: str, revision: str | None, part: str) -> Path | None:
-    """The folder of one part on this machine; downloads it where `path` is a hub id. None: there is no such
-    part.
+def local_folder(path: str, revision: str | None, part: str, files: str = "*") -> Path | None:
+    """The folder of one part on this machine, None where there is none; `files` of it are fetched where
+    `path` is a hub id.
     """
     if not path:
         raise RepriseError("model.path is empty; give a diffusers folder or a hub id")
@@ -58,9 +58,7 @@ def local_folder(path: str, revision: str | None, part: str) -> Path | None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        root = Path(
-            snapshot_download(path, revision=revision, allow_patterns=["model_index.json", f"{part}/*"])
-        )
+        root = Path(snapshot_download(path, revision=revision, allow_patterns=[INDEX, f"{part}/{files}"]))
     except RepositoryNotFoundError as error:
         raise RepriseError(
             f"{path} is neither a folder here nor a model on the hub that you may read"
@@ -74,16 +72,22 @@ def local_folder(path: str, revision: str | None, part: str) -> Path | None:
 
 
 def part_config(path: str, revision: str | None, part: str) -> tuple[Path, dict[str, Any]]:
-    """Folder and config.json of one part; RepriseError where it is missing."""
-    folder = local_folder(path, revision, part)
+    """Folder and config.json of one part, fetched whole; RepriseError where it is missing."""
+    config = read_config(path, revision, part)
+    return local_folder(path, revision, part) or Path(path), config
+
+
+def read_config(path: str, revision: str | None, part: str) -> dict[str, Any]:
+    """The config.json of one part; no weights are fetched for it. RepriseError where it is missing."""
     name = "scheduler_config.json" if part == "scheduler" else "config.json"
+    folder = local_folder(path, revision, part, name)
     if folder is None or not (folder / name).is_file():
         raise RepriseError(f"{path} has no {part}/{name}; a diffusers pipeline folder of the model is needed")
     try:
         config: dict[str, Any] = json.loads((folder / name).read_text())
     except json.JSONDecodeError as error:
         raise RepriseError(f"{folder / name} is no JSON ({error}); fetch the model again") from error
-    return folder, config
+    return config
 
 
 def load_transformer(
@@ -101,7 +105,7 @@ def load_transformer(
     """
     import diffusers
 
-    folder, settings = part_config(config.path, config.revision, "transformer")
+    settings = read_config(config.path, config.revision, "transformer")
     found = settings.get("_class_name")
     if found != wanted:
         raise RepriseError(f"{config.path} holds a {found}, not a {wanted}; it is of another model family")
@@ -114,6 +118,7 @@ def load_transformer(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls.from_config(settings).to(device=device, dtype=dtype)
+    folder, _ = part_config(config.path, config.revision, "transformer")
     return _from_pretrained(cls, folder, dtype=dtype).to(device)
 
 

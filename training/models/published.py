@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config import ModelConfig
-from training.models.components import part_config
+from training.models.components import read_config
 
 # hub id -> transformer/config.json
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -59,4 +59,4 @@ def transformer_config(model: ModelConfig) -> dict[str, Any]:
     """
     if model.path in PUBLISHED and not Path(model.path).is_dir():
         return dict(PUBLISHED[model.path])
-    return part_config(model.path, model.revision, "transformer")[1]
+    return read_config(model.path, model.revision, "transformer")

@@ -1,0 +1,381 @@
+"""One training step against the bare transformer, and references against plain text-to-video.
+
+    python -m benchmarks.train_step                            # small, on the CPU, under two minutes
+    python -m benchmarks.train_step --preset wan-1.3b          # 81x480x832, 3 references, bf16, on a GPU
+    python -m benchmarks.train_step --preset wan-1.3b --ladder # what each setting gives
+
+(a) A step of the real loop (loader, task, FSDP2, clip, AdamW) against forward and backward of the same
+transformer, checkpointed and compiled alike, on tensors that are there. (b) A step with references against
+one without, at as many tokens. Interleaved; ratios are of medians, above 1 is faster than the baseline.
+Random weights. On a CPU it is one thread's own time that counts, not what other work takes from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import machine
+from training import activations, flops
+from training.callbacks.log import peak_of
+from training.config import (
+    CheckpointConfig,
+    ComputeConfig,
+    KaleidoTask,
+    ModelConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    RunConfig,
+    TrainConfig,
+    ValidationConfig,
+    VideoTask,
+)
+from training.flops import Shape
+from training.latents.store import (
+    LatentInfo,
+    Manifest,
+    ModelInfo,
+    TextInfo,
+    Written,
+    finish,
+    write_empty,
+    write_part,
+)
+from training.loop import loop
+from training.loop.optimizer import clip
+from training.loop.setup import start
+from training.loop.world import make_world
+from training.models.published import PUBLISHED
+from training.storage import Folder
+
+
+@dataclass(frozen=True)
+class Preset:
+    transformer: dict[str, Any]
+    video: tuple[int, int, int]  # latents
+    references: int
+    precision: str
+    checkpointing: str
+
+
+PRESETS = {
+    # Wide enough that a step is matrix products, small enough for two cores.
+    "cpu": Preset(
+        {
+            "_class_name": "WanTransformer3DModel",
+            "num_attention_heads": 4,
+            "attention_head_dim": 64,
+            "ffn_dim": 1024,
+            "num_layers": 4,
+            "text_dim": 256,
+        },
+        video=(5, 16, 16),
+        references=3,
+        precision="fp32",
+        checkpointing="none",
+    ),
+    "wan-1.3b": Preset(
+        PUBLISHED["Wan-AI/Wan2.1-T2V-1.3B-Diffusers"],
+        video=(21, 60, 104),
+        references=3,
+        precision="bf16",
+        checkpointing="full",
+    ),
+}
+
+
+@dataclass
+class Timed:
+    seconds: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", choices=list(PRESETS), default="cpu")
+    parser.add_argument("--runs", type=int, default=7, help="timed steps of each kind")
+    parser.add_argument("--attention", help="diffusers attention backend, such as _native_flash or flash")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--checkpointing", choices=["none", "selective", "full"])
+    parser.add_argument(
+        "--ladder", action="store_true", help="settings one after the other, each on top of the last"
+    )
+    arguments = parser.parse_args()
+    preset = PRESETS[arguments.preset]
+    if arguments.checkpointing:
+        preset = replace(preset, checkpointing=arguments.checkpointing)
+    settings = ComputeConfig(
+        precision=preset.precision,
+        checkpointing=preset.checkpointing,
+        compile=arguments.compile,
+        attention=arguments.attention,
+    )
+    result: dict[str, Any] = {"machine": machine(), "preset": arguments.preset}
+    if torch.cuda.is_available():
+        result["gpu"] = torch.cuda.get_device_name()
+    else:
+        torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.ladder:
+            result["ladder"] = list(ladder(Path(folder), preset, settings, arguments.runs))
+        else:
+            result |= measured(Path(folder), preset, settings, arguments.runs)
+    print(json.dumps(result))
+
+
+def ladder(folder: Path, preset: Preset, base: ComputeConfig, runs: int) -> Iterator[dict[str, Any]]:
+    """What each setting gives on top of those before it that helped; what does not run says why."""
+    best, best_seconds = base, float("inf")
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("as it is", {}),
+        ("cuDNN attention", {"attention": "_native_cudnn"}),
+        ("flash attention", {"attention": "_native_flash"}),
+        ("FlashAttention 3", {"attention": "_flash_3_hub"}),
+        ("compile", {"compile": True}),
+        ("checkpoint every second block", {"checkpointing": "selective"}),
+        ("checkpoint nothing", {"checkpointing": "none"}),
+    ]
+    for number, (name, change) in enumerate(steps):
+        settings = best.model_copy(update=change)
+        try:
+            found = measured(folder / str(number), preset, settings, runs, ratios=False)
+        except Exception as error:  # out of memory, a kernel that is missing: the ladder goes on
+            gc.collect()
+            torch.cuda.empty_cache()
+            yield {"step": name, "error": " ".join(f"{type(error).__name__}: {error}".split())[:200]}
+            continue
+        if found["step_seconds"] < best_seconds:
+            best, best_seconds = settings, found["step_seconds"]
+        print(
+            f"{name:<32} {found['step_seconds']:8.3f} s  MFU {found.get('mfu', float('nan')):.3f}", flush=True
+        )
+        yield {"step": name, **found, "kept": best == settings}
+
+
+def measured(
+    folder: Path, preset: Preset, compute: ComputeConfig, runs: int, *, ratios: bool = True
+) -> dict[str, Any]:
+    """Numbers of one setting."""
+    shape = Shape.of(preset.transformer)
+    tokens = shape.tokens(*preset.video) + preset.references * shape.tokens(1, *preset.video[1:])
+    world = make_world(ParallelConfig())
+    ours = Loop(folder / "kaleido", preset, compute, runs)
+    kinds: dict[str, Callable[[], float]] = {"step": ours.step}
+    if ratios:
+        kinds["bare"] = Bare(preset, compute, tokens, world).step
+        kinds["plain"] = Loop(folder / "video", preset, compute, runs, plain=True).step
+    clock = _clock(world.device)
+    times: dict[str, Timed] = {name: Timed() for name in kinds}
+    if world.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    for run in range(runs + 2):  # two to warm up: kernels are chosen and compiled, buffers allocated
+        for name, step in kinds.items():
+            _wait(world.device)
+            began = clock()
+            waited = step()
+            _wait(world.device)
+            if run >= 2:
+                times[name].seconds.append(clock() - began)
+                times[name].waited.append(waited)
+    seconds = times["step"].median
+    needed = flops.training(shape, tokens)
+    peak = peak_of(world.device, None) or _matmul_peak(preset.precision, world.device)
+    found: dict[str, Any] = {
+        "compute": compute.model_dump(mode="json"),
+        "tokens": tokens,
+        "step_seconds": seconds,
+        "tokens_per_second": tokens / seconds,
+        "tflops": needed / seconds / 1e12,
+        "mfu": needed / seconds / peak,
+        "peak_tflops": peak / 1e12,
+        "data_wait": sum(times["step"].waited) / sum(times["step"].seconds),
+    }
+    if world.device.type == "cuda":
+        found["peak_memory_gib"] = torch.cuda.max_memory_allocated() / (1 << 30)
+    if ratios:
+        found["ratio_to_bare"] = times["bare"].median / seconds
+        found["ratio_to_plain_video"] = times["plain"].median / seconds
+        found["bare_seconds"], found["plain_seconds"] = times["bare"].median, times["plain"].median
+    return found
+
+
+class Loop:
+    """Steps of the real loop on latents of one size; with `plain`, text-to-video with as many tokens."""
+
+    def __init__(
+        self, folder: Path, preset: Preset, compute: ComputeConfig, runs: int, *, plain: bool = False
+    ) -> None:
+        frames, height, width = preset.video
+        size = (frames + preset.references, height, width) if plain else preset.video
+        model = folder / "model" / "transformer"
+        model.mkdir(parents=True)
+        (model / "config.json").write_text(json.dumps(preset.transformer))
+        write_latents(
+            folder / "latents", Shape.of(preset.transformer), size, 0 if plain else preset.references
+        )
+        latents = str(folder / "latents")
+        self.config = TrainConfig(
+            steps=runs + 3,
+            model=ModelConfig(path=str(folder / "model"), init="random"),
+            tasks=(VideoTask(latents=latents, batch=1) if plain else KaleidoTask(latents=latents, batch=1),),
+            optimizer=OptimizerConfig(),
+            compute=compute,
+            checkpoint=CheckpointConfig(every=10**6),
+            validation=ValidationConfig(holdout=0),
+            run=RunConfig(output=str(folder)),
+        )
+        self.state = start(self.config, make_world(self.config.parallel))
+        # As many references as there may be, in each step: the longest sample is what is measured.
+        for task in self.state.tasks.values():
+            task.count = lambda capacity, generator: capacity  # type: ignore[method-assign]
+        self.steps = iter(self.state.loader.steps(0, self.config.steps))
+
+    def step(self) -> float:
+        """One step as `loop._steps` makes it; returns the seconds that it waited for data."""
+        state = self.state
+        following = next(self.steps)
+        sums = loop.gradients(state, following.plan, following)
+        norm = clip(state.model.parameters(), self.config.optimizer.clip)
+        sums.over_workers(state.world, norm)
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        return float(following.waited)
+
+
+class Bare:
+    """Forward and backward of the transformer alone, with the same precision and checkpoints."""
+
+    def __init__(self, preset: Preset, compute: ComputeConfig, tokens: int, world: Any) -> None:
+        from training.models.wan import WanFamily
+
+        self.dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
+        self.model = activations.build(preset.transformer, dtype=self.dtype, device=world.device)
+        call = activations.inputs(self.model, tokens, 1, self.dtype, world.device)
+        if compute.attention:
+            self.model.set_attention_backend(compute.attention)
+        activations.recompute(self.model, compute.checkpointing)
+        for block in WanFamily().blocks(self.model) if compute.compile else ():
+            block.forward = torch.compile(block.forward)
+        self.call = call
+
+    def step(self) -> float:
+        loss = self.model(**self.call, return_dict=False)[0].float().square().mean()
+        loss.backward()
+        self.model.zero_grad()
+        return 0.0
+
+
+def write_latents(
+    folder: Path, shape: Shape, size: tuple[int, int, int], references: int, clips: int = 4
+) -> None:
+    """A finished folder of random latents with one size, each clip with so many subjects."""
+    target = Folder.at(folder)
+    generator = torch.Generator().manual_seed(0)
+
+    def made(*sizes: int) -> torch.Tensor:
+        return torch.randn(sizes, generator=generator).bfloat16()
+
+    frames, height, width = size
+    samples = []
+    for number in range(clips):
+        subjects = [
+            {
+                "subject_id": f"{number}-{position}",
+                "category": "thing",
+                "references": [
+                    {
+                        "reference_id": f"{number}-{position}",
+                        "variant": "segment",
+                        "position": position,
+                        "height": height,
+                        "width": width,
+                    }
+                ],
+            }
+            for position in range(references)
+        ]
+        row = {
+            "sample_id": f"clip-{number}",
+            "source_id": f"video-{number}",
+            "key": f"{number}",
+            "frames": frames,
+            "height": height,
+            "width": width,
+            "video_frames": 4 * frames - 3,
+            "video_height": 8 * height,
+            "video_width": 8 * width,
+            "fps": 16.0,
+            "caption": "a thing",
+            "text_tokens": 32,
+            "subjects": subjects,
+            "left_out": [],
+        }
+        video = made(shape.channels_out, frames, height, width)
+        pictures = [made(shape.channels_out, height, width) for _ in range(references)]
+        samples.append(Written(row, video, made(32, shape.text_dim), pictures))
+    rows = write_part(target, samples, "benchmark")
+    write_empty(target, made(1, shape.text_dim))
+    finish(
+        target,
+        rows,
+        Manifest(
+            fingerprint="benchmark",
+            model=ModelInfo(path="random", family="wan", vae="", text_encoder=""),
+            latents=LatentInfo(
+                dtype="bf16",
+                channels=shape.channels_out,
+                temporal=4,
+                spatial=8,
+                normalisation="mean_std",
+                posterior="mode",
+            ),
+            text=TextInfo(length=512, width=shape.text_dim),
+            encoded=clips,
+            rows_in=clips,
+            buckets={"x".join(map(str, size)): clips},
+        ),
+    )
+
+
+def _matmul_peak(precision: str, device: torch.device) -> float:
+    """FLOP/s of a large matrix product: the peak of a device that no table has."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    size = 1024
+    left = torch.randn(size, size, device=device, dtype=dtype)
+    times, clock = [], _clock(device)
+    for _ in range(8):
+        _wait(device)
+        began = clock()
+        left @ left
+        _wait(device)
+        times.append(clock() - began)
+    return 2 * size**3 / min(times)
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    return time.perf_counter if device.type == "cuda" else time.process_time
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""How a run that goes on elsewhere is doing, read from the file that it writes."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Any
+
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from pipelines.console import err
+from training.callbacks.console import line
+from training.callbacks.metrics_file import read
+from training.errors import RepriseError
+from training.storage import Folder
+
+
+class Follow:
+    """Shows the newest record of a run's `metrics.jsonl`, to stderr: a live line, or plain lines in a log.
+
+    Workers may be on other machines, so what they print says little; the file is where they can write.
+    """
+
+    def __init__(self, folder: Folder, steps: int, every_s: float = 1.0) -> None:
+        self._folder, self._steps = folder, steps
+        self._every_s = every_s * (15 if folder.remote else 1)  # a request each time
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._shown: tuple[int, float] = (0, 0.0)
+        self._live = Live(Text("starting"), console=err, refresh_per_second=2) if err.is_terminal else None
+
+    def __enter__(self) -> Follow:
+        records = self._records()
+        if records:  # of an earlier run, which this one goes on from
+            self._shown = (records[-1]["step"], records[-1].get("time", 0.0))
+        if self._live is not None:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._show()
+        if self._live is not None:
+            self._live.stop()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._every_s):
+            self._show()
+
+    def _show(self) -> None:
+        for record in self._records():
+            at = (record["step"], record.get("time", 0.0))
+            if at[1] <= self._shown[1]:
+                continue
+            self._shown = at
+            said = line(record["step"], self._steps, record)
+            if self._live is None:
+                err.print(escape(said), soft_wrap=True)
+            elif "loss" in record:
+                self._live.update(Text(said))
+            else:
+                self._live.console.print(escape(said), soft_wrap=True)
+
+    def _records(self) -> list[dict[str, Any]]:
+        try:
+            return list(read(self._folder))
+        except RepriseError:  # a place that cannot be read now may be readable in a second
+            return []

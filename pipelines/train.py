@@ -1,0 +1,185 @@
+"""reprise train: a config and encoded latents -> a trained model, on this machine or a Ray cluster."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import yaml
+from rich.markup import escape
+
+from pipelines.console import NOTHING, door, err, out
+
+if TYPE_CHECKING:
+    from training.config import TrainConfig
+    from training.estimate import Estimate
+
+RECIPES = Path(__file__).resolve().parents[1] / "training" / "recipes"
+
+
+def recipe_names() -> list[str]:
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+@click.command()
+@click.option("--config", "path", type=click.Path(), help="YAML; `reprise config train` prints every key.")
+@click.option("--recipe", type=click.Choice(recipe_names()), help="A config that ships with Reprise.")
+@click.option("--dry-run", is_flag=True, help="Print config, layout, tokens, FLOPs and memory, and stop.")
+@click.option("--gpu-memory", metavar="SIZE", help="Of each GPU, such as 80GB; default: of the GPU here.")
+@click.option(
+    "--size", metavar="FxHxW", help="With --dry-run, of videos in frames and pixels, where no latents are."
+)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@door
+def main(
+    path: str | None,
+    recipe: str | None,
+    dry_run: bool,
+    gpu_memory: str | None,
+    size: str | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Train. Run it again with the same run.name and run.output to go on after an interruption.
+
+    KEY=VALUE overrides the config, for example model.path=MODEL tasks.0.latents=LATENTS run.workers=8.
+    """
+    config = resolved(path, recipe, overrides)
+    gpu_bytes = parsed_memory(gpu_memory) if gpu_memory else None
+    frames = parsed_size(size) if size else None
+    if frames and not dry_run:
+        raise click.UsageError("--size goes with --dry-run: a run trains on the sizes of its latents")
+    check(config)
+    if dry_run:
+        show(config, gpu_bytes, frames)
+    elif not run(config, gpu_bytes):
+        sys.exit(NOTHING)
+
+
+def resolved(path: str | None, recipe: str | None, overrides: tuple[str, ...]) -> TrainConfig:
+    """The config of a file or a recipe, with overrides.
+
+    Raises:
+        RepriseError: both are given, or it cannot be read.
+    """
+    from curation.errors import RepriseError
+    from curation.settings import load
+    from training.config import TrainConfig
+
+    if path and recipe:
+        raise RepriseError("--config and --recipe: give one of them")
+    return load(TrainConfig, RECIPES / f"{recipe}.yaml" if recipe else path, overrides)
+
+
+def check(config: TrainConfig) -> None:
+    """What would only show once workers have started.
+
+    Raises:
+        RepriseError: nothing to train, or a package is missing.
+    """
+    from training.callbacks.wandb import check as check_wandb
+    from training.errors import RepriseError
+
+    if not config.tasks:
+        raise RepriseError(
+            f"no task to train: give --recipe ({', '.join(recipe_names())}), or a config with `tasks`"
+        )
+    if not config.model.path:
+        raise RepriseError("model.path is empty: set it to a diffusers folder or hub id")
+    if config.log.wandb:
+        check_wandb()
+
+
+def show(config: TrainConfig, gpu_bytes: int | None, size: tuple[int, int, int] | None) -> None:
+    """Print the resolved config and what it needs.
+
+    Raises:
+        RepriseError: it cannot run, or does not fit.
+    """
+    from training.estimate import describe
+
+    click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip() + "\n")
+    estimate = estimated(config, size)
+    memory = gpu_bytes or gpu_here()
+    for line in describe(estimate, memory):
+        click.echo(line)
+    estimate.check(memory)
+
+
+def estimated(config: TrainConfig, size: tuple[int, int, int] | None = None) -> Estimate:
+    """What a config needs: with its latents, or for videos of one size.
+
+    Raises:
+        RepriseError: the latents or the model's config are not there.
+    """
+    from training.estimate import Estimate, widened, works_of_latents, works_of_size
+    from training.flops import Shape
+    from training.models.published import transformer_config
+
+    transformer = transformer_config(config.model)
+    shape = Shape.of(widened(config, transformer))
+    works = works_of_size(config, shape, *size) if size else works_of_latents(config, shape)
+    return Estimate(config, transformer, works)
+
+
+def run(config: TrainConfig, gpu_bytes: int | None = None) -> bool:
+    """Train to the end, with a line that says how it goes; False where training failed."""
+    from pipelines.follow import Follow
+    from training.loop.run_folder import RunFolder
+    from training.trainer import fit
+
+    folder = RunFolder.of(config.run)
+    done = folder.complete()
+    if done and done[-1] >= config.steps:
+        out.print(f"nothing to do: {done[-1]} steps of {config.steps} are done; more with steps=NUMBER")
+    else:
+        memory = gpu_bytes or gpu_here()
+        if memory is not None:
+            estimated(config).check(memory)
+        try:
+            with Follow(folder.root, config.steps):
+                fit(config)
+        except RuntimeError as error:  # workers were lost too often; their own words are in Ray's log
+            err.print(f"[bold red]failed[/] {escape(str(error))}", soft_wrap=True)
+            return False
+    for name, rel in (("curves", "curves.png"), ("samples", "samples"), ("model", "model")):
+        if folder.root.exists(rel):
+            out.print(f"{name:<8} {escape(folder.join(rel))}", soft_wrap=True)
+    return True
+
+
+def gpu_here() -> int | None:
+    """Bytes of this machine's first GPU; None where there is none."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
+
+
+def parsed_memory(text: str) -> int:
+    """Bytes of "80GB" or "80": GB are counted as makers of GPUs do, in 2^30.
+
+    Raises:
+        UsageError: something else.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?\s*", text, re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise click.UsageError(f"--gpu-memory {text}: write it like 80GB")
+    return int(float(found[1]) * (1 << 30))
+
+
+def parsed_size(text: str) -> tuple[int, int, int]:
+    """Frames, height and width of "81x480x832".
+
+    Raises:
+        UsageError: something else.
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip())
+    if not found or not all(int(part) for part in found.groups()):
+        raise click.UsageError(f"--size {text}: write frames, height and width like 81x480x832")
+    return int(found[1]), int(found[2]), int(found[3])
+
+
+if __name__ == "__main__":
+    main()

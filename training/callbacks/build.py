@@ -1,0 +1,35 @@
+"""The callbacks of a config."""
+
+from __future__ import annotations
+
+from training.callbacks.base import Callback
+from training.callbacks.console import Console
+from training.callbacks.curves import Curves
+from training.callbacks.log import Log, Writer
+from training.callbacks.metrics_file import MetricsFile
+from training.callbacks.tensorboard import TensorBoard
+from training.callbacks.validation import Validation
+from training.callbacks.wandb import Wandb
+from training.config import TrainConfig
+
+
+def build_callbacks(config: TrainConfig, *, console: bool = False) -> list[Callback]:
+    """Logging first, so that what others record has where to go.
+
+    console: print a line every `log.every` steps; `reprise train` shows one itself, from `metrics.jsonl`.
+
+    Raises:
+        RepriseError: a package that the config asks for is missing.
+    """
+    writers: list[Writer] = [MetricsFile()]
+    if config.log.tensorboard:
+        writers.append(TensorBoard())
+    if config.log.wandb:
+        writers.append(Wandb(config.log.wandb))
+    if console:
+        writers.append(Console())
+    log = Log(writers, config.log.every)
+    callbacks: list[Callback] = [log]
+    if config.validation.every:
+        callbacks.append(Validation(log))
+    return [*callbacks, Curves()]

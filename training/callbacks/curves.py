@@ -1,0 +1,128 @@
+"""`curves.png`: what a person wants to see of a run, at a glance."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from training.callbacks.base import Callback
+from training.callbacks.metrics_file import read
+from training.errors import RepriseError
+
+if TYPE_CHECKING:
+    from training.loop.state import State
+    from training.storage import Folder
+
+NAME = "curves.png"
+Series = dict[str, tuple[list[int], list[float]]]
+# Title, prefixes of what is drawn in it, logarithmic.
+PANELS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
+    ("training loss", ("loss",), True),
+    ("held-out loss by noise level", ("validation/",), False),
+    ("gradient norm, before clipping", ("grad_norm",), True),
+    ("learning rate", ("lr",), False),
+    ("tokens per second", ("speed/tokens_per_second",), False),
+    ("share of time: MFU, waiting for data", ("speed/mfu", "speed/data_wait"), False),
+)
+
+
+class Curves(Callback):
+    """Draws again with every checkpoint and at the end, on the main worker."""
+
+    def on_checkpoint(self, state: State, path: str) -> None:
+        self._draw(state)
+
+    def on_end(self, state: State, error: BaseException | None) -> None:
+        self._draw(state)
+
+    def _draw(self, state: State) -> None:
+        if state.world.is_main:
+            draw(state.folder.root, state.config.run.name)
+
+
+def draw(folder: Folder, title: str) -> bool:
+    """Draw a run's `metrics.jsonl` into its `curves.png`; False where there is nothing to draw.
+
+    Raises:
+        RepriseError: the folder cannot be written to.
+    """
+    found = series(read(folder))
+    if not found:
+        return False
+    folder.write(NAME, picture(found, title))
+    return True
+
+
+def series(records: Iterable[Mapping[str, Any]]) -> Series:
+    """name -> (steps, values)."""
+    found: Series = {}
+    for record in records:
+        for name, value in record.items():
+            if name not in ("step", "time") and isinstance(value, int | float):
+                steps, values = found.setdefault(name, ([], []))
+                steps.append(record["step"])
+                values.append(float(value))
+    return found
+
+
+def picture(found: Series, title: str) -> bytes:
+    """PNG of one panel for each kind of number that there is."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise RepriseError("matplotlib is missing: pip install 'reprise[train]'") from error
+
+    panels = [(name, _of(found, prefixes), log) for name, prefixes, log in PANELS]
+    panels = [panel for panel in panels if panel[1]]
+    if not panels:
+        panels = [("", list(found)[:8], False)]
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.2 * columns, 3.6 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    for index, (name, members, log) in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25)
+        for member in members:
+            _plot(axes, member, *found[member])
+        if log and all(min(found[member][1]) > 0 for member in members):
+            axes.set_yscale("log")
+        if len(members) > 1:
+            axes.legend(fontsize=7)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110)
+    return buffer.getvalue()
+
+
+def smoothed(values: Sequence[float], weight: float = 0.95) -> list[float]:
+    """Exponential mean, without the bias of its beginning."""
+    out, mean, mass = [], 0.0, 0.0
+    for value in values:
+        mean = weight * mean + (1 - weight) * value
+        mass = weight * mass + (1 - weight)
+        out.append(mean / mass)
+    return out
+
+
+def _of(found: Series, prefixes: tuple[str, ...]) -> list[str]:
+    names = [
+        name
+        for name in found
+        if any(name == prefix or name.startswith(prefix.rstrip("/") + "/") for prefix in prefixes)
+    ]
+    # The loss of the only task is the loss.
+    return names[:1] if names[:1] == ["loss"] and len(names) == 2 else names[:12]
+
+
+def _plot(axes: Any, name: str, steps: list[int], values: list[float]) -> None:
+    if len(values) < 50:
+        axes.plot(steps, values, marker=".", markersize=4, linewidth=1, label=name)
+        return
+    (drawn,) = axes.plot(steps, values, linewidth=0.6, alpha=0.3)
+    axes.plot(steps, smoothed(values), linewidth=1.4, color=drawn.get_color(), label=name)

@@ -1,0 +1,78 @@
+"""Numbers of a run, every few steps, to whoever writes them down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from training.callbacks.base import Callback
+from training.callbacks.throughput import Throughput, shape_of
+from training.devices import peak_flops
+
+if TYPE_CHECKING:
+    from training.loop.state import State
+
+Scalars = Mapping[str, float]
+
+
+class Writer(Protocol):
+    """Where numbers go. Only the main worker has writers; a writer that fails must not end the run."""
+
+    def start(self, state: State) -> None:
+        """`state.step` steps are done: what an interrupted run wrote of later ones no longer counts."""
+
+    def write(self, step: int, scalars: Scalars) -> None: ...
+
+    def end(self) -> None:
+        """Nothing more comes; called also after an error."""
+
+
+class Log(Callback):
+    """Sums up every `log.every` steps; other callbacks add what they found by `record`."""
+
+    def __init__(self, writers: Sequence[Writer], every: int) -> None:
+        self.writers, self.every = list(writers), every
+        self._throughput: Throughput | None = None
+        self._main = False
+
+    def on_start(self, state: State) -> None:
+        config, world = state.config, state.world
+        peak = peak_of(state.device, config.log.peak_tflops)
+        self._throughput = Throughput(
+            shape_of(state.model, state.family.name),
+            peak * world.size if peak else None,
+            config.steps,
+            frozen=config.lora is not None,
+        )
+        self._main = world.is_main
+        for writer in self.writers if self._main else ():
+            writer.start(state)
+
+    def on_step(self, state: State, metrics: Mapping[str, float]) -> None:
+        if self._throughput is None or not self._main:
+            return
+        self._throughput.add(metrics)
+        if state.step % self.every == 0 or state.step == state.config.steps:
+            self.record(state.step, self._throughput.scalars(state.step))
+
+    def record(self, step: int, scalars: Scalars) -> None:
+        """Write numbers down under a step; on other workers nothing happens."""
+        for writer in self.writers if self._main and scalars else ():
+            writer.write(step, scalars)
+
+    def on_end(self, state: State, error: BaseException | None) -> None:
+        if self._main and self._throughput is not None:
+            self.record(state.step, self._throughput.scalars(state.step))
+            for writer in self.writers:
+                writer.end()
+
+
+def peak_of(device: Any, tflops: float | None) -> float | None:
+    """FLOP/s of one worker: as the config says, else by the device's name."""
+    if tflops:
+        return tflops * 1e12
+    if device.type != "cuda":
+        return None
+    return peak_flops(torch.cuda.get_device_name(device))

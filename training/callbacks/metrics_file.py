@@ -1,0 +1,78 @@
+"""`metrics.jsonl`: every number of a run, one line of JSON a record. Always written; curves come from it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from training.callbacks.log import Scalars
+from training.storage import Folder
+
+if TYPE_CHECKING:
+    from training.loop.state import State
+
+NAME = "metrics.jsonl"
+# Objects on S3 cannot be appended to: there the file is put again, at most this often.
+REMOTE_EVERY_S = 30.0
+
+
+class MetricsFile:
+    """Appends; a resumed run goes on after the steps that it goes on from."""
+
+    def __init__(self) -> None:
+        self._folder: Folder | None = None
+        self._file: IO[str] | None = None  # on a disk
+        self._lines: list[str] = []  # elsewhere: all of them
+        self._put = 0.0
+
+    def start(self, state: State) -> None:
+        self.open(state.folder.root, state.step)
+
+    def open(self, folder: Folder, step: int) -> None:
+        """Begin after `step`: records of later steps are of a run that was interrupted, and go."""
+        self._folder = folder
+        self._lines = [json.dumps(record) + "\n" for record in read(folder) if record["step"] <= step]
+        folder.write(NAME, "".join(self._lines).encode())
+        if not folder.remote:
+            self._lines.clear()
+            self._file = Path(folder.join(NAME)).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
+
+    def write(self, step: int, scalars: Scalars) -> None:
+        record: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}
+        for name, value in scalars.items():
+            record[name] = float(f"{value:.7g}") if math.isfinite(value) else None
+        line = json.dumps(record) + "\n"
+        if self._file is not None:
+            self._file.write(line)
+            return
+        self._lines.append(line)
+        if time.monotonic() - self._put > REMOTE_EVERY_S:
+            self._upload()
+
+    def end(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        elif self._folder is not None:
+            self._upload()
+
+    def _upload(self) -> None:
+        if self._folder is not None:
+            self._folder.write(NAME, "".join(self._lines).encode())
+            self._put = time.monotonic()
+
+
+def read(folder: Folder) -> Iterator[dict[str, Any]]:
+    """The records of a run, in order; a line that was cut short by a crash is left out."""
+    if not folder.exists(NAME):
+        return
+    for line in folder.read(NAME).decode("utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            yield record

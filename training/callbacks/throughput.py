@@ -1,0 +1,93 @@
+"""How fast a run is: tokens per second, share of the hardware's peak, time spent waiting for data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from training import flops
+from training.flops import Shape
+
+# What is summed or taken over the steps between two lines; all other metrics are averaged.
+_OWN = ("seconds", "data_wait", "tokens", "samples", "memory", "micro_steps")
+
+
+class Throughput:
+    """Collects the metrics of steps and says, once in a while, what they come to.
+
+    Args:
+        shape: of the model, for its FLOPs; None: no MFU.
+        peak: FLOP/s of all workers' devices together; None: no MFU.
+        steps: of the whole run, for the time that is left.
+        frozen: adapters alone are trained.
+    """
+
+    def __init__(self, shape: Shape | None, peak: float | None, steps: int, *, frozen: bool = False) -> None:
+        self.shape, self.peak, self.steps, self.frozen = shape, peak, steps, frozen
+        self._window: list[tuple[Mapping[str, float], float]] = []
+        self._pace: float | None = None  # seconds a step, smoothed over windows
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        """The metrics of one step, see `Callback.on_step`."""
+        self._window.append((dict(metrics), self._flops(metrics)))
+
+    def scalars(self, step: int) -> dict[str, float]:
+        """What the steps since the last call come to; empty where there was none.
+
+        `loss` and other plain metrics are means over the steps that had them; then:
+            speed/step_seconds, speed/tokens_per_second, speed/samples_per_second (all workers together)
+            speed/mfu          model FLOPs over what the devices could have done, 0..1; where both are known
+            speed/tflops       model FLOPs per second, all workers, in 1e12
+            speed/data_wait    share of the time, 0..1, that this worker waited for data
+            memory/peak_gib    of this worker's device
+            eta_seconds        until the last step, at the pace of late
+        """
+        if not self._window:
+            return {}
+        window, self._window = self._window, []
+        values: dict[str, list[float]] = {}
+        for metrics, _ in window:
+            for name, value in metrics.items():
+                if name not in _OWN:
+                    values.setdefault(name, []).append(value)
+        said = {name: sum(each) / len(each) for name, each in values.items()}
+        said["lr"] = window[-1][0].get("lr", said.get("lr", 0.0))
+
+        def total(name: str) -> float:
+            return sum(metrics.get(name, 0.0) for metrics, _ in window)
+
+        seconds = max(total("seconds"), 1e-9)
+        pace = seconds / len(window)
+        self._pace = pace if self._pace is None else 0.7 * self._pace + 0.3 * pace
+        said |= {
+            "speed/step_seconds": pace,
+            "speed/tokens_per_second": total("tokens") / seconds,
+            "speed/samples_per_second": total("samples") / seconds,
+            "speed/data_wait": min(1.0, total("data_wait") / seconds),
+            "eta_seconds": self._pace * max(0, self.steps - step),
+        }
+        done = sum(count for _, count in window)
+        if done:
+            said["speed/tflops"] = done / seconds / 1e12
+        if done and self.peak:
+            said["speed/mfu"] = done / seconds / self.peak
+        memory = max(metrics.get("memory", 0.0) for metrics, _ in window)
+        if memory:
+            said["memory/peak_gib"] = memory / (1 << 30)
+        return said
+
+    def _flops(self, metrics: Mapping[str, float]) -> float:
+        samples, tokens = metrics.get("samples", 0.0), metrics.get("tokens", 0.0)
+        if self.shape is None or not samples or not tokens:
+            return 0.0
+        each = round(tokens / samples)  # samples of a step are equally long
+        return samples * flops.training(self.shape, each, frozen=self.frozen)
+
+
+def shape_of(model: Any, family: str) -> Shape | None:
+    """Sizes of a transformer that is trained; None where its family's cost is not known."""
+    classes = {"wan": "WanTransformer3DModel", "cogvideox": "CogVideoXTransformer3DModel"}
+    config = getattr(model, "config", None)
+    if family not in classes or config is None:
+        return None
+    return Shape.of({**dict(config), "_class_name": classes[family]})

@@ -1,0 +1,46 @@
+"""Weights & Biases, for those who use it: `pip install wandb`, and `log.wandb=PROJECT`."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from training.callbacks.log import Scalars
+from training.errors import RepriseError
+
+if TYPE_CHECKING:
+    from training.loop.state import State
+
+
+class Wandb:
+    def __init__(self, project: str) -> None:
+        check()
+        self.project = project
+        self._run: Any = None
+
+    def start(self, state: State) -> None:
+        import wandb
+
+        # The name is the run's, so that a resumed run is one line on the page.
+        self._run = wandb.init(
+            project=self.project,
+            name=state.config.run.name,
+            id=f"{state.config.run.name}-{state.config.seed}",
+            resume="allow",
+            config=state.config.model_dump(mode="json"),
+        )
+
+    def write(self, step: int, scalars: Scalars) -> None:
+        self._run.log(dict(scalars), step=step)
+
+    def end(self) -> None:
+        if self._run is not None:
+            self._run.finish()
+
+
+def check() -> None:
+    """RepriseError where the package is missing."""
+    if importlib.util.find_spec("wandb") is None:
+        raise RepriseError(
+            "log.wandb is set, but the package is missing: pip install wandb, or set it to null"
+        )

@@ -1,0 +1,35 @@
+"""What a GPU can do at best: dense bf16 matrix products with float32 sums, as its maker states them."""
+
+from __future__ import annotations
+
+import re
+
+# Name as CUDA gives it -> FLOP/s. First match wins, so variants stand before what they are variants of.
+# Sources: NVIDIA's data sheets, without sparsity; GeForce: the Ada and Ampere white papers, float32 sums.
+PEAKS: tuple[tuple[str, float], ...] = (
+    (r"\bGB?300\b|\bB300\b", 2_250e12),
+    (r"\bGB200\b", 2_500e12),
+    (r"\bB200\b", 2_250e12),
+    (r"\bH100\b.*PCIe", 756e12),
+    (r"\bH100\b.*NVL", 835e12),
+    (r"\bH[12]00\b|\bGH200\b", 989e12),
+    (r"\bH800\b", 989e12),
+    (r"\bH20\b", 148e12),
+    (r"\bA100\b|\bA800\b", 312e12),
+    (r"\bL40S\b", 362e12),
+    (r"\bL40\b", 181e12),
+    (r"\bL4\b", 121e12),
+    (r"\bA40\b", 150e12),
+    (r"\bA10G?\b", 125e12),
+    (r"\bA6000\b", 155e12),
+    (r"\b6000 Ada\b", 364e12),
+    (r"\b5090\b", 210e12),
+    (r"\b4090\b", 165e12),
+    (r"\b4080\b", 97e12),
+    (r"\b3090\b", 71e12),
+)
+
+
+def peak_flops(name: str) -> float | None:
+    """FLOP/s of one device by its name, such as "NVIDIA H100 80GB HBM3"; None where it is not known."""
+    return next((peak for pattern, peak in PEAKS if re.search(pattern, name, re.IGNORECASE)), None)
