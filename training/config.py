@@ -198,6 +198,16 @@ class SubjectTokenConfig(_Section):
     words: str = Field("<cls>", min_length=1)
 
 
+class ConflictConfig(_Section):
+    """Gradients of two tasks on the same weights: watched, and taken apart."""
+
+    every: int | None = Field(None, ge=1, description="steps between comparisons; null: never. Paper: 50")
+    groups: int = Field(4, ge=1, description="parts of equal depth into which the layers are put")
+    pcgrad: int | None = Field(
+        None, ge=1, description="PCGrad against the mean of so many last gradients of the other; null: off"
+    )
+
+
 class OptimizerConfig(_Section):
     """AdamW. Defaults are Kaleido's pretraining (5.1; betas, decay and clip from the released config)."""
 
@@ -294,6 +304,7 @@ class TrainConfig(_Section):
     )
     lora: LoraConfig | None = Field(None, description="null: all weights are trained")
     token: SubjectTokenConfig = SubjectTokenConfig()
+    conflict: ConflictConfig = ConflictConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     parallel: ParallelConfig = ParallelConfig()
     compute: ComputeConfig = ComputeConfig()

@@ -84,3 +84,42 @@ def run(config: TrainConfig, *callbacks: Callback) -> dict[str, Any]:
         "samples": recorder.samples,
         "losses": recorder.losses,
     }
+
+
+class Kept:
+    """A recorder that keeps what is recorded."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[int, dict[str, float]]] = []
+
+    def record(self, step: int, scalars: Any) -> None:
+        self.records.append((step, dict(scalars)))
+
+
+def watched(config: TrainConfig, every: int) -> dict[str, Any]:
+    from training.callbacks.conflict import ConflictMonitor
+
+    kept = Kept()
+    return {**run(config, ConflictMonitor(kept, every)), "records": kept.records}
+
+
+def projected(config: TrainConfig, size: int) -> dict[str, Any]:
+    from training.callbacks.conflict import ProjectGradients
+
+    return run(config, ProjectGradients(size))
+
+
+def both_gradients(config: TrainConfig) -> list[dict[str, Any]]:
+    """Whole gradients of the first identity and the first replay step, at the initial weights."""
+    from training.loop.loop import gradients
+    from training.loop.setup import start
+    from training.loop.world import make_world
+
+    state = start(config, make_world(config.parallel))
+    found = []
+    for task in ("identity", "replay"):
+        plan = next(plan for plan in map(state.sampler.step, range(50)) if plan.task == task)
+        state.model.zero_grad()
+        gradients(state, plan)
+        found.append(whole({n: p.grad for n, p in state.model.named_parameters() if p.requires_grad}))
+    return found

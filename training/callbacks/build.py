@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from training.callbacks.base import Callback
+from training.callbacks.conflict import conflict_callbacks
 from training.callbacks.console import Console
 from training.callbacks.curves import Curves
 from training.callbacks.log import Log, Writer
@@ -32,4 +33,4 @@ def build_callbacks(config: TrainConfig, *, console: bool = False) -> list[Callb
     callbacks: list[Callback] = [log]
     if config.validation.every:
         callbacks.append(Validation(log))
-    return [*callbacks, Curves()]
+    return [*callbacks, *conflict_callbacks(config.conflict, log), Curves()]

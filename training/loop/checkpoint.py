@@ -40,6 +40,7 @@ FREE = (
     *("run", "log", "checkpoint", "validation", "parallel"),
     *("compute.checkpointing", "compute.compile", "compute.attention"),
     *("model.path", "model.revision"),
+    *("conflict.every", "conflict.groups"),
 )
 FREE_OF_TASK = ("latents", "micro_batch")
 

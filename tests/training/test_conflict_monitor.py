@@ -1,0 +1,78 @@
+"""The conflict monitor and PCGrad in the loop: exact, alike on two workers, and unseen by the training."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.training import replay_worlds
+from tests.training.replay_worlds import replay_config
+from tests.training.worlds import launch
+from training.conflict_plot import plot_conflict
+from training.errors import RepriseError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("conflict")
+
+
+@pytest.fixture(scope="module")
+def watched(folder: Path) -> dict[str, Any]:
+    return launch(replay_worlds.watched, 1, replay_config(folder, run=run(folder, "watched")), 2)[0]
+
+
+def run(folder: Path, name: str) -> dict[str, str]:
+    return {"name": name, "output": str(folder / "runs")}
+
+
+def test_training_with_the_monitor_on_is_training_with_it_off(folder: Path, watched: dict[str, Any]) -> None:
+    plain = launch(replay_worlds.run, 1, replay_config(folder, run=run(folder, "plain")))[0]
+    assert plain["losses"] == watched["losses"] and plain["samples"] == watched["samples"]
+    assert all(torch.equal(plain["weights"][name], weight) for name, weight in watched["weights"].items())
+
+
+def test_it_records_the_flat_gradients_of_both_tasks(folder: Path, watched: dict[str, Any]) -> None:
+    """Brute force: whole gradients of the same plans at the same weights, as flat vectors."""
+    steps = [step for step, _ in watched["records"]]
+    assert steps == [0, 2, 4]
+    first = watched["records"][0][1]
+    pair = launch(replay_worlds.both_gradients, 1, replay_config(folder))[0]
+    a, b = (torch.cat([g.flatten().double() for g in each.values()]) for each in pair)
+    assert first["conflict/cosine"] == pytest.approx(float(a @ b / (a.norm() * b.norm())), abs=1e-9)
+    assert first["conflict/norm/identity"] == pytest.approx(float(a.norm()), rel=1e-9)
+    assert first["conflict/norm/replay"] == pytest.approx(float(b.norm()), rel=1e-9)
+    assert {"conflict/modules/attention/cosine", "conflict/layers/00-00/cosine"} <= set(first)
+
+
+def test_two_workers_record_what_one_does(folder: Path, watched: dict[str, Any]) -> None:
+    config = replay_config(folder, run=run(folder, "two"), parallel={"shard": 2}, steps=1)
+    found = launch(replay_worlds.watched, 2, config, 2)[0]["records"][0][1]
+    for name, value in watched["records"][0][1].items():
+        assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+def test_pcgrad_resumes_exactly_and_two_workers_project_as_one(folder: Path) -> None:
+    whole = launch(replay_worlds.projected, 1, replay_config(folder, run=run(folder, "pc")), 2)[0]
+    launch(replay_worlds.projected, 1, replay_config(folder, run=run(folder, "pc2"), steps=3), 2)
+    again = launch(replay_worlds.projected, 1, replay_config(folder, run=run(folder, "pc2")), 2)[0]
+    assert all(torch.equal(whole["weights"][name], weight) for name, weight in again["weights"].items())
+    two = replay_config(folder, run=run(folder, "pc3"), parallel={"shard": 2})
+    for name, weight in launch(replay_worlds.projected, 2, two, 2)[0]["weights"].items():
+        torch.testing.assert_close(weight, whole["weights"][name], atol=1e-4, rtol=1e-3)
+
+
+def test_the_plot_shows_what_was_recorded() -> None:
+    records = [
+        {"step": s, "conflict/cosine": -0.5 * 0.99**s, "conflict/norm/a": 1.0, "conflict/norm/b": 2.0}
+        for s in range(0, 500, 50)
+    ]
+    image = Image.open(io.BytesIO(plot_conflict([*records, {"step": 7, "loss": 1.0}])))
+    assert image.format == "PNG" and image.width > 1000
+    with pytest.raises(RepriseError, match=r"conflict\.every"):
+        plot_conflict([{"step": 1, "loss": 0.1}])
