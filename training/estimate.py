@@ -15,7 +15,15 @@ from functools import cached_property
 from typing import Any, Literal
 
 from training import activations, draws, flops
-from training.config import IdentityTask, KaleidoTask, LoraConfig, TaskConfig, TrainConfig, VideoTask
+from training.config import (
+    IdentityTask,
+    KaleidoTask,
+    LoraConfig,
+    TaskConfig,
+    TrainConfig,
+    VideoTask,
+    share_replay,
+)
 from training.errors import RepriseError
 from training.flops import Checkpointing, Shape
 
@@ -292,7 +300,7 @@ def works_of_size(config: TrainConfig, shape: Shape, frames: int, height: int, w
     if config.positions.scheme == "channel_concat":
         reference = 0
     works = []
-    for name, task in zip(names(config), config.tasks, strict=True):
+    for name, task in zip(names(config), shared(config), strict=True):
         if isinstance(task, IdentityTask):  # a picture, as a video of one frame
             lengths: tuple[tuple[int, float], ...] = ((2 * reference or shape.tokens(1, *latent), 1.0),)
         else:
@@ -313,12 +321,12 @@ def works_of_latents(config: TrainConfig, shape: Shape) -> list[Work]:
     from training.sampler import Sampler
     from training.tasks.build import build_tasks
 
-    tasks = build_tasks(config.tasks)
+    tasks = build_tasks(shared(config))
     latents = [Latents(task.latents) for task in tasks]
     records = [each.records for each in latents]
     sampler = Sampler(tasks, records, seed=config.seed, holdout=config.validation.holdout)
     works = []
-    for task, given, settings in zip(tasks, latents, config.tasks, strict=True):
+    for task, given, settings in zip(tasks, latents, shared(config), strict=True):
         buckets = sampler.buckets[task.name]
         total = sum(len(bucket.rows) for bucket in buckets)
         lengths: Counter[int] = Counter()
@@ -347,18 +355,23 @@ def works_of_latents(config: TrainConfig, shape: Shape) -> list[Work]:
     return works
 
 
+def shared(config: TrainConfig) -> tuple[TaskConfig, ...]:
+    """The tasks as a run weighs them: replay with its share of the steps."""
+    return share_replay(config.tasks, config.replay)
+
+
 def names(config: TrainConfig) -> list[str]:
     """Of the tasks, as a run calls them: kaleido, video, and a second of a kind video-2."""
     seen: Counter[str] = Counter()
     found = []
-    for task in config.tasks:
+    for task in shared(config):
         seen[task.kind] += 1
         found.append(task.kind if seen[task.kind] == 1 else f"{task.kind}-{seen[task.kind]}")
     return found
 
 
 def _work(config: TrainConfig, name: str, task: TaskConfig, lengths: tuple[tuple[int, float], ...]) -> Work:
-    total = sum(each.weight for each in config.tasks)
+    total = sum(each.weight for each in shared(config))
     return Work(name, lengths, task.weight / total, task.batch, task.micro_batch)
 
 
