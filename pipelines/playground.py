@@ -1,4 +1,4 @@
-"""reprise playground: videos of a drawn world with known truth, and the tiny real models that learn it."""
+"""reprise playground: videos of drawn worlds with known truth, and the tiny real models that learn them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ def playground() -> None:
 @click.option("--videos", default=12, show_default=True, help="How many.")
 @click.option("--seed", default=0, show_default=True, help="Which ones: the same seed makes the same videos.")
 @click.option("--size", default="256x192", show_default=True, metavar="WxH", help="Of the frame, in pixels.")
+@click.option("--plain", is_flag=True, help="One thing on plain ground, for training a small video model.")
 @door
-def render(output: str, videos: int, seed: int, size: str) -> None:
+def render(output: str, videos: int, seed: int, size: str, plain: bool) -> None:
     """Write videos with captions, and truth beside them."""
+    if plain:
+        _render_plain(output, videos, seed)
+        return
     from curation.playground.render import TAXONOMY
     from curation.playground.render import render as write
 
@@ -36,6 +40,28 @@ def render(output: str, videos: int, seed: int, size: str) -> None:
         raise RepriseError(f"playground: {error}") from error
     out.print(f"videos   {escape(output)}\ntruth    {escape(str(Path(output) / 'truth'))}", soft_wrap=True)
     out.print(f"taxonomy {escape(str(TAXONOMY))}  (give it as match.taxonomy)", soft_wrap=True)
+
+
+def _render_plain(output: str, videos: int, seed: int) -> None:
+    from curation.playground.plain import CONFIG, render
+
+    if videos < 1:
+        raise RepriseError(f"--videos must be at least 1, not {videos}")
+    render(output, videos=videos, seed=seed, on_progress=err.print)
+    out.print(f"videos   {escape(output)}\ntruth    {escape(str(Path(output) / 'truth'))}", soft_wrap=True)
+    out.print(f"config   {escape(str(CONFIG))}  (for reprise curate --config)", soft_wrap=True)
+
+
+@playground.command()
+@click.option("--output", default="playground/model", show_default=True, help="A diffusers folder.")
+@click.option("--seed", default=0, show_default=True, help="Of the weights.")
+@door
+def model(output: str, seed: int) -> None:
+    """Write the small subject-to-video model that plain videos train: random weights, lossless latents."""
+    from training.playground.model import write_model
+
+    write_model(Path(output), seed=seed)
+    out.print(f"model    {escape(output)}  (for reprise encode --model, and model.path)", soft_wrap=True)
 
 
 @playground.command()

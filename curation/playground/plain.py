@@ -69,6 +69,11 @@ class Scene:
     begin: tuple[float, float]  # centre at the first frame, shares of the frame
     ground: RGBFloat
 
+    @property
+    def caption(self) -> str:
+        way = {"right": "to the right", "left": "to the left"}.get(self.way, self.way)
+        return f"A {THING} moves {way}."
+
     def at(self, seconds: float) -> tuple[float, float]:
         """Centre of the thing, shares of the frame."""
         dx, dy = WAYS[self.way]
@@ -116,8 +121,7 @@ def reference(identity: Identity, side: int = SIDE) -> RGB:
 
 def write_scene(scene: Scene, name: str, folder: Path) -> Path:
     """The scene as an mp4 file with its caption, truth beside it; returns the video's path."""
-    way = {"right": "to the right", "left": "to the left"}.get(scene.way, scene.way)
-    film = Film(name, f"A {THING} moves {way}.", SIDE, SIDE, FPS, crf=12, threads=1)
+    film = Film(name, scene.caption, SIDE, SIDE, FPS, crf=12, threads=1)
     return write(film, folder, partial(_frames, scene))
 
 

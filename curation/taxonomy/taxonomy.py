@@ -22,7 +22,8 @@ from curation.taxonomy.match import Adjectives, Entry, Matcher, Mention, Rules, 
 
 SHIPPED = Path(__file__).with_name("taxonomy.yaml")
 # What can be named instead of a path.
-NAMED = {"playground": Path(__file__).parents[1] / "playground" / "taxonomy.yaml"}
+_PLAYGROUND = Path(__file__).parents[1] / "playground"
+NAMED = {"playground": _PLAYGROUND / "taxonomy.yaml", "plain": _PLAYGROUND / "plain.taxonomy.yaml"}
 ADJECTIVES = Path(__file__).with_name("adjectives.yaml")
 
 SECTIONS = ("groups", "plurals", "plural_only", "guards", "stand_ins", "heads", "depictions", "never")
