@@ -5,8 +5,8 @@
 Renders and curates videos of the plain stage, encodes them, trains its small Wan model once for each variant
 and seed with the loop and recipe that `reprise train --recipe playground` runs, and judges decoded videos of
 held-out scenes on their pixels: which of the 32 identities is shown and which way it moves, with the right
-reference, with another thing's, and with none; and whether the ground of the reference is copied. Run it again
-to go on.
+reference, with another thing's, and with none; and whether the ground of the reference is copied. Run it
+again to go on.
 
 Variants: the schemes of Kaleido's Tables 2 and 5, and `no_crosspair`, Table 3.
 """
