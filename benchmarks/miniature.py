@@ -103,8 +103,8 @@ def _apart(options: argparse.Namespace, variant: str, seed: int) -> dict[str, An
 def one(folder: Path, variant: str, seed: int, steps: int, scenes: int) -> None:
     """Train one variant, judge what it generates, write the result."""
     import torch
-    from training.callbacks.build import build_callbacks
 
+    from training.callbacks.build import build_callbacks
     from training.config import TrainConfig
     from training.loop.loop import train
     from training.loop.world import make_world
@@ -143,7 +143,8 @@ def judged(model: Path, scenes: int, *, sheet: Path | None = None) -> dict[str, 
     """What a model's videos of held-out scenes show; `COLUMNS`."""
     from PIL import Image
 
-    from curation.playground.plain import CELLS, IDENTITIES, SIDE, picture, reference, scene_at, to_rgb
+    from curation.playground.plain import CELLS, IDENTITIES, SIDE, picture, reference, scene_at
+    from curation.playground.scenes import to_rgb
     from evaluation.plain_stage import judge
     from training.pipeline import ReferenceToVideoPipeline
 
