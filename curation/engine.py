@@ -7,14 +7,8 @@ operator holds. GPU operators run as actors, which load their models once.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import logging
-import os
-import shutil
-import signal
 import tempfile
-import threading
 import time
 import traceback
 import warnings
@@ -53,10 +47,7 @@ _MAX_BLOCKS = 20_000
 _SHARES = 4  # per core: a video larger than one share of all bytes is spread over workers
 _TOGETHER = 4  # videos that one task takes, at most: for a worker that dies, all of them are begun again
 _LOOKED_AT = 64  # clips whose subjects one task embeds
-_LOCAL_STORE_BYTES = 2 << 30
-_STARTS = 2  # of Ray: it allows its own processes half a minute, which a busy machine may exceed
 _RETRIES = 2  # of a task whose worker died; Ray Data's own default is to try for ever
-_SCRATCH = "reprise-run-"
 # A row, the seconds spent on it, and instead of a row the reason to give the run up.
 _CARRIED = TRANSIT.append(pa.field("trouble", pa.string()))
 _DONE = pa.schema(
@@ -81,96 +72,6 @@ class Done:
     source_key: str
     kept: int  # how many clips among them
     last: bool  # whether the last row of the video is
-
-
-@contextlib.contextmanager
-def started(config: CurationConfig) -> Iterator[str | None]:
-    """Connect to the cluster of `engine.address` or RAY_ADDRESS, or start Ray here and stop it afterwards.
-
-    Yields the folder for temporary files of workers on this machine, or None on a cluster.
-
-    Raises:
-        RepriseError: no cluster at that address, or Ray does not start.
-    """
-    if ray.is_initialized():
-        yield None
-        return
-    engine = config.engine
-    address = engine.address or os.environ.get("RAY_ADDRESS")
-    # Ray's own words are for its developers; every failed item says why in its row.
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    polite = signal.getsignal(signal.SIGTERM)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    with contextlib.ExitStack() as stack:
-        scratch = None
-        if address and address != "local":
-            _connect(f"no Ray cluster answers at {address}", address=address, **quiet)
-        else:
-            scratch = stack.enter_context(_scratch())
-            _connect(
-                "Ray does not start on this machine",
-                tries=_STARTS,
-                address="local",
-                num_cpus=engine.num_cpus,
-                object_store_memory=_store_bytes(engine.object_store_mb),
-                include_dashboard=False,
-                **quiet,
-            )
-        stack.callback(ray.shutdown)
-        if threading.current_thread() is threading.main_thread() and polite is not None:
-            # Ray answers SIGTERM with a stack trace and an abort.
-            signal.signal(signal.SIGTERM, polite)
-        yield scratch
-
-
-def _connect(problem: str, *, tries: int = 1, **settings: Any) -> None:
-    for left in reversed(range(tries)):
-        try:
-            ray.init(**settings)
-            return
-        except Exception as error:  # Ray raises this very class, too
-            ray.shutdown()
-            if not left:
-                words = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                raise RepriseError(f"{problem}: {words}") from error
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[str]:
-    """A folder for temporary files, without those that killed runs have left: nobody locks them."""
-    for other in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
-        with contextlib.suppress(OSError), _locked(other):
-            shutil.rmtree(other)
-    with (
-        tempfile.TemporaryDirectory(prefix=_SCRATCH, ignore_cleanup_errors=True) as folder,
-        _locked(Path(folder)),
-    ):
-        yield folder
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder; the system lets go when this process ends, however it does.
-
-    Raises:
-        OSError: another process holds it.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _store_bytes(megabytes: int | None) -> int:
-    if megabytes:
-        return megabytes << 20
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # "max": no limit
-            memory = min(memory, int(Path(file).read_text()))
-    return min(_LOCAL_STORE_BYTES, int(0.3 * memory))
 
 
 def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Generator[Done, None, None]:

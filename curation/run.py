@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation import engine, memory
+from curation import cluster, engine, memory
 from curation.config import CurationConfig, content_hash
 from curation.dataset import CLIPS_FOLDER, DATA, MANIFEST, WORK, manifest
 from curation.dataset.fragments import Entry, Fragments, current, pending
@@ -77,11 +77,15 @@ def curate(
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
+    started: cluster.Started | None = None,
 ) -> Outcome:
     """Curate `videos` into `dataset`, going on from wherever an earlier run stopped.
 
     A finished dataset grows by the videos that are new or have changed; those that are no longer among
     `videos` stay. Videos whose worker died, or whose decoder hung, are tried again by every run.
+
+    Args:
+        started: `cluster.started`, or what `cluster.starting` yields; called where there is something to do.
 
     Raises:
         RepriseError: no videos; the dataset was made with another config, is being written by another run,
@@ -106,7 +110,7 @@ def curate(
         dataset.write_bytes(_config_file(config_hash), config.model_dump_json(indent=1).encode())
         if finished is not None:
             _reopen(dataset, finished, fragments)
-        with engine.started(config) as scratch:
+        with (started or cluster.started)(config) as scratch:
             job = Job(config, dataset, config_hash, scratch)
             resumed = _annotate(job, fragments, videos, progress)
             found = _finish(job, fragments, videos, revisions, progress)

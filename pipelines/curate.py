@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from rich.markup import escape
 from pipelines.console import NOTHING, Bar, door, err, out, summary
 
 if TYPE_CHECKING:
+    from curation.cluster import Started
     from curation.config import CurationConfig
     from curation.run import Outcome
 
@@ -50,13 +52,23 @@ def main(
 def run(source: str, output: str, config: CurationConfig, *, overwrite: bool = False) -> Outcome:
     """List, curate, and print what came of it."""
     from curation import sources
-    from curation.run import curate
+    from curation.dataset import MANIFEST
     from curation.storage import Storage
 
     videos = sources.list_videos(source, progress=lambda line: err.print(escape(line), soft_wrap=True))
     err.print(escape(sources.summary(videos)), soft_wrap=True)
     dataset = Storage.at(output)
-    outcome = curate(videos, dataset, config, overwrite=overwrite, progress=Bar(config.engine.progress))
+    with contextlib.ExitStack() as stack:
+        started: Started | None = None
+        # Of a finished dataset it is not known yet whether there is anything to do.
+        if not dataset.is_file(MANIFEST):
+            from curation.cluster import starting
+
+            started = stack.enter_context(starting(config))
+        from curation.run import curate  # takes a second, which Ray takes to start, too
+
+        bar = Bar(config.engine.progress)
+        outcome = curate(videos, dataset, config, overwrite=overwrite, progress=bar, started=started)
     if outcome.nothing_to_do:
         out.print("nothing to do: the dataset is finished and has no new videos\n")
     summary(outcome.manifest)

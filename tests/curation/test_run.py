@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from curation import engine
+from curation import cluster, engine
 from curation.config import CurationConfig, load_config
 from curation.dataset.fragments import Entry, Fragments
 from curation.dataset.shards import ShardPlan, ShardResult, write_shard
@@ -100,7 +100,7 @@ class Loop:
 @pytest.fixture(autouse=True)
 def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
     made = Loop()
-    monkeypatch.setattr(engine, "started", made.start)
+    monkeypatch.setattr(cluster, "started", made.start)
     monkeypatch.setattr(engine, "annotate", made.annotate)
     monkeypatch.setattr(engine, "make_plates", made.plates)
     monkeypatch.setattr(engine, "write_shards", made.shards)
@@ -409,7 +409,7 @@ def test_two_runs_into_one_folder_do_not_meet(
             run(source, output)
         yield None
 
-    monkeypatch.setattr(engine, "started", meanwhile)
+    monkeypatch.setattr(cluster, "started", meanwhile)
     run(source, output)
 
 
