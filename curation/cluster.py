@@ -54,10 +54,14 @@ def starting(config: CurationConfig) -> Iterator[Started]:
         over.set()
         thread.join()
 
+    polite = signal.getsignal(signal.SIGTERM)
+
     @contextlib.contextmanager
     def join(_: CurationConfig) -> Iterator[str | None]:
         try:
-            yield ready.result()
+            scratch = ready.result()
+            _answer_sigterm(polite)
+            yield scratch
         finally:
             stop()
 
@@ -85,7 +89,6 @@ def started(config: CurationConfig) -> Iterator[str | None]:
     # Ray's own words are for its developers; every failed item says why in its row.
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     polite = signal.getsignal(signal.SIGTERM)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         scratch = None
         if address and address != "local":
@@ -102,10 +105,14 @@ def started(config: CurationConfig) -> Iterator[str | None]:
                 **quiet,
             )
         stack.callback(ray.shutdown)
-        if threading.current_thread() is threading.main_thread() and polite is not None:
-            # Ray answers SIGTERM with a stack trace and an abort.
-            signal.signal(signal.SIGTERM, polite)
+        _answer_sigterm(polite)
         yield scratch
+
+
+def _answer_sigterm(handler: Any) -> None:
+    """Ray answers SIGTERM with a stack trace and an abort."""
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _connect(problem: str, *, tries: int = 1, **settings: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import tempfile
 import time
 import traceback
@@ -86,6 +87,8 @@ def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Ge
         RepriseError: the dataset cannot be written, or whatever else no other video would fare better with.
         RuntimeError: with a worker's traceback; that is a bug.
     """
+    # Ray's own words are for its developers; every failed item says why in its row.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # Only the death of a worker is an error to Ray Data: whatever a worker can say comes as a row.
