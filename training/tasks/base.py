@@ -52,6 +52,9 @@ class Task(Protocol):
         Samples of a step have equal sizes and equal capacities, so that they can have equal shapes.
         """
 
+    def variants(self) -> tuple[str, ...]:
+        """Of the references that `choose` may draw."""
+
     def count(self, capacity: int, generator: torch.Generator) -> int:
         """How many references the samples of one step have, 0 to `capacity`."""
 

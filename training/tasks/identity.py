@@ -32,6 +32,9 @@ class Identity:
         usable = (records.subject_counts((PAIR,)) > 0) & (records.sizes[:, 0] == 1)
         return np.where(usable, 1, -1)
 
+    def variants(self) -> tuple[str, ...]:
+        return (PAIR,)
+
     def count(self, capacity: int, generator: torch.Generator) -> int:
         dropped = float(torch.rand((), generator=generator)) < self.config.reference_dropout
         return 0 if dropped else capacity

@@ -32,6 +32,9 @@ class Kaleido:
         usable = records.subject_counts(usable_variants(self.config.mixture))
         return np.where(usable > 0, np.minimum(usable, self.config.max_references), -1)
 
+    def variants(self) -> tuple[str, ...]:
+        return usable_variants(self.config.mixture)
+
     def count(self, capacity: int, generator: torch.Generator) -> int:
         # Drawn for the whole step: samples with and without references have different lengths.
         dropped = float(torch.rand((), generator=generator)) < self.config.reference_dropout

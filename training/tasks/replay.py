@@ -39,6 +39,9 @@ class Replay:
             usable[_beyond(records, usable, self.config.videos)] = -1
         return usable
 
+    def variants(self) -> tuple[str, ...]:
+        return (FRAME,)
+
     def count(self, capacity: int, generator: torch.Generator) -> int:
         dropped = float(torch.rand((), generator=generator)) < self.config.reference_dropout
         return 0 if dropped else capacity

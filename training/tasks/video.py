@@ -27,6 +27,9 @@ class Video:
     def capacity(self, records: Records) -> NDArray[np.int64]:
         return np.zeros(len(records), np.int64)
 
+    def variants(self) -> tuple[str, ...]:
+        return ()
+
     def count(self, capacity: int, generator: torch.Generator) -> int:
         return 0
 
