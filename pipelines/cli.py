@@ -21,6 +21,7 @@ DOORS: dict[str, tuple[str, str, str]] = {
     "config": ("pipelines.config", "main", "Print every config key with its default and what it means."),
     "convert": ("pipelines.convert", "convert", "Weights of a released model in another layout."),
     "generate": ("pipelines.generate", "generate", "Pictures of subjects and a prompt -> a video."),
+    "lora": ("pipelines.lora", "lora", "Adapter files: check, convert, merge, unmerge."),
     "conflict": ("pipelines.conflict", "main", "Plot how the gradients of two tasks get along."),
     "demo": ("pipelines.demo", "main", "Make demo videos with known truth and curate them."),
     "playground": ("pipelines.playground", "playground", "A drawn world with known truth, and its trainers."),

@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from training import activations, draws, flops
+from training import activations, draws, flops, replay_cost
 from training.config import (
     IdentityTask,
     KaleidoTask,
     LoraConfig,
+    ReplayTask,
     TaskConfig,
     TrainConfig,
     VideoTask,
@@ -40,6 +41,7 @@ class Work:
     """What one task asks of a step."""
 
     task: str
+    kind: str  # of the task: "kaleido", "video", "identity", "replay"
     lengths: tuple[tuple[int, float], ...]  # tokens of a sample, references included; share of its steps
     share: float  # of all steps
     batch: int
@@ -54,7 +56,7 @@ class Layout:
     shard: int
     sequence: int
     checkpointing: Checkpointing
-    micro_batch: int
+    micro_batch: int  # of tasks that do not ask for less
     reduce: Literal["step", "micro_batch"] = "step"
 
     @property
@@ -141,8 +143,11 @@ class Estimate:
     def flops(self, work: Work) -> float:
         """Mean per step, over all workers: forward and backward."""
         frozen = self.config.lora is not None
+        # References at time 0 beside a noisy video: each token has a timestep of its own.
+        each = self.shape.family == "wan" and self.config.positions.reference_time == "zero"
         return work.batch * sum(
-            flops.training(self.shape, length, frozen=frozen) * share for length, share in work.lengths
+            flops.training(self.shape, length, timesteps=length if each else 1, frozen=frozen) * share
+            for length, share in work.lengths
         )
 
     def recomputed(self, work: Work) -> float:
@@ -210,13 +215,26 @@ class Estimate:
         )
 
     def activations(self, layout: Layout) -> int:
-        """Peak bytes of one micro-batch of the longest sample, forward and backward."""
-        local = math.ceil(self.longest / layout.sequence)
+        """Peak bytes of one micro-batch of the task that needs most, of its longest samples, forward and
+        backward."""
+        batches = {
+            (max(length for length, _ in work.lengths), min(work.micro_batch, layout.micro_batch))
+            for work in self.works
+        }
+        # What is no longer and no more than another needs no more.
+        most = {
+            (n, size)
+            for n, size in batches
+            if not any((n, size) != (m, more) and n <= m and size <= more for m, more in batches)
+        }
+        return max(self._peak(layout, *each) for each in most)
+
+    def _peak(self, layout: Layout, tokens: int, micro_batch: int) -> int:
         few, more = (
             activations.traced(
                 self.transformer,
-                local,
-                layout.micro_batch,
+                math.ceil(tokens / layout.sequence),
+                micro_batch,
                 layout.checkpointing,
                 self.config.compute.precision,
                 layers=layers,
@@ -279,6 +297,11 @@ def most_references(task: TaskConfig) -> int:
     return 0 if isinstance(task, VideoTask) else 1
 
 
+def seen(task: TaskConfig, reference: int) -> int:
+    """Of a reference's tokens those that the network gets: replay drops its share of them."""
+    return reference - round(task.token_dropout * reference) if isinstance(task, ReplayTask) else reference
+
+
 def works_of_size(config: TrainConfig, shape: Shape, frames: int, height: int, width: int) -> list[Work]:
     """For latents that are not there yet: videos of one size, references as large as they are.
 
@@ -301,8 +324,14 @@ def works_of_size(config: TrainConfig, shape: Shape, frames: int, height: int, w
         reference = 0
     works = []
     for name, task in zip(names(config), shared(config), strict=True):
-        if isinstance(task, IdentityTask):  # a picture, as a video of one frame
-            lengths: tuple[tuple[int, float], ...] = ((2 * reference or shape.tokens(1, *latent), 1.0),)
+        if isinstance(task, IdentityTask | ReplayTask):
+            clip = shape.tokens(1, *latent) if isinstance(task, IdentityTask) else video
+            without = task.reference_dropout
+            lengths = tuple(
+                (tokens, share)
+                for tokens, share in ((clip, without), (clip + seen(task, reference), 1 - without))
+                if share
+            )
         else:
             most = most_references(task)
             counts = range(1, most + 1) if isinstance(task, KaleidoTask) else (most,)
@@ -340,16 +369,10 @@ def works_of_latents(config: TrainConfig, shape: Shape) -> list[Work]:
             for count, times in drawn.items():
                 choice = task.choose(record, count, draws.generator(config.seed, "estimate", 0))
                 batch = task.collate([given.sample(0, record, choice)], shape.text_tokens)
-                parts = (
-                    (batch.video,)
-                    if config.positions.scheme == "channel_concat"
-                    else (
-                        batch.video,
-                        *batch.references,
-                    )
-                )
-                tokens = sum(math.prod(part.shape[2:]) for part in parts) // math.prod(shape.patch)
-                lengths[tokens] += times * len(bucket.rows)
+                references = () if config.positions.scheme == "channel_concat" else batch.references
+                sizes = [math.prod(part.shape[2:]) // math.prod(shape.patch) for part in references]
+                video = math.prod(batch.video.shape[2:]) // math.prod(shape.patch)
+                lengths[video + sum(seen(settings, size) for size in sizes)] += times * len(bucket.rows)
         shares = tuple((tokens, times / (DRAWS * total)) for tokens, times in sorted(lengths.items()))
         works.append(_work(config, task.name, settings, shares))
     return works
@@ -372,7 +395,7 @@ def names(config: TrainConfig) -> list[str]:
 
 def _work(config: TrainConfig, name: str, task: TaskConfig, lengths: tuple[tuple[int, float], ...]) -> Work:
     total = sum(each.weight for each in shared(config))
-    return Work(name, lengths, task.weight / total, task.batch, task.micro_batch)
+    return Work(name, task.kind, lengths, task.weight / total, task.batch, task.micro_batch)
 
 
 def describe(estimate: Estimate, gpu_bytes: int | None = None) -> list[str]:
@@ -398,14 +421,15 @@ def describe(estimate: Estimate, gpu_bytes: int | None = None) -> list[str]:
         lines += [
             f"task      {work.task}: {100 * work.share:.0f} % of the steps, {work.batch} samples a step "
             f"({micro} forward pass(es) of {work.micro_batch} on each worker)",
-            f"  tokens  {span} a sample, references included; {_si(estimate.tokens(work))} a step",
-            f"  FLOPs   {_si(flops_step)} a step"
-            + (f", {_si(estimate.recomputed(work))} more recomputed" if estimate.recomputed(work) else "")
+            f"  tokens  {span} a sample, references included; {si(estimate.tokens(work))} a step",
+            f"  FLOPs   {si(flops_step)} a step"
+            + (f", {si(estimate.recomputed(work))} more recomputed" if estimate.recomputed(work) else "")
             + f" ({', '.join(f'{part} {100 * parts[part]:.0f} %' for part in most)})",
         ]
+    lines += replay_cost.describe(replay_cost.of(estimate))
     whole = total * config.steps
     lines.append(
-        f"run       {config.steps:,} steps, {_si(whole)} FLOPs; "
+        f"run       {config.steps:,} steps, {si(whole)} FLOPs; "
         f"{_hours(whole / (0.4 * 989e12))} of an H100 at 40 % MFU"
     )
     memory = estimate.memory(layout)
@@ -429,7 +453,7 @@ def describe(estimate: Estimate, gpu_bytes: int | None = None) -> list[str]:
     return lines
 
 
-def _si(count: float) -> str:
+def si(count: float) -> str:
     for size, unit in (
         (1e21, "Z"),
         (1e18, "E"),

@@ -148,7 +148,7 @@ def training(
 
     Args:
         frozen: only adapters are trained (LoRA): gradients pass through weights, none is made of them. The
-            adapters' own products, a percent or so, are left out.
+            adapters' own products are left out: a tenth more at rank 128 on all layers of CogVideoX-5B.
     """
     total = 0
     for each in products(shape, tokens, text=text, timesteps=timesteps):

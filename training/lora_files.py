@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from training.errors import RepriseError
+from training.subject_token import FILE as TOKEN_FILE
 
 # diffusers' module name -> ComfyUI's, as (pattern, replacement), first match wins. Wan: names of the official
 # code, which diffusers' own loader converts back. CogVideoX: names of ComfyUI's native implementation.
@@ -217,7 +218,7 @@ def _rename(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
 
 def _only_file(path: Path) -> Path:
     if path.is_dir():
-        files = sorted(path.glob("*.safetensors"))
+        files = sorted(file for file in path.glob("*.safetensors") if file.name != TOKEN_FILE)
         if len(files) != 1:
             raise RepriseError(f"{path}: {len(files)} .safetensors files, name the one that holds the LoRA")
         return files[0]

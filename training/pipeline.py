@@ -219,8 +219,8 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
             raise RepriseError(f"{file.path} does not say its alpha (rank {file.rank}); give it")
         config = LoraConfig(rank=file.rank, alpha=known, targets=tuple(sorted(file.modules)))
         lora.load_lora(self.transformer, path, config, self.family.name)
-        if (Path(path) / subject_token.FILE).is_file():
-            subject_token.load_subject_token(self.transformer, path)
+        if (file.path.parent / subject_token.FILE).is_file():
+            subject_token.load_subject_token(self.transformer, file.path.parent)
         self.transformer.eval()
 
     def prepare_reference(self, picture: Image.Image, height: int, width: int, pad: bool = True) -> Tensor:

@@ -58,6 +58,7 @@ def guided_velocity(
         condition,
         text=torch.cat([empty.expand_as(condition.text), condition.text]),
         references=tuple(_twice(part) for part in condition.references),
+        keep=_twice_kept(condition.keep),
     )
     nothing = Conditioning(empty.expand_as(condition.text))
 
@@ -76,6 +77,10 @@ def guided_velocity(
         return guide_references(ask(latents, sigma, nothing), without_text, full, scale, reference)
 
     return velocity
+
+
+def _twice_kept(keep: Tensor | None) -> Tensor | None:
+    return keep if keep is None or keep.ndim == 1 else torch.cat([keep, keep])
 
 
 def _twice(part: Tensor) -> Tensor:

@@ -106,18 +106,24 @@ def save_subject_token(model: nn.Module, folder: str | Path) -> Path:
 
 def load_subject_token(model: nn.Module, folder: str | Path) -> SubjectToken:
     """Give a model the token that a folder holds; RepriseError where there is none or of another width."""
+    weight = read_subject_token(folder, _reader(model)[1])
+    token = subject_token(model) or add_subject_token(model)
+    with torch.no_grad():
+        token.weight.copy_(weight)
+    return token
+
+
+def read_subject_token(folder: str | Path, width: int) -> Tensor:
+    """(width,) the token that a folder holds; RepriseError where there is none or of another width."""
     from safetensors.torch import load_file
 
     path = Path(folder) / FILE
     if not path.is_file():
         raise RepriseError(f"{folder} has no {FILE}; was it trained with token.kind trained?")
     weight = load_file(path)["weight"]
-    token = subject_token(model) or add_subject_token(model)
-    if weight.shape != token.weight.shape:
-        raise RepriseError(f"{path} is {len(weight)} wide, the model's text {len(token.weight)}")
-    with torch.no_grad():
-        token.weight.copy_(weight)
-    return token
+    if weight.shape != (width,):
+        raise RepriseError(f"{path} is {len(weight)} wide, the model's text {width}")
+    return weight
 
 
 def add_word(encoder: nn.Module, tokenizer: Any, word: str = "<cls>") -> int:

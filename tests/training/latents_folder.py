@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +42,24 @@ def write_latents(
     per_part: int = 8,
     clips_per_source: int = 2,
     reference_size: tuple[int, int] | None = None,
+    reference_sizes: Mapping[str, tuple[int, int]] | None = None,
     **manifest: Any,
 ) -> Folder:
     """Sample n has size n mod sizes, subjects n mod subjects, and per subject one picture of each variant.
 
     sizes: (T, h, w) in latent units. Samples are named `clip-00000`; `latent_of` says what tensors hold.
+    reference_size, reference_sizes: of all pictures, and of those of a variant; null: as large as the video.
     """
     folder = Folder.at(root)
     rows, samples, buckets = [], [], dict[str, int]()
     for n in range(clips):
         sample_id, (frames, height, width) = f"clip-{n:05d}", sizes[n % len(sizes)]
         count = subjects[n % len(subjects)]
-        tall, wide = reference_size or (height, width)
+        whole = reference_size or (height, width)
+        shapes = [(reference_sizes or {}).get(variant, whole) for variant in variants]
         references = [
-            latent_of(sample_id, f"reference/{i}", (channels, tall, wide), dtype)
-            for i in range(count * len(variants))
+            latent_of(sample_id, f"reference/{i}", (channels, *shape), dtype)
+            for i, shape in enumerate(shapes * count)
         ]
         described = [
             {
@@ -67,8 +70,8 @@ def write_latents(
                         "reference_id": f"{sample_id}-s{s}-{variant}0",
                         "variant": variant,
                         "position": s * len(variants) + v,
-                        "height": tall,
-                        "width": wide,
+                        "height": shapes[v][0],
+                        "width": shapes[v][1],
                     }
                     for v, variant in enumerate(variants)
                 ],

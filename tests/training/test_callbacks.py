@@ -200,25 +200,47 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def watched(folder: Path, name: str, workers: int = 1, **changes: Any) -> list[dict[str, Any]]:
+def watching(folder: Path, name: str, **changes: Any) -> tuple[Any, ...]:
+    """A run of three or six steps that says, writes and draws all it can: for `together`."""
     from tests.training import worlds
     from training.callbacks.build import build_callbacks
 
     validation = {"holdout": 0.4, "every": 3, "batches": 3, "quantiles": (0.2, 0.8), "videos": 2, "steps": 2}
     config = worlds.tiny_config(folder, run__name=name, validation=validation, log__every=2, **changes)
-    return worlds.launch(worlds.run, workers, config, *build_callbacks(config))
+    return worlds.run, config, *build_callbacks(config)
+
+
+@pytest.fixture(scope="module")
+def one(runs: Path) -> list[Any]:
+    """On one worker: a run that is not watched, one that is, and one with nothing held out to watch."""
+    from tests.training import worlds
+    from training.callbacks.build import build_callbacks
+
+    plain = worlds.tiny_config(runs, run__name="plain", validation__holdout=0.4)
+    none = worlds.tiny_config(runs, run__name="none", validation={"holdout": 0.0, "every": 3})
+    calls = [(worlds.run, plain), watching(runs, "watched"), (worlds.run, none, *build_callbacks(none))]
+    found: list[Any] = worlds.launch(worlds.together, 1, *calls)[0]
+    return found
+
+
+@pytest.fixture(scope="module")
+def two(runs: Path) -> None:
+    """Watched runs of two workers, that share the model or each sample."""
+    from tests.training import worlds
+
+    calls = [
+        watching(runs, layout, steps=3, parallel={layout: 2}, log__tensorboard=False)
+        for layout in ("shard", "sequence")
+    ]
+    worlds.launch(worlds.together, 2, *calls)
 
 
 def records_of(folder: Path, name: str) -> list[dict[str, Any]]:
     return list(read(Folder.at(folder / "runs" / name)))
 
 
-def test_watching_changes_nothing_and_leaves_numbers_and_pictures(runs: Path) -> None:
-    from tests.training import worlds
-
-    plain = worlds.tiny_config(runs, run__name="plain", validation__holdout=0.4)
-    (alone,) = worlds.launch(worlds.run, 1, plain)
-    (seen,) = watched(runs, "watched")
+def test_watching_changes_nothing_and_leaves_numbers_and_pictures(runs: Path, one: list[Any]) -> None:
+    alone, seen, _ = one
     for kind in ("weights", "optimizer", "ema"):
         for name, tensor in alone[kind].items():
             assert bool((seen[kind][name] == tensor).all()), (kind, name)
@@ -247,11 +269,10 @@ def test_watching_changes_nothing_and_leaves_numbers_and_pictures(runs: Path) ->
 
 
 @pytest.mark.parametrize("layout", ["shard", "sequence"])
-def test_held_out_losses_and_videos_do_not_depend_on_who_computes_them(runs: Path, layout: str) -> None:
-    if not (runs / "runs" / "watched").exists():
-        watched(runs, "watched")
-    watched(runs, layout, 2, steps=3, parallel={layout: 2}, log__tensorboard=False)
-    one, two = (
+def test_held_out_losses_and_videos_do_not_depend_on_who_computes_them(
+    runs: Path, one: list[Any], two: None, layout: str
+) -> None:
+    alone, shared = (
         {
             name: value
             for record in records_of(runs, run)
@@ -260,8 +281,8 @@ def test_held_out_losses_and_videos_do_not_depend_on_who_computes_them(runs: Pat
         }
         for run in ("watched", layout)
     )
-    assert len(one) == 3
-    assert two == pytest.approx(one, rel=1e-4)
+    assert len(alone) == 3
+    assert shared == pytest.approx(alone, rel=1e-4)
     one_page, two_page = (
         np.asarray(Image.open(runs / "runs" / run / "samples/step-00000003.png"), np.int16)
         for run in ("watched", layout)
@@ -269,28 +290,9 @@ def test_held_out_losses_and_videos_do_not_depend_on_who_computes_them(runs: Pat
     assert abs(one_page - two_page).mean() < 1
 
 
-def test_nothing_held_out_is_one_line(runs: Path) -> None:
-    from tests.training import worlds
-    from training.callbacks.build import build_callbacks
-
-    config = worlds.tiny_config(runs, run__name="none", validation={"holdout": 0.0, "every": 3})
-    (error,) = worlds.launch(worlds.run, 1, config, *build_callbacks(config))
-    assert isinstance(error, RepriseError)
-    assert "no sample is held out" in str(error)
-
-
-def test_gradients_reduced_after_each_micro_batch_are_the_same(runs: Path) -> None:
-    from tests.training import worlds
-
-    step, often = (
-        worlds.launch(
-            worlds.step_gradients, 2, worlds.tiny_config(runs, parallel={"shard": 2, "reduce": reduce})
-        )[0]
-        for reduce in ("step", "micro_batch")
-    )
-    assert often["norm"] == pytest.approx(step["norm"], rel=1e-6)
-    for name, gradient in step["gradients"].items():
-        assert (often["gradients"][name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-9
+def test_nothing_held_out_is_one_line(one: list[Any]) -> None:
+    assert isinstance(one[2], RepriseError)
+    assert "no sample is held out" in str(one[2])
 
 
 def test_a_config_for_watching_is_valid() -> None:

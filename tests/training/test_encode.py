@@ -190,9 +190,9 @@ def test_what_changed_in_the_dataset_is_done_again_and_nothing_else(tmp_path: Pa
     latents = Latents(str(tmp_path / "L"))
     assert [latents.records[n].sample_id for n in range(4)] == ["clip0", "clip1", "clip2", "clip4"]
     assert latents.records[2].caption == "a cup" and len(latents.records[1].subjects) == 1
-    again()
-    # Parts are kept as long as a row of theirs counts, so nothing that comes back need be encoded twice.
-    assert "clip3" not in worked or "clip2" in worked
+    manifest = again()
+    # What the index has no more is encoded again when it comes back: once, and nothing else.
+    assert sorted(worked) == ["clip1", "clip2", "clip3"] and manifest.encoded == 5
 
 
 def test_latents_of_another_model_or_config_are_refused(tmp_path: Path, wan: str) -> None:
@@ -367,6 +367,26 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, wan: str) -> None:
     assert manifest.encoded == 0 and manifest.reasons == {"not kept: rejected": 2}
     with pytest.raises(RepriseError, match="holds no sample"):
         Latents(str(tmp_path / "R-latents"))
+
+
+def test_rows_of_a_worker_that_died_are_tried_alone_and_only_the_culprit_is_left_out(
+    tmp_path: Path, wan: str
+) -> None:
+    source, settings = Curated(Folder.at(write_curated(tmp_path / "O", 4)), config()), config()
+    tried: list[tuple[str, ...]] = []
+
+    def dying(job: Job, units: Sequence[Unit]) -> Iterator[Outcome]:
+        """As on a cluster: whatever is in one unit with clip2 has no outcome."""
+        tried.extend(tuple(planned.sample_id for planned in unit) for unit in units)
+        yield from here(job, [unit for unit in units if all(p.sample_id != "clip2" for p in unit)])
+
+    manifest = encode(source, wan, str(tmp_path / "L"), settings, dying)
+    assert tried == [("clip0", "clip1"), ("clip2", "clip3"), ("clip2",), ("clip3",)]
+    assert manifest.encoded == 3 and manifest.reasons == {"worker died": 1}
+    assert Latents(str(tmp_path / "L")).records.column("sample_id") == ["clip0", "clip1", "clip3"]
+    # Another time it may live.
+    manifest = encode(source, wan, str(tmp_path / "L"), settings, here)
+    assert manifest.encoded == 4 and manifest.reasons == {}
 
 
 def test_numbers_that_are_not_finite_never_get_into_the_latents(tmp_path: Path, wan: str) -> None:

@@ -220,3 +220,45 @@ def test_subjects_with_several_pairs_give_each_of_them():
     task = build_tasks([IdentityTask(latents="P")])[0]
     chosen = {task.choose(record, 1, draws.generator(0, "choice", i)).references for i in range(60)}
     assert chosen == {(0,), (1,), (2,)}
+
+
+@pytest.mark.parametrize("kind", ["identity", "replay"])
+def test_validation_samples_under_what_training_conditions_on(kind, monkeypatch):
+    """The subject's token in identity, dropped tokens in replay; with guidance, for both halves."""
+    from types import SimpleNamespace
+
+    from diffusers import CogVideoXDDIMScheduler
+
+    from training.callbacks import validation
+    from training.models import components
+
+    seen = []
+
+    class Spy:
+        def predict(self, model, noisy, timestep, condition, positions, **more):
+            seen.append(condition)
+            return FAMILY.predict(model, noisy, timestep, condition, positions, **more)
+
+    scheduler = CogVideoXDDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    monkeypatch.setattr(components, "load_scheduler", lambda path, revision: scheduler)
+    config = IdentityTask(latents="L") if kind == "identity" else ReplayTask(latents="L")
+    model = prepared()
+    add_subject_token(model)
+    state = SimpleNamespace(
+        config=TrainConfig(validation={"steps": 1, "guidance": 3.0}),
+        context=context(model),
+        device=torch.device("cpu"),
+        family=Spy(),
+        latents={kind: SimpleNamespace(empty_text=torch.zeros(2, 12))},
+        model=model,
+        tasks={kind: build_tasks([config])[0]},
+    )
+    given = batch(1 if kind == "identity" else 3, (5,))
+    made = validation.generate(state, kind, given, seed=1)
+    assert made.shape == given.video.shape and made.isfinite().all()
+    (condition,) = seen
+    assert len(condition.text) == 2 and condition.marked is (kind == "identity")
+    if kind == "identity":
+        assert condition.keep is None
+    else:
+        assert torch.equal(condition.keep, kept_tokens((5, 5), 24, 0.5, seed=3))

@@ -37,10 +37,26 @@ TRANSFORMER: dict[str, Any] = {
     "rope_max_seq_len": 128,
 }
 
-# Imports torch and diffusers once; worlds are forked from there and start at once.
+# Imports once what every worker would; worlds are forked from there and start at once.
 _context = mp.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["tests.training.worlds", "training.loop.loop", "torch._dynamo", "diffusers.models.transformers"]
+    [
+        "tests.training.worlds",
+        "tests.training.replay_worlds",
+        "training.loop.loop",
+        "training.callbacks.build",
+        "training.callbacks.conflict",
+        "torch._dynamo",
+        "torch.utils._sympy.reference",
+        "torch.utils.serialization",
+        "diffusers.models.transformers",
+        "diffusers.schedulers.scheduling_unipc_multistep",
+        # PyArrow imports it to turn columns into numpy's.
+        "pandas",
+        "pyarrow.dataset",
+        # The main module of the tests is imported again by every worker.
+        "pytest",
+    ]
 )
 
 
@@ -119,6 +135,20 @@ def launch(work: Callable[..., Any], workers: int, *args: Any, dies: bool = Fals
         if isinstance(result, str) or (result is None and not dies):
             raise AssertionError(f"a worker failed: {result}")
     return results
+
+
+def together(*calls: tuple[Any, ...]) -> list[Any]:
+    """Work of several configs in one world: `(work, config, ...)` each; what each returned, in their order.
+
+    A RepriseError is what its call returned: the next one goes on.
+    """
+    found: list[Any] = []
+    for work, *args in calls:
+        try:
+            found.append(work(*args))
+        except RepriseError as error:
+            found.append(error)
+    return found
 
 
 def _worker(

@@ -7,6 +7,7 @@ With an EMA it is the averaged weights that are judged: they are what is used la
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -51,7 +52,7 @@ class Validation(Callback):
         self._log = log
         self._examples: dict[str, list[Example]] = {}
         self._vae: nn.Module | None = None
-        self._truth: dict[int, Row] = {}
+        self._truth: dict[Example, Row] = {}
 
     def on_start(self, state: State) -> None:
         config = state.config.validation
@@ -117,17 +118,22 @@ class Validation(Callback):
 
     def _videos(self, state: State) -> None:
         world, config = state.world, state.config
-        examples = next(each for each in self._examples.values() if each)[: config.validation.videos]
+        # Of every task in turn: beside pictures of subjects, videos show whether things still move.
+        turns = itertools.zip_longest(*self._examples.values())
+        examples = [one for turn in turns for one in turn if one is not None][: config.validation.videos]
+        numbers = {example: number for number, example in enumerate(examples)}
         rows: dict[int, Row] = {}
         for example, counts in _share(examples, world.data_rank, world.data_size):
             batch = read(state, example)
-            latents = generate(state, batch, draws.seed_of(config.seed, "validation video", example.index))
+            latents = generate(
+                state, example.task, batch, draws.seed_of(config.seed, "validation video", example.index)
+            )
             if counts and world.sequence_rank == 0:
                 video = self._decoded(state, latents)[0]
                 fps = state.latents[example.task].records.column("fps")[example.row]
-                path = f"samples/step-{state.step:08d}/{example.index:02d}.mp4"
+                path = f"samples/step-{state.step:08d}/{numbers[example]:02d}.mp4"
                 _write_video(state, path, video, float(fps))
-                rows[example.index] = replace(self._given(state, example, batch), made=thumbnails(video))
+                rows[numbers[example]] = replace(self._given(state, example, batch), made=thumbnails(video))
         everyone: list[dict[int, Row]] = [{} for _ in range(world.size)]
         dist.all_gather_object(everyone, rows)
         if world.is_main:
@@ -137,9 +143,9 @@ class Validation(Callback):
 
     def _given(self, state: State, example: Example, batch: Batch) -> Row:
         """What stays the same of an example's row: its caption, references, and the true video."""
-        if example.index not in self._truth:
+        if example not in self._truth:
             record = state.latents[example.task].records[example.row]
-            self._truth[example.index] = Row(
+            self._truth[example] = Row(
                 caption=record.caption,
                 references=[
                     thumbnails(self._decoded(state, reference)[0], 1)[0] for reference in batch.references
@@ -147,7 +153,7 @@ class Validation(Callback):
                 made=[],
                 true=thumbnails(self._decoded(state, batch.video)[0]),
             )
-        return self._truth[example.index]
+        return self._truth[example]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _decoded(self, state: State, latents: Tensor) -> Any:
@@ -193,9 +199,8 @@ def read(state: State, example: Example) -> Batch:
     return task.collate([sample], state.family.text_length)
 
 
-def generate(state: State, batch: Batch, seed: int) -> Tensor:
-    """Sample latents (1, C, T, h, w) for a batch's references and text. Collective."""
-    from training.models.family import Conditioning
+def generate(state: State, task: str, batch: Batch, seed: int) -> Tensor:
+    """Sample latents (1, C, T, h, w) under what a task conditions its batch on. Collective."""
     from training.sampling import euler, guided_velocity, scheduled
     from training.schedules import sampling_sigmas
 
@@ -211,7 +216,7 @@ def generate(state: State, batch: Batch, seed: int) -> Tensor:
     velocity = guided_velocity(
         family,
         state.model,
-        Conditioning(batch.text, batch.references),
+        state.tasks[task].condition(batch, context),
         blank,
         context.positions,
         text=config.guidance,

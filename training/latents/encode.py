@@ -310,9 +310,10 @@ def _finish(
     folder, rows, ledger, seen = job.folder, [], [], set()
     for p in planned:
         if p.drop:
-            ledger.append(Outcome(p.sample_id, p.key, p.drop, p.words))
+            # Without a key, so that no later run remembers it: the source says it as long as it is so.
+            ledger.append(Outcome(p.sample_id, "", p.drop, p.words))
         elif p.sample_id in seen:
-            ledger.append(Outcome(p.sample_id, p.key, "listed twice"))
+            ledger.append(Outcome(p.sample_id, "", "listed twice"))
         elif p.key in done:
             seen.add(p.sample_id)
             rows.append(done[p.key])

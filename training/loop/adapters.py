@@ -9,7 +9,12 @@ from training.loop import weights
 from training.lora import add_lora, filled, open_lora, pack_lora
 from training.lora_files import FILE, LoraFile
 from training.subject_token import FILE as TOKEN_FILE
-from training.subject_token import add_subject_token, pack_subject_token
+from training.subject_token import (
+    add_subject_token,
+    pack_subject_token,
+    read_subject_token,
+    subject_token,
+)
 
 
 def add(model: nn.Module, config: TrainConfig, family: str) -> LoraFile | None:
@@ -30,9 +35,12 @@ def add(model: nn.Module, config: TrainConfig, family: str) -> LoraFile | None:
 
 
 def fill(model: nn.Module, file: LoraFile) -> None:
-    """LoRA's weights of a file into a spread model; each rank takes its part."""
+    """LoRA's weights of a file, and of the token beside it, into a spread model; each rank takes its part."""
     for parameter, weight in filled(model, file):
         weights.put(weight, parameter)
+    token = subject_token(model)
+    if token is not None and (file.path.parent / TOKEN_FILE).is_file():
+        weights.put(read_subject_token(file.path.parent, len(token.weight)), token.weight)
 
 
 def packed(model: nn.Module, config: TrainConfig, family: str) -> dict[str, bytes]:

@@ -1,10 +1,13 @@
-"""Whether the workers of a sequence group can share every sample: said before the first step, not later."""
+"""Whether every sample can be batched, and shared by the workers of a sequence group: said before the first
+step, not later.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -40,9 +43,39 @@ def check_lengths(
             lengths = set({length % workers: length for length in sums}.values())
 
 
+def check_shapes(
+    option: str, buckets: Sequence[Bucket], records: Records, variants: Sequence[str], micro_batch: int
+) -> None:
+    """Samples of one forward pass must have references of one size.
+
+    option: of the micro-batch in the config.
+    variants: of the references that the task may choose.
+
+    Raises:
+        RepriseError: they have sizes of their own.
+    """
+    for bucket in buckets if micro_batch > 1 else ():
+        references = _references(records, bucket)
+        chosen = pc.is_in(pc.struct_field(references, "variant"), value_set=pa.array(variants, pa.string()))
+        height, width = (np.asarray(pc.struct_field(references, side)) for side in ("height", "width"))
+        sizes = np.unique(np.stack([height, width], axis=1)[np.asarray(chosen)], axis=0)
+        if bucket.capacity and len(sizes) > 1:
+            named = " and ".join(f"{high}x{wide}" for high, wide in sizes[[0, -1]].tolist())
+            raise RepriseError(
+                f"{option}: {micro_batch} samples cannot be computed together where references have sizes of "
+                f"their own (bucket {bucket}: {named} latent pixels): set it to 1, or encode with "
+                "references.size=video"
+            )
+
+
+def _references(records: Records, bucket: Bucket) -> pa.Array:
+    """References of a bucket's samples."""
+    subjects = pc.list_flatten(records.table["subjects"].take(pa.array(bucket.rows)))
+    return pc.list_flatten(pc.struct_field(subjects, "references"))
+
+
 def _reference_tokens(records: Records, bucket: Bucket, patch: Size) -> set[int]:
     """Numbers of tokens that references of a bucket's samples have."""
-    subjects = pc.list_flatten(records.table["subjects"].take(pa.array(bucket.rows)))
-    references = pc.list_flatten(pc.struct_field(subjects, "references"))
+    references = _references(records, bucket)
     pixels = pc.multiply(pc.struct_field(references, "height"), pc.struct_field(references, "width"))
     return {count // (patch[1] * patch[2]) for count in pc.unique(pixels).to_pylist()}

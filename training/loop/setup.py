@@ -14,7 +14,7 @@ from training.latents.store import Latents
 from training.loader import Loader
 from training.loop import adapters, weights
 from training.loop.ema import Ema
-from training.loop.lengths import check_lengths
+from training.loop.lengths import check_lengths, check_shapes
 from training.loop.optimizer import make_optimizer
 from training.loop.parallel import parallelize
 from training.loop.run_folder import RunFolder
@@ -49,6 +49,9 @@ def start(config: TrainConfig, world: World) -> State:
         holdout=config.validation.holdout,
     )
     _check_batches(tasks, world)
+    for number, task in enumerate(tasks):
+        option, records = f"tasks.{number}.micro_batch", latents[task.name].records
+        check_shapes(option, sampler.buckets[task.name], records, task.variants(), task.micro_batch)
     _check_sequence(config, family, sampler, latents, world.sequence_size)
     model = build_model(config, family, world)
     scheduler = load_scheduler(config.model.path, config.model.revision) if _needs_scheduler(config) else None

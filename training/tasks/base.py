@@ -16,7 +16,7 @@ from training.latents.store import Records
 from training.samples import Batch, Choice, Record, Sample
 
 if TYPE_CHECKING:
-    from training.models.family import Family
+    from training.models.family import Conditioning, Family
     from training.objectives import Objective
     from training.packing import SequenceShard
 
@@ -52,6 +52,9 @@ class Task(Protocol):
         Samples of a step have equal sizes and equal capacities, so that they can have equal shapes.
         """
 
+    def variants(self) -> tuple[str, ...]:
+        """Of the references that `choose` may draw."""
+
     def count(self, capacity: int, generator: torch.Generator) -> int:
         """How many references the samples of one step have, 0 to `capacity`."""
 
@@ -60,6 +63,9 @@ class Task(Protocol):
 
     def collate(self, samples: Sequence[Sample], text_length: int) -> Batch:
         """Samples of one step -> what `loss` wants."""
+
+    def condition(self, batch: Batch, context: Context) -> Conditioning:
+        """What the model is conditioned on, in training and when validation samples videos."""
 
     def loss(self, batch: Batch, context: Context) -> Losses:
         """Losses of a batch. All its randomness is `draws.generator(context.seed, purpose, index)`.

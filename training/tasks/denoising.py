@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,24 +12,21 @@ from training import draws
 from training.samples import Batch
 from training.tasks.base import Context, Losses
 
+if TYPE_CHECKING:
+    from training.models.family import Conditioning
 
-def denoising_loss(
-    batch: Batch, context: Context, *, keep: Tensor | None = None, marked: bool = False
-) -> Losses:
+
+def denoising_loss(batch: Batch, context: Context, condition: Conditioning) -> Losses:
     """(B,) mean square error over each sample's video; references are conditions and have no loss.
-
-    keep, marked: see `Conditioning`.
 
     Noise and noise level are drawn per sample from its global index, so any layout sees the same numbers.
     """
-    from training.models.family import Conditioning
     from training.objectives import loss_per_sample
 
     family, positions = context.family, context.positions
     video = batch.video.float()
     noise, level = noise_of(batch, context)
     noised = context.objective.noised(video, noise, level)
-    condition = Conditioning(text=batch.text, references=batch.references, keep=keep, marked=marked)
     prediction = family.predict(
         context.model,
         noised.input,

@@ -5,6 +5,7 @@ out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from training.latents.store import Records
 from training.samples import Batch, Choice, Record, Sample, stack
 from training.tasks.base import Context, Losses
 from training.tasks.denoising import denoising_loss
+
+if TYPE_CHECKING:
+    from training.models.family import Conditioning
 
 PAIR = "pair"  # variant of the picture that a pair gives as its reference
 
@@ -32,6 +36,9 @@ class Identity:
         usable = (records.subject_counts((PAIR,)) > 0) & (records.sizes[:, 0] == 1)
         return np.where(usable, 1, -1)
 
+    def variants(self) -> tuple[str, ...]:
+        return (PAIR,)
+
     def count(self, capacity: int, generator: torch.Generator) -> int:
         dropped = float(torch.rand((), generator=generator)) < self.config.reference_dropout
         return 0 if dropped else capacity
@@ -45,5 +52,10 @@ class Identity:
     def collate(self, samples: Sequence[Sample], text_length: int) -> Batch:
         return stack(samples, text_length)
 
+    def condition(self, batch: Batch, context: Context) -> Conditioning:
+        from training.models.family import Conditioning
+
+        return Conditioning(batch.text, batch.references, marked=bool(batch.references))
+
     def loss(self, batch: Batch, context: Context) -> Losses:
-        return denoising_loss(batch, context, marked=bool(batch.references))
+        return denoising_loss(batch, context, self.condition(batch, context))

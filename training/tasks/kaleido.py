@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from training.latents.store import Records
 from training.samples import Batch, Choice, Record, Reference, Sample, Subject, stack
 from training.tasks.base import Context, Losses
 from training.tasks.denoising import denoising_loss
+
+if TYPE_CHECKING:
+    from training.models.family import Conditioning
 
 PLAIN = ("crop", "segment", "inpaint", "redux")  # A.1: 1 : 5 : 3 : 1
 CROSSED = ("crosspair", "retrieved")  # in front of another background
@@ -31,6 +35,9 @@ class Kaleido:
     def capacity(self, records: Records) -> NDArray[np.int64]:
         usable = records.subject_counts(usable_variants(self.config.mixture))
         return np.where(usable > 0, np.minimum(usable, self.config.max_references), -1)
+
+    def variants(self) -> tuple[str, ...]:
+        return usable_variants(self.config.mixture)
 
     def count(self, capacity: int, generator: torch.Generator) -> int:
         # Drawn for the whole step: samples with and without references have different lengths.
@@ -50,8 +57,13 @@ class Kaleido:
     def collate(self, samples: Sequence[Sample], text_length: int) -> Batch:
         return stack(samples, text_length)
 
+    def condition(self, batch: Batch, context: Context) -> Conditioning:
+        from training.models.family import Conditioning
+
+        return Conditioning(batch.text, batch.references)
+
     def loss(self, batch: Batch, context: Context) -> Losses:
-        return denoising_loss(batch, context)
+        return denoising_loss(batch, context, self.condition(batch, context))
 
 
 def usable_variants(mixture: MixtureConfig) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ is any frame (i ~ U(1, T)) and part of its tokens is dropped (p_drop).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from training.latents.store import Records
 from training.samples import Batch, Choice, Record, Sample, stack
 from training.tasks.base import Context, Losses
 from training.tasks.denoising import denoising_loss
+
+if TYPE_CHECKING:
+    from training.models.family import Conditioning
 
 FRAME = "frame"  # variant of a clip's own frames, encoded alone: `frames_alone` of reprise encode
 
@@ -39,6 +43,9 @@ class Replay:
             usable[_beyond(records, usable, self.config.videos)] = -1
         return usable
 
+    def variants(self) -> tuple[str, ...]:
+        return (FRAME,)
+
     def count(self, capacity: int, generator: torch.Generator) -> int:
         dropped = float(torch.rand((), generator=generator)) < self.config.reference_dropout
         return 0 if dropped else capacity
@@ -54,7 +61,9 @@ class Replay:
     def collate(self, samples: Sequence[Sample], text_length: int) -> Batch:
         return stack(samples, text_length)
 
-    def loss(self, batch: Batch, context: Context) -> Losses:
+    def condition(self, batch: Batch, context: Context) -> Conditioning:
+        from training.models.family import Conditioning
+
         keep = None
         if batch.references and self.config.token_dropout > 0:
             p_h, p_w = context.family.patch[1:]
@@ -62,7 +71,10 @@ class Replay:
             tokens = (height // p_h) * (width // p_w)
             keep = kept_tokens(batch.indices, tokens, self.config.token_dropout, context.seed)
             keep = keep.to(batch.video.device, non_blocking=True)
-        return denoising_loss(batch, context, keep=keep)
+        return Conditioning(batch.text, batch.references, keep=keep)
+
+    def loss(self, batch: Batch, context: Context) -> Losses:
+        return denoising_loss(batch, context, self.condition(batch, context))
 
 
 def kept_tokens(indices: Sequence[int], tokens: int, share: float, seed: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from training.latents.store import Records
 from training.samples import Batch, Choice, Record, Sample, stack
 from training.tasks.base import Context, Losses
 from training.tasks.denoising import denoising_loss
+
+if TYPE_CHECKING:
+    from training.models.family import Conditioning
 
 
 class Video:
@@ -27,6 +31,9 @@ class Video:
     def capacity(self, records: Records) -> NDArray[np.int64]:
         return np.zeros(len(records), np.int64)
 
+    def variants(self) -> tuple[str, ...]:
+        return ()
+
     def count(self, capacity: int, generator: torch.Generator) -> int:
         return 0
 
@@ -36,5 +43,10 @@ class Video:
     def collate(self, samples: Sequence[Sample], text_length: int) -> Batch:
         return stack(samples, text_length)
 
+    def condition(self, batch: Batch, context: Context) -> Conditioning:
+        from training.models.family import Conditioning
+
+        return Conditioning(batch.text, batch.references)
+
     def loss(self, batch: Batch, context: Context) -> Losses:
-        return denoising_loss(batch, context)
+        return denoising_loss(batch, context, self.condition(batch, context))

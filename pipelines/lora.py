@@ -1,0 +1,101 @@
+"""reprise lora: adapter files checked, converted, merged into a model and taken out of it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from pipelines.console import door, out
+
+_PATH = click.Path(path_type=Path)
+_FILE = click.argument("file", metavar="LORA", type=_PATH)
+_MODEL = click.option("--model", required=True, help="Diffusers folder or hub id that the adapters are of.")
+_REVISION = click.option("--revision", help="Of a hub id.")
+_ALPHA = click.option(
+    "--alpha",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Where the file stores none; the released proxy replay file (rank 128): 64.",
+)
+_DTYPE = click.option(
+    "--dtype",
+    type=click.Choice(["bf16", "fp32"]),
+    default="bf16",
+    show_default=True,
+    help="Of what is written.",
+)
+
+
+@click.group()
+def lora() -> None:
+    """Adapter files: a .safetensors file in diffusers' or ComfyUI's format, or a folder that holds one."""
+
+
+@lora.command()
+@_FILE
+@_MODEL
+@_REVISION
+@door
+def check(file: Path, model: str, revision: str | None) -> None:
+    """Say what LORA holds, and whether it fits the model; no weights of the model are read."""
+    from training.lora_models import check_lora
+
+    found = check_lora(file, model, revision)
+    alpha = "not stored: give --alpha" if found.alpha is None else f"{found.alpha:g}"
+    scope = ", norms of references alone" if found.reference_only else ""
+    out.print(
+        f"{escape(str(found.path))}: rank {found.rank}, alpha {alpha}, {len(found.modules)} modules{scope}; "
+        "fits",
+        soft_wrap=True,
+    )
+
+
+@lora.command()
+@_FILE
+@click.argument("target", metavar="OUT", type=_PATH)
+@click.option("--to", type=click.Choice(["diffusers", "comfyui"]), required=True, help="Format of the keys.")
+@_MODEL
+@_REVISION
+@_ALPHA
+@door
+def export(file: Path, target: Path, to: Any, model: str, revision: str | None, alpha: float | None) -> None:
+    """Write LORA to OUT, a .safetensors file, in another format, with its alpha in it."""
+    from training.lora_models import export_lora
+
+    out.print(f"{to} -> {escape(str(export_lora(file, target, to, model, revision, alpha)))}", soft_wrap=True)
+
+
+@lora.command()
+@_FILE
+@click.argument("target", metavar="OUT", type=_PATH)
+@_MODEL
+@_REVISION
+@_ALPHA
+@_DTYPE
+@door
+def merge(file: Path, target: Path, **options: Any) -> None:
+    """Add LORA to the model's weights: OUT is a folder that any diffusers program loads, with no adapters."""
+    from training.lora_models import merge_into
+
+    out.print(f"merged -> {escape(str(merge_into(file, target, **options)))}", soft_wrap=True)
+
+
+@lora.command()
+@_FILE
+@click.argument("target", metavar="OUT", type=_PATH)
+@_MODEL
+@_REVISION
+@_ALPHA
+@_DTYPE
+@door
+def unmerge(file: Path, target: Path, **options: Any) -> None:
+    """Take LORA out of a model that `merge` made: OUT has the weights of before, within rounding."""
+    from training.lora_models import merge_into
+
+    out.print(f"unmerged -> {escape(str(merge_into(file, target, sign=-1, **options)))}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    lora()
