@@ -67,15 +67,19 @@ def test_a_folder_that_grows_gives_what_it_would_have_given_at_once(three: Path,
 @pytest.mark.ray
 @pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
 def test_stopping_is_quick_and_says_how_to_go_on(three: Path, tmp_path: Path, how: str) -> None:
-    run = Run(three, tmp_path / "dataset", log=tmp_path / "log")
-    assert run.wait(lambda: run.fragments() > 0)
-    since = time.monotonic()
-    if how == "ctrl-c":
-        run.signal(signal.SIGINT)
-    else:
-        run.family()
-        run.process.terminate()
-    assert run.process.wait(30) == 130
+    for attempt in range(3):  # a busy machine may let a run end before it is told to
+        dataset = tmp_path / f"dataset-{attempt}"
+        run = Run(three, dataset, log=tmp_path / "log")
+        assert run.wait(lambda run=run: run.fragments() > 0)
+        since = time.monotonic()
+        if how == "ctrl-c":
+            run.signal(signal.SIGINT)
+        else:
+            run.family()
+            run.process.terminate()
+        if run.process.wait(30) != 0:
+            break
+    assert run.process.returncode == 130
     assert time.monotonic() - since < 10
     assert run.clean_up() == []
     said = run.log.read_text()
@@ -83,9 +87,9 @@ def test_stopping_is_quick_and_says_how_to_go_on(three: Path, tmp_path: Path, ho
     assert "Traceback" not in said
     assert "SIGTERM" not in said
     assert run.fragments() > 0
-    done = curate(three, tmp_path / "dataset")
+    done = curate(three, dataset)
     assert done.returncode == 0, done.stderr
-    assert len(rows(tmp_path / "dataset")) == 12
+    assert len(rows(dataset)) == 12
 
 
 # --- bad input ----------------------------------------------------------------------------------------

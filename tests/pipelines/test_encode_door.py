@@ -68,8 +68,8 @@ def test_wrong_calls_are_one_line_and_exit_2(tmp_path: Path) -> None:
         assert result.exit_code == 2 and len(result.stderr.strip().splitlines()) == 1, result.output
         return str(result.stderr)
 
-    assert "either --dataset or --videos" in said()
-    assert "either --dataset or --videos" in said("--dataset", "a", "--videos", "b")
+    assert "one of --dataset, --videos and --pairs" in said()
+    assert "one of --dataset, --videos and --pairs" in said("--dataset", "a", "--videos", "b")
     assert "buckets.aera" in said("--videos", "b", "buckets.aera=5")
     assert "is no folder" in said("--videos", "b")
 
