@@ -19,10 +19,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.checkpoint import checkpoint
 
 from training.config import LoraConfig
 from training.flops import Checkpointing, Shape
+from training.loop import parallel
 from training.lora import add_lora
 
 
@@ -168,11 +168,8 @@ def inputs(
 
 
 def recompute(model: nn.Module, mode: Checkpointing) -> None:
-    """Compute blocks again in the backward pass: none, every second, all."""
-    blocks = model.blocks if hasattr(model, "blocks") else model.transformer_blocks
-    for index, block in enumerate(blocks):
-        if mode == "full" or (mode == "selective" and index % 2 == 0):
-            block.forward = _recomputing(block.forward)
+    """Compute blocks of a stock transformer again in the backward pass, as training does."""
+    parallel.recompute(model.blocks if hasattr(model, "blocks") else model.transformer_blocks, mode)
 
 
 def _become_fake(model: nn.Module, dtype: torch.dtype) -> None:
@@ -185,10 +182,6 @@ def _become_fake(model: nn.Module, dtype: torch.dtype) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
-
-
-def _recomputing(forward: Any) -> Any:
-    return lambda *args, **kwargs: checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:

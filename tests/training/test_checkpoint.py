@@ -6,6 +6,7 @@ import json
 import math
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,20 @@ from training.storage import Folder
 
 def folder_of(root: Path) -> RunFolder:
     return RunFolder(Folder.at(root / "runs" / "run"))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """Three runs of two workers that nothing befalls: below `trained`, `drained` and `counted`."""
+    root = tmp_path_factory.mktemp("done")
+    calls = [
+        (worlds.run, tiny_config(root / "trained")),
+        (worlds.drained, tiny_config(root / "drained", checkpoint={"every": 4})),
+        (worlds.counted, tiny_config(root / "counted", steps=2, optimizer__schedule="constant")),
+    ]
+    found = launch(worlds.together, 2, *calls)
+    assert [each[2] for each in found] == [0, 0]
+    return root, found[1]
 
 
 def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path: Path) -> None:
@@ -57,8 +72,8 @@ def test_the_newest_and_every_so_many_steps_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_and_a_changed_config_are_one_clear_line(tmp_path: Path) -> None:
-    launch(worlds.run, 1, tiny_config(tmp_path, steps=2))
-    (changed,) = launch(worlds.run, 1, tiny_config(tmp_path, steps=2, optimizer__clip=9.0))
+    config, other = (tiny_config(tmp_path, steps=2, optimizer__clip=clip) for clip in (0.5, 9.0))
+    _, changed = launch(worlds.together, 1, (worlds.run, config), (worlds.run, other))[0]
     assert isinstance(changed, RepriseError)
     assert "optimizer.clip=0.5, the config says 9.0: put it back" in str(changed)
     (data,) = (tmp_path / "runs/run/checkpoints/step-00000002").glob("*.distcp")
@@ -105,23 +120,26 @@ def test_a_notice_to_one_worker_saves_on_all_and_ends(tmp_path: Path) -> None:
     assert len(launch(worlds.run, 1, config)[0]["losses"]) == 4
 
 
-def test_while_machines_drain_training_goes_on_after_one_more_checkpoint(tmp_path: Path) -> None:
-    found = launch(worlds.drained, 2, tiny_config(tmp_path, checkpoint={"every": 4}))[1]
+def test_while_machines_drain_training_goes_on_after_one_more_checkpoint(
+    done: tuple[Path, list[Any]],
+) -> None:
+    found = done[1][1]
     assert len(found["losses"]) == 6
     assert [path[-1] for path in found["checkpoints"]] == ["1", "4", "6"]
 
 
-def test_callbacks_keep_their_state_on_any_number_of_workers(tmp_path: Path) -> None:
-    schedule = {"optimizer__schedule": "constant"}
-    assert launch(worlds.counted, 2, tiny_config(tmp_path, steps=2, **schedule)) == [0, 0]
-    assert launch(worlds.counted, 1, tiny_config(tmp_path, steps=3, **schedule)) == [2]
+def test_callbacks_keep_their_state_on_any_number_of_workers(done: tuple[Path, list[Any]]) -> None:
+    config = tiny_config(done[0] / "counted", steps=3, optimizer__schedule="constant")
+    assert launch(worlds.counted, 1, config) == [2]
 
 
-def test_the_finished_model_loads_with_diffusers_and_trains_on(tmp_path: Path) -> None:
+def test_the_finished_model_loads_with_diffusers_and_trains_on(
+    tmp_path: Path, done: tuple[Path, list[Any]]
+) -> None:
     from diffusers import WanTransformer3DModel
 
-    trained = launch(worlds.run, 2, tiny_config(tmp_path))[0]
-    model = tmp_path / "runs" / "run" / "model"
+    trained = done[1][0]
+    model = done[0] / "trained" / "runs" / "run" / "model"
     loaded = WanTransformer3DModel.from_pretrained(model / "transformer")
     assert same(dict(loaded.state_dict()), trained["ema"])
     second = tiny_config(tmp_path, model={"path": str(model), "init": "pretrained"})

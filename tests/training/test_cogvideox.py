@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tests.training.tiny_cogvideox import CONFIG, tiny_cogvideox
 from training.config import ObjectiveConfig, PositionsConfig
 from training.errors import RepriseError
+from training.models import cogvideox
 from training.models.cogvideox import CogVideoXFamily
 from training.models.family import Conditioning
 from training.positions import cogvideox_positions, cogvideox_split, rotary_tables
@@ -171,3 +172,14 @@ def test_gradients_reach_the_reference():
     condition = Conditioning(given["text"], (reference,))
     FAMILY.predict(model, given["noisy"], given["timestep"], condition, POSITIONS).square().mean().backward()
     assert reference.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("rotary", [True, False])
+def test_what_sampling_has_computed_of_positions_can_be_trained_with(rotary):
+    given, model = inputs(8, 12), prepared(use_rotary_positional_embeddings=rotary)
+    for cached in (cogvideox._tables, cogvideox._sincos):
+        cached.cache_clear()
+    condition = Conditioning(given["text"], (given["reference"],))
+    with torch.inference_mode():
+        FAMILY.predict(model, given["noisy"], given["timestep"], condition, POSITIONS)
+    FAMILY.predict(model, given["noisy"], given["timestep"], condition, POSITIONS).square().mean().backward()

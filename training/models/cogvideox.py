@@ -281,11 +281,14 @@ def _frames(place: Layout) -> list[tuple[Size, int]]:
 @lru_cache(maxsize=4)  # buckets repeat from step to step
 def _tables(place: Layout, base: tuple[int, int], crop: Any, head_dim: int, device: str) -> Tables:
     """Rotary tables of a whole sequence: cos and sin, (1, tokens, head_dim) float32."""
-    where = torch.cat(
-        [cogvideox_positions(size, first, base, crop, device) for size, first in _frames(place)]
-    )
-    cos, sin = rotary_tables(where, cogvideox_split(head_dim))
-    return cos.repeat_interleave(2, dim=-1)[None], sin.repeat_interleave(2, dim=-1)[None]
+    with torch.inference_mode(False):  # a table first asked for while sampling is used in training as well
+        where = torch.cat(
+            [cogvideox_positions(size, first, base, crop, device) for size, first in _frames(place)]
+        )
+        cos, sin = (
+            table.repeat_interleave(2, dim=-1) for table in rotary_tables(where, cogvideox_split(head_dim))
+        )
+    return cos[None], sin[None]
 
 
 @lru_cache(maxsize=4)
@@ -294,15 +297,16 @@ def _sincos(place: Layout, width: int, scales: tuple[float, float], device: str)
     float32.
     """
     parts = []
-    for (frames, high, wide), first in _frames(place):
-        table = get_3d_sincos_pos_embed(
-            width,
-            (wide, high),
-            first + frames,
-            scales[0],
-            scales[1],
-            device=torch.device(device),
-            output_type="pt",
-        )
-        parts.append(table[first:].flatten(0, 1))
-    return torch.cat(parts)[None].float()
+    with torch.inference_mode(False):
+        for (frames, high, wide), first in _frames(place):
+            table = get_3d_sincos_pos_embed(
+                width,
+                (wide, high),
+                first + frames,
+                scales[0],
+                scales[1],
+                device=torch.device(device),
+                output_type="pt",
+            )
+            parts.append(table[first:].flatten(0, 1))
+        return torch.cat(parts)[None].float()
