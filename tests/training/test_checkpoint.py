@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 
 from tests.s3 import S3
 from tests.training import worlds
 from tests.training.worlds import Poison, Stop, launch, same, tiny_config
 from training.config import CheckpointConfig, OptimizerConfig
 from training.errors import RepriseError
+from training.loop import checkpoint
 from training.loop.checkpoint import changed_keys
 from training.loop.optimizer import learning_rate
 from training.loop.preemption import Preempted
@@ -169,6 +171,41 @@ def test_a_run_on_s3_resumes_from_s3(tmp_path: Path, s3: S3) -> None:
     folder = RunFolder.of(config.run)
     assert folder.complete() == [2, 4]
     assert folder.root.exists("model/transformer/diffusion_pytorch_model.safetensors")
+
+
+def test_each_tensor_is_read_from_an_object_store_in_one_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+
+    class Counted:
+        def __init__(self, folder: Folder, rel: str) -> None:
+            self.file, self.rel = open_(folder, rel), rel
+
+        def __enter__(self) -> Counted:
+            return self
+
+        def __exit__(self, *raised: object) -> None:
+            self.file.close()
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("read", "readinto") and self.rel.endswith(".distcp"):
+                reads.append(self.rel)
+            return getattr(self.file, name)
+
+    open_ = Folder.open
+    monkeypatch.setattr(Folder, "open", lambda folder, rel: Counted(folder, rel))
+    wanted = {f"weight {n}": torch.randn(3, 5 + n) for n in range(4)}
+    found = {name: torch.zeros_like(tensor) for name, tensor in wanted.items()}
+    (tmp_path / "step").mkdir()
+    writer, reader = dcp.FileSystemWriter("", sync_files=False), dcp.FileSystemReader("")
+    for each in (writer, reader):
+        each.fs, each.path = checkpoint._Objects(Folder.at(tmp_path)), "step"
+    with checkpoint._quiet():
+        dcp.save(wanted, storage_writer=writer, no_dist=True)
+        dcp.load(found, storage_reader=reader, no_dist=True)
+    assert same(found, wanted)
+    assert len(reads) == 4
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "cosine_restarts"])

@@ -233,6 +233,22 @@ def _reader(root: Folder, rel: str) -> dcp.FileSystemReader:
     return reader
 
 
+class _Whole:
+    """A file that says it cannot seek, so that torch reads each tensor in one request.
+
+    Otherwise it unpacks tensors where they lie, in dozens of requests of a few bytes each.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def seekable(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class _Objects(FileSystemBase):
     """What torch.distributed.checkpoint asks of a file system, on an object store; paths are relative."""
 
@@ -243,7 +259,7 @@ class _Objects(FileSystemBase):
     def create_stream(self, path: Any, mode: str) -> Generator[io.IOBase, None, None]:
         if "r" in mode:
             with self.root.open(str(path)) as file:
-                yield file
+                yield _Whole(file)  # type: ignore[misc]
         else:
             with self.root.create(str(path)) as file:
                 yield file
