@@ -29,11 +29,13 @@ import numpy as np
 
 CROSSPAIR = "no_crosspair"
 VARIANTS = ("shift_hw", "shift_w", "shift_h", "none", CROSSPAIR)
-COLUMNS = ("colour", "shape", "texture", "identity", "way", "wrong", "absent", "ground")
+PARTS = ("colour", "shape", "texture")
+COLUMNS = (*PARTS, "score", "wrong", "absent", "identity", "way", "ground")
 _HEAD = {
-    "identity": "colour, shape and texture at once",
-    "wrong": "identity asked for, when another thing's reference is shown",
+    "score": "mean of colour, shape and texture",
+    "wrong": "score against what was asked for, when a thing is shown that differs from it in all three",
     "absent": "the same, without a reference",
+    "identity": "colour, shape and texture at once",
     "ground": "correlation of the ground with that of the reference: 0 nothing is copied",
 }
 _SCENES = 900_001  # seed of the judged scenes; training videos have seed 0
@@ -145,7 +147,7 @@ def judged(model: Path, scenes: int, *, sheet: Path | None = None) -> dict[str, 
 
     from curation.playground.plain import CELLS, IDENTITIES, SIDE, picture, reference, scene_at
     from curation.playground.scenes import to_rgb
-    from evaluation.plain_stage import judge
+    from evaluation.plain_stage import Shown, judge
     from training.pipeline import ReferenceToVideoPipeline
 
     pipeline = ReferenceToVideoPipeline.from_pretrained(model)
@@ -160,7 +162,7 @@ def judged(model: Path, scenes: int, *, sheet: Path | None = None) -> dict[str, 
         ).frames
 
     right = [Image.fromarray(reference(scene.identity)) for scene in asked]
-    # Another thing: half of all identities on, so that colour and shape differ.
+    # Another thing: a colour, two shapes and the texture on, so that nothing of it is right.
     wrong = [
         Image.fromarray(reference(IDENTITIES[(IDENTITIES.index(scene.identity) + 13) % len(IDENTITIES)]))
         for scene in asked
@@ -183,20 +185,23 @@ def judged(model: Path, scenes: int, *, sheet: Path | None = None) -> dict[str, 
     def share(hits: Iterable[bool]) -> float:
         return round(mean(map(float, hits)), 3)
 
-    pairs = list(zip(shown, asked, strict=True))
-    found = {
-        part: share(
-            s.identity is not None and getattr(s.identity, part) == getattr(a.identity, part)
-            for s, a in pairs
-        )
-        for part in ("colour", "shape", "texture")
-    }
+    def parts(seen: Sequence[Shown]) -> dict[str, float]:
+        return {
+            part: share(
+                s.identity is not None and getattr(s.identity, part) == getattr(a.identity, part)
+                for s, a in zip(seen, asked, strict=True)
+            )
+            for part in PARTS
+        }
+
     tones = np.array([[np.mean(s.ground), np.mean(g)] for s, g in zip(cropped, grounds, strict=True)])
+    found = parts(shown)
     return found | {
-        "identity": share(s.identity == a.identity for s, a in pairs),
-        "way": share(s.way == a.way for s, a in pairs),
-        "wrong": share(s.identity == a.identity for s, a in zip(others, asked, strict=True)),
-        "absent": share(s.identity == a.identity for s, a in zip(nobody, asked, strict=True)),
+        "score": round(mean(found.values()), 3),
+        "wrong": round(mean(parts(others).values()), 3),
+        "absent": round(mean(parts(nobody).values()), 3),
+        "identity": share(s.identity == a.identity for s, a in zip(shown, asked, strict=True)),
+        "way": share(s.way == a.way for s, a in zip(shown, asked, strict=True)),
         "ground": round(float(np.corrcoef(tones.T)[0, 1]), 3),
     }
 

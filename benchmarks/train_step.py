@@ -5,8 +5,10 @@
     python -m benchmarks.train_step --preset wan-1.3b --ladder # what each setting gives
 
 (a) A step of the real loop (loader, task, FSDP2, clip, AdamW) against forward and backward of the same
-transformer, checkpointed and compiled alike, on tensors that are there. (b) A step with references against
-one without, at as many tokens. Interleaved; ratios are of medians, above 1 is faster than the baseline.
+transformer, checkpointed and compiled alike, on tensors that are there, for as many samples. (b) A step with
+references against one without, at as many tokens. A step accumulates over `--batch` samples, one at a time,
+as the recipes do (256 samples on 8 GPUs: 32 each). Interleaved; ratios are of medians, above 1 is faster than
+the baseline.
 Random weights. On a CPU it is one thread's own time that counts, not what other work takes from it.
 """
 
@@ -110,6 +112,7 @@ def main() -> None:
     )
     parser.add_argument("--preset", choices=list(PRESETS), default="cpu")
     parser.add_argument("--runs", type=int, default=7, help="timed steps of each kind")
+    parser.add_argument("--batch", type=int, default=8, help="samples of a step, one forward pass each")
     parser.add_argument("--attention", help="diffusers attention backend, such as _native_flash or flash")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--checkpointing", choices=["none", "selective", "full"])
@@ -133,13 +136,15 @@ def main() -> None:
         torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.ladder:
-            result["ladder"] = list(ladder(Path(folder), preset, settings, arguments.runs))
+            result["ladder"] = list(ladder(Path(folder), preset, settings, arguments.runs, arguments.batch))
         else:
-            result |= measured(Path(folder), preset, settings, arguments.runs)
+            result |= measured(Path(folder), preset, settings, arguments.runs, arguments.batch)
     print(json.dumps(result))
 
 
-def ladder(folder: Path, preset: Preset, base: ComputeConfig, runs: int) -> Iterator[dict[str, Any]]:
+def ladder(
+    folder: Path, preset: Preset, base: ComputeConfig, runs: int, batch: int
+) -> Iterator[dict[str, Any]]:
     """What each setting gives on top of those before it that helped; what does not run says why."""
     best, best_seconds = base, float("inf")
     steps: list[tuple[str, dict[str, Any]]] = [
@@ -154,7 +159,7 @@ def ladder(folder: Path, preset: Preset, base: ComputeConfig, runs: int) -> Iter
     for number, (name, change) in enumerate(steps):
         settings = best.model_copy(update=change)
         try:
-            found = measured(folder / str(number), preset, settings, runs, ratios=False)
+            found = measured(folder / str(number), preset, settings, runs, batch, ratios=False)
         except Exception as error:  # out of memory, a kernel that is missing: the ladder goes on
             gc.collect()
             torch.cuda.empty_cache()
@@ -169,17 +174,17 @@ def ladder(folder: Path, preset: Preset, base: ComputeConfig, runs: int) -> Iter
 
 
 def measured(
-    folder: Path, preset: Preset, compute: ComputeConfig, runs: int, *, ratios: bool = True
+    folder: Path, preset: Preset, compute: ComputeConfig, runs: int, batch: int, *, ratios: bool = True
 ) -> dict[str, Any]:
     """Numbers of one setting."""
     shape = Shape.of(preset.transformer)
     tokens = shape.tokens(*preset.video) + preset.references * shape.tokens(1, *preset.video[1:])
     world = make_world(ParallelConfig())
-    ours = Loop(folder / "kaleido", preset, compute, runs)
+    ours = Loop(folder / "kaleido", preset, compute, runs, batch)
     kinds: dict[str, Callable[[], float]] = {"step": ours.step}
     if ratios:
-        kinds["bare"] = Bare(preset, compute, tokens, world).step
-        kinds["plain"] = Loop(folder / "video", preset, compute, runs, plain=True).step
+        kinds["bare"] = Bare(preset, compute, tokens, batch, world).step
+        kinds["plain"] = Loop(folder / "video", preset, compute, runs, batch, plain=True).step
     clock = _clock(world.device)
     times: dict[str, Timed] = {name: Timed() for name in kinds}
     if world.device.type == "cuda":
@@ -194,10 +199,12 @@ def measured(
                 times[name].seconds.append(clock() - began)
                 times[name].waited.append(waited)
     seconds = times["step"].median
-    needed = flops.training(shape, tokens)
+    tokens *= batch
+    needed = batch * flops.training(shape, tokens // batch)
     peak = peak_of(world.device, None) or _matmul_peak(preset.precision, world.device)
     found: dict[str, Any] = {
         "compute": compute.model_dump(mode="json"),
+        "samples": batch,
         "tokens": tokens,
         "step_seconds": seconds,
         "tokens_per_second": tokens / seconds,
@@ -219,7 +226,14 @@ class Loop:
     """Steps of the real loop on latents of one size; with `plain`, text-to-video with as many tokens."""
 
     def __init__(
-        self, folder: Path, preset: Preset, compute: ComputeConfig, runs: int, *, plain: bool = False
+        self,
+        folder: Path,
+        preset: Preset,
+        compute: ComputeConfig,
+        runs: int,
+        batch: int,
+        *,
+        plain: bool = False,
     ) -> None:
         frames, height, width = preset.video
         size = (frames + preset.references, height, width) if plain else preset.video
@@ -233,7 +247,7 @@ class Loop:
         self.config = TrainConfig(
             steps=runs + 3,
             model=ModelConfig(path=str(folder / "model"), init="random"),
-            tasks=(VideoTask(latents=latents, batch=1) if plain else KaleidoTask(latents=latents, batch=1),),
+            tasks=((VideoTask if plain else KaleidoTask)(latents=latents, batch=batch, micro_batch=1),),
             optimizer=OptimizerConfig(),
             compute=compute,
             checkpoint=CheckpointConfig(every=10**6),
@@ -259,9 +273,11 @@ class Loop:
 
 
 class Bare:
-    """Forward and backward of the transformer alone, with the same precision and checkpoints."""
+    """Forward and backward of the transformer alone, once a sample, with the same precision and
+    checkpoints.
+    """
 
-    def __init__(self, preset: Preset, compute: ComputeConfig, tokens: int, world: Any) -> None:
+    def __init__(self, preset: Preset, compute: ComputeConfig, tokens: int, batch: int, world: Any) -> None:
         from training.models.wan import WanFamily
 
         self.dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
@@ -272,11 +288,12 @@ class Bare:
         activations.recompute(self.model, compute.checkpointing)
         for block in WanFamily().blocks(self.model) if compute.compile else ():
             block.forward = torch.compile(block.forward)
-        self.call = call
+        self.call, self.batch = call, batch
 
     def step(self) -> float:
-        loss = self.model(**self.call, return_dict=False)[0].float().square().mean()
-        loss.backward()
+        for _ in range(self.batch):
+            loss = self.model(**self.call, return_dict=False)[0].float().square().mean()
+            loss.backward()
         self.model.zero_grad()
         return 0.0
 
