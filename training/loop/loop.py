@@ -172,6 +172,7 @@ def gradients(state: State, plan: StepPlan, batches: Iterable[Batch] | None = No
         torch.manual_seed(draws.seed_of(state.config.seed, "dropout", batch.indices[0]))
         synchronize(
             state.model,
+            state.world,
             last=number == count - 1,
             always=state.config.parallel.reduce == "micro_batch",
         )

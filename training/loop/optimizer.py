@@ -13,7 +13,7 @@ from training.config import OptimizerConfig
 
 
 def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW over what is trainable; one fused kernel on a GPU."""
+    """AdamW over what is trainable, in one fused kernel where there is one."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
         trainable,
@@ -21,7 +21,7 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
         betas=config.betas,
         eps=config.eps,
         weight_decay=config.weight_decay,
-        fused=trainable[0].device.type == "cuda",
+        fused=trainable[0].device.type in ("cpu", "cuda"),
     )
 
 

@@ -68,13 +68,16 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], world: World, compute: 
             module.set_force_sum_reduction_for_comms(True)
 
 
-def synchronize(model: nn.Module, last: bool, *, always: bool = False) -> None:
+def synchronize(model: nn.Module, world: World, last: bool, *, always: bool = False) -> None:
     """Whether the next backward pass reduces gradients over the workers, or adds to what this worker has.
 
     always: also before the last one, so that no worker ever holds more than its shard of them. Copies of the
     model still exchange theirs once.
     """
     model.set_is_last_backward(last)
+    if world.fsdp["shard"].size() == 1:
+        # The whole model is here, and the same until the optimizer's step: it need not be gathered again.
+        model.set_reshard_after_backward(last)
     model.set_requires_gradient_sync(last or always)
     model.set_requires_all_reduce(last)
 
