@@ -22,9 +22,13 @@ def playground() -> None:
 @click.option("--seed", default=0, show_default=True, help="Which ones: the same seed makes the same videos.")
 @click.option("--size", default="256x192", show_default=True, metavar="WxH", help="Of the frame, in pixels.")
 @click.option("--plain", is_flag=True, help="One thing on plain ground, for training a small video model.")
+@click.option("--pairs", type=int, help="Instead of videos: so many pairs of pictures of the plain stage.")
 @door
-def render(output: str, videos: int, seed: int, size: str, plain: bool) -> None:
+def render(output: str, videos: int, seed: int, size: str, plain: bool, pairs: int | None) -> None:
     """Write videos with captions, and truth beside them."""
+    if pairs is not None:
+        _render_pairs(output, pairs, seed)
+        return
     if plain:
         _render_plain(output, videos, seed)
         return
@@ -52,15 +56,25 @@ def _render_plain(output: str, videos: int, seed: int) -> None:
     out.print(f"config   {escape(str(CONFIG))}  (for reprise curate --config)", soft_wrap=True)
 
 
+def _render_pairs(output: str, pairs: int, seed: int) -> None:
+    from curation.playground.plain import render_pairs
+
+    if pairs < 1:
+        raise RepriseError(f"--pairs must be at least 1, not {pairs}")
+    listed = render_pairs(output, pairs=pairs, seed=seed, on_progress=err.print)
+    out.print(f"pairs    {escape(str(listed))}  (for reprise encode --pairs)", soft_wrap=True)
+
+
 @playground.command()
 @click.option("--output", default="playground/model", show_default=True, help="A diffusers folder.")
+@click.option("--family", type=click.Choice(["wan", "cogvideox"]), default="wan", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the weights.")
 @door
-def model(output: str, seed: int) -> None:
-    """Write the small subject-to-video model that plain videos train: random weights, lossless latents."""
+def model(output: str, family: str, seed: int) -> None:
+    """Write a small video model that plain videos train: random weights, lossless latents."""
     from training.playground.model import write_model
 
-    write_model(Path(output), seed=seed)
+    write_model(Path(output), family=family, seed=seed)
     out.print(f"model    {escape(output)}  (for reprise encode --model, and model.path)", soft_wrap=True)
 
 

@@ -117,6 +117,8 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         except (OSError, ValueError, AttributeError) as error:
             line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise RepriseError(f"{path} could not be loaded as a pipeline: {line}") from error
+        if (folder / subject_token.FILE).is_file():
+            subject_token.load_subject_token(pipeline.transformer, folder)
         return pipeline
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -301,10 +303,11 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
 def _family(transformer: Any, vae: Any, tokenizer: Any) -> Family:
     """What is known of a kind of model, for these very parts."""
     config = transformer.config
+    temporal, spatial = vae_scales(vae.config)
     if isinstance(transformer, CogVideoXTransformer3DModel):
         side = int(config.patch_size)
-        return CogVideoXFamily((1, side, side), min(config.max_text_seq_length, tokenizer.model_max_length))
-    temporal, spatial = vae_scales(vae.config)
+        length = min(config.max_text_seq_length, tokenizer.model_max_length)
+        return CogVideoXFamily((1, side, side), temporal, spatial, length)
     return WanFamily(tuple(config.patch_size), temporal, spatial, min(512, tokenizer.model_max_length))
 
 

@@ -7,14 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.models.components import load_text, load_vae, part_config
+from training.config import ModelConfig
+from training.models.components import load_text, load_transformer, load_vae, part_config
 from training.models.text import embed
-from training.playground.model import TEXT_LENGTH, write_model
+from training.playground.model import SHAPES, TEXT_LENGTH, write_model
+
+
+@pytest.fixture(scope="module", params=sorted(SHAPES))
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model"))
+def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"), family=family)
 
 
 def test_what_is_encoded_is_decoded_exactly(folder: Path) -> None:
@@ -26,21 +32,24 @@ def test_what_is_encoded_is_decoded_exactly(folder: Path) -> None:
     assert posterior.std.max() < 1e-6
 
 
-def test_the_transformer_is_the_stock_class(folder: Path) -> None:
-    assert part_config(str(folder), None, "transformer")[1]["_class_name"] == "WanTransformer3DModel"
+def test_the_transformer_is_the_stock_class_and_small(folder: Path, family: str) -> None:
+    name = {"wan": "WanTransformer3DModel", "cogvideox": "CogVideoXTransformer3DModel"}[family]
+    assert part_config(str(folder), None, "transformer")[1]["_class_name"] == name
+    weights = load_transformer(ModelConfig(path=str(folder)), name).parameters()
+    assert 0.6e6 < sum(weight.numel() for weight in weights) < 0.8e6
     assert part_config(str(folder), None, "vae")[1]["_class_name"] == "PixelUnshuffleVAE"
 
 
-def test_captions_of_the_stage_fit_and_differ(folder: Path) -> None:
+def test_captions_of_the_stage_fit_and_differ(folder: Path, family: str) -> None:
     encoder, tokenizer = load_text(str(folder))
     captions = [f"A thing moves {way}." for way in ("to the left", "to the right", "up", "down")]
     assert not any(tokenizer.unk_token_id in ids for ids in tokenizer(captions).input_ids)
     assert max(map(len, tokenizer(captions).input_ids)) <= TEXT_LENGTH
-    means = torch.stack([text.mean(0) for text in embed(captions, encoder, tokenizer, "wan", TEXT_LENGTH)])
+    means = torch.stack([text.mean(0) for text in embed(captions, encoder, tokenizer, family, TEXT_LENGTH)])
     assert torch.pdist(means).min() > 0.5
 
 
-def test_the_same_seed_writes_the_same_model(folder: Path, tmp_path: Path) -> None:
-    again = write_model(tmp_path)
+def test_the_same_seed_writes_the_same_model(folder: Path, family: str, tmp_path: Path) -> None:
+    again = write_model(tmp_path, family=family)
     weights = "transformer/diffusion_pytorch_model.safetensors"
     assert (folder / weights).read_bytes() == (again / weights).read_bytes()

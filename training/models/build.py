@@ -13,6 +13,7 @@ from training.models.cogvideox import CogVideoXFamily
 from training.models.components import read_config
 from training.models.family import Family
 from training.models.wan import WanFamily
+from training.video_size import vae_scales
 
 _CLASSES = {"WanTransformer3DModel": "wan", "CogVideoXTransformer3DModel": "cogvideox"}
 
@@ -28,22 +29,22 @@ def family_of(config: ModelConfig) -> Family:
     name = _CLASSES.get(found) if config.family == "auto" else config.family
     if name == "wan":
         patch = tuple(settings.get("patch_size", (1, 2, 2)))
-        return WanFamily((patch[0], patch[1], patch[2]), *_wan_scales(config.path, settings))
+        return WanFamily((patch[0], patch[1], patch[2]), *_scales(config.path, settings))
     if name == "cogvideox":
         side = int(settings.get("patch_size", 2))
-        return CogVideoXFamily((1, side, side), int(settings.get("max_text_seq_length", 226)))
+        length = int(settings.get("max_text_seq_length", 226))
+        return CogVideoXFamily((1, side, side), *_scales(config.path, settings), text_length=length)
     raise RepriseError(
         f"{config.path}: a transformer of the class {found or '?'} cannot be trained (known: "
         f"{', '.join(sorted(_CLASSES))})"
     )
 
 
-def _wan_scales(path: str, transformer: Mapping[str, Any]) -> tuple[int, int]:
+def _scales(path: str, transformer: Mapping[str, Any]) -> tuple[int, int]:
     """Frames and pixels per latent, as the folder's VAE says; of a hub model, whose VAE is not fetched for it
     alone, as the transformer tells the published VAEs apart."""
     file = Path(path, "vae", "config.json")
     if file.is_file():
-        vae = json.loads(file.read_text(encoding="utf-8"))
-        return int(vae.get("scale_factor_temporal", 4)), int(vae.get("scale_factor_spatial", 8))
+        return vae_scales(json.loads(file.read_text(encoding="utf-8")))
     # Wan 2.2 TI2V-5B has 48 channels and 16 pixels to a latent.
     return 4, 16 if transformer.get("out_channels", 16) == 48 else 8

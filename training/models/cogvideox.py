@@ -93,11 +93,14 @@ def rotate(x: Tensor, tables: Tables) -> Tensor:
 
 class CogVideoXFamily:
     name = "cogvideox"
-    temporal_scale = 4
-    spatial_scale = 8
 
-    def __init__(self, patch: Size = (1, 2, 2), text_length: int = 226) -> None:
+    def __init__(
+        self, patch: Size = (1, 2, 2), temporal_scale: int = 4, spatial_scale: int = 8, text_length: int = 226
+    ) -> None:
+        """Defaults are the published models'."""
         self.patch = patch
+        self.temporal_scale = temporal_scale
+        self.spatial_scale = spatial_scale
         self.text_length = text_length
 
     def load(

@@ -29,38 +29,51 @@ WORDS = (
 )
 TEXT_LENGTH = 8  # tokens: the longest caption has six words, a full stop and its end
 TEXT_WIDTH = 32
+_LATENTS = 6  # of a frame's side: 12 px
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Of the transformer. Defaults have 0.7 M parameters."""
+    """Of the transformer."""
 
-    heads: int = 4
-    head_dim: int = 24
-    layers: int = 4
+    heads: int
+    head_dim: int  # CogVideoX: divides into even parts of 1/4, 3/8 and 3/8 for its rotary positions
+    layers: int
 
 
-def write_model(folder: Path, *, seed: int = 0, shape: Shape | None = None) -> Path:
+SHAPES = {"wan": Shape(heads=4, head_dim=24, layers=4), "cogvideox": Shape(heads=3, head_dim=32, layers=4)}
+
+
+def write_model(folder: Path, *, family: str = "wan", seed: int = 0, shape: Shape | None = None) -> Path:
     """Write transformer (random weights), lossless VAE, frozen random text encoder, tokenizer and scheduler.
 
-    Stock classes but for the VAE; the same seed gives the same weights. Returns the folder.
+    Stock classes but for the VAE; the same seed gives the same weights. family: of `SHAPES`, whose shapes
+    have 0.7 M parameters. Returns the folder.
     """
+    vae = PixelUnshuffleVAE()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        write = {"wan": _wan, "cogvideox": _cogvideox}[family]
+        pipeline, made = write(shape or SHAPES[family], vae.config.z_dim)
+    parts: dict[str, Any] = {**made, "vae": vae, "tokenizer": _tokenizer()}
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    homes = {"transformer": "diffusers", "scheduler": "diffusers", "vae": PixelUnshuffleVAE.__module__}
+    index = {name: [homes.get(name, "transformers"), type(part).__name__] for name, part in parts.items()} | {
+        "_class_name": pipeline
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def _wan(shape: Shape, channels: int) -> tuple[str, dict[str, Any]]:
+    """Name of diffusers' pipeline, and what it is made of."""
     from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel
 
-    shape = shape or Shape()
-    width = shape.heads * shape.head_dim
-    vae = PixelUnshuffleVAE()
-    channels = vae.config.z_dim
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        # Embeddings of random words in random directions: different captions differ, which is all it takes.
-        text = UMT5EncoderModel(
-            UMT5Config(
-                d_model=TEXT_WIDTH, d_kv=8, d_ff=64, num_layers=1, num_heads=4, vocab_size=len(_vocabulary())
-            )
-        )
-        transformer = WanTransformer3DModel(
+    return "WanPipeline", {
+        "text_encoder": UMT5EncoderModel(UMT5Config(**_text())),
+        "transformer": WanTransformer3DModel(
             patch_size=(1, 2, 2),
             num_attention_heads=shape.heads,
             attention_head_dim=shape.head_dim,
@@ -68,24 +81,56 @@ def write_model(folder: Path, *, seed: int = 0, shape: Shape | None = None) -> P
             out_channels=channels,
             text_dim=TEXT_WIDTH,
             freq_dim=64,
-            ffn_dim=4 * width,
+            ffn_dim=4 * shape.heads * shape.head_dim,
             num_layers=shape.layers,
-        )
-    parts: dict[str, Any] = {
-        "transformer": transformer,
-        "vae": vae,
-        "text_encoder": text,
-        "tokenizer": _tokenizer(),
+        ),
         "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
     }
-    for name, part in parts.items():
-        part.save_pretrained(folder / name)
-    homes = {"transformer": "diffusers", "scheduler": "diffusers", "vae": PixelUnshuffleVAE.__module__}
-    index = {name: [homes.get(name, "transformers"), type(part).__name__] for name, part in parts.items()} | {
-        "_class_name": "WanPipeline"
+
+
+def _cogvideox(shape: Shape, channels: int) -> tuple[str, dict[str, Any]]:
+    """As CogVideoX-5B is: rotary positions, v-prediction, no signal at the last timestep."""
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+    from transformers import T5Config, T5EncoderModel
+
+    return "CogVideoXPipeline", {
+        "text_encoder": T5EncoderModel(T5Config(**_text())),
+        "transformer": CogVideoXTransformer3DModel(
+            num_attention_heads=shape.heads,
+            attention_head_dim=shape.head_dim,
+            in_channels=channels,
+            out_channels=channels,
+            time_embed_dim=64,
+            text_embed_dim=TEXT_WIDTH,
+            num_layers=shape.layers,
+            sample_width=_LATENTS,
+            sample_height=_LATENTS,
+            sample_frames=3,
+            patch_size=2,
+            temporal_compression_ratio=1,
+            max_text_seq_length=TEXT_LENGTH,
+            use_rotary_positional_embeddings=True,
+        ),
+        "scheduler": CogVideoXDDIMScheduler(  # scheduler_config.json of THUDM/CogVideoX-5b
+            clip_sample=False,
+            prediction_type="v_prediction",
+            rescale_betas_zero_snr=True,
+            snr_shift_scale=1.0,
+            timestep_spacing="trailing",
+        ),
     }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    return folder
+
+
+def _text() -> dict[str, int]:
+    """Embeddings of random words in random directions: different captions differ, which is all it takes."""
+    return {
+        "d_model": TEXT_WIDTH,
+        "d_kv": 8,
+        "d_ff": 64,
+        "num_layers": 1,
+        "num_heads": 4,
+        "vocab_size": len(_vocabulary()),
+    }
 
 
 def _vocabulary() -> list[tuple[str, float]]:
