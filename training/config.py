@@ -152,11 +152,12 @@ class ReplayTask(_TaskBase):
 TaskConfig = Annotated[KaleidoTask | VideoTask | IdentityTask | ReplayTask, Field(discriminator="kind")]
 
 
-def share_replay(tasks: tuple[TaskConfig, ...], p: float) -> tuple[TaskConfig, ...]:
+def share_replay(tasks: tuple[TaskConfig, ...], p: float, *, watched: bool = False) -> tuple[TaskConfig, ...]:
     """The tasks with weights of which replay tasks together have the share p.
 
-    Within replay and within the rest, weights stay in proportion. A task whose share is 0 is left out.
-    Without replay tasks, or without others, nothing changes.
+    Within replay and within the rest, weights stay in proportion. A task whose share is 0 is left out; with
+    `watched` it stays, with the weight 0: no step is of it, but its gradient can be looked at. Without replay
+    tasks, or without others, nothing changes.
     """
     totals = {
         kind: sum(t.weight for t in tasks if isinstance(t, ReplayTask) == kind) for kind in (True, False)
@@ -167,7 +168,7 @@ def share_replay(tasks: tuple[TaskConfig, ...], p: float) -> tuple[TaskConfig, .
     weighed = []
     for task in tasks:
         kind = isinstance(task, ReplayTask)
-        if shares[kind] > 0:
+        if shares[kind] > 0 or watched:
             weighed.append(task.model_copy(update={"weight": task.weight / totals[kind] * shares[kind]}))
     return tuple(weighed)
 

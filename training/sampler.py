@@ -29,6 +29,8 @@ from training.latents.store import Records
 from training.samples import Choice, Record, Size
 from training.tasks.base import Task
 
+_WATCHED = 1 << 48  # indices of samples that are looked at and not trained on: more than any run has
+
 
 @dataclass(frozen=True)
 class Bucket:
@@ -111,6 +113,8 @@ class Sampler:
                 raise ValueError(f"two tasks named {task.name}")
             trained, held = _split(task, index, holdout)
             self.buckets[task.name], self.held_out[task.name] = trained, held
+            if not task.weight:
+                continue  # only watched: no step depends on it
             facts.append([task.name, task.weight, task.batch])
             facts += [[*bucket.size, bucket.capacity, index.digest(bucket.rows)] for bucket in trained]
         self.fingerprint = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
@@ -119,11 +123,24 @@ class Sampler:
     def step(self, step: int) -> StepPlan:
         """The plan of a step, 0 being the first. Cheap, and the same in any order of asking."""
         which, before = self._task_of(step)
-        task = self.tasks[which]
-        buckets = self.buckets[task.name]
-        chosen, turn = turn_of([len(bucket.rows) for bucket in buckets], int(before[which]))
-        bucket = buckets[chosen]
         first = int(sum(count * other.batch for count, other in zip(before, self.tasks, strict=True)))
+        return self._plan(self.tasks[which], step, int(before[which]), first)
+
+    def watched(self, task: str, step: int) -> StepPlan | None:
+        """What a step would be if it were of a task that no step is of; None where the task has steps.
+
+        Its samples' indices are none that training draws from.
+        """
+        found = next(each for each in self.tasks if each.name == task)
+        if found.weight > 0:
+            return None
+        return self._plan(found, step, step, _WATCHED + step * found.batch)
+
+    def _plan(self, task: Task, step: int, turn: int, first: int) -> StepPlan:
+        """The `turn`-th step of a task, whose samples have the indices from `first` on."""
+        buckets = self.buckets[task.name]
+        chosen, turn = turn_of([len(bucket.rows) for bucket in buckets], turn)
+        bucket = buckets[chosen]
         count = task.count(bucket.capacity, draws.generator(self.seed, "references", task.name, step))
         return StepPlan(
             step=step,

@@ -27,6 +27,11 @@ def one(folder: Path) -> dict[str, Any]:
     """On one worker: runs with the monitor, without it, with PCGrad, and with that half of the way."""
     calls: dict[str, tuple[Any, ...]] = {
         "watched": (replay_worlds.watched, replay_config(folder, run=run(folder, "watched")), 2),
+        "images": (
+            replay_worlds.watched,
+            replay_config(folder, run=run(folder, "images"), replay=0, conflict={"every": 2}),
+            2,
+        ),
         "plain": (replay_worlds.run, replay_config(folder, run=run(folder, "plain"))),
         "gradients": (replay_worlds.both_gradients, replay_config(folder)),
         "projected": (replay_worlds.projected, replay_config(folder, run=run(folder, "pc")), 2),
@@ -75,6 +80,13 @@ def test_it_records_the_flat_gradients_of_both_tasks(one: dict[str, Any], watche
     assert first["conflict/norm/identity"] == pytest.approx(float(a.norm()), rel=1e-9)
     assert first["conflict/norm/replay"] == pytest.approx(float(b.norm()), rel=1e-9)
     assert {"conflict/modules/attention/cosine", "conflict/layers/00-00/cosine"} <= set(first)
+
+
+def test_a_task_that_is_not_trained_is_compared_all_the_same(one: dict[str, Any]) -> None:
+    """Image-only training, and either half of the two-stage."""
+    records = one["images"]["records"]
+    assert [step for step, _ in records] == [0, 2, 4]
+    assert all(found["conflict/norm/replay"] > 0 and found["conflict/cosine"] != 0 for _, found in records)
 
 
 def test_two_workers_record_what_one_does(watched: dict[str, Any], two: list[dict[str, Any]]) -> None:

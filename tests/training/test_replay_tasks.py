@@ -85,6 +85,21 @@ def test_p_of_0_is_image_only_and_of_1_video_only(p, names):
     assert {task.name for task in proxy_replay(p).tasks} == names
 
 
+def test_a_watched_task_takes_no_step_and_no_number_of_the_others():
+    tasks = (IdentityTask(latents="P", batch=16), ReplayTask(latents="V", batch=4))
+    built = build_tasks(share_replay(tasks, 0.0, watched=True))
+    sampler = Sampler(built, [PAIRS, VIDEOS], seed=7)
+    plain = proxy_replay(0.0)
+    assert [sampler.step(step) for step in range(50)] == [plain.step(step) for step in range(50)]
+    assert sampler.fingerprint == plain.fingerprint
+    assert sampler.watched("identity", 3) is None
+    seen = [sampler.watched("replay", step) for step in range(30)]
+    assert all(plan.task == "replay" and len(plan.rows) == 4 for plan in seen)
+    assert len({row for plan in seen for row in plan.rows}) == 30  # other samples each time
+    trained = {index for step in range(50) for index in plain.step(step).indices}
+    assert trained.isdisjoint(index for plan in seen for index in plan.indices)
+
+
 def test_p_leaves_weights_within_each_side_in_proportion():
     tasks = (
         IdentityTask(latents="a", weight=3),

@@ -143,7 +143,12 @@ class ProjectGradients(Callback):
 
 
 def next_plan(state: State, task: str) -> StepPlan | None:
-    """The plan of a task's next step, from this one on; None where it never comes."""
+    """The plan of a task's next step, from this one on; None where it never comes.
+
+    A task that is never trained on is compared all the same, on samples that would have been this step's.
+    """
+    if (watched := state.sampler.watched(task, state.step)) is not None:
+        return watched
     for step in range(state.step, state.step + HORIZON):
         plan = state.sampler.step(step)
         if plan.task == task:

@@ -38,7 +38,8 @@ def start(config: TrainConfig, world: World) -> State:
         RepriseError: anything that a person must mend, in one line.
     """
     family = family_of(config.model)
-    tasks = build_tasks(share_replay(config.tasks, config.replay))
+    watched = config.conflict.every is not None
+    tasks = build_tasks(share_replay(config.tasks, config.replay, watched=watched))
     latents = open_latents(tasks)
     for each in {each.folder.uri: each for each in latents.values()}.values():
         check_latents(each, family, config.model)
@@ -103,6 +104,7 @@ def build_model(config: TrainConfig, family: Family, world: World) -> nn.Module:
     else:
         folder, _ = part_config(config.model.path, config.model.revision, "transformer")
         weights.load(model, folder, config.seed, world.device)
+        adapters.fill_token(model, folder.parent)  # beside a transformer that was trained with it
     if file is not None:
         adapters.fill(model, file)
     return model
