@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import nn
 
 from training.config import TrainConfig
@@ -38,9 +40,14 @@ def fill(model: nn.Module, file: LoraFile) -> None:
     """LoRA's weights of a file, and of the token beside it, into a spread model; each rank takes its part."""
     for parameter, weight in filled(model, file):
         weights.put(weight, parameter)
+    fill_token(model, file.path.parent)
+
+
+def fill_token(model: nn.Module, folder: Path) -> None:
+    """The subject's token of a folder, where the model has one and the folder, too."""
     token = subject_token(model)
-    if token is not None and (file.path.parent / TOKEN_FILE).is_file():
-        weights.put(read_subject_token(file.path.parent, len(token.weight)), token.weight)
+    if token is not None and (folder / TOKEN_FILE).is_file():
+        weights.put(read_subject_token(folder, len(token.weight)), token.weight)
 
 
 def packed(model: nn.Module, config: TrainConfig, family: str) -> dict[str, bytes]:
