@@ -15,30 +15,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 
+from benchmarks.plain_stage import ENCODE, SCENES, apart, doors, leave, share, sheet, table, trained
+
 CROSSPAIR = "no_crosspair"
 VARIANTS = ("shift_hw", "shift_w", "shift_h", "none", CROSSPAIR)
 PARTS = ("colour", "shape", "texture")
-COLUMNS = (*PARTS, "score", "wrong", "absent", "identity", "way", "ground")
-_HEAD = {
+COLUMNS = {
+    **dict.fromkeys(PARTS, ""),
     "score": "mean of colour, shape and texture",
     "wrong": "score against what was asked for, when a thing is shown that differs from it in all three",
     "absent": "the same, without a reference",
     "identity": "colour, shape and texture at once",
+    "way": "",
     "ground": "correlation of the ground with that of the reference: 0 nothing is copied",
 }
-_SCENES = 900_001  # seed of the judged scenes; training videos have seed 0
 
 
 def main() -> None:
@@ -62,12 +59,13 @@ def main() -> None:
     todo = [(variant, seed) for variant in options.variants.split(",") for seed in range(options.seeds)]
     with ThreadPoolExecutor(options.jobs) as pool:
         results = list(pool.map(lambda each: _apart(options, *each), todo))
-    show(results)
+    table(results, COLUMNS)
+    print(json.dumps({"benchmark": "miniature", "results": results}))
 
 
 def prepare(folder: Path, videos: int) -> None:
     """Videos, dataset, model and latents; what is finished is not done again."""
-    steps: dict[str, list[str]] = {
+    steps = {
         "videos": ["playground", "render", "--plain", "--videos", str(videos)],
         "dataset": [
             *("curate", "--input", str(folder / "videos"), "--config", "curation/playground/plain.yaml"),
@@ -76,53 +74,27 @@ def prepare(folder: Path, videos: int) -> None:
         "model": ["playground", "model"],
         "latents": [
             *("encode", "--dataset", str(folder / "dataset"), "--model", str(folder / "model")),
-            *("--config", "training/playground/encode.yaml"),
+            *("--config", ENCODE),
         ],
     }
-    for name, (door, *arguments) in steps.items():
-        done = folder / f".{name}.done"
-        if done.exists():
-            continue
-        began = time.monotonic()
-        command = [sys.executable, "-m", f"pipelines.{door}", *arguments, "--output", str(folder / name)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        done.touch()
-        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    doors(folder, steps)
 
 
 def _apart(options: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
     """One training in a process of its own; its result."""
+    arguments = ["--output", options.output, "--steps", options.steps, "--scenes", options.scenes]
     file = options.output / "results" / f"{variant}-{seed}.json"
-    if not file.exists():
-        arguments = ["--output", options.output, "--steps", options.steps, "--scenes", options.scenes]
-        command = [sys.executable, "-m", "benchmarks.miniature", "--only", f"{variant}:{seed}"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        subprocess.run([*command, *map(str, arguments)], check=True, env=environment)
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    return apart("benchmarks.miniature", file, ["--only", f"{variant}:{seed}", *arguments])
 
 
 def one(folder: Path, variant: str, seed: int, steps: int, scenes: int) -> None:
     """Train one variant, judge what it generates, write the result."""
-    import torch
-
-    from training.callbacks.build import build_callbacks
     from training.config import TrainConfig
-    from training.loop.loop import train
-    from training.loop.world import make_world
 
-    torch.set_num_threads(1)
-    config = TrainConfig.model_validate(_recipe(folder, variant, seed, steps))
-    began = time.monotonic()
-    train(config, make_world(config.parallel), build_callbacks(config))
-    minutes = (time.monotonic() - began) / 60
-    model = folder / "runs" / config.run.name / "model"
+    run, minutes = trained(TrainConfig.model_validate(_recipe(folder, variant, seed, steps)))
     found = {"variant": variant, "seed": seed, "steps": steps, "minutes": round(minutes, 1)}
-    found |= judged(model, scenes, sheet=folder / "sheets" / f"{variant}-{seed}.png")
-    file = folder / "results" / f"{variant}-{seed}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found), file=sys.stderr, flush=True)
+    found |= judged(run / "model", scenes, picture=folder / "sheets" / f"{variant}-{seed}.png")
+    leave(folder / "results" / f"{variant}-{seed}.json", found)
 
 
 def _recipe(folder: Path, variant: str, seed: int, steps: int) -> dict[str, Any]:
@@ -141,18 +113,19 @@ def _recipe(folder: Path, variant: str, seed: int, steps: int) -> dict[str, Any]
     return recipe
 
 
-def judged(model: Path, scenes: int, *, sheet: Path | None = None) -> dict[str, float]:
+def judged(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
     """What a model's videos of held-out scenes show; `COLUMNS`."""
     from PIL import Image
 
-    from curation.playground.plain import CELLS, IDENTITIES, SIDE, picture, reference, scene_at
+    from curation.playground.plain import CELLS, IDENTITIES, SIDE, reference, scene_at
+    from curation.playground.plain import picture as drawn
     from curation.playground.scenes import to_rgb
-    from evaluation.plain_stage import Shown, judge
+    from evaluation.plain_stage import judge, likeness, parts_right
     from training.pipeline import ReferenceToVideoPipeline
 
     pipeline = ReferenceToVideoPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
-    asked = [scene_at(_SCENES, index) for index in range(scenes)]
+    asked = [scene_at(SCENES, index) for index in range(scenes)]
     prompts = [scene.caption for scene in asked]
     size = {"height": CELLS, "width": CELLS, "num_frames": 3}
 
@@ -168,9 +141,9 @@ def judged(model: Path, scenes: int, *, sheet: Path | None = None) -> dict[str, 
         for scene in asked
     ]
     # As large as a crop shows it, on the ground of another scene.
-    grounds = [scene_at(_SCENES + 1, index).ground for index in range(scenes)]
+    grounds = [scene_at(SCENES + 1, index).ground for index in range(scenes)]
     crops = [
-        Image.fromarray(to_rgb(picture(scene.identity, (0.5, 0.5), ground, SIDE, half=0.45)[0]))
+        Image.fromarray(to_rgb(drawn(scene.identity, (0.5, 0.5), ground, SIDE, half=0.45)[0]))
         for scene, ground in zip(asked, grounds, strict=True)
     ]
     videos = generate([[one] for one in right])
@@ -178,67 +151,18 @@ def judged(model: Path, scenes: int, *, sheet: Path | None = None) -> dict[str, 
     others = [judge(video) for video in generate([[one] for one in wrong])]
     nobody = [judge(video) for video in generate([[]] * scenes)]
     cropped = [judge(video) for video in generate([[one] for one in crops])]
-    if sheet is not None:
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        _sheet(right[:16], videos[:16]).save(sheet)
-
-    def share(hits: Iterable[bool]) -> float:
-        return round(mean(map(float, hits)), 3)
-
-    def parts(seen: Sequence[Shown]) -> dict[str, float]:
-        return {
-            part: share(
-                s.identity is not None and getattr(s.identity, part) == getattr(a.identity, part)
-                for s, a in zip(seen, asked, strict=True)
-            )
-            for part in PARTS
-        }
-
+    sheet(right, videos, picture)
+    seen = list(zip(shown, asked, strict=True))
     tones = np.array([[np.mean(s.ground), np.mean(g)] for s, g in zip(cropped, grounds, strict=True)])
-    found = parts(shown)
+    found = {part: share(parts_right(s, a.identity)[part] for s, a in seen) for part in PARTS}
     return found | {
-        "score": round(mean(found.values()), 3),
-        "wrong": round(mean(parts(others).values()), 3),
-        "absent": round(mean(parts(nobody).values()), 3),
-        "identity": share(s.identity == a.identity for s, a in zip(shown, asked, strict=True)),
-        "way": share(s.way == a.way for s, a in zip(shown, asked, strict=True)),
+        "score": share(likeness(s, a.identity) for s, a in seen),
+        "wrong": share(likeness(s, a.identity) for s, a in zip(others, asked, strict=True)),
+        "absent": share(likeness(s, a.identity) for s, a in zip(nobody, asked, strict=True)),
+        "identity": share(s.identity == a.identity for s, a in seen),
+        "way": share(s.way == a.way for s, a in seen),
         "ground": round(float(np.corrcoef(tones.T)[0, 1]), 3),
     }
-
-
-def _sheet(references: Sequence[Any], videos: Any) -> Any:
-    """A picture to look at: a row a scene, its reference and the frames of its video."""
-    from PIL import Image
-
-    side = 48
-    sheet = Image.new("RGB", (8 * side + 8, 8 * side), "white")
-    for index, (shown, video) in enumerate(zip(references, videos, strict=True)):
-        x, y = (index // 8) * (4 * side + 8), (index % 8) * side
-        sheet.paste(shown.resize((side, side)), (x, y))
-        for number, frame in enumerate(video):
-            pixels = Image.fromarray((np.asarray(frame) * 255).round().astype(np.uint8))
-            sheet.paste(
-                pixels.resize((side - 2, side - 2), Image.Resampling.NEAREST), (x + (number + 1) * side, y)
-            )
-    return sheet
-
-
-def show(results: Sequence[dict[str, Any]]) -> None:
-    """A Markdown table: mean and, over several seeds, standard deviation; then one line of JSON."""
-    print("| variant | " + " | ".join(COLUMNS) + " | minutes |")
-    print("|---" * (len(COLUMNS) + 2) + "|")
-    variants = list(dict.fromkeys(result["variant"] for result in results))
-    for variant in variants:
-        some = [result for result in results if result["variant"] == variant]
-        cells = []
-        for column in COLUMNS:
-            values = [result[column] for result in some]
-            spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-            cells.append(f"{mean(values):.2f}{spread}")
-        print(f"| {variant} | " + " | ".join(cells) + f" | {mean(r['minutes'] for r in some):.0f} |")
-    for column, words in _HEAD.items():
-        print(f"{column}: {words}")
-    print(json.dumps({"benchmark": "miniature", "results": list(results)}))
 
 
 if __name__ == "__main__":

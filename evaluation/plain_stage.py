@@ -20,17 +20,19 @@ F32 = NDArray[np.float32]
 _GRID: Final = 2  # places per cell and axis
 _PRESENT: Final = 0.5  # share of what stands out from the ground that the best drawing must explain
 _FAINT: Final = 0.005  # mean square distance from the ground below which nothing stands out at all
+PARTS: Final = ("colour", "shape", "texture")  # of an identity
 _MOVED: Final = 1.5  # cells from the first to the last frame below which a thing stands still
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is seen. Without a recognisable thing `identity` and `way` are None."""
+    """What is seen. Without a recognisable thing `identity`, `way` and `moved` are None."""
 
     identity: Identity | None
     way: str | None  # None: it stands still, or jumps about
     ground: tuple[float, float, float]  # RGB, 0..1
     explained: float  # share of what stands out that is this thing, at most 1
+    moved: float | None = None  # cells from the first to the last frame, along the axis of the longer way
 
 
 @cache
@@ -82,7 +84,7 @@ def judge(video: F32) -> Shown:
     if standing_out / frames[..., 0].size < _FAINT or explained < _PRESENT:
         return Shown(None, None, tone, explained)
     path = places[errors[winner].argmin(axis=0)]
-    return Shown(IDENTITIES[winner], way_of(path * CELLS), tone, explained)
+    return Shown(IDENTITIES[winner], way_of(path * CELLS), tone, explained, moved_by(path * CELLS))
 
 
 def way_of(path: F32) -> str | None:
@@ -94,3 +96,27 @@ def way_of(path: F32) -> str | None:
         return None
     unit = (direction, 0.0) if axis == 0 else (0.0, direction)
     return next(way for way, step in WAYS.items() if step == unit)
+
+
+def moved_by(path: F32) -> float:
+    """How far a path (T, 2) goes from its first to its last place, along the axis of the longer way."""
+    return float(np.abs(path[-1] - path[0]).max())
+
+
+def frozen(shown: Shown) -> bool:
+    """A thing is seen and stands still: not what an empty or unrecognisable video is."""
+    return shown.moved is not None and shown.moved < _MOVED
+
+
+def parts_right(shown: Shown, asked: Identity) -> dict[str, bool]:
+    """Which `PARTS` of the thing are those that were asked for; none where no thing is seen."""
+    return {
+        part: shown.identity is not None and getattr(shown.identity, part) == getattr(asked, part)
+        for part in PARTS
+    }
+
+
+def likeness(shown: Shown, asked: Identity) -> float:
+    """Share of `PARTS` that are right, 0..1. A thing drawn at random scores 1/3."""
+    right = parts_right(shown, asked)
+    return sum(right.values()) / len(right)

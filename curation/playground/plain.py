@@ -11,6 +11,7 @@ second. A model that sees 12 x 12 pixels at 2 frames per second therefore sees w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from PIL import Image
 
 from curation.demo.files import Film, write
 from curation.imaging import RGB, encode_mask
@@ -35,6 +37,7 @@ SHAPES: Final = ("square", "triangle", "cross", "ring")
 TEXTURES: Final[tuple[Texture, ...]] = ("plain", "stripes")
 WAYS: Final = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 THING: Final = "thing"  # what captions call it
+STILL: Final = f"A {THING}."  # caption of a picture: nothing moves in it
 EMPTY: Final = 10  # every so many videos, one without a thing
 TAXONOMY: Final = Path(__file__).with_name("plain.taxonomy.yaml")
 CONFIG: Final = Path(__file__).with_name("plain.yaml")  # how its videos are curated
@@ -183,3 +186,37 @@ def render(
         if on_progress and (index + 1) % 50 == 0:
             on_progress(f"{index + 1}/{videos}")
     return done
+
+
+def render_pairs(
+    folder: str | Path, *, pairs: int, seed: int = 0, on_progress: Callable[[str], None] | None = None
+) -> Path:
+    """Write pairs of pictures of one thing, for `reprise encode --pairs`: the thing alone on white as the
+    reference, a moment of a scene as the target. Returns the list, `pairs.jsonl`.
+
+    Curated references would do as references, but as targets they show the thing as large as the frame, where
+    no video shows it.
+
+    Raises:
+        ValueError: `pairs` < 1.
+        OSError: the folder cannot be written.
+    """
+    if pairs < 1:
+        raise ValueError(f"pairs must be at least 1, not {pairs}")
+    folder = Path(folder)
+    rows = []
+    for each in ("references", "targets"):
+        (folder / each).mkdir(parents=True, exist_ok=True)
+    for index in range(pairs):
+        scene = scene_at(seed, index)
+        when = float(np.random.default_rng([seed, index, 21]).uniform(0, 1))
+        target = to_rgb(picture(scene.identity, scene.at(when), scene.ground, SIDE)[0])
+        row = {side: f"{side}s/{index:05d}.png" for side in ("reference", "target")}
+        Image.fromarray(reference(scene.identity)).save(folder / row["reference"])
+        Image.fromarray(target).save(folder / row["target"])
+        rows.append({**row, "caption": STILL, "subject": THING})
+        if on_progress and (index + 1) % 500 == 0:
+            on_progress(f"{index + 1}/{pairs}")
+    listed = folder / "pairs.jsonl"
+    listed.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return listed

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from curation.playground.plain import CELLS, IDENTITIES, WAYS, Scene, picture, scene_at
-from evaluation.plain_stage import judge
+from evaluation.plain_stage import frozen, judge, likeness, parts_right
 
 
 def video_of(scene: Scene) -> np.ndarray:
@@ -42,6 +44,29 @@ def test_what_stands_still_or_jumps_goes_no_way() -> None:
     frames = video_of(scene)
     assert judge(np.stack([frames[0]] * 3)).way is None
     assert judge(frames[[0, 2, 1]]).way is None
+
+
+def test_frozen_is_what_stands_still_and_not_what_shows_nothing() -> None:
+    frames = video_of(scene_at(3, 0))
+    still = judge(np.stack([frames[0]] * 3))
+    assert frozen(still) and still.moved == 0
+    assert not frozen(judge(frames)) and judge(frames).moved == pytest.approx(4)
+    assert not frozen(judge(np.full_like(frames, 0.5)))
+
+
+def test_likeness_counts_colour_shape_and_texture() -> None:
+    scene = scene_at(3, 0)
+    shown = judge(video_of(scene))
+    assert likeness(shown, scene.identity) == 1
+    for part, other in (("colour", "red"), ("shape", "ring"), ("texture", "plain")):
+        asked = next(
+            replace(scene.identity, **{part: each})  # type: ignore[arg-type]
+            for each in (other, *{getattr(i, part) for i in IDENTITIES})
+            if each != getattr(scene.identity, part)
+        )
+        assert likeness(shown, asked) == pytest.approx(2 / 3)
+        assert [name for name, right in parts_right(shown, asked).items() if not right] == [part]
+    assert likeness(judge(np.full((3, CELLS, CELLS, 3), 0.5, np.float32)), scene.identity) == 0
 
 
 def test_scenes_are_as_likely_as_they_should_be() -> None:

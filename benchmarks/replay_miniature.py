@@ -1,0 +1,248 @@
+"""Proxy replay in miniature: what becomes of identity and of motion under the paper's training strategies?
+
+    python -m benchmarks.replay_miniature --output runs/replay-miniature [--variants replay,joint] [--seeds 3]
+
+Renders videos and pairs of pictures of the plain stage, trains a tiny CogVideoX on the videos alone (recipe
+playground-t2v), then that model once for each variant and seed (recipe playground-replay, equal steps), and
+judges decoded videos of held-out scenes on their pixels: does the thing look as in the reference picture, and
+does it move as the caption says? Beside the table it draws `figure.png`. Run it again to go on.
+
+Variants: image-only, two-stage, joint (Tables 3 and 7), and values of p (Table 9), of which 0 is image-only
+and 0.2 is replay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks.plain_stage import ENCODE, SCENES, apart, doors, leave, share, sheet, table, trained
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How one of the paper's runs differs from the recipe."""
+
+    stages: tuple[tuple[str, ...], ...] = ((),)  # overrides of each training; they share the steps evenly
+    shown: bool = True  # whether the judged videos are asked for with a reference
+
+
+BASE = "pretrained"
+VARIANTS = {
+    BASE: Variant(stages=(), shown=False),
+    "image-only": Variant((("replay=0",),)),
+    "two-stage": Variant((("replay=0",), ("replay=1",))),
+    # All image tokens are dropped, so it takes no reference either.
+    "joint": Variant((("tasks.0.reference_dropout=1", "tasks.1.reference_dropout=1"),), shown=False),
+    "replay": Variant(),
+    "p=0.1": Variant((("replay=0.1",),)),
+    "p=0.4": Variant((("replay=0.4",),)),
+    "p=0.6": Variant((("replay=0.6",),)),
+}
+SWEEP = {0.0: "image-only", 0.1: "p=0.1", 0.2: "replay", 0.4: "p=0.4", 0.6: "p=0.6"}
+STRATEGIES = ("image-only", "two-stage", "joint", "replay")
+COLUMNS = {
+    "identity": "share of colour, shape and texture that are the reference's; 0.33 by chance",
+    "exact": "all three at once; 0.03 by chance",
+    "wrong": "identity, asked for in vain: another thing's reference is shown, of which nothing is alike",
+    "motion": "goes where the caption says; 0.25 by chance",
+    "frozen": "a thing is seen and stands still",
+    "seen": "a thing is seen at all",
+    "cosine": "of the two tasks' gradients, mean over the last quarter of the steps",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs/replay-miniature"))
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--videos", type=int, default=1600, help="rendered")
+    parser.add_argument("--pairs", type=int, default=3000, help="of pictures, rendered")
+    parser.add_argument("--pretrain", type=int, default=3000, help="steps on videos alone")
+    parser.add_argument("--steps", type=int, default=1200, help="of each variant, all its stages together")
+    parser.add_argument("--scenes", type=int, default=96, help="judged, for each model")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time, one thread each")
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # VARIANT:SEED, in a process of its own
+    options = parser.parse_args()
+    if options.only:
+        variant, _, seed = options.only.partition(":")
+        one(options, variant, int(seed))
+        return
+    prepare(options.output, options.videos, options.pairs)
+    todo = [(BASE, 0)]  # the one that all others start from
+    results = [_apart(options, *todo[0])]
+    names = [name for name in options.variants.split(",") if name != BASE]
+    todo = [(name, seed) for seed in range(options.seeds) for name in names]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results += pool.map(lambda each: _apart(options, *each), todo)
+    table(sorted(results, key=lambda result: list(VARIANTS).index(result["variant"])), COLUMNS)
+    curves = [result for result in results if result["variant"] != BASE]
+    (options.output / "figure.png").write_bytes(figure(curves))
+    print(json.dumps({"benchmark": "replay_miniature", "results": results}))
+
+
+def prepare(folder: Path, videos: int, pairs: int) -> None:
+    """Videos, pairs, model and latents; what is finished is not done again."""
+    encode = ("encode", "--model", str(folder / "model"), "--config", ENCODE)
+    doors(
+        folder,
+        {
+            "videos": ["playground", "render", "--plain", "--videos", str(videos)],
+            "pairs": ["playground", "render", "--pairs", str(pairs)],
+            "model": ["playground", "model", "--family", "cogvideox"],
+            "video-latents": [*encode, "--videos", str(folder / "videos"), "frames_alone=3"],
+            "pair-latents": [*encode, "--pairs", str(folder / "pairs" / "pairs.jsonl")],
+        },
+    )
+
+
+def _apart(options: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
+    """One variant in a process of its own; its result."""
+    names = ("output", "pretrain", "steps", "scenes")
+    arguments = [part for name in names for part in (f"--{name}", getattr(options, name))]
+    file = options.output / "results" / f"{variant}-{seed}.json"
+    return apart("benchmarks.replay_miniature", file, ["--only", f"{variant}:{seed}", *arguments])
+
+
+def one(options: argparse.Namespace, variant: str, seed: int) -> None:
+    """Train one variant from the pretrained model, judge what it generates, write the result."""
+    from training.callbacks.metrics_file import read
+    from training.conflict_plot import COSINE
+    from training.storage import Folder
+
+    folder: Path = options.output
+    common = ["log.tensorboard=false", f"run.output={folder / 'runs'}"]
+    run, minutes = trained(
+        _config(
+            "playground-t2v",
+            *(f"steps={options.pretrain}", f"model.path={folder / 'model'}", f"run.name={BASE}", *common),
+            f"tasks.0.latents={folder / 'video-latents'}",
+        )
+    )
+    stages, total, cosines = VARIANTS[variant].stages, 0.0 if VARIANTS[variant].stages else minutes, []
+    for number, changes in enumerate(stages):
+        name = f"{variant}-{seed}" + (f"-stage{number + 1}" if len(stages) > 1 else "")
+        run, minutes = trained(
+            _config(
+                "playground-replay",
+                *(f"steps={options.steps // len(stages)}", f"seed={seed}", f"run.name={name}", *common),
+                *(f"model.path={run / 'model'}", f"tasks.0.latents={folder / 'pair-latents'}"),
+                *(f"tasks.1.latents={folder / 'video-latents'}", *changes),
+            )
+        )
+        total += minutes
+        begin = number * (options.steps // len(stages))
+        records = read(Folder.at(str(run)))
+        cosines += [(begin + row["step"], round(row[COSINE], 4)) for row in records if COSINE in row]
+    late = [value for step, value in cosines if step >= 0.75 * options.steps]
+    found = {"variant": variant, "seed": seed, "steps": options.steps, "minutes": round(total, 1)}
+    found |= judged(
+        run / "model",
+        options.scenes,
+        shown=VARIANTS[variant].shown,
+        picture=folder / "sheets" / f"{variant}-{seed}.png",
+    )
+    found |= {"cosine": round(mean(late), 3) if late else None, "cosines": cosines}
+    leave(folder / "results" / f"{variant}-{seed}.json", found)
+
+
+def _config(recipe: str, *overrides: str) -> Any:
+    from curation.settings import load
+    from training.config import TrainConfig
+
+    return load(TrainConfig, Path(f"training/recipes/{recipe}.yaml"), overrides)
+
+
+def judged(model: Path, scenes: int, *, shown: bool, picture: Path) -> dict[str, float]:
+    """What a model's videos of held-out scenes show; `COLUMNS`, and the parts of an identity."""
+    from PIL import Image
+
+    from curation.playground.plain import CELLS, IDENTITIES, reference, scene_at
+    from evaluation.plain_stage import PARTS, frozen, judge, likeness, parts_right
+    from training.pipeline import ReferenceToVideoPipeline
+
+    pipeline = ReferenceToVideoPipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    asked = [scene_at(SCENES, index) for index in range(scenes)]
+
+    def generate(ahead: int) -> Any:
+        """Videos under the references of things that are `ahead` in the list of all."""
+        things = [IDENTITIES[(IDENTITIES.index(a.identity) + ahead) % len(IDENTITIES)] for a in asked]
+        pictures = [Image.fromarray(reference(thing)) for thing in things]
+        videos = pipeline(
+            [scene.caption for scene in asked],
+            [[each] for each in pictures] if shown else [[] for _ in asked],
+            height=CELLS,
+            width=CELLS,
+            num_frames=3,
+            num_inference_steps=20,
+            guidance_scale=2.0,
+            seed=1,
+        ).frames
+        return pictures, videos
+
+    references, videos = generate(0)
+    sheet(references, videos, picture)
+    seen = [judge(video) for video in videos]
+    # 13 on, colour, shape and texture are all others.
+    others = [judge(video) for video in generate(13)[1]] if shown else seen
+    pairs = list(zip(seen, asked, strict=True))
+    found = {part: share(parts_right(s, a.identity)[part] for s, a in pairs) for part in PARTS}
+    return found | {
+        "identity": share(likeness(s, a.identity) for s, a in pairs),
+        "exact": share(s.identity == a.identity for s, a in pairs),
+        "wrong": share(likeness(s, a.identity) for s, a in zip(others, asked, strict=True)),
+        "motion": share(s.way == a.way for s, a in pairs),
+        "frozen": share(frozen(s) for s in seen),
+        "seen": share(s.identity is not None for s in seen),
+    }
+
+
+def figure(results: Sequence[Mapping[str, Any]]) -> bytes:
+    """PNG: left the cosine of the two gradients over the steps for each strategy, mean over seeds and each
+    seed; right identity and motion over p, mean and standard deviation over seeds.
+    """
+    import io
+
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(10, 3.8), layout="constrained")
+    left, right = drawn.subplots(1, 2)
+    left.axhline(0, color="0.7", linewidth=0.8)
+    for number, name in enumerate(STRATEGIES):
+        curves = [result["cosines"] for result in results if result["variant"] == name]
+        for curve in curves:
+            left.plot(*zip(*curve, strict=True), color=f"C{number}", linewidth=0.5, alpha=0.3)
+        if curves:
+            steps = [step for step, _ in curves[0]]
+            means = [mean(values) for values in zip(*([v for _, v in c] for c in curves), strict=True)]
+            left.plot(steps, means, color=f"C{number}", linewidth=1.4, label=name)
+    left.set(xlabel="step", ylabel="cosine of the two tasks' gradients")
+    left.legend(frameon=False)
+    for number, score in enumerate(("identity", "motion", "frozen")):
+        points = []
+        for p, name in SWEEP.items():
+            values = [result[score] for result in results if result["variant"] == name]
+            if values:
+                points.append((p, mean(values), stdev(values) if len(values) > 1 else 0.0))
+        if points:
+            ps, scores, spreads = zip(*points, strict=True)
+            right.errorbar(ps, scores, spreads, fmt="o-", color=f"C{number}", capsize=3, label=score)
+    right.set(xlabel="p, share of replay steps", ylabel="share of judged videos", ylim=(0, 1))
+    right.legend(frameon=False)
+    memory = io.BytesIO()
+    drawn.savefig(memory, format="png", dpi=130)
+    return memory.getvalue()
+
+
+if __name__ == "__main__":
+    main()
