@@ -17,54 +17,29 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.machine import machine
+from benchmarks.steps import Loop, clock, interleaved
 from training import activations, flops
 from training.callbacks.log import peak_of
-from training.config import (
-    CheckpointConfig,
-    ComputeConfig,
-    KaleidoTask,
-    ModelConfig,
-    OptimizerConfig,
-    ParallelConfig,
-    RunConfig,
-    TrainConfig,
-    ValidationConfig,
-    VideoTask,
-)
+from training.config import ComputeConfig, KaleidoTask, ParallelConfig, TaskConfig, VideoTask
 from training.flops import Shape
-from training.latents.store import (
-    LatentInfo,
-    Manifest,
-    ModelInfo,
-    TextInfo,
-    Written,
-    finish,
-    write_empty,
-    write_part,
-)
-from training.loop import loop
-from training.loop.optimizer import clip
-from training.loop.setup import start
 from training.loop.world import make_world
 from training.models.published import PUBLISHED
-from training.storage import Folder
+from training.samples import Size
 
 
 @dataclass(frozen=True)
 class Preset:
     transformer: dict[str, Any]
-    video: tuple[int, int, int]  # latents
+    video: Size  # latents
     references: int
     precision: str
     checkpointing: str
@@ -94,16 +69,6 @@ PRESETS = {
         checkpointing="full",
     ),
 }
-
-
-@dataclass
-class Timed:
-    seconds: list[float] = field(default_factory=list)
-    waited: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
 
 
 def main() -> None:
@@ -180,24 +145,20 @@ def measured(
     shape = Shape.of(preset.transformer)
     tokens = shape.tokens(*preset.video) + preset.references * shape.tokens(1, *preset.video[1:])
     world = make_world(ParallelConfig())
-    ours = Loop(folder / "kaleido", preset, compute, runs, batch)
-    kinds: dict[str, Callable[[], float]] = {"step": ours.step}
+
+    def looped(kind: TaskConfig, video: Size, references: int) -> Loop:
+        where = folder / kind.kind
+        return Loop(where, preset.transformer, kind, video, compute, runs + 3, references=references)
+
+    kinds = {"step": looped(KaleidoTask(latents="", batch=batch), preset.video, preset.references).step}
     if ratios:
         kinds["bare"] = Bare(preset, compute, tokens, batch, world).step
-        kinds["plain"] = Loop(folder / "video", preset, compute, runs, batch, plain=True).step
-    clock = _clock(world.device)
-    times: dict[str, Timed] = {name: Timed() for name in kinds}
+        frames, height, width = preset.video
+        longer = (frames + preset.references, height, width)  # as many tokens
+        kinds["plain"] = looped(VideoTask(latents="", batch=batch), longer, 0).step
     if world.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    for run in range(runs + 2):  # two to warm up: kernels are chosen and compiled, buffers allocated
-        for name, step in kinds.items():
-            _wait(world.device)
-            began = clock()
-            waited = step()
-            _wait(world.device)
-            if run >= 2:
-                times[name].seconds.append(clock() - began)
-                times[name].waited.append(waited)
+    times = interleaved(kinds, runs, world.device)
     seconds = times["step"].median
     tokens *= batch
     needed = batch * flops.training(shape, tokens // batch)
@@ -211,7 +172,7 @@ def measured(
         "tflops": needed / seconds / 1e12,
         "mfu": needed / seconds / peak,
         "peak_tflops": peak / 1e12,
-        "data_wait": sum(times["step"].waited) / sum(times["step"].seconds),
+        "data_wait": times["step"].waiting,
     }
     if world.device.type == "cuda":
         found["peak_memory_gib"] = torch.cuda.max_memory_allocated() / (1 << 30)
@@ -220,56 +181,6 @@ def measured(
         found["ratio_to_plain_video"] = times["plain"].median / seconds
         found["bare_seconds"], found["plain_seconds"] = times["bare"].median, times["plain"].median
     return found
-
-
-class Loop:
-    """Steps of the real loop on latents of one size; with `plain`, text-to-video with as many tokens."""
-
-    def __init__(
-        self,
-        folder: Path,
-        preset: Preset,
-        compute: ComputeConfig,
-        runs: int,
-        batch: int,
-        *,
-        plain: bool = False,
-    ) -> None:
-        frames, height, width = preset.video
-        size = (frames + preset.references, height, width) if plain else preset.video
-        model = folder / "model" / "transformer"
-        model.mkdir(parents=True)
-        (model / "config.json").write_text(json.dumps(preset.transformer))
-        write_latents(
-            folder / "latents", Shape.of(preset.transformer), size, 0 if plain else preset.references
-        )
-        latents = str(folder / "latents")
-        self.config = TrainConfig(
-            steps=runs + 3,
-            model=ModelConfig(path=str(folder / "model"), init="random"),
-            tasks=((VideoTask if plain else KaleidoTask)(latents=latents, batch=batch, micro_batch=1),),
-            optimizer=OptimizerConfig(),
-            compute=compute,
-            checkpoint=CheckpointConfig(every=10**6),
-            validation=ValidationConfig(holdout=0),
-            run=RunConfig(output=str(folder)),
-        )
-        self.state = start(self.config, make_world(self.config.parallel))
-        # As many references as there may be, in each step: the longest sample is what is measured.
-        for task in self.state.tasks.values():
-            task.count = lambda capacity, generator: capacity  # type: ignore[method-assign]
-        self.steps = iter(self.state.loader.steps(0, self.config.steps))
-
-    def step(self) -> float:
-        """One step as `loop._steps` makes it; returns the seconds that it waited for data."""
-        state = self.state
-        following = next(self.steps)
-        sums = loop.gradients(state, following.plan, following)
-        norm = clip(state.model.parameters(), self.config.optimizer.clip)
-        sums.over_workers(state.world, norm)
-        state.optimizer.step()
-        state.optimizer.zero_grad()
-        return float(following.waited)
 
 
 class Bare:
@@ -298,100 +209,17 @@ class Bare:
         return 0.0
 
 
-def write_latents(
-    folder: Path, shape: Shape, size: tuple[int, int, int], references: int, clips: int = 4
-) -> None:
-    """A finished folder of random latents with one size, each clip with so many subjects."""
-    target = Folder.at(folder)
-    generator = torch.Generator().manual_seed(0)
-
-    def made(*sizes: int) -> torch.Tensor:
-        return torch.randn(sizes, generator=generator).bfloat16()
-
-    frames, height, width = size
-    samples = []
-    for number in range(clips):
-        subjects = [
-            {
-                "subject_id": f"{number}-{position}",
-                "category": "thing",
-                "references": [
-                    {
-                        "reference_id": f"{number}-{position}",
-                        "variant": "segment",
-                        "position": position,
-                        "height": height,
-                        "width": width,
-                    }
-                ],
-            }
-            for position in range(references)
-        ]
-        row = {
-            "sample_id": f"clip-{number}",
-            "source_id": f"video-{number}",
-            "key": f"{number}",
-            "frames": frames,
-            "height": height,
-            "width": width,
-            "video_frames": 4 * frames - 3,
-            "video_height": 8 * height,
-            "video_width": 8 * width,
-            "fps": 16.0,
-            "caption": "a thing",
-            "text_tokens": 32,
-            "subjects": subjects,
-            "left_out": [],
-        }
-        video = made(shape.channels_out, frames, height, width)
-        pictures = [made(shape.channels_out, height, width) for _ in range(references)]
-        samples.append(Written(row, video, made(32, shape.text_dim), pictures))
-    rows = write_part(target, samples, "benchmark")
-    write_empty(target, made(1, shape.text_dim))
-    finish(
-        target,
-        rows,
-        Manifest(
-            fingerprint="benchmark",
-            model=ModelInfo(path="random", family="wan", vae="", text_encoder=""),
-            latents=LatentInfo(
-                dtype="bf16",
-                channels=shape.channels_out,
-                temporal=4,
-                spatial=8,
-                normalisation="mean_std",
-                posterior="mode",
-            ),
-            text=TextInfo(length=512, width=shape.text_dim),
-            encoded=clips,
-            rows_in=clips,
-            buckets={"x".join(map(str, size)): clips},
-        ),
-    )
-
-
 def _matmul_peak(precision: str, device: torch.device) -> float:
     """FLOP/s of a large matrix product: the peak of a device that no table has."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     size = 1024
     left = torch.randn(size, size, device=device, dtype=dtype)
-    times, clock = [], _clock(device)
+    now, times = clock(device), []
     for _ in range(8):
-        _wait(device)
-        began = clock()
+        began = now()
         left @ left
-        _wait(device)
-        times.append(clock() - began)
+        times.append(now() - began)
     return 2 * size**3 / min(times)
-
-
-def _clock(device: torch.device) -> Callable[[], float]:
-    return time.perf_counter if device.type == "cuda" else time.process_time
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,221 @@
+"""What proxy replay's two kinds of steps cost, against training on videos alone.
+
+    python -m benchmarks.replay_step                        # small, on the CPU, a few minutes
+    python -m benchmarks.replay_step --preset cogvideox-5b  # 49x480x720, LoRA of rank 128, bf16, on a GPU
+
+Steps of the real loop (loader, task, LoRA, FSDP2, clip, AdamW) on random latents and weights: identity,
+replay, and plain text-to-video for what replay saves. Interleaved; seconds are medians. Peak memory is that
+of a process that makes steps of one kind alone. The total is (1 - p) identity + p replay, measured, beside
+what `reprise train --dry-run` would say from FLOPs. A step has the batches of `--identity` and `--videos`
+samples: the paper's 256 and 32 over 8 workers are 32 and 4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import machine
+from benchmarks.steps import Loop, interleaved
+from training import flops
+from training.config import (
+    ComputeConfig,
+    IdentityTask,
+    LoraConfig,
+    ParallelConfig,
+    ReplayTask,
+    TaskConfig,
+    VideoTask,
+)
+from training.flops import Shape
+from training.loop.world import make_world
+from training.models.published import PUBLISHED
+from training.replay_cost import ReplayCost
+from training.samples import Size
+from training.tasks.identity import PAIR
+from training.tasks.replay import FRAME
+
+KINDS = ("identity", "replay", "video")
+P = 0.2  # share of replay steps
+
+
+@dataclass(frozen=True)
+class Preset:
+    transformer: Mapping[str, Any]
+    video: Size  # latents
+    rank: int
+    precision: str
+    checkpointing: str
+    micro: int  # pictures in a forward pass
+
+
+PRESETS = {
+    "cpu": Preset(
+        {
+            "_class_name": "CogVideoXTransformer3DModel",
+            "num_attention_heads": 4,
+            "attention_head_dim": 64,
+            "num_layers": 4,
+            "text_embed_dim": 256,
+            "max_text_seq_length": 32,
+            "use_rotary_positional_embeddings": True,
+        },
+        video=(13, 16, 24),
+        rank=32,
+        precision="fp32",
+        checkpointing="none",
+        micro=4,
+    ),
+    "cogvideox-5b": Preset(
+        PUBLISHED["THUDM/CogVideoX-5b"],
+        video=(13, 60, 90),
+        rank=128,
+        precision="bf16",
+        checkpointing="full",
+        micro=4,
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", choices=list(PRESETS), default="cpu")
+    parser.add_argument("--runs", type=int, default=3, help="timed steps of each kind")
+    parser.add_argument("--identity", type=int, default=32, help="pairs of a step")
+    parser.add_argument("--videos", type=int, default=4, help="videos of a step")
+    parser.add_argument("--peak", choices=KINDS, help=argparse.SUPPRESS)  # in a process of its own
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.peak:
+            print(peak(Path(folder), options))
+            return
+        result = measured(Path(folder), options)
+    show(result)
+    print(json.dumps({"benchmark": "replay_step", "preset": options.preset, "machine": machine()} | result))
+
+
+def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds, waiting, memory and FLOPs of each kind of step, and the totals."""
+    steps = {kind: looped(folder / kind, kind, options).step for kind in KINDS}
+    times = interleaved(steps, options.runs, make_world(ParallelConfig()).device)
+    needed = {kind: work(kind, options) for kind in KINDS}
+    rows = {
+        kind: {
+            "seconds": times[kind].median,
+            "data_wait": times[kind].waiting,
+            "peak_gib": _apart(kind),
+            "flops": needed[kind],
+        }
+        for kind in KINDS
+    }
+    seconds, counted = (
+        _cost({kind: row[name] for kind, row in rows.items()}, options) for name in ("seconds", "flops")
+    )
+    return {"steps": rows, "p": P, "measured": _shares(seconds), "from_flops": _shares(counted)}
+
+
+def looped(folder: Path, kind: str, options: argparse.Namespace) -> Loop:
+    preset = PRESETS[options.preset]
+    size = (1, *preset.video[1:]) if kind == "identity" else preset.video
+    tasks: dict[str, TaskConfig] = {
+        "identity": IdentityTask(latents="", batch=options.identity, micro_batch=preset.micro),
+        "replay": ReplayTask(latents="", batch=options.videos, micro_batch=1),
+        "video": VideoTask(latents="", batch=options.videos, micro_batch=1),
+    }
+    return Loop(
+        folder,
+        preset.transformer,
+        tasks[kind],
+        size,
+        ComputeConfig(precision=preset.precision, checkpointing=preset.checkpointing),
+        options.runs + 3,
+        references=0 if kind == "video" else 1,
+        variant=PAIR if kind == "identity" else FRAME,
+        lora=LoraConfig(rank=preset.rank, alpha=preset.rank / 2, dropout=0.1),
+    )
+
+
+def work(kind: str, options: argparse.Namespace) -> float:
+    """FLOPs of a step, forward and backward, all weights trained; LoRA saves a part of each kind alike."""
+    preset = PRESETS[options.preset]
+    shape = Shape.of(preset.transformer)
+    frame = shape.tokens(1, *preset.video[1:])
+    dropped = round(ReplayTask(latents="").token_dropout * frame)
+    tokens = {
+        "identity": 2 * frame,
+        "replay": shape.tokens(*preset.video) + frame - dropped,
+        "video": shape.tokens(*preset.video),
+    }
+    batch = options.identity if kind == "identity" else options.videos
+    return float(batch * flops.training(shape, tokens[kind]))
+
+
+def peak(folder: Path, options: argparse.Namespace) -> float:
+    """GiB of steps of one kind: model, optimizer, activations; on a CPU what the process grows by."""
+    before = _resident("VmRSS")
+    loop = looped(folder, options.peak, options)
+    for _ in range(2):
+        loop.step()
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated()) / (1 << 30)
+    return _resident("VmHWM") - before
+
+
+def _resident(which: str) -> float:
+    """GiB of this process now (VmRSS) or at most (VmHWM). What getrusage says is the parent's, if more."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{which}:")[2].split()[0]) / (1 << 20)
+
+
+def _apart(kind: str) -> float:
+    command = [sys.executable, "-m", "benchmarks.replay_step", *sys.argv[1:], "--peak", kind]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def _cost(of: Mapping[str, float], options: argparse.Namespace) -> tuple[ReplayCost, float]:
+    """With one sample of each side, and a video alone."""
+    replay = ReplayCost(
+        p=P,
+        image=of["identity"] / options.identity,
+        video=of["replay"] / options.videos,
+        image_batch=options.identity,
+        video_batch=options.videos,
+    )
+    return replay, of["video"]
+
+
+def _shares(cost: tuple[ReplayCost, float]) -> dict[str, float]:
+    replay, alone = cost
+    equal = (1 - P) * replay.image + P * replay.video
+    return {
+        "a_video_in_pictures": replay.video / replay.image,
+        "of_videos_alone": replay.expected / alone,
+        "of_videos_alone_at_equal_batches": equal / (alone / replay.video_batch),
+    }
+
+
+def show(result: Mapping[str, Any]) -> None:
+    print("| step | seconds | waiting for data | peak memory |\n|---|---|---|---|")
+    for kind, row in result["steps"].items():
+        wait = f"{100 * row['data_wait']:.2f} %"
+        print(f"| {kind} | {row['seconds']:.2f} | {wait} | {row['peak_gib']:.2f} GiB |")
+    for name in ("measured", "from_flops"):
+        told = ", ".join(f"{key} {value:.3g}" for key, value in result[name].items())
+        print(f"{name}: {told}")
+
+
+if __name__ == "__main__":
+    main()
