@@ -39,7 +39,7 @@ torch.set_num_threads(1)
 
 # role -> what its model must reach on unseen scenes.
 MARKS: dict[str, dict[str, float]] = {
-    "detector": {"box_iou": 0.76, "accuracy": 0.87, "presence_auc": 0.93},
+    "detector": {"box_iou": 0.85, "accuracy": 0.94, "presence_auc": 0.97},
     "segmenter": {"mask_iou": 0.88},
     "scorer": {"top1_of_64": 0.91, "person": 0.93},
     "faces": {"face_found": 0.85, "face_right": 0.75, "front_right": 0.82, "same_auc": 0.80},
@@ -145,6 +145,7 @@ def test_boxes_and_masks_follow_the_picture_to_any_size(width: int, height: int)
     """Whatever size a picture comes in, a detector answers in its pixels, and so does a segmenter."""
     detector, segmenter = model("detector"), model("segmenter")
     seen = [each for each in marks.pictures("detector", 12) if each.image.shape[:2] == (96, 128)]
+    overlaps = []
     for picture in seen:
         asked = [marks.as_phrases(list(picture.names))]
         image = in_size(picture, width, height)
@@ -152,12 +153,14 @@ def test_boxes_and_masks_follow_the_picture_to_any_size(width: int, height: int)
         large = detector.detect([Scene(image)], asked)[0]
         for each in [one for one in small if one.score > SURE]:
             scaled = resized(each.box, picture, width, height)
-            assert max(box_iou(scaled, other.box) for other in large) > 0.75
+            overlaps.append(max(box_iou(scaled, other.box) for other in large))
         truth = [resized(each.box, picture, width, height) for each in picture.seen]
         masks = segmenter.segment([image], [truth])[0].masks
         for box, mask in zip(truth, masks, strict=True):
             assert mask.shape == (height, width)
             assert box_iou(mask_box(mask) or [0, 0, 0, 0], box) > 0.7
+    # Another size is another picture to a model: an answer may differ, but none is somewhere else.
+    assert len(overlaps) >= 10 and np.median(overlaps) > 0.9 and min(overlaps) > 0.5, sorted(overlaps)
 
 
 def test_a_border_moves_boxes_by_its_width() -> None:

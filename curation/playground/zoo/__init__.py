@@ -16,7 +16,7 @@ SHIPPED: Final = Path(__file__).resolve().parents[1] / "weights"
 def specs() -> dict[str, ModelSpec]:
     """What answers each role that the playground has a model for: the backends that real checkpoints use."""
     return {
-        # Trained from nothing with a focal loss, it is right long before it is sure: half of 0.25 is much.
+        # Weak answers count, too: they say how near a rival's name comes (`filter.label_min`).
         "detector": ModelSpec(
             backend="grounding-dino-hf",
             checkpoint=str(SHIPPED / "detector"),
