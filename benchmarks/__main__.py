@@ -34,7 +34,8 @@ def commands() -> dict[str, list[str] | None]:
         "grounding": [str(samples[0])] if samples else None,
         "playground": [] if (zoo.SHIPPED / "detector").is_dir() else None,
         "models": _models(),
-        "train_step": _train_step(),
+        "train_step": _steps("wan-1.3b"),
+        "replay_step": _steps("cogvideox-5b"),
         "truth": [str(demo), str(truth)] if demo.is_dir() and truth.is_dir() else None,
     }
 
@@ -46,10 +47,11 @@ def _models() -> list[str] | None:
     return [] if shutil.which("nvidia-smi") else ["--small"]
 
 
-def _train_step() -> list[str] | None:
+def _steps(preset: str) -> list[str] | None:
+    """The real sizes where there is a GPU for them; None where what they import is not installed."""
     if importlib.util.find_spec("diffusers") is None:
         return None
-    return ["--preset", "wan-1.3b"] if shutil.which("nvidia-smi") else []
+    return ["--preset", preset] if shutil.which("nvidia-smi") else []
 
 
 def main(names: list[str]) -> int:
