@@ -115,11 +115,10 @@ def estimated(config: TrainConfig, size: tuple[int, int, int] | None = None) -> 
         RepriseError: the latents or the model's config are not there.
     """
     from training.estimate import Estimate, widened, works_of_latents, works_of_size
-    from training.flops import Shape
-    from training.models.published import transformer_config
+    from training.models.published import shape_of, transformer_config
 
     transformer = transformer_config(config.model)
-    shape = Shape.of(widened(config, transformer))
+    shape = shape_of(config.model, widened(config, transformer))
     works = works_of_size(config, shape, *size) if size else works_of_latents(config, shape)
     return Estimate(config, transformer, works)
 

@@ -42,11 +42,15 @@ def traced(
     precision: Literal["bf16", "fp32"],
     *,
     layers: int,
+    text: int | None = None,
     lora: LoraConfig | None = None,
 ) -> Trace:
-    """Follow one pass of the transformer of a diffusers config with so many blocks, over `batch` samples."""
+    """Follow one pass of the transformer of a diffusers config with so many blocks, over `batch` samples.
+
+    text: tokens of a caption; None: as the released pipelines pad it.
+    """
     key = json.dumps(dict(config), sort_keys=True)
-    return _traced(key, tokens, batch, checkpointing, precision, layers, lora)
+    return _traced(key, tokens, batch, checkpointing, precision, layers, text, lora)
 
 
 @functools.lru_cache(maxsize=256)  # a search for a layout asks for the same again and again
@@ -57,6 +61,7 @@ def _traced(
     checkpointing: Checkpointing,
     precision: str,
     layers: int,
+    text: int | None,
     lora: LoraConfig | None,
 ) -> Trace:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -70,7 +75,7 @@ def _traced(
         recompute(model, checkpointing)
         for parameter in filter(lambda each: each.requires_grad, model.parameters()):
             parameter.register_post_accumulate_grad_hook(_drop_gradient)  # as FSDP does, once it is reduced
-        call = inputs(model, tokens, batch, dtype)
+        call = inputs(model, tokens, batch, dtype, text=text)
         with Following() as following:
             loss = model(**call, return_dict=False)[0].float().square().mean()
             saved = following.alive
@@ -141,14 +146,20 @@ def build(
 
 
 def inputs(
-    model: nn.Module, tokens: int, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+    model: nn.Module,
+    tokens: int,
+    batch: int,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    *,
+    text: int | None = None,
 ) -> dict[str, Any]:
     """Arguments of a stock transformer: a strip of so many patches, and rotary tables of its length."""
-    shape = Shape.of(dict(model.config) | {"_class_name": type(model).__name__})
+    shape = Shape.of(dict(model.config) | {"_class_name": type(model).__name__}, text)
     first, height, width = shape.patch
     channels, head = shape.channels_in, shape.dim // shape.heads
     timestep = torch.rand(batch, device=device) * 1000
-    text = torch.randn(batch, shape.text_tokens, shape.text_dim, device=device, dtype=dtype)
+    caption = torch.randn(batch, shape.text_tokens, shape.text_dim, device=device, dtype=dtype)
     if shape.family == "wan":
         strip = torch.randn(batch, channels, first, height, width * tokens, device=device, dtype=dtype)
         tables = (
@@ -156,13 +167,13 @@ def inputs(
             torch.zeros(1, tokens, 1, head, device=device),
         )
         model.rope.forward = lambda hidden_states: tables
-        return {"hidden_states": strip, "timestep": timestep, "encoder_hidden_states": text}
+        return {"hidden_states": strip, "timestep": timestep, "encoder_hidden_states": caption}
     strip = torch.randn(batch, first, channels, height, width * tokens, device=device, dtype=dtype)
     rotary = (torch.ones(tokens, head, device=device), torch.zeros(tokens, head, device=device))
     return {
         "hidden_states": strip,
         "timestep": timestep,
-        "encoder_hidden_states": text,
+        "encoder_hidden_states": caption,
         "image_rotary_emb": rotary if model.config.use_rotary_positional_embeddings else None,
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ class Work:
     task: str
     kind: str  # of the task: "kaleido", "video", "identity", "replay"
     lengths: tuple[tuple[int, float], ...]  # tokens of a sample, references included; share of its steps
+    text: int  # tokens of its caption, padded
     share: float  # of all steps
     batch: int
     micro_batch: int
@@ -146,7 +148,10 @@ class Estimate:
         # References at time 0 beside a noisy video: each token has a timestep of its own.
         each = self.shape.family == "wan" and self.config.positions.reference_time == "zero"
         return work.batch * sum(
-            flops.training(self.shape, length, timesteps=length if each else 1, frozen=frozen) * share
+            share
+            * flops.training(
+                self.shape, length, text=work.text, timesteps=length if each else 1, frozen=frozen
+            )
             for length, share in work.lengths
         )
 
@@ -154,7 +159,8 @@ class Estimate:
         """Mean per step, over all workers: what checkpointing adds."""
         mode = self.config.compute.checkpointing
         return work.batch * sum(
-            flops.recomputed(self.shape, length, mode) * share for length, share in work.lengths
+            share * flops.recomputed(self.shape, length, mode, text=work.text)
+            for length, share in work.lengths
         )
 
     def layout(self) -> Layout:
@@ -215,21 +221,20 @@ class Estimate:
         )
 
     def activations(self, layout: Layout) -> int:
-        """Peak bytes of one micro-batch of the task that needs most, of its longest samples, forward and
-        backward."""
+        """Peak bytes of one micro-batch, forward and backward, of the longest samples of any task."""
         batches = {
-            (max(length for length, _ in work.lengths), min(work.micro_batch, layout.micro_batch))
+            (max(length for length, _ in work.lengths), min(work.micro_batch, layout.micro_batch), work.text)
             for work in self.works
         }
         # What is no longer and no more than another needs no more.
         most = {
-            (n, size)
-            for n, size in batches
-            if not any((n, size) != (m, more) and n <= m and size <= more for m, more in batches)
+            one
+            for one in batches
+            if not any(one != other and all(map(operator.le, one, other)) for other in batches)
         }
         return max(self._peak(layout, *each) for each in most)
 
-    def _peak(self, layout: Layout, tokens: int, micro_batch: int) -> int:
+    def _peak(self, layout: Layout, tokens: int, micro_batch: int, text: int) -> int:
         few, more = (
             activations.traced(
                 self.transformer,
@@ -238,6 +243,7 @@ class Estimate:
                 layout.checkpointing,
                 self.config.compute.precision,
                 layers=layers,
+                text=text,
                 lora=self.config.lora,
             )
             for layers in (2, 4)  # an even number: "selective" is about pairs
@@ -336,7 +342,7 @@ def works_of_size(config: TrainConfig, shape: Shape, frames: int, height: int, w
             most = most_references(task)
             counts = range(1, most + 1) if isinstance(task, KaleidoTask) else (most,)
             lengths = tuple((video + count * reference, 1 / len(counts)) for count in counts)
-        works.append(_work(config, name, task, lengths))
+        works.append(_work(config, name, task, lengths, shape.text_tokens))
     return works
 
 
@@ -359,6 +365,7 @@ def works_of_latents(config: TrainConfig, shape: Shape) -> list[Work]:
         buckets = sampler.buckets[task.name]
         total = sum(len(bucket.rows) for bucket in buckets)
         lengths: Counter[int] = Counter()
+        text = given.manifest.text.length
         for bucket in buckets:
             # How many references a step has is the task's own business: it is asked, often.
             drawn = Counter(
@@ -368,13 +375,13 @@ def works_of_latents(config: TrainConfig, shape: Shape) -> list[Work]:
             record = given.records[int(bucket.rows[0])]
             for count, times in drawn.items():
                 choice = task.choose(record, count, draws.generator(config.seed, "estimate", 0))
-                batch = task.collate([given.sample(0, record, choice)], shape.text_tokens)
+                batch = task.collate([given.sample(0, record, choice)], text)
                 references = () if config.positions.scheme == "channel_concat" else batch.references
                 sizes = [math.prod(part.shape[2:]) // math.prod(shape.patch) for part in references]
                 video = math.prod(batch.video.shape[2:]) // math.prod(shape.patch)
                 lengths[video + sum(seen(settings, size) for size in sizes)] += times * len(bucket.rows)
         shares = tuple((tokens, times / (DRAWS * total)) for tokens, times in sorted(lengths.items()))
-        works.append(_work(config, task.name, settings, shares))
+        works.append(_work(config, task.name, settings, shares, text))
     return works
 
 
@@ -393,9 +400,11 @@ def names(config: TrainConfig) -> list[str]:
     return found
 
 
-def _work(config: TrainConfig, name: str, task: TaskConfig, lengths: tuple[tuple[int, float], ...]) -> Work:
+def _work(
+    config: TrainConfig, name: str, task: TaskConfig, lengths: tuple[tuple[int, float], ...], text: int
+) -> Work:
     total = sum(each.weight for each in shared(config))
-    return Work(name, task.kind, lengths, task.weight / total, task.batch, task.micro_batch)
+    return Work(name, task.kind, lengths, text, task.weight / total, task.batch, task.micro_batch)
 
 
 def describe(estimate: Estimate, gpu_bytes: int | None = None) -> list[str]:
@@ -415,7 +424,7 @@ def describe(estimate: Estimate, gpu_bytes: int | None = None) -> list[str]:
         span = f"{min(lengths):,}" + (f" to {max(lengths):,}" if len(lengths) > 1 else "")
         flops_step = estimate.flops(work)
         total += work.share * flops_step
-        parts = flops.by_part(shape, max(lengths))
+        parts = flops.by_part(shape, max(lengths), text=work.text)
         most = sorted(parts, key=lambda part: -parts[part])[:4]
         micro = -(-work.batch // (layout.groups * work.micro_batch))
         lines += [

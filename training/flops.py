@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from training.errors import RepriseError
+from training.models.text_length import text_length
 
 # What is not recomputed in the backward pass, by compute.checkpointing.
 Checkpointing = Literal["none", "selective", "full"]
@@ -43,13 +44,15 @@ class Shape:
     channels_in: int
     channels_out: int
     text_dim: int
-    text_tokens: int  # Wan: cross-attended, padded to 512; CogVideoX: part of the sequence, 226
+    text_tokens: int  # Wan: cross-attended; CogVideoX: part of the sequence
     time_in: int  # width of the timestep's sinusoid
     time_dim: int  # of the timestep's vector
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Shape:
+    def of(cls, config: Mapping[str, Any], text_tokens: int | None = None) -> Shape:
         """From the config of a diffusers transformer (a dict, or `model.config`).
+
+        text_tokens: to which prompts are padded; None: as the released pipelines do.
 
         Raises:
             RepriseError: a class that is not known here.
@@ -70,7 +73,7 @@ class Shape:
                 channels_in=channels,
                 channels_out=config.get("out_channels") or channels,
                 text_dim=config.get("text_dim", 4096),
-                text_tokens=512,
+                text_tokens=text_tokens or text_length("wan", config),
                 time_in=config.get("freq_dim", 256),
                 time_dim=dim,
             )
@@ -87,7 +90,7 @@ class Shape:
                 channels_in=config.get("in_channels", 16),
                 channels_out=config.get("out_channels") or config.get("in_channels", 16),
                 text_dim=config.get("text_embed_dim", 4096),
-                text_tokens=config.get("max_text_seq_length", 226),
+                text_tokens=text_tokens or text_length("cogvideox", config),
                 time_in=dim,
                 time_dim=config.get("time_embed_dim", 512),
             )

@@ -37,6 +37,7 @@ from training.models.cogvideox import CogVideoXFamily
 from training.models.components import INDEX, read_config, vae_class
 from training.models.family import Conditioning, Family
 from training.models.text import embed
+from training.models.text_length import text_length
 from training.models.vae import decode, encode_picture
 from training.models.wan import WanFamily
 from training.references import Picture, open_picture
@@ -83,7 +84,7 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         )
         self.positions = _positions(positions)
         self.register_to_config(positions=self.positions.model_dump())
-        self.family = _family(transformer, vae, tokenizer)
+        self.family = _family(transformer, vae)
         channels = transformer.config
         self.family.prepare(transformer, self.positions, channels.in_channels // channels.out_channels - 1)
         self.video_processor = VideoProcessor(vae_scale_factor=self.family.spatial_scale)
@@ -248,9 +249,7 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         flow_shift: float,
         on_step: Callable[[int, float, Tensor], None],
     ) -> Tensor:
-        """From noise (1, C, T, h, w) to latents, by the sampler of the family; on_step(i, timestep,
-        latents).
-        """
+        """From noise (1, C, T, h, w) to latents, by the family's sampler; on_step(i, timestep, latents)."""
         if self.family.name == "cogvideox":
             scheduler = CogVideoXDDIMScheduler.from_config(self.scheduler.config)
             return scheduled(
@@ -264,8 +263,9 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         return euler(velocity, noise, sigmas, lambda i, latents: on_step(i, 1000.0 * sigmas[i], latents))
 
     def _text(self, prompts: Sequence[str]) -> Tensor:
-        """(prompts, L, D). Wan: L = 512, zeros after the last token, no mask, as it was trained."""
-        length = self.family.text_length
+        """(prompts, L, D). Wan: zeros after the last token, no mask, as it was trained."""
+        limit = self.tokenizer.model_max_length
+        length = text_length(self.family.name, self.transformer.config, limit)
         rows = embed(prompts, self.text_encoder, self.tokenizer, self.family.name, length)
         filled = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
         for row, text in zip(filled, rows, strict=True):
@@ -300,15 +300,14 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
 
 
-def _family(transformer: Any, vae: Any, tokenizer: Any) -> Family:
+def _family(transformer: Any, vae: Any) -> Family:
     """What is known of a kind of model, for these very parts."""
     config = transformer.config
     temporal, spatial = vae_scales(vae.config)
     if isinstance(transformer, CogVideoXTransformer3DModel):
         side = int(config.patch_size)
-        length = min(config.max_text_seq_length, tokenizer.model_max_length)
-        return CogVideoXFamily((1, side, side), temporal, spatial, length)
-    return WanFamily(tuple(config.patch_size), temporal, spatial, min(512, tokenizer.model_max_length))
+        return CogVideoXFamily((1, side, side), temporal, spatial)
+    return WanFamily(tuple(config.patch_size), temporal, spatial)
 
 
 def _positions(given: PositionsConfig | dict[str, Any] | None) -> PositionsConfig:

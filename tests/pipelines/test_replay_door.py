@@ -149,7 +149,7 @@ def test_the_expected_cost_is_that_of_real_steps_of_both_tasks(tmp_path: Path) -
     for task in build_tasks(config.tasks):
         latents = Latents(task.latents)
         samples = [latents.sample(index, latents.records[index], Choice((0,))) for index in range(task.batch)]
-        steps.append(counted(task, task.collate(samples, family.text_length), context))
+        steps.append(counted(task, task.collate(samples, latents.manifest.text.length), context))
     assert (cost.image_step, cost.video_step) == pytest.approx(steps)
     assert cost.expected == pytest.approx(0.75 * steps[0] + 0.25 * steps[1])
     assert cost.share == pytest.approx(cost.expected / steps[1])

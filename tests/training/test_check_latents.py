@@ -61,6 +61,19 @@ def test_what_does_not_fit_is_named(tmp_path: Path, model: ModelConfig) -> None:
         check_latents(Latents(folder), WanFamily(spatial_scale=16), model)
 
 
+def test_captions_of_another_length_than_the_models_prompts_are_refused(
+    tmp_path: Path, model: ModelConfig
+) -> None:
+    latents = write_latents(tmp_path / "L", 4, text_length=16)
+    file = Path(model.path, "tokenizer", "tokenizer_config.json")
+    file.parent.mkdir()
+    file.write_text('{"model_max_length": 16}')
+    check_latents(Latents(latents), family_of(model), model)
+    for limit, length in ((8, 8), (10**30, 512)):
+        file.write_text(json.dumps({"model_max_length": limit}))
+        assert f"are padded to 16 tokens, the model's prompts to {length}" in said(latents, model)
+
+
 def test_a_reference_larger_than_its_video_is_refused(tmp_path: Path, model: ModelConfig) -> None:
     folder = write_latents(tmp_path / "L", 4, sizes=((3, 4, 6),), reference_size=(4, 8))
     assert "reference of width 8, its video 6" in said(folder, model)

@@ -1,6 +1,4 @@
-"""CogVideoX with references: the stock transformer on one more frame, for the 5B (rotary) and the 2B (sin-
-cos).
-"""
+"""CogVideoX with references: the stock transformer on one more frame, 5B (rotary) and 2B (sin-cos) alike."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from training.models.cogvideox import CogVideoXFamily
 from training.models.family import Conditioning
 from training.positions import cogvideox_positions, cogvideox_split, rotary_tables
 
-FAMILY = CogVideoXFamily(text_length=6)
+FAMILY = CogVideoXFamily()
 POSITIONS = PositionsConfig()
 SIZES = [(8, 12), (8, 8), (4, 12)]
 

@@ -31,9 +31,7 @@ RELEASED = PositionsConfig(crop="released")
 
 def family(metadata: dict[str, Any]) -> CogVideoXFamily:
     config = metadata["model_config"]
-    return CogVideoXFamily(
-        (1, config["patch_size"], config["patch_size"]), text_length=config["max_text_seq_length"]
-    )
+    return CogVideoXFamily((1, config["patch_size"], config["patch_size"]))
 
 
 def base_model(metadata: dict[str, Any]) -> nn.Module:

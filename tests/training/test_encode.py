@@ -245,8 +245,8 @@ def test_references_of_their_own_size_make_fewer_tokens_and_never_exceed_the_vid
 
 
 def test_sampled_posteriors_of_cogvideox_are_scaled_and_seeded(tmp_path: Path) -> None:
-    model = str(write_cogvideox(tmp_path / "cog"))
-    root, settings = write_curated(tmp_path / "O", 3), config(text_length=12)
+    model = str(write_cogvideox(tmp_path / "cog", text_limit=12))
+    root, settings = write_curated(tmp_path / "O", 3), config()
     manifest = run(root, model, settings, tmp_path / "a")
     assert (manifest.latents.posterior, manifest.latents.normalisation) == ("sample", "scaling_factor")
     assert manifest.text.length == 12
@@ -260,7 +260,7 @@ def test_sampled_posteriors_of_cogvideox_are_scaled_and_seeded(tmp_path: Path) -
     pair = [x.sample(0, x.records[1], Choice((2,))) for x in (one, other)]
     torch.testing.assert_close(pair[0].video, pair[1].video, atol=1e-5, rtol=1e-4)
     assert pair[0].text.shape == (12, 32), "padding is part of the embedding"
-    run(root, model, config(text_length=12, posterior="mode"), tmp_path / "c")
+    run(root, model, config(posterior="mode"), tmp_path / "c")
     mode = Latents(str(tmp_path / "c"))
     vae = load_vae(model)
     from training.latents.video import read_clip

@@ -11,18 +11,23 @@ import torch
 WORDS = ("a", "red", "blue", "dog", "cup", "runs", "in", "street", "quiet", "and")
 
 
-def tokenizer() -> Any:
+def tokenizer(limit: int | None = None) -> Any:
     from transformers import T5Tokenizer
 
     pieces = [piece for word in WORDS for piece in (word, f"\u2581{word}")]
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1) if chr(code) != "a"]
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("\u2581", -4.0)]
     vocabulary += [(piece, -2.0) for piece in pieces] + [(letter, -6.0) for letter in letters]
-    return T5Tokenizer(vocab=vocabulary, extra_ids=0)
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=limit)
 
 
-def write_wan(folder: Path, *, seed: int = 0, text_width: int = 32, vae: Any = None) -> Path:
-    """A Wan 2.1: VAE of 16 channels (4 frames, 8 px per latent), UMT5, transformer; well under 2 MB."""
+def write_wan(
+    folder: Path, *, seed: int = 0, text_width: int = 32, text_limit: int | None = None, vae: Any = None
+) -> Path:
+    """A Wan 2.1: VAE of 16 channels (4 frames, 8 px per latent), UMT5, transformer; well under 2 MB.
+
+    text_limit: most tokens that the tokenizer says it takes.
+    """
     from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel
 
@@ -39,10 +44,13 @@ def write_wan(folder: Path, *, seed: int = 0, text_width: int = 32, vae: Any = N
             num_layers=2,
             rope_max_seq_len=64,
         )
-    return _save(folder, "WanPipeline", vae, text, transformer, FlowMatchEulerDiscreteScheduler())
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    return _save(folder, "WanPipeline", vae, text, tokenizer(text_limit), transformer, scheduler)
 
 
-def write_cogvideox(folder: Path, *, seed: int = 0, text_width: int = 32) -> Path:
+def write_cogvideox(
+    folder: Path, *, seed: int = 0, text_width: int = 32, text_limit: int | None = None
+) -> Path:
     """A CogVideoX: VAE of 16 channels (4 frames, 8 px per latent), T5, transformer with rotary positions."""
     from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
     from transformers import T5Config, T5EncoderModel
@@ -61,15 +69,18 @@ def write_cogvideox(folder: Path, *, seed: int = 0, text_width: int = 32) -> Pat
             num_layers=2,
             use_rotary_positional_embeddings=True,
         )
-    return _save(folder, "CogVideoXPipeline", vae, text, transformer, CogVideoXDDIMScheduler())
+    scheduler = CogVideoXDDIMScheduler()
+    return _save(folder, "CogVideoXPipeline", vae, text, tokenizer(text_limit), transformer, scheduler)
 
 
 def _t5(width: int) -> dict[str, int]:
     return {"d_model": width, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 64}
 
 
-def _save(folder: Path, pipeline: str, vae: Any, text: Any, transformer: Any, scheduler: Any) -> Path:
-    parts = {"vae": vae, "text_encoder": text, "tokenizer": tokenizer()}
+def _save(
+    folder: Path, pipeline: str, vae: Any, text: Any, tokens: Any, transformer: Any, scheduler: Any
+) -> Path:
+    parts = {"vae": vae, "text_encoder": text, "tokenizer": tokens}
     parts |= {"transformer": transformer, "scheduler": scheduler}
     for name, part in parts.items():
         part.save_pretrained(folder / name)

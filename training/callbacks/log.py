@@ -40,8 +40,9 @@ class Log(Callback):
     def on_start(self, state: State) -> None:
         config, world = state.config, state.world
         peak = peak_of(state.device, config.log.peak_tflops)
+        text_tokens = max(latents.manifest.text.length for latents in state.latents.values())
         self._throughput = Throughput(
-            shape_of(state.model, state.family.name),
+            shape_of(state.model, state.family.name, text_tokens),
             peak * world.size if peak else None,
             config.steps,
             frozen=config.lora is not None,

@@ -84,10 +84,10 @@ class Throughput:
         return samples * flops.training(self.shape, each, frozen=self.frozen)
 
 
-def shape_of(model: Any, family: str) -> Shape | None:
+def shape_of(model: Any, family: str, text_tokens: int) -> Shape | None:
     """Sizes of a transformer that is trained; None where its family's cost is not known."""
     classes = {"wan": "WanTransformer3DModel", "cogvideox": "CogVideoXTransformer3DModel"}
     config = getattr(model, "config", None)
     if family not in classes or config is None:
         return None
-    return Shape.of({**dict(config), "_class_name": classes[family]})
+    return Shape.of({**dict(config), "_class_name": classes[family]}, text_tokens)

@@ -196,7 +196,7 @@ def read(state: State, example: Example) -> Batch:
     generator = draws.generator(state.config.seed, "validation choice", example.index)
     choice = replace(task.choose(record, example.references, generator), drop_caption=False)
     sample = latents.sample(example.index, record, choice)
-    return task.collate([sample], state.family.text_length)
+    return task.collate([sample], latents.manifest.text.length)
 
 
 def generate(state: State, task: str, batch: Batch, seed: int) -> Tensor:

@@ -9,16 +9,17 @@ from training.config import ModelConfig
 from training.errors import RepriseError
 from training.latents.encoders import digest_of
 from training.latents.store import Latents
-from training.models.components import local_folder, read_config
+from training.models.components import local_folder, read_config, tokenizer_limit
 from training.models.family import Family
+from training.models.text_length import text_length
 
 
 def check_latents(latents: Latents, family: Family, model: ModelConfig) -> None:
     """Hold what latents were made with against a model.
 
     Raises:
-        RepriseError: they are of another family or VAE, of other widths, of sizes that the model cannot take,
-            or have a reference larger than its video.
+        RepriseError: they are of another family or VAE, of another width or length of text, of sizes that the
+            model cannot take, or have a reference larger than its video.
     """
     manifest, where = latents.manifest, latents.folder.uri
     mend = "encode the dataset with the model that is trained"
@@ -40,7 +41,14 @@ def check_latents(latents: Latents, family: Family, model: ModelConfig) -> None:
     ):
         if wanted is not None and stored != wanted:
             raise RepriseError(f"{name} of the latents in {where} is {stored}, the model's {wanted}: {mend}")
-    # A folder may hold the transformer alone.
+    # A folder may hold the transformer alone. Then nobody generates with it as it is.
+    limit = tokenizer_limit(model.path, model.revision)
+    wanted = text_length(family.name, transformer, limit)
+    if limit is not None and manifest.text.length != wanted:
+        raise RepriseError(
+            f"captions of the latents in {where} are padded to {manifest.text.length} tokens, the model's "
+            f"prompts to {wanted}: {mend}"
+        )
     if manifest.model.vae and local_folder(model.path, model.revision, "vae") is not None:
         found = digest_of(model.path, model.revision, "vae")
         if found != manifest.model.vae:

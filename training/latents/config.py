@@ -122,9 +122,6 @@ class EncodeConfig(_Section):
     dtype: Literal["bf16", "fp32"] = Field("bf16", description="of what is stored")
     vae_dtype: Literal["bf16", "fp32"] = Field("fp32", description="of the VAE's computation")
     text_dtype: Literal["bf16", "fp32"] = Field("bf16", description="of the text encoder's")
-    text_length: int | None = Field(
-        None, ge=1, description="tokens of a caption at most; null: Wan 512, CogVideoX 226"
-    )
     seed: int = Field(0, description="of posterior samples")
     engine: EngineConfig = EngineConfig()
 

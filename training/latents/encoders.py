@@ -21,8 +21,15 @@ from training.errors import RepriseError
 from training.latents.buckets import Grid
 from training.latents.config import EncodeConfig
 from training.latents.store import DTYPES, LatentInfo, TextInfo
-from training.models.components import load_text, load_vae, local_folder, read_config
-from training.models.text import LENGTHS, embed
+from training.models.components import (
+    load_text,
+    load_vae,
+    local_folder,
+    read_config,
+    tokenizer_limit,
+)
+from training.models.text import embed
+from training.models.text_length import text_length
 from training.models.vae import normalise
 
 _FAMILIES = {"wan": "wan", "cogvideox": "cogvideox"}  # what a class name holds, in lower case
@@ -67,7 +74,7 @@ def describe(path: str, revision: str | None, config: EncodeConfig) -> Facts:
         posterior=posterior,
     )
     width = text.get("d_model") or text.get("hidden_size") or 0
-    length = config.text_length or LENGTHS[family]
+    length = text_length(family, transformer, tokenizer_limit(path, revision))
     return Facts(
         path, revision, family, Grid(spatial * patch, temporal), latents, TextInfo(length=length, width=width)
     )

@@ -32,8 +32,7 @@ def family_of(config: ModelConfig) -> Family:
         return WanFamily((patch[0], patch[1], patch[2]), *_scales(config.path, settings))
     if name == "cogvideox":
         side = int(settings.get("patch_size", 2))
-        length = int(settings.get("max_text_seq_length", 226))
-        return CogVideoXFamily((1, side, side), *_scales(config.path, settings), text_length=length)
+        return CogVideoXFamily((1, side, side), *_scales(config.path, settings))
     raise RepriseError(
         f"{config.path}: a transformer of the class {found or '?'} cannot be trained (known: "
         f"{', '.join(sorted(_CLASSES))})"

@@ -1,5 +1,4 @@
-"""CogVideoX 2B and 5B (diffusers' CogVideoXTransformer3DModel) with references as clean frames before the
-video.
+"""CogVideoX 2B and 5B (CogVideoXTransformer3DModel) with references as clean frames before the video.
 
 The stock forward runs on a strip of patches (see packing.py) with rotary tables for references and video; the
 output of the references is dropped. That equals the released proxy replay code (docs/proxy-replay.md).
@@ -94,14 +93,11 @@ def rotate(x: Tensor, tables: Tables) -> Tensor:
 class CogVideoXFamily:
     name = "cogvideox"
 
-    def __init__(
-        self, patch: Size = (1, 2, 2), temporal_scale: int = 4, spatial_scale: int = 8, text_length: int = 226
-    ) -> None:
+    def __init__(self, patch: Size = (1, 2, 2), temporal_scale: int = 4, spatial_scale: int = 8) -> None:
         """Defaults are the published models'."""
         self.patch = patch
         self.temporal_scale = temporal_scale
         self.spatial_scale = spatial_scale
-        self.text_length = text_length
 
     def load(
         self,
@@ -296,9 +292,7 @@ def _tables(place: Layout, base: tuple[int, int], crop: Any, head_dim: int, devi
 
 @lru_cache(maxsize=4)
 def _sincos(place: Layout, width: int, scales: tuple[float, float], device: str) -> Tensor:
-    """Positions that CogVideoX 2B adds to its patches, as diffusers computes them: (1, tokens, width)
-    float32.
-    """
+    """Positions that CogVideoX 2B adds to patches, as diffusers has them: (1, tokens, width) float32."""
     parts = []
     with torch.inference_mode(False):
         for (frames, high, wide), first in _frames(place):

@@ -18,16 +18,14 @@ from training.config import ModelConfig, PositionsConfig
 from training.errors import RepriseError
 
 INDEX = "model_index.json"
-# VAE classes that are not diffusers' own: name in `vae/config.json` -> module that has it, imported when
-# needed.
+# VAE classes that are not diffusers' own: name in `vae/config.json` -> module, imported when needed.
 VAES: dict[str, str] = {"PixelUnshuffleVAE": "training.playground.pixel_vae"}
 
 
 def register_vae(cls: type) -> type:
     """Let `vae/config.json` name this class (a diffusers ModelMixin and ConfigMixin): a decorator.
 
-    For diffusers to load it as a part of a pipeline, its module must be importable by name and know
-    `ModelMixin`.
+    For diffusers to load it as a part of a pipeline, its module must be importable and know `ModelMixin`.
     """
     VAES[cls.__name__] = cls.__module__
     return cls
@@ -83,11 +81,7 @@ def read_config(path: str, revision: str | None, part: str) -> dict[str, Any]:
     folder = local_folder(path, revision, part, name)
     if folder is None or not (folder / name).is_file():
         raise RepriseError(f"{path} has no {part}/{name}; a diffusers pipeline folder of the model is needed")
-    try:
-        config: dict[str, Any] = json.loads((folder / name).read_text())
-    except json.JSONDecodeError as error:
-        raise RepriseError(f"{folder / name} is no JSON ({error}); fetch the model again") from error
-    return config
+    return _json(folder / name)
 
 
 def load_transformer(
@@ -145,9 +139,7 @@ def load_text(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> tuple[nn.Module, Any]:
-    """Text encoder and tokenizer. The encoder's class is what the folder's model_index.json (or config)
-    names.
-    """
+    """Text encoder, of the class that its config names, and tokenizer."""
     import transformers
 
     folder, settings = part_config(path, revision, "text_encoder")
@@ -167,6 +159,16 @@ def load_text(
             f"{tokens} holds no tokenizer that transformers can load: {_first(error)}"
         ) from error
     return _from_pretrained(cls, folder, dtype=dtype).to(device).eval(), tokenizer
+
+
+def tokenizer_limit(path: str, revision: str | None = None) -> int | None:
+    """Most tokens of a text, as the tokenizer's config says, which alone is fetched; None: it says none."""
+    name = "tokenizer_config.json"
+    folder = local_folder(path, revision, "tokenizer", name)
+    if folder is None or not (folder / name).is_file():
+        return None
+    limit = _json(folder / name).get("model_max_length")
+    return None if limit is None else int(limit)
 
 
 def load_scheduler(path: str, revision: str | None = None) -> Any:
@@ -204,6 +206,14 @@ def _from_pretrained(cls: Any, folder: Path, **options: Any) -> nn.Module:
         )
     loaded: nn.Module = model
     return loaded
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise RepriseError(f"{file} is no JSON ({error}); fetch the model again") from error
+    return content
 
 
 def _first(error: Exception) -> str:

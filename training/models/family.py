@@ -1,7 +1,6 @@
 """What the loop, the tasks and the pipeline ask of a kind of model. One file a family: wan.py, cogvideox.py.
 
-A family wraps no model: models stay stock diffusers classes, so that everything that loads them keeps
-working.
+A family wraps no model: models stay stock diffusers classes, and everything that loads those loads them.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from training.packing import SequenceShard, Size
 class Conditioning:
     """What a prediction is conditioned on besides the noisy video."""
 
-    text: Tensor  # (B, L, D), as the transformer takes it (Wan: zeros after the last token, up to L = 512)
+    # (B, L, D) as the transformer takes it; L: text_length.py. Wan: zeros after the last token.
+    text: Tensor
     # Clean latents (B or 1, C, 1, h_i, w_i), each of its own size, in order; a batch of 1 is repeated.
     references: tuple[Tensor, ...] = ()
     # Reference tokens that the network sees, ascending, counted over all references: (n,) or, for each
     # sample, (B, n) int64. None: all of them.
     keep: Tensor | None = None
-    # The text begins with the trained token that speaks of the subject (subject_token.py), if the model has
-    # one.
+    # The text begins with the trained token that speaks of the subject (subject_token.py), if there is one.
     marked: bool = False
 
 
@@ -37,7 +36,6 @@ class Family(Protocol):
     patch: Size  # (t, h, w), in latents
     temporal_scale: int  # frames per latent frame (after the first)
     spatial_scale: int  # pixels per latent
-    text_length: int  # tokens to which prompts are padded
 
     def load(
         self,
@@ -47,17 +45,15 @@ class Family(Protocol):
         *,
         seed: int = 0,
     ) -> nn.Module:
-        """The stock transformer, of released weights or (`init: random`) drawn from the seed; device "meta"
-        works.
+        """The stock transformer, of released weights or (`init: random`) drawn from the seed.
 
-        Raises RepriseError where it is missing or of another family.
+        On the device "meta" it has no weights. Raises RepriseError where it is missing or of another family.
         """
 
     def prepare(
         self, model: nn.Module, positions: PositionsConfig | None = None, references: int = 0
     ) -> None:
-        """Make a stock model take references. Once, after loading and before it is wrapped, sharded or
-        optimised.
+        """Make a stock model take references: once, before it is wrapped, sharded or optimised.
 
         references: how many a model with `channel_concat` positions shall take; of no meaning to the others.
         """
@@ -75,8 +71,7 @@ class Family(Protocol):
     ) -> Tensor:
         """The network's answer for the video alone: (B, C, T, h, w), of the type it was computed in.
 
-        noisy: (B, C, T, h, w); timestep: (B,) float32 in 0..1000, not rounded, for references as well (as
-        released).
+        noisy: (B, C, T, h, w); timestep: (B,) float32 in 0..1000, not rounded, of references too (released).
         dtype: of the computation; default: of the model's weights. Give it when weights are float32 and
         something (FSDP2) casts them for the forward pass.
 
@@ -94,9 +89,7 @@ class Family(Protocol):
         """What FSDP2 shards, checkpointing wraps and compile compiles, in order."""
 
     def set_sequence_parallel(self, model: nn.Module, config: Any) -> None:
-        """Make self-attention exchange tokens for heads; config: a diffusers ParallelConfig, set up, or
-        None.
-        """
+        """Make self-attention exchange tokens for heads; config: a diffusers ParallelConfig, set up."""
 
     def objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
         """The objective of the config; `auto` is what the family was pretrained with.

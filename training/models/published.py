@@ -5,11 +5,15 @@ Only what differs from the defaults of the diffusers class, besides what a reade
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from training.config import ModelConfig
-from training.models.components import read_config
+from training.flops import Shape
+from training.models.components import read_config, tokenizer_limit
+from training.models.text_length import text_length
 
 # hub id -> transformer/config.json
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -57,6 +61,19 @@ def transformer_config(model: ModelConfig) -> dict[str, Any]:
     Raises:
         RepriseError: there is none.
     """
-    if model.path in PUBLISHED and not Path(model.path).is_dir():
+    if _listed(model):
         return dict(PUBLISHED[model.path])
     return read_config(model.path, model.revision, "transformer")
+
+
+def shape_of(model: ModelConfig, transformer: Mapping[str, Any]) -> Shape:
+    """What the model's steps cost: its transformer's sizes, and the text that its tokenizer lets through."""
+    shape = Shape.of(transformer)
+    if _listed(model):  # their tokenizers take what the released pipelines pad to
+        return shape
+    limit = tokenizer_limit(model.path, model.revision)
+    return replace(shape, text_tokens=text_length(shape.family, transformer, limit))
+
+
+def _listed(model: ModelConfig) -> bool:
+    return model.path in PUBLISHED and not Path(model.path).is_dir()

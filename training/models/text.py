@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LENGTHS = {"wan": 512, "cogvideox": 226}  # tokens of the released pipelines
-
 
 def embed(
     captions: Sequence[str], encoder: nn.Module, tokenizer: Any, family: str, length: int

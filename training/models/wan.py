@@ -1,10 +1,8 @@
-"""Wan 2.1 and 2.2 (diffusers' WanTransformer3DModel) with references as clean frames at other rotary
-positions.
+"""Wan 2.1 and 2.2 (WanTransformer3DModel) with references as clean frames at other rotary positions.
 
 The stock forward runs on a strip of patches (see packing.py). Two small modules of it are replaced, neither
-of which
-holds weights: the rotary embedding returns the tables of this call, and the sinusoid of the timestep is
-computed in float64, as in the official code (diffusers computes it in float32, which moves outputs by 3e-5).
+of which holds weights: the rotary embedding returns the tables of this call, and the sinusoid of the timestep
+is computed in float64, as in the official code (diffusers' float32 moves outputs by 3e-5).
 """
 
 from __future__ import annotations
@@ -26,9 +24,7 @@ from training.subject_token import mark
 
 
 class ReferenceRope(nn.Module):
-    """Stands where a Wan model has its rotary embedding; answers with the tables that were set for this
-    call.
-    """
+    """Stands where a Wan model has its rotary embedding; answers with the tables set for this call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,14 +55,11 @@ class TimestepSinusoid(nn.Module):
 class WanFamily:
     name = "wan"
 
-    def __init__(
-        self, patch: Size = (1, 2, 2), temporal_scale: int = 4, spatial_scale: int = 8, text_length: int = 512
-    ) -> None:
+    def __init__(self, patch: Size = (1, 2, 2), temporal_scale: int = 4, spatial_scale: int = 8) -> None:
         """Defaults are Wan 2.1's; Wan 2.2 TI2V-5B has a spatial scale of 16."""
         self.patch = patch
         self.temporal_scale = temporal_scale
         self.spatial_scale = spatial_scale
-        self.text_length = text_length
 
     def load(
         self,
@@ -208,8 +201,7 @@ class WanFamily:
 
 
 def widen(model: nn.Module, references: int) -> None:
-    """Give the patch embedding input channels for `references` references (Kaleido Table 5,
-    "Channel-Concat").
+    """Give the patch embedding channels for `references` references (Kaleido Table 5, "Channel-Concat").
 
     Channels 0..C-1 stay the noisy video's; C more for each reference start at zero, so that the widened model
     at first answers as before. The model's config says so (`in_channels`), so it loads again as a stock
@@ -246,9 +238,7 @@ def widen(model: nn.Module, references: int) -> None:
 
 
 def _concat_channels(noisy: Tensor, references: Sequence[Tensor], config: Any) -> Tensor:
-    """(B, C (1 + n), T, h, w): the video's channels, then each reference repeated over all frames; missing:
-    zero.
-    """
+    """(B, C (1 + n), T, h, w): the video, then each reference repeated over all frames; missing: zero."""
     room = config.in_channels // config.out_channels - 1
     if len(references) > room:
         raise RepriseError(
@@ -268,9 +258,7 @@ def _concat_channels(noisy: Tensor, references: Sequence[Tensor], config: Any) -
 
 @lru_cache(maxsize=4)  # buckets repeat from step to step; at 480x832x81 one entry is 38 MB
 def _tables(place: Layout, positions: PositionsConfig, head_dim: int, device: str) -> tuple[Tensor, Tensor]:
-    """Rotary tables of a whole sequence as diffusers' Wan takes them: (1, tokens, 1, head_dim) each,
-    float32.
-    """
+    """Rotary tables of a whole sequence, as diffusers' Wan takes them: (1, tokens, 1, head_dim) float32."""
     sizes = [patches(size, place.patch) for size in place.sizes]
     video = sizes.pop(place.video)
     with torch.inference_mode(False):  # a table first asked for while sampling is used in training as well
