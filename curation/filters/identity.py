@@ -27,8 +27,7 @@ class Pair:
 class Identity:
     """Cosine similarities, -1..1; None: not measured.
 
-    `image`: of the whole pictures. `face`: of the two largest faces, for humans of whom both pictures show
-    one.
+    `image`: of the whole pictures. `face`: of the two largest faces, where both pictures of a human show one.
     """
 
     image: float | None = None

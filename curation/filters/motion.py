@@ -53,8 +53,7 @@ def clip_motion(
 ) -> Motion:
     """A.5 over a clip: flows from its first frame to each later one, averaged over these frames.
 
-    `mask` is the subject's in the first frame, `subjects` all of them. No flows give no motion to speak of:
-    None.
+    `mask` is the subject's in the first frame, `subjects` all of them. Without flows both are None.
     """
     each = [foreground_background_motion(flow, mask, subjects) for flow in flows]
     return Motion(

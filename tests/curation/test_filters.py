@@ -151,6 +151,13 @@ def test_the_largest_face_speaks_for_the_subject() -> None:
     assert measure_faces([], 100, 80) == {"face_count": 0}
 
 
+def test_a_pattern_that_is_hardly_a_face_is_none_beside_a_sure_one() -> None:
+    face, badge = Face([20, 20, 40, 40], 1.0, 0.9), Face([10, 60, 60, 110], 0.58, 1.0)
+    assert measure_faces([face, badge], 100, 120) == measure_faces([face], 100, 120)
+    assert measure_faces([badge], 100, 120)["face_count"] == 1, "the only one speaks for itself"
+    assert measure_faces([face, Face([60, 20, 80, 40], 0.8, 0.9)], 100, 120)["face_count"] == 2
+
+
 def test_a_face_beside_the_subject_is_somebody_elses() -> None:
     mask = box_mask(0, 0, 50, 100)
     own, other, edge = (Face([x, 10, x + 20, 30], 0.9, 0.9) for x in (20, 70, 40))
