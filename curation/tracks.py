@@ -21,10 +21,9 @@ class Sighting:
     """One subject in one frame. `frame`: index of the frame in its clip.
 
     `box`: xyxy pixels. `area`: of the mask, pixels. `sharpness`: any measure that grows with it, at least
-    0, the same for all sightings. `border`: share of the mask's outline at the frame's edge, 0..1: cut off
-    there.
-    `presence`: that it is there at all, 0..1. `embedding`: unit vector of its cut-out; all sightings have
-    one, or none is used.
+    0, the same for all sightings. `border`: share of the mask's outline at the frame's edge, where it is
+    cut off, 0..1. `presence`: that it is there at all, 0..1. `embedding`: unit vector of its cut-out; all
+    sightings have one, or none is used.
     """
 
     frame: int

@@ -90,9 +90,7 @@ def by_group(sums: Mapping[str, Tensor], groups: Sequence[Callable[[str], str]])
 
 
 def layer_group(blocks: int, groups: int = 4) -> Callable[[str], str]:
-    """Names parameters by depth: "layers/embedding", "layers/00-10", ..., "layers/head"; `groups` equal
-    parts.
-    """
+    """Names parameters by depth, in equal parts: "layers/embedding", "layers/00-10", ..., "layers/head"."""
     size = -(-blocks // groups)
 
     def name_of(parameter: str) -> str:
@@ -110,9 +108,7 @@ def layer_group(blocks: int, groups: int = 4) -> Callable[[str], str]:
 
 
 def module_kind(parameter: str) -> str:
-    """Names parameters by what they do: "modules/attention", "cross_attention", "feed_forward", "norm",
-    "embedding".
-    """
+    """Names parameters by what they do: "modules/attention", "modules/feed_forward", ..."""
     if re.search(r"\.attn2\.", parameter):
         return "modules/cross_attention"
     if re.search(r"\.attn1\.|\.self_attn\.", parameter):
@@ -157,8 +153,7 @@ def fit_decay(steps: Sequence[float], values: Sequence[float]) -> Decay | None:
 
 
 def project(gradients: Gradients, other: Gradients, sums: Tensor | None = None) -> dict[str, Tensor]:
-    """PCGrad (Yu et al. 2020; proxy replay Eq. 20): where the two conflict, take out what points against
-    `other`.
+    """PCGrad (Yu et al. 2020; proxy replay Eq. 20): where two conflict, take out what points against `other`.
 
     g - <g, other> / |other|^2 other if <g, other> < 0, else g. `sums`: of `moments` over all parameters and
     ranks, which a rank that has shards alone must give.
@@ -173,8 +168,7 @@ def project(gradients: Gradients, other: Gradients, sums: Tensor | None = None) 
 
 
 class GradientBuffer:
-    """The last k gradients of each task, on the CPU: what PCGrad projects against in a step that sees one
-    task.
+    """The last k gradients of each task, on the CPU: what PCGrad projects the other task's against.
 
     Figure 10 compares sizes of such a buffer and says no more. Here a task's gradient is estimated by the
     mean of its last k, and the other task's is projected against that once; k = 1 is the last gradient.

@@ -13,8 +13,7 @@ COSINE, NORM = "conflict/cosine", "conflict/norm/"
 
 
 def plot_conflict(records: Iterable[Mapping[str, Any]]) -> bytes:
-    """PNG of records with `step`, `conflict/cosine` and `conflict/norm/<task>`: metrics.jsonl of a run has
-    them.
+    """PNG of records with `step`, `conflict/cosine` and `conflict/norm/<task>`, as metrics.jsonl has them.
 
     Left the cosine over the steps with a exp(-rate t) fitted to it, right the norms.
     """

@@ -129,9 +129,7 @@ def settled(settings: Settings) -> Settings:
 
 
 def load(settings: Settings, device: str | None = None, offload: bool = False, tile: bool = False) -> Any:
-    """The pipeline, on its device. offload: only the part at work is on the GPU; tile: the VAE works in
-    tiles.
-    """
+    """The pipeline, on its device. offload: only the part at work is on the GPU; tile: the VAE, in tiles."""
     from training.pipeline import ReferenceToVideoPipeline  # diffusers takes seconds to import
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

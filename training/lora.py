@@ -43,8 +43,7 @@ TARGETS = {"cogvideox": RELEASED_TARGETS, "wan": WAN_TARGETS}
 def add_lora(
     model: nn.Module, config: LoraConfig, family: str, *, seed: int = 0, file: LoraFile | None = None
 ) -> list[str]:
-    """Freeze a model and add untrained LoRA to it (A drawn from the seed, B zero); returns the adapted
-    modules.
+    """Freeze a model and add untrained LoRA (A drawn from the seed, B zero); returns the adapted modules.
 
     The model must be prepared (`Family.prepare`) before. Raises RepriseError where a target names nothing.
     """
@@ -124,9 +123,7 @@ def pack_lora(
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Add LoRA to the weights, in place, so that the model computes as fast as without; `unmerge_lora` undoes
-    it.
-    """
+    """Add LoRA to the weights, in place: the model is as fast as without. `unmerge_lora` undoes it."""
     if _reference_only(model):
         raise RepriseError("LoRA of scope reference_only cannot be merged: it does not act on all tokens")
     for layer in _layers(model):

@@ -1,5 +1,4 @@
-"""LoRA files: one .safetensors in diffusers' or ComfyUI's key format <-> weights by module of the stock
-transformer.
+"""LoRA files: one .safetensors in diffusers' or ComfyUI's keys <-> weights by module of the transformer.
 
     diffusers   transformer.<module>.lora_A.weight                alpha in the header (lora_adapter_metadata),
     or nowhere ComfyUI     diffusion_model.<its name>.lora_A.weight          alpha as diffusion_model.<its

@@ -66,8 +66,7 @@ class FlowMatching:
 class VPrediction:
     """Salimans & Ho 2022, as CogVideoX trains it: x_t = a x + b n, target a n - b x, a^2 + b^2 = 1.
 
-    The loss on v has weight 1: it equals CogVideoX's loss on the clean sample weighted by 1 / (1 -
-    alpha_bar).
+    The loss on v has weight 1: it equals CogVideoX's, on the clean sample times 1 / (1 - alpha_bar).
     """
 
     name = "v_prediction"

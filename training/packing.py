@@ -23,9 +23,7 @@ Size = tuple[int, int, int]
 
 
 def patches(size: Sequence[int], patch: Size) -> Size:
-    """Size in patches of latents of `size` (frames, height, width); ValueError where a patch does not divide
-    it.
-    """
+    """Latents of `size` (frames, height, width) in patches; ValueError where a patch does not divide it."""
     if any(length % step for length, step in zip(size, patch, strict=True)):
         raise ValueError(f"latents of {'x'.join(map(str, size))} cannot be cut into patches of {patch}")
     frames, height, width = (length // step for length, step in zip(size, patch, strict=True))
@@ -35,8 +33,7 @@ def patches(size: Sequence[int], patch: Size) -> Size:
 def to_strip(frames: Sequence[Tensor], patch: Size) -> Tensor:
     """Lay the patches of tensors (B, C, T_i, H_i, W_i) side by side: (B, C, p_t, p_h, p_w * N).
 
-    Tokens in (t, h, w) order, tensors in the given order. A batch of 1 is repeated to the batch of the
-    others.
+    Tokens in (t, h, w) order, tensors in the given order. A batch of 1 is repeated to that of the others.
     """
     batch = max(part.shape[0] for part in frames)
     p_t, p_h, p_w = patch
@@ -62,9 +59,7 @@ def from_strip(strip: Tensor, sizes: Sequence[Size], patch: Size) -> list[Tensor
 
 
 def take(strip: Tensor, tokens: Tensor, patch: Size) -> Tensor:
-    """The strip of the given tokens alone, in the given order; tokens: (n,) or, for each sample, (B, n)
-    int64.
-    """
+    """The strip of the given tokens alone, in the given order: (n,) int64 or, for each sample, (B, n)."""
     cells = strip.unflatten(-1, (-1, patch[2]))
     if tokens.ndim == 1:
         return cells.index_select(-2, tokens).flatten(-2)
@@ -79,17 +74,13 @@ def narrow(strip: Tensor, tokens: range, patch: Size) -> Tensor:
 
 @dataclass(frozen=True)
 class SequenceShard:
-    """Which rank of a group that shares each sample this is: it computes one contiguous range of the
-    tokens.
-    """
+    """Which rank of a group that shares each sample this is: it computes one contiguous range of tokens."""
 
     rank: int
     size: int
 
     def tokens(self, total: int) -> range:
-        """This rank's part of `total` tokens. They must divide: attention has no mask to hide padding
-        with.
-        """
+        """This rank's part of `total` tokens. They must divide: attention has no mask to hide padding."""
         if total % self.size:
             raise RepriseError(
                 f"{total} tokens (references and video) cannot be shared by {self.size} workers of a "

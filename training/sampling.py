@@ -1,6 +1,4 @@
-"""From noise to latents: guidance and the Euler steps of flow matching. Used by the pipeline and by
-validation.
-"""
+"""From noise to latents, for the pipeline and validation: guidance and the Euler steps of flow matching."""
 
 from __future__ import annotations
 

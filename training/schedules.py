@@ -12,8 +12,7 @@ from torch import Tensor
 
 from training.config import ObjectiveConfig
 
-# The line through (256 tokens, 0.5) and (4096 tokens, 1.15): Kaleido's released RFLoss, not clamped outside
-# it.
+# The line through (256 tokens, 0.5) and (4096 tokens, 1.15), not clamped: Kaleido's released RFLoss.
 _TOKENS, _MU = (256, 4096), (0.5, 1.15)
 
 

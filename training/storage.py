@@ -116,9 +116,7 @@ class Folder:
             raise self._explained(rel, error) from error
 
     def create(self, rel: str) -> pa.NativeFile:
-        """For writing a large object piece by piece; close it. On a disk, use `write`: this shows half
-        files.
-        """
+        """To write a large object piece by piece; close it. On a disk use `write`: this shows half files."""
         try:
             return self.filesystem().open_output_stream(self._path(rel))
         except OSError as error:

@@ -1,5 +1,4 @@
-"""<cls>: a trained token at the start of the text that says "the reference is what this is about" (3.4,
-A.4.1).
+"""<cls>: a trained token before the text that says "the reference is what this is about" (3.4, A.4.1).
 
 The released code never trains one: it adds "<cls>" to a tokenizer that its pipeline then does not use, so the
 prompt's "<cls>" is ordinary text (docs/proxy-replay.md). Here it is one vector of the text's width that
@@ -22,9 +21,7 @@ FILE = "subject_token.safetensors"
 
 
 class SubjectToken(nn.Module):
-    """Holds the vector, inside the module that reads the text, so that it is sharded and saved with the
-    model.
-    """
+    """Holds the vector inside the module that reads the text, to be sharded and saved with the model."""
 
     def __init__(self, width: int, std: float = 0.02) -> None:
         super().__init__()
@@ -44,9 +41,7 @@ class SubjectToken(nn.Module):
 
 
 def add_subject_token(model: nn.Module, *, seed: int = 0) -> SubjectToken:
-    """Give a stock transformer (CogVideoX or Wan) the token, drawn from the seed; it is trained with the
-    model.
-    """
+    """Give a stock transformer (CogVideoX or Wan) the token, drawn from the seed, to be trained with it."""
     reader, width = _reader(model)
     token = SubjectToken(width).to(device=next(reader.parameters()).device, dtype=torch.float32)
     if token.weight.device.type != "meta":
@@ -127,8 +122,7 @@ def read_subject_token(folder: str | Path, width: int) -> Tensor:
 
 
 def add_word(encoder: nn.Module, tokenizer: Any, word: str = "<cls>") -> int:
-    """Teach a tokenizer and its text encoder a word of its own; returns its id, a row that was not there
-    before.
+    """Teach a tokenizer and its text encoder a word; returns its id, a row that was not there before.
 
     The embedding grows, never shrinks, and the new row starts as the mean of the others. The released code
     resizes to the tokenizer's length instead, which for T5 cuts rows off and gives the word one that existed,

@@ -104,8 +104,7 @@ def describe(item: Item, row: Mapping[str, Any], subject: Mapping[str, Any]) -> 
 
 
 def describe_generated(item: Item, subject: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The pictures made from a subject, with the question about each; only shown once the subject is
-    judged."""
+    """The pictures made from a subject, with the question about each; shown once the subject is judged."""
     sizes = {_name(r, item): r for r in subject.get("references") or []}
     return [
         {

@@ -247,8 +247,7 @@ def open_sample(storage: Storage, n: int, seed: int) -> Sample:
 
     Raises:
         RepriseError: no dataset there, an unfinished one, nothing in it to judge, or drawn subjects that it
-            no
-            longer has.
+            no longer has.
     """
     shards = _shards(storage)
     name = f"{FOLDER}/{seed}-{n}.json"

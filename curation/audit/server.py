@@ -86,8 +86,7 @@ class Audit:
         }
 
     def item(self, subject_id: str) -> dict[str, Any]:
-        """A subject as far as this judge may see it: first alone, then what was made of it, then the
-        verdict."""
+        """A subject as far as this judge may see it: alone, then what was made of it, then the verdict."""
         item = self.find(subject_id)
         row, subject = self.rows.of(item)
         answers = self.judgements.of(subject_id)

@@ -127,8 +127,7 @@ def weighted(name: str, outcomes: Iterable[tuple[float, bool]]) -> Estimate:
 
 
 def consensus(all_answers: Sequence[Answers]) -> dict[str, dict[str, Answer]]:
-    """One answer per question from several judges: what most of those said who could tell; a tie is
-    unsure."""
+    """One answer per question from several judges: what most who could tell said; a tie is unsure."""
     votes: dict[str, dict[str, Counter[Answer]]] = {}
     for answers in all_answers:
         for subject, given in answers.items():

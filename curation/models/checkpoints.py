@@ -59,8 +59,7 @@ def resolve(spec: ModelSpec) -> Checkpoint:
 
     Raises:
         RepriseError: it is not here (the line says what to fetch, how, how large it is and where it goes), or
-        it
-            is damaged or half-downloaded.
+            it is damaged or half-downloaded.
     """
     if spec.checkpoint is None:
         raise RepriseError(

@@ -258,8 +258,7 @@ def note(subject: SubjectRow, role: str, backend: Any) -> None:
 def revisions(config: CurationConfig) -> dict[str, str]:
     """role -> `identity` of every backend in use, and of the taxonomy: what makes a row what it is.
 
-    Of a backend with a checkpoint that is what it will say of itself, told by the files: no model is loaded
-    here.
+    Of a backend with a checkpoint that is what it will say of itself, told by the files without loading them.
 
     Raises:
         RepriseError: as `load`.

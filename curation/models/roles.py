@@ -179,6 +179,8 @@ class Track:
 
 class Tracker(Backend, Protocol):
     def track(self, frames: Sequence[RGB], start: int, boxes: Sequence[list[float]]) -> list[Track]:
-        """Follow what each box holds in frame `start` to both ends of the clip; frames in time order, of one
-        size."""
+        """Follow what each box holds in frame `start` to both ends of the clip.
+
+        frames: in time order, of one size.
+        """
         ...

@@ -299,8 +299,7 @@ class Matcher:
             if child is not None and "" in child and not cuts_hyphen:
                 ends.append((position + 1, child[""]))
             if word.possessive:
-                # The possessor's name ends here ("dog's"), unless the whole is a name of its own ("bird's
-                # nest").
+                # The possessor's name ends here ("dog's"), unless the whole is a name: "bird's nest".
                 child = node.get(word.key + "'s")
             if child is None:
                 break
@@ -360,8 +359,7 @@ class Matcher:
         if before.key in PREPOSITIONS:
             return not opens_object
         if before.key in ("and", "or") or words[left].gap == COMMA:
-            # In a list of things ("trees and plants"), not of actions ("eats and drinks"), and nothing is its
-            # object.
+            # In a list of things ("trees and plants"), not of actions ("eats and drinks"), without object.
             listed = left - 1 if before.key in ("and", "or") else left
             earlier = ends.get(listed)
             if earlier is None or earlier.entry.group == "human" or opens_object:

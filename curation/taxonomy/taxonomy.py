@@ -58,8 +58,7 @@ class Taxonomy:
             for group, categories in data["groups"].items()
             for label, names in categories.items()
         }
-        # Layout, comments and order of sections do not change a match, so they do not change the revision
-        # either.
+        # Layout, comments and order of sections change no match, and so they do not change the revision.
         content = json.dumps([data, adjectives], sort_keys=True, ensure_ascii=True)
         self.revision = hashlib.sha256(content.encode()).hexdigest()[:12]
         self._matcher = _compile(self.categories, data, adjectives)
@@ -68,8 +67,7 @@ class Taxonomy:
     def load(cls, path: str | Path | None = None) -> Taxonomy:
         """Read and check a taxonomy file, or one of `NAMED`; None reads the shipped one.
 
-        Raises TaxonomyError with one line if the file is missing, is no YAML, or breaks a rule of
-        docs/taxonomy.md.
+        Raises TaxonomyError, one line, if it is missing, no YAML, or breaks a rule of docs/taxonomy.md.
         """
         file = SHIPPED if path is None else NAMED.get(str(path), Path(path))
         data = _read(file)

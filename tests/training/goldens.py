@@ -1,6 +1,4 @@
-"""Recorded tensors of the released code, where a folder has them. Every size and setting is read from the
-files.
-"""
+"""Recorded tensors of the released code, where a folder has them. Sizes and settings are read from it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Wan with references, a second time: plain tensors in float64, token by token, no diffusers, nothing of
-ours.
+"""Wan with references, a second time: plain float64, token by token, nothing of diffusers or of ours.
 
 Slow and short, to be read beside the papers. Weights have Wan's original names. It makes the recordings in
 golden/ (run this file) and says what positions are, so that the suite proves something without other
@@ -48,9 +47,7 @@ def forward(
     text: Tensor,
     timestep: float,
 ) -> Tensor:
-    """segments: (C, T, h, w) each, in sequence order; `video` says which is answered for; positions: one a
-    token.
-    """
+    """segments: (C, T, h, w) each, in sequence order; positions: one a token; `video`: the one asked for."""
     w = {name: tensor.double() for name, tensor in weights.items()}
 
     def linear(name: str, x: Tensor) -> Tensor:

@@ -125,9 +125,7 @@ def norms_of(model: nn.Module) -> dict[str, tuple[Tensor, ...]]:
 
 
 def test_reference_only_leaves_the_video_and_the_text_untouched():
-    """With LoRA on the adaptive norms alone: of each norm, fed the same, only reference tokens come out
-    other.
-    """
+    """LoRA on the adaptive norms alone: of each norm, fed the same, only reference tokens come out other."""
     given = inputs(8, 12)
     config = SMALL.model_copy(update={"targets": ("norm1.linear", "norm2.linear"), "scope": "reference_only"})
     plain, ours = prepared(), trained(prepared(), config)
@@ -147,8 +145,7 @@ def test_reference_only_leaves_the_video_and_the_text_untouched():
             assert torch.equal(adapted[2][:, count:], stock[2].expand(-1, 72, -1))  # the video's gate
             assert (adapted[0][:, :count] - stock[0][:, :count]).abs().amin(dim=(0, 1)).max() > 1e-3
             assert not torch.allclose(adapted[2][:, :count], stock[2])
-    # In a whole pass the first block sees the same inputs, so what it makes of the video before attention is
-    # equal.
+    # In a whole pass the first block sees the same inputs: before attention its video tokens are equal.
     seen = [norms_of(plain), norms_of(ours)]
     out = [predict(plain, given), predict(ours, given)]
     assert torch.equal(seen[0]["0.norm1"][0][:, count:], seen[1]["0.norm1"][0][:, count:])

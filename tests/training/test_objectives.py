@@ -1,6 +1,4 @@
-"""Noise levels, schedules, objectives and sampling: identities that must hold, and the released code's
-numbers.
-"""
+"""Noise levels, schedules, objectives, sampling: identities that must hold, the released code's numbers."""
 
 import math
 

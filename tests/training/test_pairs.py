@@ -1,6 +1,4 @@
-"""Pairs of pictures of one subject: each source, what it refuses and why, and what identity steps read of
-them.
-"""
+"""Pairs of pictures of one subject: each source, what it refuses and why, what identity steps read."""
 
 from __future__ import annotations
 

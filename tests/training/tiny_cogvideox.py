@@ -1,6 +1,4 @@
-"""CogVideoX in a size for tests: random weights that do something (stock initialisation leaves gates near
-zero).
-"""
+"""CogVideoX in a size for tests: random weights that do something (stock ones leave gates near zero)."""
 
 from __future__ import annotations
 

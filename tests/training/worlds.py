@@ -328,9 +328,7 @@ def drained(config: TrainConfig) -> dict[str, Any]:
 
 
 def averages(config: TrainConfig) -> dict[str, Any]:
-    """Weights after each step, the averages of the end, and what the model holds inside and after
-    `swapped`.
-    """
+    """Weights after each step, the averages of the end, what the model holds inside and after `swapped`."""
     from training.loop.loop import train
     from training.loop.world import make_world
 
@@ -345,9 +343,7 @@ def averages(config: TrainConfig) -> dict[str, Any]:
 
 
 class Trouble(Callback):
-    """Writes down where attempts begin; sends worker 1 a notice once, and kills it once, at the given
-    steps.
-    """
+    """Writes down where attempts begin; once gives worker 1 notice, and once kills it, at the given steps."""
 
     def __init__(self, notes: Path, notice: int, kill: int) -> None:
         self.notes, self.at = notes, {notice: signal.SIGTERM, kill: signal.SIGKILL}

@@ -1,7 +1,6 @@
 """Checkpoint files of the three layouts: found, mapped into memory, written without holding a model in it.
 
-Tensors are memory-mapped, shards and the SAT file are filled one tensor at a time: a 14B model needs a few
-GB.
+Tensors are memory-mapped, shards and the SAT file filled one tensor at a time: a 14B model needs a few GB.
 """
 
 from __future__ import annotations
@@ -136,9 +135,7 @@ def convert_checkpoint(
 def model_config(
     wanted: list[Entry], layout: Layout, found: Checkpoint, heads: int | None = None
 ) -> dict[str, Any]:
-    """The config.json of diffusers for these weights, read off their shapes; RepriseError where one does not
-    fit.
-    """
+    """The diffusers config of these weights, by their shapes; RepriseError where one does not fit."""
     own: dict[str, Tensor] = {}
     for entry in wanted:
         try:
@@ -354,9 +351,7 @@ def _wan_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _copy_base(base: Path, folder: Path) -> Path:
-    """All of a pipeline folder but its transformer, into `folder`; answers with where the transformer
-    goes.
-    """
+    """All of a pipeline folder but its transformer, into `folder`; returns where the transformer goes."""
     if not (base / "model_index.json").is_file():
         raise RepriseError(f"{base} is no diffusers pipeline folder (no model_index.json)")
     shutil.copytree(

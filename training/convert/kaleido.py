@@ -1,5 +1,4 @@
-"""Kaleido's weights in three layouts: released SAT, Wan's original, diffusers. Names and shapes; files are in
-files.py.
+"""Kaleido's weights in three layouts, SAT (released), Wan's original, diffusers: names and shapes.
 
 Kaleido is exactly the Wan 2.1 text-to-video transformer: references add no parameter. The layouts differ in
 names, and SAT stacks q, k, v (self-attention) and k, v (cross-attention) along the rows. Conversions copy
@@ -120,8 +119,7 @@ def plan(keys: Iterable[str]) -> tuple[Layout, list[Entry], list[str]]:
     """Layout, entries and unknown keys of a checkpoint; RepriseError where tensors are missing.
 
     Keys of other parts of the model (text encoder, VAE) and any else that the layout does not know are
-    reported, not
-    an error: the official loader is not strict either.
+    reported, not an error: the official loader is not strict either.
     """
     names = set(keys)
     layout = layout_of(names)
@@ -142,9 +140,7 @@ def plan(keys: Iterable[str]) -> tuple[Layout, list[Entry], list[str]]:
 def convert_entry(
     entry: Entry, source: Layout, to: Layout, tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """One entry in another layout: names -> tensors. Only q/k/v are split or stacked; the rest is not
-    copied.
-    """
+    """One entry in another layout: names -> tensors. Only q/k/v are split or stacked, and so copied."""
     parts = [tensors[name] for name in entry.names(source)]
     names = entry.names(to)
     if len(parts) > len(names):

@@ -11,9 +11,7 @@ from torch.distributed.tensor import DTensor
 
 
 class Ema:
-    """average <- decay * average + (1 - decay) * weight, after each step, in float32; starts at the
-    weights.
-    """
+    """average <- decay * average + (1 - decay) * weight, after each step, in float32."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay

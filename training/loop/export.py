@@ -1,6 +1,4 @@
-"""The trained model as a diffusers pipeline folder: `model/` of a run, for `reprise generate` and everybody
-else.
-"""
+"""The trained model as a diffusers pipeline folder: `model/` of a run, for `reprise generate` and others."""
 
 from __future__ import annotations
 
@@ -48,11 +46,9 @@ def export_lora(state: State, name: str = "lora") -> str:
 
 
 def export_model(state: State) -> str:
-    """Write the weights (averaged ones, where there are) as `model/transformer`; returns the folder's
-    address.
+    """Write the weights (averaged, where there are averages) as `model/transformer`; returns the address.
 
-    On a disk, the parts that were not trained are linked beside it, so that the folder is a whole pipeline.
-    Collective.
+    Collective. On a disk, the parts that were not trained are linked beside it, for a whole pipeline.
     """
     target = Folder.at(state.folder.join("model"))
     with ExitStack() as stack:

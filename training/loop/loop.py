@@ -1,6 +1,4 @@
-"""The training loop. Everything it calls is in the files beside it; what watches it is in
-`training/callbacks`.
-"""
+"""The training loop. What it calls is in the files beside it; what watches it is in `training/callbacks`."""
 
 from __future__ import annotations
 

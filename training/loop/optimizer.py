@@ -47,9 +47,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def clip(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-    """Scale gradients so that their norm over all parameters and workers is at most `limit`; the norm
-    before.
-    """
+    """Scale gradients to a norm, over all parameters and workers, of at most `limit`; returns that before."""
     having = [parameter for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in having])
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm

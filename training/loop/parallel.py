@@ -1,5 +1,4 @@
-"""How a model is spread over the workers and what it costs each of them: everything is done to it from
-outside.
+"""How a model is spread over the workers and what it costs each of them, all done to it from outside.
 
 Order matters: sequence parallelism and the attention backend change processors, recomputation wraps the
 forward of a block, compilation compiles that, and FSDP2 comes last, around it all.
@@ -24,9 +23,7 @@ from training.models.family import Family
 
 
 def parallelize(model: nn.Module, family: Family, world: World, compute: ComputeConfig) -> None:
-    """Spread a prepared model, in place. It may be on the meta device: then no rank ever holds the whole of
-    it.
-    """
+    """Spread a prepared model, in place. On the meta device no rank ever holds the whole of it."""
     blocks = family.blocks(model)
     if world.sequence_size > 1:
         family.set_sequence_parallel(model, ulysses(world))
@@ -94,8 +91,7 @@ def ulysses(world: World) -> Any:
     from diffusers import ContextParallelConfig
     from diffusers.models._modeling_parallel import ParallelConfig
 
-    # `enable_parallelism` would do the same, but counts accelerators to find the device, of which a CPU has
-    # 0.
+    # `enable_parallelism` would do the same, but finds the device by counting accelerators: a CPU has none.
     size = world.sequence_size
     mesh = init_device_mesh(
         world.device.type, (world.data_size, 1, size), mesh_dim_names=("data", "ring", "ulysses")

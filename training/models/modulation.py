@@ -1,5 +1,4 @@
-"""Adaptive norms of CogVideoX whose LoRA acts on reference tokens alone: what the proxy replay paper
-describes.
+"""Adaptive norms of CogVideoX whose LoRA acts on reference tokens alone, as proxy replay describes it.
 
 The paper (3.4): "updating LN layers only for X_in while keeping them frozen for X_out and C_T". In the
 released code the switch that should do so is never read (docs/proxy-replay.md). Here it is really so: the
@@ -26,9 +25,7 @@ class ReferenceTokens:
 
 
 class ReferenceModulation(nn.Module):
-    """Stands where a block has a CogVideoXLayerNormZero, with the same submodules and thus the same weight
-    names.
-    """
+    """Stands where a block has a CogVideoXLayerNormZero, with its submodules and thus its weights' names."""
 
     def __init__(self, stock: nn.Module, tokens: ReferenceTokens) -> None:
         super().__init__()

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 
 def normalise(latents: Tensor, config: Any) -> Tensor:
-    """The VAE's latents (B, C, T, h, w) -> the transformer's: (x - mean) / std, or x times the scaling
-    factor.
-    """
+    """The VAE's latents (B, C, T, h, w) -> the transformer's: (x - mean) / std, or x * scaling factor."""
     if getattr(config, "latents_mean", None):
         mean, std = _statistics(latents, config)
         return (latents - mean) / std
@@ -39,9 +37,7 @@ def encode_picture(vae: nn.Module, picture: Tensor, generator: torch.Generator |
 
 
 def decode(vae: nn.Module, latents: Tensor) -> Tensor:
-    """The transformer's latents (B, C, T, h, w) -> video (B, 3, frames, H, W), about [-1, 1], of the VAE's
-    type.
-    """
+    """The transformer's latents (B, C, T, h, w) -> video (B, 3, frames, H, W), about [-1, 1], VAE's dtype."""
     return vae.decode(denormalise(latents.float(), vae.config).to(vae.dtype), return_dict=False)[0]
 
 

@@ -89,8 +89,7 @@ def pairs_of(
 ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]:
     """(subject, reference, target) of every ordered pair of two references of a kept clip's kept subject.
 
-    The target is of a variant that shows a scene. Two of one variant are a pair, too: they are of other
-    frames.
+    The target is of a variant that shows a scene. Two of one variant, of different frames, are a pair too.
     """
     if row["status"] != "kept":
         return
@@ -104,9 +103,7 @@ def pairs_of(
 
 
 def caption_of(row: Mapping[str, Any], subject: Mapping[str, Any], target: Mapping[str, Any]) -> str:
-    """The clip's caption where the target is cut from the clip; else what made it was told, or the subject's
-    words.
-    """
+    """The clip's caption where the target is cut from it; else what made it was told, or its subject."""
     if target["variant"] == "crop" and row["caption"]:
         return str(row["caption"])
     return str(target["prompt"] or subject["phrase"] or subject["category"])

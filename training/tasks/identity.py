@@ -1,6 +1,4 @@
-"""Identity injection (proxy replay 3.4): a picture of a subject in, another picture of it, with its caption,
-out.
-"""
+"""Identity injection (proxy replay 3.4): a picture of a subject in, another one of it, captioned, out."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Motion kept alive (proxy replay 3.5): image-to-video on plain videos, which stand for lost pretraining
-data.
+"""Motion kept alive (proxy replay 3.5): image-to-video on plain videos, in place of lost pretraining data.
 
 The reference is a frame of the video itself, so the easy way out is to copy it. Two things make that fail: it
 is any frame (i ~ U(1, T)) and part of its tokens is dropped (p_drop).

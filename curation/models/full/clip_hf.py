@@ -30,8 +30,7 @@ _KINDS = ("clip", "siglip", "siglip2")
 class ClipHf(Scorer):
     """roles.ImageTextScorer and, by its picture side, roles.ImageEmbedder.
 
-    Option `fit`: "pad" (the picture whole, on a square of the mean colour) or "crop" (the checkpoint's own
-    preprocessing).
+    Option `fit`: "pad" (the picture whole, on a square of the mean colour) or "crop" (the checkpoint's own).
     """
 
     name = "clip-hf"

@@ -1,5 +1,4 @@
-"""What models with one space for pictures and words share: square pictures in, unit vectors out,
-probabilities.
+"""What models with one space for pictures and words share: squares in, unit vectors and probabilities out.
 
 **Probabilities.** A row answers "which of these texts is it, given that it is exactly one of them".
 CLIP was trained with a softmax over texts, so its answer is the softmax of scale * cosine. SigLIP was trained

@@ -83,8 +83,7 @@ class InsightFaces:
         return [self._find(image) for image in images]
 
     def _find(self, image: RGB) -> list[Face]:
-        # InsightFace takes what OpenCV reads, which is BGR; in RGB it still finds faces, only fewer and other
-        # ones.
+        # InsightFace takes what OpenCV reads, which is BGR; in RGB it finds fewer faces, and others.
         found = self._app.get(np.ascontiguousarray(image[..., ::-1]))
         faces = [_face(each, image.shape[1], image.shape[0]) for each in found]
         return sorted(
@@ -94,8 +93,7 @@ class InsightFaces:
 
 
 def pack_folder(path: Path) -> Path:
-    """The folder of a pack that holds its ONNX files: itself, or the one folder in it (so antelopev2 is
-    zipped).
+    """The folder of a pack that holds its ONNX files: itself, or the one folder in it (as in antelopev2.zip).
 
     Raises:
         RepriseError: there is no such folder.
@@ -124,8 +122,7 @@ def frontality(yaw: float, pitch: float) -> float:
 
 
 def turn_from_points(points: NDArray[np.floating]) -> tuple[float, float]:
-    """(yaw, roll) in degrees from five points (5, 2): left eye, right eye, nose, mouth corners, as in the
-    picture.
+    """(yaw, roll) in degrees from five points (5, 2), px: left eye, right eye, nose, mouth corners.
 
     Roll is the slope of the eyes. Yaw: along the line of the eyes, the nose lies off their middle by
     p sin(yaw) and each eye by e cos(yaw); with a nose that stands out as far as the eyes are apart from the

@@ -19,8 +19,7 @@ def options(spec: ModelSpec, **defaults: Any) -> dict[str, Any]:
 
     Raises:
         RepriseError: an option that this backend does not know, or of another type than its default (an int
-        may
-            stand for a float; what defaults to None may be anything).
+            may stand for a float; what defaults to None may be anything).
     """
     for key, value in spec.options.items():
         if key not in defaults:
@@ -44,8 +43,7 @@ def pretrained(auto: Any, checkpoint: Checkpoint, what: str, dtype: torch.dtype,
 
     Raises:
         RepriseError: no model of this kind, or weights are missing or of other shapes: transformers would
-        draw
-            those at random and go on with a warning.
+            draw those at random and go on with a warning.
     """
     with explained(checkpoint, what), _quiet():
         model, report = auto.from_pretrained(

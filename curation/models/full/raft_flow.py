@@ -141,6 +141,5 @@ def _state_dict(file: Any) -> dict[str, torch.Tensor]:
         ) from error
     if not isinstance(state, dict):
         raise RepriseError(f"{file} holds a {type(state).__name__}, not a state dict")
-    # princeton-vl saves DataParallel models, whose layers have other names anyway; the prefix alone is
-    # harmless.
+    # princeton-vl saves DataParallel models, whose layers have other names anyway; the prefix does no harm.
     return {str(key).removeprefix("module."): value for key, value in state.items()}

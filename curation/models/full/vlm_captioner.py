@@ -43,8 +43,7 @@ class VlmCaptioner:
 
         Raises:
             RepriseError: it is not here, damaged, no model of this kind, or without tokenizer, image
-            processor or
-                chat template.
+                processor or chat template.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -185,8 +184,7 @@ _QUOTES = (('"', '"'), ("“", "”"), ("'", "'"))
 
 
 def clean_caption(text: str, cut: bool = False) -> str:
-    """What a chat model answered -> a plain line: no turns, thoughts, politeness, mark-up or quotes around
-    it.
+    """What a chat model answered -> a plain line: no turns, thoughts, politeness, mark-up or quotes.
 
     Args:
         cut: the answer hit its token limit, so what follows its last whole sentence is dropped (unless there
