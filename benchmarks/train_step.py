@@ -118,7 +118,7 @@ def ladder(
         ("flash attention", {"attention": "_native_flash"}),
         ("FlashAttention 3", {"attention": "_flash_3_hub"}),
         ("compile", {"compile": True}),
-        ("checkpoint every second block", {"checkpointing": "selective"}),
+        ("checkpoint all but products", {"checkpointing": "selective"}),
         ("checkpoint nothing", {"checkpointing": "none"}),
     ]
     for number, (name, change) in enumerate(steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipelines.console import door, out
 
 _PATH = click.Path(path_type=Path)
 _FILE = click.argument("file", metavar="LORA", type=_PATH)
+_TARGET = click.argument("target", metavar="OUT", type=_PATH)
 _MODEL = click.option("--model", required=True, help="Diffusers folder or hub id that the adapters are of.")
 _REVISION = click.option("--revision", help="Of a hub id.")
 _ALPHA = click.option(
@@ -26,6 +28,13 @@ _DTYPE = click.option(
     show_default=True,
     help="Of what is written.",
 )
+
+
+def _into_model(command: Callable[..., None]) -> Callable[..., None]:
+    """What a command that writes a model takes."""
+    for option in (_DTYPE, _ALPHA, _REVISION, _MODEL, _TARGET, _FILE):  # the last one is read first
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -54,7 +63,7 @@ def check(file: Path, model: str, revision: str | None) -> None:
 
 @lora.command()
 @_FILE
-@click.argument("target", metavar="OUT", type=_PATH)
+@_TARGET
 @click.option("--to", type=click.Choice(["diffusers", "comfyui"]), required=True, help="Format of the keys.")
 @_MODEL
 @_REVISION
@@ -68,12 +77,7 @@ def export(file: Path, target: Path, to: Any, model: str, revision: str | None, 
 
 
 @lora.command()
-@_FILE
-@click.argument("target", metavar="OUT", type=_PATH)
-@_MODEL
-@_REVISION
-@_ALPHA
-@_DTYPE
+@_into_model
 @door
 def merge(file: Path, target: Path, **options: Any) -> None:
     """Add LORA to the model's weights: OUT is a folder that any diffusers program loads, with no adapters."""
@@ -83,12 +87,7 @@ def merge(file: Path, target: Path, **options: Any) -> None:
 
 
 @lora.command()
-@_FILE
-@click.argument("target", metavar="OUT", type=_PATH)
-@_MODEL
-@_REVISION
-@_ALPHA
-@_DTYPE
+@_into_model
 @door
 def unmerge(file: Path, target: Path, **options: Any) -> None:
     """Take LORA out of a model that `merge` made: OUT has the weights of before, within rounding."""

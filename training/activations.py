@@ -43,14 +43,15 @@ def traced(
     *,
     layers: int,
     text: int | None = None,
+    each_token: bool = False,
     lora: LoraConfig | None = None,
 ) -> Trace:
     """Follow one pass of the transformer of a diffusers config with so many blocks, over `batch` samples.
 
-    text: tokens of a caption; None: as the released pipelines pad it.
+    text: tokens of a caption; None: as the released pipelines pad it. each_token: has a timestep of its own.
     """
     key = json.dumps(dict(config), sort_keys=True)
-    return _traced(key, tokens, batch, checkpointing, precision, layers, text, lora)
+    return _traced(key, tokens, batch, checkpointing, precision, layers, text, each_token, lora)
 
 
 @functools.lru_cache(maxsize=256)  # a search for a layout asks for the same again and again
@@ -62,6 +63,7 @@ def _traced(
     precision: str,
     layers: int,
     text: int | None,
+    each_token: bool,
     lora: LoraConfig | None,
 ) -> Trace:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -75,7 +77,7 @@ def _traced(
         recompute(model, checkpointing)
         for parameter in filter(lambda each: each.requires_grad, model.parameters()):
             parameter.register_post_accumulate_grad_hook(_drop_gradient)  # as FSDP does, once it is reduced
-        call = inputs(model, tokens, batch, dtype, text=text)
+        call = inputs(model, tokens, batch, dtype, text=text, each_token=each_token)
         with Following() as following:
             loss = model(**call, return_dict=False)[0].float().square().mean()
             saved = following.alive
@@ -153,12 +155,13 @@ def inputs(
     device: torch.device | str = "cpu",
     *,
     text: int | None = None,
+    each_token: bool = False,
 ) -> dict[str, Any]:
     """Arguments of a stock transformer: a strip of so many patches, and rotary tables of its length."""
     shape = Shape.of(dict(model.config) | {"_class_name": type(model).__name__}, text)
     first, height, width = shape.patch
     channels, head = shape.channels_in, shape.dim // shape.heads
-    timestep = torch.rand(batch, device=device) * 1000
+    timestep = torch.rand((batch, tokens) if each_token else batch, device=device) * 1000
     caption = torch.randn(batch, shape.text_tokens, shape.text_dim, device=device, dtype=dtype)
     if shape.family == "wan":
         strip = torch.randn(batch, channels, first, height, width * tokens, device=device, dtype=dtype)

@@ -1,4 +1,8 @@
-"""A Ray to run on: the one that is there, the one at an address, or one of our own on this machine."""
+"""A Ray to run on: the one that is there, the one at an address, or one of our own on this machine.
+
+Curation has a start of its own, which needs more (scratch folders, a bounded object store, a start while
+imports go on). The halves never import each other, and what they share here is too little for a third room.
+"""
 
 from __future__ import annotations
 

@@ -247,7 +247,9 @@ class ComputeConfig(_Section):
 
     precision: Literal["bf16", "fp32"] = Field("bf16", description="of the computation; weights stay fp32")
     checkpointing: Literal["none", "selective", "full"] = Field(
-        "full", description="activations recomputed in the backward pass: none, every second block, all"
+        "full",
+        description="what the backward pass computes again: nothing; all but matrix products and attention; "
+        "all of each block",
     )
     compile: bool = Field(False, description="torch.compile each block")
     attention: str | None = Field(None, description="diffusers attention backend; null: its default (SDPA)")

@@ -28,6 +28,7 @@ from training.config import (
 )
 from training.errors import RepriseError
 from training.flops import Checkpointing, Shape
+from training.loop.world import sizes
 
 GIB = 1 << 30
 # What a process holds besides tensors (CUDA context, NCCL, cuBLAS), and what the allocator cannot use; ours.
@@ -133,6 +134,11 @@ class Estimate:
     def weights(self) -> Weights:
         return Weights.of(self.transformer, self.config.lora)
 
+    @property
+    def each_token(self) -> bool:
+        """References at time 0 beside a noisy video: each token has a timestep and modulation of its own."""
+        return self.shape.family == "wan" and self.config.positions.reference_time == "zero"
+
     @cached_property
     def longest(self) -> int:
         """Tokens of the longest sample: what memory is needed for."""
@@ -145,12 +151,10 @@ class Estimate:
     def flops(self, work: Work) -> float:
         """Mean per step, over all workers: forward and backward."""
         frozen = self.config.lora is not None
-        # References at time 0 beside a noisy video: each token has a timestep of its own.
-        each = self.shape.family == "wan" and self.config.positions.reference_time == "zero"
         return work.batch * sum(
             share
             * flops.training(
-                self.shape, length, text=work.text, timesteps=length if each else 1, frozen=frozen
+                self.shape, length, text=work.text, timesteps=length if self.each_token else 1, frozen=frozen
             )
             for length, share in work.lengths
         )
@@ -169,18 +173,10 @@ class Estimate:
         Raises:
             RepriseError: it does not add up to the workers.
         """
-        parallel, workers = self.config.parallel, self.config.run.workers
-        fixed = parallel.replicate * parallel.sequence
-        shard = workers // fixed if parallel.shard == -1 else parallel.shard
-        if shard < 1 or fixed * shard != workers:
-            wanted = "what is left" if parallel.shard == -1 else str(parallel.shard)
-            raise RepriseError(
-                f"parallel: replicate {parallel.replicate} x shard {wanted} x sequence {parallel.sequence} "
-                f"does not make run.workers={workers}: change one of them"
-            )
+        replicate, shard, sequence = sizes(self.config.parallel, self.config.run.workers)
         micro = max(work.micro_batch for work in self.works)
         mode = self.config.compute.checkpointing
-        return Layout(parallel.replicate, shard, parallel.sequence, mode, micro, parallel.reduce)
+        return Layout(replicate, shard, sequence, mode, micro, self.config.parallel.reduce)
 
     def problem(self, layout: Layout) -> str | None:
         """Why a layout cannot run whatever memory there is; None where it can."""
@@ -244,9 +240,10 @@ class Estimate:
                 self.config.compute.precision,
                 layers=layers,
                 text=text,
+                each_token=self.each_token,
                 lora=self.config.lora,
             )
-            for layers in (2, 4)  # an even number: "selective" is about pairs
+            for layers in (2, 4)
         )
         return few.peak + (more.peak - few.peak) * (self.shape.layers - 2) // 2
 

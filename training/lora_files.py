@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,58 +23,36 @@ from torch import Tensor
 from training.errors import RepriseError
 from training.subject_token import FILE as TOKEN_FILE
 
-# diffusers' module name -> ComfyUI's, as (pattern, replacement), first match wins. Wan: names of the official
-# code, which diffusers' own loader converts back. CogVideoX: names of ComfyUI's native implementation.
-_COMFYUI = {
+# (diffusers' module name, ComfyUI's), with places for what differs between modules. ComfyUI has, for Wan,
+# names of the official code, which diffusers' own loader converts back; for CogVideoX names of its own.
+_PLACES = {"#": r"(\d+)", "$": "([qkv])", "@": "([12])"}
+_NAMES = {
     "wan": (
-        (r"^blocks\.(\d+)\.attn1\.to_([qkv])$", r"blocks.\1.self_attn.\2"),
-        (r"^blocks\.(\d+)\.attn1\.to_out\.0$", r"blocks.\1.self_attn.o"),
-        (r"^blocks\.(\d+)\.attn2\.to_([qkv])$", r"blocks.\1.cross_attn.\2"),
-        (r"^blocks\.(\d+)\.attn2\.to_out\.0$", r"blocks.\1.cross_attn.o"),
-        (r"^blocks\.(\d+)\.ffn\.net\.0\.proj$", r"blocks.\1.ffn.0"),
-        (r"^blocks\.(\d+)\.ffn\.net\.2$", r"blocks.\1.ffn.2"),
-        (r"^condition_embedder\.text_embedder\.linear_1$", r"text_embedding.0"),
-        (r"^condition_embedder\.text_embedder\.linear_2$", r"text_embedding.2"),
-        (r"^condition_embedder\.time_embedder\.linear_1$", r"time_embedding.0"),
-        (r"^condition_embedder\.time_embedder\.linear_2$", r"time_embedding.2"),
-        (r"^condition_embedder\.time_proj$", r"time_projection.1"),
-        (r"^proj_out$", r"head.head"),
-        (r"^patch_embedding$", r"patch_embedding"),
+        ("blocks.#.attn1.to_$", "blocks.#.self_attn.$"),
+        ("blocks.#.attn1.to_out.0", "blocks.#.self_attn.o"),
+        ("blocks.#.attn2.to_$", "blocks.#.cross_attn.$"),
+        ("blocks.#.attn2.to_out.0", "blocks.#.cross_attn.o"),
+        ("blocks.#.ffn.net.0.proj", "blocks.#.ffn.0"),
+        ("blocks.#.ffn.net.2", "blocks.#.ffn.2"),
+        ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
+        ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
+        ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
+        ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
+        ("condition_embedder.time_proj", "time_projection.1"),
+        ("proj_out", "head.head"),
+        ("patch_embedding", "patch_embedding"),
     ),
     "cogvideox": (
-        (r"^transformer_blocks\.(\d+)\.attn1\.to_([qkv])$", r"blocks.\1.\2"),
-        (r"^transformer_blocks\.(\d+)\.attn1\.to_out\.0$", r"blocks.\1.attn_out"),
-        (r"^transformer_blocks\.(\d+)\.ff\.net\.0\.proj$", r"blocks.\1.ff_proj"),
-        (r"^transformer_blocks\.(\d+)\.ff\.net\.2$", r"blocks.\1.ff_out"),
-        (r"^transformer_blocks\.(\d+)\.norm([12])\.linear$", r"blocks.\1.norm\2.linear"),
-        (r"^time_embedding\.linear_([12])$", r"time_embedding_linear_\1"),
-        (r"^(patch_embed\.(?:text_)?proj|norm_out\.linear|proj_out)$", r"\1"),
-    ),
-}
-_BACK = {
-    "wan": (
-        (r"^blocks\.(\d+)\.self_attn\.([qkv])$", r"blocks.\1.attn1.to_\2"),
-        (r"^blocks\.(\d+)\.self_attn\.o$", r"blocks.\1.attn1.to_out.0"),
-        (r"^blocks\.(\d+)\.cross_attn\.([qkv])$", r"blocks.\1.attn2.to_\2"),
-        (r"^blocks\.(\d+)\.cross_attn\.o$", r"blocks.\1.attn2.to_out.0"),
-        (r"^blocks\.(\d+)\.ffn\.0$", r"blocks.\1.ffn.net.0.proj"),
-        (r"^blocks\.(\d+)\.ffn\.2$", r"blocks.\1.ffn.net.2"),
-        (r"^text_embedding\.0$", r"condition_embedder.text_embedder.linear_1"),
-        (r"^text_embedding\.2$", r"condition_embedder.text_embedder.linear_2"),
-        (r"^time_embedding\.0$", r"condition_embedder.time_embedder.linear_1"),
-        (r"^time_embedding\.2$", r"condition_embedder.time_embedder.linear_2"),
-        (r"^time_projection\.1$", r"condition_embedder.time_proj"),
-        (r"^head\.head$", r"proj_out"),
-        (r"^patch_embedding$", r"patch_embedding"),
-    ),
-    "cogvideox": (
-        (r"^blocks\.(\d+)\.([qkv])$", r"transformer_blocks.\1.attn1.to_\2"),
-        (r"^blocks\.(\d+)\.attn_out$", r"transformer_blocks.\1.attn1.to_out.0"),
-        (r"^blocks\.(\d+)\.ff_proj$", r"transformer_blocks.\1.ff.net.0.proj"),
-        (r"^blocks\.(\d+)\.ff_out$", r"transformer_blocks.\1.ff.net.2"),
-        (r"^blocks\.(\d+)\.norm([12])\.linear$", r"transformer_blocks.\1.norm\2.linear"),
-        (r"^time_embedding_linear_([12])$", r"time_embedding.linear_\1"),
-        (r"^(patch_embed\.(?:text_)?proj|norm_out\.linear|proj_out)$", r"\1"),
+        ("transformer_blocks.#.attn1.to_$", "blocks.#.$"),
+        ("transformer_blocks.#.attn1.to_out.0", "blocks.#.attn_out"),
+        ("transformer_blocks.#.ff.net.0.proj", "blocks.#.ff_proj"),
+        ("transformer_blocks.#.ff.net.2", "blocks.#.ff_out"),
+        ("transformer_blocks.#.norm@.linear", "blocks.#.norm@.linear"),
+        ("time_embedding.linear_@", "time_embedding_linear_@"),
+        ("patch_embed.proj", "patch_embed.proj"),
+        ("patch_embed.text_proj", "patch_embed.text_proj"),
+        ("norm_out.linear", "norm_out.linear"),
+        ("proj_out", "proj_out"),
     ),
 }
 FILE = "pytorch_lora_weights.safetensors"
@@ -191,7 +169,7 @@ def comfyui_names(modules: list[str], family: str) -> dict[str, str]:
     """Names of diffusers' modules in ComfyUI; RepriseError for one that it has no name for."""
     names = {}
     for module in modules:
-        name = _rename(module, _COMFYUI[family])
+        name = _rename(module, _NAMES[family])
         if name is None:
             raise RepriseError(f"LoRA of {module} has no name in ComfyUI; export for diffusers instead")
         names[module] = name
@@ -204,14 +182,16 @@ def _module(key: str, family: str) -> str | None:
     if name == key:
         return None
     if name.startswith("diffusion_model."):
-        return _rename(name.removeprefix("diffusion_model."), _BACK[family])
+        return _rename(name.removeprefix("diffusion_model."), [pair[::-1] for pair in _NAMES[family]])
     return re.sub(r"^(transformer|base_model\.model)\.", "", name)
 
 
-def _rename(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
-    for pattern, replacement in table:
-        if re.match(pattern, name):
-            return re.sub(pattern, replacement, name)
+def _rename(name: str, table: Sequence[tuple[str, ...]]) -> str | None:
+    for given, wanted in table:
+        match = re.fullmatch("".join(_PLACES.get(letter) or re.escape(letter) for letter in given), name)
+        if match:
+            found = iter(match.groups())
+            return "".join(next(found) if letter in _PLACES else letter for letter in wanted)
     return None
 
 

@@ -13,6 +13,7 @@ from training.errors import RepriseError
 from training.lora import load_lora, open_lora, remove_lora
 from training.lora_files import Layout, LoraFile, pack, read, write
 from training.models.build import family_of
+from training.models.components import load_transformer
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -25,7 +26,7 @@ def check_lora(path: str | Path, model: str, revision: str | None = None) -> Lor
     """
     given = ModelConfig(path=model, revision=revision)
     family = family_of(given)
-    stock = family.load(given.model_copy(update={"init": "random"}), torch.float32, "meta")
+    stock = load_transformer(given, family.transformer, torch.float32, "meta")
     file = read(path, family.name)
     open_lora(stock, path, _config(file, 1.0), family.name)
     return file
@@ -76,7 +77,7 @@ def merge_into(
         raise RepriseError(f"{file.path}: LoRA of scope reference_only cannot be merged")
     given = ModelConfig(path=model, revision=revision)
     family = family_of(given)
-    transformer = family.load(given, torch.float32)
+    transformer = load_transformer(given, family.transformer, torch.float32)
     load_lora(transformer, path, _config(file, _alpha(file, alpha)), family.name)
     with torch.no_grad():
         for name, parameter in transformer.named_parameters():

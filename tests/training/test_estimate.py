@@ -29,11 +29,13 @@ def of(name: str, *overrides: str, size: tuple[int, int, int] = (81, 480, 832)) 
     return Estimate(config, PUBLISHED[name], works_of_size(config, Shape.of(PUBLISHED[name]), *size))
 
 
-def saved(config: dict[str, Any], tokens: int, batch: int, mode: Any, dtype: Any) -> int:
+def saved(
+    config: dict[str, Any], tokens: int, batch: int, mode: Any, dtype: Any, *, each_token: bool = False
+) -> int:
     """Bytes that autograd keeps on the CPU, weights and inputs left out, each storage once."""
     model = activations.build(config, device="cpu", dtype=dtype)
     activations.recompute(model, mode)
-    call = activations.inputs(model, tokens, batch, dtype)
+    call = activations.inputs(model, tokens, batch, dtype, each_token=each_token)
     given = [*model.parameters(), *(each for each in call.values() if isinstance(each, torch.Tensor))]
     theirs = {each.untyped_storage().data_ptr() for each in given}
     kept: dict[int, Any] = {}
@@ -48,20 +50,60 @@ def saved(config: dict[str, Any], tokens: int, batch: int, mode: Any, dtype: Any
     return sum(each.untyped_storage().nbytes() for place, each in kept.items() if place not in theirs)
 
 
-# What a checkpointed CogVideoX block keeps are its named arguments, which autograd's hooks do not see.
+# What a checkpointed CogVideoX block keeps are its named arguments, which autograd's hooks do not see, and
+# neither do they see what selective checkpointing keeps.
 @pytest.mark.parametrize(
-    ("config", "mode"),
-    [(WAN, "none"), (WAN, "selective"), (WAN, "full"), (COGVIDEOX, "none")],
-    ids=["wan-none", "wan-selective", "wan-full", "cogvideox-none"],
+    ("config", "mode", "each_token"),
+    [(WAN, "none", False), (WAN, "full", False), (WAN, "none", True), (COGVIDEOX, "none", False)],
+    ids=["wan-none", "wan-full", "wan-none-each-token", "cogvideox-none"],
 )
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_followed_activations_are_those_that_autograd_keeps(
-    config: dict[str, Any], mode: Any, precision: Any
+    config: dict[str, Any], mode: Any, each_token: bool, precision: Any
 ) -> None:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    trace = activations.traced(config, 240, 2, mode, precision, layers=4)
-    assert trace.saved == pytest.approx(saved(config, 240, 2, mode, dtype), rel=0.02)
+    trace = activations.traced(config, 240, 2, mode, precision, layers=4, each_token=each_token)
+    kept = saved(config, 240, 2, mode, dtype, each_token=each_token)
+    assert trace.saved == pytest.approx(kept, rel=0.02)
     assert trace.peak > trace.saved
+
+
+@pytest.mark.parametrize("config", [WAN, COGVIDEOX], ids=["wan", "cogvideox"])
+def test_selective_checkpointing_keeps_what_products_and_attention_made(config: dict[str, Any]) -> None:
+    """Beside what full checkpointing keeps: the results themselves, counted as a plain pass makes them."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    kept = 0
+
+    class Results(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal kept
+            made = func(*args, **(kwargs or {}))
+            if "addmm" in func.name() or "attention" in func.name():
+                tensors = [each for each in tree_leaves(made) if isinstance(each, torch.Tensor)]
+                kept += sum(each.numel() * each.element_size() for each in tensors)
+            return made
+
+    model = activations.build(config, device="cpu")
+    for block in model.blocks if hasattr(model, "blocks") else model.transformer_blocks:
+        block.register_forward_pre_hook(lambda *_: watch.__enter__() and None)
+        block.register_forward_hook(lambda *_: watch.__exit__(None, None, None))
+    watch = Results()
+    with torch.no_grad():
+        model(**activations.inputs(model, 240, 2, torch.float32))
+    full, selective = (
+        activations.traced(config, 240, 2, mode, "fp32", layers=4).saved for mode in ("full", "selective")
+    )
+    assert selective - full == pytest.approx(kept, rel=0.02)
+
+
+def test_a_timestep_for_each_token_is_a_modulation_for_each_token() -> None:
+    one, zero = (of(SMALL, f"positions.reference_time={time}") for time in ("video", "zero"))
+    layout = Layout(1, 1, 1, "none", 1)
+    # Six vectors a token and block in float32, and what is made of them.
+    added = (zero.activations(layout) - one.activations(layout)) / (one.longest * 30 * 1536 * 4)
+    assert 6 < added < 18
 
 
 def test_what_a_block_adds_is_the_same_for_every_block() -> None:

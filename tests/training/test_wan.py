@@ -10,7 +10,8 @@ from safetensors import safe_open
 from training.config import PositionsConfig
 from training.convert.kaleido import convert
 from training.errors import RepriseError
-from training.models.family import Conditioning
+from training.loop.parallel import share_sequences
+from training.models.family import Conditioning, own
 from training.models.wan import WanFamily
 from training.packing import SequenceShard, from_strip
 from training.positions import sequence_positions
@@ -150,7 +151,7 @@ def test_each_rank_of_a_group_answers_for_its_own_tokens(model, recorded, place,
         shards = [SequenceShard(rank, size) for rank in range(size)]
         parts = [FAMILY.predict(model, video, timestep, condition, positions, shard=one) for one in shards]
     for part, shard in zip(parts, shards, strict=True):
-        assert torch.equal(part, FAMILY.own(video, condition, positions, shard))
+        assert torch.equal(part, own(FAMILY, video, condition, positions, shard))
     (joined,) = from_strip(torch.cat(parts, -1), [(3, 6, 8)], FAMILY.patch)
     assert torch.equal(joined, video)
 
@@ -160,4 +161,4 @@ def test_heads_that_cannot_be_shared_are_one_clear_line(model):
         context_parallel_config = type("Ulysses", (), {"ulysses_degree": 3})
 
     with pytest.raises(RepriseError, match="2 attention heads"):
-        FAMILY.set_sequence_parallel(model, Config)
+        share_sequences(model, FAMILY.blocks(model), Config)

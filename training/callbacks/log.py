@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from training.callbacks.base import Callback
-from training.callbacks.throughput import Throughput, shape_of
+from training.callbacks.throughput import Throughput
 from training.devices import peak_flops
+from training.flops import Shape
 
 if TYPE_CHECKING:
     from training.loop.state import State
@@ -42,10 +43,11 @@ class Log(Callback):
         peak = peak_of(state.device, config.log.peak_tflops)
         text_tokens = max(latents.manifest.text.length for latents in state.latents.values())
         self._throughput = Throughput(
-            shape_of(state.model, state.family.name, text_tokens),
+            Shape.of({**state.model.config, "_class_name": state.family.transformer}, text_tokens),
             peak * world.size if peak else None,
             config.steps,
             frozen=config.lora is not None,
+            each_token=state.family.name == "wan" and config.positions.reference_time == "zero",
         )
         self._main = world.is_main
         for writer in self.writers if self._main else ():

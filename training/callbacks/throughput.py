@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from training import flops
 from training.flops import Shape
@@ -20,10 +19,20 @@ class Throughput:
         peak: FLOP/s of all workers' devices together; None: no MFU.
         steps: of the whole run, for the time that is left.
         frozen: adapters alone are trained.
+        each_token: has a timestep of its own.
     """
 
-    def __init__(self, shape: Shape | None, peak: float | None, steps: int, *, frozen: bool = False) -> None:
-        self.shape, self.peak, self.steps, self.frozen = shape, peak, steps, frozen
+    def __init__(
+        self,
+        shape: Shape | None,
+        peak: float | None,
+        steps: int,
+        *,
+        frozen: bool = False,
+        each_token: bool = False,
+    ) -> None:
+        self.shape, self.peak, self.steps = shape, peak, steps
+        self.frozen, self.each_token = frozen, each_token
         self._window: list[tuple[Mapping[str, float], float]] = []
         self._pace: float | None = None  # seconds a step, smoothed over windows
 
@@ -81,13 +90,5 @@ class Throughput:
         if self.shape is None or not samples or not tokens:
             return 0.0
         each = round(tokens / samples)  # samples of a step are equally long
-        return samples * flops.training(self.shape, each, frozen=self.frozen)
-
-
-def shape_of(model: Any, family: str, text_tokens: int) -> Shape | None:
-    """Sizes of a transformer that is trained; None where its family's cost is not known."""
-    classes = {"wan": "WanTransformer3DModel", "cogvideox": "CogVideoXTransformer3DModel"}
-    config = getattr(model, "config", None)
-    if family not in classes or config is None:
-        return None
-    return Shape.of({**dict(config), "_class_name": classes[family]}, text_tokens)
+        timesteps = each if self.each_token else 1
+        return samples * flops.training(self.shape, each, timesteps=timesteps, frozen=self.frozen)

@@ -247,11 +247,13 @@ class _Gathered:
         positions: Any,
         **more: Any,
     ) -> Tensor:
+        from training.models.family import own
+
         mine = self._family.predict(
             model, noisy, timestep, condition, positions, shard=self._shard, **more
         ).float()
         places = torch.arange(noisy[0].numel(), device=noisy.device, dtype=torch.int64)
-        at = self._family.own(places.view(1, *noisy.shape[1:]), condition, positions, self._shard)
+        at = own(self._family, places.view(1, *noisy.shape[1:]), condition, positions, self._shard)
         whole = torch.zeros(len(noisy), noisy[0].numel(), device=noisy.device)
         whole[:, at[0].flatten()] = mine.flatten(1)
         dist.all_reduce(whole, group=self._group)

@@ -132,25 +132,23 @@ class Curated:
         return planned
 
     def load(self, places: Sequence[tuple[str, int]]) -> Iterator[Item]:
-        for name in dict.fromkeys(name for name, _ in places):
-            numbers = [number for other, number in places if other == name]
-            for row in table_rows(self.folder, name, _FULL, numbers):
-                yield Item(
-                    sample_id=row["clip_id"],
-                    source_id=row["video_id"],
-                    caption=row["caption"] or "",
-                    media=(self.folder, row["clip_path"]),
-                    pictures=tuple(
-                        Picture(
-                            subject["subject_id"],
-                            subject["category"],
-                            reference["reference_id"],
-                            reference["variant"],
-                            (reference["image"] or {}).get("bytes") or b"",
-                        )
-                        for subject, reference in self._references(row)
-                    ),
-                )
+        for _, row, _ in rows_at(self.folder, _FULL, places):
+            yield Item(
+                sample_id=row["clip_id"],
+                source_id=row["video_id"],
+                caption=row["caption"] or "",
+                media=(self.folder, row["clip_path"]),
+                pictures=tuple(
+                    Picture(
+                        subject["subject_id"],
+                        subject["category"],
+                        reference["reference_id"],
+                        reference["variant"],
+                        (reference["image"] or {}).get("bytes") or b"",
+                    )
+                    for subject, reference in self._references(row)
+                ),
+            )
 
     def describe(self) -> dict[str, Any]:
         data = json.loads(self.folder.read("manifest.json"))
@@ -254,7 +252,10 @@ class Videos:
 
     def _listed(self) -> Iterator[tuple[str, str | None, int, int]]:
         folder, name = _split(self.uri)
-        for row in _list_rows(folder, name):
+        rows = list_rows(folder, name)
+        if rows and not any(key in rows[0] for key in _PATHS):
+            raise RepriseError(f"{self.place} has no column {_PATHS[0]}; it has {', '.join(rows[0])}")
+        for row in rows:
             path = next((str(row[key]) for key in _PATHS if row.get(key)), None)
             if path is None:
                 raise RepriseError(f"{self.place} has a row without a path: name the column {_PATHS[0]}")
@@ -285,24 +286,44 @@ def _sidecar(folder: Folder, stem: str, files: Iterable[str]) -> str | None:
     return None
 
 
-def _list_rows(folder: Folder, name: str) -> list[dict[str, Any]]:
-    data = folder.read(name)
+def list_rows(folder: Folder, name: str) -> list[dict[str, Any]]:
+    """Rows of a CSV, JSONL or Parquet list.
+
+    Raises:
+        RepriseError: it is not there, or is none.
+    """
     where = folder.join(name)
+    if not folder.exists(name):
+        raise RepriseError(f"no such list: {where}")
+    data = folder.read(name)
     try:
         if name.endswith(".parquet"):
             table = pq.read_table(pa.BufferReader(data))
             rows: list[dict[str, Any]] = table.to_pylist()
         elif name.endswith(".jsonl"):
-            rows = [json.loads(line) for line in data.decode("utf-8").splitlines() if line.strip()]
+            rows = [json.loads(line) for line in data.decode("utf-8-sig").splitlines() if line.strip()]
         else:
             rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
     except (ValueError, pa.ArrowException, csv.Error) as error:
         raise RepriseError(f"{where} cannot be read: {' '.join(str(error).split())}") from error
     if not all(isinstance(row, dict) for row in rows):
-        raise RepriseError(f"{where} must hold one object per line")
-    if rows and not any(key in rows[0] for key in _PATHS):
-        raise RepriseError(f"{where} has no column {_PATHS[0]}; it has {', '.join(map(str, rows[0]))}")
+        raise RepriseError(f"{where} cannot be read: must hold one object per line")
     return rows
+
+
+def rows_at(
+    folder: Folder, names: Sequence[str], places: Sequence[tuple[str, int]], *, per_row: int = 1
+) -> Iterator[tuple[str, dict[str, Any], int]]:
+    """(file, row, item of the row) for each place, file by file; each row is read once.
+
+    Place (file, number) is item number % per_row of row number // per_row.
+    """
+    for file in dict.fromkeys(file for file, _ in places):
+        wanted = [number for other, number in places if other == file]
+        rows = sorted({number // per_row for number in wanted})
+        held = dict(zip(rows, table_rows(folder, file, names, rows), strict=True))
+        for number in wanted:
+            yield file, held[number // per_row], number % per_row
 
 
 def table_rows(

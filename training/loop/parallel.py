@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from training.config import ComputeConfig
 from training.errors import RepriseError
@@ -26,7 +27,7 @@ def parallelize(model: nn.Module, family: Family, world: World, compute: Compute
     """Spread a prepared model, in place. On the meta device no rank ever holds the whole of it."""
     blocks = family.blocks(model)
     if world.sequence_size > 1:
-        family.set_sequence_parallel(model, ulysses(world))
+        share_sequences(model, blocks, ulysses(world))
     if compute.attention is not None:
         _set_attention(model, compute.attention)
     recompute(blocks, compute.checkpointing)
@@ -80,14 +81,33 @@ def synchronize(model: nn.Module, world: World, last: bool, *, always: bool = Fa
 
 
 def recompute(blocks: Sequence[nn.Module], mode: str) -> None:
-    """Compute blocks again in the backward pass instead of keeping what they made: none, half, all."""
-    for number, block in enumerate(blocks):
-        if mode == "full" or (mode == "selective" and number % 2 == 0):
-            block.forward = _recomputed(block)
+    """Compute what blocks made again in the backward pass, instead of keeping it.
+
+    full: all of it. selective: all but the results of matrix products and attention, which are most of the
+    work and a third of the memory. none: nothing.
+    """
+    for block in blocks if mode != "none" else ():
+        block.forward = _recomputed(block, selective=mode == "selective")
+
+
+def share_sequences(model: nn.Module, blocks: Sequence[nn.Module], config: Any) -> None:
+    """Make self-attention exchange tokens for heads inside a sequence group; config: of `ulysses`.
+
+    Raises:
+        RepriseError: the heads do not divide.
+    """
+    heads, degree = model.config.num_attention_heads, config.context_parallel_config.ulysses_degree
+    if heads % degree:
+        raise RepriseError(
+            f"{heads} attention heads cannot be shared by {degree} workers of a sequence group; choose a "
+            "`parallel.sequence` that divides them"
+        )
+    for block in blocks:
+        block.attn1.processor._parallel_config = config
 
 
 def ulysses(world: World) -> Any:
-    """diffusers' description of a sequence group: self-attention exchanges tokens for heads inside it."""
+    """diffusers' description of this rank's sequence group."""
     from diffusers import ContextParallelConfig
     from diffusers.models._modeling_parallel import ParallelConfig
 
@@ -101,14 +121,28 @@ def ulysses(world: World) -> Any:
     return config
 
 
-def _recomputed(block: nn.Module) -> Callable[..., Any]:
+def _recomputed(block: nn.Module, *, selective: bool) -> Callable[..., Any]:
     forward = block.forward
     drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in block.modules())
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": drops}
+    if selective:
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _kept)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=drops, **kwargs)
+        return checkpoint(forward, *args, **options, **kwargs)
 
     return run
+
+
+# Products with weights. Not `bmm`: where attention has no kernel of its own, it would be all its scores.
+_PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.linear.default)
+
+
+def _kept(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    """What selective recomputation keeps: by name, as each attention kernel is an operation of its own."""
+    if operation in _PRODUCTS or "attention" in operation.name() or "flash_attn" in operation.name():
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def _kept_exact(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:

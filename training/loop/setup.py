@@ -21,7 +21,7 @@ from training.loop.run_folder import RunFolder
 from training.loop.state import State
 from training.loop.world import World
 from training.models.build import family_of
-from training.models.components import load_scheduler, part_config, read_config
+from training.models.components import load_scheduler, load_transformer, part_config
 from training.models.family import Family
 from training.packing import SequenceShard
 from training.sampler import Sampler
@@ -55,7 +55,9 @@ def start(config: TrainConfig, world: World) -> State:
         check_shapes(option, sampler.buckets[task.name], records, task.variants(), task.micro_batch)
     _check_sequence(config, family, sampler, latents, world.sequence_size)
     model = build_model(config, family, world)
-    scheduler = load_scheduler(config.model.path, config.model.revision) if _needs_scheduler(config) else None
+    # Wan's noise schedule is a formula; CogVideoX's is a file of the model.
+    wan = family.name == "wan"
+    scheduler = None if wan else load_scheduler(config.model.path, config.model.revision)
     sharded = SequenceShard(world.sequence_rank, world.sequence_size) if world.sequence_size > 1 else None
     context = Context(
         model=model,
@@ -93,7 +95,7 @@ def start(config: TrainConfig, world: World) -> State:
 
 def build_model(config: TrainConfig, family: Family, world: World) -> nn.Module:
     """The transformer, ready to train: built without memory, spread over the workers, then given weights."""
-    model = family.load(config.model, torch.float32, "meta")
+    model = load_transformer(config.model, family.transformer, torch.float32, "meta")
     references = max((t.max_references for t in config.tasks if isinstance(t, KaleidoTask)), default=0)
     family.prepare(model, config.positions, references)
     file = adapters.add(model, config, family.name)
@@ -141,8 +143,3 @@ def _check_sequence(
             never = isinstance(task, Kaleido) and task.config.reference_dropout == 0
             records, buckets = latents[task.name].records, sampler.buckets[task.name]
             check_lengths(task.name, buckets, records, family.patch, workers, fewest=int(never))
-
-
-def _needs_scheduler(config: TrainConfig) -> bool:
-    settings = read_config(config.model.path, config.model.revision, "transformer")
-    return settings.get("_class_name") != "WanTransformer3DModel"

@@ -77,7 +77,7 @@ def sizes(parallel: ParallelConfig, workers: int) -> tuple[int, int, int]:
         wanted = "what is left" if parallel.shard == -1 else str(parallel.shard)
         raise RepriseError(
             f"parallel: replicate {parallel.replicate} x shard {wanted} x sequence {parallel.sequence} "
-            f"does not make {workers} worker(s): change run.workers or the parallel section"
+            f"does not make run.workers={workers}: change one of them"
         )
     return parallel.replicate, shard, parallel.sequence
 

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from training.config import ModelConfig, ObjectiveConfig, PositionsConfig
+from training.config import ObjectiveConfig, PositionsConfig
 from training.objectives import Objective
-from training.packing import SequenceShard, Size
+from training.packing import Layout, SequenceShard, Size, narrow, to_strip
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,10 @@ class Conditioning:
 
 class Family(Protocol):
     name: str  # "wan", "cogvideox"
+    transformer: str  # its class in diffusers, for `components.load_transformer`
     patch: Size  # (t, h, w), in latents
     temporal_scale: int  # frames per latent frame (after the first)
     spatial_scale: int  # pixels per latent
-
-    def load(
-        self,
-        config: ModelConfig,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-        *,
-        seed: int = 0,
-    ) -> nn.Module:
-        """The stock transformer, of released weights or (`init: random`) drawn from the seed.
-
-        On the device "meta" it has no weights. Raises RepriseError where it is missing or of another family.
-        """
 
     def prepare(
         self, model: nn.Module, positions: PositionsConfig | None = None, references: int = 0
@@ -76,23 +64,33 @@ class Family(Protocol):
         something (FSDP2) casts them for the forward pass.
 
         With `shard`, every rank of a sequence group passes the same whole sample and gets the answer for its
-        own part of the video: a strip (B, C, p_t, p_h, p_w * n), n >= 0. Compare it with `own(target, ...)`,
-        divide by the elements of the whole target, and *sum* losses and gradients over the group.
+        own part of the video: a strip (B, C, p_t, p_h, p_w * n), n >= 0. Compare it with that part of the
+        target (`own`), divide by the elements of the whole target, and *sum* losses and gradients over the
+        group.
         """
 
-    def own(
-        self, video: Tensor, condition: Conditioning, positions: PositionsConfig, shard: SequenceShard | None
-    ) -> Tensor:
-        """The part of a video-shaped tensor (B, C, T, h, w) that `predict` answers for on this rank."""
+    def layout(self, video: Tensor, condition: Conditioning, positions: PositionsConfig) -> Layout:
+        """Where references and video lie in the sequence; video: (B, C, T, h, w)."""
 
     def blocks(self, model: nn.Module) -> list[nn.Module]:
-        """What FSDP2 shards, checkpointing wraps and compile compiles, in order."""
-
-    def set_sequence_parallel(self, model: nn.Module, config: Any) -> None:
-        """Make self-attention exchange tokens for heads; config: a diffusers ParallelConfig, set up."""
+        """What FSDP2 shards, checkpointing wraps and compile compiles, in order (self-attention: attn1)."""
 
     def objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
         """The objective of the config; `auto` is what the family was pretrained with.
 
         scheduler: the model's diffusers scheduler, where the objective needs its noise schedule.
         """
+
+
+def own(
+    family: Family,
+    video: Tensor,
+    condition: Conditioning,
+    positions: PositionsConfig,
+    shard: SequenceShard | None,
+) -> Tensor:
+    """The part of a video-shaped tensor (B, C, T, h, w) that `predict` answers for on this rank."""
+    if shard is None:
+        return video
+    place = family.layout(video, condition, positions)
+    return narrow(to_strip([video], family.patch), place.own_video(shard), family.patch)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.config import ModelConfig, ObjectiveConfig, PositionsConfig
+from training.config import ObjectiveConfig, PositionsConfig
 from training.errors import RepriseError
 from training.models.family import Conditioning
 from training.objectives import FlowMatching, Objective
@@ -54,24 +54,13 @@ class TimestepSinusoid(nn.Module):
 
 class WanFamily:
     name = "wan"
+    transformer = "WanTransformer3DModel"
 
     def __init__(self, patch: Size = (1, 2, 2), temporal_scale: int = 4, spatial_scale: int = 8) -> None:
         """Defaults are Wan 2.1's; Wan 2.2 TI2V-5B has a spatial scale of 16."""
         self.patch = patch
         self.temporal_scale = temporal_scale
         self.spatial_scale = spatial_scale
-
-    def load(
-        self,
-        config: ModelConfig,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-        *,
-        seed: int = 0,
-    ) -> nn.Module:
-        from training.models.components import load_transformer
-
-        return load_transformer(config, "WanTransformer3DModel", dtype, device, seed=seed)
 
     def prepare(
         self, model: nn.Module, positions: PositionsConfig | None = None, references: int = 0
@@ -128,14 +117,6 @@ class WanFamily:
         first = min(max(place.video_tokens.start - own.start, 0), len(own))
         return narrow(answer, range(first, first + len(place.own_video(shard))), self.patch)
 
-    def own(
-        self, video: Tensor, condition: Conditioning, positions: PositionsConfig, shard: SequenceShard | None
-    ) -> Tensor:
-        if shard is None:
-            return video
-        place = self.layout(video, condition, positions)
-        return narrow(to_strip([video], self.patch), place.own_video(shard), self.patch)
-
     def layout(self, video: Tensor, condition: Conditioning, positions: PositionsConfig) -> Layout:
         """Where references and video lie in the sequence; video: (B, C, T, h, w)."""
         whole = self._whole(video, condition, positions)
@@ -152,16 +133,6 @@ class WanFamily:
 
     def blocks(self, model: nn.Module) -> list[nn.Module]:
         return list(model.blocks)
-
-    def set_sequence_parallel(self, model: nn.Module, config: Any) -> None:
-        degree = config.context_parallel_config.ulysses_degree if config is not None else 1
-        if model.config.num_attention_heads % degree:
-            raise RepriseError(
-                f"{model.config.num_attention_heads} attention heads cannot be shared by {degree} workers of "
-                "a sequence group; choose a `parallel.sequence` that divides them"
-            )
-        for block in model.blocks:
-            block.attn1.processor._parallel_config = config
 
     def objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
         if config.kind == "v_prediction":

@@ -8,7 +8,7 @@ from typing import Any
 
 from training.errors import RepriseError
 from training.latents.config import EncodeConfig, PairsConfig
-from training.latents.sources import Item, Planned, digest, table_rows
+from training.latents.sources import Item, Planned, digest, rows_at, table_rows
 from training.pairs.pair import Pair, item_of
 from training.storage import Folder
 
@@ -56,23 +56,18 @@ class CuratedPairs:
         return planned
 
     def load(self, places: Sequence[tuple[str, int]]) -> Iterator[Item]:
-        for file in dict.fromkeys(file for file, _ in places):
-            wanted = [number for other, number in places if other == file]
-            rows = sorted({number // _MOST for number in wanted})
-            names = (*_LIGHT, "subjects.references.image.bytes")
-            held = dict(zip(rows, table_rows(self.folder, file, names, rows), strict=True))
-            for number in wanted:
-                row = held[number // _MOST]
-                subject, reference, target = list(pairs_of(row, self.config.pairs))[number % _MOST]
-                pair = Pair(
-                    pair_id=_name(reference, target),
-                    source_id=row["video_id"],
-                    subject=subject["category"],
-                    caption=caption_of(row, subject, target),
-                    reference=(reference["image"] or {}).get("bytes") or b"",
-                    target=(target["image"] or {}).get("bytes") or b"",
-                )
-                yield item_of(pair, self.config.pairs)
+        names = (*_LIGHT, "subjects.references.image.bytes")
+        for _, row, which in rows_at(self.folder, names, places, per_row=_MOST):
+            subject, reference, target = list(pairs_of(row, self.config.pairs))[which]
+            pair = Pair(
+                pair_id=_name(reference, target),
+                source_id=row["video_id"],
+                subject=subject["category"],
+                caption=caption_of(row, subject, target),
+                reference=(reference["image"] or {}).get("bytes") or b"",
+                target=(target["image"] or {}).get("bytes") or b"",
+            )
+            yield item_of(pair, self.config.pairs)
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "curated pairs", "place": self.place}

@@ -7,19 +7,14 @@ targets/NAME.txt and a references/NAME.png of any picture format.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from training.errors import RepriseError
 from training.latents.config import EncodeConfig
-from training.latents.sources import Item, Planned, digest
+from training.latents.sources import Item, Planned, digest, list_rows
 from training.pairs.pair import Pair, item_of
 from training.storage import Folder
 
@@ -84,7 +79,7 @@ class ListedPairs:
         if not self.uri.endswith(ENDINGS):
             return folder, list(_found(folder))
         name = self.place.rpartition("/")[2]
-        rows = _read(folder, name)
+        rows = list_rows(folder, name)
         for column in ("reference", "target"):
             if any(not row.get(column) for row in rows):
                 raise RepriseError(f"{self.place} has a row without {column}: both columns are needed")
@@ -118,24 +113,6 @@ def _found(folder: Folder) -> Iterator[dict[str, Any]]:
                 "subject": None,
                 "same_subject": None,
             }
-
-
-def _read(folder: Folder, name: str) -> list[dict[str, Any]]:
-    if not folder.exists(name):
-        raise RepriseError(f"no such list: {folder.join(name)}")
-    data = folder.read(name)
-    try:
-        if name.endswith(".parquet"):
-            return list(pq.read_table(pa.BufferReader(data)).to_pylist())
-        text = data.decode("utf-8-sig")
-        if name.endswith(".jsonl"):
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-            if not all(isinstance(row, dict) for row in rows):
-                raise ValueError("must hold one object per line")
-            return rows
-        return list(csv.DictReader(io.StringIO(text)))
-    except (ValueError, pa.ArrowException, csv.Error) as error:
-        raise RepriseError(f"{folder.join(name)} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def _flag(value: Any) -> bool | None:

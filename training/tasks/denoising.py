@@ -21,6 +21,7 @@ def denoising_loss(batch: Batch, context: Context, condition: Conditioning) -> L
 
     Noise and noise level are drawn per sample from its global index, so any layout sees the same numbers.
     """
+    from training.models.family import own
     from training.objectives import loss_per_sample
 
     family, positions = context.family, context.positions
@@ -36,7 +37,7 @@ def denoising_loss(batch: Batch, context: Context, condition: Conditioning) -> L
         shard=context.shard,
         dtype=context.dtype,
     )
-    target = family.own(noised.target, condition, positions, context.shard)
+    target = own(family, noised.target, condition, positions, context.shard)
     losses = loss_per_sample(prediction, target, elements=math.prod(video.shape[1:]))
     return losses, {}
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from curation.imaging import BoolMask
+from curation.imaging import RGB, BoolMask
 from curation.models.embedded.regions import fill_holes
+from curation.models.roles import Segmentation
 
 HOLE_SHARE = 0.01  # of the mask: smaller holes are the model's, larger ones the subject's (a handle, a ring)
 ISLAND_SHARE = 0.05  # of the largest piece: what is larger may be the subject on the other side of a pole
@@ -75,3 +78,16 @@ def prompt_boxes(
     scale = torch.tensor([scaled[1] / width, scaled[0] / height] * 2, dtype=torch.float64)
     inside = torch.minimum(torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4).clamp(min=0), limits)
     return (inside * scale).to(device, torch.float32)
+
+
+def where_asked(
+    run: Callable[[Sequence[tuple[RGB, list[list[float]]]]], list[Segmentation]],
+) -> Callable[[Sequence[tuple[RGB, Sequence[list[float]]]]], list[Segmentation]]:
+    """`run`, from pictures and their boxes to masks, on those that have boxes; the others have no masks."""
+
+    def answer(items: Sequence[tuple[RGB, Sequence[list[float]]]]) -> list[Segmentation]:
+        asked = [(image, list(boxes)) for image, boxes in items if len(boxes)]
+        found = iter(run(asked) if asked else ())
+        return [next(found) if len(boxes) else Segmentation([], []) for _, boxes in items]
+
+    return answer

@@ -27,7 +27,7 @@ from curation.models.checkpoints import resolve
 from curation.models.full import pth
 from curation.models.full.device import Batches, place
 from curation.models.full.loading import options
-from curation.models.full.masks import best_masks, prompt_boxes
+from curation.models.full.masks import best_masks, prompt_boxes, where_asked
 from curation.models.roles import Segmentation
 from curation.models.spec import ModelSpec
 
@@ -81,12 +81,7 @@ class SamOriginal:
 
     def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:
         """One cleaned mask per box, (H, W) bool, best of three; score: the model's predicted IoU, 0..1."""
-        return self._batches(list(zip(images, boxes, strict=True)), self._run)
-
-    def _run(self, items: Sequence[tuple[RGB, Sequence[list[float]]]]) -> list[Segmentation]:
-        asked = [(image, list(boxes)) for image, boxes in items if len(boxes)]
-        found = iter(self._prompted(asked) if asked else [])
-        return [next(found) if len(boxes) else Segmentation([], []) for _, boxes in items]
+        return self._batches(list(zip(images, boxes, strict=True)), where_asked(self._prompted))
 
     def _prompted(self, items: Sequence[tuple[RGB, list[list[float]]]]) -> list[Segmentation]:
         device, sam = self._place.device, self._sam
