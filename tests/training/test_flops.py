@@ -29,7 +29,7 @@ def counted(
     activations.recompute(model, checkpointing)
     call = activations.inputs(model, tokens, batch, torch.float32)
     counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend[backend]), counter:
+    with sdpa_kernel(getattr(SDPBackend, backend)), counter:
         loss = model(**call, return_dict=False)[0].square().mean()
         forward = counter.get_total_flops()
         loss.backward()
