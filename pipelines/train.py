@@ -115,12 +115,12 @@ def estimated(config: TrainConfig, size: tuple[int, int, int] | None = None) -> 
         RepriseError: the latents or the model's config are not there.
     """
     from training.estimate import Estimate, widened, works_of_latents, works_of_size
-    from training.models.published import shape_of, transformer_config
+    from training.models.published import shape_of, transformer_config, vae_config
 
     transformer = transformer_config(config.model)
     shape = shape_of(config.model, widened(config, transformer))
     works = works_of_size(config, shape, *size) if size else works_of_latents(config, shape)
-    return Estimate(config, transformer, works)
+    return Estimate(config, transformer, works, vae_config(config.model))
 
 
 def run(config: TrainConfig, gpu_bytes: int | None = None) -> bool:

@@ -24,6 +24,9 @@ from training.config import LoraConfig
 from training.flops import Checkpointing, Shape
 from training.loop import parallel
 from training.lora import add_lora
+from training.models.components import vae_class
+from training.models.vae import decode
+from training.video_size import vae_scales
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,47 @@ def _traced(
     return Trace(saved, following.peak)
 
 
+def decoding(
+    config: Mapping[str, Any], video: tuple[int, int, int], precision: Literal["bf16", "fp32"]
+) -> int:
+    """Peak bytes of turning a latent video (T, h, w) into pixels in tiles, the VAE's weights among them.
+
+    Followed for one tile of the first frames, as further ones need no more; then there are the pixels.
+
+    config: of a diffusers VAE, or one of ours.
+    """
+    return _decoding(json.dumps(dict(config), sort_keys=True), video, precision)
+
+
+@functools.lru_cache(maxsize=16)
+def _decoding(config: str, video: tuple[int, int, int], precision: str) -> int:
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    settings = json.loads(config)
+    vae = build(settings)
+    if hasattr(vae, "enable_tiling"):
+        vae.enable_tiling()
+    frames, height, width = video
+    temporal, spatial = vae_scales(vae.config)
+    # A batch of frames (CogVideoX: two, at first three) and another, which finds what the first one kept.
+    shown = (
+        min(frames, 4 + frames % 2),
+        min(height, getattr(vae, "tile_sample_min_height", height * spatial) // spatial),
+        min(width, getattr(vae, "tile_sample_min_width", width * spatial) // spatial),
+    )
+    with FakeTensorMode(), torch.no_grad():
+        _become_fake(vae, dtype)
+        channels = getattr(vae.config, "z_dim", None) or vae.config.latent_channels
+        latents = torch.empty(1, channels, *shown)
+        with Following() as following:
+            decode(vae, latents).float()
+    weights = sum(parameter.numel() * dtype.itemsize for parameter in vae.parameters())
+    if shown == video:
+        return weights + following.peak
+    pixels = 3 * ((frames - 1) * temporal + 1) * height * width * spatial**2
+    # Tiles, which overlap by a third, side by side; as one video; and that again in float32.
+    return weights + following.peak + pixels * (3 * dtype.itemsize + 4)
+
+
 class Following(TorchDispatchMode):
     """Counts the bytes of every storage that is made under it, until it is freed."""
 
@@ -132,9 +176,7 @@ def build(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "meta",
 ) -> nn.Module:
-    """The stock transformer of a diffusers config, with random weights, or without any on "meta"."""
-    import diffusers
-
+    """The stock model of a diffusers config, with random weights, or without any on "meta"."""
     kept = {key: value for key, value in config.items() if not key.startswith("_")}
     if layers is not None:
         kept["num_layers"] = layers
@@ -142,7 +184,7 @@ def build(
     torch.set_default_dtype(dtype)  # made as such: parameters without memory cannot be cast afterwards
     try:
         with torch.device(device):
-            return getattr(diffusers, config["_class_name"])(**kept)
+            return vae_class(config["_class_name"])(**kept)
     finally:
         torch.set_default_dtype(before)
 

@@ -1,7 +1,7 @@
 """What a run will need, before it starts: tokens and FLOPs per step, bytes per GPU, the least that fits.
 
-Parameters, gradients, optimizer and EMA are counted; activations are followed (activations.py). What
-`torch.compile` saves is not in it.
+Parameters, gradients, optimizer and EMA are counted; activations, and the VAE where validation makes videos,
+are followed (activations.py). What `torch.compile` saves is not in it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from training.config import (
 from training.errors import RepriseError
 from training.flops import Checkpointing, Shape
 from training.loop.world import sizes
+from training.packing import Size
 
 GIB = 1 << 30
 # What a process holds besides tensors (CUDA context, NCCL, cuBLAS), and what the allocator cannot use; ours.
@@ -46,6 +47,7 @@ class Work:
     kind: str  # of the task: "kaleido", "video", "identity", "replay"
     lengths: tuple[tuple[int, float], ...]  # tokens of a sample, references included; share of its steps
     text: int  # tokens of its caption, padded
+    video: Size  # the largest latent video, (T, h, w)
     share: float  # of all steps
     batch: int
     micro_batch: int
@@ -89,13 +91,13 @@ class Memory:
     ema: int
     gathered: int  # whole weights and gradients of what is computed just now
     activations: int  # peak, of one micro-batch
+    decoding: int  # VAE and its work on a video of validation, when there are no gradients and activations
     context: int = CONTEXT
 
     @property
     def total(self) -> int:
-        tensors = (
-            self.parameters + self.gradients + self.optimizer + self.ema + self.gathered + self.activations
-        )
+        always = self.parameters + self.optimizer + self.ema + self.gathered
+        tensors = always + max(self.gradients + self.activations, self.decoding)
         return int(tensors * (1 + FRAGMENTATION)) + self.context
 
 
@@ -122,10 +124,19 @@ class Weights:
 
 
 class Estimate:
-    """What `config` needs when its transformer has the config `transformer` and its tasks do `works`."""
+    """What `config` needs when its transformer has the config `transformer` and its tasks do `works`.
 
-    def __init__(self, config: TrainConfig, transformer: Mapping[str, Any], works: Iterable[Work]) -> None:
-        self.config = config
+    vae: its config, for the videos of validation; None: not known, and then left out.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        transformer: Mapping[str, Any],
+        works: Iterable[Work],
+        vae: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config, self.vae = config, vae
         self.works = tuple(works)
         self.transformer = widened(config, transformer)
         self.shape = Shape.of(self.transformer)
@@ -214,7 +225,18 @@ class Estimate:
             ema=4 * trained if self.config.optimizer.ema else 0,
             gathered=compute * held + (0 if self.config.lora else (compute + 4) * count.block),
             activations=self.activations(layout),
+            decoding=self.decoding,
         )
+
+    @cached_property
+    def decoding(self) -> int:
+        """Bytes of the VAE and of what it makes of the largest video that validation samples."""
+        asked = self.config.validation
+        if self.vae is None or not asked.every or not asked.videos:
+            return 0
+        # In bf16, as validation has it on a GPU (callbacks/validation.py).
+        videos = {work.video for work in self.works}
+        return max(activations.decoding(self.vae, video, "bf16") for video in videos)
 
     def activations(self, layout: Layout) -> int:
         """Peak bytes of one micro-batch, forward and backward, of the longest samples of any task."""
@@ -322,13 +344,14 @@ def works_of_size(config: TrainConfig, shape: Shape, frames: int, height: int, w
             f"that {columns} divides"
         )
     latent = height // spatial, width // spatial
-    video, reference = shape.tokens(1 + (frames - 1) // 4, *latent), shape.tokens(1, *latent)
+    whole = (1 + (frames - 1) // 4, *latent)
+    video, reference = shape.tokens(*whole), shape.tokens(1, *latent)
     if config.positions.scheme == "channel_concat":
         reference = 0
     works = []
     for name, task in zip(names(config), shared(config), strict=True):
         if isinstance(task, IdentityTask | ReplayTask):
-            clip = shape.tokens(1, *latent) if isinstance(task, IdentityTask) else video
+            clip = reference if isinstance(task, IdentityTask) else video
             without = task.reference_dropout
             lengths = tuple(
                 (tokens, share)
@@ -339,7 +362,8 @@ def works_of_size(config: TrainConfig, shape: Shape, frames: int, height: int, w
             most = most_references(task)
             counts = range(1, most + 1) if isinstance(task, KaleidoTask) else (most,)
             lengths = tuple((video + count * reference, 1 / len(counts)) for count in counts)
-        works.append(_work(config, name, task, lengths, shape.text_tokens))
+        size = (1, *latent) if isinstance(task, IdentityTask) else whole
+        works.append(_work(config, name, task, lengths, shape.text_tokens, size))
     return works
 
 
@@ -378,7 +402,8 @@ def works_of_latents(config: TrainConfig, shape: Shape) -> list[Work]:
                 video = math.prod(batch.video.shape[2:]) // math.prod(shape.patch)
                 lengths[video + sum(seen(settings, size) for size in sizes)] += times * len(bucket.rows)
         shares = tuple((tokens, times / (DRAWS * total)) for tokens, times in sorted(lengths.items()))
-        works.append(_work(config, task.name, settings, shares, text))
+        largest = max((bucket.size for bucket in buckets), key=math.prod)
+        works.append(_work(config, task.name, settings, shares, text, largest))
     return works
 
 
@@ -398,10 +423,15 @@ def names(config: TrainConfig) -> list[str]:
 
 
 def _work(
-    config: TrainConfig, name: str, task: TaskConfig, lengths: tuple[tuple[int, float], ...], text: int
+    config: TrainConfig,
+    name: str,
+    task: TaskConfig,
+    lengths: tuple[tuple[int, float], ...],
+    text: int,
+    video: Size,
 ) -> Work:
-    total = sum(each.weight for each in shared(config))
-    return Work(name, task.kind, lengths, text, task.weight / total, task.batch, task.micro_batch)
+    share = task.weight / sum(each.weight for each in shared(config))
+    return Work(name, task.kind, lengths, text, video, share, task.batch, task.micro_batch)
 
 
 def describe(estimate: Estimate, gpu_bytes: int | None = None) -> list[str]:
@@ -452,6 +482,11 @@ def describe(estimate: Estimate, gpu_bytes: int | None = None) -> list[str]:
         f"memory    {readable(memory.total)} on each GPU, with {100 * FRAGMENTATION:.0f} % for fragmentation"
     )
     lines += [f"  {name:<14}{readable(count):>10}" for name, count in parts.items() if count]
+    if memory.decoding:
+        lines.append(
+            f"  {'VAE':<14}{readable(memory.decoding):>10}, for videos of validation, when there are no "
+            "gradients and activations"
+        )
     if gpu_bytes is None:
         lines.append("  no GPU here: say --gpu-memory 80GB to know whether it fits")
     elif memory.total <= gpu_bytes:

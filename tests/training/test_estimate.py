@@ -11,7 +11,7 @@ from curation.settings import load
 from tests.training.sizes import COGVIDEOX, WAN
 from training.config import TrainConfig
 from training.errors import RepriseError
-from training.models.published import PUBLISHED
+from training.models.published import PUBLISHED, VAES
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -26,7 +26,8 @@ LARGE = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
 
 def of(name: str, *overrides: str, size: tuple[int, int, int] = (81, 480, 832)) -> Estimate:
     config = load(TrainConfig, None, ["tasks.0.kind=kaleido", "tasks.0.latents=there", *overrides])
-    return Estimate(config, PUBLISHED[name], works_of_size(config, Shape.of(PUBLISHED[name]), *size))
+    works = works_of_size(config, Shape.of(PUBLISHED[name]), *size)
+    return Estimate(config, PUBLISHED[name], works, VAES[name])
 
 
 def saved(
@@ -110,6 +111,44 @@ def test_what_a_block_adds_is_the_same_for_every_block() -> None:
     for mode in estimate.MODES:
         two, four, six = (activations.traced(WAN, 240, 2, mode, "bf16", layers=n).peak for n in (2, 4, 6))
         assert six == pytest.approx(two + 2 * (four - two), rel=0.01)
+
+
+TINY_VAES: list[dict[str, Any]] = [
+    {"_class_name": "AutoencoderKLWan", "base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
+    {
+        "_class_name": "AutoencoderKLCogVideoX",
+        "block_out_channels": [8, 8, 8, 8],
+        "layers_per_block": 1,
+        "norm_num_groups": 2,
+    },
+]
+
+
+@pytest.mark.parametrize("config", TINY_VAES, ids=["wan", "cogvideox"])
+@pytest.mark.parametrize("video", [(3, 6, 8), (3, 34, 4)], ids=["whole", "in-tiles"])
+def test_decoding_takes_no_more_than_is_said_and_not_much_less(
+    config: dict[str, Any], video: tuple[int, int, int]
+) -> None:
+    from training.models.vae import decode
+
+    vae = activations.build(config, device="cpu")
+    vae.enable_tiling()
+    with torch.no_grad(), activations.Following() as following:
+        decode(vae, torch.randn(1, 16, *video)).float()
+    needed = following.peak + sum(4 * parameter.numel() for parameter in vae.parameters())
+    assert needed <= activations.decoding(config, video, "fp32") <= 1.6 * needed
+
+
+def test_the_vae_is_counted_where_validation_makes_videos_and_never_beside_gradients() -> None:
+    layout = Layout(1, 1, 1, "full", 1)
+    plain, videos = (
+        of(SMALL, "validation.every=9", f"validation.videos={count}").memory(layout) for count in (0, 2)
+    )
+    assert plain.decoding == 0 and videos.decoding > GIB
+    assert videos.total == plain.total, "less than a step of training needs"
+    assert (
+        replace(videos, activations=0, gradients=0).total > replace(plain, activations=0, gradients=0).total
+    )
 
 
 def test_parameters_of_the_published_models() -> None:

@@ -31,6 +31,7 @@ from training.models.components import (
 from training.models.text import embed
 from training.models.text_length import text_length
 from training.models.vae import normalise
+from training.video_size import vae_scales
 
 _FAMILIES = {"wan": "wan", "cogvideox": "cogvideox"}  # what a class name holds, in lower case
 _CHUNK = 16 << 20
@@ -58,8 +59,7 @@ def describe(path: str, revision: str | None, config: EncodeConfig) -> Facts:
     text = read_config(path, revision, "text_encoder")
     transformer = _transformer_config(path, revision)
     family = _family(path, str(transformer.get("_class_name", "")), str(vae.get("_class_name", "")))
-    spatial = int(vae.get("scale_factor_spatial") or 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1))
-    temporal = int(vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio") or 4)
+    temporal, spatial = vae_scales(vae)
     patch = transformer.get("patch_size", 2)
     patch = int(patch if isinstance(patch, int) else patch[-1])
     posterior = config.posterior

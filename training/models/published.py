@@ -1,4 +1,4 @@
-"""Transformer configs as published, so that sizes are known without a download.
+"""Configs of transformers and VAEs as published, so that sizes are known without a download.
 
 Only what differs from the defaults of the diffusers class, besides what a reader wants to see.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from training.config import ModelConfig
 from training.flops import Shape
-from training.models.components import read_config, tokenizer_limit
+from training.models.components import local_folder, read_config, tokenizer_limit
 from training.models.text_length import text_length
 
 # hub id -> transformer/config.json
@@ -54,6 +54,28 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     },
 }
 
+# hub id -> vae/config.json, what differs from the class's defaults
+_WAN_2_2 = {
+    "_class_name": "AutoencoderKLWan",
+    "base_dim": 160,
+    "decoder_base_dim": 256,
+    "z_dim": 48,
+    "in_channels": 12,
+    "out_channels": 12,
+    "is_residual": True,
+    "patch_size": 2,
+    "scale_factor_spatial": 16,
+    # As many as channels; what they are costs nothing.
+    "latents_mean": [0.0] * 48,
+    "latents_std": [1.0] * 48,
+}
+VAES: dict[str, dict[str, Any]] = {
+    name: _WAN_2_2
+    if "Wan2.2" in name
+    else {"_class_name": "AutoencoderKLWan" if "Wan" in name else "AutoencoderKLCogVideoX"}
+    for name in PUBLISHED
+}
+
 
 def transformer_config(model: ModelConfig) -> dict[str, Any]:
     """The config of the transformer that `model` names: of its folder, of the table above, else of the hub.
@@ -64,6 +86,15 @@ def transformer_config(model: ModelConfig) -> dict[str, Any]:
     if _listed(model):
         return dict(PUBLISHED[model.path])
     return read_config(model.path, model.revision, "transformer")
+
+
+def vae_config(model: ModelConfig) -> dict[str, Any] | None:
+    """The config of the VAE that `model` names, from where `transformer_config` has its own; None: no VAE."""
+    if _listed(model):
+        return VAES[model.path]
+    if local_folder(model.path, model.revision, "vae", "config.json") is None:
+        return None
+    return read_config(model.path, model.revision, "vae")
 
 
 def shape_of(model: ModelConfig, transformer: Mapping[str, Any]) -> Shape:
