@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from tests.training.latents_folder import write_latents
 from training.config import (
     CheckpointConfig,
     ComputeConfig,
@@ -23,22 +24,11 @@ from training.config import (
     ValidationConfig,
 )
 from training.flops import Shape
-from training.latents.store import (
-    LatentInfo,
-    Manifest,
-    ModelInfo,
-    TextInfo,
-    Written,
-    finish,
-    write_empty,
-    write_part,
-)
 from training.loop import loop
 from training.loop.optimizer import clip
 from training.loop.setup import start
 from training.loop.world import make_world
 from training.samples import Size
-from training.storage import Folder
 
 
 class Loop:
@@ -64,12 +54,24 @@ class Loop:
         model = folder / "model" / "transformer"
         model.mkdir(parents=True)
         (model / "config.json").write_text(json.dumps(transformer))
-        if Shape.of(transformer).family == "cogvideox":  # whose noise levels the scheduler says
+        shape = Shape.of(transformer)
+        if shape.family == "cogvideox":  # whose noise levels the scheduler says
             from diffusers import CogVideoXDDIMScheduler
 
             scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
             scheduler.save_pretrained(folder / "model" / "scheduler")
-        write_latents(folder / "latents", Shape.of(transformer), size, references, variant)
+        write_latents(
+            folder / "latents",
+            clips=4,
+            sizes=(size,),
+            subjects=(references,),
+            variants=(variant,),
+            channels=shape.channels_out,
+            text_width=shape.text_dim,
+            text_length=shape.text_tokens,
+            family=shape.family,
+            dtype="bf16",
+        )
         self.config = TrainConfig(
             steps=steps,
             model=ModelConfig(path=str(folder / "model"), init="random"),
@@ -96,78 +98,6 @@ class Loop:
         state.optimizer.step()
         state.optimizer.zero_grad()
         return float(following.waited)
-
-
-def write_latents(
-    folder: Path, shape: Shape, size: Size, references: int, variant: str, clips: int = 4
-) -> None:
-    """A finished folder of random latents with one size, each clip with so many subjects of one picture."""
-    target = Folder.at(folder)
-    generator = torch.Generator().manual_seed(0)
-
-    def made(*sizes: int) -> torch.Tensor:
-        return torch.randn(sizes, generator=generator).bfloat16()
-
-    frames, height, width = size
-    samples = []
-    for number in range(clips):
-        subjects = [
-            {
-                "subject_id": f"{number}-{position}",
-                "category": "thing",
-                "references": [
-                    {
-                        "reference_id": f"{number}-{position}",
-                        "variant": variant,
-                        "position": position,
-                        "height": height,
-                        "width": width,
-                    }
-                ],
-            }
-            for position in range(references)
-        ]
-        row = {
-            "sample_id": f"clip-{number}",
-            "source_id": f"video-{number}",
-            "key": f"{number}",
-            "frames": frames,
-            "height": height,
-            "width": width,
-            "video_frames": 4 * frames - 3,
-            "video_height": 8 * height,
-            "video_width": 8 * width,
-            "fps": 16.0,
-            "caption": "a thing",
-            "text_tokens": 32,
-            "subjects": subjects,
-            "left_out": [],
-        }
-        video = made(shape.channels_out, frames, height, width)
-        pictures = [made(shape.channels_out, height, width) for _ in range(references)]
-        samples.append(Written(row, video, made(32, shape.text_dim), pictures))
-    rows = write_part(target, samples, "benchmark")
-    write_empty(target, made(1, shape.text_dim))
-    finish(
-        target,
-        rows,
-        Manifest(
-            fingerprint="benchmark",
-            model=ModelInfo(path="random", family=shape.family, vae="", text_encoder=""),
-            latents=LatentInfo(
-                dtype="bf16",
-                channels=shape.channels_out,
-                temporal=4,
-                spatial=8,
-                normalisation="mean_std",
-                posterior="mode",
-            ),
-            text=TextInfo(length=shape.text_tokens, width=shape.text_dim),
-            encoded=clips,
-            rows_in=clips,
-            buckets={"x".join(map(str, size)): clips},
-        ),
-    )
 
 
 @dataclass
