@@ -131,12 +131,13 @@ def test_decoding_takes_no_more_than_is_said_and_not_much_less(
 ) -> None:
     from training.models.vae import decode
 
-    vae = activations.build(config, device="cpu")
+    vae, latents = activations.build(config, device="cpu"), torch.randn(1, 16, *video)
     vae.enable_tiling()
     with torch.no_grad(), activations.Following() as following:
-        decode(vae, torch.randn(1, 16, *video)).float()
+        decode(vae, latents).float()
     needed = following.peak + sum(4 * parameter.numel() for parameter in vae.parameters())
-    assert needed <= activations.decoding(config, video, "fp32") <= 1.6 * needed
+    # With so few channels it is the pixels, of which more are said than there are, that count.
+    assert needed <= activations.decoding(config, video, "fp32") <= 2 * needed
 
 
 def test_the_vae_is_counted_where_validation_makes_videos_and_never_beside_gradients() -> None:
