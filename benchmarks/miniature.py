@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--videos", type=int, default=1600, help="rendered and curated")
-    parser.add_argument("--steps", type=int, default=8000, help="of each training")
+    parser.add_argument("--steps", type=int, default=10_000, help="of each training")
     parser.add_argument("--scenes", type=int, default=96, help="judged, for each model")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time, one thread each")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # VARIANT:SEED, in a process of its own
