@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKLCogVideoX,
-    AutoencoderKLWan,
     CogVideoXDDIMScheduler,
     CogVideoXTransformer3DModel,
     DiffusionPipeline,
+    ModelMixin,
     SchedulerMixin,
     WanTransformer3DModel,
 )
@@ -69,7 +68,7 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         self,
         tokenizer: AutoTokenizer,
         text_encoder: UMT5EncoderModel | T5EncoderModel,
-        vae: AutoencoderKLWan | AutoencoderKLCogVideoX,
+        vae: ModelMixin,  # AutoencoderKLWan, AutoencoderKLCogVideoX, or what `register_vae` knows
         scheduler: SchedulerMixin,
         transformer: WanTransformer3DModel | CogVideoXTransformer3DModel,
         positions: PositionsConfig | dict[str, Any] | None = None,
