@@ -67,9 +67,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--videos", type=int, default=1600, help="rendered")
     parser.add_argument("--pairs", type=int, default=3000, help="of pictures, rendered")
-    parser.add_argument("--pretrain", type=int, default=3000, help="steps on videos alone")
-    parser.add_argument("--steps", type=int, default=1200, help="of each variant, all its stages together")
-    parser.add_argument("--scenes", type=int, default=96, help="judged, for each model")
+    parser.add_argument("--pretrain", type=int, default=6000, help="steps on videos alone")
+    parser.add_argument("--steps", type=int, default=1600, help="of each variant, all its stages together")
+    parser.add_argument("--scenes", type=int, default=64, help="judged, for each model")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time, one thread each")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # VARIANT:SEED, in a process of its own
     options = parser.parse_args()
@@ -144,7 +144,8 @@ def one(options: argparse.Namespace, variant: str, seed: int) -> None:
         records = read(Folder.at(str(run)))
         cosines += [(begin + row["step"], round(row[COSINE], 4)) for row in records if COSINE in row]
     late = [value for step, value in cosines if step >= 0.75 * options.steps]
-    found = {"variant": variant, "seed": seed, "steps": options.steps, "minutes": round(total, 1)}
+    steps = options.steps if stages else options.pretrain
+    found = {"variant": variant, "seed": seed, "steps": steps, "minutes": round(total, 1)}
     found |= judged(
         run / "model",
         options.scenes,
