@@ -51,6 +51,7 @@ COLUMNS = {
     "identity": "share of colour, shape and texture that are the reference's; 0.33 by chance",
     "exact": "all three at once; 0.03 by chance",
     "wrong": "identity, asked for in vain: another thing's reference is shown, of which nothing is alike",
+    "still": "identity of a picture: one frame is asked for, with the caption of image steps",
     "motion": "goes where the caption says; 0.25 by chance",
     "frozen": "a thing is seen and stands still",
     "seen": "a thing is seen at all",
@@ -122,7 +123,7 @@ def one(options: argparse.Namespace, variant: str, seed: int) -> None:
     folder: Path = options.output
     common = ["log.tensorboard=false", f"run.output={folder / 'runs'}"]
     run, minutes = trained(
-        _config(
+        config_of(
             "playground-t2v",
             *(f"steps={options.pretrain}", f"model.path={folder / 'model'}", f"run.name={BASE}", *common),
             f"tasks.0.latents={folder / 'video-latents'}",
@@ -132,7 +133,7 @@ def one(options: argparse.Namespace, variant: str, seed: int) -> None:
     for number, changes in enumerate(stages):
         name = f"{variant}-{seed}" + (f"-stage{number + 1}" if len(stages) > 1 else "")
         run, minutes = trained(
-            _config(
+            config_of(
                 "playground-replay",
                 *(f"steps={options.steps // len(stages)}", f"seed={seed}", f"run.name={name}", *common),
                 *(f"model.path={run / 'model'}", f"tasks.0.latents={folder / 'pair-latents'}"),
@@ -156,7 +157,7 @@ def one(options: argparse.Namespace, variant: str, seed: int) -> None:
     leave(folder / "results" / f"{variant}-{seed}.json", found)
 
 
-def _config(recipe: str, *overrides: str) -> Any:
+def config_of(recipe: str, *overrides: str) -> Any:
     from curation.settings import load
     from training.config import TrainConfig
 
@@ -167,7 +168,7 @@ def judged(model: Path, scenes: int, *, shown: bool, picture: Path) -> dict[str,
     """What a model's videos of held-out scenes show; `COLUMNS`, and the parts of an identity."""
     from PIL import Image
 
-    from curation.playground.plain import CELLS, IDENTITIES, reference, scene_at
+    from curation.playground.plain import CELLS, IDENTITIES, STILL, reference, scene_at
     from evaluation.plain_stage import PARTS, frozen, judge, likeness, parts_right
     from training.pipeline import ReferenceToVideoPipeline
 
@@ -175,33 +176,36 @@ def judged(model: Path, scenes: int, *, shown: bool, picture: Path) -> dict[str,
     pipeline.set_progress_bar_config(disable=True)
     asked = [scene_at(SCENES, index) for index in range(scenes)]
 
-    def generate(ahead: int) -> Any:
+    def generate(ahead: int, prompts: list[str], frames: int = 3) -> Any:
         """Videos under the references of things that are `ahead` in the list of all."""
         things = [IDENTITIES[(IDENTITIES.index(a.identity) + ahead) % len(IDENTITIES)] for a in asked]
         pictures = [Image.fromarray(reference(thing)) for thing in things]
         videos = pipeline(
-            [scene.caption for scene in asked],
+            prompts,
             [[each] for each in pictures] if shown else [[] for _ in asked],
             height=CELLS,
             width=CELLS,
-            num_frames=3,
+            num_frames=frames,
             num_inference_steps=20,
             guidance_scale=2.0,
             seed=1,
         ).frames
         return pictures, videos
 
-    references, videos = generate(0)
+    captions = [scene.caption for scene in asked]
+    references, videos = generate(0, captions)
     sheet(references, videos, picture)
     seen = [judge(video) for video in videos]
     # 13 on, colour, shape and texture are all others.
-    others = [judge(video) for video in generate(13)[1]] if shown else seen
+    others = [judge(video) for video in generate(13, captions)[1]] if shown else seen
+    stills = [judge(video.repeat(2, axis=0)) for video in generate(0, [STILL] * scenes, frames=1)[1]]
     pairs = list(zip(seen, asked, strict=True))
     found = {part: share(parts_right(s, a.identity)[part] for s, a in pairs) for part in PARTS}
     return found | {
         "identity": share(likeness(s, a.identity) for s, a in pairs),
         "exact": share(s.identity == a.identity for s, a in pairs),
         "wrong": share(likeness(s, a.identity) for s, a in zip(others, asked, strict=True)),
+        "still": share(likeness(s, a.identity) for s, a in zip(stills, asked, strict=True)),
         "motion": share(s.way == a.way for s, a in pairs),
         "frozen": share(frozen(s) for s in seen),
         "seen": share(s.identity is not None for s in seen),

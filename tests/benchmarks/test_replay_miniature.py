@@ -1,0 +1,60 @@
+"""The miniature of proxy replay, but for its trainings: its configs, its table, its figure."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from benchmarks.plain_stage import table
+from benchmarks.replay_miniature import COLUMNS, STRATEGIES, SWEEP, VARIANTS, config_of, figure
+from training.config import IdentityTask, ReplayTask
+
+
+def result(variant: str, seed: int, **scores: Any) -> dict[str, Any]:
+    cosines = [(step, 0.1 * seed) for step in range(0, 200, 50)]
+    return {
+        "variant": variant,
+        "seed": seed,
+        "minutes": 1.0,
+        **dict.fromkeys(COLUMNS, 0.5),
+        "cosines": cosines,
+    } | scores
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_is_the_recipe_but_for_what_it_names(variant: str) -> None:
+    base = config_of("playground-replay")
+    assert isinstance(base.tasks[0], IdentityTask) and isinstance(base.tasks[1], ReplayTask)
+    for changes in VARIANTS[variant].stages:
+        config = config_of("playground-replay", *changes)
+        assert (config.steps, config.optimizer, config.conflict) == (
+            base.steps,
+            base.optimizer,
+            base.conflict,
+        )
+
+
+def test_the_sweep_is_over_p() -> None:
+    for p, name in SWEEP.items():
+        (changes,) = VARIANTS[name].stages
+        assert config_of("playground-replay", *changes).replay == p
+    assert set(STRATEGIES) < set(VARIANTS)
+
+
+def test_the_table_has_means_and_deviations_over_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    table(
+        [result("replay", 0, motion=0.4), result("replay", 1, motion=0.6), result("joint", 0, cosine=None)],
+        COLUMNS,
+    )
+    head, _, replay, joint, *words = capsys.readouterr().out.splitlines()
+    assert [cell.strip() for cell in head.split("|")[2:-2]] == list(COLUMNS)
+    assert "0.50 ± 0.14" in replay and "±" not in joint
+    assert len(words) == len([word for word in COLUMNS.values() if word])
+
+
+def test_the_figure_is_a_picture_whatever_was_run() -> None:
+    for results in ([result("replay", 0)], [result(name, seed) for name in VARIANTS for seed in (0, 1)]):
+        assert Image.open(io.BytesIO(figure(results))).size == (1300, 494)
