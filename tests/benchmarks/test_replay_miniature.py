@@ -15,13 +15,8 @@ from training.config import IdentityTask, ReplayTask
 
 def result(variant: str, seed: int, **scores: Any) -> dict[str, Any]:
     cosines = [(step, 0.1 * seed) for step in range(0, 200, 50)]
-    return {
-        "variant": variant,
-        "seed": seed,
-        "minutes": 1.0,
-        **dict.fromkeys(COLUMNS, 0.5),
-        "cosines": cosines,
-    } | scores
+    found = {"variant": variant, "seed": seed, "minutes": 1.0, "cosines": cosines}
+    return found | dict.fromkeys(COLUMNS, 0.5) | scores
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -30,11 +25,8 @@ def test_a_variant_is_the_recipe_but_for_what_it_names(variant: str) -> None:
     assert isinstance(base.tasks[0], IdentityTask) and isinstance(base.tasks[1], ReplayTask)
     for changes in VARIANTS[variant].stages:
         config = config_of("playground-replay", *changes)
-        assert (config.steps, config.optimizer, config.conflict) == (
-            base.steps,
-            base.optimizer,
-            base.conflict,
-        )
+        for section in ("steps", "optimizer", "conflict", "token"):
+            assert getattr(config, section) == getattr(base, section)
 
 
 def test_the_sweep_is_over_p() -> None:
@@ -45,10 +37,8 @@ def test_the_sweep_is_over_p() -> None:
 
 
 def test_the_table_has_means_and_deviations_over_seeds(capsys: pytest.CaptureFixture[str]) -> None:
-    table(
-        [result("replay", 0, motion=0.4), result("replay", 1, motion=0.6), result("joint", 0, cosine=None)],
-        COLUMNS,
-    )
+    results = [result("replay", 0, motion=0.4), result("replay", 1, motion=0.6)]
+    table([*results, result("joint", 0, cosine=None)], COLUMNS)
     head, _, replay, joint, *words = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in head.split("|")[2:-2]] == list(COLUMNS)
     assert "0.50 ± 0.14" in replay and "±" not in joint
