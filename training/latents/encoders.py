@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from training.latents.buckets import Grid
 from training.latents.config import EncodeConfig
 from training.latents.store import DTYPES, LatentInfo, TextInfo
 from training.models.components import (
+    find_config,
     load_text,
     load_vae,
     local_folder,
@@ -57,7 +57,7 @@ def describe(path: str, revision: str | None, config: EncodeConfig) -> Facts:
     """
     vae = read_config(path, revision, "vae")
     text = read_config(path, revision, "text_encoder")
-    transformer = _transformer_config(path, revision)
+    transformer = find_config(path, revision, "transformer") or {}  # not needed, if it is not there
     family = _family(path, str(transformer.get("_class_name", "")), str(vae.get("_class_name", "")))
     temporal, spatial = vae_scales(vae)
     patch = transformer.get("patch_size", 2)
@@ -78,26 +78,6 @@ def describe(path: str, revision: str | None, config: EncodeConfig) -> Facts:
     return Facts(
         path, revision, family, Grid(spatial * patch, temporal), latents, TextInfo(length=length, width=width)
     )
-
-
-def _transformer_config(path: str, revision: str | None) -> dict[str, Any]:
-    """Only the config: the weights of a hub model are not fetched for it. Empty where there is none."""
-    file = Path(path, "transformer", "config.json")
-    if not Path(path).is_dir():
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            file = Path(hf_hub_download(path, "transformer/config.json", revision=revision))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
-            return {}
-    try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise RepriseError(f"{file} is no JSON: fetch the model again") from error
-    return found
 
 
 def _family(path: str, *classes: str) -> str:

@@ -76,12 +76,30 @@ def part_config(path: str, revision: str | None, part: str) -> tuple[Path, dict[
 
 
 def read_config(path: str, revision: str | None, part: str) -> dict[str, Any]:
-    """The config.json of one part; no weights are fetched for it. RepriseError where it is missing."""
-    name = "scheduler_config.json" if part == "scheduler" else "config.json"
+    """The config of one part; no weights are fetched for it. RepriseError where it is missing."""
+    config = find_config(path, revision, part)
+    if config is None:
+        raise RepriseError(
+            f"{path} has no {part}/{_config_name(part)}; a diffusers pipeline folder of the model is needed"
+        )
+    return config
+
+
+def find_config(path: str, revision: str | None, part: str) -> dict[str, Any] | None:
+    """The same, and None where it is missing."""
+    name = _config_name(part)
     folder = local_folder(path, revision, part, name)
     if folder is None or not (folder / name).is_file():
-        raise RepriseError(f"{path} has no {part}/{name}; a diffusers pipeline folder of the model is needed")
-    return _json(folder / name)
+        return None
+    try:
+        config: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RepriseError(f"{folder / name} is no JSON ({error}); fetch the model again") from error
+    return config
+
+
+def _config_name(part: str) -> str:
+    return f"{part}_config.json" if part in ("scheduler", "tokenizer") else "config.json"
 
 
 def load_transformer(
@@ -163,11 +181,7 @@ def load_text(
 
 def tokenizer_limit(path: str, revision: str | None = None) -> int | None:
     """Most tokens of a text, as the tokenizer's config says, which alone is fetched; None: it says none."""
-    name = "tokenizer_config.json"
-    folder = local_folder(path, revision, "tokenizer", name)
-    if folder is None or not (folder / name).is_file():
-        return None
-    limit = _json(folder / name).get("model_max_length")
+    limit = (find_config(path, revision, "tokenizer") or {}).get("model_max_length")
     return None if limit is None else int(limit)
 
 
@@ -206,14 +220,6 @@ def _from_pretrained(cls: Any, folder: Path, **options: Any) -> nn.Module:
         )
     loaded: nn.Module = model
     return loaded
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise RepriseError(f"{file} is no JSON ({error}); fetch the model again") from error
-    return content
 
 
 def _first(error: Exception) -> str:

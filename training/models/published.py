@@ -12,7 +12,7 @@ from typing import Any
 
 from training.config import ModelConfig
 from training.flops import Shape
-from training.models.components import local_folder, read_config, tokenizer_limit
+from training.models.components import find_config, read_config, tokenizer_limit
 from training.models.text_length import text_length
 
 # hub id -> transformer/config.json
@@ -92,9 +92,7 @@ def vae_config(model: ModelConfig) -> dict[str, Any] | None:
     """The config of the VAE that `model` names, from where `transformer_config` has its own; None: no VAE."""
     if _listed(model):
         return VAES[model.path]
-    if local_folder(model.path, model.revision, "vae", "config.json") is None:
-        return None
-    return read_config(model.path, model.revision, "vae")
+    return find_config(model.path, model.revision, "vae")
 
 
 def shape_of(model: ModelConfig, transformer: Mapping[str, Any]) -> Shape:
