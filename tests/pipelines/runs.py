@@ -73,6 +73,8 @@ class Run:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # Tests that run in the background of a shell ignore Ctrl-C, and so would this.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self._seen: set[int] = set()
 
