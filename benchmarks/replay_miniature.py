@@ -213,11 +213,12 @@ def judged(model: Path, scenes: int, *, shown: bool, picture: Path) -> dict[str,
 
 
 def figure(results: Sequence[Mapping[str, Any]]) -> bytes:
-    """PNG: left the cosine of the two gradients over the steps for each strategy, mean over seeds and each
-    seed; right identity and motion over p, mean and standard deviation over seeds.
+    """PNG: left the cosine of the two gradients over the steps for each strategy, each seed thin and the mean
+    over seeds and five neighbours thick; right scores over p, mean and standard deviation over seeds.
     """
     import io
 
+    import numpy as np
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(10, 3.8), layout="constrained")
@@ -228,9 +229,13 @@ def figure(results: Sequence[Mapping[str, Any]]) -> bytes:
         for curve in curves:
             left.plot(*zip(*curve, strict=True), color=f"C{number}", linewidth=0.5, alpha=0.3)
         if curves:
-            steps = [step for step, _ in curves[0]]
-            means = [mean(values) for values in zip(*([v for _, v in c] for c in curves), strict=True)]
-            left.plot(steps, means, color=f"C{number}", linewidth=1.4, label=name)
+            steps, values = np.array(curves[0])[:, 0], np.array(curves)[:, :, 1].mean(axis=0)
+            width = min(5, len(steps))
+            smooth = np.convolve(values, np.ones(width) / width, "valid")
+            begin = width // 2
+            left.plot(
+                steps[begin : begin + len(smooth)], smooth, color=f"C{number}", linewidth=1.6, label=name
+            )
     left.set(xlabel="step", ylabel="cosine of the two tasks' gradients")
     left.legend(frameon=False)
     for number, score in enumerate(("identity", "motion", "frozen")):
