@@ -98,16 +98,20 @@ def table(results: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> N
     """Print Markdown, a row a variant: mean and, over several seeds, standard deviation; then what columns
     mean, where their names do not say it.
     """
-    print("| variant | " + " | ".join(columns) + " | minutes |")
-    print("|---" * (len(columns) + 2) + "|")
+    print("| variant | seeds | " + " | ".join(columns) + " | minutes |")
+    print("|---" * (len(columns) + 3) + "|")
     for variant in dict.fromkeys(result["variant"] for result in results):
         some = [result for result in results if result["variant"] == variant]
-        cells = []
+        cells = [variant, str(len(some))]
         for column in columns:
             values = [result[column] for result in some if result[column] is not None]
             spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.2f}{spread}" if values else "")
-        print(f"| {variant} | " + " | ".join(cells) + f" | {mean(r['minutes'] for r in some):.1f} |")
+        print(
+            f"| {variant} | {len(some)} | "
+            + " | ".join(cells)
+            + f" | {mean(r['minutes'] for r in some):.1f} |"
+        )
     for column, words in columns.items():
         if words:
             print(f"{column}: {words}")

@@ -8,7 +8,7 @@ judges decoded videos of held-out scenes on their pixels: does the thing look as
 does it move as the caption says? Beside the table it draws `figure.png`. Run it again to go on.
 
 Variants: image-only, two-stage, joint (Tables 3 and 7), and values of p (Table 9), of which 0 is image-only
-and 0.2 is replay.
+and 0.2 is replay; and 1, videos alone.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ VARIANTS = {
     "p=0.1": Variant((("replay=0.1",),)),
     "p=0.4": Variant((("replay=0.4",),)),
     "p=0.6": Variant((("replay=0.6",),)),
+    "p=1": Variant((("replay=1",),)),  # not in the paper: what videos alone teach of identity
 }
-SWEEP = {0.0: "image-only", 0.1: "p=0.1", 0.2: "replay", 0.4: "p=0.4", 0.6: "p=0.6"}
+SWEEP = {0.0: "image-only", 0.1: "p=0.1", 0.2: "replay", 0.4: "p=0.4", 0.6: "p=0.6", 1.0: "p=1"}
 STRATEGIES = ("image-only", "two-stage", "joint", "replay")
 COLUMNS = {
     "identity": "share of colour, shape and texture that are the reference's; 0.33 by chance",

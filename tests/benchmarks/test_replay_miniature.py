@@ -40,8 +40,8 @@ def test_the_table_has_means_and_deviations_over_seeds(capsys: pytest.CaptureFix
     results = [result("replay", 0, motion=0.4), result("replay", 1, motion=0.6)]
     table([*results, result("joint", 0, cosine=None)], COLUMNS)
     head, _, replay, joint, *words = capsys.readouterr().out.splitlines()
-    assert [cell.strip() for cell in head.split("|")[2:-2]] == list(COLUMNS)
-    assert "0.50 ± 0.14" in replay and "±" not in joint
+    assert [cell.strip() for cell in head.split("|")[3:-2]] == list(COLUMNS)
+    assert replay.startswith("| replay | 2 |") and "0.50 ± 0.14" in replay and "±" not in joint
     assert len(words) == len([word for word in COLUMNS.values() if word])
 
 
