@@ -107,11 +107,8 @@ def table(results: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> N
             values = [result[column] for result in some if result[column] is not None]
             spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.2f}{spread}" if values else "")
-        print(
-            f"| {variant} | {len(some)} | "
-            + " | ".join(cells)
-            + f" | {mean(r['minutes'] for r in some):.1f} |"
-        )
+        cells.append(f"{mean(result['minutes'] for result in some):.1f}")
+        print(f"| {' | '.join(cells)} |")
     for column, words in columns.items():
         if words:
             print(f"{column}: {words}")

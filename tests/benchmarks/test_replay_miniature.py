@@ -41,7 +41,9 @@ def test_the_table_has_means_and_deviations_over_seeds(capsys: pytest.CaptureFix
     table([*results, result("joint", 0, cosine=None)], COLUMNS)
     head, _, replay, joint, *words = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in head.split("|")[3:-2]] == list(COLUMNS)
-    assert replay.startswith("| replay | 2 |") and "0.50 ± 0.14" in replay and "±" not in joint
+    assert all(row.count("|") == head.count("|") for row in (replay, joint))
+    assert replay.startswith("| replay | 2 | 0.50 ± 0.00 |") and "0.50 ± 0.14" in replay
+    assert joint.startswith("| joint | 1 | 0.50 |")
     assert len(words) == len([word for word in COLUMNS.values() if word])
 
 
