@@ -117,45 +117,57 @@ def _apart(options: argparse.Namespace, variant: str, seed: int) -> dict[str, An
 
 def one(options: argparse.Namespace, variant: str, seed: int) -> None:
     """Train one variant from the pretrained model, judge what it generates, write the result."""
+    folder: Path = options.output
+    found: dict[str, Any] = {"variant": variant, "seed": seed}
+    run, minutes = pretrained(options)
+    if variant == BASE:
+        found |= {"steps": options.pretrain, "minutes": minutes, "cosine": None, "cosines": []}
+    else:
+        run, minutes, cosines = staged(options, run, variant, seed)
+        late = [value for step, value in cosines if step >= 0.75 * options.steps]
+        found |= {"steps": options.steps, "minutes": round(minutes, 1)}
+        found |= {"cosine": round(mean(late), 3) if late else None, "cosines": cosines}
+    picture = folder / "sheets" / f"{variant}-{seed}.png"
+    found |= judged(run / "model", options.scenes, shown=VARIANTS[variant].shown, picture=picture)
+    leave(folder / "results" / f"{variant}-{seed}.json", found)
+
+
+def pretrained(options: argparse.Namespace) -> tuple[Path, float]:
+    """The run on videos alone that all variants start from, and its minutes."""
+    folder: Path = options.output
+    overrides = (
+        *(f"steps={options.pretrain}", f"run.name={BASE}", f"run.output={folder / 'runs'}"),
+        *(f"model.path={folder / 'model'}", f"tasks.0.latents={folder / 'video-latents'}"),
+        "log.tensorboard=false",
+    )
+    return trained(config_of("playground-t2v", *overrides))
+
+
+def staged(
+    options: argparse.Namespace, run: Path, variant: str, seed: int
+) -> tuple[Path, float, list[tuple[int, float]]]:
+    """A variant's trainings one after the other, from the model of `run`: the last run, minutes of all, and
+    (step, cosine of the two gradients), steps counted over all.
+    """
     from training.callbacks.metrics_file import read
     from training.conflict_plot import COSINE
     from training.storage import Folder
 
-    folder: Path = options.output
-    common = ["log.tensorboard=false", f"run.output={folder / 'runs'}"]
-    run, minutes = trained(
-        config_of(
-            "playground-t2v",
-            *(f"steps={options.pretrain}", f"model.path={folder / 'model'}", f"run.name={BASE}", *common),
-            f"tasks.0.latents={folder / 'video-latents'}",
-        )
-    )
-    stages, total, cosines = VARIANTS[variant].stages, 0.0 if VARIANTS[variant].stages else minutes, []
+    folder, stages = options.output, VARIANTS[variant].stages
+    steps, total = options.steps // len(stages), 0.0
+    cosines: list[tuple[int, float]] = []
     for number, changes in enumerate(stages):
         name = f"{variant}-{seed}" + (f"-stage{number + 1}" if len(stages) > 1 else "")
-        run, minutes = trained(
-            config_of(
-                "playground-replay",
-                *(f"steps={options.steps // len(stages)}", f"seed={seed}", f"run.name={name}", *common),
-                *(f"model.path={run / 'model'}", f"tasks.0.latents={folder / 'pair-latents'}"),
-                *(f"tasks.1.latents={folder / 'video-latents'}", *changes),
-            )
+        overrides = (
+            *(f"steps={steps}", f"seed={seed}", f"run.name={name}", f"run.output={folder / 'runs'}"),
+            *(f"model.path={run / 'model'}", f"tasks.0.latents={folder / 'pair-latents'}"),
+            *(f"tasks.1.latents={folder / 'video-latents'}", "log.tensorboard=false", *changes),
         )
+        run, minutes = trained(config_of("playground-replay", *overrides))
         total += minutes
-        begin = number * (options.steps // len(stages))
-        records = read(Folder.at(str(run)))
-        cosines += [(begin + row["step"], round(row[COSINE], 4)) for row in records if COSINE in row]
-    late = [value for step, value in cosines if step >= 0.75 * options.steps]
-    steps = options.steps if stages else options.pretrain
-    found = {"variant": variant, "seed": seed, "steps": steps, "minutes": round(total, 1)}
-    found |= judged(
-        run / "model",
-        options.scenes,
-        shown=VARIANTS[variant].shown,
-        picture=folder / "sheets" / f"{variant}-{seed}.png",
-    )
-    found |= {"cosine": round(mean(late), 3) if late else None, "cosines": cosines}
-    leave(folder / "results" / f"{variant}-{seed}.json", found)
+        records = [record for record in read(Folder.at(str(run))) if COSINE in record]
+        cosines += [(number * steps + row["step"], round(row[COSINE], 4)) for row in records]
+    return run, total, cosines
 
 
 def config_of(recipe: str, *overrides: str) -> Any:
