@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.plain_stage import ENCODE, SCENES, apart, doors, leave, share, sheet, table, trained
+from benchmarks.plain_stage import ENCODE, SCENES, UNLIKE, apart, doors, leave, share, sheet, table, trained
+from evaluation.plain_stage import PARTS, judge, likeness, parts_right
 
 CROSSPAIR = "no_crosspair"
 VARIANTS = ("shift_hw", "shift_w", "shift_h", "none", CROSSPAIR)
-PARTS = ("colour", "shape", "texture")
 COLUMNS = {
     **dict.fromkeys(PARTS, ""),
     "score": "mean of colour, shape and texture",
@@ -120,7 +120,6 @@ def judged(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
     from curation.playground.plain import CELLS, IDENTITIES, SIDE, reference, scene_at
     from curation.playground.plain import picture as drawn
     from curation.playground.scenes import to_rgb
-    from evaluation.plain_stage import judge, likeness, parts_right
     from training.pipeline import ReferenceToVideoPipeline
 
     pipeline = ReferenceToVideoPipeline.from_pretrained(model)
@@ -135,9 +134,8 @@ def judged(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
         ).frames
 
     right = [Image.fromarray(reference(scene.identity)) for scene in asked]
-    # Another thing: a colour, two shapes and the texture on, so that nothing of it is right.
     wrong = [
-        Image.fromarray(reference(IDENTITIES[(IDENTITIES.index(scene.identity) + 13) % len(IDENTITIES)]))
+        Image.fromarray(reference(IDENTITIES[(IDENTITIES.index(scene.identity) + UNLIKE) % len(IDENTITIES)]))
         for scene in asked
     ]
     # As large as a crop shows it, on the ground of another scene.

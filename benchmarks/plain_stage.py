@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SCENES = 900_001  # seed of the judged scenes; training videos have seed 0
 ENCODE = "training/playground/encode.yaml"
+UNLIKE = 13  # so many on in the list of identities, colour, shape and texture are all others
 
 
 def doors(folder: Path, steps: Mapping[str, Sequence[str]]) -> None:

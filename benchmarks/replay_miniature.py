@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.plain_stage import ENCODE, SCENES, apart, doors, leave, share, sheet, table, trained
+from benchmarks.plain_stage import ENCODE, SCENES, UNLIKE, apart, doors, leave, share, sheet, table, trained
 
 
 @dataclass(frozen=True)
@@ -209,8 +209,7 @@ def judged(model: Path, scenes: int, *, shown: bool, picture: Path) -> dict[str,
     references, videos = generate(0, captions)
     sheet(references, videos, picture)
     seen = [judge(video) for video in videos]
-    # 13 on, colour, shape and texture are all others.
-    others = [judge(video) for video in generate(13, captions)[1]] if shown else seen
+    others = [judge(video) for video in generate(UNLIKE, captions)[1]] if shown else seen
     stills = [judge(video.repeat(2, axis=0)) for video in generate(0, [STILL] * scenes, frames=1)[1]]
     pairs = list(zip(seen, asked, strict=True))
     found = {part: share(parts_right(s, a.identity)[part] for s, a in pairs) for part in PARTS}

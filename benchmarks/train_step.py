@@ -160,15 +160,14 @@ def measured(
         torch.cuda.reset_peak_memory_stats()
     times = interleaved(kinds, runs, world.device)
     seconds = times["step"].median
-    tokens *= batch
-    needed = batch * flops.training(shape, tokens // batch)
+    needed = batch * flops.training(shape, tokens)
     peak = peak_of(world.device, None) or _matmul_peak(preset.precision, world.device)
     found: dict[str, Any] = {
         "compute": compute.model_dump(mode="json"),
         "samples": batch,
-        "tokens": tokens,
+        "tokens": batch * tokens,
         "step_seconds": seconds,
-        "tokens_per_second": tokens / seconds,
+        "tokens_per_second": batch * tokens / seconds,
         "tflops": needed / seconds / 1e12,
         "mfu": needed / seconds / peak,
         "peak_tflops": peak / 1e12,
