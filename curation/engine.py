@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
-from curation import memory
+from curation import imports, memory
 from curation.config import CurationConfig
 from curation.dataset.fragments import Entry, Fragments
 from curation.dataset.shards import ShardPlan, ShardResult, read_rows, write_shard
@@ -46,7 +47,7 @@ _BLOCK_BYTES = 1 << 20
 _SLICE_MEMORY = 384 << 20  # frames held back, packets of the open clip, decoder buffers
 _MAX_BLOCKS = 20_000
 _SHARES = 4  # per core: a video larger than one share of all bytes is spread over workers
-_TOGETHER = 4  # videos that one task takes, at most: for a worker that dies, all of them are begun again
+_TOGETHER = 4  # videos that one task takes, about: for a worker that dies, all of them are begun again
 _LOOKED_AT = 64  # clips whose subjects one task embeds
 _RETRIES = 2  # of a task whose worker died; Ray Data's own default is to try for ever
 # A row, the seconds spent on it, and instead of a row the reason to give the run up.
@@ -95,14 +96,14 @@ def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Ge
     context.max_errored_blocks = -1
     # Each core's worker imports what it needs while Ray Data is still being set up.
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    able = [ray.remote(_importable).remote() for _ in range(cores if job.scratch else 1)]
+    able = [ray.remote(imports.ready).remote() for _ in range(cores if job.scratch else 1)]
     graph = operators(job.config)[:-1]
     together = not apart and one_worker_can(graph) and not _asks_vllm(job)
     spread, whole = by_length(videos, cores) if together else (videos, [])
     if spread:
         yield from _results(_spread(job, graph, spread, 1 if apart else max(1, len(spread) // (2 * cores))))
     if whole:
-        yield from _results(_whole(job, graph, whole, min(_TOGETHER, max(1, len(whole) // (32 * cores)))))
+        yield from _results(_whole(job, graph, whole, cores))
     # Tasks that cannot even be unpacked die like any other; this one tells what it was.
     _gather(able, "starting workers")
 
@@ -135,7 +136,8 @@ def by_length(videos: Sequence[VideoRow], cores: int) -> tuple[list[VideoRow], l
 def _spread(job: Job, graph: Sequence[Operator], videos: Sequence[VideoRow], most: int) -> Any:
     """A graph in which clips go from the worker that cut them to whoever is free, at most `most` at once."""
     # A few videos must not end up in as few tasks as would fill the batches: then every clip is a task.
-    ds = _videos(videos, 1, 1 if most == 1 else _BLOCK_BYTES)
+    each = max(1, -(-len(videos) // _MAX_BLOCKS))
+    ds = _videos(videos, [each] * -(-len(videos) // each), 1 if most == 1 else _BLOCK_BYTES)
     ds = _attach(ds, partial(_slice_block, job), graph[0], 1)
     if _asks_vllm(job):
         ds = _captioned(ds, job)
@@ -145,25 +147,40 @@ def _spread(job: Job, graph: Sequence[Operator], videos: Sequence[VideoRow], mos
     return ds
 
 
-def _whole(job: Job, graph: Sequence[Operator], videos: Sequence[VideoRow], together: int) -> Any:
-    """A graph of one operator: a worker takes `together` videos and leaves nothing to do of them."""
+def _whole(job: Job, graph: Sequence[Operator], videos: Sequence[VideoRow], cores: int) -> Any:
+    """A graph of one operator: a worker takes some videos and leaves nothing to do of them."""
     names = tuple(name for operator in graph[1:] for name in operator.stages)
     batch = min(operator.resources.batch_size for operator in graph[1:])
-    ds = _videos(videos, together, 1)  # what is finished is told at once
-    return _attach(ds, partial(_video_block, job, names, batch), graph[0], together)
+    ds = _videos(videos, portions(len(videos), cores), 1)  # what is finished is told at once
+    return _attach(ds, partial(_video_block, job, names, batch), graph[0], None)
 
 
-def _videos(videos: Sequence[VideoRow], together: int, block_bytes: int) -> Any:
-    """A dataset of the videos in blocks of `together`, of which workers make blocks of about `block_bytes`.
+def portions(videos: int, cores: int) -> list[int]:
+    """How many videos each task takes, in order: guided self-scheduling.
+
+    Between two tasks a core waits for a tenth of a second or two, so that the first ones take several videos;
+    the last ones take one, so that all cores finish at about the same time.
+    """
+    most = max(_TOGETHER, -(-videos // _MAX_BLOCKS))
+    sizes: list[int] = []
+    while videos > 0:
+        sizes.append(min(most, max(1, videos // (2 * cores))))
+        videos -= sizes[-1]
+    return sizes
+
+
+def _videos(videos: Sequence[VideoRow], portions: Sequence[int], block_bytes: int) -> Any:
+    """A dataset of the videos in blocks of so many, of which workers make blocks of about `block_bytes`.
 
     Blocks that are there already need no task to count their rows, as tables would.
     """
     # Now or never: a dataset takes a copy of the context with it.
     ray.data.DataContext.get_current().target_max_block_size = block_bytes
-    together = max(together, -(-len(videos) // _MAX_BLOCKS))
     table = to_table(videos, VIDEOS)
-    starts = range(0, len(videos), together)
-    return ray.data.from_blocks([table.slice(start, together).combine_chunks() for start in starts])
+    starts = accumulate(portions, initial=0)
+    return ray.data.from_blocks(
+        [table.slice(start, count).combine_chunks() for start, count in zip(starts, portions, strict=False)]
+    )
 
 
 def _results(ds: Any) -> Generator[Done, None, None]:
@@ -177,11 +194,8 @@ def _results(ds: Any) -> Generator[Done, None, None]:
                 yield Done(row["source_key"], row["kept"], row["last"])
 
 
-def _importable() -> None:
-    """Runs where this module can be imported, and with it what most tasks need."""
-
-
-def _attach(ds: Any, function: Callable[[pa.Table], Any], operator: Operator, batch: int) -> Any:
+def _attach(ds: Any, function: Callable[[pa.Table], Any], operator: Operator, batch: int | None) -> Any:
+    """An operator over batches of so many rows; None: over blocks as they are."""
     need = operator.resources
     common = {
         "batch_size": batch,

@@ -53,6 +53,7 @@ def run(source: str, output: str, config: CurationConfig, *, overwrite: bool = F
     """List, curate, and print what came of it."""
     from curation import sources
     from curation.dataset import MANIFEST
+    from curation.imports import importing
     from curation.storage import Storage
 
     videos = sources.list_videos(source, progress=lambda line: err.print(escape(line), soft_wrap=True))
@@ -62,10 +63,12 @@ def run(source: str, output: str, config: CurationConfig, *, overwrite: bool = F
         started: Started | None = None
         # Of a finished dataset it is not known yet whether there is anything to do.
         if not dataset.is_file(MANIFEST):
-            from curation.cluster import starting
+            with importing():
+                from curation.cluster import starting
 
             started = stack.enter_context(starting(config))
-        from curation.run import curate  # takes a second, which Ray takes to start, too
+        with importing():
+            from curation.run import curate  # takes a second, which Ray takes to start, too
 
         bar = Bar(config.engine.progress)
         outcome = curate(videos, dataset, config, overwrite=overwrite, progress=bar, started=started)

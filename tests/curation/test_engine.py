@@ -11,7 +11,7 @@ from curation import engine
 from curation.config import load_config
 from curation.dataset.fragments import Fragments
 from curation.dataset.shards import read_rows
-from curation.engine import Job, by_length, one_worker_can
+from curation.engine import Job, by_length, one_worker_can, portions
 from curation.graph import CLIP_STAGES, operators
 from curation.schema import VIDEOS, VideoRow, to_table
 from curation.sources import list_videos
@@ -47,6 +47,19 @@ def test_many_alike_are_done_as_a_whole_and_a_few_are_spread() -> None:
     assert by_length(sized(*[100] * 8), 2)[0] == []
     assert by_length(sized(*[100] * 7), 2)[1] == []
     assert by_length(sized(5), 2)[1] == []
+
+
+@pytest.mark.parametrize("videos", [0, 1, 3, 19, 90, 1000, 300_000])
+@pytest.mark.parametrize("cores", [1, 2, 64])
+def test_first_tasks_take_several_videos_and_the_last_ones_of_every_core_take_one(
+    videos: int, cores: int
+) -> None:
+    found = portions(videos, cores)
+    assert sum(found) == videos
+    assert found == sorted(found, reverse=True)
+    assert set(found[-2 * cores :]) <= {1}
+    assert len(found) <= 20_000 + 16 * cores  # Ray Data is slow with more blocks
+    assert max(found, default=0) <= max(4, videos / 20_000)
 
 
 @pytest.mark.parametrize(
