@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import shutil
@@ -104,9 +105,19 @@ def started(config: CurationConfig) -> Iterator[str | None]:
                 include_dashboard=False,
                 **quiet,
             )
-        stack.callback(ray.shutdown)
+        stack.callback(_stop)
         _answer_sigterm(polite)
         yield scratch
+
+
+def _stop() -> None:
+    """Stop Ray. Its objects that are collected while it goes down, in whichever thread, end the program."""
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def _answer_sigterm(handler: Any) -> None:

@@ -47,7 +47,7 @@ _BLOCK_BYTES = 1 << 20
 _SLICE_MEMORY = 384 << 20  # frames held back, packets of the open clip, decoder buffers
 _MAX_BLOCKS = 20_000
 _SHARES = 4  # per core: a video larger than one share of all bytes is spread over workers
-_TOGETHER = 4  # videos that one task takes, about: for a worker that dies, all of them are begun again
+_TOGETHER = 4  # videos that one task takes, at most: for a worker that dies, all of them are begun again
 _LOOKED_AT = 64  # clips whose subjects one task embeds
 _RETRIES = 2  # of a task whose worker died; Ray Data's own default is to try for ever
 # A row, the seconds spent on it, and instead of a row the reason to give the run up.
@@ -101,7 +101,7 @@ def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Ge
     together = not apart and one_worker_can(graph) and not _asks_vllm(job)
     spread, whole = by_length(videos, cores) if together else (videos, [])
     if spread:
-        yield from _results(_spread(job, graph, spread, 1 if apart else max(1, len(spread) // (2 * cores))))
+        yield from _results(_spread(job, graph, spread, cores, apart=apart))
     if whole:
         yield from _results(_whole(job, graph, whole, cores))
     # Tasks that cannot even be unpacked die like any other; this one tells what it was.
@@ -133,11 +133,13 @@ def by_length(videos: Sequence[VideoRow], cores: int) -> tuple[list[VideoRow], l
     )
 
 
-def _spread(job: Job, graph: Sequence[Operator], videos: Sequence[VideoRow], most: int) -> Any:
-    """A graph in which clips go from the worker that cut them to whoever is free, at most `most` at once."""
+def _spread(
+    job: Job, graph: Sequence[Operator], videos: Sequence[VideoRow], cores: int, *, apart: bool
+) -> Any:
+    """A graph in which clips go from the worker that cut them to whoever is free."""
     # A few videos must not end up in as few tasks as would fill the batches: then every clip is a task.
-    each = max(1, -(-len(videos) // _MAX_BLOCKS))
-    ds = _videos(videos, [each] * -(-len(videos) // each), 1 if most == 1 else _BLOCK_BYTES)
+    most = 1 if apart else max(1, len(videos) // (2 * cores))
+    ds = _videos(videos, portions(len(videos), cores, 1), 1 if most == 1 else _BLOCK_BYTES)
     ds = _attach(ds, partial(_slice_block, job), graph[0], 1)
     if _asks_vllm(job):
         ds = _captioned(ds, job)
@@ -151,17 +153,18 @@ def _whole(job: Job, graph: Sequence[Operator], videos: Sequence[VideoRow], core
     """A graph of one operator: a worker takes some videos and leaves nothing to do of them."""
     names = tuple(name for operator in graph[1:] for name in operator.stages)
     batch = min(operator.resources.batch_size for operator in graph[1:])
-    ds = _videos(videos, portions(len(videos), cores), 1)  # what is finished is told at once
+    ds = _videos(videos, portions(len(videos), cores, _TOGETHER), 1)  # what is finished is told at once
     return _attach(ds, partial(_video_block, job, names, batch), graph[0], None)
 
 
-def portions(videos: int, cores: int) -> list[int]:
-    """How many videos each task takes, in order: guided self-scheduling.
+def portions(videos: int, cores: int, most: int) -> list[int]:
+    """How many videos each task takes, in order, at most `most` if there are not too many: guided
+    self-scheduling.
 
     Between two tasks a core waits for a tenth of a second or two, so that the first ones take several videos;
     the last ones take one, so that all cores finish at about the same time.
     """
-    most = max(_TOGETHER, -(-videos // _MAX_BLOCKS))
+    most = max(most, -(-videos // _MAX_BLOCKS))
     sizes: list[int] = []
     while videos > 0:
         sizes.append(min(most, max(1, videos // (2 * cores))))
@@ -169,17 +172,17 @@ def portions(videos: int, cores: int) -> list[int]:
     return sizes
 
 
-def _videos(videos: Sequence[VideoRow], portions: Sequence[int], block_bytes: int) -> Any:
-    """A dataset of the videos in blocks of so many, of which workers make blocks of about `block_bytes`.
+def _videos(videos: Sequence[VideoRow], sizes: Sequence[int], block_bytes: int) -> Any:
+    """A dataset of the videos in blocks of these sizes, of which workers make blocks of about `block_bytes`.
 
     Blocks that are there already need no task to count their rows, as tables would.
     """
     # Now or never: a dataset takes a copy of the context with it.
     ray.data.DataContext.get_current().target_max_block_size = block_bytes
     table = to_table(videos, VIDEOS)
-    starts = accumulate(portions, initial=0)
+    starts = accumulate(sizes, initial=0)
     return ray.data.from_blocks(
-        [table.slice(start, count).combine_chunks() for start, count in zip(starts, portions, strict=False)]
+        [table.slice(start, size).combine_chunks() for start, size in zip(starts, sizes, strict=False)]
     )
 
 

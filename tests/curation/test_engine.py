@@ -54,12 +54,13 @@ def test_many_alike_are_done_as_a_whole_and_a_few_are_spread() -> None:
 def test_first_tasks_take_several_videos_and_the_last_ones_of_every_core_take_one(
     videos: int, cores: int
 ) -> None:
-    found = portions(videos, cores)
+    found = portions(videos, cores, 4)
     assert sum(found) == videos
     assert found == sorted(found, reverse=True)
     assert set(found[-2 * cores :]) <= {1}
     assert len(found) <= 20_000 + 16 * cores  # Ray Data is slow with more blocks
     assert max(found, default=0) <= max(4, videos / 20_000)
+    assert videos > 20_000 or portions(videos, cores, 1) == [1] * videos
 
 
 @pytest.mark.parametrize(
