@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from curation.playground import zoo
+from curation.playground import train_models
 
 
 def commands() -> dict[str, list[str] | None]:
@@ -32,7 +32,7 @@ def commands() -> dict[str, list[str] | None]:
         "pipeline": [],
         "memory": [],
         "grounding": [str(samples[0])] if samples else None,
-        "playground": [] if (zoo.SHIPPED / "detector").is_dir() else None,
+        "playground": [] if (train_models.SHIPPED / "detector").is_dir() else None,
         "models": _models(),
         "train_step": _steps("wan-1.3b"),
         "replay_step": _steps("cogvideox-5b"),

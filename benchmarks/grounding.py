@@ -22,14 +22,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.errors import RepriseError
-from curation.imaging import RGB, box_iou, luma, mask_box
-from curation.models.embedded.detector import EmbeddedDetector
-from curation.models.embedded.segmenter import EmbeddedSegmenter
+from curation.imaging.codec import RGB, box_iou, luma, mask_box
+from curation.models.classical.detector import EmbeddedDetector
+from curation.models.classical.segmenter import EmbeddedSegmenter
 from curation.models.roles import Phrase, Scene
+from curation.rows.thresholds import Thresholds
 from curation.taxonomy import Taxonomy
-from curation.thresholds import Thresholds
 from curation.video.motion import LONG_SIDE, measure_motion
+from reprise.errors import RepriseError
 
 _NEIGHBOUR_S = 0.15  # distance of the frame that motion is measured against
 

@@ -120,7 +120,7 @@ def judged(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
     from curation.playground.plain import CELLS, IDENTITIES, SIDE, reference, scene_at
     from curation.playground.plain import picture as drawn
     from curation.playground.scenes import to_rgb
-    from training.pipeline import ReferenceToVideoPipeline
+    from training.generate.pipeline import ReferenceToVideoPipeline
 
     pipeline = ReferenceToVideoPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)

@@ -33,11 +33,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from curation.errors import RepriseError
 from curation.models import registry
 from curation.models.roles import Phrase, Scene
 from curation.models.spec import ModelSpec
 from curation.taxonomy import Taxonomy
+from reprise.errors import RepriseError
 
 PHRASES = ("brown dog", "red car", "woman in a coat")
 BOXES = 3  # per frame
@@ -154,7 +154,7 @@ def _numbers(text: str) -> list[int]:
 
 def measure(case: Case, batches: Sequence[int], seconds: float, device: str, dtype: str) -> list[Speed]:
     """Every batch size of one stage, on one loaded model."""
-    from curation.models.full.device import Batches
+    from curation.models.pretrained.device import Batches
 
     print(f"{case.role}: {case.architecture}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="reprise-bench-") as folder:
@@ -419,7 +419,7 @@ def sam(folder: Path) -> tuple[Path, dict[str, Any]]:
 def small_sam(folder: Path) -> tuple[Path, dict[str, Any]]:
     import torch
 
-    from curation.models.full.sam_original import build_sized, read_sizes
+    from curation.models.pretrained.sam_original import build_sized, read_sizes
 
     sizes = {
         "image_size": 256, "encoder_width": 96, "encoder_depth": 4, "encoder_heads": 4, "encoder_global": [3],

@@ -29,14 +29,14 @@ from typing import Any
 
 from benchmarks.truth import FOUND_IOU, Match, is_wanted, match_subject, read_truth, summarise, video_name
 from curation.config import CurationConfig, content_hash, load_config
-from curation.graph import build_stage
 from curation.models import registry
 from curation.playground.render import render
-from curation.schema import ClipRow
-from curation.sources import list_videos
-from curation.stages.base import run
+from curation.rows.schema import ClipRow
+from curation.runner.graph import build_stage
+from curation.sources.list_videos import list_videos
 from curation.stages.slice import Slice
-from curation.storage import Storage
+from curation.stages.stage import run
+from reprise.storage import Storage
 
 STAGES = ("caption", "match", "ground", "segment", "filter")
 _BATCH = 8
@@ -86,7 +86,7 @@ def against_truth(rows: Sequence[ClipRow], truths: dict[str, dict[str, Any]]) ->
 
 def model_marks(scenes: int) -> dict[str, dict[str, float]]:
     """Each shipped model on scenes of seeds that neither training nor its own evaluation has seen."""
-    from curation.playground.zoo.marks import marks
+    from curation.playground.train_models.marks import marks
 
     return marks(scenes)
 

@@ -150,7 +150,7 @@ def staged(
     (step, cosine of the two gradients), steps counted over all.
     """
     from training.callbacks.metrics_file import read
-    from training.conflict_plot import COSINE
+    from training.gradient_conflict.plot import COSINE
     from training.storage import Folder
 
     folder, stages = options.output, VARIANTS[variant].stages
@@ -171,7 +171,7 @@ def staged(
 
 
 def config_of(recipe: str, *overrides: str) -> Any:
-    from curation.settings import load
+    from reprise.settings import load
     from training.config import TrainConfig
 
     return load(TrainConfig, Path(f"training/recipes/{recipe}.yaml"), overrides)
@@ -183,7 +183,7 @@ def judged(model: Path, scenes: int, *, shown: bool, picture: Path) -> dict[str,
 
     from curation.playground.plain import CELLS, IDENTITIES, STILL, reference, scene_at
     from evaluation.plain_stage import PARTS, frozen, judge, likeness, parts_right
-    from training.pipeline import ReferenceToVideoPipeline
+    from training.generate.pipeline import ReferenceToVideoPipeline
 
     pipeline = ReferenceToVideoPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)

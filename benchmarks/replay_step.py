@@ -26,7 +26,6 @@ import torch
 
 from benchmarks.machine import machine
 from benchmarks.steps import Loop, interleaved
-from training import flops
 from training.config import (
     ComputeConfig,
     IdentityTask,
@@ -36,11 +35,12 @@ from training.config import (
     TaskConfig,
     VideoTask,
 )
-from training.flops import Shape
+from training.cost import flops
+from training.cost.flops import Shape
+from training.cost.replay_cost import ReplayCost
+from training.data.samples import Size
 from training.loop.world import make_world
 from training.models.published import PUBLISHED
-from training.replay_cost import ReplayCost
-from training.samples import Size
 from training.tasks.identity import PAIR
 from training.tasks.replay import FRAME
 

@@ -23,12 +23,12 @@ from training.config import (
     TrainConfig,
     ValidationConfig,
 )
-from training.flops import Shape
+from training.cost.flops import Shape
+from training.data.samples import Size
 from training.loop import loop
 from training.loop.optimizer import clip
 from training.loop.setup import start
 from training.loop.world import make_world
-from training.samples import Size
 
 
 class Loop:

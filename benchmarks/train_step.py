@@ -27,13 +27,13 @@ import torch
 
 from benchmarks.machine import machine
 from benchmarks.steps import Loop, clock, interleaved
-from training import activations, flops
 from training.callbacks.log import peak_of
 from training.config import ComputeConfig, KaleidoTask, ParallelConfig, TaskConfig, VideoTask
-from training.flops import Shape
+from training.cost import activations, flops
+from training.cost.flops import Shape
+from training.data.samples import Size
 from training.loop.world import make_world
 from training.models.published import PUBLISHED
-from training.samples import Size
 
 
 @dataclass(frozen=True)

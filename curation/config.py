@@ -18,13 +18,13 @@ from pydantic import (
     model_validator,
 )
 
-from curation import settings
-from curation.errors import RepriseError
-from curation.ids import digest
 from curation.models.spec import ModelSpec
+from curation.rows.ids import digest
+from curation.rows.thresholds import Thresholds
 from curation.taxonomy import Taxonomy
 from curation.taxonomy.taxonomy import NAMED
-from curation.thresholds import Thresholds
+from reprise import settings
+from reprise.errors import RepriseError
 
 BACKGROUND = "background"  # the taxonomy group of places
 _PLAYGROUND = Path(__file__).with_name("playground") / "profile.yaml"

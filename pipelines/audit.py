@@ -15,8 +15,8 @@ from rich.table import Table
 from curation.audit import Audit, Summary, open_audit, serve
 from curation.audit.server import HOST
 from curation.audit.statistics import KALEIDO, Row, row_title
-from curation.storage import Storage
 from pipelines.console import NOTHING, door, err, out
+from reprise.storage import Storage
 
 
 @click.command()

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from curation.config import CurationConfig
-from curation.settings import entries_of
+from reprise.settings import entries_of
 from training.config import TrainConfig
 from training.latents.config import EncodeConfig
 

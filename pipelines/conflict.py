@@ -19,8 +19,8 @@ def main(run: str, output: str) -> None:
     import json
     from pathlib import Path
 
-    from training.conflict_plot import plot_conflict
-    from training.errors import RepriseError
+    from reprise.errors import RepriseError
+    from training.gradient_conflict.plot import plot_conflict
     from training.storage import Folder
 
     folder = Folder.at(run)

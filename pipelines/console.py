@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from curation.errors import RepriseError as CurationError
-from training.errors import RepriseError as TrainingError
+from reprise.errors import RepriseError as CurationError
+from reprise.errors import RepriseError as TrainingError
 
 P = ParamSpec("P")
 T = TypeVar("T")

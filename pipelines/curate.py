@@ -13,9 +13,9 @@ from rich.markup import escape
 from pipelines.console import NOTHING, Bar, door, err, out, summary
 
 if TYPE_CHECKING:
-    from curation.cluster import Started
     from curation.config import CurationConfig
-    from curation.run import Outcome
+    from curation.runner.curate import Outcome
+    from reprise.ray_session import Started
 
 
 @click.command()
@@ -51,24 +51,24 @@ def main(
 
 def run(source: str, output: str, config: CurationConfig, *, overwrite: bool = False) -> Outcome:
     """List, curate, and print what came of it."""
-    from curation import sources
     from curation.dataset import MANIFEST
-    from curation.imports import importing
-    from curation.storage import Storage
+    from curation.runner.imports import importing
+    from curation.sources import list_videos
+    from reprise.storage import Storage
 
-    videos = sources.list_videos(source, progress=lambda line: err.print(escape(line), soft_wrap=True))
-    err.print(escape(sources.summary(videos)), soft_wrap=True)
+    videos = list_videos.list_videos(source, progress=lambda line: err.print(escape(line), soft_wrap=True))
+    err.print(escape(list_videos.summary(videos)), soft_wrap=True)
     dataset = Storage.at(output)
     with contextlib.ExitStack() as stack:
         started: Started | None = None
         # Of a finished dataset it is not known yet whether there is anything to do.
         if not dataset.is_file(MANIFEST):
             with importing():
-                from curation.cluster import starting
+                from reprise.ray_session import starting
 
             started = stack.enter_context(starting(config))
         with importing():
-            from curation.run import curate  # takes a second, which Ray takes to start, too
+            from curation.runner.curate import curate  # takes a second, which Ray takes to start, too
 
         bar = Bar(config.engine.progress)
         outcome = curate(videos, dataset, config, overwrite=overwrite, progress=bar, started=started)
@@ -92,7 +92,7 @@ def _nothing(manifest: dict[str, Any]) -> bool:
 
 def show(config: CurationConfig) -> None:
     """Print a config with every key, and the operators that it makes."""
-    from curation.graph import describe
+    from curation.runner.graph import describe
 
     click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
     click.echo("\n# graph")

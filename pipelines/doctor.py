@@ -113,9 +113,9 @@ def show(sections: list[Section], missing: list[str], lacks: dict[str, list[str]
 
 def _lacks_playground() -> list[str]:
     """What the profile playground needs beside what the embedded one needs: packages, and its weights."""
-    from curation.errors import RepriseError
     from curation.models import registry
     from curation.models.checkpoints import resolve
+    from reprise.errors import RepriseError
 
     said = []
     for role, spec in registry.PROFILES[registry.PLAYGROUND].items():
@@ -202,7 +202,7 @@ def _ffmpeg(section: Section) -> None:
 def _opencv(section: Section) -> None:
     import cv2
 
-    from curation.models.embedded import faces, people
+    from curation.models.classical import faces, people
 
     section.found = {"opencv": cv2.__version__, "scikit_image": version("scikit-image")}
     # Loaded and not only looked for: OpenCV 5 has the files' folder and not the classes.

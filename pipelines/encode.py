@@ -43,8 +43,8 @@ def main(
 
     KEY=VALUE overrides the config, for example buckets.frames=[49,33] references.size=own.
     """
-    from curation.settings import load  # what is slow to import is imported where Ctrl-C is answered
-    from training.errors import RepriseError
+    from reprise.errors import RepriseError
+    from reprise.settings import load  # what is slow to import is imported where Ctrl-C is answered
     from training.latents.config import EncodeConfig
 
     config = load(EncodeConfig, path, overrides)
@@ -52,8 +52,8 @@ def main(
         raise RepriseError("name what to encode: one of --dataset, --videos and --pairs")
     from training.latents import encode, on_ray
     from training.latents.encoders import describe
-    from training.latents.sources import Curated, Source, Videos
-    from training.pairs import open_pairs
+    from training.latents.sources.open_pairs import open_pairs
+    from training.latents.sources.source import Curated, Source, Videos
     from training.storage import Folder
 
     source: Source

@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.text import Text
 
 from pipelines.console import err
+from reprise.errors import RepriseError
 from training.callbacks.console import line
 from training.callbacks.metrics_file import read
-from training.errors import RepriseError
 from training.storage import Folder
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from curation.settings import load
 from pipelines.console import NOTHING, Bar, door, err, out
+from reprise.errors import RepriseError
+from reprise.settings import load
 from training.config import PositionsConfig
-from training.errors import RepriseError
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 _PATH = click.Path(path_type=Path)
@@ -70,7 +70,7 @@ def generate(
         raise RepriseError("give either --prompt with --ref, or --batch")
     import torch
 
-    from training import generation
+    from training.generate import batch as generation
 
     gpu = (device or ("cuda" if torch.cuda.is_available() else "cpu")) != "cpu"
     settings = generation.Settings(
@@ -99,7 +99,7 @@ def generate(
 
 def _make(pipeline: Any, todo: list[Any], settings: Any) -> list[str]:
     """Make the videos; answers with the messages of those that failed."""
-    from training import generation
+    from training.generate import batch as generation
 
     pipeline.set_progress_bar_config(disable=len(todo) > 1 or not err.is_terminal)
     failed: list[str] = []

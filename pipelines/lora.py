@@ -49,7 +49,7 @@ def lora() -> None:
 @door
 def check(file: Path, model: str, revision: str | None) -> None:
     """Say what LORA holds, and whether it fits the model; no weights of the model are read."""
-    from training.lora_models import check_lora
+    from training.lora.merge import check_lora
 
     found = check_lora(file, model, revision)
     alpha = "not stored: give --alpha" if found.alpha is None else f"{found.alpha:g}"
@@ -71,7 +71,7 @@ def check(file: Path, model: str, revision: str | None) -> None:
 @door
 def export(file: Path, target: Path, to: Any, model: str, revision: str | None, alpha: float | None) -> None:
     """Write LORA to OUT, a .safetensors file, in another format, with its alpha in it."""
-    from training.lora_models import export_lora
+    from training.lora.merge import export_lora
 
     out.print(f"{to} -> {escape(str(export_lora(file, target, to, model, revision, alpha)))}", soft_wrap=True)
 
@@ -81,7 +81,7 @@ def export(file: Path, target: Path, to: Any, model: str, revision: str | None, 
 @door
 def merge(file: Path, target: Path, **options: Any) -> None:
     """Add LORA to the model's weights: OUT is a folder that any diffusers program loads, with no adapters."""
-    from training.lora_models import merge_into
+    from training.lora.merge import merge_into
 
     out.print(f"merged -> {escape(str(merge_into(file, target, **options)))}", soft_wrap=True)
 
@@ -91,7 +91,7 @@ def merge(file: Path, target: Path, **options: Any) -> None:
 @door
 def unmerge(file: Path, target: Path, **options: Any) -> None:
     """Take LORA out of a model that `merge` made: OUT has the weights of before, within rounding."""
-    from training.lora_models import merge_into
+    from training.lora.merge import merge_into
 
     out.print(f"unmerged -> {escape(str(merge_into(file, target, sign=-1, **options)))}", soft_wrap=True)
 

@@ -11,12 +11,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from curation.config import load_config
-from curation.errors import RepriseError
 from curation.models import catalogue, checkpoints, registry
 from curation.models.catalogue import Entry
 from curation.models.pull import pull
 from curation.models.spec import ModelSpec
 from pipelines.console import NOTHING, door, err, out
+from reprise.errors import RepriseError
 
 _PROFILE = click.option(
     "--profile", type=click.Choice(sorted(catalogue.PROFILES)), default="full", show_default=True

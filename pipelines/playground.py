@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
-from curation.errors import RepriseError
 from pipelines.console import door, err, out
+from reprise.errors import RepriseError
 
 
 @click.group()
@@ -90,8 +90,8 @@ def train(
     role: str | None, output: str | None, minutes: float, steps: int | None, seed: int, threads: int
 ) -> None:
     """Train the model of ROLE, or of every role, on scenes made as it goes. An interrupted run goes on."""
-    from curation.playground.zoo.roles import TRAINERS
-    from curation.playground.zoo.roles import train as run
+    from curation.playground.train_models.roles import TRAINERS
+    from curation.playground.train_models.roles import train as run
 
     if minutes <= 0 or threads < 1 or (steps is not None and steps < 1):
         raise RepriseError("--minutes, --steps and --threads must be positive")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 from rich.markup import escape
 
-from curation.refilter import Changes, refilter
 from curation.report.build import write_report
-from curation.storage import Storage
+from curation.runner.refilter import Changes, refilter
 from pipelines.console import door, out
+from reprise.storage import Storage
 
 
 @click.command()

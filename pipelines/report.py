@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from curation.report import write_report
-from curation.storage import Storage
 from pipelines.console import door
+from reprise.storage import Storage
 
 
 @click.command()

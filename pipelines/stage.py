@@ -15,17 +15,17 @@ from curation.config import CurationConfig, content_hash, load_config
 from curation.dataset import manifest
 from curation.dataset.fragments import payload_bytes
 from curation.dataset.shards import plan, read_rows, write_shard
-from curation.errors import RepriseError
-from curation.graph import CROSSPAIR, RETRIEVE, SHARD, SLICE, STAGES, build_stage
 from curation.models import registry
-from curation.schema import CLIPS, ClipRow, check_columns, to_rows, to_table
-from curation.sources import list_videos
-from curation.stages.base import Stage, run
+from curation.rows.schema import CLIPS, ClipRow, check_columns, to_rows, to_table
+from curation.runner.graph import CROSSPAIR, RETRIEVE, SHARD, SLICE, STAGES, build_stage
+from curation.sources.list_videos import list_videos
 from curation.stages.crosspair import Crosspair, pool, table_entries
 from curation.stages.retrieve import Matches, Retrieve, look, match
 from curation.stages.slice import Slice
-from curation.storage import Storage, parent_and_name
+from curation.stages.stage import Stage, run
 from pipelines.console import NOTHING, door, err, out
+from reprise.errors import RepriseError
+from reprise.storage import Storage, parent_and_name
 
 _BATCH = 16  # rows at a time, and per row group
 

@@ -15,7 +15,7 @@ from pipelines.console import NOTHING, door, err, out
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
-    from training.estimate import Estimate
+    from training.cost.estimate import Estimate
 
 RECIPES = Path(__file__).resolve().parents[1] / "training" / "recipes"
 
@@ -64,8 +64,8 @@ def resolved(path: str | None, recipe: str | None, overrides: tuple[str, ...]) -
     Raises:
         RepriseError: both are given, or it cannot be read.
     """
-    from curation.errors import RepriseError
-    from curation.settings import load
+    from reprise.errors import RepriseError
+    from reprise.settings import load
     from training.config import TrainConfig
 
     if path and recipe:
@@ -79,8 +79,8 @@ def check(config: TrainConfig) -> None:
     Raises:
         RepriseError: nothing to train, or a package is missing.
     """
+    from reprise.errors import RepriseError
     from training.callbacks.wandb import check as check_wandb
-    from training.errors import RepriseError
 
     if not config.tasks:
         raise RepriseError(
@@ -98,7 +98,7 @@ def show(config: TrainConfig, gpu_bytes: int | None, size: tuple[int, int, int] 
     Raises:
         RepriseError: it cannot run, or does not fit.
     """
-    from training.estimate import describe
+    from training.cost.estimate import describe
 
     click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip() + "\n")
     estimate = estimated(config, size)
@@ -114,7 +114,7 @@ def estimated(config: TrainConfig, size: tuple[int, int, int] | None = None) -> 
     Raises:
         RepriseError: the latents or the model's config are not there.
     """
-    from training.estimate import Estimate, widened, works_of_latents, works_of_size
+    from training.cost.estimate import Estimate, widened, works_of_latents, works_of_size
     from training.models.published import shape_of, transformer_config, vae_config
 
     transformer = transformer_config(config.model)

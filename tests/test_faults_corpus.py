@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from curation.sources import list_videos
+from curation.sources.list_videos import list_videos
 from tests.faults import CAPTION, FAILED, FRAMES, OK, make_fault_corpus
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from curation import settings
 from curation.config import load_config
-from curation.graph import operators
+from curation.runner.graph import operators
+from reprise import settings
 from training.config import TrainConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "ray_configs"

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from training.errors import RepriseError
+from reprise.errors import RepriseError
 
 
 @contextlib.contextmanager

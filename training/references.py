@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from training.errors import RepriseError
+from reprise.errors import RepriseError
 
 Picture = Image.Image | str | Path
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from training.errors import RepriseError
+from reprise.errors import RepriseError
 
 
 class File(NamedTuple):

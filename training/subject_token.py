@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.errors import RepriseError
+from reprise.errors import RepriseError
 
 FILE = "subject_token.safetensors"
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reprise.errors import RepriseError
 from training.callbacks.base import Callback
 from training.cluster import started
 from training.config import TrainConfig
-from training.errors import RepriseError
 from training.loop.run_folder import RunFolder
 
 STOPPED = "stopped.json"

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from curation.audit.questions import Answer, Question, agrees, good, of_reference
 from curation.audit.sample import Item, larger_neighbour
-from curation.errors import RepriseError
-from curation.imaging import BoolMask, clamp_box, decode, decode_mask, encode, pad_box
-from curation.references import cutout
+from curation.imaging.codec import BoolMask, clamp_box, decode, decode_mask, encode, pad_box
 from curation.report.rows import read_rows
-from curation.storage import Storage
+from curation.rows.references import cutout
+from reprise.errors import RepriseError
+from reprise.storage import Storage
 
 PADDING: Final = 0.1  # of the box's sides, as the dataset's crops have
 ROWS_HELD: Final = 12

@@ -19,9 +19,9 @@ from typing import Any, Final
 
 from curation.audit.questions import ANSWERS, Answer
 from curation.audit.sample import FOLDER, Sample
-from curation.errors import RepriseError
-from curation.ids import digest
-from curation.storage import Storage
+from curation.rows.ids import digest
+from reprise.errors import RepriseError
+from reprise.storage import Storage
 
 MAX_SECONDS: Final = 3600.0  # longer than that nobody looked at one question
 _JUDGE = re.compile(r"[^\x00-\x1f\x7f]{1,60}")

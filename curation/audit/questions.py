@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from curation.verdicts import NO_MASK, NOT_FOUND
+from curation.rows.verdicts import NO_MASK, NOT_FOUND
 
 Answer = Literal["yes", "no", "unsure"]
 ANSWERS: Final[tuple[Answer, ...]] = ("yes", "no", "unsure")

@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from curation.audit.questions import Question, asked, of_reference
-from curation.errors import RepriseError
-from curation.ids import digest
 from curation.report.rows import read_rows
-from curation.storage import Storage
+from curation.rows.ids import digest
+from reprise.errors import RepriseError
+from reprise.storage import Storage
 
 FOLDER: Final = "audit"
 FORMAT: Final = "reprise-audit-1"

@@ -27,8 +27,8 @@ from curation.audit.judgements import Judgements
 from curation.audit.questions import ANSWERS, Answer
 from curation.audit.sample import Item, Sample, open_sample
 from curation.audit.statistics import KALEIDO, Row, Summary, row_title, summarise
-from curation.errors import RepriseError
-from curation.storage import Storage
+from reprise.errors import RepriseError
+from reprise.storage import Storage
 
 HOST: Final = "127.0.0.1"
 MAX_BODY: Final = 4096  # bytes

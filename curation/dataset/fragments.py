@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.dataset import WORK
-from curation.ids import digest
-from curation.schema import CLIPS, ClipRow, VideoRow, to_rows, to_table
-from curation.storage import Storage
-from curation.verdicts import TRIED_AGAIN
+from curation.rows.ids import digest
+from curation.rows.schema import CLIPS, ClipRow, VideoRow, to_rows, to_table
+from curation.rows.verdicts import TRIED_AGAIN
+from reprise.storage import Storage
 
 _SECONDS = b"reprise.seconds"
 INDEX_COLUMNS = [

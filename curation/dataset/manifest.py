@@ -13,9 +13,9 @@ from curation.config import CurationConfig
 from curation.dataset import MANIFEST
 from curation.dataset.shards import ShardResult
 from curation.dataset.tally import Tally
-from curation.errors import RepriseError
-from curation.storage import Storage
-from curation.thresholds import Thresholds, rules
+from curation.rows.thresholds import Thresholds, rules
+from reprise.errors import RepriseError
+from reprise.storage import Storage
 
 _PACKAGES = (
     "reprise",

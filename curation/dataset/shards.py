@@ -14,10 +14,10 @@ from curation.config import CurationConfig
 from curation.dataset import DATA, WORK
 from curation.dataset.fragments import Entry, payload_bytes
 from curation.dataset.tally import Tally
-from curation.errors import RepriseError
-from curation.schema import CLIPS, ClipRow, check_columns, to_rows, to_table
-from curation.stages.base import Stage, run
-from curation.storage import Storage
+from curation.rows.schema import CLIPS, ClipRow, check_columns, to_rows, to_table
+from curation.stages.stage import Stage, run
+from reprise.errors import RepriseError
+from reprise.storage import Storage
 
 # What a cross-pair adds to a row whose size was taken before it was made, per kept clip.
 _CROSSPAIR_BYTES = 150_000

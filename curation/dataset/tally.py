@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from curation.schema import ClipRow
-from curation.verdicts import NO_MASK, NOT_FOUND
+from curation.rows.schema import ClipRow
+from curation.rows.verdicts import NO_MASK, NOT_FOUND
 
 # Order in which a clip meets the stages that can stop it, and what they count.
 _CLIP_STAGES = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.schema import Scores
+from curation.rows.schema import Scores
 
 
 def measure_category(probabilities: NDArray[np.float32], categories: Sequence[str], wanted: str) -> Scores:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from curation.imaging import BoolMask, clamp_box
+from curation.imaging.codec import BoolMask, clamp_box
 from curation.models.roles import Face
-from curation.schema import Scores
+from curation.rows.schema import Scores
 
 # Of a face's box under the mask; a face of one's own is nearly all under it, but masks are rough.
 _OWN_SHARE = 0.3

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from curation.imaging import BoolMask
+from curation.imaging.codec import BoolMask
 
 
 def area_share(mask: BoolMask) -> float:

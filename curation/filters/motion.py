@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.imaging import BoolMask
+from curation.imaging.codec import BoolMask
 
 # px: longer side of the frames that lengths of flow are stated for. The paper does not say which it means;
 # 720 x 480 is what the models that it measures (CogVideoX-5B; FloVD before it) make.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from curation.imaging import RGB, BoolMask, clamp_box, luma, mask_box
+from curation.imaging.codec import RGB, BoolMask, clamp_box, luma, mask_box
 
 # Sharpness is measured with the subject's longer side at this size, and after a blur that leaves of it only
 # detail that any way of resampling keeps: so the same photograph gives the same number whether it fills the

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curation.errors import RepriseError
-from curation.ids import digest
 from curation.models import catalogue
 from curation.models.spec import ModelSpec
+from curation.rows.ids import digest
+from reprise.errors import RepriseError
 
 MANIFEST = "reprise.json"  # in each pulled folder: where it came from and the size of every file
 WEIGHTS = frozenset({".safetensors", ".pth", ".pt", ".bin", ".onnx", ".ckpt"})

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from curation.errors import RepriseError
 from curation.models import checkpoints
+from reprise.errors import RepriseError
 
 _CHUNK = 1 << 20
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")

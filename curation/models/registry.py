@@ -8,30 +8,30 @@ import json
 from typing import Any
 
 from curation.config import CurationConfig
-from curation.errors import RepriseError
-from curation.ids import digest
 from curation.models import catalogue
 from curation.models.checkpoints import resolve
 from curation.models.spec import ModelSpec
-from curation.playground import zoo
-from curation.schema import SubjectRow
+from curation.playground import train_models
+from curation.rows.ids import digest
+from curation.rows.schema import SubjectRow
 from curation.taxonomy import Taxonomy
+from reprise.errors import RepriseError
 
 EMBEDDED = "embedded"
 PLAYGROUND = "playground"
-VLLM = "vllm"  # an operator of the graph, not a stage's backend: see `curation.engine`
+VLLM = "vllm"  # an operator of the graph, not a stage's backend: see `curation.runner.ray_data`
 _SHA256 = "#sha256="
-_FULL = "curation.models.full."
+_FULL = "curation.models.pretrained."
 # role -> backend name -> "module:class". A role without an entry in a profile is answered by nobody, and what
 # it would measure is recorded as unmeasured. `embedded` takes nothing; every other one takes its `ModelSpec`.
 BACKENDS: dict[str, dict[str, str]] = {
     "detector": {
-        EMBEDDED: "curation.models.embedded.detector:EmbeddedDetector",
+        EMBEDDED: "curation.models.classical.detector:EmbeddedDetector",
         "grounding-dino-hf": f"{_FULL}grounding_dino_hf:GroundingDinoHF",
         "grounding-dino-original": f"{_FULL}grounding_dino_original:GroundingDinoOriginal",
     },
     "segmenter": {
-        EMBEDDED: "curation.models.embedded.segmenter:EmbeddedSegmenter",
+        EMBEDDED: "curation.models.classical.segmenter:EmbeddedSegmenter",
         "sam-original": f"{_FULL}sam_original:SamOriginal",
         "sam-hf": f"{_FULL}sam_hf:SamHF",
     },
@@ -46,17 +46,17 @@ BACKENDS: dict[str, dict[str, str]] = {
         "open-clip-embedder": f"{_FULL}embedders:OpenClipEmbedder",
     },
     "faces": {
-        EMBEDDED: "curation.models.embedded.faces:EmbeddedFaces",
+        EMBEDDED: "curation.models.classical.faces:EmbeddedFaces",
         "insightface": f"{_FULL}insightface_faces:InsightFaces",
     },
     "flow": {"raft": f"{_FULL}raft_flow:RaftFlow"},
     "inpainter": {
-        EMBEDDED: "curation.models.embedded.inpainter:EmbeddedInpainter",
+        EMBEDDED: "curation.models.classical.inpainter:EmbeddedInpainter",
         "flux-fill": f"{_FULL}flux_fill:FluxFill",
         "flux-kontext": f"{_FULL}flux_kontext:FluxKontext",
     },
     "variator": {
-        EMBEDDED: "curation.models.embedded.variator:EmbeddedVariator",
+        EMBEDDED: "curation.models.classical.variator:EmbeddedVariator",
         "flux-redux": f"{_FULL}flux_redux:FluxRedux",
     },
     "captioner": {
@@ -97,7 +97,7 @@ def _profile(name: str) -> dict[str, ModelSpec]:
     if name == PLAYGROUND:
         # Nobody learns to paint in minutes: what paints is embedded, and captions lie beside the videos.
         paints = {role: ModelSpec(backend=EMBEDDED) for role in ("inpainter", "variator")}
-        return {**zoo.specs(), **paints}
+        return {**train_models.specs(), **paints}
     return {
         entry.role: catalogue.spec(entry)
         for entry in catalogue.entries(name)

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.imaging import RGB, BoolMask
-from curation.schema import Mask
+from curation.imaging.codec import RGB, BoolMask
+from curation.rows.schema import Mask
 
 
 @dataclass(frozen=True)

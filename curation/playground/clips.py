@@ -15,7 +15,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from curation.imaging import RGB
+from curation.imaging.codec import RGB
 from curation.playground.scenes import Seen, Thing, compose, rivals, some_names, to_rgb
 from curation.playground.world import (
     F32,

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from curation.demo.files import Film, write
-from curation.imaging import RGB, encode_mask
+from curation.imaging.codec import RGB, encode_mask
 from curation.playground.scenes import Seen, Thing, compose, to_rgb
 from curation.playground.world import F32, Look, Placement, RGBFloat, Texture
 

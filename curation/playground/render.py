@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from curation.demo.files import Film, write
-from curation.imaging import RGB, encode_mask
+from curation.imaging.codec import RGB, encode_mask
 from curation.playground.clips import Clip, clip_at, draw_shot
 from curation.playground.scenes import Seen
 

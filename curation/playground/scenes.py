@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.imaging import RGB, BoolMask, mask_box
+from curation.imaging.codec import RGB, BoolMask, mask_box
 from curation.playground.world import (
     COLOURS,
     F32,

@@ -20,11 +20,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from curation.errors import RepriseError
-from curation.ids import digest
 from curation.report import cards, survey
 from curation.report.rows import read_rows
-from curation.storage import Storage
+from curation.rows.ids import digest
+from reprise.errors import RepriseError
+from reprise.storage import Storage
 
 _SCRIPTS: Final = (
     "dom.js",

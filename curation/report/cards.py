@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from curation.imaging import RGB
+from curation.imaging.codec import RGB
 from curation.report.pictures import POSTER_PX, TILE_PX, data_uri, load, outlined, shrink, thumbnail
 
 Row = Mapping[str, Any]

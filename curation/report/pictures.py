@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from curation.imaging import RGB, BoolMask, decode, decode_mask
+from curation.imaging.codec import RGB, BoolMask, decode, decode_mask
 
 POSTER_PX: Final = 480  # long side
 TILE_PX: Final = 288

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.errors import RepriseError
-from curation.storage import Storage
+from reprise.errors import RepriseError
+from reprise.storage import Storage
 
 
 def read_rows(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from curation.schema import Scores
+from curation.rows.schema import Scores
 
 Row = Mapping[str, Any]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from curation.config import CurationConfig
-from curation.imaging import decode
+from curation.imaging.codec import decode
 from curation.models import registry
 from curation.models.roles import Captioner
-from curation.schema import ClipRow
-from curation.stages.base import stop
+from curation.rows.schema import ClipRow
+from curation.stages.stage import stop
 
 
 class Caption:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from curation.config import CurationConfig
-from curation.imaging import RGB, decode_mask
-from curation.references import RGBA, cutout, drop, frame_image, kept, mask_in, put, subject_cutout
-from curation.schema import ClipRow, ReferenceFrame, SubjectRow
-from curation.stages.base import log
-from curation.thresholds import rules
-from curation.verdicts import decide_references
+from curation.imaging.codec import RGB, decode_mask
+from curation.rows.references import RGBA, cutout, drop, frame_image, kept, mask_in, put, subject_cutout
+from curation.rows.schema import ClipRow, ReferenceFrame, SubjectRow
+from curation.rows.thresholds import rules
+from curation.rows.verdicts import decide_references
+from curation.stages.stage import log
 
 _MODEL, _REVISION = "reprise-cutout", "1"
 

@@ -16,19 +16,19 @@ from typing import Literal, cast
 import cv2
 import numpy as np
 
-from curation.composite import Box, compose, lift
 from curation.config import CurationConfig
 from curation.dataset.fragments import INDEX_COLUMNS, Entry, entry_of
 from curation.dataset.shards import read_rows
-from curation.errors import RepriseError
-from curation.ids import digest, seed_for
-from curation.imaging import RGB, decode, decode_mask, encode, luma
+from curation.imaging.codec import RGB, decode, decode_mask, encode, luma
+from curation.imaging.composite import Box, compose, lift
 from curation.models import registry
 from curation.models.roles import Inpainter
-from curation.references import box_in, drop, frame_image, kept, looked_at, mask_in, put
-from curation.schema import ClipRow, Image, SubjectRow
-from curation.stages.base import log
-from curation.storage import Storage
+from curation.rows.ids import digest, seed_for
+from curation.rows.references import box_in, drop, frame_image, kept, looked_at, mask_in, put
+from curation.rows.schema import ClipRow, Image, SubjectRow
+from curation.stages.stage import log
+from reprise.errors import RepriseError
+from reprise.storage import Storage
 
 VARIANT = "crosspair"
 _UNLIKE = 0.34  # word overlap (Jaccard) of two captions above which their clips count as related

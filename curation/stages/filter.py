@@ -9,15 +9,15 @@ from curation.config import CurationConfig
 from curation.filters.category import measure_category
 from curation.filters.faces import measure_faces, own_faces
 from curation.filters.quality import brightness, sharpness
-from curation.imaging import RGB, BoolMask, decode_mask, pad_box
+from curation.imaging.codec import RGB, BoolMask, decode_mask, pad_box
 from curation.models import registry
 from curation.models.roles import FaceDetector, ImageTextScorer
-from curation.references import frame_image
-from curation.schema import ClipRow, SubjectRow
-from curation.stages.base import keep_needed_frames
+from curation.rows.references import frame_image
+from curation.rows.schema import ClipRow, SubjectRow
+from curation.rows.thresholds import rules
+from curation.rows.verdicts import decide_clip
+from curation.stages.stage import keep_needed_frames
 from curation.taxonomy import Taxonomy
-from curation.thresholds import rules
-from curation.verdicts import decide_clip
 
 _HUMAN = "human"
 _MARGIN = 0.1  # of the box's sides: a box around the body often cuts the hair off; face detectors want it

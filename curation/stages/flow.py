@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from curation.config import CurationConfig
 from curation.filters.motion import FLOW_SIDE, Motion, clip_motion
-from curation.imaging import RGB, BoolMask, decode, decode_mask
+from curation.imaging.codec import RGB, BoolMask, decode, decode_mask
 from curation.models import registry
 from curation.models.roles import Flow as FlowModel
-from curation.references import mask_in
-from curation.schema import ClipRow, SubjectRow
+from curation.rows.references import mask_in
+from curation.rows.schema import ClipRow, SubjectRow
 
 
 class Flow:

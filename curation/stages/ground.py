@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.config import CurationConfig
-from curation.ids import instance_id
-from curation.imaging import decode
+from curation.imaging.codec import decode
 from curation.models import registry
 from curation.models.roles import Detection, Detector, Phrase, Scene
-from curation.schema import ClipRow, FrameRow, SubjectRow
-from curation.stages.base import stop
+from curation.rows.ids import instance_id
+from curation.rows.schema import ClipRow, FrameRow, SubjectRow
+from curation.stages.stage import stop
 
 
 class Ground:

@@ -8,15 +8,15 @@ from typing import cast
 import numpy as np
 
 from curation.config import CurationConfig
-from curation.filters.identity import IdentityCheck, Pair
-from curation.ids import seed_for
-from curation.imaging import RGB, BoolMask, mask_box
+from curation.imaging.codec import RGB, BoolMask, mask_box
 from curation.models import registry
 from curation.models.roles import Inpainter
-from curation.references import RGBA, drop, kept, over, put, subject_cutout
-from curation.schema import ClipRow, SubjectRow
-from curation.thresholds import rules
-from curation.verdicts import decide_references
+from curation.rows.ids import seed_for
+from curation.rows.references import RGBA, drop, kept, over, put, subject_cutout
+from curation.rows.schema import ClipRow, SubjectRow
+from curation.rows.thresholds import rules
+from curation.rows.verdicts import decide_references
+from curation.stages.identity_check import IdentityCheck, Pair
 
 _PADDING = 0.35  # room around the subject for a background to be seen
 _RING_PX = 2  # what is known of the surroundings: the outermost pixels of the crop

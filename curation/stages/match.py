@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from curation.config import BACKGROUND, CurationConfig
-from curation.ids import subject_id
-from curation.schema import ClipRow, SubjectRow
-from curation.stages.base import stop
+from curation.rows.ids import subject_id
+from curation.rows.schema import ClipRow, SubjectRow
+from curation.stages.stage import stop
 from curation.taxonomy import Taxonomy
 from curation.taxonomy.match import Mention
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import cast
 
 from curation.config import CurationConfig
-from curation.filters.identity import IdentityCheck, Pair
-from curation.ids import seed_for
 from curation.models import registry
 from curation.models.roles import Variator
-from curation.references import drop, kept, on_white, put, subject_cutout
-from curation.schema import ClipRow
-from curation.thresholds import rules
-from curation.verdicts import decide_references
+from curation.rows.ids import seed_for
+from curation.rows.references import drop, kept, on_white, put, subject_cutout
+from curation.rows.schema import ClipRow
+from curation.rows.thresholds import rules
+from curation.rows.verdicts import decide_references
+from curation.stages.identity_check import IdentityCheck, Pair
 
 _PADDING = 0.05
 

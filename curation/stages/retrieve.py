@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.config import CurationConfig, RetrieveConfig
-from curation.identity import Bands, Index
-from curation.ids import seed_for
+from curation.filters.embeddings import Bands, Index
 from curation.models.roles import ImageEmbedder
-from curation.references import drop, kept, on_white, put, subject_cutout
-from curation.schema import ClipRow, SubjectRow
-from curation.stages.base import log
-from curation.thresholds import rules
-from curation.verdicts import decide_references
+from curation.rows.ids import seed_for
+from curation.rows.references import drop, kept, on_white, put, subject_cutout
+from curation.rows.schema import ClipRow, SubjectRow
+from curation.rows.thresholds import rules
+from curation.rows.verdicts import decide_references
+from curation.stages.stage import log
 
 VARIANT = "retrieved"
 _PADDING = 0.05  # around what is embedded

@@ -8,11 +8,11 @@ from typing import cast
 
 from curation.config import CurationConfig
 from curation.filters.geometry import area_share, border_share, overlaps
-from curation.imaging import BoolMask, decode_mask, encode_mask
+from curation.imaging.codec import BoolMask, decode_mask, encode_mask
 from curation.models import registry
 from curation.models.roles import Segmenter
-from curation.references import frame_image, mask_in
-from curation.schema import ClipRow, SubjectRow
+from curation.rows.references import frame_image, mask_in
+from curation.rows.schema import ClipRow, SubjectRow
 
 
 class Segment:

@@ -11,16 +11,16 @@ from pathlib import Path
 from av.error import FFmpegError
 
 from curation.config import CurationConfig
-from curation.errors import RepriseError
-from curation.ids import clip_id, digest, stopped_video_id, video_id
-from curation.schema import ClipRow, VideoRow
-from curation.stages.base import log, stop
-from curation.storage import Storage, fetch
-from curation.verdicts import STALLED
-from curation.video.ahead import Stalled
+from curation.rows.ids import clip_id, digest, stopped_video_id, video_id
+from curation.rows.schema import ClipRow, VideoRow
+from curation.rows.verdicts import STALLED
+from curation.stages.stage import log, stop
 from curation.video.sampling import MOTION_SCALE
 from curation.video.slicer import Slicer, Span
-from curation.video.source import BadVideo, ffmpeg_words
+from reprise.errors import RepriseError
+from reprise.storage import Storage, fetch
+from reprise.video.ahead import Stalled
+from reprise.video.source import BadVideo, ffmpeg_words
 
 NAME = "slice"
 

@@ -9,16 +9,16 @@ from dataclasses import replace
 import numpy as np
 
 from curation.config import CurationConfig
+from curation.filters.embeddings import similarity
 from curation.filters.geometry import cut_share
 from curation.filters.quality import sharpness
-from curation.identity import similarity
-from curation.imaging import RGB, decode, decode_mask
+from curation.filters.reference_frames import Sighting, choose_frames
+from curation.imaging.codec import RGB, decode, decode_mask
 from curation.models import registry
 from curation.models.roles import ImageEmbedder, Tracker
 from curation.models.roles import Track as Followed
-from curation.references import cutout, on_white
-from curation.schema import ClipRow, ReferenceFrame, SubjectRow
-from curation.tracks import Sighting, choose_frames
+from curation.rows.references import cutout, on_white
+from curation.rows.schema import ClipRow, ReferenceFrame, SubjectRow
 
 _PADDING = 0.1  # of the cut-outs that the embedder sees, as the references have
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from curation.errors import RepriseError
 from curation.taxonomy.match import Adjectives, Entry, Matcher, Mention, Rules, StandIn, key_of
+from reprise.errors import RepriseError
 
 SHIPPED = Path(__file__).with_name("taxonomy.yaml")
 # What can be named instead of a path.

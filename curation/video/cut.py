@@ -13,7 +13,7 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from curation.video.source import VideoInfo, VideoPacket
+from reprise.video.source import VideoInfo, VideoPacket
 
 KEYFRAME_SECONDS = 0.5  # of encoded clips: a training loader seeks to random frames
 _CLOCK = Fraction(1, 90_000)  # holds 24, 25, 29.97, 30, 60 fps and variable rates alike

@@ -10,8 +10,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from curation.imaging import RGB
-from curation.video.source import VideoInfo
+from curation.imaging.codec import RGB
+from reprise.video.source import VideoInfo
 
 # PySceneDetect looks at frames whose longer side is about this many pixels; its thresholds were tuned for it.
 SMALL_SIDE = 256

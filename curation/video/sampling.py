@@ -12,8 +12,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from curation.imaging import encode
-from curation.schema import Image
+from curation.imaging.codec import encode
+from curation.rows.schema import Image
 from curation.video.frames import Shapes
 from curation.video.motion import measure_motion
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from curation.config import SliceConfig
-from curation.video.ahead import ahead
 from curation.video.cut import CopiedCut, Cut, EncodedCut, PacketLog, may_copy, starts_afresh
 from curation.video.frames import Shapes
 from curation.video.sampling import MOTION_GAP_S, Sample, Sampler, Waiting
 from curation.video.shots import ShotDetector
-from curation.video.source import (
+from reprise.video.ahead import ahead
+from reprise.video.source import (
     BadVideo,
     Decoded,
     Source,

@@ -15,7 +15,7 @@ pytest.importorskip("torch", reason="the full profile is not installed")
 
 from benchmarks import models
 from benchmarks.models import Size, Speed
-from curation.errors import RepriseError
+from reprise.errors import RepriseError
 
 
 def speed(per_second: float, batch: int = 1) -> Speed:

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.config import CurationConfig, load_config
-from curation.ids import subject_id
-from curation.imaging import RGB, BoolMask, encode, encode_mask, mask_box
+from curation.imaging.codec import RGB, BoolMask, encode, encode_mask, mask_box
 from curation.models.roles import Detection, Face, Phrase, Scene, Segmentation, Track
-from curation.schema import ClipRow, FrameRow, SubjectRow
-from curation.thresholds import Thresholds, rules
-from curation.verdicts import decide_clip
+from curation.rows.ids import subject_id
+from curation.rows.schema import ClipRow, FrameRow, SubjectRow
+from curation.rows.thresholds import Thresholds, rules
+from curation.rows.verdicts import decide_clip
 
 WIDTH, HEIGHT = 320, 180
 COLOURS = {"red": (210, 40, 40), "green": (40, 190, 60), "blue": (40, 70, 210)}

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.ids import subject_id
-from curation.imaging import RGB, BoolMask, encode, encode_mask, mask_box
-from curation.schema import CLIPS, ClipRow, SubjectRow
+from curation.imaging.codec import RGB, BoolMask, encode, encode_mask, mask_box
+from curation.rows.ids import subject_id
+from curation.rows.schema import CLIPS, ClipRow, SubjectRow
 
 HEIGHT, WIDTH = 120, 160
 RED, GREEN, BLUE, GREY = (200, 30, 30), (40, 160, 50), (30, 60, 200), (128, 128, 128)

@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 from curation.config import CurationConfig, content_hash, load_config
-from curation.errors import RepriseError
 from curation.models.registry import revisions
-from curation.settings import keys, section_of, validated, with_overrides
 from curation.taxonomy.taxonomy import SHIPPED
 from pipelines import config as door
+from reprise.errors import RepriseError
+from reprise.settings import keys, section_of, validated, with_overrides
 
 
 def saying(*overrides: str, path: Path | None = None) -> str:

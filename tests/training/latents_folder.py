@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training import draws
+from training.data import random_streams
+from training.data.samples import Size
 from training.latents.store import (
     DTYPES,
     LatentInfo,
@@ -21,7 +22,6 @@ from training.latents.store import (
     write_empty,
     write_part,
 )
-from training.samples import Size
 from training.storage import Folder
 
 VARIANTS = ("crop", "segment", "inpaint", "redux", "crosspair")
@@ -125,5 +125,5 @@ def write_latents(
 
 def latent_of(sample_id: str, tensor: str, shape: tuple[int, ...], dtype: str = "fp32") -> Tensor:
     """What a tensor of `write_latents` holds: normal numbers that its name decides."""
-    generator = draws.generator(0, "made-up", sample_id, tensor)
+    generator = random_streams.generator(0, "made-up", sample_id, tensor)
     return torch.randn(shape, generator=generator).to(DTYPES[dtype])

@@ -53,7 +53,7 @@ def lora_gradients(config: TrainConfig, task: str) -> dict[str, Any]:
     """Loss and gradients of the first step of a task, with LoRA that does something."""
     import torch
 
-    from training import draws
+    from training.data import random_streams
     from training.loop import weights
     from training.loop.loop import gradients
     from training.loop.setup import start
@@ -62,7 +62,7 @@ def lora_gradients(config: TrainConfig, task: str) -> dict[str, Any]:
     state = start(config, make_world(config.parallel))
     for name, parameter in state.model.named_parameters():
         if ".lora_B." in name:
-            generator = draws.generator(0, "B", name)
+            generator = random_streams.generator(0, "B", name)
             weights.put(0.3 * torch.randn(parameter.shape, generator=generator), parameter)
     plan = next(plan for plan in map(state.sampler.step, range(50)) if plan.task == task)
     sums = gradients(state, plan)
@@ -97,14 +97,14 @@ class Kept:
 
 
 def watched(config: TrainConfig, every: int) -> dict[str, Any]:
-    from training.callbacks.conflict import ConflictMonitor
+    from training.gradient_conflict.callback import ConflictMonitor
 
     kept = Kept()
     return {**run(config, ConflictMonitor(kept, every)), "records": kept.records}
 
 
 def projected(config: TrainConfig, size: int) -> dict[str, Any]:
-    from training.callbacks.conflict import ProjectGradients
+    from training.gradient_conflict.callback import ProjectGradients
 
     return run(config, ProjectGradients(size))
 

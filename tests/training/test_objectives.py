@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from goldens import names, read
 
+from tests.training.goldens import names, read
 from training.config import ObjectiveConfig
+from training.generate.solvers import euler, guide, guide_references
 from training.objectives import FlowMatching, VPrediction, loss_per_sample
-from training.sampling import euler, guide, guide_references
 from training.schedules import logit_normal, resolution_mu, sampling_sigmas, shift_factor, shift_sigma
 
 

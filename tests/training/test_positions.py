@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from goldens import names, positions_of, read, references_of
 
+from tests.training.goldens import names, positions_of, read, references_of
 from training.config import PositionsConfig
 from training.positions import (
     reference_positions,

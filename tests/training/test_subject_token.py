@@ -9,12 +9,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
+from reprise.errors import RepriseError
 from tests.training.goldens import names, read
-from tests.training.test_cogvideox import FAMILY, POSITIONS, inputs, prepared
-from tests.training.test_lora import SMALL, tiny_wan
+from tests.training.lora.test_lora import SMALL, tiny_wan
+from tests.training.models.test_cogvideox import FAMILY, POSITIONS, inputs, prepared
 from training.config import PositionsConfig
-from training.errors import RepriseError
-from training.lora import add_lora
+from training.lora.adapters import add_lora
 from training.models.family import Conditioning
 from training.models.wan import WanFamily
 from training.subject_token import (

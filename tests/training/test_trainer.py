@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from reprise.errors import RepriseError
 from tests.training import worlds
 from tests.training.worlds import launch, tiny_config, trouble
 from training.cluster import started
-from training.errors import RepriseError
 from training.trainer import fit
 
 

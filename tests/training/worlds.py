@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reprise.errors import RepriseError
 from tests.training.latents_folder import write_latents
 from training.callbacks.base import Callback
 from training.config import TrainConfig
-from training.errors import RepriseError
 
 TRANSFORMER: dict[str, Any] = {
     "_class_name": "WanTransformer3DModel",
@@ -45,7 +45,7 @@ _context.set_forkserver_preload(
         "tests.training.replay_worlds",
         "training.loop.loop",
         "training.callbacks.build",
-        "training.callbacks.conflict",
+        "training.gradient_conflict.callback",
         "torch._dynamo",
         "torch.utils._sympy.reference",
         "torch.utils.serialization",

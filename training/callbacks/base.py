@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from training.data.sampler import StepPlan
     from training.loop.state import State
-    from training.sampler import StepPlan
 
 
 class Callback:

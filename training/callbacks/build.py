@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from training.callbacks.base import Callback
-from training.callbacks.conflict import conflict_callbacks
 from training.callbacks.console import Console
 from training.callbacks.curves import Curves
 from training.callbacks.log import Log, Writer
@@ -12,6 +11,7 @@ from training.callbacks.tensorboard import TensorBoard
 from training.callbacks.validation import Validation
 from training.callbacks.wandb import Wandb
 from training.config import TrainConfig
+from training.gradient_conflict.callback import conflict_callbacks
 
 
 def build_callbacks(config: TrainConfig, *, console: bool = False) -> list[Callback]:

@@ -6,9 +6,9 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reprise.errors import RepriseError
 from training.callbacks.base import Callback
 from training.callbacks.metrics_file import read
-from training.errors import RepriseError
 
 if TYPE_CHECKING:
     from training.loop.state import State

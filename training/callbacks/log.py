@@ -9,8 +9,8 @@ import torch
 
 from training.callbacks.base import Callback
 from training.callbacks.throughput import Throughput
-from training.devices import peak_flops
-from training.flops import Shape
+from training.cost.devices import peak_flops
+from training.cost.flops import Shape
 
 if TYPE_CHECKING:
     from training.loop.state import State

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from training import flops
-from training.flops import Shape
+from training.cost import flops
+from training.cost.flops import Shape
 
 # What is summed or taken over the steps between two lines; all other metrics are averaged.
 _OWN = ("seconds", "data_wait", "tokens", "samples", "memory", "micro_steps")

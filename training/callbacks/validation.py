@@ -21,18 +21,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from training import draws
+from reprise.errors import RepriseError
 from training.callbacks.base import Callback
 from training.callbacks.contact_sheet import Row, sheet, thumbnails
 from training.callbacks.log import Log
-from training.errors import RepriseError
-from training.samples import Batch
+from training.data import random_streams
+from training.data.samples import Batch
 
 if TYPE_CHECKING:
     from training.loop.state import State
     from training.models.family import Conditioning, Family
+    from training.models.packing import SequenceShard
     from training.objectives import Noised, Objective
-    from training.packing import SequenceShard
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Validation(Callback):
         config = state.config.validation
         for name, buckets in state.sampler.held_out.items():
             rows = [(int(row), bucket.capacity) for bucket in buckets for row in bucket.rows]
-            order = draws.permutation(len(rows), state.config.seed, "validation", name)
+            order = random_streams.permutation(len(rows), state.config.seed, "validation", name)
             self._examples[name] = [
                 Example(name, row=rows[at][0], references=rows[at][1], index=index)
                 for index, at in enumerate(order[: config.batches])
@@ -92,7 +92,7 @@ class Validation(Callback):
     def _losses(self, state: State) -> dict[str, float]:
         quantiles = state.config.validation.quantiles
         world = state.world
-        seed = draws.seed_of(state.config.seed, "validation")
+        seed = random_streams.seed_of(state.config.seed, "validation")
         found: dict[str, float] = {}
         for name, examples in self._examples.items():
             if not examples:
@@ -126,7 +126,10 @@ class Validation(Callback):
         for example, counts in _share(examples, world.data_rank, world.data_size):
             batch = read(state, example)
             latents = generate(
-                state, example.task, batch, draws.seed_of(config.seed, "validation video", example.index)
+                state,
+                example.task,
+                batch,
+                random_streams.seed_of(config.seed, "validation video", example.index),
             )
             if counts and world.sequence_rank == 0:
                 video = self._decoded(state, latents)[0]
@@ -193,7 +196,7 @@ def read(state: State, example: Example) -> Batch:
     """A batch of one held-out sample, with its caption, on the CPU."""
     task, latents = state.tasks[example.task], state.latents[example.task]
     record = latents.records[example.row]
-    generator = draws.generator(state.config.seed, "validation choice", example.index)
+    generator = random_streams.generator(state.config.seed, "validation choice", example.index)
     choice = replace(task.choose(record, example.references, generator), drop_caption=False)
     sample = latents.sample(example.index, record, choice)
     return task.collate([sample], latents.manifest.text.length)
@@ -201,7 +204,7 @@ def read(state: State, example: Example) -> Batch:
 
 def generate(state: State, task: str, batch: Batch, seed: int) -> Tensor:
     """Sample latents (1, C, T, h, w) under what a task conditions its batch on. Collective."""
-    from training.sampling import euler, guided_velocity, scheduled
+    from training.generate.solvers import euler, guided_velocity, scheduled
     from training.schedules import sampling_sigmas
 
     config, context = state.config.validation, state.context
@@ -294,7 +297,7 @@ def _share(examples: list[Example], rank: int, ranks: int) -> Iterator[tuple[Exa
 
 
 def _write_video(state: State, path: str, frames: Any, fps: float) -> None:
-    from training.media import write_video
+    from training.generate.media import write_video
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "video.mp4"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from reprise.errors import RepriseError
 from training.callbacks.log import Scalars
-from training.errors import RepriseError
 
 if TYPE_CHECKING:
     from training.loop.state import State

@@ -25,8 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from reprise.errors import RepriseError
 from training.convert.kaleido import Entry, Layout, convert_entry, plan
-from training.errors import RepriseError
 
 SHARD_BYTES = 4_000_000_000
 _WEIGHTS = "diffusion_pytorch_model"

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from training.errors import RepriseError
+from reprise.errors import RepriseError
 
 Layout = Literal["sat", "wan", "diffusers"]
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.errors import RepriseError
+from reprise.errors import RepriseError
 from training.latents.config import BucketsConfig
 
 # What the released models were trained on.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow.compute as pc
 
+from reprise.errors import RepriseError
 from training.config import ModelConfig
-from training.errors import RepriseError
 from training.latents.encoders import digest_of
 from training.latents.store import Latents
 from training.models.components import local_folder, read_config, tokenizer_limit

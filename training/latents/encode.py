@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from training.errors import RepriseError
+from reprise.errors import RepriseError
 from training.latents.buckets import Buckets
 from training.latents.config import EncodeConfig
 from training.latents.encoders import Encoders, Facts, describe, digest_of
 from training.latents.prepare import Prepared, prepare
-from training.latents.sources import Item, Planned, Source, digest
+from training.latents.sources.source import Item, Planned, Source, digest
 from training.latents.store import (
     DATA,
     EMPTY,

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training import draws
-from training.errors import RepriseError
+from reprise.errors import RepriseError
+from training.data import random_streams
 from training.latents.buckets import Grid
 from training.latents.config import EncodeConfig
 from training.latents.store import DTYPES, LatentInfo, TextInfo
@@ -31,7 +31,7 @@ from training.models.components import (
 from training.models.text import embed
 from training.models.text_length import text_length
 from training.models.vae import normalise
-from training.video_size import vae_scales
+from training.models.video_size import vae_scales
 
 _FAMILIES = {"wan": "wan", "cogvideox": "cogvideox"}  # what a class name holds, in lower case
 _CHUNK = 16 << 20
@@ -202,7 +202,9 @@ class Encoders:
         if self.facts.latents.posterior == "sample":
             latents = posterior.mean.float()
             noise = [
-                torch.randn(latents.shape[1:], generator=draws.generator(self.config.seed, "posterior", key))
+                torch.randn(
+                    latents.shape[1:], generator=random_streams.generator(self.config.seed, "posterior", key)
+                )
                 for key in keys
             ]
             latents = latents + posterior.std.float() * torch.stack(noise).to(latents.device)

@@ -13,12 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from reprise.errors import RepriseError
 from training.cluster import started
-from training.errors import RepriseError
 from training.latents.config import EngineConfig
 from training.latents.encode import Job, Outcome, Unit, encode_unit
 from training.latents.encoders import Encoders
-from training.latents.sources import Planned
+from training.latents.sources.source import Planned
 
 _RETRIES = 2  # of a unit whose worker died; Ray Data's own default is to try for ever
 _MAX_BLOCKS = 20_000

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from reprise.errors import RepriseError
 from training import references
-from training.errors import RepriseError
 from training.latents.buckets import Buckets, cover, latent_size
 from training.latents.config import EncodeConfig
-from training.latents.sources import Item, Picture
+from training.latents.sources.source import Item, Picture
 from training.latents.video import Clip, Unusable, read_clip
 
 FRAME = "frame"  # variant of a clip's own frames, encoded alone

@@ -32,8 +32,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-from training.errors import RepriseError
-from training.samples import Choice, Record, Reference, Sample, Subject
+from reprise.errors import RepriseError
+from training.data.samples import Choice, Record, Reference, Sample, Subject
 from training.storage import Folder
 
 SCHEMA_VERSION = "1"

@@ -27,9 +27,9 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from reprise.errors import RepriseError
 from training.callbacks.base import Callback
 from training.config import TrainConfig
-from training.errors import RepriseError
 from training.loop.run_folder import COMPLETE
 from training.loop.state import State
 from training.storage import Folder

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from training.errors import RepriseError
-from training.loop import adapters, weights
+from reprise.errors import RepriseError
+from training.loop import weights
 from training.loop.state import State
+from training.lora import in_training
 from training.models.components import INDEX, local_folder, record_positions
 from training.storage import Folder
 
@@ -37,7 +38,7 @@ def export_lora(state: State, name: str = "lora") -> str:
     """Write adapters and the subject's token into a folder of the run. Collective."""
     target = Folder.at(state.folder.join(name))
     with state.ema.swapped() if state.ema is not None else nullcontext():
-        files = adapters.packed(state.model, state.config, state.family.name)
+        files = in_training.packed(state.model, state.config, state.family.name)
     if state.world.is_main:
         for file, content in files.items():
             target.write(file, content)

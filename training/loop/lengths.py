@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from training.errors import RepriseError
+from reprise.errors import RepriseError
+from training.data.sampler import Bucket
 from training.latents.store import Records
-from training.packing import Size
-from training.sampler import Bucket
+from training.models.packing import Size
 
 
 def check_lengths(

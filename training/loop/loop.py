@@ -12,10 +12,12 @@ import torch.distributed as dist
 import yaml
 from torch import Tensor
 
-from training import draws
+from reprise.errors import RepriseError
 from training.callbacks.base import Callback
 from training.config import TrainConfig
-from training.errors import RepriseError
+from training.data import random_streams
+from training.data.sampler import StepPlan
+from training.data.samples import Batch
 from training.loop import checkpoint, preemption
 from training.loop.export import export
 from training.loop.optimizer import clip, learning_rate, set_learning_rate
@@ -24,8 +26,6 @@ from training.loop.preemption import Preempted
 from training.loop.setup import start
 from training.loop.state import State
 from training.loop.world import World
-from training.sampler import StepPlan
-from training.samples import Batch
 
 DRAIN_POLL_S = 5.0  # asking costs a message to every worker
 
@@ -167,7 +167,7 @@ def gradients(state: State, plan: StepPlan, batches: Iterable[Batch] | None = No
     patch = state.family.patch
     for number, batch in enumerate(itertools.islice(batches, count)):
         # Nothing random carries over from one micro batch to the next, so nothing random has to be saved.
-        torch.manual_seed(draws.seed_of(state.config.seed, "dropout", batch.indices[0]))
+        torch.manual_seed(random_streams.seed_of(state.config.seed, "dropout", batch.indices[0]))
         synchronize(
             state.model,
             state.world,

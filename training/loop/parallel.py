@@ -17,8 +17,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from reprise.errors import RepriseError
 from training.config import ComputeConfig
-from training.errors import RepriseError
 from training.loop.world import World
 from training.models.family import Family
 

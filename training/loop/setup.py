@@ -7,12 +7,13 @@ import os
 import torch
 from torch import nn
 
+from reprise.errors import RepriseError
 from training.config import KaleidoTask, TrainConfig, share_replay
-from training.errors import RepriseError
+from training.data.loader import Loader
+from training.data.sampler import Sampler
 from training.latents.check import check_latents
 from training.latents.store import Latents
-from training.loader import Loader
-from training.loop import adapters, weights
+from training.loop import weights
 from training.loop.ema import Ema
 from training.loop.lengths import check_lengths, check_shapes
 from training.loop.optimizer import make_optimizer
@@ -20,11 +21,11 @@ from training.loop.parallel import parallelize
 from training.loop.run_folder import RunFolder
 from training.loop.state import State
 from training.loop.world import World
+from training.lora import in_training
 from training.models.build import family_of
 from training.models.components import load_scheduler, load_transformer, part_config
 from training.models.family import Family
-from training.packing import SequenceShard
-from training.sampler import Sampler
+from training.models.packing import SequenceShard
 from training.tasks.base import Context, Task
 from training.tasks.build import build_tasks
 from training.tasks.kaleido import Kaleido
@@ -98,7 +99,7 @@ def build_model(config: TrainConfig, family: Family, world: World) -> nn.Module:
     model = load_transformer(config.model, family.transformer, torch.float32, "meta")
     references = max((t.max_references for t in config.tasks if isinstance(t, KaleidoTask)), default=0)
     family.prepare(model, config.positions, references)
-    file = adapters.add(model, config, family.name)
+    file = in_training.add(model, config, family.name)
     model.train()
     parallelize(model, family, world, config.compute)
     if config.model.init == "random":
@@ -106,9 +107,9 @@ def build_model(config: TrainConfig, family: Family, world: World) -> nn.Module:
     else:
         folder, _ = part_config(config.model.path, config.model.revision, "transformer")
         weights.load(model, folder, config.seed, world.device)
-        adapters.fill_token(model, folder.parent)  # beside a transformer that was trained with it
+        in_training.fill_token(model, folder.parent)  # beside a transformer that was trained with it
     if file is not None:
-        adapters.fill(model, file)
+        in_training.fill(model, file)
     return model
 
 

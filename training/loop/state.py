@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from training.config import TrainConfig
+from training.data.loader import Loader
+from training.data.sampler import Sampler
 from training.latents.store import Latents
-from training.loader import Loader
 from training.loop.ema import Ema
 from training.loop.run_folder import RunFolder
 from training.loop.world import World
 from training.models.family import Family
-from training.sampler import Sampler
 from training.tasks.base import Context, Task
 
 

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from training import draws
-from training.errors import RepriseError
+from reprise.errors import RepriseError
+from training.data import random_streams
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SHARD_BYTES = 5_000_000_000  # of an exported file, about
@@ -205,7 +205,7 @@ def _draw(name: str, module: nn.Module, seed: int) -> None:
     if not own:
         return
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draws.seed_of(seed, "weights", name))
+        torch.manual_seed(random_streams.seed_of(seed, "weights", name))
         fresh = _reset(module, own)
     found = _LORA.search(name)
     for key, parameter in own.items():

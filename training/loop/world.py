@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from reprise.errors import RepriseError
 from training.config import ParallelConfig
-from training.errors import RepriseError
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reprise.errors import RepriseError
 from training.config import ModelConfig
-from training.errors import RepriseError
 from training.models.cogvideox import CogVideoXFamily
 from training.models.components import read_config
 from training.models.family import Family
+from training.models.video_size import vae_scales
 from training.models.wan import WanFamily
-from training.video_size import vae_scales
 
 _CLASSES = {"WanTransformer3DModel": "wan", "CogVideoXTransformer3DModel": "cogvideox"}
 

@@ -20,12 +20,22 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import get_3d_sincos_pos_embed
 from torch import Tensor, nn
 
+from reprise.errors import RepriseError
 from training.config import ObjectiveConfig, PositionsConfig
-from training.errors import RepriseError
+from training.lora.modulation import ReferenceTokens
 from training.models.family import Conditioning
-from training.models.modulation import ReferenceTokens
+from training.models.packing import (
+    Layout,
+    SequenceShard,
+    Size,
+    from_strip,
+    layout,
+    narrow,
+    patches,
+    take,
+    to_strip,
+)
 from training.objectives import Objective, VPrediction
-from training.packing import Layout, SequenceShard, Size, from_strip, layout, narrow, patches, take, to_strip
 from training.positions import cogvideox_positions, cogvideox_split, rotary_tables
 from training.subject_token import mark
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from reprise.errors import RepriseError
 from training.config import ModelConfig, PositionsConfig
-from training.errors import RepriseError
 
 INDEX = "model_index.json"
 # VAE classes that are not diffusers' own: name in `vae/config.json` -> module, imported when needed.

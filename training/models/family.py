@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from training.config import ObjectiveConfig, PositionsConfig
+from training.models.packing import Layout, SequenceShard, Size, narrow, to_strip
 from training.objectives import Objective
-from training.packing import Layout, SequenceShard, Size, narrow, to_strip
 
 
 @dataclass(frozen=True)

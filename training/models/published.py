@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config import ModelConfig
-from training.flops import Shape
+from training.cost.flops import Shape
 from training.models.components import find_config, read_config, tokenizer_limit
 from training.models.text_length import text_length
 

@@ -14,11 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reprise.errors import RepriseError
 from training.config import ObjectiveConfig, PositionsConfig
-from training.errors import RepriseError
 from training.models.family import Conditioning
+from training.models.packing import (
+    Layout,
+    SequenceShard,
+    Size,
+    from_strip,
+    layout,
+    narrow,
+    patches,
+    take,
+    to_strip,
+)
 from training.objectives import FlowMatching, Objective
-from training.packing import Layout, SequenceShard, Size, from_strip, layout, narrow, patches, take, to_strip
 from training.positions import rotary_tables, sequence_positions, wan_split
 from training.subject_token import mark
 

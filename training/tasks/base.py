@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.config import PositionsConfig
+from training.data.samples import Batch, Choice, Record, Sample
 from training.latents.store import Records
-from training.samples import Batch, Choice, Record, Sample
 
 if TYPE_CHECKING:
     from training.models.family import Conditioning, Family
+    from training.models.packing import SequenceShard
     from training.objectives import Objective
-    from training.packing import SequenceShard
 
 #: Per-sample losses (B,), and scalars to log (each a detached tensor: nothing waits for the device).
 Losses = tuple[Tensor, dict[str, Tensor]]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from training import draws
-from training.samples import Batch
+from training.data import random_streams
+from training.data.samples import Batch
 from training.tasks.base import Context, Losses
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def noise_of(batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
     tokens_per_frame = shape[-2] * shape[-1] / (patch[1] * patch[2])
     noise, levels = [], []
     for index in batch.indices:
-        generator = draws.generator(context.seed, "noise", index, device=device)
+        generator = random_streams.generator(context.seed, "noise", index, device=device)
         noise.append(torch.randn(shape, generator=generator, device=device))
         # On the CPU, where a single number costs no launch and is the same for every kind of device.
-        generator = draws.generator(context.seed, "level", index)
+        generator = random_streams.generator(context.seed, "level", index)
         levels.append(context.objective.level(generator, tokens_per_frame))
     return torch.stack(noise), torch.stack(levels).to(device, non_blocking=True)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from training.config import KaleidoTask as Config
 from training.config import MixtureConfig
+from training.data.samples import Batch, Choice, Record, Reference, Sample, Subject, stack
 from training.latents.store import Records
-from training.samples import Batch, Choice, Record, Reference, Sample, Subject, stack
 from training.tasks.base import Context, Losses
 from training.tasks.denoising import denoising_loss
 

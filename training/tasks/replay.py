@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training import draws
 from training.config import ReplayTask as Config
+from training.data import random_streams
+from training.data.samples import Batch, Choice, Record, Sample, stack
 from training.latents.store import Records
-from training.samples import Batch, Choice, Record, Sample, stack
 from training.tasks.base import Context, Losses
 from training.tasks.denoising import denoising_loss
 
@@ -85,7 +85,7 @@ def kept_tokens(indices: Sequence[int], tokens: int, share: float, seed: int) ->
     left = tokens - round(share * tokens)
     rows = []
     for index in indices:
-        generator = draws.generator(seed, "token_dropout", index)
+        generator = random_streams.generator(seed, "token_dropout", index)
         rows.append(torch.randperm(tokens, generator=generator)[:left].sort().values)
     return torch.stack(rows)
 
@@ -94,5 +94,5 @@ def _beyond(records: Records, usable: NDArray[np.int64], videos: int) -> NDArray
     """All usable rows but `videos` of them. More videos are the fewer ones and others besides."""
     rows = np.flatnonzero(usable >= 0)
     names = records.column("sample_id")
-    order = sorted(rows.tolist(), key=lambda row: draws.share_of(names[row], "videos"))
+    order = sorted(rows.tolist(), key=lambda row: random_streams.share_of(names[row], "videos"))
     return np.array(order[videos:], np.int64)

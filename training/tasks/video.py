@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from training.config import VideoTask as Config
+from training.data.samples import Batch, Choice, Record, Sample, stack
 from training.latents.store import Records
-from training.samples import Batch, Choice, Record, Sample, stack
 from training.tasks.base import Context, Losses
 from training.tasks.denoising import denoising_loss
 

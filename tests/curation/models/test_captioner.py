@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from curation.errors import RepriseError
 from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
 
 torch = pytest.importorskip("torch", reason="needs torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 if not hasattr(transformers, "Qwen3VLForConditionalGeneration"):
     pytest.skip("needs a transformers with Qwen3-VL", allow_module_level=True)
 
-from curation.models.full.vlm_captioner import VlmCaptioner, clean_caption  # noqa: E402
+from curation.models.pretrained.vlm_captioner import VlmCaptioner, clean_caption  # noqa: E402
 
 SPECIAL = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>",

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curation.errors import RepriseError
 from curation.models import catalogue, checkpoints
 from curation.models.checkpoints import fingerprint, locate, resolve, verify, weight_file
 from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
 
 torch = pytest.importorskip("torch", reason="needs torch")
 safetensors = pytest.importorskip("safetensors.numpy", reason="needs safetensors")

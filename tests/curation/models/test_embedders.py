@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from curation.errors import RepriseError
 from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
 
 torch = pytest.importorskip("torch", reason="needs torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 
-from curation.models.full.embedders import ClipEmbedder, DinoEmbedder  # noqa: E402
+from curation.models.pretrained.embedders import ClipEmbedder, DinoEmbedder  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from curation.errors import RepriseError
 from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
 
 onnx = pytest.importorskip("onnx", reason="needs onnx")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 insightface = pytest.importorskip("insightface", reason="needs insightface")
 pytest.importorskip("torch", reason="needs torch")
 
-from curation.models.full.insightface_faces import (  # noqa: E402
+from curation.models.pretrained.insightface_faces import (  # noqa: E402
     InsightFaces,
     frontality,
     turn_from_points,

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from curation.errors import RepriseError
 from curation.filters.motion import Motion, clip_motion, foreground_background_motion, motion_class
 from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
 
 torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("torchvision", reason="needs torchvision")
 
-from curation.models.full.raft_flow import RaftFlow  # noqa: E402
+from curation.models.pretrained.raft_flow import RaftFlow  # noqa: E402
 
 STEP = (
     0.25,

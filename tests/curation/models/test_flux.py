@@ -18,14 +18,14 @@ pytest.importorskip("diffusers")
 
 import torch
 
-from curation.errors import RepriseError
-from curation.imaging import RGB, BoolMask
-from curation.models.full import flux
-from curation.models.full.device import Batches
-from curation.models.full.flux_fill import FluxFill
-from curation.models.full.flux_kontext import FluxKontext
-from curation.models.full.flux_redux import FluxRedux, on_white_square
+from curation.imaging.codec import RGB, BoolMask
+from curation.models.pretrained import flux
+from curation.models.pretrained.device import Batches
+from curation.models.pretrained.flux_fill import FluxFill
+from curation.models.pretrained.flux_kontext import FluxKontext
+from curation.models.pretrained.flux_redux import FluxRedux, on_white_square
 from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
 
 diffusers: Any = importlib.import_module("diffusers")
 

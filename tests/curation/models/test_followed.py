@@ -13,11 +13,11 @@ pytest.importorskip("transformers", reason="the full profile is not installed")
 
 from curation.config import load_config  # noqa: E402
 from curation.filters.motion import FLOW_SIDE  # noqa: E402
-from curation.graph import build_stage  # noqa: E402
-from curation.imaging import decode_mask, mask_box  # noqa: E402
+from curation.imaging.codec import decode_mask, mask_box  # noqa: E402
 from curation.models.checkpoints import fingerprint  # noqa: E402
-from curation.schema import CLIPS, to_table  # noqa: E402
-from curation.stages.base import run  # noqa: E402
+from curation.rows.schema import CLIPS, to_table  # noqa: E402
+from curation.runner.graph import build_stage  # noqa: E402
+from curation.stages.stage import run  # noqa: E402
 from tests.curation.clips import HERE, WIDTH, clip, picture  # noqa: E402
 from tests.curation.models import tiny_perception as tiny  # noqa: E402
 from tests.curation.models.test_flow import SHIFT, UPDATES, save  # noqa: E402

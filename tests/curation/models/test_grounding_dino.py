@@ -16,14 +16,14 @@ torch = pytest.importorskip("torch", reason="the full profile is not installed")
 pytest.importorskip("transformers", reason="the full profile is not installed")
 pytest.importorskip("torchvision", reason="the full profile is not installed")
 
-from curation.errors import RepriseError  # noqa: E402
-from curation.models.full import phrases as mapping  # noqa: E402
-from curation.models.full.compat_bert import BertTextEncoder  # noqa: E402
-from curation.models.full.device import Batches, batched, place  # noqa: E402
-from curation.models.full.grounding_dino_hf import GroundingDinoHF  # noqa: E402
-from curation.models.full.phrases import Answer, Prompter, Rules, detections  # noqa: E402
+from curation.models.pretrained import phrases as mapping  # noqa: E402
+from curation.models.pretrained.compat_bert import BertTextEncoder  # noqa: E402
+from curation.models.pretrained.device import Batches, batched, place  # noqa: E402
+from curation.models.pretrained.grounding_dino_hf import GroundingDinoHF  # noqa: E402
+from curation.models.pretrained.phrases import Answer, Prompter, Rules, detections  # noqa: E402
 from curation.models.roles import Phrase, Scene  # noqa: E402
 from curation.models.spec import ModelSpec  # noqa: E402
+from reprise.errors import RepriseError  # noqa: E402
 from tests.curation.models import tiny_perception as tiny  # noqa: E402
 
 EVERYTHING = {"box_threshold": 0.0, "text_threshold": 0.0, "nms_iou": 1.0}
@@ -60,7 +60,7 @@ def load(folders: dict[str, Path], which: str, **options: object) -> object:
     if which == "hf":
         return GroundingDinoHF(spec(folders["hf"], **options))
     pytest.importorskip("groundingdino", reason="groundingdino-py is not installed")
-    from curation.models.full.grounding_dino_original import GroundingDinoOriginal
+    from curation.models.pretrained.grounding_dino_original import GroundingDinoOriginal
 
     sides = {"short_side": tiny.SHORT, "long_side": tiny.LONG}
     return GroundingDinoOriginal(spec(folders["original"], **sides, **options))
@@ -370,7 +370,7 @@ def test_converting_there_and_back_changes_nothing(folders: dict[str, Path]) -> 
     pytest.importorskip("groundingdino", reason="groundingdino-py is not installed")
     from safetensors.torch import load_file
 
-    from curation.models.full import convert
+    from curation.models.pretrained import convert
 
     state = torch.load(folders["original"] / "weights.pth", weights_only=True)["model"]
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
@@ -475,7 +475,7 @@ def test_a_tokenizer_of_another_vocabulary_is_one_clear_line() -> None:
 
 def test_a_config_that_is_not_plain_values_is_one_clear_line(tmp_path: Path) -> None:
     pytest.importorskip("groundingdino", reason="groundingdino-py is not installed")
-    from curation.models.full.grounding_dino_original import read_config
+    from curation.models.pretrained.grounding_dino_original import read_config
 
     path = tmp_path / "config.py"
     path.write_text("import os\n")

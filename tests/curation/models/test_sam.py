@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="the full profile is not installed")
 pytest.importorskip("transformers", reason="the full profile is not installed")
 
-from curation.errors import RepriseError  # noqa: E402
-from curation.models.full.masks import best_masks, clean_mask, prompt_boxes  # noqa: E402
-from curation.models.full.sam_hf import SamHF  # noqa: E402
+from curation.models.pretrained.masks import best_masks, clean_mask, prompt_boxes  # noqa: E402
+from curation.models.pretrained.sam_hf import SamHF  # noqa: E402
 from curation.models.spec import ModelSpec  # noqa: E402
+from reprise.errors import RepriseError  # noqa: E402
 from tests.curation.models import tiny_perception as tiny  # noqa: E402
 
 torch.set_num_threads(1)
@@ -47,7 +47,7 @@ def load(folders: dict[str, Path], which: str, **options: object) -> object:
     if which != "original":
         return SamHF(spec(folders[which], **options))
     pytest.importorskip("segment_anything", reason="segment-anything is not installed")
-    from curation.models.full.sam_original import SamOriginal
+    from curation.models.pretrained.sam_original import SamOriginal
 
     return SamOriginal(spec(folders["original"], **options))
 
@@ -202,7 +202,7 @@ def test_converting_there_and_back_changes_nothing(folders: dict[str, Path]) -> 
     pytest.importorskip("segment_anything", reason="segment-anything is not installed")
     from safetensors.torch import load_file
 
-    from curation.models.full import convert
+    from curation.models.pretrained import convert
 
     state = torch.load(folders["original"] / "sam.pth", weights_only=True)
     there = convert.sam_to_hf(state)
@@ -214,7 +214,7 @@ def test_converting_there_and_back_changes_nothing(folders: dict[str, Path]) -> 
 
 def test_the_published_sizes_are_told_by_their_encoder(tmp_path: Path) -> None:
     pytest.importorskip("segment_anything", reason="segment-anything is not installed")
-    from curation.models.full import sam_original
+    from curation.models.pretrained import sam_original
 
     with torch.device("meta"):
         state = {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 768)}

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from curation.errors import RepriseError
-from curation.models.full.contrastive import TextCache, probabilities, squared, unit
+from curation.models.pretrained.contrastive import TextCache, probabilities, squared, unit
 from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
 
 torch = pytest.importorskip("torch", reason="needs torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 open_clip = pytest.importorskip("open_clip", reason="needs open_clip")
 
-from curation.models.full.clip_hf import ClipHf  # noqa: E402
-from curation.models.full.open_clip_scorer import OpenClipScorer  # noqa: E402
+from curation.models.pretrained.clip_hf import ClipHf  # noqa: E402
+from curation.models.pretrained.open_clip_scorer import OpenClipScorer  # noqa: E402
 
 SIDE, WIDTH, LAYERS, HEADS, LENGTH, DIMENSIONS = 32, 32, 2, 2, 24, 16
 TEXTS = ["a dog", "a red bicycle", "two cats on a mat"]

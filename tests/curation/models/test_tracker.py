@@ -11,11 +11,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="the full profile is not installed")
 pytest.importorskip("transformers", reason="the full profile is not installed")
 
-from curation.errors import RepriseError  # noqa: E402
-from curation.imaging import decode_mask, mask_box  # noqa: E402
-from curation.models.full.sam2_video import Sam2Video  # noqa: E402
+from curation.imaging.codec import decode_mask, mask_box  # noqa: E402
+from curation.models.pretrained.sam2_video import Sam2Video  # noqa: E402
 from curation.models.roles import Track  # noqa: E402
 from curation.models.spec import ModelSpec  # noqa: E402
+from reprise.errors import RepriseError  # noqa: E402
 from tests.curation.models import tiny_perception as tiny  # noqa: E402
 
 torch.set_num_threads(1)

@@ -81,8 +81,8 @@ def save_dino_original(folder: Path, hf: GroundingDinoForObjectDetection) -> Non
     import groundingdino
 
     from curation.models.checkpoints import Checkpoint
-    from curation.models.full import convert
-    from curation.models.full.grounding_dino_original import build, read_config
+    from curation.models.pretrained import convert
+    from curation.models.pretrained.grounding_dino_original import build, read_config
 
     folder.mkdir(parents=True, exist_ok=True)
     bert_config().save_pretrained(folder / "bert-tiny")
@@ -157,8 +157,8 @@ SAM_SIZES = {
 
 def save_sam_original(folder: Path, hf: SamModel) -> None:
     """`sam.pth` and `sam.json`, holding the weights of `hf`."""
-    from curation.models.full import convert
-    from curation.models.full.sam_original import build_sized, read_sizes
+    from curation.models.pretrained import convert
+    from curation.models.pretrained.sam_original import build_sized, read_sizes
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sam.json").write_text(json.dumps(SAM_SIZES))

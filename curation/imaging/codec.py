@@ -1,0 +1,107 @@
+"""Pictures and masks in and out of bytes. Arrays are RGB or RGBA, (height, width, channels), uint8."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+from curation.rows.schema import Image, Mask
+
+RGB = NDArray[np.uint8]
+BoolMask = NDArray[np.bool_]
+
+JPEG_QUALITY = 95
+WEBP_QUALITY = 95  # above 100 means lossless to OpenCV
+
+
+def encode(image: NDArray[np.uint8]) -> Image:
+    """Picture -> JPEG (3 channels), WebP (4 channels, transparency kept) or PNG (1 channel, lossless)."""
+    if image.ndim == 2:
+        ok, data = cv2.imencode(".png", image)
+    elif image.shape[2] == 4:
+        ok, data = cv2.imencode(
+            ".webp", cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA), [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY]
+        )
+    else:
+        ok, data = cv2.imencode(
+            ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        )
+    if not ok:
+        raise ValueError(f"cannot encode a picture of shape {image.shape}")
+    return {"bytes": data.tobytes(), "path": None}
+
+
+def decode(image: Image | None) -> RGB:
+    """Encoded picture -> (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey.
+
+    Raises:
+        ValueError: no bytes, or bytes that are no picture.
+    """
+    if image is None or not image["bytes"]:
+        raise ValueError("the picture's bytes were freed")
+    array = cv2.imdecode(np.frombuffer(image["bytes"], np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None:
+        raise ValueError("the bytes are no picture")
+    if array.ndim == 2:
+        return cast(RGB, array)
+    code = cv2.COLOR_BGRA2RGBA if array.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    return cast(RGB, cv2.cvtColor(array, code))
+
+
+def encode_mask(mask: BoolMask) -> Mask:
+    """(H, W) bool -> COCO run-length encoding."""
+    rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def decode_mask(mask: Mask) -> BoolMask:
+    """COCO run-length encoding -> (H, W) bool."""
+    rle: Any = {"size": mask["size"], "counts": mask["counts"].encode("ascii")}
+    return cast(BoolMask, coco.decode(rle).astype(bool))
+
+
+def mask_box(mask: BoolMask) -> list[float] | None:
+    """Tight box xyxy in pixels around a mask, right and bottom exclusive; None for an empty mask."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return None
+    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
+
+
+def clamp_box(box: list[float], width: int, height: int) -> tuple[int, int, int, int]:
+    """Box -> whole pixels inside the frame, at least one pixel large."""
+    x0 = int(np.clip(np.floor(box[0]), 0, width - 1))
+    y0 = int(np.clip(np.floor(box[1]), 0, height - 1))
+    x1 = int(np.clip(np.ceil(box[2]), x0 + 1, width))
+    y1 = int(np.clip(np.ceil(box[3]), y0 + 1, height))
+    return x0, y0, x1, y1
+
+
+def pad_box(box: list[float], share: float, width: int, height: int) -> tuple[int, int, int, int]:
+    """Box widened on each side by `share` of its own width and height, inside the frame."""
+    dx, dy = (box[2] - box[0]) * share, (box[3] - box[1]) * share
+    return clamp_box([box[0] - dx, box[1] - dy, box[2] + dx, box[3] + dy], width, height)
+
+
+def luma(image: RGB) -> NDArray[np.uint8]:
+    """Rec. 601 luma of an RGB(A) picture, (H, W) uint8."""
+    if image.ndim == 2:
+        return image
+    code = cv2.COLOR_RGBA2GRAY if image.shape[2] == 4 else cv2.COLOR_RGB2GRAY
+    return cast(NDArray[np.uint8], cv2.cvtColor(image, code))
+
+
+def box_iou(left: list[float], right: list[float]) -> float:
+    """Intersection over union of two xyxy boxes, 0..1."""
+    width = min(left[2], right[2]) - max(left[0], right[0])
+    height = min(left[3], right[3]) - max(left[1], right[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    inter = width * height
+    area_left = (left[2] - left[0]) * (left[3] - left[1])
+    area_right = (right[2] - right[0]) * (right[3] - right[1])
+    return float(inter / (area_left + area_right - inter))

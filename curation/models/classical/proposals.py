@@ -1,0 +1,127 @@
+"""From one frame to a few disjoint regions that could be subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.imaging.codec import RGB, BoolMask, box_iou
+from curation.models.classical.frame import Frame
+from curation.models.classical.regions import (
+    MAX_SHARE,
+    MIN_SHARE,
+    Region,
+    close,
+    components,
+    grow,
+    inside,
+    mask_iou,
+)
+
+F32 = NDArray[np.float32]
+
+MAX_REGIONS = 7  # what is left to assign; assignments are counted over all of their sets
+_MAX_SEEDS = 14  # each costs a GrabCut of about 8 ms
+_MOTION_LEVELS = (0.3, 0.45, 0.6, 0.75)  # of movement 0..1: parts move at other speeds than the whole
+_JOINT_LEVELS = (0.3, 0.45)  # of the geometric mean of movement and contrast
+_SALIENCY_LEVELS = (0.35, 0.55)
+_COLOUR_LEVEL = 0.5
+_THINNEST = 7.0  # ratio of a box's sides; a standing person has 3 to 4
+# How far a seed's outline may be off, px at working size: flow bleeds over half of its patch.
+_BLUR = {"motion": 5, "joint": 3, "saliency": 3, "people": 3}
+
+
+def seeds(frame: Frame, colours: Sequence[F32], people: Sequence[BoolMask]) -> list[tuple[BoolMask, str]]:
+    """Rough masks and where each came from; the most telling sources first, none twice."""
+    size = frame.salient.size
+    low, high = MIN_SHARE * size, MAX_SHARE * size
+    found: list[tuple[BoolMask, str]] = []
+    for colour in colours:
+        named = (colour > _COLOUR_LEVEL).astype(np.uint8)
+        opened = cv2.morphologyEx(named, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(bool)
+        found += [(mask, "colour") for mask in components(close(opened, 3), low, 0.4 * size)[:4]]
+    if frame.moving is not None:
+        joint = np.sqrt(frame.moving * frame.salient)
+        for level in _JOINT_LEVELS:
+            found += [(mask, "joint") for mask in components(close(joint > level, 5), low, high)[:3]]
+        for level in _MOTION_LEVELS:
+            found += [(mask, "motion") for mask in components(close(frame.moving > level, 5), low, high)[:3]]
+    found += [(mask, "people") for mask in people]
+    for level in _SALIENCY_LEVELS:
+        pieces = components(close(frame.salient > level, 5), low, 0.5 * size)[:3]
+        found += [(mask, "saliency") for mask in pieces]
+    unique: list[tuple[BoolMask, str]] = []
+    for mask, source in found:
+        if all(mask_iou(mask, other) < 0.8 for other, _ in unique):
+            unique.append((mask, source))
+    return unique[:_MAX_SEEDS]
+
+
+def regions(image: RGB, rough: Sequence[tuple[BoolMask, str]]) -> list[Region]:
+    """Each seed as it is and grown to the colours that it stands for; a colour word's pixels are exact."""
+    found = []
+    for mask, source in rough:
+        shapes = [mask] if source in ("colour", "people") else [_shrunk(mask, _BLUR[source] - 2)]
+        if source != "colour":
+            shapes.append(grow(image, mask, _BLUR[source]))
+        found += [Region(shape, source) for shape in shapes if _plausible(shape)]
+    return found
+
+
+def _plausible(mask: BoolMask) -> bool:
+    """Neither a speck nor the whole frame nor a line (a horizon, a pole)."""
+    if not MIN_SHARE * mask.size <= mask.sum() <= MAX_SHARE * mask.size:
+        return False
+    x0, y0, x1, y1 = Region(mask, "").box
+    return max(x1 - x0, y1 - y0) <= _THINNEST * min(x1 - x0, y1 - y0)
+
+
+def disjoint(candidates: Sequence[Region], fits: Sequence[float], split: bool, apart: set[int]) -> list[int]:
+    """Indices of regions that are different things, best first by `fits`.
+
+    Of two versions of one thing the better stays. `split`: several subjects are expected, so a region that
+    two others make up is given up for them. `apart`: regions that are another thing than what they lie in.
+    """
+    order = sorted(range(len(candidates)), key=lambda index: -fits[index])
+    if split:
+        order = [index for index in order if not _made_of_others(index, candidates, fits)]
+    kept: list[int] = []
+    for index in order:
+        if all(_different(index, other, candidates, apart) for other in kept):
+            kept.append(index)
+    return kept[:MAX_REGIONS]
+
+
+def _shrunk(mask: BoolMask, by: int) -> BoolMask:
+    """The mask without its outer `by` pixels, or as it was where nothing would be left."""
+    kernel = np.ones((2 * by + 1, 2 * by + 1), np.uint8)
+    inner = cv2.erode(mask.astype(np.uint8), kernel, borderValue=1).astype(bool)
+    return inner if inner.any() else mask
+
+
+def _made_of_others(index: int, candidates: Sequence[Region], fits: Sequence[float]) -> bool:
+    whole = candidates[index]
+    parts: list[Region] = []
+    for other in sorted(range(len(candidates)), key=lambda each: -fits[each]):
+        part = candidates[other]
+        if other == index or fits[other] < 0.6 * fits[index] or part.area > 0.8 * whole.area:
+            continue
+        if inside(part.mask, whole.mask) > 0.8 and all(inside(part.mask, p.mask) < 0.1 for p in parts):
+            parts.append(part)
+    covered = sum(part.area for part in parts)
+    return len(parts) > 1 and covered > 0.55 * whole.area and min(p.area for p in parts) > 0.1 * whole.area
+
+
+def _different(left: int, right: int, candidates: Sequence[Region], apart: set[int]) -> bool:
+    small, large = sorted((left, right), key=lambda index: candidates[index].area)
+    part, whole = candidates[small], candidates[large]
+    if small in apart and large not in apart and part.area < 0.5 * whole.area:
+        return True
+    return (
+        mask_iou(part.mask, whole.mask) < 0.3
+        and inside(part.mask, whole.mask) < 0.5
+        and box_iou(part.box, whole.box) < 0.6
+    )

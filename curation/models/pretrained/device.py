@@ -1,0 +1,140 @@
+"""Where a model runs and in how many pictures at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Place:
+    """`dtype`: what the heavy part of a model computes in."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Compute in `dtype` with weights left in float32; nothing at all where `dtype` is float32.
+
+        For models that answer in coordinates: with weights in bfloat16 a coordinate of 1,000 px has a grain
+        of 4 px, while autocast keeps the sums that make coordinates in float32.
+        """
+        if self.dtype is torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def place(spec: ModelSpec) -> Place:
+    """Device and dtype of a spec: auto is bfloat16 on CUDA where there is one, else float32 on the CPU.
+
+    Raises:
+        RepriseError: the device or the dtype is unknown, or not of this machine.
+    """
+    has_cuda = torch.cuda.is_available()
+    name = spec.device if spec.device != "auto" else ("cuda" if has_cuda else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RepriseError(f"models: {spec.backend} wants device {name}: no such kind of device") from error
+    if device.type == "cuda" and not has_cuda:
+        raise RepriseError(f"models: {spec.backend} wants device {name}, but PyTorch sees no GPU here")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RepriseError(
+            f"models: {spec.backend} wants device {name}, but there are {torch.cuda.device_count()} GPUs here"
+        )
+    if spec.dtype == "auto":
+        return Place(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+    if spec.dtype not in DTYPES:
+        raise RepriseError(
+            f"models: {spec.backend} wants dtype {spec.dtype}; known: auto, {', '.join(DTYPES)}"
+        )
+    return Place(device, DTYPES[spec.dtype])
+
+
+class Batches:
+    """Runs items in batches, and remembers the size that memory allowed."""
+
+    def __init__(self, size: int) -> None:
+        self.size = max(1, size)
+
+    def __call__(
+        self, items: Sequence[Item], run: Callable[[Sequence[Item]], Sequence[Result]]
+    ) -> list[Result]:
+        """One result per item, in order; `run` sees at most `size` items at a time, without gradients.
+
+        A batch that does not fit the GPU's memory is halved and tried again, and later batches stay that
+        small. What one item raises by itself is not caught.
+
+        Raises:
+            RepriseError: a single item does not fit.
+        """
+        results: list[Result] = []
+        while len(results) < len(items):
+            batch = items[len(results) : len(results) + self.size]
+            done = self._attempt(batch, run)
+            if done is None:
+                # Out of the except block, or its traceback would hold the tensors that filled the memory.
+                _free()
+                if len(batch) == 1:
+                    raise RepriseError(
+                        "the GPU is out of memory with a single item: use smaller pictures, "
+                        "a smaller checkpoint or dtype, or fewer workers per GPU"
+                    )
+                self.size = (len(batch) + 1) // 2
+                log.warning("out of GPU memory on a batch of %d: going on with %d", len(batch), self.size)
+                continue
+            if len(done) != len(batch):
+                raise ValueError(f"{len(batch)} items gave {len(done)} results")
+            results.extend(done)
+        return results
+
+    @staticmethod
+    def _attempt(
+        batch: Sequence[Item], run: Callable[[Sequence[Item]], Sequence[Result]]
+    ) -> Sequence[Result] | None:
+        try:
+            with torch.inference_mode():
+                return run(batch)
+        except RuntimeError as error:
+            if not _is_memory(error):
+                raise
+            return None
+
+
+def batched(
+    items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Sequence[Result]]
+) -> list[Result]:
+    """`Batches` for a caller that need not remember: one result per item, at most `size` items at a time.
+
+    Raises:
+        RepriseError: a single item does not fit the GPU's memory.
+    """
+    return Batches(size)(items, run)
+
+
+def _is_memory(error: RuntimeError) -> bool:
+    """Out of device memory, also as cuBLAS, cuDNN and the driver put it."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in said for sign in ("CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+    )
+
+
+def _free() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,88 @@
+"""Pictures -> unit vectors, for identity: DINOv2 sees the instance, CLIP the kind of thing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from curation.imaging.codec import RGB
+from curation.models.checkpoints import resolve
+from curation.models.pretrained.clip_hf import ClipHf
+from curation.models.pretrained.contrastive import F32, Embedder, check_fit, fill_colour, squared
+from curation.models.pretrained.device import Batches, place
+from curation.models.pretrained.loading import options, pretrained, processor, to_device
+from curation.models.pretrained.open_clip_scorer import OpenClipScorer
+from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
+
+_WHAT = "DINOv2"
+_KINDS = ("dinov2", "dinov2_with_registers", "dinov3_vit")
+
+
+class DinoEmbedder(Embedder):
+    """roles.ImageEmbedder: the class token after the last norm of DINOv2 (also with registers, also DINOv3).
+
+    Option `fit`: "pad" (the picture whole, on a square of the mean colour) or "crop" (the checkpoint's own
+    preprocessing: shorter side to 256, the middle 224).
+    """
+
+    name = "dinov2"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Load model and image processor from a folder.
+
+        Raises:
+            RepriseError: it is not here, damaged, no DINO, or without its image processor.
+        """
+        from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+        given = options(spec, fit="pad")
+        check_fit(spec, given["fit"])
+        checkpoint = resolve(spec)
+        self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
+        self._place = place(spec)
+        kind = processor(AutoConfig, checkpoint, _WHAT).model_type
+        if kind not in _KINDS:
+            raise RepriseError(f"{checkpoint.path} is a {kind}, not one of {', '.join(_KINDS)}")
+        self._pictures: Any = processor(AutoImageProcessor, checkpoint, f"the image processor of {_WHAT}")
+        self._model = pretrained(AutoModel, checkpoint, _WHAT, self._place.dtype).to(self._place.device)
+        self._fill = fill_colour(self._pictures, given["fit"])
+        self._share = _kept_share(self._pictures)
+        self._batches = Batches(spec.batch_size)
+
+    def _encode_images(self, images: Sequence[RGB]) -> list[F32]:
+        shown = (
+            images if self._fill is None else [squared(image, self._fill, self._share) for image in images]
+        )
+        inputs = self._pictures(list(shown), return_tensors="pt", input_data_format="channels_last")
+        found = self._model(**to_device(inputs, self._place.device, self._place.dtype))
+        return list(np.asarray(found.last_hidden_state[:, 0].float().cpu().numpy(), np.float32))
+
+
+class ClipEmbedder(ClipHf):
+    """roles.ImageEmbedder: the picture side of CLIP or SigLIP, in the space that it shares with words."""
+
+    name = "clip-embedder"
+
+
+class OpenClipEmbedder(OpenClipScorer):
+    """roles.ImageEmbedder: the picture side of an open_clip model, in the space that it shares with words."""
+
+    name = "open-clip-embedder"
+
+
+def _kept_share(pictures: Any) -> float:
+    """Side of the square that an image processor cuts out / the side that it resizes to, 0..1."""
+    size, crop = getattr(pictures, "size", None), getattr(pictures, "crop_size", None)
+    if not getattr(pictures, "do_center_crop", False) or not size or not crop:
+        return 1.0
+    resized = _side(size)
+    return min(1.0, _side(crop) / resized) if resized else 1.0
+
+
+def _side(size: Any) -> float:
+    found = dict(size) if not isinstance(size, int) else {"shortest_edge": size}
+    return float(found.get("shortest_edge") or found.get("height") or 0)

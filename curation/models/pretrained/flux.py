@@ -1,0 +1,331 @@
+"""What the FLUX backends share: pipelines in diffusers layout, and pictures of any size on their canvas.
+
+FLUX paints pictures whose sides are multiples of 16 px and whose area is near one megapixel. A picture is
+scaled without changing its shape, laid on the nearest such canvas, and mapped back to its exact size
+afterwards.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from curation.imaging.codec import RGB, BoolMask
+from curation.models.checkpoints import Checkpoint, resolve
+from curation.models.pretrained.device import Batches, Place, place
+from curation.models.pretrained.loading import explained, has_tokenizer, options
+from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
+
+OFFLOAD = ("none", "model", "sequential")
+_STEPS_PER_SIDE = (
+    16  # canvases come in this many steps up to `side`, so that pictures of like shape share a batch
+)
+_WEIGHTS = (".safetensors", ".bin")
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """`size`: (height, width) px that the model paints; `content`: what the picture fills of it, top left."""
+
+    size: tuple[int, int]
+    content: tuple[int, int]
+
+
+def canvas_for(height: int, width: int, side: int, multiple: int) -> Canvas:
+    """The canvas of a picture of height x width px.
+
+    Args:
+        side: square root of the area to paint, px; 0: as large as the picture.
+        multiple: what both sides must be multiples of.
+    """
+    if side == 0:
+        return Canvas((_up(height, multiple), _up(width, multiple)), (height, width))
+    step = multiple * max(1, side // (_STEPS_PER_SIDE * multiple))
+    scale = side / float(np.sqrt(height * width))
+    tall = max(step, round(height * scale / step) * step)
+    wide = max(step, round(width * scale / step) * step)
+    fit = min(tall / height, wide / width)
+    return Canvas((tall, wide), (_within(height * fit, tall), _within(width * fit, wide)))
+
+
+def _up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
+
+
+def _within(length: float, most: int) -> int:
+    return min(most, max(1, round(length)))
+
+
+def lay(image: RGB, canvas: Canvas) -> RGB:
+    """Picture -> canvas; what it does not fill repeats its border."""
+    scaled = _resize(image, canvas.content)
+    below, right = canvas.size[0] - canvas.content[0], canvas.size[1] - canvas.content[1]
+    return cast(RGB, cv2.copyMakeBorder(scaled, 0, below, 0, right, cv2.BORDER_REPLICATE))
+
+
+def lay_mask(mask: BoolMask, canvas: Canvas) -> NDArray[np.uint8]:
+    """Mask -> canvas, 255 where masked, if only in part; what the picture does not fill is not masked."""
+    laid = np.zeros(canvas.size, np.uint8)
+    scaled = _resize(mask.astype(np.uint8) * 255, canvas.content) > 0
+    laid[: canvas.content[0], : canvas.content[1]] = scaled * 255
+    return laid
+
+
+def lift(painted: RGB, canvas: Canvas, height: int, width: int) -> RGB:
+    """Canvas -> picture of exactly height x width px."""
+    content = np.ascontiguousarray(painted[: canvas.content[0], : canvas.content[1]])
+    return _resize(content, (height, width))
+
+
+def _resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    if image.shape[:2] == size:
+        return image
+    smaller = size[0] * size[1] < image.shape[0] * image.shape[1]
+    # Linear for masks, too: cubic would ring beyond their edges.
+    enlarge = cv2.INTER_CUBIC if image.ndim == 3 else cv2.INTER_LINEAR
+    how = cv2.INTER_AREA if smaller else enlarge
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=how), np.uint8)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to paint, of `size` (height, width) px.
+
+    `image`: RGB, what the model is shown. `mask`: (height, width), 255 where it paints; empty: everywhere.
+    """
+
+    prompt: str | None
+    seed: int
+    size: tuple[int, int]
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+
+
+Painter = Callable[[Sequence[Job]], list[RGB]]
+
+
+def paint(jobs: Sequence[Job], batches: Batches, painter: Painter) -> list[RGB]:
+    """Pictures in the order of the jobs; those of one size go to the painter together."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, job in enumerate(jobs):
+        groups.setdefault(job.size, []).append(number)
+    painted: list[RGB | None] = [None] * len(jobs)
+    for numbers in groups.values():
+        done = batches([jobs[number] for number in numbers], painter)
+        for number, picture in zip(numbers, done, strict=True):
+            painted[number] = picture
+    return cast(list[RGB], painted)
+
+
+def inpaint(
+    images: Sequence[RGB],
+    masks: Sequence[BoolMask],
+    prompts: Sequence[str | None],
+    seeds: Sequence[int],
+    *,
+    side: int,
+    multiple: int,
+    batches: Batches,
+    painter: Painter,
+) -> list[RGB]:
+    """roles.Inpainter.inpaint with a painter of canvases: what is not masked stays, bit for bit.
+
+    Raises:
+        ValueError: a mask is not of its picture's size.
+    """
+    jobs, wanted = [], []
+    results: list[RGB] = []
+    for number, (image, mask, prompt, seed) in enumerate(zip(images, masks, prompts, seeds, strict=True)):
+        if mask.shape != image.shape[:2]:
+            raise ValueError(f"a mask of {mask.shape} for a picture of {image.shape[:2]}")
+        results.append(image.copy())
+        if mask.any():
+            canvas = canvas_for(mask.shape[0], mask.shape[1], side, multiple)
+            jobs.append(Job(prompt, seed, canvas.size, lay(image, canvas), lay_mask(mask, canvas)))
+            wanted.append((number, canvas))
+    for (number, canvas), painted in zip(wanted, paint(jobs, batches, painter), strict=True):
+        mask = masks[number]
+        results[number][mask] = lift(painted, canvas, mask.shape[0], mask.shape[1])[mask]
+    return results
+
+
+class FluxInpainter:
+    """roles.Inpainter around an inpainting pipeline of FLUX; a subclass says what it is told.
+
+    Options that all of them have: steps, guidance, side, erase, tokens, offload.
+    """
+
+    name: str
+    paints_around = True
+
+    def __init__(self, spec: ModelSpec, wanted: str, accepted: Sequence[str], **defaults: Any) -> None:
+        """Load the pipeline of class `wanted` from a folder in diffusers layout that is one of `accepted`.
+
+        Raises:
+            RepriseError: the folder is not here, not whole, or of another pipeline; or an option is wrong.
+        """
+        self._options = options(spec, **defaults)
+        check_options(spec, self._options)
+        checkpoint = resolve(spec)
+        self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
+        self._pipeline = load_pipeline(checkpoint, wanted, accepted, place(spec), self._options["offload"])
+        self._batches = Batches(spec.batch_size)
+
+    def inpaint(
+        self,
+        images: Sequence[RGB],
+        masks: Sequence[BoolMask],
+        prompts: Sequence[str | None],
+        seeds: Sequence[int],
+    ) -> list[RGB]:
+        """As roles.Inpainter."""
+        return inpaint(
+            images,
+            masks,
+            prompts,
+            seeds,
+            side=self._options["side"],
+            multiple=2 * self._pipeline.vae_scale_factor,
+            batches=self._batches,
+            painter=self._paint,
+        )
+
+    def instruction(self, prompt: str | None) -> str:
+        """What the model is told for a description of the picture that is wanted; None: erase."""
+        return str(self._options["erase"]) if prompt is None else prompt
+
+    def _further(self, height: int, width: int) -> dict[str, Any]:
+        """Arguments of the pipeline that only this one has, for a canvas of height x width px."""
+        return {}
+
+    def _paint(self, jobs: Sequence[Job]) -> list[RGB]:
+        height, width = jobs[0].size
+        painted = self._pipeline(
+            prompt=[self.instruction(job.prompt) for job in jobs],
+            image=[Image.fromarray(job.image) for job in jobs],
+            mask_image=[Image.fromarray(job.mask) for job in jobs],
+            height=height,
+            width=width,
+            num_inference_steps=self._options["steps"],
+            guidance_scale=self._options["guidance"],
+            max_sequence_length=self._options["tokens"],
+            generator=generators(jobs),
+            output_type="np",
+            **self._further(height, width),
+        )
+        return to_pictures(painted.images)
+
+
+def generators(jobs: Sequence[Job]) -> list[torch.Generator]:
+    """One generator a picture, on the CPU: a seed draws the same noise on every device and in any batch."""
+    return [torch.Generator("cpu").manual_seed(job.seed) for job in jobs]
+
+
+def to_pictures(values: Any) -> list[RGB]:
+    """A pipeline's `output_type="np"`, (n, h, w, 3) floats 0..1 -> pictures."""
+    scaled = np.nan_to_num(np.asarray(values, np.float32)) * 255
+    return list(scaled.round().clip(0, 255).astype(np.uint8))
+
+
+def load_pipeline(
+    checkpoint: Checkpoint, wanted: str, accepted: Sequence[str], place: Place, offload: str
+) -> Any:
+    """A pipeline of class `wanted` from a folder, in `place`, silent.
+
+    Args:
+        accepted: what the folder may say it is (`_class_name` of model_index.json).
+        offload: as `settle`.
+
+    Raises:
+        RepriseError: diffusers is not installed; or the folder holds another pipeline, or only part of one.
+    """
+    check_folder(checkpoint, accepted)
+    try:
+        diffusers = importlib.import_module("diffusers")
+    except ImportError as error:
+        raise RepriseError(f"models: {wanted} needs the package diffusers: {error}") from error
+    if not hasattr(diffusers, wanted):
+        raise RepriseError(f"models: the installed diffusers {diffusers.__version__} has no {wanted}")
+    diffusers.utils.logging.disable_progress_bar()
+    with explained(checkpoint, wanted):
+        pipeline = getattr(diffusers, wanted).from_pretrained(
+            checkpoint.path, dtype=place.dtype, local_files_only=True
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return settle(pipeline, place, offload)
+
+
+def settle(pipeline: Any, place: Place, offload: str) -> Any:
+    """Put a pipeline where it runs.
+
+    Args:
+        offload: "none"; "model": the parts wait in the CPU's memory and come to the GPU in turn;
+            "sequential": layer by layer, slower and in a few GB. On a CPU there is nothing to offload.
+    """
+    if offload == "none" or place.device.type == "cpu":
+        return pipeline.to(place.device)
+    if offload == "model":
+        pipeline.enable_model_cpu_offload(device=place.device)
+    else:
+        pipeline.enable_sequential_cpu_offload(device=place.device)
+    return pipeline
+
+
+def check_folder(checkpoint: Checkpoint, accepted: Sequence[str]) -> None:
+    """Whether a folder holds one of the accepted pipelines with all of its parts.
+
+    Raises:
+        RepriseError: it does not; one line.
+    """
+    path, what = checkpoint.path, " or ".join(accepted)
+    index = path / "model_index.json"
+    if not index.is_file():
+        raise RepriseError(
+            f"{path} has no model_index.json: a folder in diffusers layout is needed, of a {what}"
+        )
+    try:
+        parts = json.loads(index.read_text(encoding="utf-8"))
+        name = parts["_class_name"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise RepriseError(f"{index} cannot be read: fetch it again") from error
+    if name not in accepted:
+        raise RepriseError(f"{path} is a checkpoint of {name}, not of {what}")
+    for part, kind in parts.items():
+        if part.startswith("_") or not isinstance(kind, list) or not all(kind):
+            continue  # a setting, or a part that this pipeline does without
+        files = [file for file in (path / part).glob("*") if file.is_file()]
+        heavy = any(file.name == "config.json" for file in files)
+        if not files or (heavy and not any(file.suffix in _WEIGHTS for file in files)):
+            lacks = "no weights in" if files else "no folder"
+            raise RepriseError(f"{path} is only part of a {name}: {lacks} {part}; fetch it again")
+        if part.startswith("tokenizer") and not has_tokenizer(path / part):
+            raise RepriseError(f"{path} is only part of a {name}: no vocabulary in {part}; fetch it again")
+
+
+def check_options(spec: ModelSpec, given: dict[str, Any]) -> None:
+    """Bounds of the options that every FLUX backend has.
+
+    Raises:
+        RepriseError: one is out of bounds.
+    """
+    if given["steps"] < 1:
+        raise RepriseError(f"models: {spec.backend} option steps must be at least 1, not {given['steps']}")
+    if given["offload"] not in OFFLOAD:
+        known = ", ".join(OFFLOAD)
+        raise RepriseError(
+            f"models: {spec.backend} option offload must be one of {known}, not {given['offload']!r}"
+        )
+    side = given["side"]
+    if side != 0 and side < 16:
+        raise RepriseError(f"models: {spec.backend} option side must be 0 or at least 16 px, not {side}")

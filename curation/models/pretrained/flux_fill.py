@@ -1,0 +1,36 @@
+"""FLUX.1 Fill: what is under a mask painted anew, as told (Kaleido 3.2 (5))."""
+
+from __future__ import annotations
+
+from curation.models.pretrained.flux import FluxInpainter
+from curation.models.spec import ModelSpec
+
+_CLASS = "FluxFillPipeline"
+
+
+class FluxFill(FluxInpainter):
+    """roles.Inpainter. The model sees what is not masked and gets a description of the whole picture.
+
+    Options:
+        steps (50), guidance (30.0): as published with the model.
+        side (1024): square root of the area it paints at, px; 0: as large as the picture.
+        erase ("an empty background, nothing in the foreground"): what it is told where nothing is asked for.
+        tokens (512): of the prompt; the longest that the model knows.
+        offload ("none"): see `flux.settle`.
+    """
+
+    name = "flux-fill"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """As FluxInpainter."""
+        super().__init__(
+            spec,
+            _CLASS,
+            [_CLASS],
+            steps=50,
+            guidance=30.0,
+            side=1024,
+            erase="an empty background, nothing in the foreground",
+            tokens=512,
+            offload="none",
+        )

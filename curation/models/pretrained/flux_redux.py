@@ -1,0 +1,153 @@
+"""FLUX Redux: another picture of what a picture shows (Kaleido 3.2 (6), "novel poses and motions")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+
+from curation.imaging.codec import RGB
+from curation.models.checkpoints import resolve
+from curation.models.pretrained import flux
+from curation.models.pretrained.device import Batches, place
+from curation.models.pretrained.loading import options
+from curation.models.spec import ModelSpec
+from curation.rows.ids import digest
+from curation.rows.references import RGBA, over
+from reprise.errors import RepriseError
+
+_PRIOR, _BASE = "FluxPriorReduxPipeline", "FluxPipeline"
+_WHITE = 255
+
+
+class FluxRedux:
+    """roles.Variator: the subject on white -> tokens of the prior -> a picture by its base, FLUX.1 [dev].
+
+    What comes back is opaque: a whole picture that the model made around the subject.
+
+    Options:
+        base ("black-forest-labs/FLUX.1-dev"), base_revision: checkpoint of the base; the spec's own is the
+        prior. steps (50), guidance (2.5): as published with the model. side (1024): square root of the area
+        it paints at, px; 0: as large as the subject. prompted (true): the base's text encoders read the
+        prompt, and its tokens stand before the picture's;
+            false: none, as the published prior does by itself.
+        strength (1.0): weight of the picture's tokens; less lets the prompt change more, and the subject too.
+        tokens (512): of the prompt; the longest that the model knows.
+        offload ("none"): of the base, see `flux.settle`.
+    """
+
+    name = "flux-redux"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Load prior and base from folders in diffusers layout.
+
+        Raises:
+            RepriseError: a folder is not here, not whole, or of another pipeline; prior and base do not
+                belong together; or an option is wrong.
+        """
+        self._options = options(
+            spec,
+            base="black-forest-labs/FLUX.1-dev",
+            base_revision=None,
+            steps=50,
+            guidance=2.5,
+            side=1024,
+            prompted=True,
+            strength=1.0,
+            tokens=512,
+            offload="none",
+        )
+        flux.check_options(spec, self._options)
+        where = place(spec)
+        prior = resolve(spec)
+        base_spec = spec.model_copy(
+            update={"checkpoint": self._options["base"], "revision": self._options["base_revision"]}
+        )
+        # The cheap checks of both first: a base of 34 GB is not loaded only to learn that the prior is none.
+        flux.check_folder(prior, [_PRIOR])
+        base = resolve(base_spec)
+        self.revision = f"{prior.revision}+{base.revision}"
+        self.sha256 = digest(prior.sha256, base.sha256, length=64)
+        self._prior = flux.load_pipeline(prior, _PRIOR, [_PRIOR], where, "none")
+        self._base = flux.load_pipeline(base, _BASE, [_BASE], where, self._options["offload"])
+        wide = int(self._prior.image_embedder.config.txt_in_features)
+        if wide != self._config.joint_attention_dim:
+            raise RepriseError(
+                f"{prior.path} makes tokens of {wide} numbers, {base.path} reads "
+                f"{self._config.joint_attention_dim}: they do not belong together"
+            )
+        self._place = where
+        self._batches = Batches(spec.batch_size)
+
+    @property
+    def _config(self) -> Any:
+        return self._base.transformer.config
+
+    def vary(
+        self, subjects: Sequence[RGBA], prompts: Sequence[str | None], seeds: Sequence[int]
+    ) -> list[RGBA]:
+        """(H, W, 4) cut-outs -> (H', W', 4) pictures of about their shape, alpha 255."""
+        jobs = []
+        for subject, prompt, seed in zip(subjects, prompts, seeds, strict=True):
+            canvas = flux.canvas_for(
+                subject.shape[0], subject.shape[1], self._options["side"], 2 * self._base.vae_scale_factor
+            )
+            jobs.append(flux.Job(prompt, seed, canvas.size, on_white_square(subject)))
+        painted = flux.paint(jobs, self._batches, self._paint)
+        return [np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)]) for picture in painted]
+
+    def _paint(self, jobs: Sequence[flux.Job]) -> list[RGB]:
+        height, width = jobs[0].size
+        tokens, pooled = self.condition([job.image for job in jobs], [job.prompt for job in jobs])
+        painted = self._base(
+            prompt_embeds=tokens,
+            pooled_prompt_embeds=pooled,
+            height=height,
+            width=width,
+            num_inference_steps=self._options["steps"],
+            guidance_scale=self._options["guidance"],
+            generator=flux.generators(jobs),
+            output_type="np",
+        )
+        return flux.to_pictures(painted.images)
+
+    def condition(
+        self, images: Sequence[RGB], prompts: Sequence[str | None]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens (n, text + picture, d) and pooled text (n, p) for the base.
+
+        For one picture these are what calling the prior gives; of several, the prior would make one blend.
+        """
+        device, dtype = self._place.device, self._place.dtype
+        seen = self._prior.encode_image([Image.fromarray(image) for image in images], device, 1)
+        shown = self._prior.image_embedder(seen).image_embeds.to(device=device, dtype=dtype)
+        texts, pooled = zip(*(self._told(prompt) for prompt in prompts), strict=True)
+        tokens = torch.cat([torch.cat(texts), shown * self._options["strength"]], dim=1)
+        return tokens, torch.cat(pooled)
+
+    def _told(self, prompt: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Text tokens (1, tokens, d) and pooled text (1, p); zeros where nothing is said."""
+        device, dtype, count = self._place.device, self._place.dtype, self._options["tokens"]
+        if prompt is None or not self._options["prompted"]:
+            return (
+                torch.zeros((1, count, self._config.joint_attention_dim), device=device, dtype=dtype),
+                torch.zeros((1, self._config.pooled_projection_dim), device=device, dtype=dtype),
+            )
+        tokens, pooled, _ = self._base.encode_prompt(
+            prompt=prompt, prompt_2=None, device=device, max_sequence_length=count
+        )
+        return tokens.to(dtype), pooled.to(dtype)
+
+
+def on_white_square(subject: RGBA) -> RGB:
+    """The subject in the middle of a white square, as the prior's picture encoder would else squeeze it."""
+    height, width = subject.shape[:2]
+    side = max(height, width)
+    canvas = np.full((side, side, 3), _WHITE, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    window = canvas[top : top + height, left : left + width]
+    window[...] = over(subject, window.copy())
+    return cast(RGB, canvas)

@@ -1,0 +1,140 @@
+"""Loading what transformers saved: from this machine's disk only, with one clear line for a wrong one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from curation.models.checkpoints import Checkpoint
+from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
+
+
+def options(spec: ModelSpec, **defaults: Any) -> dict[str, Any]:
+    """A backend's options with its defaults, checked.
+
+    Raises:
+        RepriseError: an option that this backend does not know, or of another type than its default (an int
+            may stand for a float; what defaults to None may be anything).
+    """
+    for key, value in spec.options.items():
+        if key not in defaults:
+            known = ", ".join(sorted(defaults)) or "none"
+            raise RepriseError(f"models: {spec.backend} has no option {key}; known: {known}")
+        wanted = type(defaults[key])
+        fits = isinstance(value, wanted) or (wanted is float and type(value) is int)
+        if defaults[key] is not None and (not fits or (isinstance(value, bool) and wanted is not bool)):
+            raise RepriseError(
+                f"models: {spec.backend} option {key} must be {wanted.__name__}, not {value!r}"
+            )
+    return {**defaults, **spec.options}
+
+
+def pretrained(auto: Any, checkpoint: Checkpoint, what: str, dtype: torch.dtype, **kwargs: Any) -> Any:
+    """`auto.from_pretrained` of a checkpoint folder, ready for inference.
+
+    Args:
+        auto: an Auto class of transformers.
+        what: the model in words, for errors.
+
+    Raises:
+        RepriseError: no model of this kind, or weights are missing or of other shapes: transformers would
+            draw those at random and go on with a warning.
+    """
+    with explained(checkpoint, what), _quiet():
+        model, report = auto.from_pretrained(
+            checkpoint.path,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, in one line instead of a table
+            **kwargs,
+        )
+    absent = [*_names(report.get("missing_keys")), *_names(report.get("mismatched_keys"))]
+    if absent:
+        raise RepriseError(
+            f"{checkpoint.path} is a checkpoint of another model than {what}: "
+            f"{len(absent)} weights are missing or of another shape, for example {absent[0]}"
+        )
+    return model.eval()
+
+
+def processor(auto: Any, checkpoint: Checkpoint, what: str, **kwargs: Any) -> Any:
+    """`auto.from_pretrained` of a processor, tokenizer or image processor.
+
+    Raises:
+        RepriseError: it is not in the checkpoint.
+    """
+    with explained(checkpoint, what):
+        return auto.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False, **kwargs)
+
+
+def require_tokenizer(checkpoint: Checkpoint, what: str) -> None:
+    """Check that a tokenizer is in the checkpoint: without its files, transformers 5 builds an empty one.
+
+    Raises:
+        RepriseError: it is not.
+    """
+    if not has_tokenizer(checkpoint.path):
+        raise RepriseError(f"{checkpoint.path} cannot be loaded as {what}: it has no tokenizer")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a vocabulary: a tokenizer's settings alone make an empty one."""
+    names = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "tekken.json")
+    return any(next(folder.glob(name), None) for name in names)
+
+
+@contextlib.contextmanager
+def explained(checkpoint: Checkpoint, what: str) -> Iterator[None]:
+    """Turn whatever a library says of a checkpoint into one line.
+
+    Libraries raise nearly every type for a checkpoint that is not theirs; running out of memory is not among
+    what a person mends by another checkpoint, and passes.
+    """
+    try:
+        yield
+    except (RepriseError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        said = said if len(said) <= 300 else said[:300] + "..."
+        raise RepriseError(
+            f"{checkpoint.path} cannot be loaded as {what}: {said or type(error).__name__}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no table of weights per worker: what matters of them becomes an error."""
+    from transformers.utils import logging
+
+    quiet: Any = logging  # its functions have no types
+    before = quiet.get_verbosity()
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
+    try:
+        yield
+    finally:
+        quiet.set_verbosity(before)
+        quiet.enable_progress_bar()
+
+
+def to_device(inputs: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """A processor's output on a device, its floating-point tensors in `dtype`."""
+    moved = {}
+    for key, value in inputs.items():
+        if isinstance(value, torch.Tensor):
+            value = value.to(device, dtype) if value.is_floating_point() else value.to(device)
+        moved[key] = value
+    return moved
+
+
+def _names(keys: Any) -> list[str]:
+    """Names from a loading report, whose entries are names or tuples that begin with one."""
+    return sorted(str(key[0]) if isinstance(key, tuple) else str(key) for key in keys or ())

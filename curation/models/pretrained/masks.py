@@ -1,0 +1,93 @@
+"""From a segmenter's logits to a mask in the picture's own pixels; shared by every SAM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from curation.imaging.codec import RGB, BoolMask
+from curation.models.classical.regions import fill_holes
+from curation.models.roles import Segmentation
+
+HOLE_SHARE = 0.01  # of the mask: smaller holes are the model's, larger ones the subject's (a handle, a ring)
+ISLAND_SHARE = 0.05  # of the largest piece: what is larger may be the subject on the other side of a pole
+
+
+def clean_mask(
+    mask: BoolMask, hole_share: float = HOLE_SHARE, island_share: float = ISLAND_SHARE
+) -> BoolMask:
+    """(H, W) mask without small islands, then without small holes; an empty mask stays empty.
+
+    Args:
+        hole_share: holes of at most this share of the mask's area are filled; the frame's edge closes none.
+        island_share: pieces (8-connected) below this share of the largest one's area are dropped.
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if count == 1:
+        return mask
+    areas = stats[:, cv2.CC_STAT_AREA]
+    keep = areas >= island_share * areas[1:].max()
+    keep[0] = False
+    return fill_holes(keep[labels], hole_share)
+
+
+def best_masks(
+    logits: Tensor,
+    scores: Tensor,
+    size: tuple[int, int],
+    canvas: tuple[int, int] | None = None,
+    valid: tuple[int, int] | None = None,
+) -> tuple[list[BoolMask], list[float]]:
+    """Of each box's candidates the one that the model thinks best, cleaned, with that estimate in 0..1.
+
+    Args:
+        logits: (boxes, candidates, h, w), the decoder's low resolution.
+        scores: (boxes, candidates), predicted IoU.
+        size: (height, width) of the picture.
+        canvas: (height, width) that the model saw, padded to the right and below; None: no padding.
+        valid: (height, width) of the picture on that canvas.
+    """
+    masks: list[BoolMask] = []
+    best = scores.argmax(dim=1)
+    for row, index in zip(logits, best, strict=True):
+        # One at a time: all boxes of a large picture at once would be gigabytes.
+        mask = row[index][None, None].float()
+        if canvas is not None and valid is not None:
+            mask = functional.interpolate(mask, canvas, mode="bilinear", align_corners=False)
+            mask = mask[..., : valid[0], : valid[1]]
+        mask = functional.interpolate(mask, size, mode="bilinear", align_corners=False)
+        masks.append(clean_mask((mask[0, 0] > 0).cpu().numpy()))
+    chosen = scores.gather(1, best[:, None])[:, 0].float().clamp(0, 1)
+    return masks, [float(score) for score in chosen]
+
+
+def prompt_boxes(
+    boxes: list[list[float]], size: tuple[int, int], scaled: tuple[int, int], device: torch.device
+) -> Tensor:
+    """xyxy boxes in a picture of (height, width) `size` -> (n, 4) float32 on the picture that the model sees.
+
+    What reaches beyond the picture is cut off: detectors' boxes may by a fraction of a pixel.
+    """
+    height, width = size
+    limits = torch.tensor([width, height, width, height], dtype=torch.float64)
+    scale = torch.tensor([scaled[1] / width, scaled[0] / height] * 2, dtype=torch.float64)
+    inside = torch.minimum(torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4).clamp(min=0), limits)
+    return (inside * scale).to(device, torch.float32)
+
+
+def where_asked(
+    run: Callable[[Sequence[tuple[RGB, list[list[float]]]]], list[Segmentation]],
+) -> Callable[[Sequence[tuple[RGB, Sequence[list[float]]]]], list[Segmentation]]:
+    """`run`, from pictures and their boxes to masks, on those that have boxes; the others have no masks."""
+
+    def answer(items: Sequence[tuple[RGB, Sequence[list[float]]]]) -> list[Segmentation]:
+        asked = [(image, list(boxes)) for image, boxes in items if len(boxes)]
+        found = iter(run(asked) if asked else ())
+        return [next(found) if len(boxes) else Segmentation([], []) for _, boxes in items]
+
+    return answer

@@ -1,0 +1,117 @@
+"""open_clip: how well pictures fit texts.
+
+`checkpoint` is a folder with open_clip_config.json (a hub id that was pulled, or `local-dir:PATH`), or one
+weight file, with its architecture as the option `model` (for example ViT-L-14).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from curation.imaging.codec import RGB
+from curation.models.checkpoints import resolve
+from curation.models.pretrained.contrastive import (
+    F32,
+    Scorer,
+    TextCache,
+    check_fit,
+    fill_colour,
+    squared,
+    unit,
+)
+from curation.models.pretrained.device import Batches, place
+from curation.models.pretrained.loading import explained, has_tokenizer, options
+from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
+
+_CONFIG = "open_clip_config.json"
+
+
+class OpenClipScorer(Scorer):
+    """roles.ImageTextScorer, for CLIP and SigLIP weights of open_clip.
+
+    Options: `model`, the architecture of a single weight file; `fit`, "pad" (the picture whole, on a square
+    of the mean colour) or "crop" (the checkpoint's own preprocessing, which cuts the middle out).
+    """
+
+    name = "open-clip"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Load the checkpoint; see the module for what it may be.
+
+        Raises:
+            RepriseError: it is not here, damaged, of another model, or would need the network.
+        """
+        import open_clip
+
+        given = options(spec, model=None, fit="pad")
+        check_fit(spec, given["fit"])
+        checkpoint = resolve(spec)
+        self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
+        self._place = place(spec)
+        name, weights = _address(checkpoint.path, given["model"], open_clip.list_models())
+        with explained(checkpoint, "an open_clip model"):
+            model, self._preprocess = open_clip.create_model_from_pretrained(
+                name, pretrained=weights, device=str(self._place.device)
+            )
+            self._tokenize = open_clip.get_tokenizer(name)
+        self._model: Any = model.eval()
+        self._scale = float(self._model.logit_scale.detach().exp())
+        self._fill = fill_colour(self._model.visual, given["fit"])
+        self._batches = Batches(spec.batch_size)
+        self._texts = TextCache(self._encode_texts)
+
+    def _encode_images(self, images: Sequence[RGB]) -> list[F32]:
+        shown = images if self._fill is None else [squared(image, self._fill) for image in images]
+        pixels = torch.stack([self._preprocess(Image.fromarray(image)) for image in shown])
+        with self._place.autocast():
+            vectors = self._model.encode_image(pixels.to(self._place.device))
+        return list(np.asarray(vectors.float().cpu().numpy(), np.float32))
+
+    def _encode_texts(self, texts: Sequence[str]) -> F32:
+        def run(batch: Sequence[str]) -> list[F32]:
+            with self._place.autocast():
+                vectors = self._model.encode_text(self._tokenize(list(batch)).to(self._place.device))
+            return list(np.asarray(vectors.float().cpu().numpy(), np.float32))
+
+        return unit(np.stack(self._batches(texts, run)))
+
+
+def _address(path: Path, model: str | None, known: Sequence[str]) -> tuple[str, str | None]:
+    """open_clip's (model name, pretrained) for a checkpoint.
+
+    Raises:
+        RepriseError: a file without an architecture, a folder without a config, or a config whose text tower
+            lies on the hub, where open_clip would fetch it.
+    """
+    if path.is_file():
+        if model is None:
+            raise RepriseError(
+                f"{path} is a single weight file: say its architecture as options.model, for example ViT-L-14"
+            )
+        if model not in known:
+            raise RepriseError(f"models: open-clip knows no architecture {model}; ViT-L-14 is one")
+        return model, str(path)
+    try:
+        config = json.loads((path / _CONFIG).read_text(encoding="utf-8"))["model_cfg"]
+        text = dict(config.get("text_cfg", {}))
+    except FileNotFoundError as error:
+        raise RepriseError(f"{path} holds no {_CONFIG}, so it is no checkpoint of open_clip") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RepriseError(f"{path / _CONFIG} is unreadable or lacks model_cfg") from error
+    elsewhere = text.get("hf_model_name")
+    if elsewhere and not Path(elsewhere).is_dir():
+        # open_clip would ask the hub for its config.
+        raise RepriseError(f"{path} takes its text tower {elsewhere} from the hub, which no run may ask")
+    if text.get("hf_tokenizer_name") and not has_tokenizer(path):
+        # open_clip reads it from this folder, and transformers makes an empty one of nothing.
+        raise RepriseError(f"{path} has no tokenizer, which its {_CONFIG} asks for: fetch it again")
+    return f"local-dir:{path}", None

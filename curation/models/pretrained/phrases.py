@@ -1,0 +1,220 @@
+"""Phrases in, boxes per phrase out: what Grounding DINO leaves to its caller, in either implementation.
+
+The model reads one line of text, "a red car . a dog .", and answers for each of its queries a box and one
+logit per token. Reading phrases back from decoded tokens merges neighbours and loses plurals; here each
+phrase is tokenised by itself, so that the positions of its tokens are known and never searched for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert, box_iou, nms
+
+from curation.imaging.codec import RGB
+from curation.models.pretrained.device import Batches
+from curation.models.roles import Detection, Phrase, Scene
+from reprise.errors import RepriseError
+
+SEPARATORS = ("[CLS]", "[SEP]", ".", "?")
+# Ids of the separators in bert-base-uncased; transformers' Grounding DINO has them as constants.
+SEPARATOR_IDS = (101, 102, 1012, 1029)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One line of text: `ids` with [CLS] first and [SEP] last, at most as many as the model reads.
+
+    `spans`: the tokens [start, stop) of each of its texts. `phrases`: for each text, the indices of the
+    phrases that say it; two subjects may be named alike, and do not compete.
+    """
+
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    phrases: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says to one prompt: `logits` (queries, tokens), `boxes` (queries, 4) as centre, width
+    and height in shares of the picture; both float32 on the CPU."""
+
+    prompt: Prompt
+    logits: Tensor
+    boxes: Tensor
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How answers become detections; every threshold is a probability."""
+
+    box_threshold: float = 0.25  # OpenS2V-5M's, and transformers' default
+    text_threshold: float = 0.25
+    nms_iou: float = 0.7  # boxes of one phrase that overlap more are one
+    pool: Literal["max", "mean"] = "max"  # over a phrase's tokens; max is what the released code does
+
+    def __post_init__(self) -> None:
+        for name in ("box_threshold", "text_threshold", "nms_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RepriseError(f"models.detector: {name} must lie in 0..1, not {getattr(self, name)}")
+        if self.pool not in ("max", "mean"):
+            raise RepriseError(f"models.detector: pool is max or mean, not {self.pool}")
+
+
+class Prompter:
+    """Packs phrases into prompts.
+
+    Args:
+        tokenizer: a BERT tokenizer of transformers.
+        limit: tokens that the model reads, with [CLS] and [SEP].
+
+    Raises:
+        RepriseError: the tokenizer's vocabulary is not the one that Grounding DINO separates phrases by.
+    """
+
+    def __init__(self, tokenizer: Any, limit: int = 256) -> None:
+        found = tuple(tokenizer.convert_tokens_to_ids(list(SEPARATORS)))
+        if found != SEPARATOR_IDS:
+            # Where a folder has no tokenizer at all, transformers makes one up, with an empty vocabulary.
+            raise RepriseError(
+                f"the tokenizer of {getattr(tokenizer, 'name_or_path', '')} is missing, or is not Grounding "
+                f"DINO's (bert-base-uncased): it has {list(SEPARATORS)} at {list(found)}, "
+                f"not at {list(SEPARATOR_IDS)}"
+            )
+        self.tokenizer = tokenizer
+        self.limit = limit
+        self._cls, self._sep, self._dot, _ = SEPARATOR_IDS
+
+    def tokens(self, text: str) -> list[int]:
+        """Ids of one phrase without separators, cut to what a prompt holds; empty if it says nothing."""
+        cleaned = " ".join(text.lower().replace(".", " ").replace("?", " ").split())
+        ids = self.tokenizer.encode(cleaned, add_special_tokens=False)
+        return [each for each in ids if each not in SEPARATOR_IDS][: self.limit - 3]
+
+    def prompts(self, texts: Sequence[str]) -> list[Prompt]:
+        """As few prompts as hold all texts, in their order. A text without any token is in none."""
+        same: dict[tuple[int, ...], list[int]] = {}
+        for index, text in enumerate(texts):
+            tokens = tuple(self.tokens(text))
+            if tokens:
+                same.setdefault(tokens, []).append(index)
+        lines: list[list[tuple[int, ...]]] = []
+        room = 0
+        for tokens in same:
+            if len(tokens) + 1 > room:
+                lines.append([])
+                room = self.limit - 2
+            lines[-1].append(tokens)
+            room -= len(tokens) + 1
+        return [self._prompt(line, same) for line in lines]
+
+    def _prompt(self, line: Sequence[tuple[int, ...]], same: dict[tuple[int, ...], list[int]]) -> Prompt:
+        ids, spans = [self._cls], []
+        for tokens in line:
+            spans.append((len(ids), len(ids) + len(tokens)))
+            ids += [*tokens, self._dot]
+        return Prompt((*ids, self._sep), tuple(spans), tuple(tuple(same[tokens]) for tokens in line))
+
+
+def pad(prompts: Sequence[Prompt], device: torch.device) -> dict[str, Tensor]:
+    """Prompts -> `input_ids`, `token_type_ids`, `attention_mask`, each (prompts, longest) int64."""
+    longest = max(len(prompt.ids) for prompt in prompts)
+    ids = torch.zeros((len(prompts), longest), dtype=torch.long)
+    for row, prompt in zip(ids, prompts, strict=True):
+        row[: len(prompt.ids)] = torch.tensor(prompt.ids)
+    lengths = torch.tensor([len(prompt.ids) for prompt in prompts])
+    mask = (torch.arange(longest)[None] < lengths[:, None]).long()
+    return {
+        "input_ids": ids.to(device),
+        "token_type_ids": torch.zeros_like(ids).to(device),
+        "attention_mask": mask.to(device),
+    }
+
+
+def detect_each(
+    scenes: Sequence[Scene],
+    phrases: Sequence[Sequence[Phrase]],
+    prompter: Prompter,
+    batches: Batches,
+    forward: Callable[[Sequence[RGB], Sequence[Prompt]], list[tuple[Tensor, Tensor]]],
+    rules: Rules,
+) -> list[list[Detection]]:
+    """`roles.Detector.detect` around a model's `forward`.
+
+    `forward` takes pictures of one size and a prompt for each; it gives their (logits, boxes), see `Answer`.
+
+    Pictures of one batch have one size: padding them to a common one changes what the backbone sees at their
+    edges, and a box must not depend on which other clips were in the batch.
+    """
+    asked = [
+        (index, scene.image, prompt)
+        for index, (scene, named) in enumerate(zip(scenes, phrases, strict=True))
+        for prompt in prompter.prompts([phrase.text for phrase in named])
+    ]
+    by_size: dict[tuple[int, ...], list[tuple[int, RGB, Prompt]]] = {}
+    for item in asked:
+        by_size.setdefault(item[1].shape, []).append(item)
+    answers: list[list[Answer]] = [[] for _ in scenes]
+    for items in by_size.values():
+        found = batches(items, lambda part: forward([item[1] for item in part], [item[2] for item in part]))
+        for (index, _, prompt), (logits, boxes) in zip(items, found, strict=True):
+            answers[index].append(Answer(prompt, logits.float().cpu(), boxes.float().cpu()))
+    return [
+        detections(given, scene.image.shape[1], scene.image.shape[0], rules)
+        for given, scene in zip(answers, scenes, strict=True)
+    ]
+
+
+def detections(answers: Sequence[Answer], width: int, height: int, rules: Rules) -> list[Detection]:
+    """Boxes per phrase in pixels of a picture of `width` x `height`; best first (by `score * label`).
+
+    A query speaks of a phrase where the phrase's probability reaches `text_threshold`, and of anything at
+    all where its best phrase reaches `box_threshold`. `score` is that best probability: something is there.
+    With p the probability of this phrase, `label` is p / (p + sum over the other texts of theirs), on the
+    same box; of texts in another prompt, it is the highest among that prompt's boxes with an IoU of at
+    least `nms_iou`.
+    """
+    boxes = [pixels(answer.boxes, width, height) for answer in answers]
+    chances = [probabilities(answer.logits, answer.prompt, rules.pool) for answer in answers]
+    found: list[Detection] = []
+    for own, answer in enumerate(answers):
+        solid = (boxes[own][:, 2:] > boxes[own][:, :2]).all(1)
+        seen = solid & (chances[own].amax(1) >= rules.box_threshold)
+        for text, named in enumerate(answer.prompt.phrases):
+            chance = chances[own][:, text]
+            mine = torch.nonzero(seen & (chance >= rules.text_threshold)).flatten()
+            mine = mine[nms(boxes[own][mine], chance[mine], rules.nms_iou)]
+            everyone = chances[own][mine]
+            for other in range(len(answers)):
+                if other != own and len(mine):
+                    near = box_iou(boxes[own][mine], boxes[other]) >= rules.nms_iou
+                    theirs = torch.where(near[:, :, None], chances[other][None], 0.0).amax(1)
+                    everyone = torch.cat([everyone, theirs], dim=1)
+            for row, index in enumerate(mine.tolist()):
+                box = [float(side) for side in boxes[own][index]]
+                score = float(everyone[row].max())
+                label = float(chance[index] / everyone[row].sum())
+                found += [Detection(phrase, box, score, label) for phrase in named]
+    return sorted(found, key=lambda each: (-each.score * each.label, each.phrase, each.box))
+
+
+def probabilities(logits: Tensor, prompt: Prompt, pool: str) -> Tensor:
+    """(queries, tokens) logits -> (queries, texts): sigmoid, then max or mean over each text's own tokens."""
+    chances = logits.sigmoid()
+    columns = [chances[:, start:stop] for start, stop in prompt.spans]
+    return torch.stack([each.amax(1) if pool == "max" else each.mean(1) for each in columns], dim=1)
+
+
+def pixels(boxes: Tensor, width: int, height: int) -> Tensor:
+    """Centre, width and height in shares of a picture -> xyxy in its pixels, inside it; (n, 4) float32.
+
+    The models answer in shares of the picture without its padding, whatever size it was scaled to, so its own
+    size is all that is needed.
+    """
+    xyxy = box_convert(boxes, "cxcywh", "xyxy") * torch.tensor([width, height, width, height])
+    limits = torch.tensor([width, height, width, height], dtype=xyxy.dtype)
+    return torch.minimum(xyxy.clamp(min=0), limits)

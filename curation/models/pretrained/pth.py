@@ -1,0 +1,80 @@
+"""Weights in a `.pth`: read without running what is pickled, and checked key by key before they are used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curation.models.checkpoints import Checkpoint
+from curation.models.pretrained.loading import explained
+from reprise.errors import RepriseError
+
+
+def find(path: Path, suffix: str, what: str) -> Path:
+    """`path` itself, or the one file with `suffix` in the folder `path`.
+
+    Raises:
+        RepriseError: it has another suffix, or the folder has none or several.
+    """
+    if path.is_file():
+        if path.suffix != suffix:
+            raise RepriseError(f"{path} is no {suffix} file: {what} needs one")
+        return path
+    found = sorted(path.glob(f"*{suffix}"))
+    if len(found) != 1:
+        names = ", ".join(each.name for each in found) or "none"
+        raise RepriseError(f"{what} needs one {suffix} file in {path}; found {names}")
+    return found[0]
+
+
+def read(path: Path, checkpoint: Checkpoint, what: str) -> dict[str, Tensor]:
+    """Name -> tensor on the CPU. The dict may lie under `model` or `state_dict`; `module.` prefixes go.
+
+    Raises:
+        RepriseError: half a file, no PyTorch file, or one without weights.
+    """
+    with explained(checkpoint, what):
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("model", "state_dict"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+            break
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(torch.is_tensor(each) for each in state.values())
+    ):
+        raise RepriseError(f"{path} holds no weights by name: it is no checkpoint of {what}")
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def fill(
+    model: nn.Module, state: Mapping[str, Tensor], path: Path, what: str, ignore: Iterable[str] = ()
+) -> None:
+    """Put weights into a model, every one of them.
+
+    Args:
+        ignore: patterns of names in the file that the model may do without.
+
+    Raises:
+        RepriseError: weights are missing, left over or of another shape, so it is another model's file.
+    """
+    own = model.state_dict()
+    missing = sorted(set(own) - set(state))
+    extra = sorted(
+        name for name in set(state) - set(own) if not any(re.fullmatch(each, name) for each in ignore)
+    )
+    other = sorted(name for name in set(own) & set(state) if own[name].shape != state[name].shape)
+    said = [
+        f"{len(names)} weights {fault}, for example {names[0]}"
+        for names, fault in ((missing, "are missing"), (extra, "are not its"), (other, "have another shape"))
+        if names
+    ]
+    if said:
+        raise RepriseError(f"{path} is a checkpoint of another model than {what}: {'; '.join(said)}")
+    model.load_state_dict({name: tensor for name, tensor in state.items() if name in own})

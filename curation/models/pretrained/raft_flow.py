@@ -1,0 +1,145 @@
+"""RAFT of torchvision, small or large, from a local state dict."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from curation.imaging.codec import RGB
+from curation.models.checkpoints import resolve, weight_file
+from curation.models.pretrained.device import Batches, place
+from curation.models.pretrained.loading import options
+from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
+
+_MULTIPLE = 8  # RAFT works at an eighth of the resolution
+_SMALLEST = 128  # its correlation pyramid has four levels: below, torchvision raises
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two pictures (3, h', w') float32 in -1..1, padded, and the size that they had."""
+
+    before: torch.Tensor
+    after: torch.Tensor
+    height: int
+    width: int
+
+
+class RaftFlow:
+    """roles.Flow. Option `updates`: refinement steps, 12 as torchvision evaluates it by default.
+
+    Whether a state dict is RAFT-small or RAFT-large is read from its keys. `dtype: auto` means float32 here,
+    also on a GPU: bfloat16 has a grain of half a pixel at a flow of 100 px.
+    """
+
+    name = "raft"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Load the state dict.
+
+        Raises:
+            RepriseError: it is not here, damaged, or no RAFT of torchvision.
+        """
+        from torchvision.models.optical_flow import raft_large, raft_small
+
+        self._updates = int(options(spec, updates=12)["updates"])
+        if self._updates < 1:
+            raise RepriseError("models: raft option updates must be at least 1")
+        checkpoint = resolve(spec)
+        self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
+        found = place(spec)
+        self._device = found.device
+        self._dtype = torch.float32 if spec.dtype == "auto" else found.dtype
+        file = weight_file(checkpoint.path)
+        state = _state_dict(file)
+        large = any(key.startswith("mask_predictor.") for key in state)
+        model: Any = (raft_large if large else raft_small)(weights=None)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise RepriseError(
+                f"{file} is a checkpoint of another model than RAFT: {' '.join(str(error).split())[:200]}"
+            ) from error
+        self.variant = "large" if large else "small"
+        self._model = model.to(self._device, self._dtype).eval()
+        self._batches = Batches(spec.batch_size)
+
+    def flow(self, before: Sequence[RGB], after: Sequence[RGB]) -> list[NDArray[np.float32]]:
+        """For each pair of pictures of one size, (H, W, 2): where a pixel of `before` went, (x, y) in pixels.
+
+        Pairs of different sizes may be mixed.
+
+        Raises:
+            ValueError: the pictures of a pair differ in size.
+        """
+        pairs = [_pair(first, second) for first, second in zip(before, after, strict=True)]
+        # Pairs of one padded size run together, in the order of their first.
+        sizes: dict[torch.Size, list[int]] = {}
+        for position, pair in enumerate(pairs):
+            sizes.setdefault(pair.before.shape, []).append(position)
+        flows: dict[int, NDArray[np.float32]] = {}
+        for positions in sizes.values():
+            found = self._batches([pairs[position] for position in positions], self._run)
+            flows.update(zip(positions, found, strict=True))
+        return [flows[position] for position in range(len(pairs))]
+
+    def _run(self, pairs: Sequence[_Pair]) -> list[NDArray[np.float32]]:
+        before = torch.stack([pair.before for pair in pairs]).to(self._device, self._dtype)
+        after = torch.stack([pair.after for pair in pairs]).to(self._device, self._dtype)
+        last = self._model(before, after, num_flow_updates=self._updates)[-1]
+        found = last.float().permute(0, 2, 3, 1).cpu().numpy()
+        return [
+            np.ascontiguousarray(flow[: pair.height, : pair.width])
+            for flow, pair in zip(found, pairs, strict=True)
+        ]
+
+
+def _pair(before: RGB, after: RGB) -> _Pair:
+    if before.shape != after.shape:
+        raise ValueError(f"a pair of pictures of different sizes: {before.shape} and {after.shape}")
+    height, width = before.shape[:2]
+    return _Pair(_padded(before), _padded(after), height, width)
+
+
+def _padded(image: RGB) -> torch.Tensor:
+    """(h, w, 3) uint8 -> (3, h', w') in -1..1, its right and bottom edges repeated up to what RAFT takes.
+
+    Padded there only, so that a pixel keeps its coordinates.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 127.5 - 1
+    height, width = image.shape[:2]
+    down, right = _room(height), _room(width)
+    if not (down or right):
+        return pixels
+    return functional.pad(pixels[None], (0, right, 0, down), mode="replicate")[0]
+
+
+def _room(side: int) -> int:
+    return max(_SMALLEST, -(-side // _MULTIPLE) * _MULTIPLE) - side
+
+
+def _state_dict(file: Any) -> dict[str, torch.Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise RepriseError(
+            f"{file} cannot be read as a state dict: {' '.join(str(error).split())[:200]}"
+        ) from error
+    if not isinstance(state, dict):
+        raise RepriseError(f"{file} holds a {type(state).__name__}, not a state dict")
+    # princeton-vl saves DataParallel models, whose layers have other names anyway; the prefix does no harm.
+    return {str(key).removeprefix("module."): value for key, value in state.items()}

@@ -1,0 +1,193 @@
+"""SAM by segment-anything: a `.pth` and the name of its architecture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from segment_anything import sam_model_registry
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import Tensor, nn
+
+from curation.imaging.codec import RGB
+from curation.models.checkpoints import resolve
+from curation.models.pretrained import pth
+from curation.models.pretrained.device import Batches, place
+from curation.models.pretrained.loading import options
+from curation.models.pretrained.masks import best_masks, prompt_boxes, where_asked
+from curation.models.roles import Segmentation
+from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
+
+_WHAT = "SAM (segment-anything)"
+_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}  # segment_anything.build_sam
+# What `build_sam` fixes for its three sizes; a JSON beside the `.pth` may say otherwise.
+_ARCHITECTURE: dict[str, Any] = {
+    "image_size": 1024,
+    "patch_size": 16,
+    "encoder_width": 768,
+    "encoder_depth": 12,
+    "encoder_heads": 12,
+    "encoder_global": [2, 5, 8, 11],
+    "encoder_window": 14,
+    "encoder_mlp_ratio": 4,
+    "width": 256,
+    "mask_channels": 16,
+    "decoder_depth": 2,
+    "decoder_heads": 8,
+    "decoder_mlp": 2048,
+    "iou_depth": 3,
+    "iou_width": 256,
+}
+
+
+class SamOriginal:
+    """roles.Segmenter.
+
+    The checkpoint is a `.pth`, or a folder with one. Option `model_type`: vit_b, vit_l or vit_h of the
+    library's registry; else a JSON of the same name beside the `.pth` says its sizes (keys of
+    `_ARCHITECTURE`), else the width of its encoder says which of the three it is.
+
+    Raises:
+        RepriseError: a file is missing, is half there, or belongs to another model.
+    """
+
+    name = "sam-original"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        chosen = options(spec, model_type=None)["model_type"]
+        self._place = place(spec)
+        self._batches = Batches(spec.batch_size)
+        checkpoint = resolve(spec)
+        self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
+        weights = pth.find(checkpoint.path, ".pth", _WHAT)
+        state = pth.read(weights, checkpoint, _WHAT)
+        self._sam = build(weights, state, chosen)
+        pth.fill(self._sam, state, weights, _WHAT)
+        self._sam.eval().to(self._place.device)
+
+    def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:
+        """One cleaned mask per box, (H, W) bool, best of three; score: the model's predicted IoU, 0..1."""
+        return self._batches(list(zip(images, boxes, strict=True)), where_asked(self._prompted))
+
+    def _prompted(self, items: Sequence[tuple[RGB, list[list[float]]]]) -> list[Segmentation]:
+        device, sam = self._place.device, self._sam
+        side = sam.image_encoder.img_size
+        scaled = [prepare(image, side) for image, _ in items]
+        with self._place.autocast():
+            seen = torch.stack([sam.preprocess(each.to(device)) for each in scaled])
+            embeddings: Tensor = sam.image_encoder(seen)
+        results = []
+        # Prompts and masks in float32: a box in bfloat16 would be a pixel or two off, and they cost little.
+        for (image, boxes), small, embedding in zip(items, scaled, embeddings.float(), strict=True):
+            size, valid = image.shape[:2], (small.shape[1], small.shape[2])
+            sparse, dense = sam.prompt_encoder(
+                points=None, boxes=prompt_boxes(boxes, size, valid, device), masks=None
+            )
+            logits, scores = sam.mask_decoder(
+                image_embeddings=embedding[None],
+                image_pe=sam.prompt_encoder.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=True,
+            )
+            results.append(Segmentation(*best_masks(logits, scores, size, (side, side), valid)))
+        return results
+
+
+def prepare(image: RGB, side: int) -> Tensor:
+    """(H, W, 3) uint8 -> (3, h, w) float32 in 0..255, its longer side `side`, as the encoder wants it."""
+    scaled = ResizeLongestSide(side).apply_image(image)
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))).float()
+
+
+def build(path: Path, state: dict[str, Tensor], chosen: str | None) -> Any:
+    """An empty model of the architecture that the option, a JSON beside `path`, or the weights say.
+
+    Raises:
+        RepriseError: no such architecture.
+    """
+    beside = path.with_suffix(".json")
+    if chosen is None and beside.is_file():
+        return build_sized(read_sizes(beside))
+    if chosen is None:
+        width = state["image_encoder.pos_embed"].shape[-1] if "image_encoder.pos_embed" in state else 0
+        chosen = _WIDTHS.get(width)
+        if chosen is None:
+            raise RepriseError(
+                f"{path} is a checkpoint of another model than {_WHAT}, or of a size of its own: "
+                f"say model_type, or its sizes in {beside.name}"
+            )
+    if chosen not in sam_model_registry:
+        raise RepriseError(f"{_WHAT} knows {', '.join(sam_model_registry)}; there is no model_type {chosen}")
+    return sam_model_registry[chosen](checkpoint=None)
+
+
+def read_sizes(path: Path) -> dict[str, Any]:
+    """The JSON of sizes, over the defaults of ViT-B.
+
+    Raises:
+        RepriseError: not JSON, or a key that is none of `_ARCHITECTURE`.
+    """
+    try:
+        sizes = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RepriseError(f"cannot read {path}: {error}") from error
+    unknown = sorted(set(sizes) - set(_ARCHITECTURE)) if isinstance(sizes, dict) else ["no mapping"]
+    if unknown:
+        raise RepriseError(f"{path} may say {', '.join(_ARCHITECTURE)}; not {', '.join(unknown)}")
+    return {**_ARCHITECTURE, **sizes}
+
+
+def build_sized(sizes: dict[str, Any]) -> Any:
+    """`segment_anything.build_sam` with every size open."""
+    side = sizes["image_size"] // sizes["patch_size"]
+    return Sam(
+        image_encoder=ImageEncoderViT(
+            depth=sizes["encoder_depth"],
+            embed_dim=sizes["encoder_width"],
+            img_size=sizes["image_size"],
+            mlp_ratio=sizes["encoder_mlp_ratio"],
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            num_heads=sizes["encoder_heads"],
+            patch_size=sizes["patch_size"],
+            qkv_bias=True,
+            use_rel_pos=True,
+            global_attn_indexes=sizes["encoder_global"],
+            window_size=sizes["encoder_window"],
+            out_chans=sizes["width"],
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=sizes["width"],
+            image_embedding_size=(side, side),
+            input_image_size=(sizes["image_size"], sizes["image_size"]),
+            mask_in_chans=sizes["mask_channels"],
+        ),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=TwoWayTransformer(
+                depth=sizes["decoder_depth"],
+                embedding_dim=sizes["width"],
+                mlp_dim=sizes["decoder_mlp"],
+                num_heads=sizes["decoder_heads"],
+            ),
+            transformer_dim=sizes["width"],
+            iou_head_depth=sizes["iou_depth"],
+            iou_head_hidden_dim=sizes["iou_width"],
+        ),
+        pixel_mean=[123.675, 116.28, 103.53],
+        pixel_std=[58.395, 57.12, 57.375],
+    )

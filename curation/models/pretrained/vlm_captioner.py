@@ -1,0 +1,231 @@
+"""A vision-language model writes one sentence a clip: Qwen-VL and its like, through transformers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from curation.imaging.codec import RGB
+from curation.models.checkpoints import resolve
+from curation.models.pretrained.device import Batches, place
+from curation.models.pretrained.loading import options, pretrained, processor, require_tokenizer, to_device
+from curation.models.spec import ModelSpec
+from reprise.errors import RepriseError
+
+_WHAT = "a vision-language model"
+PROMPT = (
+    "Describe this video in one or two plain sentences. Name every person, animal and object that can be "
+    "seen with its kind and appearance, how many there are and what each of them does. "
+    "Only say what is visible."
+)
+
+
+class VlmCaptioner:
+    """roles.Captioner: greedy decoding (temperature 0), so the same frames give the same words.
+
+    Options:
+        prompt: what the model is asked.
+        frames: "video" (frames with their times) or "images" (for models without video).
+        fps: frames per second of what comes in, as `slice.sample_fps`; models turn it into times.
+        max_frames: more are thinned evenly, first and last kept; 0: never.
+        max_new_tokens: a caption that does not end within them is cut after its last whole sentence.
+        max_side: longer frames are scaled down to this many pixels; 0: the processor alone decides.
+    """
+
+    name = "vlm"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Load model and processor from a folder.
+
+        Raises:
+            RepriseError: it is not here, damaged, no model of this kind, or without tokenizer, image
+                processor or chat template.
+        """
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        given = options(
+            spec, prompt=PROMPT, frames="video", fps=2.0, max_frames=16, max_new_tokens=128, max_side=768
+        )
+        if given["frames"] not in ("video", "images"):
+            raise RepriseError(f"models: vlm option frames must be video or images, not {given['frames']!r}")
+        if (
+            given["fps"] <= 0
+            or given["max_new_tokens"] < 1
+            or min(given["max_frames"], given["max_side"]) < 0
+        ):
+            raise RepriseError(
+                "models: vlm options fps, max_new_tokens, max_frames and max_side must be positive"
+            )
+        self._given = given
+        checkpoint = resolve(spec)
+        self.revision = checkpoint.revision
+        self.sha256 = checkpoint.sha256
+        self._place = place(spec)
+        require_tokenizer(checkpoint, _WHAT)
+        self._processor: Any = processor(AutoProcessor, checkpoint, f"the processor of {_WHAT}")
+        tokenizer = getattr(self._processor, "tokenizer", None)
+        if tokenizer is None:
+            raise RepriseError(
+                f"{checkpoint.path} cannot be loaded as {_WHAT}: its processor has no tokenizer"
+            )
+        if not getattr(self._processor, "chat_template", None):
+            raise RepriseError(f"{checkpoint.path} has no chat template, so nobody can say how to ask it")
+        if given["frames"] == "video" and getattr(self._processor, "video_processor", None) is None:
+            raise RepriseError(f"{checkpoint.path} takes no video: set options.frames=images")
+        # Padded on the right, a shorter prompt would be continued after its padding.
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self._tokenizer = tokenizer
+        self._model = pretrained(AutoModelForImageTextToText, checkpoint, _WHAT, self._place.dtype).to(
+            self._place.device
+        )
+        # Published generation settings often sample; what is left of them would only be warned about.
+        settings = self._model.generation_config
+        settings.do_sample = False
+        settings.temperature = settings.top_p = settings.top_k = None
+        self._batches = Batches(spec.batch_size)
+
+    def caption(self, clips: Sequence[Sequence[RGB]]) -> list[str]:
+        """Frames of each clip in time order -> one line a clip, in their order; "" for one without frames."""
+        shown = [shrunk(thinned(clip, self._given["max_frames"]), self._given["max_side"]) for clip in clips]
+        captions = [""] * len(clips)
+        # A video needs two frames. What goes through as pictures cannot share a batch with videos.
+        kinds = [
+            "" if not clip else "video" if self._given["frames"] == "video" and len(clip) > 1 else "images"
+            for clip in shown
+        ]
+        for kind, ask in (("video", self._ask_videos), ("images", self._ask_pictures)):
+            positions = [position for position, each in enumerate(kinds) if each == kind]
+            said = self._batches([shown[position] for position in positions], ask)
+            for position, text in zip(positions, said, strict=True):
+                captions[position] = text
+        return captions
+
+    def _ask_videos(self, clips: Sequence[Sequence[RGB]]) -> list[str]:
+        fps = float(self._given["fps"])
+        inputs = self._processor(
+            text=[self._prompt([{"type": "video"}])] * len(clips),
+            videos=[np.stack(clip) for clip in clips],
+            # Without metadata 24 frames per second are assumed, and the frames sampled once more.
+            video_metadata=[
+                {
+                    "total_num_frames": len(clip),
+                    "fps": fps,
+                    "duration": len(clip) / fps,
+                    "frames_indices": list(range(len(clip))),
+                    "height": clip[0].shape[0],
+                    "width": clip[0].shape[1],
+                }
+                for clip in clips
+            ],
+            do_sample_frames=False,
+            padding=True,
+            return_tensors="pt",
+        )
+        return self._continue(inputs)
+
+    def _ask_pictures(self, clips: Sequence[Sequence[RGB]]) -> list[str]:
+        inputs = self._processor(
+            text=[self._prompt([{"type": "image"}] * len(clip)) for clip in clips],
+            images=[list(clip) for clip in clips],
+            padding=True,
+            return_tensors="pt",
+        )
+        return self._continue(inputs)
+
+    def _prompt(self, shown: list[dict[str, str]]) -> str:
+        asked = [*shown, {"type": "text", "text": self._given["prompt"]}]
+        return str(
+            self._processor.apply_chat_template(
+                [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
+            )
+        )
+
+    def _continue(self, inputs: Any) -> list[str]:
+        inputs = to_device(inputs, self._place.device, self._place.dtype)
+        asked = inputs["input_ids"].shape[1]
+        found = self._model.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=self._given["max_new_tokens"],
+            pad_token_id=self._tokenizer.pad_token_id,
+        )[:, asked:]
+        ends = self._ends()
+        texts = self._tokenizer.batch_decode(
+            found, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return [
+            clean_caption(text, cut=not any(int(token) in ends for token in tokens))
+            for text, tokens in zip(texts, found, strict=True)
+        ]
+
+    def _ends(self) -> set[int]:
+        ends = self._model.generation_config.eos_token_id
+        if ends is None:
+            ends = self._tokenizer.eos_token_id
+        return {ends} if isinstance(ends, int) else set(ends or ())
+
+
+_TURN = re.compile(r"^\s*(?:<\|im_start\|>)?\s*(?:assistant|model|ASSISTANT)\s*(?::|\n)\s*")
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
+_TOKEN = re.compile(r"<\|[^|<>]*\|>|</?s>|<pad>")
+_OPENING = re.compile(
+    r"^(?:sure|certainly|of course|okay|ok)\b[^.!:\n]{0,80}[.!:]\s+(?=\S)|"
+    r"^(?:here(?:'s| is| are)\b[^:\n]{0,80}|(?:caption|description|answer))\s*:\s*",
+    re.IGNORECASE,
+)
+_QUOTES = (('"', '"'), ("“", "”"), ("'", "'"))
+
+
+def clean_caption(text: str, cut: bool = False) -> str:
+    """What a chat model answered -> a plain line: no turns, thoughts, politeness, mark-up or quotes.
+
+    Args:
+        cut: the answer hit its token limit, so what follows its last whole sentence is dropped (unless there
+        is none).
+    """
+    # A thought that was closed without having been opened began in the prompt.
+    text = _THOUGHT.sub("", text.split("</think>")[-1] if "<think>" not in text else text)
+    text = _TURN.sub("", _TOKEN.sub("", text))
+    text = re.sub(r"^\s*[#>*-]+\s+", "", text, flags=re.MULTILINE).replace("**", "").replace("`", "")
+    text = " ".join(text.split())
+    before = None
+    while before != text:
+        before = text
+        text = _OPENING.sub("", text).strip()
+        for first, last in _QUOTES:
+            inner = text[1:-1]
+            if len(text) > 1 and text[0] == first and text[-1] == last and first not in inner:
+                text = inner.strip()
+    if cut:
+        whole = re.match(r".*[.!?](?=\s|$)", text)
+        text = whole.group() if whole else text
+    return text
+
+
+def thinned(clip: Sequence[RGB], most: int) -> list[RGB]:
+    """At most so many frames, evenly spread, first and last among them; 0: all."""
+    if not most or len(clip) <= most:
+        return list(clip)
+    return [clip[int(index)] for index in np.linspace(0, len(clip) - 1, most).round()]
+
+
+def shrunk(clip: list[RGB], side: int) -> list[RGB]:
+    """Frames of one size, their longer side at most `side`; the size of the first rules."""
+    if not clip:
+        return clip
+    height, width = clip[0].shape[:2]
+    scale = min(1.0, side / max(height, width)) if side else 1.0
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return [
+        frame
+        if (frame.shape[1], frame.shape[0]) == size
+        else np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
+        for frame in clip
+    ]

@@ -1,0 +1,245 @@
+"""The image-text scorer: a small open_clip model, trained from nothing, saved as a `local-dir:` folder.
+
+Architecture: Radford et al., CLIP (arXiv 2103.00020), the ResNet variant (section 2.4), which learns a drawn
+world in minutes where a ViT of this size needs longer. The loss is CLIP's towards images only: every batch is
+scored against each name once, so that two pictures of the same name are not each other's negatives, and
+against the colours and the shapes alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from curation.imaging.codec import RGB, pad_box
+from curation.playground.scenes import Picture, Seen, scene_at, some_scene
+from curation.playground.train_models.grounding import HELD_OUT_SEED, MEAN, STD, plural
+from curation.playground.train_models.grounding import pixels as normalised
+from curation.playground.train_models.loop import Budget, Metrics, Recipe, fit, without_gradients
+from curation.playground.train_models.stock import Stock
+from curation.playground.world import COLOURS, NAMES, PERSON, SHAPES
+
+SIDE: Final = 64
+FILL: Final = 128  # what a crop that is not square is padded with, 0..255
+LABELS: Final = (*NAMES, PERSON)
+SHAPES_SEEN: Final = ((96, 96), (128, 96), (192, 144))  # (width, height) of scenes
+TEMPLATES: Final = (
+    "a photo of a {}", "a picture of a {}", "{}", "a {}", "the {}", "an image of a {}", "a photo of the {}",
+    "a cropped photo of a {}", "a photo of {s}", "two {s}",
+)  # fmt: skip
+_GLUE: Final = (
+    "a", "an", "the", "of", "in", "on", "and", "with", "one", "two", "three", "some", "several", "photo",
+    "picture", "image", "cropped", "background",
+)  # fmt: skip
+_PLAIN: Final = "a photo of a {}"
+# What says only half of a name: a picture is told apart by its colour and by its shape, too. Without these
+# a model from nothing sees shapes late, as the colour alone already tells most names apart.
+_HALVES: Final = (*(f"a picture of a {colour}" for colour in COLOURS), *(f"a photo of a {s}" for s in SHAPES))
+
+
+def vocabulary() -> list[str]:
+    return [
+        "[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *_GLUE, *COLOURS, *SHAPES, *(plural(s) for s in SHAPES),
+        PERSON, plural(PERSON), "people",
+    ]  # fmt: skip
+
+
+def tokenizer() -> Any:
+    from transformers import BertTokenizer
+
+    return BertTokenizer(vocab={token: i for i, token in enumerate(vocabulary())}, model_max_length=16)
+
+
+def model_config() -> dict[str, Any]:
+    """The `model_cfg` of open_clip_config.json."""
+    return {
+        "embed_dim": 64,
+        "vision_cfg": {"image_size": SIDE, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64},
+        "text_cfg": {
+            "context_length": 16,
+            "vocab_size": len(vocabulary()),
+            "hf_tokenizer_name": "playground",  # any name: open_clip then reads the tokenizer of the folder
+            "width": 64,
+            "heads": 4,
+            "layers": 2,
+            "pool_type": "eos",
+            "eos_id": 2,
+        },
+    }
+
+
+def build(seed: int) -> Any:
+    from open_clip.model import CLIP
+
+    torch.manual_seed(seed)
+    config = model_config()
+    text = {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}
+    return CLIP(config["embed_dim"], config["vision_cfg"], text)
+
+
+def save(model: torch.nn.Module, output: Path) -> None:
+    from safetensors.torch import save_file
+
+    output.mkdir(parents=True, exist_ok=True)
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, output / "open_clip_model.safetensors")
+    preprocess = {
+        "size": [SIDE, SIDE], "mode": "RGB", "mean": list(MEAN), "std": list(STD), "interpolation": "bicubic",
+        "resize_mode": "longest", "fill_color": FILL,
+    }  # fmt: skip
+    config = {"model_cfg": model_config(), "preprocess_cfg": preprocess}
+    (output / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    tokenizer().save_pretrained(output)
+
+
+# ---- crops ---------------------------------------------------------------------------------------
+
+
+def fit_square(image: RGB, side: int = SIDE) -> RGB:
+    """Longer side to `side`, the rest filled with grey: what the saved preprocessing does."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    w, h = max(1, round(width * scale)), max(1, round(height * scale))
+    resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    square = np.full((side, side, 3), FILL, np.uint8)
+    top, left = (side - h) // 2, (side - w) // 2
+    square[top : top + h, left : left + w] = resized
+    return square
+
+
+def crop(picture: Picture, seen: Seen, padding: float = 0.1) -> RGB:
+    """A thing in its box, widened by `padding` of its sides."""
+    height, width = picture.image.shape[:2]
+    x0, y0, x1, y1 = pad_box(seen.box, padding, width, height)
+    return picture.image[y0:y1, x0:x1]
+
+
+def _some_crop(picture: Picture, seen: Seen, rng: np.random.Generator) -> RGB:
+    """A crop with a box that is not quite right; now and then on a plain ground, as a cut-out is shown."""
+    height, width = picture.image.shape[:2]
+    x0, y0, x1, y1 = seen.box
+    w, h = x1 - x0, y1 - y0
+    a, b, c, d = rng.uniform(-0.06, 0.25, 4)
+    left, top, right, bottom = pad_box([x0 - a * w, y0 - b * h, x1 + c * w, y1 + d * h], 0, width, height)
+    image = picture.image
+    if rng.uniform() < 0.3:
+        plain = np.full_like(image, int(rng.choice([0, 114, 127, 255])))
+        image = np.where(seen.mask[..., None], image, plain)
+    part = np.asarray(image[top:bottom, left:right], np.uint8)
+    return part[:, ::-1] if rng.uniform() < 0.5 else part
+
+
+def pixels(crops: list[RGB], light: torch.Tensor | None = None) -> torch.Tensor:
+    """Crops of any sizes -> (B, 3, 64, 64), normalised; `light`: (B, 1, 1, 1), factors on brightness."""
+    square = [fit_square(np.ascontiguousarray(each)) for each in crops]
+    return normalised(square, light).contiguous(memory_format=torch.channels_last)
+
+
+def tokens(words: Any, texts: list[str]) -> torch.Tensor:
+    encoded = words(texts, max_length=16, padding="max_length", truncation=True, return_tensors="pt")
+    found: torch.Tensor = encoded["input_ids"]
+    return found
+
+
+def sentence(template: str, name: str) -> str:
+    return template.replace("{s}", plural(name)).replace("{}", name)
+
+
+def sample(seed: int, index: int) -> Picture:
+    """The training scene with this number, with at least one thing to look at."""
+    rng = np.random.default_rng([seed, 7, index])
+    width, height = SHAPES_SEEN[index % len(SHAPES_SEEN)]
+    while True:
+        picture = some_scene(rng, width=width, height=height)
+        clear = tuple(seen for seen in picture.seen if seen.share >= 0.4)
+        if clear:
+            return Picture(picture.image, clear)
+
+
+def batch_at(seed: int, step: int, size: int, stock: Stock[Picture]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Training batch: pixels (B, 3, 64, 64) and the label of each, an index into `LABELS`."""
+    rng = np.random.default_rng([seed, step, 2])
+    crops: list[RGB] = []
+    labels: list[int] = []
+    for picture in stock.some(size, rng):
+        for seen in picture.seen:
+            crops.append(_some_crop(picture, seen, rng))
+            labels.append(LABELS.index(seen.name))
+    light = torch.from_numpy(rng.uniform(0.9, 1.1, (size, 1, 1, 1))).float()
+    return pixels(crops[:size], light), torch.tensor(labels[:size])
+
+
+@without_gradients
+def evaluate(model: torch.nn.Module, words: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 150) -> Metrics:
+    """Top-1 among the 64 names, of crops of things that show at least 0.6 of themselves, from unseen scenes.
+
+    `person`: share of people whose best label among all 65 is theirs.
+    """
+    crops: list[RGB] = []
+    labels: list[int] = []
+    for index in range(scenes):
+        picture = scene_at(seed, index)
+        for seen in picture.seen:
+            if seen.share >= 0.6:
+                crops.append(crop(picture, seen))
+                labels.append(LABELS.index(seen.name))
+    scorer: Any = model
+    known = scorer.encode_text(tokens(words, [sentence(_PLAIN, name) for name in LABELS]), normalize=True)
+    looks = torch.cat(
+        [scorer.encode_image(pixels(crops[i : i + 64]), normalize=True) for i in range(0, len(crops), 64)]
+    )
+    scores = looks @ known.T
+    truth = torch.tensor(labels)
+    things = truth < len(NAMES)
+    hit = scores[things][:, : len(NAMES)].argmax(1) == truth[things]
+    best: NDArray[np.bool_] = (scores[~things].argmax(1) == truth[~things]).numpy()
+    return {"top1_of_64": round(float(hit.float().mean()), 4), "person": round(float(best.mean()), 4)}
+
+
+def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 64, scenes: int = 20_000) -> Metrics:
+    """Train the scorer on `scenes` scenes and save it in `output`."""
+    words = tokenizer()
+    stock = Stock(lambda index: sample(seed, index), scenes)
+
+    def loss(model: torch.nn.Module, step: int) -> torch.Tensor:
+        scorer: Any = model
+        images, labels = batch_at(seed, step, size, stock)
+        templates = np.random.default_rng([seed, step, 3]).choice(len(TEMPLATES), len(LABELS))
+        texts = [sentence(TEMPLATES[t], name) for t, name in zip(templates, LABELS, strict=True)]
+        known = scorer.encode_text(tokens(words, [*texts, *_HALVES]), normalize=True)
+        scores = scorer.encode_image(images, normalize=True) @ known.T
+        scores = scores * scorer.logit_scale.exp().clamp(max=100)
+        thing = labels < len(NAMES)
+        colours, shapes = labels // len(SHAPES), labels % len(SHAPES)
+        whole, halves = scores[:, : len(LABELS)], scores[thing, len(LABELS) :]
+        return (
+            F.cross_entropy(whole, labels)
+            + 0.5 * F.cross_entropy(halves[:, : len(COLOURS)], colours[thing])
+            + 0.5 * F.cross_entropy(halves[:, len(COLOURS) :], shapes[thing])
+        )
+
+    recipe = Recipe(
+        role="scorer",
+        model=build(seed).to(memory_format=torch.channels_last),
+        loss=loss,
+        evaluate=lambda model: evaluate(model, words),
+        save=save,
+        seed=seed,
+        rate=2e-3,
+        decay=0.05,
+        average=0.99,
+        about={
+            "batch": size,
+            "scenes": scenes,
+            "format": "open_clip local-dir folder",
+            "input": f"{SIDE} px",
+        },
+    )
+    return fit(recipe, budget, output)

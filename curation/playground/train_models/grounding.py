@@ -1,0 +1,484 @@
+"""The detector: a small transformers Grounding DINO, trained from nothing, saved as a Hugging Face folder.
+
+Architecture and loss: Liu et al., Grounding DINO (arXiv 2303.05499), sections 3 and 3.5: a Swin backbone, a
+BERT text encoder whose phrases do not see each other, feature fusion, language-guided queries, and DETR's
+set loss with a focal token-alignment term. The loss is written here because that of transformers 5.23 adds up
+the offsets of label maps wrongly for batches of more than two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+
+from curation.imaging.codec import RGB, box_iou
+from curation.playground.scenes import SIZES, scene_at, some_prompt, some_scene
+from curation.playground.train_models.loop import Budget, Metrics, Recipe, fit, without_gradients
+from curation.playground.train_models.stock import Stock
+from curation.playground.world import COLOURS, PERSON, SHAPES
+
+MEAN: Final = (0.485, 0.456, 0.406)
+STD: Final = (0.229, 0.224, 0.225)
+HELD_OUT_SEED: Final = 900_001  # scenes that no trainer sees: training seeds are below it
+# Grounding DINO's code tells phrases apart by these ids of the original BERT vocabulary: they must stay.
+SPECIAL: Final = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}
+# Words that no phrase of this world rightly uses: the model must find nothing under them.
+STRANGERS: Final = ("dog", "grey car", "tall tree", "cup", "brown horse")
+
+
+def vocabulary() -> list[str]:
+    """A WordPiece vocabulary: the special tokens at their places, then this world's words and plurals."""
+    words = [*COLOURS, *SHAPES, *(plural(shape) for shape in SHAPES), PERSON, plural(PERSON), "people"]
+    size = 1030 + len(words)
+    rows = [f"[unused{i}]" for i in range(size)]
+    for token, index in SPECIAL.items():
+        rows[index] = token
+    rows[1030:] = words
+    return rows
+
+
+def plural(shape: str) -> str:
+    return shape + ("es" if shape.endswith(("s", "x")) else "s")
+
+
+def tokenizer() -> Any:
+    from transformers import BertTokenizer
+
+    return BertTokenizer(vocab={token: i for i, token in enumerate(vocabulary())}, model_max_length=64)
+
+
+def build(seed: int) -> Any:
+    """The untrained model."""
+    from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection, SwinConfig
+
+    torch.manual_seed(seed)
+    swin: Any = SwinConfig  # its signature is generated and does not name `out_features`
+    backbone = swin(
+        image_size=96, patch_size=4, embed_dim=24, depths=[1, 2, 2, 1], num_heads=[1, 2, 4, 8], window_size=6,
+        mlp_ratio=2.0, drop_path_rate=0.0, out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    text = BertConfig(
+        vocab_size=len(vocabulary()), hidden_size=64, num_hidden_layers=1, num_attention_heads=4,
+        intermediate_size=128, max_position_embeddings=64, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    config = GroundingDinoConfig(
+        backbone_config=backbone, text_config=text, d_model=96, num_queries=20, encoder_layers=2,
+        decoder_layers=2, encoder_ffn_dim=192, decoder_ffn_dim=192, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_n_points=2, decoder_n_points=4, dropout=0.0, fusion_droppath=0.0,
+        max_text_len=64, num_feature_levels=3, auxiliary_loss=False, disable_custom_kernels=True,
+    )  # fmt: skip
+    model: Any = GroundingDinoForObjectDetection(config)
+    # Scores are plain dot products of normalised vectors, +-10 at this width: the set loss would start in the
+    # thousands. Quieter words start it where the focal term expects it. (Not the queries' norm: the boxes are
+    # read from queries before it and after it, by one head.)
+    quiet = model.model.encoder.layers[-1].text_enhancer_layer.layer_norm_after
+    torch.nn.init.constant_(quiet.weight, 0.1)
+    # Pictures and words look at each other from the start, not only after their gates have grown from 1e-4.
+    for layer in model.model.encoder.layers:
+        torch.nn.init.constant_(layer.fusion_layer.vision_param, 0.1)
+        torch.nn.init.constant_(layer.fusion_layer.text_param, 0.1)
+    # As the original does: a box starts as its reference point says.
+    for head in (*model.bbox_embed, *model.model.decoder.bbox_embed, model.model.encoder_output_bbox_embed):
+        torch.nn.init.zeros_(head.layers[-1].weight)
+        torch.nn.init.zeros_(head.layers[-1].bias)
+    return model
+
+
+def processor() -> Any:
+    """Pictures are resized so that their shorter side is 96 px (the longer at most 192)."""
+    from transformers import GroundingDinoImageProcessor, GroundingDinoProcessor
+
+    images = GroundingDinoImageProcessor(
+        size={"shortest_edge": 96, "longest_edge": 192}, image_mean=list(MEAN), image_std=list(STD)
+    )
+    make: Any = GroundingDinoProcessor
+    return make(images, tokenizer())
+
+
+def save(model: torch.nn.Module, output: Path) -> None:
+    """A folder of transformers, and the same weights in the original's files, under `original/`."""
+    trained: Any = model
+    trained.save_pretrained(output)
+    processor().save_pretrained(output)
+    to_original(output, output / "original")
+
+
+def to_original(trained: Path, output: Path) -> None:
+    """Write a saved folder of transformers as groundingdino-py's `.pth`, config `.py` and BERT folder."""
+    from safetensors.torch import load_file
+    from transformers import AutoConfig
+
+    from curation.models.checkpoints import Checkpoint
+    from curation.models.pretrained.convert import dino_from_hf
+    from curation.models.pretrained.grounding_dino_original import build as build_original
+    from curation.models.pretrained.grounding_dino_original import read_config
+
+    config: Any = AutoConfig.from_pretrained(trained)
+    text = output / "text"
+    config.text_config.save_pretrained(text)
+    tokenizer().save_pretrained(text)
+    file = output / "GroundingDINO_playground.cfg.py"
+    lines = (f"{key} = {value!r}" for key, value in _original_config(config, text.name).items())
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    nowhere = Checkpoint(trained, str(trained), "", "")
+    like = build_original(read_config(file), text, nowhere).state_dict()
+    state = dino_from_hf(load_file(trained / "model.safetensors"), like)
+    torch.save({"model": state}, output / "groundingdino_playground.pth")
+
+
+def _original_config(config: Any, text: str) -> dict[str, Any]:
+    """What groundingdino-py calls the settings of a transformers config; `text`: where BERT's are."""
+    swin = config.backbone_config
+    return {
+        "modelname": "groundingdino",
+        "backbone": "swin_T_224_1k",
+        "swin": {
+            "embed_dim": swin.embed_dim,
+            "depths": list(swin.depths),
+            "num_heads": list(swin.num_heads),
+            "window_size": swin.window_size,
+            "mlp_ratio": swin.mlp_ratio,
+        },
+        "return_interm_indices": [1, 2, 3],
+        "backbone_freeze_keywords": None,
+        "position_embedding": "sine",
+        "pe_temperatureH": config.positional_embedding_temperature,
+        "pe_temperatureW": config.positional_embedding_temperature,
+        "hidden_dim": config.d_model,
+        "nheads": config.encoder_attention_heads,
+        "num_queries": config.num_queries,
+        "enc_layers": config.encoder_layers,
+        "dec_layers": config.decoder_layers,
+        "dim_feedforward": config.encoder_ffn_dim,
+        "num_feature_levels": config.num_feature_levels,
+        "enc_n_points": config.encoder_n_points,
+        "dec_n_points": config.decoder_n_points,
+        "query_dim": 4,
+        "num_patterns": 0,
+        "pre_norm": False,
+        "dropout": 0.0,
+        "text_dropout": 0.0,
+        "fusion_dropout": 0.0,
+        "fusion_droppath": 0.0,
+        "transformer_activation": "relu",
+        "two_stage_type": "standard",
+        "two_stage_bbox_embed_share": False,
+        "two_stage_class_embed_share": False,
+        "dec_pred_bbox_embed_share": True,
+        "embed_init_tgt": True,
+        "use_text_enhancer": True,
+        "use_fusion_layer": True,
+        "use_text_cross_attention": True,
+        "use_checkpoint": False,
+        "use_transformer_ckpt": False,
+        "dn_number": 0,
+        "dn_box_noise_scale": 1.0,
+        "dn_label_noise_ratio": 0.5,
+        "dn_label_coef": 1.0,
+        "dn_bbox_coef": 1.0,
+        "dn_labelbook_size": 2000,
+        "sub_sentence_present": True,
+        "max_text_len": 256,
+        "text_encoder_type": text,
+    }
+
+
+# ---- batches -------------------------------------------------------------------------------------
+
+
+def pixels(images: Sequence[RGB], light: torch.Tensor | None = None) -> torch.Tensor:
+    """Pictures of one size, (H, W, 3) uint8 -> (B, 3, H, W), normalised as the processor does.
+
+    `light`: (B, 1, 1, 1), a factor on the brightness of each.
+    """
+    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    if light is not None:
+        batch = (batch * light).clamp(max=1)
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    return (batch - mean) / std
+
+
+def encode_phrases(
+    words: Any, prompts: Sequence[Sequence[str]]
+) -> tuple[dict[str, torch.Tensor], list[list[list[int]]]]:
+    """Prompts -> model inputs, and per prompt and phrase the positions of its tokens."""
+    texts = [". ".join(prompt) + "." for prompt in prompts]
+    encoded = words(texts, padding=True, return_tensors="pt")
+    places: list[list[list[int]]] = []
+    for row in encoded["input_ids"].tolist():
+        phrases: list[list[int]] = []
+        run: list[int] = []
+        for position, token in enumerate(row):
+            if token in (0, 101, 102, 1012, 1029):
+                if run:
+                    phrases.append(run)
+                run = []
+            else:
+                run.append(position)
+        places.append(phrases)
+    return dict(encoded), places
+
+
+def _asked(names: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """What a picture is asked for: names, half of them of what is not there, and often half a name.
+
+    A colour or a shape alone names all that has it. It teaches what the words mean long before pairs of them
+    are told apart.
+    """
+    there = list(dict.fromkeys(names))
+    prompt = some_prompt(there, rng)
+    halves = [word for name in there for word in name.split() if rng.uniform() < 0.35]
+    halves += [str(rng.choice(words)) for words in (COLOURS, SHAPES) if rng.uniform() < 0.4]
+    strangers = [str(rng.choice(STRANGERS))] if rng.uniform() < 0.15 else []
+    for phrase in (*dict.fromkeys(halves), *strangers):
+        if phrase not in prompt:
+            prompt.insert(int(rng.integers(len(prompt) + 1)), phrase)
+    return prompt
+
+
+def _names(phrase: str, name: str) -> bool:
+    """Whether a phrase, a name or half of one, is right for a thing of this name."""
+    return phrase == name or phrase in name.split()
+
+
+def _spoken(name: str, count: int, rng: np.random.Generator) -> str:
+    """A name as a caption has it: in the plural where there are several, now and then anyway."""
+    if name in COLOURS:
+        return name
+    return plural(name) if (count > 1 and rng.uniform() < 0.5) or rng.uniform() < 0.08 else name
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What training keeps of a scene: picture (H, W, 3) uint8, names, boxes (n, 4) in shares, cxcywh."""
+
+    image: RGB
+    names: tuple[str, ...]
+    boxes: NDArray[np.float32]
+
+
+def sample(seed: int, index: int) -> Sample:
+    """The training scene with this number; its size is that of `SIZES` which the number's remainder says."""
+    rng = np.random.default_rng([seed, 5, index])
+    height, width = SIZES[index % len(SIZES)]
+    while True:
+        picture = some_scene(rng, width=width, height=height)
+        if picture.seen:
+            corners = np.array([each.box for each in picture.seen], np.float32).reshape(-1, 4)
+            corners /= np.array([width, height, width, height], np.float32)
+            boxes = np.concatenate(
+                [(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1
+            )
+            return Sample(picture.image, tuple(each.name for each in picture.seen), boxes)
+
+
+Targets = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def batch_at(
+    seed: int, step: int, size: int, words: Any, stock: Stock[Sample]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor], Targets]:
+    """Batch number `step`: pixels, text inputs, and per picture boxes (cxcywh, 0..1) and token targets."""
+    rng = np.random.default_rng([seed, step])
+    samples = stock.some(size, rng, kind=int(rng.integers(len(SIZES))), kinds=len(SIZES))
+    asked = [_asked(each.names, rng) for each in samples]
+    prompts = [
+        [_spoken(phrase, sum(_names(phrase, name) for name in each.names), rng) for phrase in prompt]
+        for each, prompt in zip(samples, asked, strict=True)
+    ]
+    text, places = encode_phrases(words, prompts)
+    length = text["input_ids"].shape[1]
+    images = []
+    targets: Targets = []
+    for each, prompt, positions in zip(samples, asked, places, strict=True):
+        named = [[_names(phrase, name) for phrase in prompt] for name in each.names]
+        wanted = [row for row, fits in enumerate(named) if any(fits)]
+        boxes = torch.from_numpy(each.boxes[wanted])
+        tokens = torch.zeros(len(wanted), length)
+        for place, row in enumerate(wanted):
+            for at, fits in zip(positions, named[row], strict=True):
+                if fits:
+                    tokens[place, at] = 1
+        image = each.image
+        if rng.uniform() < 0.5:  # every shape is still itself in a mirror
+            image = image[:, ::-1]
+            boxes = torch.cat([1 - boxes[:, :1], boxes[:, 1:]], 1)
+        images.append(image)
+        targets.append((boxes, tokens))
+    light = torch.from_numpy(rng.uniform(0.92, 1.08, (size, 1, 1, 1))).float()
+    return pixels(images, light), text, targets
+
+
+# ---- loss ----------------------------------------------------------------------------------------
+
+
+def _corners(boxes: torch.Tensor) -> torch.Tensor:
+    centre, size = boxes[..., :2], boxes[..., 2:].clamp(min=1e-6)
+    return torch.cat([centre - size / 2, centre + size / 2], -1)
+
+
+def _overlap(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Generalised IoU (Rezatofighi et al., arXiv 1902.09630) of cxcywh boxes (..., 4), which broadcast."""
+    a, b = _corners(one), _corners(other)
+    size_a, size_b = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]
+    inside = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    around = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    both, hull = inside.prod(-1), around.prod(-1)
+    either = size_a.prod(-1) + size_b.prod(-1) - both
+    return both / either - (hull - either) / hull
+
+
+def set_loss(
+    logits: torch.Tensor, boxes: torch.Tensor, mask: torch.Tensor, targets: Targets, copies: int = 1
+) -> torch.Tensor:
+    """DETR's set loss with token targets, for one set of predictions.
+
+    logits (B, Q, L), boxes (B, Q, 4) cxcywh 0..1, mask (B, L) of real tokens. Matching costs 1 (class), 5
+    (L1) and 2 (GIoU), loss weights 2, 5, 2 and focal gamma 2 as in section 3.5 and the released config. Focal
+    alpha is 0.5 instead of 0.25: without pre-training, what is there needs the stronger voice.
+
+    `copies` > 1 asks for that many queries per thing: used for all but the last layer, which alone has to
+    find each thing once. It makes training several times faster (Zhao et al., MS-DETR, arXiv 2401.03989).
+    """
+    count = [len(true) * copies for true, _ in targets]
+    total, most = max(1, sum(count)), max(1, max(count))
+    real = mask[:, None, :].expand_as(logits)
+    clean = torch.where(real, logits, torch.zeros_like(logits))
+    # All pictures at once, the shorter lists of things filled up.
+    true_boxes = torch.full((len(targets), most, 4), 0.5)
+    tokens = torch.zeros(len(targets), most, logits.shape[-1])
+    for b, (true, said) in enumerate(targets):
+        true_boxes[b, : count[b]] = true.repeat(copies, 1)
+        tokens[b, : count[b]] = said.repeat(copies, 1)
+    with torch.no_grad():
+        p = clean.clamp(-30, 30).sigmoid()
+        gain = 0.25 * (1 - p) ** 2 * -(p + 1e-8).log() - 0.75 * p**2 * -(1 - p + 1e-8).log()
+        weights = tokens / tokens.sum(2, keepdim=True).clamp(min=1)
+        far = (boxes[:, :, None] - true_boxes[:, None]).abs().sum(-1)
+        cost = torch.where(real, gain, torch.zeros_like(gain)) @ weights.transpose(1, 2)
+        cost = (cost + 5 * far - 2 * _overlap(boxes[:, :, None], true_boxes[:, None])).numpy()
+    rows, columns, owners = [], [], []
+    for b, wanted in enumerate(count):
+        found, meant = linear_sum_assignment(cost[b, :, :wanted])
+        rows.append(found)
+        columns.append(meant)
+        owners.append(np.full(len(found), b))
+    row, column, owner = (torch.from_numpy(np.concatenate(each)) for each in (rows, columns, owners))
+    aim = torch.zeros_like(logits)
+    aim[owner, row] = tokens[owner, column]
+    entropy = F.binary_cross_entropy_with_logits(clean, aim, reduction="none")
+    p = clean.sigmoid()
+    right = p * aim + (1 - p) * (1 - aim)
+    focal = 0.5 * (1 - right) ** 2 * entropy
+    found, true = boxes[owner, row], true_boxes[owner, column]
+    off = 5 * (found - true).abs().sum() + 2 * (1 - _overlap(found, true)).sum()
+    return (2 * (focal * real).sum() + off) / total
+
+
+def full_loss(
+    model: Any, images: torch.Tensor, text: dict[str, torch.Tensor], targets: Targets
+) -> torch.Tensor:
+    """The set loss of every decoder layer and of the encoder's proposals.
+
+    Of those, all are asked, not only the best that become queries: they are the many examples that a model
+    without pre-training learns to see from. (transformers gives the best ones without their gradient.)
+    """
+    out = model(pixel_values=images, **text)
+    mask = text["attention_mask"].bool()
+    length = mask.shape[1]
+    loss = set_loss(out.logits[..., :length], out.pred_boxes, mask, targets)
+    states, known = out.intermediate_hidden_states, out.encoder_last_hidden_state_text
+    for level in range(states.shape[1] - 1):
+        reference = (
+            out.init_reference_points if level == 0 else out.intermediate_reference_points[:, level - 1]
+        )
+        boxes = (
+            model.bbox_embed[level](states[:, level]) + torch.special.logit(reference, eps=1e-5)
+        ).sigmoid()
+        logits = model.class_embed[level](states[:, level], known, mask)
+        loss = loss + set_loss(logits[..., :length], boxes, mask, targets, copies=3)
+    proposals = out.enc_outputs_coord_logits.sigmoid()
+    return loss + set_loss(out.enc_outputs_class[..., :length], proposals, mask, targets, copies=4)
+
+
+# ---- held-out ------------------------------------------------------------------------------------
+
+
+@without_gradients
+def evaluate(model: torch.nn.Module, words: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 80) -> Metrics:
+    """Metrics on scenes of an unseen seed, every prompt with rivals of what is there.
+
+    `box_iou`: mean over names that are there, of the best-scored box against the nearest thing of that name.
+    `accuracy`: share of them at IoU >= 0.5. `presence_auc`: how well a phrase's best score tells names that
+    are there from names that are not.
+    """
+    overlaps: list[float] = []
+    there: list[float] = []
+    absent: list[float] = []
+    for first in range(0, scenes, 20):
+        pictures = [scene_at(seed, i) for i in range(first, min(scenes, first + 20))]
+        pictures = [p for p in pictures if p.seen]
+        prompts = []
+        for index, picture in enumerate(pictures):
+            rng = np.random.default_rng([seed, first + index, 1])
+            prompts.append(list(dict.fromkeys([*picture.names, *some_prompt(picture.names, rng)])))
+        text, places = encode_phrases(words, prompts)
+        out: Any = model(pixel_values=pixels([p.image for p in pictures]), **text)
+        scores = out.logits.sigmoid()
+        for b, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True)):
+            height, width = picture.image.shape[:2]
+            boxes = _corners(out.pred_boxes[b]) * torch.tensor([width, height, width, height])
+            for name, positions in zip(prompt, places[b], strict=True):
+                of_phrase = scores[b][:, positions].mean(1)
+                best = int(of_phrase.argmax())
+                truths = [each.box for each in picture.seen if each.name == name]
+                (there if truths else absent).append(float(of_phrase[best]))
+                if truths:
+                    overlaps.append(max(box_iou(boxes[best].tolist(), truth) for truth in truths))
+    return {
+        "box_iou": round(float(np.mean(overlaps)), 4),
+        "accuracy": round(float(np.mean(np.array(overlaps) >= 0.5)), 4),
+        "presence_auc": round(auc(there, absent), 4),
+    }
+
+
+def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """The probability that a positive's score is above a negative's; ties count half."""
+    high, low = np.asarray(positive)[:, None], np.asarray(negative)[None, :]
+    return float(((high > low) + 0.5 * (high == low)).mean())
+
+
+def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 16, scenes: int = 24_000) -> Metrics:
+    """Train the detector on `scenes` scenes and save it in `output`."""
+    words = tokenizer()
+    stock = Stock(lambda index: sample(seed, index), scenes)
+
+    def loss(model: torch.nn.Module, step: int) -> torch.Tensor:
+        return full_loss(model, *batch_at(seed, step, size, words, stock))
+
+    recipe = Recipe(
+        role="detector",
+        model=build(seed),
+        loss=loss,
+        evaluate=lambda model: evaluate(model, words),
+        save=save,
+        seed=seed,
+        rate=1e-3,
+        decay=0.01,
+        about={
+            "batch": size,
+            "scenes": scenes,
+            "format": "transformers folder",
+            "input": "shorter side 96 px",
+        },
+    )
+    return fit(recipe, budget, output)

@@ -1,0 +1,275 @@
+"""The segmenter: a small segment-anything model, trained from nothing; a `.pth`, and for transformers.
+
+Architecture: Kirillov et al., Segment Anything (arXiv 2304.02643), section 3 and appendix A, in the published
+package's own classes. Loss: focal and dice 20 : 1 and a mean squared error on the predicted quality (appendix
+A). A box says which thing is meant, so all four masks (the single one and the three of the ambiguous case)
+learn the same thing here, rather than only the best of three.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from curation.imaging.codec import RGB
+from curation.models.pretrained.convert import sam_to_hf
+from curation.models.pretrained.sam_original import build_sized
+from curation.models.pretrained.sam_original import prepare as resized
+from curation.playground.scenes import Picture, scene_at, some_scene
+from curation.playground.train_models.grounding import HELD_OUT_SEED
+from curation.playground.train_models.loop import Budget, Metrics, Recipe, fit, without_gradients
+from curation.playground.train_models.stock import Stock
+
+SIDE: Final = 128
+# Written to sam_playground.json, from which `sam_original` builds the model.
+SIZES: Final[dict[str, Any]] = {
+    "image_size": SIDE,
+    "patch_size": 8,
+    "encoder_width": 96,
+    "encoder_depth": 3,
+    "encoder_heads": 4,
+    "encoder_global": [2],
+    "encoder_window": 8,
+    "encoder_mlp_ratio": 2.0,
+    "width": 64,
+    "mask_channels": 16,
+    "decoder_depth": 2,
+    "decoder_heads": 4,
+    "decoder_mlp": 128,
+    "iou_depth": 3,
+    "iou_width": 64,
+}
+# Pixel statistics of every published SAM, 0..255, RGB.
+MEAN: Final = (123.675, 116.28, 103.53)
+STD: Final = (58.395, 57.12, 57.375)
+# (width, height) of scenes; the model sees each with its longer side at `SIDE`.
+SHAPES: Final = ((128, 96), (96, 96), (128, 128), (192, 144), (96, 128))
+
+
+def save(model: torch.nn.Module, output: Path) -> None:
+    """`sam_playground.pth` (a state dict) with its `.json`, and the same weights as `transformers/`."""
+    output.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), output / "sam_playground.pth")
+    (output / "sam_playground.json").write_text(json.dumps(SIZES, indent=1) + "\n", encoding="utf-8")
+    to_transformers(model.state_dict(), SIZES, output / "transformers")
+
+
+def to_transformers(state: Mapping[str, torch.Tensor], sizes: Mapping[str, Any], output: Path) -> None:
+    """Write a segment-anything state dict as a Hugging Face folder for `SamModel`.
+
+    Raises:
+        RuntimeError: a weight has no counterpart, either way.
+    """
+    from transformers import (
+        SamConfig,
+        SamImageProcessor,
+        SamMaskDecoderConfig,
+        SamModel,
+        SamProcessor,
+        SamPromptEncoderConfig,
+        SamVisionConfig,
+    )
+
+    side, patch, width = sizes["image_size"], sizes["patch_size"], sizes["width"]
+    vision = SamVisionConfig(
+        hidden_size=sizes["encoder_width"], output_channels=width, num_hidden_layers=sizes["encoder_depth"],
+        num_attention_heads=sizes["encoder_heads"], image_size=side, patch_size=patch,
+        mlp_ratio=sizes["encoder_mlp_ratio"],
+        mlp_dim=int(sizes["encoder_width"] * sizes["encoder_mlp_ratio"]),
+        window_size=sizes["encoder_window"], global_attn_indexes=sizes["encoder_global"],
+        num_pos_feats=width // 2,
+    )  # fmt: skip
+    prompt = SamPromptEncoderConfig(
+        hidden_size=width, image_size=side, patch_size=patch, mask_input_channels=sizes["mask_channels"]
+    )
+    decoder = SamMaskDecoderConfig(
+        hidden_size=width, mlp_dim=sizes["decoder_mlp"], num_hidden_layers=sizes["decoder_depth"],
+        num_attention_heads=sizes["decoder_heads"], iou_head_depth=sizes["iou_depth"],
+        iou_head_hidden_dim=sizes["iou_width"],
+    )  # fmt: skip
+    model: Any = SamModel(
+        SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    )
+    renamed = sam_to_hf(state)
+    # One matrix under two names: transformers ties them.
+    shared = "shared_image_embedding.positional_embedding"
+    renamed["prompt_encoder.shared_embedding.positional_embedding"] = renamed[shared].clone()
+    model.load_state_dict(renamed)
+    model.save_pretrained(output)
+    images = SamImageProcessor(
+        size={"longest_edge": side}, pad_size={"height": side, "width": side},
+        mask_size={"longest_edge": side // 4}, mask_pad_size={"height": side // 4, "width": side // 4},
+        image_mean=[m / 255 for m in MEAN], image_std=[s / 255 for s in STD],
+    )  # fmt: skip
+    make: Any = SamProcessor
+    make(images).save_pretrained(output)
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A scene as the model sees it. `image`: (3, h, w) uint8, longer side `SIDE`. `boxes`: (n, 4) xyxy in its
+    pixels. `masks`: (n, SIDE / 2, SIDE / 2), how much of each pixel of the decoder's masks is the thing, as
+    uint8 0..255."""
+
+    image: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    masks: NDArray[np.uint8]
+
+
+def sample(seed: int, index: int) -> Sample:
+    """The training scene with this number."""
+    rng = np.random.default_rng([seed, 6, index])
+    width, height = SHAPES[index % len(SHAPES)]
+    while True:
+        picture = some_scene(rng, width=width, height=height)
+        if picture.seen:
+            return as_seen(picture)
+
+
+def as_seen(picture: Picture) -> Sample:
+    """A picture and its truth at the size that the model works in."""
+    image = scaled(picture.image)
+    height, width = image.shape[1:]
+    factor = width / picture.image.shape[1]
+    masks = np.zeros((len(picture.seen), SIDE // 2, SIDE // 2), np.uint8)
+    for row, seen in enumerate(picture.seen):
+        whole = cv2.resize(seen.mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
+        padded = np.zeros((SIDE, SIDE), np.uint8)
+        padded[:height, :width] = whole
+        masks[row] = cv2.resize(padded, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)
+    boxes = np.array([seen.box for seen in picture.seen], np.float32) * np.float32(factor)
+    return Sample(image, boxes, masks)
+
+
+def scaled(image: RGB) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) -> (3, h, w) with its longer side at `SIDE`, by the package's own means."""
+    return np.asarray(resized(image, SIDE).numpy(), np.uint8)
+
+
+def frames(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+    """Pictures (3, h, w) as `scaled` gives them -> (N, 3, SIDE, SIDE), normalised, padded right and below."""
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    batch = torch.zeros(len(images), 3, SIDE, SIDE)
+    for row, image in zip(batch, images, strict=True):
+        row[:, : image.shape[1], : image.shape[2]] = (torch.from_numpy(image).float() - mean) / std
+    return batch
+
+
+def decode(sam: Any, embeddings: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """One box per embedding: `MaskDecoder.predict_masks` for many pictures at once.
+
+    embeddings (N, C, g, g), boxes (N, 4) xyxy in input pixels -> mask logits (N, 4, 4g, 4g), scores (N, 4).
+    The package's own method takes many prompts of one picture only.
+    """
+    decoder = sam.mask_decoder
+    sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
+    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight], 0)
+    tokens = torch.cat([tokens.expand(len(boxes), -1, -1), sparse], 1)
+    source = embeddings + dense
+    n, channels, h, w = source.shape
+    place = sam.prompt_encoder.get_dense_pe().expand(n, -1, -1, -1)
+    states, source = decoder.transformer(source, place, tokens)
+    fine = decoder.output_upscaling(source.transpose(1, 2).reshape(n, channels, h, w))
+    kernels = torch.stack(
+        [mlp(states[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], 1
+    )
+    masks = (kernels @ fine.flatten(2)).reshape(n, -1, *fine.shape[2:])
+    return masks, decoder.iou_prediction_head(states[:, 0])
+
+
+def loss_at(model: Any, seed: int, step: int, size: int, stock: Stock[Sample]) -> torch.Tensor:
+    """The loss of batch number `step`: `size` pictures, every thing in them asked for by its box."""
+    rng = np.random.default_rng([seed, step, 4])
+    samples = stock.some(size, rng)
+    owner = [index for index, each in enumerate(samples) for _ in each.boxes]
+    boxes = torch.from_numpy(np.concatenate([each.boxes for each in samples]))
+    target = torch.from_numpy(np.concatenate([each.masks for each in samples])).float()[:, None] / 255
+    # Boxes as a detector gives them: up to 10 % of a side off (SAM, appendix A).
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    noise = torch.from_numpy(rng.normal(0, 0.04, boxes.shape).clip(-0.1, 0.1)).float()
+    noise *= torch.from_numpy(rng.uniform(0, 1, (len(boxes), 1)) < 0.6).float()
+    embeddings = model.image_encoder(frames([each.image for each in samples]))[owner]
+    masks, quality = decode(model, embeddings, boxes + noise * sides)
+    target = target.expand_as(masks)
+    # Mostly around the box: elsewhere a box leaves no doubt, and easy pixels would drown the edge.
+    near = _near(boxes / 2, sides / 2, masks.shape[-1])[:, None]
+    entropy = F.binary_cross_entropy_with_logits(masks, target, reduction="none")
+    p = masks.sigmoid()
+    focal = ((p - target).abs() ** 2 * entropy * (0.1 + near)).sum((2, 3)) / near.sum((2, 3))
+    dice = 1 - (2 * (p * target).sum((2, 3)) + 1) / (p.sum((2, 3)) + target.sum((2, 3)) + 1)
+    with torch.no_grad():
+        found, meant = masks > 0, target > 0.5
+        overlap = (found & meant).sum((2, 3)) / (found | meant).sum((2, 3)).clamp(min=1)
+    return (20 * focal + dice).mean() + F.mse_loss(quality, overlap)
+
+
+def _near(boxes: torch.Tensor, sides: torch.Tensor, size: int) -> torch.Tensor:
+    """1 inside the boxes widened by a quarter on each side: (N, size, size)."""
+    grid = torch.arange(size) + 0.5
+    wide = boxes + 0.25 * sides * torch.tensor([-1, -1, 1, 1])
+    x = (grid > wide[:, :1]) & (grid < wide[:, 2:3])
+    y = (grid > wide[:, 1:2]) & (grid < wide[:, 3:])
+    return (y[:, :, None] & x[:, None, :]).float()
+
+
+@without_gradients
+def evaluate(model: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 60) -> Metrics:
+    """On unseen scenes of 128 x 96, from true boxes, the best of three masks by the model's own score.
+
+    `mask_iou`: mean over things. `box_fill`: the same for the whole box taken as the mask, which is what a
+    segmenter has to beat.
+    """
+    overlaps: list[float] = []
+    fills: list[float] = []
+    for first in range(0, scenes, 20):
+        pictures = [scene_at(seed, i, width=128, height=96) for i in range(first, min(scenes, first + 20))]
+        pictures = [p for p in pictures if p.seen]
+        owner = [index for index, picture in enumerate(pictures) for _ in picture.seen]
+        everything = [seen for picture in pictures for seen in picture.seen]
+        boxes = torch.tensor([seen.box for seen in everything])
+        embeddings = model.image_encoder(frames([scaled(p.image) for p in pictures]))[owner]
+        masks, quality = decode(model, embeddings, boxes)
+        masks = F.interpolate(masks, (SIDE, SIDE), mode="bilinear", align_corners=False) > 0
+        best = quality[:, 1:].argmax(1) + 1
+        for mask, seen in zip(masks[torch.arange(len(best)), best].numpy(), everything, strict=True):
+            found = mask[: seen.mask.shape[0], : seen.mask.shape[1]]
+            overlaps.append(float((found & seen.mask).sum() / (found | seen.mask).sum()))
+            x0, y0, x1, y1 = seen.box
+            fills.append(float(seen.mask.sum() / ((x1 - x0) * (y1 - y0))))
+    return {"mask_iou": round(float(np.mean(overlaps)), 4), "box_fill": round(float(np.mean(fills)), 4)}
+
+
+def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 10, scenes: int = 12_000) -> Metrics:
+    """Train the segmenter on `scenes` scenes and save it in `output`."""
+    torch.manual_seed(seed)
+    stock = Stock(lambda index: sample(seed, index), scenes)
+    recipe = Recipe(
+        role="segmenter",
+        model=build_sized(SIZES),
+        loss=lambda model, step: loss_at(model, seed, step, size, stock),
+        evaluate=evaluate,
+        save=save,
+        seed=seed,
+        rate=2e-3,
+        decay=0.01,
+        average=0.995,
+        about={
+            "batch": size,
+            "scenes": scenes,
+            "format": "segment-anything .pth with sizes in .json; transformers folder",
+            "input": f"longer side {SIDE} px",
+        },
+    )
+    return fit(recipe, budget, output)

@@ -1,0 +1,1 @@
+"""The schema, and what a row is made of: ids, references, thresholds, verdicts."""

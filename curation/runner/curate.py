@@ -1,0 +1,402 @@
+"""A curation run from start to end: what is left to do, do it, finish the dataset."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from threading import Thread
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curation.config import CurationConfig, content_hash
+from curation.dataset import CLIPS_FOLDER, DATA, MANIFEST, WORK, manifest
+from curation.dataset.fragments import Entry, Fragments, current, pending
+from curation.dataset.shards import ShardPlan, plan
+from curation.models import registry
+from curation.report.build import write_report
+from curation.rows.ids import digest, stopped_video_id
+from curation.rows.schema import CLIPS, ClipRow, VideoRow, to_rows
+from curation.rows.verdicts import DIED, TRIED_AGAIN
+from curation.runner import memory, ray_data
+from curation.runner.graph import CROSSPAIR, RETRIEVE, SHARD, operators
+from curation.runner.ray_data import Job
+from curation.stages import crosspair, retrieve
+from curation.stages.crosspair import pool_of
+from curation.stages.slice import blank_row
+from curation.stages.stage import stop
+from reprise import ray_session
+from reprise.errors import RepriseError
+from reprise.storage import Storage
+
+_ROUNDS = 2  # times that videos whose worker died are tried; the second time each clip alone
+_READERS = 16
+_REOPENED_ROWS = 32  # per fragment
+# What is ours to delete in a folder that may hold other things, too.
+_SHARD = re.compile(rf"{DATA}/clips-\d{{5,}}-of-\d{{5,}}\.parquet")
+_CLIP = re.compile(rf"{CLIPS_FOLDER}/[0-9a-f]{{2}}/[0-9a-f]{{20}}-\d{{7,}}-\d{{7,}}-[0-9a-f]{{6}}\.mp4")
+
+
+class Progress(Protocol):
+    """What a run tells while it goes on."""
+
+    def begin(self, task: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, by: int = 1, note: str | None = None) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class Silent:
+    def begin(self, task: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, by: int = 1, note: str | None = None) -> None: ...
+
+    def end(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    manifest: dict[str, Any]
+    resumed: int  # videos that an earlier run had finished
+    nothing_to_do: bool
+
+
+def curate(
+    videos: Sequence[VideoRow],
+    dataset: Storage,
+    config: CurationConfig,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    started: ray_session.Started | None = None,
+) -> Outcome:
+    """Curate `videos` into `dataset`, going on from wherever an earlier run stopped.
+
+    A finished dataset grows by the videos that are new or have changed; those that are no longer among
+    `videos` stay. Videos whose worker died, or whose decoder hung, are tried again by every run.
+
+    Args:
+        started: `cluster.started`, or what `cluster.starting` yields; called where there is something to do.
+
+    Raises:
+        RepriseError: no videos; the dataset was made with another config, is being written by another run,
+            cannot be written, or does not add up.
+    """
+    progress = progress or Silent()
+    memory.few_heaps()
+    operators(config)
+    videos = _inputs(videos, dataset)
+    revisions = registry.revisions(config)
+    config_hash = content_hash(config, revisions)
+    with _alone(dataset):
+        if overwrite:
+            _remove(dataset)
+        finished = manifest.read(dataset)
+        _refuse_other_config(dataset, finished, config, config_hash)
+        if finished is not None and not _work_left(dataset, finished, videos):
+            if dataset.exists(WORK):  # an earlier run was stopped just before its end
+                _publish(dataset, config, progress)
+            return Outcome(finished, len(videos), True)
+        fragments = Fragments(dataset, config_hash)
+        dataset.write_bytes(_config_file(config_hash), config.model_dump_json(indent=1).encode())
+        if finished is not None:
+            _reopen(dataset, finished, fragments)
+        with (started or ray_session.started)(config) as scratch:
+            job = Job(config, dataset, config_hash, scratch)
+            resumed = _annotate(job, fragments, videos, progress)
+            found = _finish(job, fragments, videos, revisions, progress)
+            manifest.write(dataset, found)
+            report = _aside(partial(_publish, dataset, config, progress))  # while Ray stops
+        report.result()
+        return Outcome(found, resumed, False)
+
+
+def _inputs(videos: Sequence[VideoRow], dataset: Storage) -> list[VideoRow]:
+    """The videos with a key that says all that their rows depend on; without the dataset's own clips.
+
+    The input may be a folder that the dataset lies in, whose clips would be curated again by the next run.
+
+    Raises:
+        RepriseError: nothing is left.
+    """
+    own = dataset.join(f"{CLIPS_FOLDER}/*").partition("*")[0]
+    found: list[VideoRow] = []
+    for video in videos:
+        if not video["source_path"].startswith(own):
+            said = [video[name] for name in ("caption", "caption_source", "license", "extra", "problem")]
+            found.append({**video, "source_key": f"{video['source_key']}|{digest(*said, length=8)}"})
+    if not found:
+        raise RepriseError("no videos to curate")
+    return found
+
+
+@contextlib.contextmanager
+def _alone(dataset: Storage) -> Iterator[None]:
+    """Keep a second run out of the same folder. S3 has no locks.
+
+    Raises:
+        RepriseError: another run is writing this dataset.
+    """
+    folder = dataset.local()
+    handle = None
+    if folder is not None:
+        with contextlib.suppress(OSError):  # whoever writes first will say it better
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY)
+    try:
+        if handle is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RepriseError(f"another run is writing {dataset.uri}: wait for it or stop it") from error
+            except OSError:
+                pass  # a file system without locks
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _remove(dataset: Storage) -> None:
+    """Remove what a run has made, and nothing else that may lie beside it."""
+    # First what makes it a finished dataset: it must never claim rows that are gone.
+    dataset.delete(MANIFEST)
+    for file in dataset.list(DATA):
+        if _SHARD.fullmatch(file):
+            dataset.delete(file)
+    for file in dataset.list(CLIPS_FOLDER):
+        if _CLIP.fullmatch(file):
+            dataset.delete(file)
+    for folder in ("report", WORK):
+        dataset.delete_tree(folder)
+
+
+def _annotate(job: Job, fragments: Fragments, videos: Sequence[VideoRow], progress: Progress) -> int:
+    """Rows for all videos, as fragments; returns how many videos had theirs already."""
+    fragments.forget({video["source_key"] for video in videos})
+    left = pending(current(fragments.entries()[0], videos), videos)
+    resumed = len(videos) - len(left)
+    progress.begin("videos", len(videos), resumed)
+    kept = 0
+    seen: set[str] = set()
+    for attempt in range(_ROUNDS):
+        if not left:
+            break
+        with contextlib.closing(ray_data.annotate(job, left, apart=attempt > 0)) as finished:
+            for done in finished:
+                kept += done.kept
+                new = done.last and done.source_key not in seen
+                if new:
+                    seen.add(done.source_key)
+                progress.advance(int(new), f"{kept} clips kept")
+        left = pending(current(fragments.entries()[0], videos), videos)
+    if left:
+        entries = current(fragments.entries()[0], videos)
+        fragments.write([_died(job, video, entries) for video in left], {})
+    progress.end()
+    return resumed
+
+
+def _died(job: Job, video: VideoRow, entries: Sequence[Entry]) -> ClipRow:
+    """The row for a video that took its worker down every time; what was finished of it stays."""
+    row = blank_row(video, stopped_video_id(None, video["source_key"]))
+    mine = [entry for entry in entries if entry.source_key == video["source_key"]]
+    row["clip_count"], row["clip_index"] = len(mine) + 1, len(mine)
+    row["config_hash"] = job.config_hash
+    stop(row, "failed", "slice", DIED)
+    return row
+
+
+def _finish(
+    job: Job, fragments: Fragments, videos: Sequence[VideoRow], revisions: dict[str, str], progress: Progress
+) -> dict[str, Any]:
+    """Shards from fragments; returns the manifest.
+
+    Raises:
+        RepriseError: what comes out is not what went in. That would be a bug of ours, and a loss.
+    """
+    dataset, config = job.dataset, job.config
+    entries = _reject_copies(job, fragments, videos)
+    seconds = fragments.entries()[1]
+    plans = plan(entries, config.shard.target_mb << 20, config.crosspair.share)
+    progress.begin("shards", len(plans))
+    with_frames = {entry.clip_id: entry for entry in entries if entry.payload_bytes > 0}
+    chosen = pool_of(with_frames, config.crosspair.pool, config.seed)
+    plates, seconds[CROSSPAIR] = ray_data.make_plates(
+        job, [with_frames[clip_id] for clip_id in sorted(chosen)]
+    )
+    donors = ray_data.find_donors(job, entries)
+    results = []
+    for result in ray_data.write_shards(job, plans, plates, donors):
+        results.append(result)
+        for stage, value in result.seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + value
+        progress.advance()
+    progress.end()
+    _sweep(dataset, entries, plans)
+    found = manifest.compose(config, job.config_hash, revisions, results, seconds)
+    sources = {entry.source_key for entry in entries} | {video["source_key"] for video in videos}
+    manifest.check_accounting(found, videos_in=len(sources), rows_in=len(entries))
+    return found
+
+
+def _reject_copies(job: Job, fragments: Fragments, videos: Sequence[VideoRow]) -> list[Entry]:
+    """The rows of the dataset. Of files with equal content, only the first one's clips are among them.
+
+    The listing tells copies apart from each other, but not from what the dataset holds from another folder.
+    """
+    entries = current(fragments.entries()[0], videos)
+    owners: dict[str, str] = {}
+    copies: dict[str, str] = {}  # source key -> path of the original
+    for entry in entries:
+        owner = owners.setdefault(entry.clip_id, entry.source_path)
+        if owner != entry.source_path:
+            copies[entry.source_key] = owner
+    known = {video["source_key"]: video for video in videos}
+    rows: list[ClipRow] = []
+    for key in copies.keys() & known.keys():
+        row = blank_row(known[key], stopped_video_id(None, known[key]["source_key"]))
+        row["clip_count"], row["config_hash"] = 1, job.config_hash
+        stop(row, "rejected", "slice", f"duplicate of {copies[key]}")
+        rows.append(row)
+    if not copies:
+        return entries
+    fragments.write(rows, {})
+    entries = current(fragments.entries()[0], videos)
+    return [each for each in entries if each.source_key not in copies or each.video_id is None]
+
+
+def _sweep(dataset: Storage, entries: Sequence[Entry], plans: Sequence[ShardPlan]) -> None:
+    """Remove shards and clips that are not of this dataset any more, and what killed writers left."""
+    shards = {shard.path for shard in plans}
+    clips = {entry.clip_path for entry in entries}
+    for file in dataset.list(DATA):
+        if _SHARD.fullmatch(file) and file not in shards:
+            dataset.delete(file)
+    for file in dataset.list(CLIPS_FOLDER):
+        if _CLIP.fullmatch(file) and file not in clips:
+            dataset.delete(file)
+    for folder in (DATA, CLIPS_FOLDER):
+        local = dataset.local(folder)
+        for left in local.rglob(".partial-*") if local else ():
+            left.unlink(missing_ok=True)
+
+
+def _publish(dataset: Storage, config: CurationConfig, progress: Progress) -> None:
+    """The report, and the end of the run's own files: while they are there, the report may be an old one."""
+    progress.begin("report", 1)
+    write_report(dataset, clips_per_page=config.report.clips_per_page, max_clips=config.report.max_clips)
+    dataset.delete_tree(WORK)
+    progress.advance()
+    progress.end()
+
+
+def _aside(work: Callable[[], None]) -> Future[None]:
+    """Do something in a thread that does not keep an interrupted program alive."""
+    done: Future[None] = Future()
+
+    def follow() -> None:
+        try:
+            work()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    Thread(target=follow, name="reprise-aside", daemon=True).start()
+    return done
+
+
+def _config_file(config_hash: str) -> str:
+    return f"{WORK}/{config_hash}/config.json"
+
+
+def _refuse_other_config(
+    dataset: Storage, finished: dict[str, Any] | None, config: CurationConfig, config_hash: str
+) -> None:
+    """One dataset, one config: rows made under two would not be comparable.
+
+    Raises:
+        RepriseError: naming what differs and what can be done.
+    """
+    if finished is not None and finished.get("config_hash") != config_hash:
+        raise RepriseError(_differs(dataset, finished.get("config", {}), config))
+    for file in dataset.list(WORK, "config.json"):
+        if file != _config_file(config_hash):
+            raise RepriseError(_differs(dataset, json.loads(dataset.read_bytes(file)), config))
+
+
+def _differs(dataset: Storage, other: dict[str, Any], config: CurationConfig) -> str:
+    old, new = flat(other), flat(config.model_dump(mode="json"))
+    skipped = ("engine.", "report.", "shard.")
+    changed = [
+        f"{key}: {old.get(key)} there, {new.get(key)} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith(skipped)
+    ]
+    what = "; ".join(changed[:3]) or "another version of a model or of Reprise"
+    thresholds = bool(changed) and all(each.startswith("filter.") for each in changed)
+    way = "use `reprise refilter` for thresholds" if thresholds else "choose another --output"
+    return f"{dataset.uri} was made with another config ({what}): {way}, or start over with --overwrite"
+
+
+def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping -> dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            found.update(flat(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _work_left(dataset: Storage, finished: dict[str, Any], videos: Sequence[VideoRow]) -> bool:
+    """Whether a finished dataset lacks any of the videos, or may do better on one that failed."""
+
+    def keys(shard: dict[str, Any]) -> tuple[set[str], set[str]]:
+        table = dataset.read_table(shard["path"], ["source_key", "stop"])
+        hopeful = pc.is_in(pc.struct_field(table["stop"], "reason"), pa.array(TRIED_AGAIN))
+        found = (table["source_key"], table.filter(hopeful)["source_key"])
+        return set(found[0].to_pylist()), set(found[1].to_pylist())
+
+    known: set[str] = set()
+    again: set[str] = set()
+    with ThreadPoolExecutor(_READERS) as pool:
+        for all_keys, some in pool.map(keys, finished["shards"]):
+            known |= all_keys
+            again |= some
+    return any(video["source_key"] not in known or video["source_key"] in again for video in videos)
+
+
+def _reopen(dataset: Storage, finished: dict[str, Any], fragments: Fragments) -> None:
+    """Turn a finished dataset back into fragments, so that new videos join the old ones.
+
+    Safe to be killed anywhere: the rows are copied first, and only then the dataset stops being finished.
+    """
+    last = (CROSSPAIR, RETRIEVE, SHARD)
+    seconds = {stage: value for stage, value in finished["seconds"].items() if stage not in last}
+    for shard in finished["shards"]:
+        with dataset.open_input(shard["path"]) as stream, pq.ParquetFile(stream) as parquet:
+            for batch in parquet.iter_batches(_REOPENED_ROWS, columns=CLIPS.names):
+                rows = to_rows(batch, CLIPS)
+                for row in rows:
+                    for subject in row["subjects"]:
+                        # These depend on the whole dataset and are made again.
+                        subject["references"] = [
+                            each
+                            for each in subject["references"]
+                            if each["variant"] not in (crosspair.VARIANT, retrieve.VARIANT)
+                        ]
+                fragments.write(rows, seconds)
+                seconds = {}
+    dataset.delete(MANIFEST)

@@ -1,0 +1,100 @@
+"""What a stage is, and how one bad row costs that row only."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from curation.rows.schema import ClipRow
+from reprise.errors import RepriseError
+
+log = logging.getLogger("reprise")
+
+
+class Stage(Protocol):
+    """A step over clips. Built cheaply; models are loaded at the first call and kept.
+
+    `__call__` takes rows that are still worked on and changes them in place; it never drops or adds one.
+    """
+
+    name: str
+
+    def __call__(self, rows: Sequence[ClipRow]) -> None: ...
+
+
+def stop(
+    row: ClipRow,
+    status: str,
+    stage: str,
+    reason: str,
+    value: float | None = None,
+    threshold: float | None = None,
+) -> None:
+    """Mark where and why a row stopped (`rejected`: judged; `failed`: could not be) and free its payload."""
+    row["status"] = status
+    row["stop"] = {"stage": stage, "reason": reason, "value": value, "threshold": threshold}
+    keep_needed_frames(row)
+
+
+def keep_needed_frames(row: ClipRow) -> None:
+    """Free the samples that nothing refers to: the subjects' frames stay, else the middle one as a poster.
+
+    Frames of rejected subjects stay, too, since other thresholds may keep those.
+    """
+    used = {subject["frame_index"] for subject in row["subjects"] if subject["frame_index"] is not None}
+    used |= {each["index"] for subject in row["subjects"] for each in subject["reference_frames"] or ()}
+    if not used and row["frames"]:
+        used = {row["frames"][len(row["frames"]) // 2]["index"]}
+    row["frames"] = [frame for frame in row["frames"] if frame["index"] in used]
+    for frame in row["frames"]:
+        frame["motion"] = None
+
+
+def is_live(row: ClipRow) -> bool:
+    """Whether later stages still work on this row."""
+    return row["status"] in ("open", "kept")
+
+
+def run(stage: Stage, rows: list[ClipRow], seconds: dict[str, float]) -> list[ClipRow]:
+    """Run a stage over a batch and add its time to `seconds`. Stopped rows pass through untouched.
+
+    Where the batch fails, its rows are tried one by one, and only those that fail alone are marked `failed`.
+
+    Raises:
+        RepriseError: the config works for no row: a package or a file that a backend needs is missing.
+    """
+    started = time.perf_counter()
+    result = list(rows)
+    positions = [position for position, row in enumerate(rows) if is_live(row)]
+    # A batch of one that fails needs no second try to tell which row it was.
+    if len(positions) < 2 or _attempt(stage, result, positions) is not None:
+        for position in positions:
+            error = _attempt(stage, result, [position])
+            if error is not None:
+                result[position] = _failed(rows[position], stage.name, error)
+    seconds[stage.name] = seconds.get(stage.name, 0.0) + time.perf_counter() - started
+    return result
+
+
+def _attempt(stage: Stage, rows: list[ClipRow], positions: Sequence[int]) -> Exception | None:
+    """Work on copies, so that a failure leaves no half-changed row behind. Bytes are shared, not copied."""
+    copies = [copy.deepcopy(rows[position]) for position in positions]
+    try:
+        stage(copies)
+    except RepriseError:
+        raise
+    except Exception as error:
+        return error
+    for position, changed in zip(positions, copies, strict=True):
+        rows[position] = changed
+    return None
+
+
+def _failed(row: ClipRow, stage: str, error: Exception) -> ClipRow:
+    log.warning("%s: %s failed: %s", row["clip_id"], stage, error, exc_info=error)
+    failed = copy.deepcopy(row)
+    stop(failed, "failed", stage, " ".join(f"{type(error).__name__}: {error}".split())[:300])
+    return failed

@@ -1,0 +1,1 @@
+"""Reading video: decoding, with a limit on every wait."""

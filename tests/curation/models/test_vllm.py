@@ -1,0 +1,160 @@
+"""Captions by vLLM: what it is asked, what becomes of its answers, and what is said where it is not here."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="the full profile is not installed")
+
+from curation.config import load_config
+from curation.imaging.codec import decode
+from curation.models import catalogue, registry
+from curation.models.pretrained.vllm_captioner import VllmCaptioner
+from curation.models.spec import ModelSpec
+from curation.runner import ray_data
+from curation.runner.graph import build_stage
+from curation.stages.stage import run, stop
+from reprise.errors import RepriseError
+from tests.curation.clips import clip, picture
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkpoint as far as anybody looks at it before vLLM does."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    return tmp_path
+
+
+def load(folder: Path, **options: Any) -> VllmCaptioner:
+    return VllmCaptioner(ModelSpec(backend="vllm", checkpoint=str(folder), batch_size=4, options=options))
+
+
+def test_a_silent_clip_is_asked_about_with_its_frames(folder: Path) -> None:
+    images = [picture(("red", 0.1 * number, 0.5, 0.2)) for number in range(10)]
+    asked = load(folder, prompt="What is it?", max_frames=4, max_side=160).ask(
+        clip(caption=None, images=images)
+    )
+    (message,) = asked["messages"]
+    *pictures, words = message["content"]
+    assert (message["role"], words) == ("user", {"type": "text", "text": "What is it?"})
+    assert len(pictures) == 4 and {each["type"] for each in pictures} == {"image_url"}
+    for each in pictures:
+        kind, _, data = each["image_url"]["url"].partition(",")
+        assert kind == "data:image/jpeg;base64"
+        assert decode({"bytes": base64.b64decode(data), "path": None}).shape == (90, 160, 3)
+    assert asked["sampling_params"] == {"temperature": 0.0, "max_tokens": 128}
+
+
+def test_a_clip_with_a_caption_or_that_has_stopped_costs_one_token_and_keeps_what_it_says(
+    folder: Path,
+) -> None:
+    captioner = load(folder)
+    stopped = clip(caption=None)
+    stop(stopped, "failed", "slice", "damaged")
+    for row in (clip(), stopped):
+        before = dict(row)
+        asked = captioner.ask(row)
+        assert asked["sampling_params"]["max_tokens"] == 1
+        assert [part["type"] for part in asked["messages"][0]["content"]] == ["text"]
+        captioner.hear(row, "yes", 1, "vllm@1")
+        assert row == before
+
+
+def test_answers_become_captions_and_cut_ones_end_with_a_sentence(folder: Path) -> None:
+    captioner = load(folder, max_new_tokens=20)
+    row = clip(caption=None)
+    captioner.hear(row, "Sure! A red ball rolls by. It then", 20, "vllm@1#sha256=ab")
+    assert (row["caption"], row["caption_source"]) == ("A red ball rolls by.", "vllm@1#sha256=ab")
+    nothing, failed = clip(1, caption=None), clip(2, caption=None)
+    captioner.hear(nothing, " ", 1, "vllm@1")
+    captioner.hear(failed, None, 0, "vllm@1", "ValueError: prompt too\nlong")
+    assert nothing["stop"] is not None and failed["stop"] is not None
+    assert (nothing["status"], nothing["stop"]["reason"]) == ("rejected", "no caption")
+    assert (failed["status"], failed["stop"]["reason"]) == ("failed", "vLLM: ValueError: prompt too long")
+    assert failed["stop"]["stage"] == "caption"
+
+
+def test_rows_go_through_the_engine_unharmed(folder: Path) -> None:
+    """All of Ray Data LLM but vLLM itself: wrapped, asked, answered, heard."""
+    captioner = load(folder)
+    rows = [clip(0, caption=None), clip(1), clip(2, caption=None)]
+    sent = ray_data.to_transit(rows, {"slice": 1.5})
+    answers: list[dict[str, Any]] = []
+    for number, wrapped in enumerate(ray_data.wrap(sent).to_pylist()):
+        asked = ray_data.asked(captioner, wrapped)
+        assert asked["messages"] and asked["row"] == wrapped["row"]
+        if number == 2:  # as Ray Data LLM hands on what the engine failed on
+            answers.append({"row": asked["row"], "__inference_error__": "RuntimeError: no"})
+        else:
+            generated = {**asked, "generated_text": f"A ball, {number}.", "num_generated_tokens": 5}
+            answers.append({**ray_data.answered(generated), "__inference_error__": ""})
+    said = ray_data.pa.Table.from_pylist(answers, schema=ANSWERS)
+    done, seconds = ray_data.from_transit(ray_data.heard(captioner, "vllm@1", said))
+    assert seconds == {"slice": 1.5}
+    assert [row["caption"] for row in done] == ["A ball, 0.", rows[1]["caption"], None]
+    assert [row["status"] for row in done] == ["open", "open", "failed"]
+    for before, after in zip(rows, done, strict=True):
+        assert [frame["image"] for frame in after["frames"]] == [
+            frame["image"] for frame in before["frames"]
+        ][: len(after["frames"])]
+
+
+ANSWERS = ray_data.pa.schema(
+    [
+        ("row", ray_data.pa.binary()),
+        ("said", ray_data.pa.string()),
+        ("tokens", ray_data.pa.int64()),
+        ("__inference_error__", ray_data.pa.string()),
+    ]
+)
+
+
+def test_trouble_of_an_earlier_worker_is_handed_on(folder: Path) -> None:
+    table = ray_data._trouble(RepriseError("the disk is full"), ray_data._CARRIED)
+    (wrapped,) = ray_data.wrap(table).to_pylist()
+    asked = ray_data.asked(load(folder), wrapped)
+    said = ray_data.pa.Table.from_pylist([{"row": asked["row"], "said": "yes", "tokens": 1}], schema=ANSWERS)
+    (row,) = ray_data.heard(load(folder), "vllm@1", said).to_pylist()
+    assert "the disk is full" in row["trouble"]
+
+
+def test_the_installed_ray_takes_the_engines_settings(folder: Path) -> None:
+    llm = pytest.importorskip("ray.data.llm")
+    settings = load(folder, workers=2, engine={"tensor_parallel_size": 2}).engine()
+    made = llm.vLLMEngineProcessorConfig(**settings)
+    assert made.model_source == str(folder) and made.concurrency == 2
+    assert made.engine_kwargs["tensor_parallel_size"] == 2
+    assert made.engine_kwargs["limit_mm_per_prompt"] == {"image": 8}
+
+
+def test_where_vllm_is_not_installed_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(None, ["models.captioner=vllm"])
+    published = registry.spec_of(config, "captioner")
+    assert published is not None and published.checkpoint == catalogue.entries(role="captioner")[0].source
+    if registry.importlib.util.find_spec("vllm") is None:
+        with pytest.raises(RepriseError, match=r"captioner=vllm needs vllm.*: pip install 'ray\[llm\]'"):
+            registry.revisions(config)
+
+
+def test_a_stage_alone_says_what_to_use_instead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "require_packages", lambda role, spec: None)
+    config = load_config(None, [f"models.captioner={{backend: vllm, checkpoint: {folder}}}"])
+    with pytest.raises(RepriseError, match=r"for one stage alone use models\.captioner=vlm"):
+        run(build_stage("caption", config), [clip(caption=None)], {})
+
+
+def test_wrong_options_and_checkpoints_are_one_line(folder: Path) -> None:
+    with pytest.raises(RepriseError, match="must be positive"):
+        load(folder, workers=0)
+    with pytest.raises(RepriseError, match="has no option frames"):
+        load(folder, frames="video")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(RepriseError, match="it has no tokenizer"):
+        load(folder)

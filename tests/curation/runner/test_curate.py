@@ -1,0 +1,427 @@
+"""What a run does with what is there already. A loop stands in for the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curation.config import CurationConfig, load_config
+from curation.dataset.fragments import Entry, Fragments
+from curation.dataset.shards import ShardPlan, ShardResult, write_shard
+from curation.rows.ids import clip_id, stopped_video_id, video_id
+from curation.rows.schema import ClipRow, VideoRow
+from curation.rows.verdicts import DIED
+from curation.runner import ray_data
+from curation.runner.curate import Outcome, curate
+from curation.runner.ray_data import Job
+from curation.sources.list_videos import list_videos
+from curation.stages.crosspair import Crosspair, Plate
+from curation.stages.slice import blank_row
+from curation.stages.stage import stop
+from reprise import ray_session
+from reprise.errors import RepriseError
+from reprise.storage import Storage
+from tests.curation.clips import frame, picture
+
+CONFIG = load_config(None, ["shard.target_mb=1"])
+
+
+@dataclass
+class Loop:
+    """The engine without Ray. A file's text says how many clips it gives; a `dying` one loses the last."""
+
+    started: int = 0
+    sliced: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    fails: Exception | None = None
+    dying: set[str] = field(default_factory=set)  # files of which the last clip takes its worker down
+
+    @contextlib.contextmanager
+    def start(self, config: CurationConfig) -> Iterator[str | None]:
+        self.started += 1
+        yield None
+
+    def annotate(self, job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Iterator[Any]:
+        for video in videos:
+            self.sliced.append(Path(video["source_path"]).name)
+            self.skipped += video["skip_clip_ids"]
+            for row in self.rows(job, video):
+                Fragments(job.dataset, job.config_hash).write([row], {"slice": 1.0})
+                yield ray_data.Done(row["source_key"], int(row["status"] == "kept"), row["clip_count"] > 0)
+            if self.fails:
+                raise self.fails
+
+    def rows(self, job: Job, video: VideoRow) -> Iterator[ClipRow]:
+        if video["problem"]:
+            stopped = blank_row(video, stopped_video_id(None, video["source_key"]))
+            stopped["clip_count"] = 1
+            stop(stopped, "rejected", "slice", video["problem"])
+            yield stopped
+            return
+        path = Path(video["source_path"])
+        words, identity = path.read_text().split(), video_id(path)
+        for number in range(int(words[0])):
+            last = number == int(words[0]) - 1
+            row: Any = blank_row(video, clip_id(identity, 50 * number, 50 * number + 50, "abcdef"))
+            if row["clip_id"] in video["skip_clip_ids"]:
+                continue
+            if last and path.name in self.dying:
+                return
+            row.update(
+                video_id=identity,
+                status="kept",
+                start_frame=50 * number,
+                end_frame=50 * number + 50,
+                clip_index=number,
+                clip_count=int(words[0]) if last else 0,
+                clip_path=f"clips/{identity[:2]}/{row['clip_id']}.mp4",
+                frames=[frame(0, picture(seed=number), motion=False)],
+                config_hash=job.config_hash,
+            )
+            job.dataset.write_bytes(row["clip_path"] or "", identity.encode())
+            yield row
+
+    def plates(self, job: Job, entries: Sequence[Entry]) -> tuple[list[Plate], float]:
+        return [], 0.0
+
+    def shards(
+        self, job: Job, plans: Sequence[ShardPlan], plates: list[Plate], donors: ray_data.Donors
+    ) -> Iterator[ShardResult]:
+        for shard in plans:
+            yield write_shard(job.dataset, shard, [Crosspair(job.config, plates)], job.config)
+
+
+@pytest.fixture(autouse=True)
+def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
+    made = Loop()
+    monkeypatch.setattr(ray_session, "started", made.start)
+    monkeypatch.setattr(ray_data, "annotate", made.annotate)
+    monkeypatch.setattr(ray_data, "make_plates", made.plates)
+    monkeypatch.setattr(ray_data, "write_shards", made.shards)
+    return made
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return videos(tmp_path / "videos", a="3 alpha", b="2 beta")
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "dataset"
+
+
+def videos(folder: Path, **texts: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (folder / f"{name}.mp4").write_text(text)
+    return folder
+
+
+def run(source: Path, output: Path, config: CurationConfig = CONFIG, **options: Any) -> Outcome:
+    return curate(list_videos(str(source)), Storage.at(output), config, **options)
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    dataset = Storage.at(output)
+    found: list[dict[str, Any]] = []
+    for shard in dataset.list("data"):
+        found += dataset.read_table(shard).to_pylist()
+    return found
+
+
+def contents(output: Path) -> dict[str, Any]:
+    """All that must not depend on how the work went."""
+    found: dict[str, Any] = {
+        str(path.relative_to(output)): path.read_bytes()
+        for folder in ("data", "clips")
+        for path in (output / folder).rglob("*")
+        if path.is_file()
+    }
+    found["manifest"] = json.loads((output / "manifest.json").read_text())
+    del found["manifest"]["created_at"], found["manifest"]["seconds"]
+    assert not (output / "work").exists()
+    assert (output / "report" / "index.html").exists()
+    return found
+
+
+def assert_like_fresh(source: Path, output: Path) -> None:
+    run(source, output.parent / "fresh")
+    assert contents(output) == contents(output.parent / "fresh")
+
+
+def clips(output: Path) -> set[str]:
+    return {path.stem for path in (output / "clips").rglob("*.mp4")}
+
+
+# --- the same input again -----------------------------------------------------------------------------
+
+
+def test_a_run_accounts_for_every_video(source: Path, output: Path) -> None:
+    done = run(source, output)
+    assert done.manifest["videos"] == {"in": 2, "kept": 2, "rejected": 0, "failed": 0}
+    assert len(rows(output)) == 5
+    assert {row["clip_id"] for row in rows(output)} == clips(output)
+    assert not (output / "work").exists()
+
+
+def test_a_finished_dataset_has_nothing_to_do_and_does_not_start_ray(
+    loop: Loop, source: Path, output: Path
+) -> None:
+    run(source, output)
+    before = contents(output)
+    again = run(source, output)
+    assert again.nothing_to_do
+    assert loop.started == 1
+    assert contents(output) == before
+
+
+def test_an_interrupted_run_goes_on_where_it_was(loop: Loop, source: Path, output: Path) -> None:
+    loop.fails = KeyboardInterrupt()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        run(source, output)
+    assert loop.sliced == ["a.mp4"]
+    loop.fails = None
+    done = run(source, output)
+    assert (done.resumed, loop.sliced) == (1, ["a.mp4", "b.mp4"])
+    assert_like_fresh(source, output)
+
+
+def test_killed_between_manifest_and_clean_up_the_end_is_made_up_for(
+    loop: Loop, source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("curation.runner.curate.write_report", killed)
+        run(source, output)
+    assert (output / "manifest.json").exists()
+    assert (output / "work").exists()
+    assert run(source, output).nothing_to_do
+    assert loop.started == 1
+    assert_like_fresh(source, output)
+
+
+# --- the input grows or changes -----------------------------------------------------------------------
+
+
+def test_new_videos_join_and_only_they_are_worked_on(loop: Loop, source: Path, output: Path) -> None:
+    run(source, output)
+    loop.sliced.clear()
+    videos(source, c="4 gamma")
+    done = run(source, output)
+    assert (done.resumed, loop.sliced) == (2, ["c.mp4"])
+    assert_like_fresh(source, output)
+
+
+def test_growing_may_be_interrupted_too(loop: Loop, source: Path, output: Path) -> None:
+    run(source, output)
+    videos(source, c="4 gamma", d="1 delta")
+    loop.fails = RuntimeError("killed")
+    with pytest.raises(RuntimeError):
+        run(source, output)
+    assert not (output / "manifest.json").exists(), "it is not finished while it grows"
+    loop.fails = None
+    run(source, output)
+    assert_like_fresh(source, output)
+
+
+def test_seconds_are_carried_over_when_a_dataset_grows(source: Path, output: Path) -> None:
+    run(source, output)
+    videos(source, c="4 gamma")
+    assert run(source, output).manifest["seconds"]["slice"] == 9.0
+
+
+def test_a_changed_file_is_made_again_and_its_old_clips_go(loop: Loop, source: Path, output: Path) -> None:
+    run(source, output)
+    before = clips(output)
+    loop.sliced.clear()
+    videos(source, a="2 changed")
+    run(source, output)
+    assert loop.sliced == ["a.mp4"]
+    assert len(clips(output) & before) == 2
+    assert_like_fresh(source, output)
+
+
+def test_a_file_that_was_only_touched_gives_the_same_clips(loop: Loop, source: Path, output: Path) -> None:
+    run(source, output)
+    os.utime(source / "a.mp4", (1, 1))
+    loop.sliced.clear()
+    run(source, output)
+    assert set(loop.sliced) == {"a.mp4"}
+    assert len(loop.sliced) == 1, "it is not taken for a video that kills its workers"
+    assert_like_fresh(source, output)
+
+
+def test_another_caption_is_another_input(loop: Loop, source: Path, output: Path) -> None:
+    run(source, output)
+    (source / "a.txt").write_text("a brown dog")
+    loop.sliced.clear()
+    run(source, output)
+    assert loop.sliced == ["a.mp4"]
+    assert {row["caption"] for row in rows(output)} == {"a brown dog", None}
+    assert_like_fresh(source, output)
+
+
+def test_a_copy_that_sorts_first_takes_the_place_of_the_original(source: Path, output: Path) -> None:
+    run(source, output)
+    (source / "0.mp4").write_bytes((source / "a.mp4").read_bytes())
+    run(source, output)
+    assert_like_fresh(source, output)
+
+
+def test_videos_that_are_gone_stay_in_the_dataset(source: Path, output: Path, tmp_path: Path) -> None:
+    run(source, output)
+    run(videos(tmp_path / "more", c="4 gamma"), output)
+    assert {Path(row["source_path"]).name for row in rows(output)} == {"a.mp4", "b.mp4", "c.mp4"}
+
+
+def test_a_copy_from_another_folder_is_a_duplicate(source: Path, output: Path, tmp_path: Path) -> None:
+    run(source, output)
+    done = run(videos(tmp_path / "zoo", z="3 alpha", y="1 new"), output)
+    assert done.manifest["videos"] == {"in": 4, "kept": 3, "rejected": 1, "failed": 0}
+    ids = [row["clip_id"] for row in rows(output)]
+    assert len(ids) == len(set(ids)) == 7
+    (copy,) = [row for row in rows(output) if row["source_path"].endswith("z.mp4")]
+    assert copy["stop"]["reason"] == f"duplicate of {source / 'a.mp4'}"
+    assert run(tmp_path / "zoo", output).nothing_to_do
+
+
+def test_the_datasets_own_clips_are_no_input(loop: Loop, source: Path) -> None:
+    run(source, source)
+    assert run(source, source).nothing_to_do
+    assert sorted(loop.sliced) == ["a.mp4", "b.mp4"]
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------
+
+
+def test_a_video_that_kills_its_workers_is_a_failed_row_and_the_rest_is_kept(
+    loop: Loop, source: Path, output: Path
+) -> None:
+    loop.dying = {"a.mp4"}
+    done = run(source, output)
+    assert done.manifest["videos"] == {"in": 2, "kept": 2, "rejected": 0, "failed": 0}
+    assert loop.sliced == ["a.mp4", "b.mp4", "a.mp4"], "tried again, alone"
+    assert len(loop.skipped) == 2, "and only for what was missing"
+    died = [row for row in rows(output) if row["status"] == "failed"]
+    assert [Path(row["source_path"]).name for row in died] == ["a.mp4"]
+    assert "worker process died" in died[0]["stop"]["reason"]
+    assert len(rows(output)) == 5
+
+
+def test_the_same_command_again_tries_what_killed_its_workers_and_that_alone(
+    loop: Loop, source: Path, output: Path
+) -> None:
+    loop.dying = {"a.mp4"}
+    run(source, output)
+    before = contents(output)
+    loop.sliced.clear()
+    again = run(source, output)
+    assert (again.resumed, loop.sliced) == (1, ["a.mp4", "a.mp4"])
+    assert contents(output) == before, "it ends as it did before"
+
+    loop.dying = set()
+    loop.sliced.clear()
+    done = run(source, output)
+    assert (loop.sliced, done.manifest["videos"]["failed"]) == (["a.mp4"], 0)
+    assert not [row for row in rows(output) if row["status"] == "failed"]
+    assert_like_fresh(source, output)
+    assert run(source, output).nothing_to_do
+
+
+def test_killed_after_it_gave_a_video_up_a_run_tries_it_again(
+    loop: Loop, source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise SystemExit
+
+    loop.dying = {"a.mp4"}
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(ray_data, "write_shards", killed)
+        run(source, output)
+    loop.dying = set()
+    run(source, output)
+    assert_like_fresh(source, output)
+
+
+def test_what_failed_elsewhere_is_left_alone(loop: Loop, source: Path, output: Path, tmp_path: Path) -> None:
+    loop.dying = {"a.mp4"}
+    run(source, output)
+    loop.sliced.clear()
+    run(videos(tmp_path / "more", c="4 gamma"), output)
+    assert loop.sliced == ["c.mp4"]
+    assert [row["stop"]["reason"] for row in rows(output) if row["status"] == "failed"] == [DIED]
+
+
+def test_a_dataset_of_another_config_is_refused_naming_what_differs(source: Path, output: Path) -> None:
+    run(source, output)
+    before = contents(output)
+    with pytest.raises(RepriseError, match=r"seed: 0 there, 7 now.*--overwrite"):
+        run(source, output, load_config(None, ["seed=7"]))
+    with pytest.raises(RepriseError, match="reprise refilter"):
+        run(source, output, load_config(None, ["filter.brightness_min=55"]))
+    assert contents(output) == before
+
+
+def test_an_unfinished_run_of_another_config_is_refused(loop: Loop, source: Path, output: Path) -> None:
+    loop.fails = RuntimeError("killed")
+    with pytest.raises(RuntimeError):
+        run(source, output)
+    loop.fails = None
+    with pytest.raises(RepriseError, match=r"seed: 0 there, 7 now"):
+        run(source, output, load_config(None, ["seed=7"]))
+    run(source, output)
+    assert_like_fresh(source, output)
+
+
+def test_where_it_runs_and_how_it_is_shown_is_no_other_config(source: Path, output: Path) -> None:
+    run(source, output)
+    config = load_config(None, ["engine.num_cpus=1", "report.clips_per_page=7", "shard.target_mb=9"])
+    assert run(source, output, config).nothing_to_do
+
+
+def test_overwrite_starts_over_and_touches_nothing_else(source: Path, output: Path) -> None:
+    run(source, output)
+    (output / "notes.txt").write_text("mine")
+    (output / "data" / "mine.csv").write_text("mine")
+    (output / "clips" / "holiday.mp4").write_text("mine")
+    config = load_config(None, ["seed=7"])
+    run(source, output, config, overwrite=True)
+    assert json.loads((output / "manifest.json").read_text())["config"]["seed"] == 7
+    mine = [output / "notes.txt", output / "data" / "mine.csv", output / "clips" / "holiday.mp4"]
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+
+
+def test_two_runs_into_one_folder_do_not_meet(
+    source: Path, output: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def meanwhile(config: CurationConfig) -> Iterator[str | None]:
+        with pytest.raises(RepriseError, match="another run is writing"):
+            run(source, output)
+        yield None
+
+    monkeypatch.setattr(ray_session, "started", meanwhile)
+    run(source, output)
+
+
+def test_no_videos_are_an_error(output: Path) -> None:
+    with pytest.raises(RepriseError, match="no videos"):
+        curate([], Storage.at(output), CONFIG)
+
+
+def test_temporary_files_of_killed_writers_are_removed(source: Path, output: Path) -> None:
+    for folder in ("data", "clips/ab"):
+        (output / folder).mkdir(parents=True)
+        (output / folder / ".partial-0123456789abcdef-x").write_text("half")
+    run(source, output)
+    assert list(output.rglob(".partial-*")) == []

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from curation.models.classical import faces
+from pipelines import doctor
+
+
+def told(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(doctor.main, arguments)
+    return result.exit_code, result.output
+
+
+def as_json() -> tuple[int, dict[str, Any]]:
+    code, said = told("--json")
+    return code, json.loads(said)
+
+
+def test_this_machine_can_run_the_embedded_profile() -> None:
+    code, found = as_json()
+    assert (code, found["missing"], found["profiles"]["embedded"]) == (0, [], True)
+    assert found["ffmpeg"]["encoders"] == {"libx264": True}
+    assert found["ffmpeg"]["decoders"]["h264"]
+    assert all(found["opencv"]["parts"].values())
+    assert len(found["opencv"]["parts"]) == 6
+    assert found["taxonomy"]["categories"] >= 100
+    assert found["system"]["memory_gb"] > 0
+    assert set(found["models"]["packages"]) == set(doctor.MODEL_PACKAGES)
+
+
+def test_it_ends_with_the_profile_it_can_run() -> None:
+    code, said = told()
+    assert code == 0
+    profiles = [line.split() for line in said.splitlines() if line.startswith("profile ")]
+    assert profiles[0] == ["profile", "embedded:", "yes"]
+    assert profiles[1][:2] == ["profile", "playground:"]
+    assert "libx264 yes" in said
+
+
+def test_what_is_missing_is_one_line_each_and_the_exit_status_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(name: str) -> None:
+        raise FileNotFoundError(f"no cascade in {name}")
+
+    monkeypatch.setattr(faces, "_cascade", gone)
+    monkeypatch.setattr(doctor, "ENCODERS", ("libx264", "libnothing"))
+    code, said = told()
+    assert code == 1
+    lines = [line for line in said.splitlines() if line.startswith("missing")]
+    assert len(lines) == 6
+    assert any("encoder libnothing" in line for line in lines)
+    assert all("pip" in line or "PyPI" in line for line in lines)
+    profiles = [line.split() for line in said.splitlines() if line.startswith("profile ")]
+    assert profiles == [["profile", "embedded:", "no"], ["profile", "playground:", "no"]]
+
+
+def test_a_broken_part_does_not_hide_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(section: doctor.Section) -> None:
+        raise OSError("libGL.so.1: cannot open\nshared object")
+
+    monkeypatch.setattr(doctor, "_opencv", broken)
+    code, found = as_json()
+    assert code == 1
+    assert found["missing"] == ["opencv: OSError: libGL.so.1: cannot open shared object"]
+    assert found["taxonomy"]["names"] >= 800
+
+
+def test_secrets_are_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-to-be-shown")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:not-to-be-shown@127.0.0.1:9000")
+    for arguments in ((), ("--json",)):
+        said = told(*arguments)[1]
+        assert "AKIDEXAMPLE" not in said
+        assert "not-to-be-shown" not in said
+        assert "http://...@127.0.0.1:9000" in said
+    assert as_json()[1]["s3"]["credentials"] is True
+
+
+def test_without_credentials_it_says_no(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in doctor.CREDENTIALS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert as_json()[1]["s3"]["credentials"] is False
+
+
+def test_checkpoints_are_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REPRISE_MODELS", str(tmp_path))
+    (tmp_path / "sam").mkdir()
+    for number in range(22):
+        (tmp_path / "sam" / f"{number:02d}.pth").write_bytes(b"x")
+    found = as_json()[1]["models"]
+    assert found["checkpoints"] == str(tmp_path)
+    assert found["files"][0] == "sam/00.pth (0.00 GB)"
+    assert (len(found["files"]), found["more_files"]) == (20, 2)
+    monkeypatch.setenv("REPRISE_MODELS", str(tmp_path / "nowhere"))
+    assert as_json()[1]["models"]["files"] == []

@@ -1,0 +1,87 @@
+"""`reprise generate` on a tiny random model: what it writes, what it says, how it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from pipelines.cli import main
+from tests.training.tiny_models import write_wan
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and two pictures."""
+    room = tmp_path_factory.mktemp("room")
+    write_wan(room / "model")
+    for seed, name in enumerate(("a.png", "b.png")):
+        pixels = np.random.default_rng(seed).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(room / name)
+    return room
+
+
+def generate(room: Path, *arguments: object) -> Result:
+    size = ("--height", 32, "--width", 48, "--frames", 5, "--steps", 1, "--device", "cpu")
+    words = ["generate", "--model", room / "model", *size, *arguments]
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_one_video_per_seed_with_its_record(room: Path, tmp_path: Path) -> None:
+    asked = ("--ref", room / "a.png", "--prompt", "a red dog", "--seed", 1, "--seed", 2)
+    result = generate(room, *asked, "--output", tmp_path / "v.mp4")
+    assert result.exit_code == 0, result.output
+    for seed in (1, 2):
+        with av.open(str(tmp_path / f"v-seed{seed}.mp4")) as video:
+            frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+        assert len(frames) == 5 and frames[0].shape == (32, 48, 3)
+        record = json.loads((tmp_path / f"v-seed{seed}.json").read_text())
+        assert record["seed"] == seed and record["guidance"] == 6.0 and record["flow_shift"] == 7.0
+
+
+def test_a_bad_line_costs_that_line_only_and_what_is_made_stays(room: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text(
+        f"a red dog@@{room}/a.png@@{room}/b.png\n\na cup@@missing.png\na dog\na cup@@{room}/b.png\n"
+    )
+    result = generate(room, "--batch", lines, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.mp4")) == ["0001.mp4", "0005.mp4"]
+    assert "line 3: no picture at" in result.output and "line 4: no references" in result.output
+    record = json.loads((tmp_path / "out" / "0001.json").read_text())
+    assert record["prompt"] == "a red dog" and len(record["references"]) == 2
+    again = generate(room, "--batch", lines, "--output", tmp_path / "out")
+    assert "2 of 2 videos were made by an earlier call" in again.output
+    lines.write_text(f"a red dog@@{room}/a.png\n")
+    whole = generate(room, "--batch", lines, "--output", tmp_path / "out", "--whole-line")
+    assert whole.exit_code == 0, whole.output
+    assert "@@" in json.loads((tmp_path / "out" / "0001.json").read_text())["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("--prompt", "a dog", "--ref", "none.png"), 2, "no picture at none.png"),
+        (("--prompt", "a dog"), 2, "no references"),
+        (("--prompt", "a dog", "--ref", "{a}", "--frames", 6), 2, "4n + 1, such as 5 or 9"),
+        (("--prompt", "a dog", "--ref", "{a}", "--height", 33), 2, "multiples of 16"),
+        (("--prompt", "a dog", "--ref", "{a}", "--positions", "scheme=shift"), 2, "scheme"),
+        (("--prompt", "a dog", "--ref", "{a}", "--model", "./none"), 2, "no folder and no hub id"),
+        (("--batch", "{bad}"), 1, "line 1: no picture at"),
+        ((), 2, "either --prompt"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    room: Path, tmp_path: Path, arguments: tuple[object, ...], status: int, words: str
+) -> None:
+    (tmp_path / "bad.txt").write_text("a dog@@none.png\n")
+    given = [str(word).format(a=room / "a.png", bad=tmp_path / "bad.txt") for word in arguments]
+    result = generate(room, *given, "--output", tmp_path / "v.mp4")
+    assert result.exit_code == status, result.output
+    assert words in result.output and result.output.count("\n") == 1
+    assert not (tmp_path / "v.mp4").exists()

@@ -1,0 +1,138 @@
+"""What a rank reads is what the plan says, whatever reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from reprise.errors import RepriseError
+from tests.s3 import S3
+from tests.training.latents_folder import latent_of, write_latents
+from training.config import KaleidoTask, VideoTask
+from training.data.loader import Loader
+from training.data.sampler import Sampler
+from training.data.samples import Batch
+from training.latents.store import Latents
+from training.storage import Folder
+from training.tasks.build import build_tasks
+
+
+def make(folder: Folder, batch: int = 4, micro_batch: int = 2) -> tuple[Sampler, dict[str, Latents]]:
+    common = {"latents": folder.uri, "batch": batch, "micro_batch": micro_batch}
+    tasks = build_tasks([KaleidoTask(weight=2, **common), VideoTask(**common)])
+    latents = Latents(folder)
+    sampler = Sampler(tasks, [latents.records] * 2, seed=5)
+    return sampler, {task.name: latents for task in tasks}
+
+
+def content(batch: Batch) -> list[object]:
+    tensors = [batch.video, *batch.references, batch.text]
+    return [batch.indices, batch.sample_ids, *(t.float().numpy().tobytes() for t in tensors)]
+
+
+def test_a_batch_holds_what_was_written(tmp_path: Path) -> None:
+    sampler, latents = make(write_latents(tmp_path / "L", 12, dtype="bf16"))
+    seen = 0
+    for step in Loader(sampler, latents).steps(0, 20):
+        for batch in step:
+            assert batch.video.shape[2:] == step.plan.size and len(batch) == 2
+            assert len(batch.references) == step.plan.references
+            assert batch.text.shape == (2, 16, 32)
+            for n, (index, sample_id) in enumerate(zip(batch.indices, batch.sample_ids, strict=True)):
+                wanted = latent_of(sample_id, "video", tuple(batch.video.shape[1:]), "bf16")
+                assert torch.equal(batch.video[n], wanted)
+                record = latents["video"].records[int(sample_id[-5:])]
+                choice = sampler.choice(step.plan, index, record)
+                for position, reference in zip(choice.references, batch.references, strict=True):
+                    c, _, h, w = reference.shape[1:]
+                    wanted = latent_of(sample_id, f"reference/{position}", (c, h, w), "bf16")
+                    assert torch.equal(reference[n, :, 0], wanted)
+                tokens = 1 if choice.drop_caption else 1 + int(sample_id[-5:]) % 16
+                name = "" if choice.drop_caption else sample_id
+                assert torch.equal(batch.text[n, :tokens], latent_of(name, "text", (tokens, 32), "bf16"))
+                assert not batch.text[n, tokens:].any()
+                seen += 1
+    assert seen == 80
+
+
+def test_batches_do_not_depend_on_threads_ranks_or_where_reading_began(tmp_path: Path) -> None:
+    sampler, latents = make(write_latents(tmp_path / "L", 12))
+    alone = [[content(b) for b in step] for step in Loader(sampler, latents, threads=1, ahead=0).steps(0, 6)]
+    many = [[content(b) for b in step] for step in Loader(sampler, latents, threads=7, ahead=9).steps(0, 6)]
+    assert alone == many
+    resumed, again = make(latents["video"].folder)
+    assert alone[3:] == [[content(b) for b in step] for step in Loader(resumed, again).steps(3, 6)]
+    halves = [
+        [content(b) for step in Loader(sampler, latents, rank=rank, ranks=2).steps(0, 6) for b in step]
+        for rank in range(2)
+    ]
+    assert [b for step in alone for b in step] == [b for pair in zip(*halves, strict=True) for b in pair]
+
+
+def test_micro_batches_left_over_are_skipped_and_a_loop_may_stop_in_between(tmp_path: Path) -> None:
+    sampler, latents = make(write_latents(tmp_path / "L", 12))
+    loader = Loader(sampler, latents)
+    firsts = []
+    for step in loader.steps(0, 100):
+        firsts.append(next(iter(step)).indices)
+        if len(firsts) == 3:
+            break
+    assert firsts == [(0, 1), (4, 5), (8, 9)]
+    assert loader.read(sampler.step(2), 0).indices == (8, 9)
+
+
+def test_latents_are_read_from_s3_as_from_a_disk(s3: S3, tmp_path: Path) -> None:
+    sampler, latents = make(write_latents(f"{s3.uri}/run/L", 6))
+    local = make(write_latents(tmp_path / "L", 6))
+    there = [content(b) for step in Loader(sampler, latents).steps(0, 4) for b in step]
+    assert there == [content(b) for step in Loader(*local).steps(0, 4) for b in step]
+
+
+def test_a_damaged_folder_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(RepriseError, match="no latents in "):
+        Latents(str(tmp_path / "nothing"))
+    folder = write_latents(tmp_path / "L", 4, per_part=4)
+    shard = next((tmp_path / "L" / "data").glob("*.safetensors"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RepriseError, match="cut short"):
+        for step in Loader(*make(folder)).steps(0, 9):
+            list(step)
+    shard.write_bytes(b"nonsense")
+    with pytest.raises(RepriseError, match=r"cannot read .*safetensors"):
+        for step in Loader(*make(folder)).steps(0, 9):
+            list(step)
+    (tmp_path / "L" / "index.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RepriseError, match="not Parquet"):
+        Latents(folder)
+    (tmp_path / "L" / "manifest.json").write_text('{"schema_version": "0"}')
+    with pytest.raises(RepriseError, match="version 0 of the latents' schema"):
+        Latents(folder)
+    (tmp_path / "L" / "manifest.json").unlink()
+    with pytest.raises(RepriseError, match="are not finished"):
+        Latents(folder)
+
+
+def test_other_libraries_can_read_it(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    folder = write_latents(tmp_path / "L", 4, per_part=4)
+    record = Latents(folder).records[1]
+    tensors = load_file(tmp_path / "L" / "data" / record.shard)
+    assert tensors["clip-00001/video"].shape == (16, 3, 6, 4)
+    assert tensors["clip-00001/reference/0"].shape == (16, 6, 4)
+
+
+def test_parts_do_not_depend_on_the_order_of_work(tmp_path: Path) -> None:
+    one = write_latents(tmp_path / "a", 12, per_part=12)
+    other = write_latents(tmp_path / "b", 12, per_part=5)
+    wanted = [Latents(one).records[n].sample_id for n in range(12)]
+    assert wanted == [Latents(other).records[n].sample_id for n in range(12)] == sorted(wanted)
+
+
+def test_a_batch_moves_to_another_type(tmp_path: Path) -> None:
+    sampler, latents = make(write_latents(tmp_path / "L", 6))
+    batch = Loader(sampler, latents).read(sampler.step(0), 0).to("cpu", torch.bfloat16)
+    assert {t.dtype for t in (batch.video, batch.text, *batch.references)} == {torch.bfloat16}

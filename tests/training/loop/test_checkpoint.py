@@ -1,0 +1,224 @@
+"""What a run leaves on disk, and what it makes of what it finds there."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+
+from reprise.errors import RepriseError
+from tests.s3 import S3
+from tests.training import worlds
+from tests.training.worlds import Poison, Stop, launch, same, tiny_config
+from training.config import CheckpointConfig, OptimizerConfig
+from training.loop import checkpoint
+from training.loop.checkpoint import changed_keys
+from training.loop.optimizer import learning_rate
+from training.loop.preemption import Preempted
+from training.loop.run_folder import RunFolder
+from training.storage import Folder
+
+
+def folder_of(root: Path) -> RunFolder:
+    return RunFolder(Folder.at(root / "runs" / "run"))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """Three runs of two workers that nothing befalls: below `trained`, `drained` and `counted`."""
+    root = tmp_path_factory.mktemp("done")
+    calls = [
+        (worlds.run, tiny_config(root / "trained")),
+        (worlds.drained, tiny_config(root / "drained", checkpoint={"every": 4})),
+        (worlds.counted, tiny_config(root / "counted", steps=2, optimizer__schedule="constant")),
+    ]
+    found = launch(worlds.together, 2, *calls)
+    assert [each[2] for each in found] == [0, 0]
+    return root, found[1]
+
+
+def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    assert launch(worlds.dies_while_saving, 2, config, 4, dies=True) == [None, None]
+    left = {path.name for path in (tmp_path / "runs/run/checkpoints").iterdir()}
+    assert left == {"step-00000002", "step-00000004.partial"}
+    resumed = launch(worlds.run, 2, config)[0]
+    assert len(resumed["losses"]) == 4
+    assert folder_of(tmp_path).complete() == [4, 6]
+    left = {path.name for path in (tmp_path / "runs/run/checkpoints").iterdir()}
+    assert left == {"step-00000004", "step-00000006"}
+
+
+def test_without_its_marker_a_checkpoint_does_not_count(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    for step in (1, 2, 3):
+        folder.root.write(f"{folder.checkpoint(step)}/complete.json", b"{}")
+    folder.root.delete(f"{folder.checkpoint(3)}/complete.json")
+    assert folder.complete() == [1, 2]
+    folder.clear_partial()
+    assert folder.root.folders("checkpoints") == ["step-00000001", "step-00000002"]
+
+
+def test_the_newest_and_every_so_many_steps_are_kept(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    for step in range(10, 100, 10):
+        folder.root.write(f"{folder.checkpoint(step)}/complete.json", b"{}")
+    folder.rotate(CheckpointConfig(keep=2, keep_every=30))
+    assert folder.complete() == [30, 60, 80, 90]
+
+
+def test_a_damaged_checkpoint_and_a_changed_config_are_one_clear_line(tmp_path: Path) -> None:
+    config, other = (tiny_config(tmp_path, steps=2, optimizer__clip=clip) for clip in (0.5, 9.0))
+    _, changed = launch(worlds.together, 1, (worlds.run, config), (worlds.run, other))[0]
+    assert isinstance(changed, RepriseError)
+    assert "optimizer.clip=0.5, the config says 9.0: put it back" in str(changed)
+    (data,) = (tmp_path / "runs/run/checkpoints/step-00000002").glob("*.distcp")
+    data.write_bytes(data.read_bytes()[:1000])
+    (damaged,) = launch(worlds.run, 1, tiny_config(tmp_path, steps=2))
+    assert isinstance(damaged, RepriseError) and "step-00000002 cannot be read" in str(damaged)
+
+
+def test_where_and_how_fast_a_run_goes_may_change_and_nothing_else(tmp_path: Path) -> None:
+    before = tiny_config(tmp_path).model_dump(mode="json")
+    now = tiny_config(
+        tmp_path, micro_batch=2, parallel={"sequence": 2}, compute__checkpointing="full", run__workers=2
+    ).model_dump(mode="json")
+    assert changed_keys(before, now) == []
+    now = tiny_config(tmp_path, batch=8, optimizer__lr=0.5, seed=4, steps=7).model_dump(mode="json")
+    assert [key for key, _, _ in changed_keys(before, now)] == [
+        "optimizer.lr",
+        "seed",
+        "steps",
+        "tasks.0.batch",
+    ]
+    constant = [tiny_config(tmp_path, steps=n, optimizer__schedule="constant") for n in (6, 9)]
+    assert changed_keys(*(config.model_dump(mode="json") for config in constant)) == []
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_sample(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    found = launch(worlds.run, 2, config, Poison(step=3, place=2))
+    for error in found:
+        assert isinstance(error, RepriseError)
+        assert "\n" not in str(error)
+        assert "step 3: the loss of clip-000" in str(error) and "(index 14) is not finite" in str(error)
+        assert "the last good checkpoint is step 2" in str(error)
+    assert folder_of(tmp_path).complete() == [2]
+    resumed = launch(worlds.run, 2, config)[0]  # without the poison it goes on from there
+    assert len(resumed["losses"]) == 4 and all(map(math.isfinite, resumed["losses"]))
+
+
+def test_a_notice_to_one_worker_saves_on_all_and_ends(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, checkpoint={"every": 100})
+    for error in launch(worlds.run, 2, config, Stop(1, signal.SIGTERM, rank=1)):
+        assert isinstance(error, Preempted) and "step 2 is saved" in str(error)
+    assert folder_of(tmp_path).complete() == [2]
+    assert len(launch(worlds.run, 1, config)[0]["losses"]) == 4
+
+
+def test_while_machines_drain_training_goes_on_after_one_more_checkpoint(
+    done: tuple[Path, list[Any]],
+) -> None:
+    found = done[1][1]
+    assert len(found["losses"]) == 6
+    assert [path[-1] for path in found["checkpoints"]] == ["1", "4", "6"]
+
+
+def test_callbacks_keep_their_state_on_any_number_of_workers(done: tuple[Path, list[Any]]) -> None:
+    config = tiny_config(done[0] / "counted", steps=3, optimizer__schedule="constant")
+    assert launch(worlds.counted, 1, config) == [2]
+
+
+def test_the_finished_model_loads_with_diffusers_and_trains_on(
+    tmp_path: Path, done: tuple[Path, list[Any]]
+) -> None:
+    from diffusers import WanTransformer3DModel
+
+    trained = done[1][0]
+    model = done[0] / "trained" / "runs" / "run" / "model"
+    loaded = WanTransformer3DModel.from_pretrained(model / "transformer")
+    assert same(dict(loaded.state_dict()), trained["ema"])
+    second = tiny_config(tmp_path, model={"path": str(model), "init": "pretrained"})
+    for found in launch(worlds.step_gradients, 2, second):
+        assert same(found["weights"], trained["ema"])
+
+    (model / "transformer/diffusion_pytorch_model.safetensors").write_bytes(b"cut")
+    (error,) = launch(worlds.step_gradients, 1, second)
+    assert isinstance(error, RepriseError) and str(error).startswith("cannot read")
+
+
+def test_a_large_model_is_exported_in_several_files(tmp_path: Path) -> None:
+    (found,) = launch(worlds.exported, 1, tiny_config(tmp_path), tmp_path / "E", 20_000)
+    assert json.loads((tmp_path / "E/config.json").read_text())["_class_name"] == "WanTransformer3DModel"
+    index = json.loads((tmp_path / "E/diffusion_pytorch_model.safetensors.index.json").read_text())
+    assert len(set(index["weight_map"].values())) > 3
+    from diffusers import WanTransformer3DModel
+
+    assert same(dict(WanTransformer3DModel.from_pretrained(tmp_path / "E").state_dict()), found)
+
+
+def test_a_run_on_s3_resumes_from_s3(tmp_path: Path, s3: S3) -> None:
+    config = tiny_config(tmp_path, run={"name": "run", "output": f"s3://{s3.bucket}/runs"}, steps=4)
+    launch(worlds.run, 1, config, Stop(3, signal.SIGKILL), dies=True)
+    resumed = launch(worlds.run, 2, config)[0]
+    assert len(resumed["losses"]) == 2
+    folder = RunFolder.of(config.run)
+    assert folder.complete() == [2, 4]
+    assert folder.root.exists("model/transformer/diffusion_pytorch_model.safetensors")
+
+
+def test_each_tensor_is_read_from_an_object_store_in_one_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+
+    class Counted:
+        def __init__(self, folder: Folder, rel: str) -> None:
+            self.file, self.rel = open_(folder, rel), rel
+
+        def __enter__(self) -> Counted:
+            return self
+
+        def __exit__(self, *raised: object) -> None:
+            self.file.close()
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("read", "readinto") and self.rel.endswith(".distcp"):
+                reads.append(self.rel)
+            return getattr(self.file, name)
+
+    open_ = Folder.open
+    monkeypatch.setattr(Folder, "open", lambda folder, rel: Counted(folder, rel))
+    wanted = {f"weight {n}": torch.randn(3, 5 + n) for n in range(4)}
+    found = {name: torch.zeros_like(tensor) for name, tensor in wanted.items()}
+    (tmp_path / "step").mkdir()
+    writer, reader = dcp.FileSystemWriter("", sync_files=False), dcp.FileSystemReader("")
+    for each in (writer, reader):
+        each.fs, each.path = checkpoint._Objects(Folder.at(tmp_path)), "step"
+    with checkpoint._quiet():
+        dcp.save(wanted, storage_writer=writer, no_dist=True)
+        dcp.load(found, storage_reader=reader, no_dist=True)
+    assert same(found, wanted)
+    assert len(reads) == 4
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "cosine_restarts"])
+def test_learning_rates(schedule: str) -> None:
+    config = OptimizerConfig.model_validate({"lr": 1.0, "warmup": 4, "schedule": schedule, "cycles": 2})
+    rates = [learning_rate(config, step, 12) for step in range(12)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0] and rates[4] == 1.0
+    halfway = {"constant": 1.0, "linear": 0.5, "cosine": 0.5, "cosine_restarts": 1.0}
+    assert rates[8] == pytest.approx(halfway[schedule])
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    if schedule == "cosine":  # as torch has it
+        theirs = torch.optim.lr_scheduler.CosineAnnealingLR(torch.optim.SGD([parameter], lr=1.0), T_max=8)
+        for rate in rates[4:]:
+            assert rate == pytest.approx(theirs.get_last_lr()[0])
+            theirs.optimizer.step()
+            theirs.step()

@@ -1,0 +1,103 @@
+"""What a step of proxy replay costs on average, against training on videos alone; and the paper's own sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from training.cost.estimate import Estimate, Work
+
+# Section 3.5 of the paper (arXiv 2504.17816): "C_vid = 169 C_img (13 latent frames, 169 = 13^2), our approach
+# yields E[C] = 0.8 C_img + 0.2 C_vid = 13.72 C_img, achieving 92.7% reduction".
+PAPER_P, PAPER_FACTOR, PAPER_MEAN, PAPER_SAVED = 0.2, 13**2, 13.72, 0.927
+
+
+@dataclass(frozen=True)
+class ReplayCost:
+    """Mean FLOPs of one sample of each side, forward and backward, and how many a step has."""
+
+    p: float  # share of the steps that are replay
+    image: float  # one sample of the tasks that are no replay
+    video: float  # one sample of replay
+    image_batch: float
+    video_batch: float
+
+    @property
+    def image_step(self) -> float:
+        return self.image * self.image_batch
+
+    @property
+    def video_step(self) -> float:
+        return self.video * self.video_batch
+
+    @property
+    def expected(self) -> float:
+        """FLOPs of a step, on average over the draws of the task."""
+        return (1 - self.p) * self.image_step + self.p * self.video_step
+
+    @property
+    def share(self) -> float:
+        """Of what as many steps of replay alone would cost."""
+        return self.expected / self.video_step
+
+    @property
+    def share_at_equal_batches(self) -> float:
+        """The same, had a step of each side as many samples: as the paper counts."""
+        return ((1 - self.p) * self.image + self.p * self.video) / self.video
+
+
+def of(estimate: Estimate) -> ReplayCost | None:
+    """None where a run does not switch between identity and replay."""
+    video = [work for work in estimate.works if work.kind == "replay"]
+    image = [work for work in estimate.works if work.kind != "replay"]
+    if not video or not image or any(work.kind != "identity" for work in image):
+        return None
+    image_batch, video_batch = _mean(image, lambda work: work.batch), _mean(video, lambda work: work.batch)
+    return ReplayCost(
+        p=sum(work.share for work in video),
+        image=_mean(image, estimate.flops) / image_batch,
+        video=_mean(video, estimate.flops) / video_batch,
+        image_batch=image_batch,
+        video_batch=video_batch,
+    )
+
+
+def describe(cost: ReplayCost | None) -> list[str]:
+    """Lines for a person; none without a cost."""
+    from training.cost.estimate import si
+
+    if cost is None:
+        return []
+    p, images = cost.p, f"{cost.image_batch:g}"
+    right = (1 - PAPER_P) + PAPER_P * PAPER_FACTOR
+    needed = (PAPER_MEAN - 1) / (PAPER_FACTOR - 1)
+    return [
+        f"cost      {si(cost.expected)} FLOPs a step expected = {1 - p:.3g} x {si(cost.image_step)} "
+        f"(identity) + {p:.3g} x {si(cost.video_step)} (replay)",
+        f"  one video is {cost.video / cost.image:.3g} pictures; one replay step of {cost.video_batch:g} is "
+        f"{cost.video_step / cost.image_step:.3g} identity steps of {images}",
+        f"  {_against(cost.share)} as many steps of videos alone; {_against(cost.share_at_equal_batches)} it "
+        "at equal batches",
+        f"  the paper (arXiv 2504.17816) takes a video as 13² = {PAPER_FACTOR} pictures: quadratic in 13 "
+        "latent frames, at equal batches, without references and text. It writes",
+        f"  {1 - PAPER_P:g} + {PAPER_P:g} x {PAPER_FACTOR} = {PAPER_MEAN} pictures, {_less(1 - PAPER_SAVED)}."
+        f" The sum is {right:.1f}, {_less(right / PAPER_FACTOR)}; {PAPER_MEAN} would be "
+        f"{_less(PAPER_MEAN / PAPER_FACTOR)} and need p = {needed:.3f},",
+        f"  {_less(1 - PAPER_SAVED)} would be {(1 - PAPER_SAVED) * PAPER_FACTOR:.1f} pictures",
+    ]
+
+
+def _against(share: float) -> str:
+    return f"{100 * share:.1f} % of" if share <= 1 else f"{share:.3g} times"
+
+
+def _less(share: float) -> str:
+    return f"{100 * (1 - share):.1f} % less"
+
+
+def _mean(works: Iterable[Work], value: Callable[[Work], float]) -> float:
+    """Over the steps of some tasks."""
+    given = list(works)
+    return sum(work.share * value(work) for work in given) / sum(work.share for work in given)

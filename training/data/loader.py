@@ -1,0 +1,118 @@
+"""Reads what a rank needs, ahead of its need, in the background."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from training.data.sampler import Sampler, StepPlan
+from training.data.samples import Batch, Sample
+from training.latents.store import Latents
+from training.tasks.base import Task
+
+
+class Step:
+    """One step of one rank: iterate over it, once, for its micro batches."""
+
+    def __init__(self, plan: StepPlan, micro_steps: int) -> None:
+        self.plan, self.micro_steps = plan, micro_steps
+        self.waited = 0.0  # seconds, so far, that somebody waited for a batch
+        self._batches: Iterator[Batch] = iter(())
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._batches
+
+
+class Loader:
+    """Batches of one data rank, in order.
+
+    Reading is in threads of this process: it is reading of bytes, which Python does not hold up. What a batch
+    holds does not depend on their number.
+
+    Args:
+        latents: by the name of the task.
+        rank, ranks: data rank and data ranks. Workers that share a sequence pass the same `rank`.
+        threads: samples read at the same time.
+        ahead: micro batches that are ready or being read beyond the one in use.
+        pin: page-locked memory, for copies to a GPU that nobody waits for.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        latents: Mapping[str, Latents],
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        threads: int = 4,
+        ahead: int = 4,
+        pin: bool = False,
+    ) -> None:
+        self.sampler, self.latents = sampler, latents
+        self.rank, self.ranks = rank, ranks
+        self.threads, self.ahead, self.pin = threads, ahead, pin
+        self._tasks: dict[str, Task] = {task.name: task for task in sampler.tasks}
+
+    def steps(self, start: int, stop: int) -> Iterator[Step]:
+        """Steps `start` to `stop`. A step's micro batches that were not taken are skipped with it."""
+        readers = ThreadPoolExecutor(self.threads, thread_name_prefix="read-latents")
+        # Of its own: it waits for readers, who must not wait for it.
+        assembler = ThreadPoolExecutor(1, thread_name_prefix="assemble-batch")
+        coming: deque[Future[Batch]] = deque()
+        jobs = self._jobs(start, stop)
+
+        def fill() -> None:
+            while len(coming) <= self.ahead:
+                job = next(jobs, None)
+                if job is None:
+                    return
+                plan, pairs = job
+                read = [readers.submit(self._read, plan, index, row) for index, row in pairs]
+                coming.append(assembler.submit(self._assemble, plan, read))
+
+        def batches(step: Step) -> Iterator[Batch]:
+            for _ in range(step.micro_steps):
+                fill()
+                began = time.perf_counter()
+                batch = coming.popleft().result()
+                step.waited += time.perf_counter() - began
+                fill()
+                yield batch
+
+        try:
+            for number in range(start, stop):
+                plan = self.sampler.step(number)
+                step = Step(plan, plan.micro_steps(self.ranks, self._tasks[plan.task].micro_batch))
+                step._batches = batches(step)
+                yield step
+                for _ in step:
+                    pass
+        finally:
+            assembler.shutdown(wait=False, cancel_futures=True)
+            readers.shutdown(wait=False, cancel_futures=True)
+
+    def read(self, plan: StepPlan, micro_step: int) -> Batch:
+        """One micro batch, at once."""
+        pairs = plan.slice(self.rank, self.ranks, micro_step, self._tasks[plan.task].micro_batch)
+        return self._collate(plan, [self._read(plan, index, row) for index, row in pairs])
+
+    def _jobs(self, start: int, stop: int) -> Iterator[tuple[StepPlan, list[tuple[int, int]]]]:
+        for number in range(start, stop):
+            plan = self.sampler.step(number)
+            micro_batch = self._tasks[plan.task].micro_batch
+            for micro_step in range(plan.micro_steps(self.ranks, micro_batch)):
+                yield plan, plan.slice(self.rank, self.ranks, micro_step, micro_batch)
+
+    def _read(self, plan: StepPlan, index: int, row: int) -> Sample:
+        latents = self.latents[plan.task]
+        record = latents.records[row]
+        return latents.sample(index, record, self.sampler.choice(plan, index, record))
+
+    def _assemble(self, plan: StepPlan, samples: list[Future[Sample]]) -> Batch:
+        batch = self._collate(plan, [sample.result() for sample in samples])
+        return batch.pinned() if self.pin else batch
+
+    def _collate(self, plan: StepPlan, samples: list[Sample]) -> Batch:
+        return self._tasks[plan.task].collate(samples, self.latents[plan.task].manifest.text.length)

@@ -1,0 +1,233 @@
+"""Which samples make up a step: a pure function of (seed, config, step).
+
+* One task a step, drawn with the tasks' weights, the same for all workers.
+* One bucket a step: samples of equal latent size and equal capacity for references, so that all of them can
+  have equal shapes. Buckets take turns in proportion to their size.
+* Each bucket is an endless stream of permutations, one an epoch. A step takes the next `batch` samples of it,
+  across the end of an epoch where it falls so: nothing is dropped, and in each epoch each sample comes once.
+
+No state is kept, so there is nothing that a checkpoint could miss: the step says it all. A checkpoint stores
+`Sampler.fingerprint` to notice that data or config changed underneath.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import heapq
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reprise.errors import RepriseError
+from training.data import random_streams
+from training.data.samples import Choice, Record, Size
+from training.latents.store import Records
+from training.tasks.base import Task
+
+_WATCHED = 1 << 48  # indices of samples that are looked at and not trained on: more than any run has
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Samples that may share a step."""
+
+    size: Size  # latent frames, height, width
+    capacity: int  # references that each of them can give
+    rows: NDArray[np.int64]  # of the index
+
+    def __str__(self) -> str:
+        frames, height, width = self.size
+        return f"{frames}x{height}x{width}, up to {self.capacity} references"
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What all workers together do in one step."""
+
+    step: int
+    task: str
+    size: Size
+    references: int  # that each sample has
+    indices: range  # global sample indices
+    rows: tuple[int, ...]  # of the task's index, one per sample
+
+    def micro_steps(self, ranks: int, micro_batch: int) -> int:
+        """Forward passes per rank."""
+        return -(-self._per_rank(ranks) // micro_batch)
+
+    def slice(self, rank: int, ranks: int, micro_step: int, micro_batch: int) -> list[tuple[int, int]]:
+        """(global index, row) of the samples that one data rank sees in one micro step.
+
+        Slices of all ranks and micro steps are disjoint, and together they are the step. Ranks that share a
+        sequence ask with the same `rank`.
+        """
+        share = self._per_rank(ranks)
+        if not 0 <= rank < ranks:
+            raise ValueError(f"rank {rank} of {ranks}")
+        begin = rank * share + micro_step * micro_batch
+        end = min(begin + micro_batch, (rank + 1) * share)
+        return list(zip(self.indices[begin:end], self.rows[begin:end], strict=True))
+
+    def _per_rank(self, ranks: int) -> int:
+        share, rest = divmod(len(self.rows), ranks)
+        if rest:
+            raise RepriseError(
+                f"task {self.task}: a batch of {len(self.rows)} cannot be shared by {ranks} workers: "
+                f"make it a multiple of {ranks}"
+            )
+        return share
+
+
+class Sampler:
+    """The order of all samples of a run.
+
+    Args:
+        tasks, records: what is trained, and the index of each one's latents.
+        holdout: share of sources that are never trained on, by a hash of their names. The split is the same
+            in every run, so what a pretraining held out, a later fine-tuning can validate on.
+
+    Raises:
+        RepriseError: a task has no sample that it could use.
+    """
+
+    def __init__(
+        self, tasks: Sequence[Task], records: Sequence[Records], *, seed: int, holdout: float = 0.0
+    ) -> None:
+        if not tasks:
+            raise RepriseError("no task to train: give the config a `tasks` section")
+        self.seed, self.tasks = seed, tuple(tasks)
+        weights = np.array([task.weight for task in tasks], np.float64)
+        self._bounds = np.cumsum(weights / weights.sum())
+        self._drawn = np.zeros(0, np.int64)
+        self._before = np.zeros((1, len(tasks)), np.int64)
+        self.buckets: dict[str, tuple[Bucket, ...]] = {}  # trained on, by task
+        self.held_out: dict[str, tuple[Bucket, ...]] = {}
+        facts: list[object] = [seed, holdout]
+        for task, index in zip(tasks, records, strict=True):
+            if task.name in self.buckets:
+                raise ValueError(f"two tasks named {task.name}")
+            trained, held = _split(task, index, holdout)
+            self.buckets[task.name], self.held_out[task.name] = trained, held
+            if not task.weight:
+                continue  # only watched: no step depends on it
+            facts.append([task.name, task.weight, task.batch])
+            facts += [[*bucket.size, bucket.capacity, index.digest(bucket.rows)] for bucket in trained]
+        self.fingerprint = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+        self._permutation = functools.lru_cache(maxsize=64)(self._permuted)
+
+    def step(self, step: int) -> StepPlan:
+        """The plan of a step, 0 being the first. Cheap, and the same in any order of asking."""
+        which, before = self._task_of(step)
+        first = int(sum(count * other.batch for count, other in zip(before, self.tasks, strict=True)))
+        return self._plan(self.tasks[which], step, int(before[which]), first)
+
+    def watched(self, task: str, step: int) -> StepPlan | None:
+        """What a step would be if it were of a task that no step is of; None where the task has steps.
+
+        Its samples' indices are none that training draws from.
+        """
+        found = next(each for each in self.tasks if each.name == task)
+        if found.weight > 0:
+            return None
+        return self._plan(found, step, step, _WATCHED + step * found.batch)
+
+    def _plan(self, task: Task, step: int, turn: int, first: int) -> StepPlan:
+        """The `turn`-th step of a task, whose samples have the indices from `first` on."""
+        buckets = self.buckets[task.name]
+        chosen, turn = turn_of([len(bucket.rows) for bucket in buckets], turn)
+        bucket = buckets[chosen]
+        count = task.count(
+            bucket.capacity, random_streams.generator(self.seed, "references", task.name, step)
+        )
+        return StepPlan(
+            step=step,
+            task=task.name,
+            size=bucket.size,
+            references=count,
+            indices=range(first, first + task.batch),
+            rows=tuple(self._stream(task.name, chosen, turn * task.batch, task.batch)),
+        )
+
+    def choice(self, plan: StepPlan, index: int, record: Record) -> Choice:
+        """What the task draws for one sample of a plan."""
+        task = next(task for task in self.tasks if task.name == plan.task)
+        return task.choose(record, plan.references, random_streams.generator(self.seed, "choice", index))
+
+    def _stream(self, task: str, bucket: int, begin: int, count: int) -> list[int]:
+        """Rows `begin` to `begin + count` of a bucket's endless stream."""
+        size = len(self.buckets[task][bucket].rows)
+        rows: list[int] = []
+        while len(rows) < count:
+            epoch, at = divmod(begin + len(rows), size)
+            order = self._permutation(task, bucket, epoch)
+            rows += order[at : at + count - len(rows)].tolist()
+        return rows
+
+    def _permuted(self, task: str, bucket: int, epoch: int) -> NDArray[np.int64]:
+        found = self.buckets[task][bucket]
+        name = "x".join(str(side) for side in (*found.size, found.capacity))
+        return found.rows[random_streams.permutation(len(found.rows), self.seed, "order", task, name, epoch)]
+
+    def _task_of(self, step: int) -> tuple[int, NDArray[np.int64]]:
+        """The task of a step, and how many steps each task had before it."""
+        if step >= len(self._drawn):
+            length = max(1024, 2 * (step + 1))
+            uniforms = random_streams.uniforms(length, self.seed, "task")
+            self._drawn = np.searchsorted(self._bounds[:-1], uniforms, side="right")
+            had = np.cumsum(self._drawn[:, None] == np.arange(len(self.tasks)), axis=0)
+            self._before = np.vstack([np.zeros((1, len(self.tasks)), np.int64), had])
+        return int(self._drawn[step]), self._before[step]
+
+
+def turn_of(sizes: Sequence[int], step: int) -> tuple[int, int]:
+    """Whose turn a step is among buckets of these sizes, and how many turns that bucket had before.
+
+    The k-th turn (from 0) of a bucket of n is due at the time (k + 1/2) / n; turns are taken in the order of
+    time, and in the order of buckets where times are equal. So after any number of steps each bucket is
+    within a few turns of its share, and all of them come to the end of an epoch at about the same time.
+    """
+    total = sum(sizes)
+    # By this time (in steps) at most `step` turns were due; those missing are taken one by one.
+    past = max(0, step - len(sizes))
+    had = [(2 * past * size + total) // (2 * total) if past else 0 for size in sizes]
+    due = [(Fraction(2 * had[bucket] + 1, size), bucket) for bucket, size in enumerate(sizes)]
+    heapq.heapify(due)
+    for _ in range(step - sum(had)):
+        _, bucket = due[0]
+        had[bucket] += 1
+        heapq.heapreplace(due, (Fraction(2 * had[bucket] + 1, sizes[bucket]), bucket))
+    bucket = due[0][1]
+    return bucket, had[bucket]
+
+
+def _split(task: Task, records: Records, holdout: float) -> tuple[tuple[Bucket, ...], tuple[Bucket, ...]]:
+    """The buckets of a task's samples: trained on, and held out."""
+    capacities = task.capacity(records)
+    usable = np.flatnonzero(capacities >= 0)
+    if not len(usable):
+        raise RepriseError(
+            f"task {task.name}: none of the {len(records)} samples in {task.latents} can be used: "
+            "do they have references of the variants that the mixture names?"
+        )
+    sources = records.column("source_id") if holdout else []
+    held = np.zeros(len(records), bool)
+    for row in usable if holdout else ():
+        held[row] = random_streams.share_of(sources[row], "holdout") < holdout
+    trained = _buckets(records, capacities, usable[~held[usable]])
+    if not trained:
+        raise RepriseError(f"task {task.name}: validation.holdout leaves no sample to train on: lower it")
+    return trained, _buckets(records, capacities, usable[held[usable]])
+
+
+def _buckets(records: Records, capacities: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[Bucket, ...]:
+    keys = np.column_stack([records.sizes[rows].astype(np.int64), capacities[rows]])
+    found, which = np.unique(keys, axis=0, return_inverse=True)
+    return tuple(
+        Bucket((int(key[0]), int(key[1]), int(key[2])), int(key[3]), rows[which.reshape(-1) == number])
+        for number, key in enumerate(found)
+    )

@@ -1,0 +1,216 @@
+"""Videos asked for one by one or by a file of lines: what is asked, what was made already, and the making."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reprise.errors import RepriseError
+from training.config import PositionsConfig
+from training.generate.media import to_uint8, write_video
+from training.models.components import read_config
+from training.models.video_size import DEFAULT_SIZES, check_size, grid_of
+from training.references import open_picture
+
+SEPARATOR = "@@"  # of the released script's prompt files
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all videos of a call share. It is written beside each video."""
+
+    model: str
+    revision: str | None = None
+    height: int | None = None  # px; None, here and below: as the model's release
+    width: int | None = None  # px
+    frames: int | None = None  # 4n + 1
+    fps: float | None = None  # of the file; the model knows none
+    steps: int = 50
+    guidance: float = 6.0  # on the text
+    reference_guidance: float | None = None  # on the references, apart from the text
+    dynamic_guidance: bool = False
+    flow_shift: float = 7.0
+    negative_prompt: str = ""
+    pad_references: bool = True
+    lora: str | None = None  # file or folder
+    lora_alpha: float | None = None
+    positions: PositionsConfig | None = None  # None: as the model's folder says
+    dtype: str = "fp32"  # of transformer and text encoder; the VAE's is float32
+
+
+@dataclass(frozen=True)
+class Request:
+    """One video to make."""
+
+    name: str  # how messages call it
+    prompt: str
+    references: tuple[str, ...]
+    seed: int
+    target: Path  # .mp4
+
+
+def read_batch(
+    file: Path, folder: Path, seeds: Sequence[int], whole_line: bool = False
+) -> tuple[list[Request], list[str]]:
+    """Lines `prompt@@a.png@@b.png` -> requests for <folder>/0001.mp4, ... and one message for each bad line.
+
+    Files are numbered by line; with several seeds they end in -seed<n>. Pictures are looked for beside
+    `file`, then below the working directory. whole_line: the text encoder gets the line as it stands, with
+    its @@ parts, which is what the released script does; by default it gets the prompt. Empty lines are
+    passed over.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RepriseError(f"{file} cannot be read as a text file ({type(error).__name__})") from error
+    requests: list[Request] = []
+    bad: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        prompt, *named = (part.strip() for part in line.split(SEPARATOR))
+        try:
+            found = tuple(str(_beside(file, name)) for name in named if name)
+            _check(prompt, found)
+        except RepriseError as error:
+            bad.append(f"{file.name}, line {number}: {error}")
+            continue
+        for seed in seeds:
+            name = f"{number:04d}.mp4" if len(seeds) == 1 else f"{number:04d}-seed{seed}.mp4"
+            text = line.strip() if whole_line else prompt
+            requests.append(Request(f"{file.name}, line {number}", text, found, seed, folder / name))
+    if not requests and not bad:
+        raise RepriseError(f"{file} has no line; one is prompt{SEPARATOR}a.png{SEPARATOR}b.png")
+    return requests, bad
+
+
+def single(prompt: str, references: Sequence[str], target: Path, seeds: Sequence[int]) -> list[Request]:
+    """The requests of one prompt: `target`, or with several seeds <target>-seed<n>.mp4."""
+    _check(prompt, references)
+    if target.suffix.lower() != ".mp4":
+        raise RepriseError(f"{target} must end in .mp4")
+    return [
+        Request(
+            target.name,
+            prompt,
+            tuple(references),
+            seed,
+            target if len(seeds) == 1 else target.with_stem(f"{target.stem}-seed{seed}"),
+        )
+        for seed in seeds
+    ]
+
+
+def settled(settings: Settings) -> Settings:
+    """The settings with the model's default size where they say nothing; reads configs alone.
+
+    RepriseError where the model is missing, of no family known here, or cannot make that size.
+    """
+    transformer = read_config(settings.model, settings.revision, "transformer")
+    vae = read_config(settings.model, settings.revision, "vae")
+    name = transformer.get("_class_name", "?")
+    if name not in DEFAULT_SIZES:
+        raise RepriseError(f"{settings.model} holds a {name}; known are {', '.join(DEFAULT_SIZES)}")
+    height, width, frames, fps = DEFAULT_SIZES[name]
+    whole = replace(
+        settings,
+        height=settings.height or height,
+        width=settings.width or width,
+        frames=settings.frames if settings.frames is not None else frames,
+        fps=settings.fps or fps,
+    )
+    check_size((whole.height, whole.width, whole.frames), grid_of(transformer, vae))  # type: ignore[arg-type]
+    return whole
+
+
+def load(settings: Settings, device: str | None = None, offload: bool = False, tile: bool = False) -> Any:
+    """The pipeline, on its device. offload: only the part at work is on the GPU; tile: the VAE, in tiles."""
+    from training.generate.pipeline import ReferenceToVideoPipeline  # diffusers takes seconds to import
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if offload and device == "cpu":
+        raise RepriseError("--offload needs a GPU: without one, everything is in main memory already")
+    dtype = torch.bfloat16 if settings.dtype == "bf16" else torch.float32
+    options: dict[str, Any] = {"dtype": {"default": dtype, "vae": torch.float32}}
+    if settings.positions is not None:
+        options["positions"] = settings.positions
+    pipeline = ReferenceToVideoPipeline.from_pretrained(settings.model, revision=settings.revision, **options)
+    if settings.lora is not None:
+        pipeline.add_lora(settings.lora, settings.lora_alpha)
+    if tile:
+        pipeline.vae.enable_tiling()
+    if offload:
+        pipeline.enable_model_cpu_offload(device=device)
+        return pipeline
+    return pipeline.to(device)
+
+
+def make(pipeline: Any, request: Request, settings: Settings) -> None:
+    """Generate one video and write it, with what it was made from in a .json beside it.
+
+    RepriseError where a picture cannot be read or memory does not suffice; the next request may still do.
+    """
+    try:
+        frames = pipeline(
+            request.prompt,
+            [open_picture(path) for path in request.references],
+            height=settings.height,
+            width=settings.width,
+            num_frames=settings.frames,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            reference_guidance_scale=settings.reference_guidance,
+            dynamic_guidance=settings.dynamic_guidance,
+            flow_shift=settings.flow_shift,
+            negative_prompt=settings.negative_prompt,
+            pad_references=settings.pad_references,
+            seed=request.seed,
+        ).frames[0]
+    except torch.OutOfMemoryError as error:
+        raise RepriseError(
+            f"{settings.frames} frames of {settings.height}x{settings.width} do not fit "
+            "into the memory of the device; try --offload, --tile, --dtype bf16 or a smaller size"
+        ) from error
+    write_video(request.target, to_uint8(frames), settings.fps or 16.0)
+    _record_file(request).write_text(
+        json.dumps(_record(request, settings), indent=2) + "\n", encoding="utf-8"
+    )
+
+
+def is_made(request: Request, settings: Settings) -> bool:
+    """Whether an earlier call made this very video: the file beside it says the same."""
+    try:
+        found = json.loads(_record_file(request).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return request.target.is_file() and found == _record(request, settings)
+
+
+def _record(request: Request, settings: Settings) -> Mapping[str, Any]:
+    shared = asdict(settings)
+    shared["positions"] = settings.positions.model_dump() if settings.positions is not None else None
+    asked = {"prompt": request.prompt, "references": list(request.references), "seed": request.seed}
+    return {**asked, **shared}
+
+
+def _record_file(request: Request) -> Path:
+    return request.target.with_suffix(".json")
+
+
+def _beside(file: Path, name: str) -> Path:
+    here = file.parent / name  # an absolute name stays as it is
+    return here if here.is_file() or not Path(name).is_file() else Path(name)
+
+
+def _check(prompt: str, references: Sequence[str]) -> None:
+    if not prompt.strip():
+        raise RepriseError("the prompt is empty")
+    if not references:
+        raise RepriseError("no references; give at least one picture of a subject")
+    for path in references:
+        open_picture(path)

@@ -1,0 +1,1 @@
+"""What the gradients of two tasks make of each other."""

@@ -1,0 +1,207 @@
+"""Gradient conflict of two tasks while a run goes on (proxy replay 3.3.2, Figures 3, 5, 9), and PCGrad
+(Figure 10).
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from reprise.errors import RepriseError
+from training.callbacks.base import Callback
+from training.config import ConflictConfig
+from training.gradient_conflict.measure import (
+    ALL,
+    Conflict,
+    GradientBuffer,
+    by_group,
+    layer_group,
+    module_kind,
+    moments,
+    project,
+)
+
+if TYPE_CHECKING:
+    from training.data.sampler import StepPlan
+    from training.loop.state import State
+
+HORIZON = 100_000  # steps among which a task's next one must lie
+
+
+class Recorder(Protocol):
+    def record(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Write numbers down under a step."""
+
+
+def conflict_callbacks(config: ConflictConfig, recorder: Recorder) -> list[Callback]:
+    """What the config asks for; the comparison comes before the projection changes gradients."""
+    found: list[Callback] = []
+    if config.every is not None:
+        found.append(ConflictMonitor(recorder, config.every, groups=config.groups))
+    if config.pcgrad is not None:
+        found.append(ProjectGradients(config.pcgrad))
+    return found
+
+
+class ConflictMonitor(Callback):
+    """Compares the gradients of two tasks on the same weights every `every` steps.
+
+    The gradient of the step's own task is that which the update will use; the other's is computed beside it,
+    over the samples of that task's next step, reduced over the workers alike. So it costs one step of the
+    other task every `every` steps, and no number of the training itself changes. Recorded: `conflict/cosine`,
+    `conflict/norm/<task>`, and the same for each layer group and module kind.
+    """
+
+    def __init__(
+        self, recorder: Recorder, every: int, *, groups: int = 4, tasks: tuple[str, str] | None = None
+    ) -> None:
+        """tasks: their names; null: the first two of the run."""
+        self._recorder, self.every, self._groups = recorder, every, groups
+        self._tasks = tasks
+        self.history: list[tuple[int, Conflict]] = []  # of all parameters, in this process
+
+    def on_start(self, state: State) -> None:
+        names = self._tasks or tuple(itertools.islice(state.tasks, 2))
+        if len(names) != 2 or any(name not in state.tasks for name in names):
+            raise RepriseError(
+                f"the gradient conflict is between two tasks of the run ({', '.join(state.tasks)}); "
+                "add one, or set conflict.every=null"
+            )
+        self._tasks = (names[0], names[1])
+
+    def on_gradients(self, state: State, plan: StepPlan) -> None:
+        if state.step % self.every or self._tasks is None or plan.task not in self._tasks:
+            return
+        one, other = self._tasks
+        own = taken(state)
+        try:
+            beside = next_plan(state, other if plan.task == one else one)
+            if beside is None:
+                return
+            _compute(state, beside)
+            found = taken(state)
+        finally:
+            give(state, own)
+        pair = (own, found) if plan.task == one else (found, own)
+        groups = [layer_group(len(state.family.blocks(state.model)), self._groups), module_kind]
+        compared = by_group(summed(state, *(local(gradients) for gradients in pair)), groups)
+        self.history.append((state.step, compared[ALL]))
+        scalars: dict[str, float] = {}
+        for group, conflict in compared.items():
+            prefix = "conflict" if group == ALL else f"conflict/{group}"
+            scalars[f"{prefix}/cosine"] = conflict.cosine
+            scalars[f"{prefix}/norm/{one}"] = conflict.first
+            scalars[f"{prefix}/norm/{other}"] = conflict.second
+        self._recorder.record(state.step, scalars)
+
+
+class ProjectGradients(Callback):
+    """PCGrad as the update: each step's gradient without what points against the other tasks' last ones.
+
+    A step sees one task, so the others are represented by the mean of their last `size` gradients (Figure
+    10). Every worker keeps those whole, on the CPU: meant for LoRA.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.buffer = GradientBuffer(size)
+        self.projected = 0  # steps in which something was taken out
+
+    def on_gradients(self, state: State, plan: StepPlan) -> None:
+        parameters = trainable(state)
+        whole = {name: _whole(p.grad) for name, p in parameters.items() if p.grad is not None}
+        gradients: Mapping[str, Tensor] = whole
+        for task in self.buffer.others(plan.task):
+            other = self.buffer.mean(task)
+            if other is not None:
+                projected = project(gradients, other)
+                changed = any(projected[name] is not gradients[name] for name in gradients)
+                self.projected += int(changed)
+                gradients = projected
+        self.buffer.push(plan.task, whole)
+        if gradients is not whole:
+            from training.loop import weights
+
+            for name, gradient in gradients.items():
+                grad = parameters[name].grad
+                if grad is not None:
+                    weights.put(gradient.to(grad.dtype), grad)
+
+    def state_dict(self) -> dict[str, Any]:
+        # As bytes: what a checkpoint reads into must be of one shape, and a buffer begins empty.
+        memory = io.BytesIO()
+        torch.save(self.buffer.state_dict(), memory)
+        return {"buffer": memory.getvalue()}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.buffer.load_state_dict(torch.load(io.BytesIO(saved["buffer"]), weights_only=True))
+
+
+def next_plan(state: State, task: str) -> StepPlan | None:
+    """The plan of a task's next step, from this one on; None where it never comes.
+
+    A task that is never trained on is compared all the same, on samples that would have been this step's.
+    """
+    if (watched := state.sampler.watched(task, state.step)) is not None:
+        return watched
+    for step in range(state.step, state.step + HORIZON):
+        plan = state.sampler.step(step)
+        if plan.task == task:
+            return plan
+    return None
+
+
+def trainable(state: State) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in state.model.named_parameters() if p.requires_grad}
+
+
+def taken(state: State) -> dict[str, Tensor]:
+    """The gradients, taken from the parameters: these are left with none."""
+    gradients = {}
+    for name, parameter in trainable(state).items():
+        if parameter.grad is not None:
+            gradients[name] = parameter.grad
+        parameter.grad = None
+    return gradients
+
+
+def give(state: State, gradients: Mapping[str, Tensor]) -> None:
+    """Back to the parameters, in place of whatever they have."""
+    for name, parameter in trainable(state).items():
+        parameter.grad = gradients.get(name)
+
+
+def local(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """This worker's shards."""
+    return {name: g.to_local() if isinstance(g, DTensor) else g for name, g in gradients.items()}
+
+
+def summed(state: State, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`moments` over all workers, from each one's shards. Collective."""
+    names = sorted(set(first) & set(second))
+    found = moments({name: first[name] for name in names}, second)
+    if not names:
+        return {}
+    # Each replica holds the same shards: their sums are counted once.
+    copies = state.world.mesh["replicate"].size()
+    together = torch.stack([found[name] for name in names]).to(state.device)
+    state.world.sum(together)
+    return dict(zip(names, (together / copies).cpu(), strict=True))
+
+
+def _compute(state: State, plan: StepPlan) -> None:
+    from training.loop.loop import gradients
+
+    devices = [state.device.index or 0] if state.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        gradients(state, plan)
+
+
+def _whole(gradient: Tensor) -> Tensor:
+    whole = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
+    return whole.detach().to("cpu", torch.float32)

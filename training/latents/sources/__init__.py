@@ -1,0 +1,1 @@
+"""What is encoded: curated datasets, videos, pairs of pictures."""

@@ -1,0 +1,108 @@
+"""Pairs from a dataset that `reprise curate` wrote: two kept references of one subject."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reprise.errors import RepriseError
+from training.latents.config import EncodeConfig, PairsConfig
+from training.latents.sources.pair import Pair, item_of
+from training.latents.sources.source import Item, Planned, digest, rows_at, table_rows
+from training.storage import Folder
+
+_LIGHT = (
+    "clip_id",
+    "video_id",
+    "caption",
+    "status",
+    "config_hash",
+    "subjects.subject_id",
+    "subjects.category",
+    "subjects.phrase",
+    "subjects.verdict.kept",
+    "subjects.references.reference_id",
+    "subjects.references.variant",
+    "subjects.references.kept",
+    "subjects.references.prompt",
+)
+
+
+@dataclass(frozen=True)
+class CuratedPairs:
+    folder: Folder
+    config: EncodeConfig = field(default_factory=EncodeConfig)
+
+    @property
+    def place(self) -> str:
+        return self.folder.uri
+
+    def plan(self) -> list[Planned]:
+        planned = []
+        for file in self._files():
+            for number, row in enumerate(table_rows(self.folder, file, _LIGHT)):
+                for which, (subject, reference, target) in enumerate(pairs_of(row, self.config.pairs)):
+                    name = _name(reference, target)
+                    key = digest(
+                        name, caption_of(row, subject, target), row["config_hash"], self.config.pairs.words
+                    )
+                    planned.append(Planned(name, key, (file, number * _MOST + which)))
+        if not planned:
+            raise RepriseError(
+                f"no pair in the dataset at {self.place}: it has no kept subject with two references, one of "
+                f"which is of the variants {', '.join(self.config.pairs.targets)} (pairs.targets)"
+            )
+        return planned
+
+    def load(self, places: Sequence[tuple[str, int]]) -> Iterator[Item]:
+        names = (*_LIGHT, "subjects.references.image.bytes")
+        for _, row, which in rows_at(self.folder, names, places, per_row=_MOST):
+            subject, reference, target = list(pairs_of(row, self.config.pairs))[which]
+            pair = Pair(
+                pair_id=_name(reference, target),
+                source_id=row["video_id"],
+                subject=subject["category"],
+                caption=caption_of(row, subject, target),
+                reference=(reference["image"] or {}).get("bytes") or b"",
+                target=(target["image"] or {}).get("bytes") or b"",
+            )
+            yield item_of(pair, self.config.pairs)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "curated pairs", "place": self.place}
+
+    def _files(self) -> list[str]:
+        return [f"data/{name}" for name in self.folder.names("data") if name.endswith(".parquet")]
+
+
+_MOST = 10_000  # pairs of one clip, for one number per pair; nobody has a hundred references of each kind
+
+
+def pairs_of(
+    row: Mapping[str, Any], config: PairsConfig
+) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]:
+    """(subject, reference, target) of every ordered pair of two references of a kept clip's kept subject.
+
+    The target is of a variant that shows a scene. Two of one variant, of different frames, are a pair too.
+    """
+    if row["status"] != "kept":
+        return
+    for subject in row["subjects"] or ():
+        if not (subject["verdict"] or {}).get("kept"):
+            continue
+        kept = [reference for reference in subject["references"] or () if reference["kept"]]
+        for target in kept:
+            if target["variant"] in config.targets:
+                yield from ((subject, reference, target) for reference in kept if reference is not target)
+
+
+def caption_of(row: Mapping[str, Any], subject: Mapping[str, Any], target: Mapping[str, Any]) -> str:
+    """The clip's caption where the target is cut from it; else what made it was told, or its subject."""
+    if target["variant"] == "crop" and row["caption"]:
+        return str(row["caption"])
+    return str(target["prompt"] or subject["phrase"] or subject["category"])
+
+
+def _name(reference: Mapping[str, Any], target: Mapping[str, Any]) -> str:
+    return digest(reference["reference_id"], target["reference_id"])

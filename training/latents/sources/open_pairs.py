@@ -1,0 +1,37 @@
+"""Pairs of pictures of one subject, as `reprise encode --pairs` reads them: one file a source."""
+
+from __future__ import annotations
+
+from reprise.errors import RepriseError
+from training.latents.config import EncodeConfig
+from training.latents.sources.curated_pairs import CuratedPairs
+from training.latents.sources.listed_pairs import ENDINGS, ListedPairs
+from training.latents.sources.source import Source
+from training.latents.sources.subjects200k import Subjects200K
+from training.storage import Folder
+
+
+def open_pairs(place: str, config: EncodeConfig) -> Source:
+    """What lies at a place: a curated dataset, Subjects200K, a list, or a folder of references and targets.
+
+    Raises:
+        RepriseError: none of them.
+    """
+    if place.endswith(ENDINGS):
+        return ListedPairs(place, config)
+    folder = Folder.at(place)
+    if not folder.exists():
+        raise RepriseError(f"no such folder or list: {folder.uri}")
+    if folder.exists("manifest.json"):
+        return CuratedPairs(folder, config)
+    if {"references", "targets"} <= set(folder.folders()):
+        return ListedPairs(place, config)
+    if any(name.endswith(".parquet") for name in (*folder.names(), *folder.names("data"))):
+        return Subjects200K(folder, config)
+    raise RepriseError(
+        f"{folder.uri} holds no pairs: give a dataset of `reprise curate`, Subjects200K's Parquet files, a "
+        "folder with references/ and targets/, or a CSV, JSONL or Parquet list"
+    )
+
+
+__all__ = ["CuratedPairs", "ListedPairs", "Subjects200K", "open_pairs"]

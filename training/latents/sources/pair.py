@@ -1,0 +1,28 @@
+"""A pair: a picture of a subject to learn from, and another of the same subject to make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training.latents.config import PairsConfig
+from training.latents.sources.source import Item, Picture
+from training.tasks.identity import PAIR
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    pair_id: str
+    source_id: str  # pairs of one source are held out together
+    subject: str  # what it is, in words
+    caption: str  # of the target
+    reference: bytes  # an encoded picture
+    target: bytes  # an encoded picture
+
+
+def item_of(pair: Pair, config: PairsConfig) -> Item:
+    """As `reprise encode` takes it: the target is a video of one frame."""
+    caption = f"{config.words} {pair.caption}" if config.words else pair.caption
+    picture = Picture(
+        f"{pair.pair_id}-subject", pair.subject, f"{pair.pair_id}-reference", PAIR, pair.reference
+    )
+    return Item(pair.pair_id, pair.source_id, caption, pair.target, (picture,), still=True)

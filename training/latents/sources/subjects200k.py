@@ -1,0 +1,131 @@
+"""Subjects200K (Tan et al. 2024, OminiControl) in its published layout: Parquet files of side-by-side pairs.
+
+    image                record of bytes: two square panels side by side, each with a border
+    collection           collection_1, collection_2 (panels of 528 px around 512), collection_3 (1024)
+    quality_assessment   compositeStructure, objectConsistency, imageQuality, 0 to 5; null: not assessed
+    description          item, category, description_0 (left), description_1 (right), description_valid
+
+`objectConsistency` is what says whether both panels show one subject.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from reprise.errors import RepriseError
+from training.latents.config import EncodeConfig, PairsConfig
+from training.latents.sources.pair import Pair, item_of
+from training.latents.sources.source import Item, Planned, digest, table_rows
+from training.storage import Folder
+
+SCORES = ("compositeStructure", "objectConsistency", "imageQuality")
+_LIGHT = (
+    *(f"quality_assessment.{name}" for name in SCORES),
+    "description.item",
+    "description.description_0",
+    "description.description_1",
+    "description.description_valid",
+)
+
+
+@dataclass(frozen=True)
+class Subjects200K:
+    folder: Folder
+    config: EncodeConfig = field(default_factory=EncodeConfig)
+
+    @property
+    def place(self) -> str:
+        return self.folder.uri
+
+    def plan(self) -> list[Planned]:
+        planned = []
+        for file in self._files():
+            for number, row in enumerate(table_rows(self.folder, file, _LIGHT)):
+                drop, words = refused(row, self.config.pairs)
+                for side in sides(self.config.pairs):
+                    name = digest(file.rpartition("/")[2], number, side)
+                    key = digest(name, row["description"], self.config.pairs.words)
+                    # One number for row and side.
+                    planned.append(Planned(name, key, (file, 2 * number + side), drop, words))
+        if not planned:
+            raise RepriseError(f"no pair at {self.place}: its Parquet files have no row")
+        return planned
+
+    def load(self, places: Sequence[tuple[str, int]]) -> Iterator[Item]:
+        for file in dict.fromkeys(file for file, _ in places):
+            wanted = [number for other, number in places if other == file]
+            rows = sorted({number // 2 for number in wanted})
+            found = table_rows(self.folder, file, (*_LIGHT, "image.bytes"), rows)
+            held = dict(zip(rows, found, strict=True))
+            for number in wanted:
+                name = digest(file.rpartition("/")[2], number // 2, number % 2)
+                source = digest(file.rpartition("/")[2], number // 2)
+                yield item_of(pair_of(held[number // 2], number % 2, name, source), self.config.pairs)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "subjects200k", "place": self.place}
+
+    def _files(self) -> list[str]:
+        inside = [f"data/{name}" for name in self.folder.names("data")]
+        return sorted(name for name in (*self.folder.names(), *inside) if name.endswith(".parquet"))
+
+
+def sides(config: PairsConfig) -> tuple[int, ...]:
+    """Which panels are targets: 0 left, 1 right. OminiControl takes both; one way, the right one is."""
+    return (0, 1) if config.both_ways else (1,)
+
+
+def refused(row: Mapping[str, Any], config: PairsConfig) -> tuple[str | None, str]:
+    """(reason, words) why a row is no pair to learn from; (None, "") where it is."""
+    scores, description = row["quality_assessment"] or {}, row["description"] or {}
+    known = {name: scores.get(name) for name in SCORES}
+    item = description.get("item") or "a pair"
+    if config.quality and any(value is None for value in known.values()):
+        return "not assessed", f"{item}: no scores; pairs.quality=0 takes it nevertheless"
+    if config.quality and (known["objectConsistency"] or 0) < config.quality:
+        return "different subjects", f"{item}: objectConsistency {known['objectConsistency']}"
+    low = next((name for name in SCORES if config.quality and (known[name] or 0) < config.quality), None)
+    if low:
+        return "low quality", f"{item}: {low} {known[low]}"
+    if description.get("description_valid") is False:
+        return "invalid description", f"{item}: description_valid is false"
+    if not (description.get("description_0") and description.get("description_1")):
+        return "no caption", f"{item}: a description is missing"
+    return None, ""
+
+
+def pair_of(row: Mapping[str, Any], side: int, pair_id: str, source_id: str) -> Pair:
+    """The pair whose target is one panel of a row; the other panel is its reference."""
+    description, data = row["description"], (row["image"] or {}).get("bytes") or b""
+    try:
+        panels = [_png(panel) for panel in split(Image.open(io.BytesIO(data)))]
+    except (OSError, ValueError):
+        panels = [data, data]  # said as unreadable when it is prepared
+    caption, subject = description[f"description_{side}"], description["item"] or "subject"
+    return Pair(pair_id, source_id, subject, caption, reference=panels[1 - side], target=panels[side])
+
+
+def split(image: Image.Image) -> tuple[Image.Image, Image.Image]:
+    """The two pictures of a side-by-side image, without their borders.
+
+    Each is the middle of its half: a square whose side is the half's shorter one, down to a multiple of 64
+    (528 -> 512). The published loader cuts the right one 8 px further left, with a strip of the border.
+    """
+    half, height = image.width // 2, image.height
+    side = min(half, height) // 64 * 64
+    if side == 0 or half > 2 * height:
+        raise ValueError(f"an image of {image.width}x{height} holds no two panels side by side")
+    left, top = (half - side) // 2, (height - side) // 2
+    boxes = [(x, top, x + side, top + side) for x in (left, half + left)]
+    return image.crop(boxes[0]).convert("RGB"), image.crop(boxes[1]).convert("RGB")
+
+
+def _png(image: Image.Image) -> bytes:
+    memory = io.BytesIO()
+    image.save(memory, "PNG", compress_level=1)
+    return memory.getvalue()

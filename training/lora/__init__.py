@@ -1,0 +1,1 @@
+"""LoRA adapters: made by peft, their files, models with them."""

@@ -1,0 +1,235 @@
+"""LoRA on a stock transformer, by peft: add, load, save, merge.
+
+Two scopes. `released`: as the released proxy replay code really computes, LoRA acts on every token of every
+target. `reference_only`: the paper's intent, where LoRA on the adaptive norms acts on reference tokens alone
+(see models/modulation.py); the other targets stay as they are. docs/proxy-replay.md says why `released` is
+the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reprise.errors import RepriseError
+from training.config import LoraConfig
+from training.lora.files import Layout, LoraFile, pack, read, write
+from training.lora.modulation import ReferenceModulation
+
+ADAPTER = "default"
+
+# What the released proxy replay code names. They match as suffixes, so "proj" also hits ff.net.0.proj and the
+# patch convolution; see the goldens' list of modules.
+RELEASED_TARGETS = (
+    "to_k",
+    "to_q",
+    "to_v",
+    "to_out.0",
+    "proj",
+    "text_proj",
+    "norm1.linear",
+    "norm2.linear",
+    "ff.net.2",
+)
+# Wan modulates by a table per block and has no linear to adapt there.
+WAN_TARGETS = ("to_k", "to_q", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
+TARGETS = {"cogvideox": RELEASED_TARGETS, "wan": WAN_TARGETS}
+
+
+def add_lora(
+    model: nn.Module, config: LoraConfig, family: str, *, seed: int = 0, file: LoraFile | None = None
+) -> list[str]:
+    """Freeze a model and add untrained LoRA (A drawn from the seed, B zero); returns the adapted modules.
+
+    The model must be prepared (`Family.prepare`) before. Raises RepriseError where a target names nothing.
+    """
+    _none_yet(model)
+    modules = sorted(file.modules) if file else adapted_modules(model, config.targets or TARGETS[family])
+    alpha = file.alpha if file and file.alpha is not None else config.alpha
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _inject(model, modules, config.rank, alpha, config.dropout)
+    _scope(model, "reference_only" if file and file.reference_only else config.scope)
+    return modules
+
+
+def open_lora(model: nn.Module, path: str | Path, config: LoraConfig, family: str) -> LoraFile:
+    """Read a LoRA file and check it against a model without LoRA (on the meta device, too) and the config."""
+    _none_yet(model)
+    file = read(path, family)
+    _check_file(file, model, config, family)
+    return file
+
+
+def load_lora(model: nn.Module, path: str | Path, config: LoraConfig, family: str) -> list[str]:
+    """Freeze a model and add the LoRA of a file to it; returns the adapted modules.
+
+    path: a .safetensors file in diffusers' or ComfyUI's key format, or a folder that holds one (the released
+    layout: pytorch_lora_weights_transformer.safetensors). Alpha is the file's where it stores one, else
+    config's: the released file stores none (64 for its rank of 128). config.rank and the targets must be
+    those of the file. Raises RepriseError in one line otherwise.
+    """
+    file = open_lora(model, path, config, family)
+    modules = add_lora(model, config, family, file=file)
+    with torch.no_grad():
+        for parameter, weight in filled(model, file):
+            parameter.copy_(weight)
+    return modules
+
+
+def filled(model: nn.Module, file: LoraFile) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """The LoRA parameters of a model that was given `file`, each with its weight in the file."""
+    for name, parameter in model.named_parameters():
+        module, found, rest = name.rpartition(".lora_")
+        if found and rest.endswith(f".{ADAPTER}.weight"):
+            yield parameter, file.weights[module, rest[0]]
+
+
+def lora_state(model: nn.Module) -> dict[str, Tensor]:
+    """`<module>.lora_A.weight` / `<module>.lora_B.weight` -> weight, whole also where FSDP2 has sharded it.
+
+    With sharded weights every rank must call it.
+    """
+    state = {}
+    for name, parameter in model.named_parameters():
+        for side in ("lora_A", "lora_B"):
+            if name.endswith(f".{side}.{ADAPTER}.weight"):
+                whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+                state[name.replace(f".{side}.{ADAPTER}.", f".{side}.")] = whole.detach()
+    return state
+
+
+def save_lora(model: nn.Module, path: str | Path, family: str, layout: Layout = "diffusers") -> Path:
+    """Write a model's LoRA to one .safetensors file that diffusers or ComfyUI loads; returns its path.
+
+    Both store alpha (diffusers: in the header, ComfyUI: as `.alpha`). LoRA of scope `reference_only` cannot
+    be said in either format: for diffusers its norms get names of their own (`norm1.reference`), which this
+    module reads and others report as unknown instead of applying them to every token; for ComfyUI it is
+    refused.
+    """
+    return write(path, *pack_lora(model, family, layout))
+
+
+def pack_lora(
+    model: nn.Module, family: str, layout: Layout = "diffusers"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of the file that `save_lora` writes. Collective where weights are sharded."""
+    alpha, scope = _alpha(model), _reference_only(model)
+    return pack(lora_state(model), alpha, family, layout, reference_only=scope)
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Add LoRA to the weights, in place: the model is as fast as without. `unmerge_lora` undoes it."""
+    if _reference_only(model):
+        raise RepriseError("LoRA of scope reference_only cannot be merged: it does not act on all tokens")
+    for layer in _layers(model):
+        layer.merge()
+
+
+def unmerge_lora(model: nn.Module) -> None:
+    """Take merged LoRA out of the weights again (equal to before within rounding)."""
+    for layer in _layers(model):
+        layer.unmerge()
+
+
+def remove_lora(model: nn.Module) -> nn.Module:
+    """The stock model again, with LoRA merged into its weights: what `save_pretrained` should write."""
+    from diffusers.utils import recurse_remove_peft_layers
+
+    merge_lora(model)
+    recurse_remove_peft_layers(model)
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+        model._hf_peft_config_loaded = False
+    return model
+
+
+def adapted_modules(model: nn.Module, targets: Iterable[str]) -> list[str]:
+    """Modules whose name is or ends in `.` + a target, as peft matches; each target must hit one."""
+    names = [name for name, module in model.named_modules() if _adaptable(module)]
+    hits: set[str] = set()
+    for target in targets:
+        own = {name for name in names if name == target or name.endswith(f".{target}")}
+        if not own:
+            raise RepriseError(f"lora.targets: no linear or convolution of the model is named {target}")
+        hits |= own
+    return sorted(hits)
+
+
+def _adaptable(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d)
+
+
+def _inject(model: nn.Module, modules: Sequence[str], rank: int, alpha: float, dropout: float) -> None:
+    import peft
+
+    model.requires_grad_(False)
+    # Exact names: suffixes would let "proj" match more than was asked for.
+    adapter = peft.LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(modules), init_lora_weights=True
+    )
+    model.add_adapter(adapter, ADAPTER)
+    model.train(model.training)  # new layers come in training mode, with dropout
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(f".{ADAPTER}." in name and ".lora_" in name)
+
+
+def _scope(model: nn.Module, scope: str) -> None:
+    if scope != "reference_only":
+        return
+    if not hasattr(model, "call"):
+        raise RepriseError("lora.scope reference_only is of CogVideoX: only there adaptive norms are linears")
+    for block in model.transformer_blocks:
+        for name in ("norm1", "norm2"):
+            setattr(block, name, ReferenceModulation(getattr(block, name), model.call.references))
+
+
+def _reference_only(model: nn.Module) -> bool:
+    return any(isinstance(module, ReferenceModulation) for module in model.modules())
+
+
+def _none_yet(model: nn.Module) -> None:
+    if any(True for _ in _layers(model)):
+        raise RepriseError("the model already has LoRA; merge it, or start from the stock model")
+
+
+def _layers(model: nn.Module) -> Iterable[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return (module for module in model.modules() if isinstance(module, BaseTunerLayer))
+
+
+def _alpha(model: nn.Module) -> float:
+    for layer in _layers(model):
+        return float(layer.lora_alpha[ADAPTER])
+    raise RepriseError("the model has no LoRA")
+
+
+def _check_file(file: LoraFile, model: nn.Module, config: LoraConfig, family: str) -> None:
+    """The file's modules exist in the model, have its shapes, and are the targets of the config."""
+    modules = dict(model.named_modules())
+    unknown = sorted(name for name in file.modules if name not in modules or not _adaptable(modules[name]))
+    if unknown:
+        raise RepriseError(f"{file.path}: {_few(unknown)} not in the model; is this LoRA of another model?")
+    expected = set(adapted_modules(model, config.targets or TARGETS[family]))
+    if missing := sorted(expected - file.modules):
+        raise RepriseError(f"{file.path}: no LoRA for {_few(missing)}, which lora.targets asks for")
+    if extra := sorted(file.modules - expected):
+        raise RepriseError(f"{file.path}: LoRA for {_few(extra)}, which lora.targets does not name")
+    if file.rank != config.rank:
+        raise RepriseError(f"{file.path}: LoRA of rank {file.rank}, but lora.rank is {config.rank}")
+    for name in sorted(file.modules):
+        weight, down, up = modules[name].weight, file.weights[name, "A"], file.weights[name, "B"]
+        if tuple(down.shape[1:]) != tuple(weight.shape[1:]) or up.shape[0] != weight.shape[0]:
+            raise RepriseError(
+                f"{file.path}: LoRA of {name} is for weights of another shape than {tuple(weight.shape)}; "
+                "is it of another size of the model?"
+            )
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]

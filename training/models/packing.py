@@ -1,0 +1,142 @@
+"""Frames of any sizes <-> one strip of patches; the part of a strip that one rank of a sequence group has.
+
+Patch embedding has kernel = stride = patch, so any list of patches laid side by side as an image one patch
+high is embedded token by token. A stock transformer thus takes frames of different sizes in one call, and a
+strip can be cut between any two tokens, which is all that sequence parallelism and token dropping need.
+
+A strip is (B, C, p_t, p_h, p_w * N) for N tokens. Latent sizes are (frames, height, width); token order is
+(t, h, w).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reprise.errors import RepriseError
+
+Size = tuple[int, int, int]
+
+
+def patches(size: Sequence[int], patch: Size) -> Size:
+    """Latents of `size` (frames, height, width) in patches; ValueError where a patch does not divide it."""
+    if any(length % step for length, step in zip(size, patch, strict=True)):
+        raise ValueError(f"latents of {'x'.join(map(str, size))} cannot be cut into patches of {patch}")
+    frames, height, width = (length // step for length, step in zip(size, patch, strict=True))
+    return frames, height, width
+
+
+def to_strip(frames: Sequence[Tensor], patch: Size) -> Tensor:
+    """Lay the patches of tensors (B, C, T_i, H_i, W_i) side by side: (B, C, p_t, p_h, p_w * N).
+
+    Tokens in (t, h, w) order, tensors in the given order. A batch of 1 is repeated to that of the others.
+    """
+    batch = max(part.shape[0] for part in frames)
+    p_t, p_h, p_w = patch
+    strips = []
+    for part in frames:
+        t, h, w = patches(part.shape[2:], patch)
+        cells = part.expand(batch, *part.shape[1:]).reshape(batch, -1, t, p_t, h, p_h, w, p_w)
+        strips.append(cells.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, -1, p_t, p_h, t * h * w * p_w))
+    return torch.cat(strips, dim=-1)
+
+
+def from_strip(strip: Tensor, sizes: Sequence[Size], patch: Size) -> list[Tensor]:
+    """The inverse of `to_strip`: tensors (B, C, T_i, H_i, W_i) of the given latent sizes."""
+    batch, channels = strip.shape[:2]
+    p_t, p_h, p_w = patch
+    grids = [patches(size, patch) for size in sizes]
+    lengths = [math.prod(grid) * p_w for grid in grids]
+    frames = []
+    for (t, h, w), part in zip(grids, strip.split(lengths, dim=-1), strict=True):
+        cells = part.reshape(batch, channels, p_t, p_h, t, h, w, p_w).permute(0, 1, 4, 2, 5, 3, 6, 7)
+        frames.append(cells.reshape(batch, channels, t * p_t, h * p_h, w * p_w))
+    return frames
+
+
+def take(strip: Tensor, tokens: Tensor, patch: Size) -> Tensor:
+    """The strip of the given tokens alone, in the given order: (n,) int64 or, for each sample, (B, n)."""
+    cells = strip.unflatten(-1, (-1, patch[2]))
+    if tokens.ndim == 1:
+        return cells.index_select(-2, tokens).flatten(-2)
+    index = tokens[:, None, None, None, :, None].expand(*cells.shape[:4], -1, patch[2])
+    return cells.gather(-2, index).flatten(-2)
+
+
+def narrow(strip: Tensor, tokens: range, patch: Size) -> Tensor:
+    """The strip of a contiguous range of tokens; may be empty."""
+    return strip.narrow(-1, tokens.start * patch[2], len(tokens) * patch[2])
+
+
+@dataclass(frozen=True)
+class SequenceShard:
+    """Which rank of a group that shares each sample this is: it computes one contiguous range of tokens."""
+
+    rank: int
+    size: int
+
+    def tokens(self, total: int) -> range:
+        """This rank's part of `total` tokens. They must divide: attention has no mask to hide padding."""
+        if total % self.size:
+            raise RepriseError(
+                f"{total} tokens (references and video) cannot be shared by {self.size} workers of a "
+                f"sequence group; use a `parallel.sequence` that divides {total}, or other bucket sizes"
+            )
+        share = total // self.size
+        return range(self.rank * share, (self.rank + 1) * share)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie in the sequence of one sample."""
+
+    sizes: tuple[Size, ...]  # latent sizes, in sequence order
+    video: int  # which of them is the video
+    patch: Size
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Tokens of each part."""
+        return tuple(math.prod(patches(size, self.patch)) for size in self.sizes)
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def video_tokens(self) -> range:
+        start = sum(self.counts[: self.video])
+        return range(start, start + self.counts[self.video])
+
+    def kept(self, count: int) -> Layout:
+        """The layout when `count` reference tokens are left: they lie in one row of patches."""
+        p_t, p_h, p_w = self.patch
+        left = ((p_t, p_h, p_w * count),) if count else ()
+        return layout(left, self.sizes[self.video], self.patch, after=self.video == 0)
+
+    def seen(self, keep: Tensor) -> Tensor:
+        """Tokens of the sequence that are left, where `keep` counts reference tokens: (n,) or (B, n) ->
+        (n + video,) or (B, n + video).
+        """
+        video = self.video_tokens
+        every = torch.arange(video.start, video.stop, device=keep.device).expand(*keep.shape[:-1], -1)
+        if self.video == 0:
+            return torch.cat([every, keep + len(video)], dim=-1)
+        return torch.cat([keep, every], dim=-1)
+
+    def own_video(self, shard: SequenceShard) -> range:
+        """The video's tokens, counted from its first, that this rank has; may be empty."""
+        own, video = shard.tokens(self.total), self.video_tokens
+        start, stop = (min(max(end - video.start, 0), len(video)) for end in (own.start, own.stop))
+        return range(start, stop)
+
+
+def layout(references: Sequence[Size], video: Size, patch: Size, after: bool = False) -> Layout:
+    """[reference 1 | reference 2 | ... | video], or the video first. Sizes are latent sizes."""
+    if after:
+        return Layout((video, *references), 0, patch)
+    return Layout((*references, video), len(references), patch)

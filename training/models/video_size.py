@@ -1,0 +1,44 @@
+"""Which sizes of video a model can make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reprise.errors import RepriseError
+from training.models.packing import Size
+
+# Transformer's class -> height px, width px, frames, frames per second: what its release makes by default.
+DEFAULT_SIZES: dict[str, tuple[int, int, int, float]] = {
+    "WanTransformer3DModel": (480, 832, 81, 16.0),
+    "CogVideoXTransformer3DModel": (480, 720, 49, 8.0),
+}
+
+
+def grid_of(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Size:
+    """(frames, rows, columns) of one token, from the configs: the steps in which a video's size can grow."""
+    temporal, spatial = vae_scales(vae)
+    patch = transformer.get("patch_size", (1, 2, 2))
+    p_t, p_h, p_w = (1, patch, patch) if isinstance(patch, int) else patch
+    return temporal * p_t, spatial * p_h, spatial * p_w
+
+
+def vae_scales(vae: Mapping[str, Any]) -> tuple[int, int]:
+    """Frames per latent frame (after the first) and pixels per latent, from a VAE's config."""
+    temporal = vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio") or 4
+    blocks = vae.get("block_out_channels")
+    spatial = vae.get("scale_factor_spatial") or (2 ** (len(blocks) - 1) if blocks else 8)
+    return int(temporal), int(spatial)
+
+
+def check_size(size: tuple[int, int, int], grid: Size) -> None:
+    """RepriseError where a model of this grid cannot make a video of (height px, width px, frames)."""
+    height, width, count = size
+    frames, rows, columns = grid
+    if height < rows or width < columns or height % rows or width % columns:
+        raise RepriseError(f"{height}x{width} px: height and width must be multiples of {rows} and {columns}")
+    if count < 1 or (count - 1) % frames:
+        near = max(1, (count - 1) // frames * frames + 1)
+        raise RepriseError(
+            f"{count} frames: the number must be {frames}n + 1, such as {near} or {near + frames}"
+        )
