@@ -23,7 +23,7 @@ from rich.table import Table
 from curation.playground import train_models
 
 
-def commands() -> dict[str, list[str] | None]:
+def list_commands() -> dict[str, list[str] | None]:
     """Name -> arguments; None where the input is missing."""
     samples = sorted(Path(os.environ.get("REPRISE_SAMPLES", "samples")).glob("*.jsonl"))
     demo, truth = Path("demo/dataset"), Path("demo/videos/truth")
@@ -32,22 +32,22 @@ def commands() -> dict[str, list[str] | None]:
         "pipeline": [],
         "memory": [],
         "grounding": [str(samples[0])] if samples else None,
-        "playground": [] if (train_models.SHIPPED / "detector").is_dir() else None,
-        "models": _models(),
-        "train_step": _steps("wan-1.3b"),
-        "replay_step": _steps("cogvideox-5b"),
+        "playground": [] if (train_models.PLAYGROUND_WEIGHTS / "detector").is_dir() else None,
+        "models": _get_models_arguments(),
+        "train_step": _get_step_arguments("wan-1.3b"),
+        "replay_step": _get_step_arguments("cogvideox-5b"),
         "truth": [str(demo), str(truth)] if demo.is_dir() and truth.is_dir() else None,
     }
 
 
-def _models() -> list[str] | None:
+def _get_models_arguments() -> list[str] | None:
     """Real sizes where there is a GPU for them; None where what they import is not installed."""
     if importlib.util.find_spec("torch") is None:
         return None
     return [] if shutil.which("nvidia-smi") else ["--small"]
 
 
-def _steps(preset: str) -> list[str] | None:
+def _get_step_arguments(preset: str) -> list[str] | None:
     """The real sizes where there is a GPU for them; None where what they import is not installed."""
     if importlib.util.find_spec("diffusers") is None:
         return None
@@ -55,7 +55,7 @@ def _steps(preset: str) -> list[str] | None:
 
 
 def main(names: list[str]) -> int:
-    known = commands()
+    known = list_commands()
     unknown = set(names) - known.keys()
     if unknown:
         print(f"no benchmark {sorted(unknown)[0]}; there are {', '.join(known)}", file=sys.stderr)
@@ -75,7 +75,7 @@ def main(names: list[str]) -> int:
             check=False,
         )
         print(done.stdout, end="")
-        results[name] = _result(done)
+        results[name] = _parse_result(done)
     table = Table("benchmark", "what", "value", box=None)
     for name, result in results.items():
         if isinstance(result, str):
@@ -88,7 +88,7 @@ def main(names: list[str]) -> int:
     return int(any(isinstance(result, str) and "status" in result for result in results.values()))
 
 
-def _result(done: subprocess.CompletedProcess[str]) -> dict[str, Any] | str:
+def _parse_result(done: subprocess.CompletedProcess[str]) -> dict[str, Any] | str:
     """The JSON line that a benchmark ends with."""
     try:
         found = json.loads(done.stdout.strip().splitlines()[-1])

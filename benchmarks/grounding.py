@@ -22,10 +22,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.imaging.codec import RGB, box_iou, luma, mask_box
-from curation.models.classical.detector import EmbeddedDetector
-from curation.models.classical.segmenter import EmbeddedSegmenter
-from curation.models.roles import Phrase, Scene
+from curation.imaging.codec import RGB, compute_box_iou, compute_luma, get_mask_box
+from curation.models.classical.detector import ClassicalDetector
+from curation.models.classical.segmenter import ClassicalSegmenter
+from curation.models.roles import DetectionScene, Phrase
 from curation.rows.thresholds import Thresholds
 from curation.taxonomy import Taxonomy
 from curation.video.motion import LONG_SIDE, measure_motion
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         print(f"cannot read {path}: {error.strerror}", file=sys.stderr)
         return 2
     cv2.setNumThreads(1)  # as in a worker of the pipeline
-    taxonomy, detector, segmenter = Taxonomy.load(), EmbeddedDetector(), EmbeddedSegmenter()
+    taxonomy, detector, segmenter = Taxonomy.load(), ClassicalDetector(), ClassicalSegmenter()
     measured: list[dict[str, float]] = []
     times: list[dict[str, float]] = []
     for line in lines:
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         boxes, timing = measure_line(path.parent, line, taxonomy, detector, segmenter)
         measured += boxes
         times.append(timing)
-    print(json.dumps(summary(measured, times)))
+    print(json.dumps(summarise_run(measured, times)))
     return 0
 
 
@@ -62,20 +62,20 @@ def measure_line(
     folder: Path,
     line: dict[str, Any],
     taxonomy: Taxonomy,
-    detector: EmbeddedDetector,
-    segmenter: EmbeddedSegmenter,
+    detector: ClassicalDetector,
+    segmenter: ClassicalSegmenter,
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
     """Per annotated box its best IoU with any, a kept and a mask's box; milliseconds."""
-    image, previous, apart_s = frame_and_neighbour(folder / line["file"], int(line["frame"]))
+    image, previous, gap_s = read_frame_pair(folder / line["file"], int(line["frame"]))
     phrases = [
         Phrase(mention.phrase, mention.category, mention.group, mention.count)
-        for mention in taxonomy.match(line["caption"])
+        for mention in taxonomy.find_mentions(line["caption"])
     ]
-    small, small_previous = reduced(luma(image)), reduced(luma(previous))
+    small, small_previous = shrink_luma(compute_luma(image)), shrink_luma(compute_luma(previous))
     start = time.perf_counter()
-    motion = measure_motion(small_previous, small, apart_s)
+    motion = measure_motion(small_previous, small, gap_s)
     moved = time.perf_counter()
-    found = detector.detect([Scene(image, motion.residual)], [phrases])[0]
+    found = detector.detect([DetectionScene(image, motion.residual)], [phrases])[0]
     detected = time.perf_counter()
     masks = segmenter.segment([image], [[each.box for each in found]])[0].masks
     ended = time.perf_counter()
@@ -90,7 +90,7 @@ def measure_line(
         for each in found
         if each.score >= (limits.grounding_min or 0) and each.label >= (limits.label_min or 0)
     ]
-    tight = [box for box in map(mask_box, masks) if box is not None]
+    tight = [box for box in map(get_mask_box, masks) if box is not None]
     print(f"{line['file']}: " + "  ".join(f"{name} {value:.0f}" for name, value in timing.items()))
     for each in found:
         corners = ", ".join(f"{side:.0f}" for side in each.box)
@@ -100,9 +100,9 @@ def measure_line(
     measured = []
     for name, box in line["boxes_xyxy_px"].items():
         best = {
-            "box": max((box_iou(box, each.box) for each in found), default=0.0),
-            "kept": max((box_iou(box, each.box) for each in kept), default=0.0),
-            "mask": max((box_iou(box, other) for other in tight), default=0.0),
+            "box": max((compute_box_iou(box, each.box) for each in found), default=0.0),
+            "kept": max((compute_box_iou(box, each.box) for each in kept), default=0.0),
+            "mask": max((compute_box_iou(box, other) for other in tight), default=0.0),
         }
         print(
             f"  {name:14s} IoU {best['box']:.2f}   kept {best['kept']:.2f}   box of mask {best['mask']:.2f}"
@@ -111,23 +111,23 @@ def measure_line(
     return measured, timing
 
 
-def summary(measured: list[dict[str, float]], times: list[dict[str, float]]) -> dict[str, float | int]:
+def summarise_run(measured: list[dict[str, float]], times: list[dict[str, float]]) -> dict[str, float | int]:
     """One flat record of the run."""
     boxes = [each["box"] for each in measured]
     record: dict[str, float | int] = {
         "boxes": len(boxes),
         "at_0.5": sum(iou >= 0.5 for iou in boxes),
-        "mean_best_iou": _mean(boxes),
+        "mean_best_iou": _compute_mean(boxes),
         "kept_at_0.5": sum(each["kept"] >= 0.5 for each in measured),
         "mask_box_at_0.5": sum(each["mask"] >= 0.5 for each in measured),
-        "mask_box_mean_best_iou": _mean([each["mask"] for each in measured]),
+        "mask_box_mean_best_iou": _compute_mean([each["mask"] for each in measured]),
     }
     for name in ("motion_ms", "detect_ms", "segment_ms"):
-        record[name] = round(_mean([each[name] for each in times]), 1)
+        record[name] = round(_compute_mean([each[name] for each in times]), 1)
     return record
 
 
-def frame_and_neighbour(path: Path, index: int) -> tuple[RGB, RGB, float]:
+def read_frame_pair(path: Path, index: int) -> tuple[RGB, RGB, float]:
     """A frame, the one about 0.15 s before it (after it, at the start) and the seconds between them.
 
     Raises:
@@ -147,14 +147,14 @@ def frame_and_neighbour(path: Path, index: int) -> tuple[RGB, RGB, float]:
     raise RepriseError(f"{path} has no frame {index}")
 
 
-def reduced(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def shrink_luma(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """As slicing hands it to the motion measurement."""
     scale = LONG_SIDE / max(grey.shape)
     size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
     return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _mean(values: list[float]) -> float:
+def _compute_mean(values: list[float]) -> float:
     return round(float(np.mean(values)), 3) if values else 0.0
 
 

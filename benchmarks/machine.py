@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """The processor, the cores that this process may use, the memory in GB, and the load before it began."""
     cpu = platform.processor() or platform.machine()
     try:
@@ -20,7 +20,7 @@ def machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": cpu,
-        "cores": cores(),
+        "cores": count_cores(),
         "memory_gb": round(memory / 1e9, 1),
         "python": platform.python_version(),
         "system": platform.system(),
@@ -28,11 +28,11 @@ def machine() -> dict[str, Any]:
     }
 
 
-def cores() -> int:
+def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def family(pid: int) -> set[int]:
+def list_process_family(pid: int) -> set[int]:
     """A process and all that it has started, directly or not. Linux only; elsewhere the process alone."""
     children: dict[int, list[int]] = defaultdict(list)
     for folder in Path("/proc").glob("[0-9]*"):
@@ -49,17 +49,17 @@ def family(pid: int) -> set[int]:
     return found
 
 
-def proportional_bytes(pid: int) -> int:
+def measure_proportional_bytes(pid: int) -> int:
     """Memory of a process, each shared page divided among its users (PSS), so that sums count it once."""
-    return _field(pid, "smaps_rollup", "Pss:")
+    return _read_field(pid, "smaps_rollup", "Pss:")
 
 
-def resident_bytes(pid: int) -> int:
+def measure_resident_bytes(pid: int) -> int:
     """Memory of a process without shared memory, which for Ray is the object store."""
-    return _field(pid, "status", "RssAnon:") + _field(pid, "status", "RssFile:")
+    return _read_field(pid, "status", "RssAnon:") + _read_field(pid, "status", "RssFile:")
 
 
-def _field(pid: int, file: str, name: str) -> int:
+def _read_field(pid: int, file: str, name: str) -> int:
     try:
         for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
             if line.startswith(name):

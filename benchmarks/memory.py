@@ -22,14 +22,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import family, machine, proportional_bytes, resident_bytes
+from benchmarks.machine import (
+    describe_machine,
+    list_process_family,
+    measure_proportional_bytes,
+    measure_resident_bytes,
+)
 from curation.demo import render_demo
 
 GROWTH = (1, 4, 16)
-_EVERY_S = 0.3
+_POLL_S = 0.3
 
 
-def multiply(videos: Sequence[Path], folder: Path, times: int) -> None:
+def copy_videos(videos: Sequence[Path], folder: Path, times: int) -> None:
     """Copies that differ in a box of padding at their end, or they would be duplicates."""
     folder.mkdir()
     for number in range(times):
@@ -41,17 +46,17 @@ def multiply(videos: Sequence[Path], folder: Path, times: int) -> None:
                     shutil.copy(sidecar, folder / f"{path.stem}-{number:03d}{sidecar.suffix}")
 
 
-def peak(source: Path, output: Path) -> dict[str, float]:
+def measure_peak(source: Path, output: Path) -> dict[str, float]:
     """Curate in a process of its own; the highest sum over its family, and of a single worker, MB."""
     command = [sys.executable, "-m", "pipelines.curate", "--input", str(source), "--output", str(output)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     whole = worker = driver = 0
     while process.poll() is None:
-        members = family(process.pid)
-        whole = max(whole, sum(proportional_bytes(pid) for pid in members))
-        driver = max(driver, resident_bytes(process.pid))
-        worker = max([worker, *(resident_bytes(pid) for pid in members if _is_worker(pid))])
-        time.sleep(_EVERY_S)
+        members = list_process_family(process.pid)
+        whole = max(whole, sum(measure_proportional_bytes(pid) for pid in members))
+        driver = max(driver, measure_resident_bytes(process.pid))
+        worker = max([worker, *(measure_resident_bytes(pid) for pid in members if _is_worker(pid))])
+        time.sleep(_POLL_S)
     if process.returncode != 0:
         raise SystemExit(f"the run ended with status {process.returncode}")
     megabytes = {"whole": whole, "driver": driver, "worker": worker}
@@ -65,13 +70,13 @@ def _is_worker(pid: int) -> bool:
         return False
 
 
-def measure(folder: Path, count: int) -> dict[str, Any]:
-    before = machine()
+def measure_growth(folder: Path, count: int) -> dict[str, Any]:
+    before = describe_machine()
     videos = render_demo(folder / "videos", videos=count)
     peaks = []
     for times in GROWTH:
-        multiply(videos, folder / f"x{times}", times)
-        peaks.append(peak(folder / f"x{times}", folder / f"dataset-{times}"))
+        copy_videos(videos, folder / f"x{times}", times)
+        peaks.append(measure_peak(folder / f"x{times}", folder / f"dataset-{times}"))
     return {
         "benchmark": "memory",
         "videos": [count * times for times in GROWTH],
@@ -92,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("this system does not say how memory is shared: run it on Linux", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(Path(folder), options.videos)
+        result = measure_growth(Path(folder), options.videos)
     table = Table("videos", "whole run, MB", "driver, MB", "largest worker, MB", box=None)
     for row in zip(*(result[key] for key in ("videos", "whole_mb", "driver_mb", "worker_mb")), strict=True):
         table.add_row(*map(str, row))

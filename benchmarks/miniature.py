@@ -22,11 +22,22 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.plain_stage import ENCODE, SCENES, UNLIKE, apart, doors, leave, share, sheet, table, trained
-from evaluation.plain_stage import PARTS, judge, likeness, parts_right
+from benchmarks.plain_stage import (
+    ENCODE_CONFIG,
+    JUDGED_SEED,
+    UNLIKE_OFFSET,
+    compute_share,
+    print_table,
+    run_commands,
+    run_in_process,
+    train_run,
+    write_result,
+    write_sheet,
+)
+from evaluation.plain_stage import PARTS, compare_parts, compute_likeness, judge_video
 
-CROSSPAIR = "no_crosspair"
-VARIANTS = ("shift_hw", "shift_w", "shift_h", "none", CROSSPAIR)
+NO_CROSSPAIR = "no_crosspair"
+VARIANTS = ("shift_hw", "shift_w", "shift_h", "none", NO_CROSSPAIR)
 COLUMNS = {
     **dict.fromkeys(PARTS, ""),
     "score": "mean of colour, shape and texture",
@@ -53,17 +64,17 @@ def main() -> None:
     options = parser.parse_args()
     if options.only:
         variant, seed = options.only.split(":")
-        one(options.output, variant, int(seed), options.steps, options.scenes)
+        train_variant(options.output, variant, int(seed), options.steps, options.scenes)
         return
-    prepare(options.output, options.videos)
+    prepare_data(options.output, options.videos)
     todo = [(variant, seed) for variant in options.variants.split(",") for seed in range(options.seeds)]
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(lambda each: _apart(options, *each), todo))
-    table(results, COLUMNS)
+        results = list(pool.map(lambda each: _run_variant(options, *each), todo))
+    print_table(results, COLUMNS)
     print(json.dumps({"benchmark": "miniature", "results": results}))
 
 
-def prepare(folder: Path, videos: int) -> None:
+def prepare_data(folder: Path, videos: int) -> None:
     """Videos, dataset, model and latents; what is finished is not done again."""
     steps = {
         "videos": ["playground", "render", "--plain", "--videos", str(videos)],
@@ -74,30 +85,30 @@ def prepare(folder: Path, videos: int) -> None:
         "model": ["playground", "model"],
         "latents": [
             *("encode", "--dataset", str(folder / "dataset"), "--model", str(folder / "model")),
-            *("--config", ENCODE),
+            *("--config", ENCODE_CONFIG),
         ],
     }
-    doors(folder, steps)
+    run_commands(folder, steps)
 
 
-def _apart(options: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
+def _run_variant(options: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
     """One training in a process of its own; its result."""
     arguments = ["--output", options.output, "--steps", options.steps, "--scenes", options.scenes]
     file = options.output / "results" / f"{variant}-{seed}.json"
-    return apart("benchmarks.miniature", file, ["--only", f"{variant}:{seed}", *arguments])
+    return run_in_process("benchmarks.miniature", file, ["--only", f"{variant}:{seed}", *arguments])
 
 
-def one(folder: Path, variant: str, seed: int, steps: int, scenes: int) -> None:
+def train_variant(folder: Path, variant: str, seed: int, steps: int, scenes: int) -> None:
     """Train one variant, judge what it generates, write the result."""
     from training.config import TrainConfig
 
-    run, minutes = trained(TrainConfig.model_validate(_recipe(folder, variant, seed, steps)))
+    run, minutes = train_run(TrainConfig.model_validate(_build_recipe(folder, variant, seed, steps)))
     found = {"variant": variant, "seed": seed, "steps": steps, "minutes": round(minutes, 1)}
-    found |= judged(run / "model", scenes, picture=folder / "sheets" / f"{variant}-{seed}.png")
-    leave(folder / "results" / f"{variant}-{seed}.json", found)
+    found |= judge_model(run / "model", scenes, picture=folder / "sheets" / f"{variant}-{seed}.png")
+    write_result(folder / "results" / f"{variant}-{seed}.json", found)
 
 
-def _recipe(folder: Path, variant: str, seed: int, steps: int) -> dict[str, Any]:
+def _build_recipe(folder: Path, variant: str, seed: int, steps: int) -> dict[str, Any]:
     import yaml
 
     recipe: dict[str, Any] = yaml.safe_load(Path("training/recipes/playground.yaml").read_text("utf-8"))
@@ -106,59 +117,65 @@ def _recipe(folder: Path, variant: str, seed: int, steps: int) -> dict[str, Any]
     recipe["tasks"][0]["latents"] = str(folder / "latents")
     recipe["run"] = {"name": f"{variant}-{seed}", "output": str(folder / "runs")}
     recipe["log"]["tensorboard"] = False
-    if variant == CROSSPAIR:
+    if variant == NO_CROSSPAIR:
         recipe["tasks"][0]["mixture"] = {"crosspair": 0}
     else:
         recipe["positions"] = {"scheme": variant}
     return recipe
 
 
-def judged(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
+def judge_model(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
     """What a model's videos of held-out scenes show; `COLUMNS`."""
     from PIL import Image
 
-    from curation.playground.plain import CELLS, IDENTITIES, SIDE, reference, scene_at
-    from curation.playground.plain import picture as drawn
-    from curation.playground.scenes import to_rgb
+    from curation.playground.plain import CELLS, IDENTITIES, SIDE, draw_reference, make_plain_scene
+    from curation.playground.plain import draw_picture as drawn
+    from curation.playground.scenes import convert_to_rgb
     from training.generate.pipeline import ReferenceToVideoPipeline
 
     pipeline = ReferenceToVideoPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
-    asked = [scene_at(SCENES, index) for index in range(scenes)]
-    prompts = [scene.caption for scene in asked]
+    scenes_asked = [make_plain_scene(JUDGED_SEED, index) for index in range(scenes)]
+    prompts = [scene.caption for scene in scenes_asked]
     size = {"height": CELLS, "width": CELLS, "num_frames": 3}
 
-    def generate(pictures: Sequence[Sequence[Image.Image]]) -> Any:
+    def generate_videos(pictures: Sequence[Sequence[Image.Image]]) -> Any:
         return pipeline(
             prompts, pictures, **size, num_inference_steps=20, guidance_scale=2.0, flow_shift=5.0, seed=1
         ).frames
 
-    right = [Image.fromarray(reference(scene.identity)) for scene in asked]
+    right = [Image.fromarray(draw_reference(scene.identity)) for scene in scenes_asked]
     wrong = [
-        Image.fromarray(reference(IDENTITIES[(IDENTITIES.index(scene.identity) + UNLIKE) % len(IDENTITIES)]))
-        for scene in asked
+        Image.fromarray(
+            draw_reference(IDENTITIES[(IDENTITIES.index(scene.identity) + UNLIKE_OFFSET) % len(IDENTITIES)])
+        )
+        for scene in scenes_asked
     ]
     # As large as a crop shows it, on the ground of another scene.
-    grounds = [scene_at(SCENES + 1, index).ground for index in range(scenes)]
+    grounds = [make_plain_scene(JUDGED_SEED + 1, index).ground for index in range(scenes)]
     crops = [
-        Image.fromarray(to_rgb(drawn(scene.identity, (0.5, 0.5), ground, SIDE, half=0.45)[0]))
-        for scene, ground in zip(asked, grounds, strict=True)
+        Image.fromarray(convert_to_rgb(drawn(scene.identity, (0.5, 0.5), ground, SIDE, half=0.45)[0]))
+        for scene, ground in zip(scenes_asked, grounds, strict=True)
     ]
-    videos = generate([[one] for one in right])
-    shown = [judge(video) for video in videos]
-    others = [judge(video) for video in generate([[one] for one in wrong])]
-    nobody = [judge(video) for video in generate([[]] * scenes)]
-    cropped = [judge(video) for video in generate([[one] for one in crops])]
-    sheet(right, videos, picture)
-    seen = list(zip(shown, asked, strict=True))
+    videos = generate_videos([[one] for one in right])
+    shown = [judge_video(video) for video in videos]
+    others = [judge_video(video) for video in generate_videos([[one] for one in wrong])]
+    nobody = [judge_video(video) for video in generate_videos([[]] * scenes)]
+    cropped = [judge_video(video) for video in generate_videos([[one] for one in crops])]
+    write_sheet(right, videos, picture)
+    seen = list(zip(shown, scenes_asked, strict=True))
     tones = np.array([[np.mean(s.ground), np.mean(g)] for s, g in zip(cropped, grounds, strict=True)])
-    found = {part: share(parts_right(s, a.identity)[part] for s, a in seen) for part in PARTS}
+    found = {part: compute_share(compare_parts(s, a.identity)[part] for s, a in seen) for part in PARTS}
     return found | {
-        "score": share(likeness(s, a.identity) for s, a in seen),
-        "wrong": share(likeness(s, a.identity) for s, a in zip(others, asked, strict=True)),
-        "absent": share(likeness(s, a.identity) for s, a in zip(nobody, asked, strict=True)),
-        "identity": share(s.identity == a.identity for s, a in seen),
-        "way": share(s.way == a.way for s, a in seen),
+        "score": compute_share(compute_likeness(s, a.identity) for s, a in seen),
+        "wrong": compute_share(
+            compute_likeness(s, a.identity) for s, a in zip(others, scenes_asked, strict=True)
+        ),
+        "absent": compute_share(
+            compute_likeness(s, a.identity) for s, a in zip(nobody, scenes_asked, strict=True)
+        ),
+        "identity": compute_share(s.identity == a.identity for s, a in seen),
+        "way": compute_share(s.way == a.way for s, a in seen),
         "ground": round(float(np.corrcoef(tones.T)[0, 1]), 3),
     }
 

@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import machine
+from benchmarks.machine import describe_machine
 from curation.models import registry
-from curation.models.roles import Phrase, Scene
+from curation.models.roles import DetectionScene, Phrase
 from curation.models.spec import ModelSpec
 from curation.taxonomy import Taxonomy
 from reprise.errors import RepriseError
@@ -49,7 +49,7 @@ _POLL_S = 0.2
 
 
 @dataclass(frozen=True)
-class Size:
+class PictureSize:
     """Of the pictures that a stage is given, px."""
 
     width: int
@@ -57,7 +57,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Case:
+class BenchmarkCase:
     """One stage: how its checkpoint is made, and how it is given `n` pictures.
 
     `save`: writes a checkpoint into a folder; returns the spec's checkpoint and options.
@@ -67,9 +67,9 @@ class Case:
     backend: str
     architecture: str
     unit: str
-    size: Size
-    save: Callable[[Path], tuple[Path, dict[str, Any]]]
-    give: Callable[[Any, Sequence[NDArray[np.uint8]]], Any]
+    size: PictureSize
+    save_checkpoint: Callable[[Path], tuple[Path, dict[str, Any]]]
+    run_backend: Callable[[Any, Sequence[NDArray[np.uint8]]], Any]
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,18 @@ class Speed:
 
 
 def main(arguments: list[str]) -> int:
-    given = parser().parse_args(arguments)
+    given = build_parser().parse_args(arguments)
     logging.getLogger().setLevel(logging.ERROR)  # that weights are random is meant
     console = Console()
     try:
-        counts = demand(given.dataset)
-        wanted = cases(given.small)
+        counts = read_counts(given.dataset)
+        wanted = list_cases(given.small)
         unknown = set(given.stages or ()) - {case.role for case in wanted}
         if unknown:
             roles = ", ".join(case.role for case in wanted)
             raise RepriseError(f"no stage {sorted(unknown)[0]}; stages are {roles}")
         found = {
-            case.role: measure(case, given.batches, given.seconds, given.device, given.dtype)
+            case.role: measure_case(case, given.batches, given.seconds, given.device, given.dtype)
             for case in wanted
             if not given.stages or case.role in given.stages
         }
@@ -104,19 +104,19 @@ def main(arguments: list[str]) -> int:
         print(f"error {error}", file=sys.stderr)
         return 2
     best = {role: max(speeds, key=lambda each: each.per_second) for role, speeds in found.items()}
-    spent = seconds_per_kept(best, counts)
-    console.print(table(wanted, found))
+    spent = compute_seconds_per_kept(best, counts)
+    console.print(build_table(wanted, found))
     total = sum(spent.values())
-    price = cost(total, given.price)
+    price = compute_cost(total, given.price)
     console.print(
         f"1,000 kept subjects: {1000 * total / 3600:.2f} hours of this device; at {given.price:g} an hour, "
         f"{price:.2f} ({', '.join(f'{role} {value / total:.0%}' for role, value in spent.items())})"
     )
     result = {
         "small": given.small,
-        "machine": {**machine(), **gpu()},
+        "machine": {**describe_machine(), **describe_gpu()},
         "speeds": {role: [asdict(each) for each in speeds] for role, speeds in found.items()},
-        "pictures_per_kept": pictures_per_kept(counts),
+        "pictures_per_kept": compute_pictures_per_kept(counts),
         "hours_per_1000_kept": round(1000 * total / 3600, 4),
         "price_per_hour": given.price,
         "cost_per_1000_kept": round(price, 4),
@@ -125,11 +125,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__.split("\n")[0])
     found.add_argument("--small", action="store_true", help="a fraction of the size, for a CPU")
-    found.add_argument("--stages", type=_words, help="only these, with commas between")
-    found.add_argument("--batches", type=_numbers, default=[1, 2, 4, 8, 16], help="sizes to sweep")
+    found.add_argument("--stages", type=_parse_words, help="only these, with commas between")
+    found.add_argument("--batches", type=_parse_numbers, default=[1, 2, 4, 8, 16], help="sizes to sweep")
     found.add_argument("--seconds", type=float, default=3.0, help="to measure each batch size for")
     found.add_argument("--price", type=float, default=2.5, help="of an hour of this device")
     found.add_argument("--dataset", help="a finished dataset whose keep rate counts; else the demo's")
@@ -138,12 +138,12 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def _words(text: str) -> list[str]:
+def _parse_words(text: str) -> list[str]:
     return [each.strip() for each in text.split(",") if each.strip()]
 
 
-def _numbers(text: str) -> list[int]:
-    numbers = [int(each) for each in _words(text)]
+def _parse_numbers(text: str) -> list[int]:
+    numbers = [int(each) for each in _parse_words(text)]
     if not numbers or min(numbers) < 1:
         raise ValueError(text)
     return numbers
@@ -152,42 +152,52 @@ def _numbers(text: str) -> list[int]:
 # ---- measuring -------------------------------------------------------------------------------------------
 
 
-def measure(case: Case, batches: Sequence[int], seconds: float, device: str, dtype: str) -> list[Speed]:
+def measure_case(
+    case: BenchmarkCase, batches: Sequence[int], seconds: float, device: str, dtype: str
+) -> list[Speed]:
     """Every batch size of one stage, on one loaded model."""
-    from curation.models.pretrained.device import Batches
+    from curation.models.pretrained.device import BatchRunner
 
     print(f"{case.role}: {case.architecture}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="reprise-bench-") as folder:
-        path, options = case.save(Path(folder))
+        path, options = case.save_checkpoint(Path(folder))
         spec = ModelSpec(
             backend=case.backend, checkpoint=str(path), device=device, dtype=dtype, options=options
         )
-        backend = registry.build(case.role, spec)
+        backend = registry.build_backend(case.role, spec)
     found = []
     for batch in batches:
-        backend._batches = Batches(batch)
-        found.append(sweep(lambda images: case.give(backend, images), case.size, batch, seconds, backend))
+        backend._batches = BatchRunner(batch)
+        found.append(
+            measure_batch(
+                lambda images: case.run_backend(backend, images), case.size, batch, seconds, backend
+            )
+        )
     return found
 
 
-def sweep(
-    run: Callable[[Sequence[NDArray[np.uint8]]], Any], size: Size, batch: int, seconds: float, backend: Any
+def measure_batch(
+    run: Callable[[Sequence[NDArray[np.uint8]]], Any],
+    size: PictureSize,
+    batch: int,
+    seconds: float,
+    backend: Any,
 ) -> Speed:
     """One batch size: once to warm up, then again and again for at least `seconds`."""
-    images = pictures(size, batch)
+    images = make_pictures(size, batch)
     run(images)
-    reset_memory()
+    reset_peak_memory()
     done, started, busy = 0, time.perf_counter(), time.process_time()
-    with Utilisation() as used:
+    with GpuUtilisation() as used:
         while done == 0 or time.perf_counter() - started < seconds:
             run(images)
             done += batch
         spent, busy = time.perf_counter() - started, time.process_time() - busy
     ran_at = min(batch, backend._batches.size)
-    return Speed(batch, ran_at, done / spent, 1000 * busy / done, peak_memory_gb(), used.mean)
+    return Speed(batch, ran_at, done / spent, 1000 * busy / done, read_peak_memory(), used.mean)
 
 
-def pictures(size: Size, count: int) -> list[NDArray[np.uint8]]:
+def make_pictures(size: PictureSize, count: int) -> list[NDArray[np.uint8]]:
     draw = np.random.default_rng(0)
     coarse = draw.integers(0, 256, (count, size.height // 16 + 1, size.width // 16 + 1, 3), np.uint8)
     return [
@@ -195,49 +205,49 @@ def pictures(size: Size, count: int) -> list[NDArray[np.uint8]]:
     ]
 
 
-class Utilisation:
+class GpuUtilisation:
     """Mean utilisation of the first GPU while the block runs; None without nvidia-smi or in no time."""
 
     _QUERY = ("--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0")
 
     def __init__(self) -> None:
         self._tool = shutil.which("nvidia-smi")
-        self._seen: list[float] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._samples: list[float] = []
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch_gpu, daemon=True)
 
-    def __enter__(self) -> Utilisation:
+    def __enter__(self) -> GpuUtilisation:
         if self._tool:
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
 
-    def _watch(self) -> None:
-        while not self._over.wait(_POLL_S):
-            said = subprocess.run(
+    def _watch_gpu(self) -> None:
+        while not self._stopped.wait(_POLL_S):
+            result = subprocess.run(
                 [str(self._tool), *self._QUERY], capture_output=True, text=True, check=False
             )
-            if said.returncode != 0 or not said.stdout.strip().isdigit():
+            if result.returncode != 0 or not result.stdout.strip().isdigit():
                 return
-            self._seen.append(float(said.stdout) / 100)
+            self._samples.append(float(result.stdout) / 100)
 
     @property
     def mean(self) -> float | None:
-        return round(float(np.mean(self._seen)), 3) if self._seen else None
+        return round(float(np.mean(self._samples)), 3) if self._samples else None
 
 
-def reset_memory() -> None:
+def reset_peak_memory() -> None:
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
-def peak_memory_gb() -> float | None:
+def read_peak_memory() -> float | None:
     import torch
 
     if not torch.cuda.is_available():
@@ -245,7 +255,7 @@ def peak_memory_gb() -> float | None:
     return round(float(torch.cuda.max_memory_allocated()) / 1e9, 2)
 
 
-def gpu() -> dict[str, Any]:
+def describe_gpu() -> dict[str, Any]:
     import torch
 
     return {
@@ -257,7 +267,7 @@ def gpu() -> dict[str, Any]:
 # ---- what it costs ---------------------------------------------------------------------------------------
 
 
-def demand(dataset: str | None) -> dict[str, int]:
+def read_counts(dataset: str | None) -> dict[str, int]:
     """Clips, found and kept subjects of a finished dataset, or of the demo.
 
     Raises:
@@ -282,24 +292,24 @@ def demand(dataset: str | None) -> dict[str, int]:
     return counts
 
 
-def pictures_per_kept(counts: dict[str, int]) -> dict[str, float]:
+def compute_pictures_per_kept(counts: dict[str, int]) -> dict[str, float]:
     """Pictures (pairs for flow) that each stage looks at for one subject that is kept at last."""
     clips, found = counts["clips"] / counts["kept"], counts["found"] / counts["kept"]
     return {"detector": FRAMES * clips, "segmenter": found, "scorer": found, "flow": PAIRS * clips}
 
 
-def seconds_per_kept(best: dict[str, Speed], counts: dict[str, int]) -> dict[str, float]:
+def compute_seconds_per_kept(best: dict[str, Speed], counts: dict[str, int]) -> dict[str, float]:
     """Device seconds of each measured stage for one kept subject, at its best batch size."""
-    needed = pictures_per_kept(counts)
+    needed = compute_pictures_per_kept(counts)
     return {role: needed[role] / speed.per_second for role, speed in best.items()}
 
 
-def cost(seconds: float, price_per_hour: float) -> float:
+def compute_cost(seconds: float, price_per_hour: float) -> float:
     """Of 1,000 kept subjects, in the unit of the price."""
     return 1000 * seconds / 3600 * price_per_hour
 
 
-def table(wanted: Sequence[Case], found: dict[str, list[Speed]]) -> Table:
+def build_table(wanted: Sequence[BenchmarkCase], found: dict[str, list[Speed]]) -> Table:
     shown = Table(
         "stage", "architecture", "batch", "per second", "CPU each", "GPU memory", "GPU used", box=None
     )
@@ -321,55 +331,55 @@ def table(wanted: Sequence[Case], found: dict[str, list[Speed]]) -> Table:
 # ---- the architectures -----------------------------------------------------------------------------------
 
 
-def cases(small: bool) -> list[Case]:
+def list_cases(small: bool) -> list[BenchmarkCase]:
     """Grounding DINO, SAM, CLIP and RAFT, in their real sizes or small."""
-    frame = Size(320, 180) if small else Size(1280, 720)
-    crop = Size(160, 160) if small else Size(480, 480)
-    flow = Size(192, 136) if small else Size(720, 405)
+    frame = PictureSize(320, 180) if small else PictureSize(1280, 720)
+    crop = PictureSize(160, 160) if small else PictureSize(480, 480)
+    flow = PictureSize(192, 136) if small else PictureSize(720, 405)
     categories = [f"a photo of a {name}" for name in Taxonomy.load().categories][: 16 if small else None]
     return [
-        Case(
+        BenchmarkCase(
             "detector", "grounding-dino-hf", "Grounding DINO small" if small else "Grounding DINO Swin-T",
-            "frames", frame, small_dino if small else dino, _detect,
+            "frames", frame, save_small_dino if small else save_dino, _run_detector,
         ),
-        Case(
+        BenchmarkCase(
             "segmenter", "sam-original", "SAM small" if small else "SAM ViT-H",
-            "frames", frame, small_sam if small else sam, _segment,
+            "frames", frame, save_small_sam if small else save_sam, _run_segmenter,
         ),
-        Case(
+        BenchmarkCase(
             "scorer", "open-clip", "CLIP ViT-S/32" if small else "CLIP ViT-L/14",
-            "crops", crop, small_clip if small else clip,
+            "crops", crop, save_small_clip if small else save_clip,
             lambda backend, images: backend.score(images, categories),
         ),
-        Case(
+        BenchmarkCase(
             "flow", "raft", "RAFT-small" if small else "RAFT-large",
-            "pairs", flow, small_raft if small else raft, _flow,
+            "pairs", flow, save_small_raft if small else save_raft, _run_flow,
         ),
     ]  # fmt: skip
 
 
-def _detect(backend: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
+def _run_detector(backend: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
     phrases = [Phrase(text, text, "", 1) for text in PHRASES]
-    return backend.detect([Scene(image) for image in images], [phrases] * len(images))
+    return backend.detect([DetectionScene(image) for image in images], [phrases] * len(images))
 
 
-def _flow(backend: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
-    return backend.flow(images, [np.roll(image, 4, axis=1) for image in images])
+def _run_flow(backend: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
+    return backend.estimate_flow(images, [np.roll(image, 4, axis=1) for image in images])
 
 
-def _segment(backend: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
+def _run_segmenter(backend: Any, images: Sequence[NDArray[np.uint8]]) -> Any:
     height, width = images[0].shape[:2]
     boxes = [[width * n / 8, height / 4, width * (n + 2) / 8, height * 3 / 4] for n in range(1, BOXES + 1)]
     return backend.segment(images, [boxes] * len(images))
 
 
-def dino(folder: Path) -> tuple[Path, dict[str, Any]]:
+def save_dino(folder: Path) -> tuple[Path, dict[str, Any]]:
     """IDEA-Research/grounding-dino-tiny: Swin-T, BERT base, six layers each way, 900 queries."""
     swin = {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7}
-    return _save_dino(folder, swin, {}, {}, {"shortest_edge": 800, "longest_edge": 1333})
+    return _save_dino_checkpoint(folder, swin, {}, {}, {"shortest_edge": 800, "longest_edge": 1333})
 
 
-def small_dino(folder: Path) -> tuple[Path, dict[str, Any]]:
+def save_small_dino(folder: Path) -> tuple[Path, dict[str, Any]]:
     swin = {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "window_size": 4}
     bert = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
     layers = {
@@ -379,10 +389,10 @@ def small_dino(folder: Path) -> tuple[Path, dict[str, Any]]:
         "decoder_ffn_dim": 256,
         "num_queries": 100,
     }
-    return _save_dino(folder, swin, bert, layers, {"shortest_edge": 200, "longest_edge": 400})
+    return _save_dino_checkpoint(folder, swin, bert, layers, {"shortest_edge": 200, "longest_edge": 400})
 
 
-def _save_dino(
+def _save_dino_checkpoint(
     folder: Path, swin: dict[str, Any], bert: dict[str, Any], layers: dict[str, Any], size: dict[str, int]
 ) -> tuple[Path, dict[str, Any]]:
     import transformers
@@ -408,7 +418,7 @@ def _save_dino(
     return folder, {}
 
 
-def sam(folder: Path) -> tuple[Path, dict[str, Any]]:
+def save_sam(folder: Path) -> tuple[Path, dict[str, Any]]:
     import segment_anything
     import torch
 
@@ -416,10 +426,10 @@ def sam(folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / "sam_vit_h.pth", {"model_type": "vit_h"}
 
 
-def small_sam(folder: Path) -> tuple[Path, dict[str, Any]]:
+def save_small_sam(folder: Path) -> tuple[Path, dict[str, Any]]:
     import torch
 
-    from curation.models.pretrained.sam_original import build_sized, read_sizes
+    from curation.models.pretrained.sam_original import build_from_sizes, read_model_sizes
 
     sizes = {
         "image_size": 256, "encoder_width": 96, "encoder_depth": 4, "encoder_heads": 4, "encoder_global": [3],
@@ -427,11 +437,11 @@ def small_sam(folder: Path) -> tuple[Path, dict[str, Any]]:
         "iou_width": 64,
     }  # fmt: skip
     (folder / "sam.json").write_text(json.dumps(sizes), encoding="utf-8")
-    torch.save(build_sized(read_sizes(folder / "sam.json")).state_dict(), folder / "sam.pth")
+    torch.save(build_from_sizes(read_model_sizes(folder / "sam.json")).state_dict(), folder / "sam.pth")
     return folder / "sam.pth", {}
 
 
-def clip(folder: Path, name: str = "ViT-L-14") -> tuple[Path, dict[str, Any]]:
+def save_clip(folder: Path, name: str = "ViT-L-14") -> tuple[Path, dict[str, Any]]:
     import open_clip
     import torch
 
@@ -439,11 +449,11 @@ def clip(folder: Path, name: str = "ViT-L-14") -> tuple[Path, dict[str, Any]]:
     return folder / "clip.pt", {"model": name}
 
 
-def small_clip(folder: Path) -> tuple[Path, dict[str, Any]]:
-    return clip(folder, "ViT-S-32")
+def save_small_clip(folder: Path) -> tuple[Path, dict[str, Any]]:
+    return save_clip(folder, "ViT-S-32")
 
 
-def raft(folder: Path, name: str = "raft_large") -> tuple[Path, dict[str, Any]]:
+def save_raft(folder: Path, name: str = "raft_large") -> tuple[Path, dict[str, Any]]:
     import torch
     from torchvision.models import optical_flow
 
@@ -451,8 +461,8 @@ def raft(folder: Path, name: str = "raft_large") -> tuple[Path, dict[str, Any]]:
     return folder / f"{name}.pth", {}
 
 
-def small_raft(folder: Path) -> tuple[Path, dict[str, Any]]:
-    return raft(folder, "raft_small")[0], {"updates": 2}
+def save_small_raft(folder: Path) -> tuple[Path, dict[str, Any]]:
+    return save_raft(folder, "raft_small")[0], {"updates": 2}
 
 
 if __name__ == "__main__":

@@ -23,14 +23,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import cores, machine
+from benchmarks.machine import count_cores, describe_machine
 from curation.demo import render_demo
 
 _CLIPS_PER_VIDEO = 2.65  # of the demo videos, on average
 _PHASES = ("videos", "shards", "report")
 
 
-def timed(source: Path, output: Path, overrides: Sequence[str]) -> dict[str, float]:
+def time_run(source: Path, output: Path, overrides: Sequence[str]) -> dict[str, float]:
     """Curate in a process of its own: the seconds at which each phase, and then the process, had ended.
 
     A phase tells of its progress in lines of its own, the last one at its end.
@@ -40,33 +40,33 @@ def timed(source: Path, output: Path, overrides: Sequence[str]) -> dict[str, flo
     """
     command = [sys.executable, "-m", "pipelines.curate", "--input", str(source), "--output", str(output)]
     ends: dict[str, float] = {}
-    said: list[str] = []
+    lines: list[str] = []
     since = time.perf_counter()
     with subprocess.Popen(
-        [*command, f"engine.num_cpus={cores()}", *overrides],
+        [*command, f"engine.num_cpus={count_cores()}", *overrides],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         for line in process.stderr or ():
-            said.append(line)
+            lines.append(line)
             phase = line.partition(":")[0]
             if phase in _PHASES:
                 ends[phase] = time.perf_counter() - since
     if process.returncode != 0:
-        raise SystemExit(f"the run ended with status {process.returncode}:\n{''.join(said)}")
+        raise SystemExit(f"the run ended with status {process.returncode}:\n{''.join(lines)}")
     return {**ends, "all": time.perf_counter() - since}
 
 
-def measure(folder: Path, clips: int, short_side: int, overrides: Sequence[str]) -> dict[str, Any]:
+def measure_pipeline(folder: Path, clips: int, short_side: int, overrides: Sequence[str]) -> dict[str, Any]:
     """Render videos for about `clips` clips, curate them, and compare; times in seconds."""
     count = max(1, round(clips / _CLIPS_PER_VIDEO))
     render_demo(folder / "videos", videos=count, short_side=short_side)
-    before = machine()
-    ends = timed(folder / "videos", folder / "dataset", overrides)
+    before = describe_machine()
+    ends = time_run(folder / "videos", folder / "dataset", overrides)
     manifest = json.loads((folder / "dataset" / "manifest.json").read_text())
     stages: dict[str, float] = manifest["seconds"]
-    ideal = sum(stages.values()) / cores()
+    ideal = sum(stages.values()) / count_cores()
     return {
         "benchmark": "pipeline",
         "videos": manifest["videos"]["in"],
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the config")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(Path(folder), options.clips, options.short_side, options.overrides)
+        result = measure_pipeline(Path(folder), options.clips, options.short_side, options.overrides)
     table = Table("", "seconds", box=None)
     for phase, seconds in result["until_s"].items():
         table.add_row(f"until the last of {phase}", f"{seconds:.1f}")

@@ -19,25 +19,32 @@ import numpy as np
 if TYPE_CHECKING:
     from training.config import TrainConfig
 
-SCENES = 900_001  # seed of the judged scenes; training videos have seed 0
-ENCODE = "training/playground/encode.yaml"
-UNLIKE = 13  # so many on in the list of identities, colour, shape and texture are all others
+JUDGED_SEED = 900_001  # seed of the judged scenes; training videos have seed 0
+ENCODE_CONFIG = "training/playground/encode.yaml"
+UNLIKE_OFFSET = 13  # so many on in the list of identities, colour, shape and texture are all others
 
 
-def doors(folder: Path, steps: Mapping[str, Sequence[str]]) -> None:
+def run_commands(folder: Path, steps: Mapping[str, Sequence[str]]) -> None:
     """Run commands of `reprise`, each for the folder of its name; what is finished is not done again."""
-    for name, (door, *arguments) in steps.items():
+    for name, (command_name, *arguments) in steps.items():
         done = folder / f".{name}.done"
         if done.exists():
             continue
         began = time.monotonic()
-        command = [sys.executable, "-m", f"pipelines.{door}", *arguments, "--output", str(folder / name)]
+        command = [
+            sys.executable,
+            "-m",
+            f"pipelines.{command_name}",
+            *arguments,
+            "--output",
+            str(folder / name),
+        ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         done.touch()
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
-def apart(module: str, file: Path, arguments: Iterable[Any]) -> dict[str, Any]:
+def run_in_process(module: str, file: Path, arguments: Iterable[Any]) -> dict[str, Any]:
     """What a module leaves in `file`: run with one thread, in a process of its own, unless it is there."""
     if not file.exists():
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -46,13 +53,13 @@ def apart(module: str, file: Path, arguments: Iterable[Any]) -> dict[str, Any]:
     return found
 
 
-def leave(file: Path, found: Mapping[str, Any]) -> None:
+def write_result(file: Path, found: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found), file=sys.stderr, flush=True)
 
 
-def trained(config: TrainConfig) -> tuple[Path, float]:
+def train_run(config: TrainConfig) -> tuple[Path, float]:
     """Train as `reprise train` does, in this process with one thread: the run's folder, and minutes.
 
     A run that is finished is not trained again; of an interrupted one the last sitting's minutes count.
@@ -60,7 +67,7 @@ def trained(config: TrainConfig) -> tuple[Path, float]:
     import torch
 
     from training.callbacks.build import build_callbacks
-    from training.loop.loop import train
+    from training.loop.loop import train_model
     from training.loop.world import make_world
 
     folder = Path(config.run.output) / config.run.name
@@ -68,16 +75,16 @@ def trained(config: TrainConfig) -> tuple[Path, float]:
     if not taken.exists():
         torch.set_num_threads(1)
         began = time.monotonic()
-        train(config, make_world(config.parallel), build_callbacks(config))
+        train_model(config, make_world(config.parallel), build_callbacks(config))
         taken.write_text(f"{(time.monotonic() - began) / 60:.2f}\n", encoding="utf-8")
     return folder, float(taken.read_text(encoding="utf-8"))
 
 
-def share(hits: Iterable[float]) -> float:
+def compute_share(hits: Iterable[float]) -> float:
     return round(mean(map(float, hits)), 3)
 
 
-def sheet(references: Sequence[Any], videos: Any, file: Path) -> None:
+def write_sheet(references: Sequence[Any], videos: Any, file: Path) -> None:
     """A picture to look at: of up to 16 scenes the reference and the frames of the video."""
     from PIL import Image
 
@@ -95,7 +102,7 @@ def sheet(references: Sequence[Any], videos: Any, file: Path) -> None:
     picture.save(file)
 
 
-def table(results: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+def print_table(results: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
     """Print Markdown, a row a variant: mean and, over several seeds, standard deviation; then what columns
     mean, where their names do not say it.
     """

@@ -27,42 +27,52 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.truth import FOUND_IOU, Match, is_wanted, match_subject, read_truth, summarise, video_name
-from curation.config import CurationConfig, content_hash, load_config
+from benchmarks.truth import (
+    FOUND_IOU,
+    TruthMatch,
+    get_video_name,
+    is_wanted,
+    match_subject,
+    read_truth,
+    summarise_matches,
+)
+from curation.config import CurationConfig, compute_config_hash, load_config
 from curation.models import registry
-from curation.playground.render import render
+from curation.playground.render import render_playground
 from curation.rows.schema import ClipRow
 from curation.runner.graph import build_stage
 from curation.sources.list_videos import list_videos
 from curation.stages.slice import Slice
-from curation.stages.stage import run
+from curation.stages.stage import run_stage
 from reprise.storage import Storage
 
 STAGES = ("caption", "match", "ground", "segment", "filter")
 _BATCH = 8
 
 
-def curated(videos: Path, scratch: Path, config: CurationConfig) -> Iterator[ClipRow]:
+def curate_videos(videos: Path, scratch: Path, config: CurationConfig) -> Iterator[ClipRow]:
     """The rows of a folder of videos after `filter`; clips go to `scratch`."""
-    slicing = Slice(config, Storage.at(str(scratch)), content_hash(config, registry.revisions(config)))
+    slicing = Slice(
+        config, Storage.from_uri(str(scratch)), compute_config_hash(config, registry.list_model_ids(config))
+    )
     stages = [build_stage(name, config) for name in STAGES]
     rows = [row for video in list_videos(str(videos)) for row in slicing(video)]
     for first in range(0, len(rows), _BATCH):
         batch = rows[first : first + _BATCH]
         for stage in stages:
-            batch = run(stage, batch, {})
+            batch = run_stage(stage, batch, {})
         yield from batch
 
 
-def against_truth(rows: Sequence[ClipRow], truths: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def compare_with_truth(rows: Sequence[ClipRow], truths: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The last line but its seconds."""
-    matches: list[tuple[str, Match]] = []
+    matches: list[tuple[str, TruthMatch]] = []
     reasons: Counter[str] = Counter()
     right = 0
     for row in rows:
         if row["stop"] is not None:
             reasons[f"clip: {row['stop']['reason']}"] += 1
-        name = video_name(row["source_path"])
+        name = get_video_name(row["source_path"])
         for subject in row["subjects"]:
             verdict: Any = subject["verdict"]
             if verdict is None or not verdict["kept"]:
@@ -73,7 +83,7 @@ def against_truth(rows: Sequence[ClipRow], truths: dict[str, dict[str, Any]]) ->
             matches.append((name, match))
             good = match.truth is not None and is_wanted(truth["subjects"][match.truth])
             right += good and match.category_right and match.iou >= FOUND_IOU
-    found = summarise(matches, truths)
+    found = summarise_matches(matches, truths)
     return {
         "kept": len(matches),
         "precision": round(right / len(matches), 4) if matches else 0.0,
@@ -84,11 +94,11 @@ def against_truth(rows: Sequence[ClipRow], truths: dict[str, dict[str, Any]]) ->
     }
 
 
-def model_marks(scenes: int) -> dict[str, dict[str, float]]:
+def measure_shipped_models(scenes: int) -> dict[str, dict[str, float]]:
     """Each shipped model on scenes of seeds that neither training nor its own evaluation has seen."""
-    from curation.playground.train_models.marks import marks
+    from curation.playground.train_models.marks import measure_models
 
-    return marks(scenes)
+    return measure_models(scenes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,16 +112,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     given = parser.parse_args(argv)
     if given.models:
-        print(json.dumps(model_marks(given.scenes)))
+        print(json.dumps(measure_shipped_models(given.scenes)))
         return 0
     config = load_config(None, ["profile=playground", *given.overrides])
     with tempfile.TemporaryDirectory() as folder:
         videos = Path(folder) / "videos"
-        render(videos, videos=given.videos, seed=given.seed)
+        render_playground(videos, videos=given.videos, seed=given.seed)
         started = time.perf_counter()
-        rows = list(curated(videos, Path(folder) / "dataset", config))
+        rows = list(curate_videos(videos, Path(folder) / "dataset", config))
         seconds = time.perf_counter() - started
-        found = against_truth(rows, read_truth(videos / "truth"))
+        found = compare_with_truth(rows, read_truth(videos / "truth"))
     print(json.dumps({**found, "clips": len(rows), "seconds": round(seconds, 1)}))
     return 0 if found["kept"] else 1
 

@@ -22,29 +22,42 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.plain_stage import ENCODE, SCENES, UNLIKE, apart, doors, leave, share, sheet, table, trained
+from benchmarks.plain_stage import (
+    ENCODE_CONFIG,
+    JUDGED_SEED,
+    UNLIKE_OFFSET,
+    compute_share,
+    print_table,
+    run_commands,
+    run_in_process,
+    train_run,
+    write_result,
+    write_sheet,
+)
 
 
 @dataclass(frozen=True)
-class Variant:
+class ReplayVariant:
     """How one of the paper's runs differs from the recipe."""
 
     stages: tuple[tuple[str, ...], ...] = ((),)  # overrides of each training; they share the steps evenly
-    shown: bool = True  # whether the judged videos are asked for with a reference
+    with_reference: bool = True  # whether the judged videos are asked for with a reference
 
 
 BASE = "pretrained"
 VARIANTS = {
-    BASE: Variant(stages=(), shown=False),
-    "image-only": Variant((("replay=0",),)),
-    "two-stage": Variant((("replay=0",), ("replay=1",))),
+    BASE: ReplayVariant(stages=(), with_reference=False),
+    "image-only": ReplayVariant((("replay=0",),)),
+    "two-stage": ReplayVariant((("replay=0",), ("replay=1",))),
     # All image tokens are dropped, so it takes no reference either.
-    "joint": Variant((("tasks.0.reference_dropout=1", "tasks.1.reference_dropout=1"),), shown=False),
-    "replay": Variant(),
-    "p=0.1": Variant((("replay=0.1",),)),
-    "p=0.4": Variant((("replay=0.4",),)),
-    "p=0.6": Variant((("replay=0.6",),)),
-    "p=1": Variant((("replay=1",),)),  # not in the paper: what videos alone teach of identity
+    "joint": ReplayVariant(
+        (("tasks.0.reference_dropout=1", "tasks.1.reference_dropout=1"),), with_reference=False
+    ),
+    "replay": ReplayVariant(),
+    "p=0.1": ReplayVariant((("replay=0.1",),)),
+    "p=0.4": ReplayVariant((("replay=0.4",),)),
+    "p=0.6": ReplayVariant((("replay=0.6",),)),
+    "p=1": ReplayVariant((("replay=1",),)),  # not in the paper: what videos alone teach of identity
 }
 SWEEP = {0.0: "image-only", 0.1: "p=0.1", 0.2: "replay", 0.4: "p=0.4", 0.6: "p=0.6", 1.0: "p=1"}
 STRATEGIES = ("image-only", "two-stage", "joint", "replay")
@@ -77,25 +90,25 @@ def main() -> None:
     options = parser.parse_args()
     if options.only:
         variant, _, seed = options.only.partition(":")
-        one(options, variant, int(seed))
+        train_variant(options, variant, int(seed))
         return
-    prepare(options.output, options.videos, options.pairs)
+    prepare_data(options.output, options.videos, options.pairs)
     todo = [(BASE, 0)]  # the one that all others start from
-    results = [_apart(options, *todo[0])]
+    results = [_run_variant(options, *todo[0])]
     names = [name for name in options.variants.split(",") if name != BASE]
     todo = [(name, seed) for seed in range(options.seeds) for name in names]
     with ThreadPoolExecutor(options.jobs) as pool:
-        results += pool.map(lambda each: _apart(options, *each), todo)
-    table(sorted(results, key=lambda result: list(VARIANTS).index(result["variant"])), COLUMNS)
+        results += pool.map(lambda each: _run_variant(options, *each), todo)
+    print_table(sorted(results, key=lambda result: list(VARIANTS).index(result["variant"])), COLUMNS)
     curves = [result for result in results if result["variant"] != BASE]
-    (options.output / "figure.png").write_bytes(figure(curves))
+    (options.output / "figure.png").write_bytes(draw_figure(curves))
     print(json.dumps({"benchmark": "replay_miniature", "results": results}))
 
 
-def prepare(folder: Path, videos: int, pairs: int) -> None:
+def prepare_data(folder: Path, videos: int, pairs: int) -> None:
     """Videos, pairs, model and latents; what is finished is not done again."""
-    encode = ("encode", "--model", str(folder / "model"), "--config", ENCODE)
-    doors(
+    encode = ("encode", "--model", str(folder / "model"), "--config", ENCODE_CONFIG)
+    run_commands(
         folder,
         {
             "videos": ["playground", "render", "--plain", "--videos", str(videos)],
@@ -107,32 +120,34 @@ def prepare(folder: Path, videos: int, pairs: int) -> None:
     )
 
 
-def _apart(options: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
+def _run_variant(options: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
     """One variant in a process of its own; its result."""
     names = ("output", "pretrain", "steps", "scenes")
     arguments = [part for name in names for part in (f"--{name}", getattr(options, name))]
     file = options.output / "results" / f"{variant}-{seed}.json"
-    return apart("benchmarks.replay_miniature", file, ["--only", f"{variant}:{seed}", *arguments])
+    return run_in_process("benchmarks.replay_miniature", file, ["--only", f"{variant}:{seed}", *arguments])
 
 
-def one(options: argparse.Namespace, variant: str, seed: int) -> None:
+def train_variant(options: argparse.Namespace, variant: str, seed: int) -> None:
     """Train one variant from the pretrained model, judge what it generates, write the result."""
     folder: Path = options.output
     found: dict[str, Any] = {"variant": variant, "seed": seed}
-    run, minutes = pretrained(options)
+    run, minutes = train_base(options)
     if variant == BASE:
         found |= {"steps": options.pretrain, "minutes": minutes, "cosine": None, "cosines": []}
     else:
-        run, minutes, cosines = staged(options, run, variant, seed)
+        run, minutes, cosines = train_stages(options, run, variant, seed)
         late = [value for step, value in cosines if step >= 0.75 * options.steps]
         found |= {"steps": options.steps, "minutes": round(minutes, 1)}
         found |= {"cosine": round(mean(late), 3) if late else None, "cosines": cosines}
     picture = folder / "sheets" / f"{variant}-{seed}.png"
-    found |= judged(run / "model", options.scenes, shown=VARIANTS[variant].shown, picture=picture)
-    leave(folder / "results" / f"{variant}-{seed}.json", found)
+    found |= judge_model(
+        run / "model", options.scenes, with_reference=VARIANTS[variant].with_reference, picture=picture
+    )
+    write_result(folder / "results" / f"{variant}-{seed}.json", found)
 
 
-def pretrained(options: argparse.Namespace) -> tuple[Path, float]:
+def train_base(options: argparse.Namespace) -> tuple[Path, float]:
     """The run on videos alone that all variants start from, and its minutes."""
     folder: Path = options.output
     overrides = (
@@ -140,17 +155,17 @@ def pretrained(options: argparse.Namespace) -> tuple[Path, float]:
         *(f"model.path={folder / 'model'}", f"tasks.0.latents={folder / 'video-latents'}"),
         "log.tensorboard=false",
     )
-    return trained(config_of("playground-t2v", *overrides))
+    return train_run(load_recipe("playground-t2v", *overrides))
 
 
-def staged(
+def train_stages(
     options: argparse.Namespace, run: Path, variant: str, seed: int
 ) -> tuple[Path, float, list[tuple[int, float]]]:
     """A variant's trainings one after the other, from the model of `run`: the last run, minutes of all, and
     (step, cosine of the two gradients), steps counted over all.
     """
-    from training.callbacks.metrics_file import read
-    from training.gradient_conflict.plot import COSINE
+    from training.callbacks.metrics_file import read_metrics
+    from training.gradient_conflict.plot import COSINE_KEY
     from training.storage import Folder
 
     folder, stages = options.output, VARIANTS[variant].stages
@@ -163,39 +178,39 @@ def staged(
             *(f"model.path={run / 'model'}", f"tasks.0.latents={folder / 'pair-latents'}"),
             *(f"tasks.1.latents={folder / 'video-latents'}", "log.tensorboard=false", *changes),
         )
-        run, minutes = trained(config_of("playground-replay", *overrides))
+        run, minutes = train_run(load_recipe("playground-replay", *overrides))
         total += minutes
-        records = [record for record in read(Folder.at(str(run))) if COSINE in record]
-        cosines += [(number * steps + row["step"], round(row[COSINE], 4)) for row in records]
+        records = [record for record in read_metrics(Folder.from_uri(str(run))) if COSINE_KEY in record]
+        cosines += [(number * steps + row["step"], round(row[COSINE_KEY], 4)) for row in records]
     return run, total, cosines
 
 
-def config_of(recipe: str, *overrides: str) -> Any:
-    from reprise.settings import load
+def load_recipe(recipe: str, *overrides: str) -> Any:
+    from reprise.settings import load_settings
     from training.config import TrainConfig
 
-    return load(TrainConfig, Path(f"training/recipes/{recipe}.yaml"), overrides)
+    return load_settings(TrainConfig, Path(f"training/recipes/{recipe}.yaml"), overrides)
 
 
-def judged(model: Path, scenes: int, *, shown: bool, picture: Path) -> dict[str, float]:
+def judge_model(model: Path, scenes: int, *, with_reference: bool, picture: Path) -> dict[str, float]:
     """What a model's videos of held-out scenes show; `COLUMNS`, and the parts of an identity."""
     from PIL import Image
 
-    from curation.playground.plain import CELLS, IDENTITIES, STILL, reference, scene_at
-    from evaluation.plain_stage import PARTS, frozen, judge, likeness, parts_right
+    from curation.playground.plain import CELLS, IDENTITIES, STILL, draw_reference, make_plain_scene
+    from evaluation.plain_stage import PARTS, compare_parts, compute_likeness, is_frozen, judge_video
     from training.generate.pipeline import ReferenceToVideoPipeline
 
     pipeline = ReferenceToVideoPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
-    asked = [scene_at(SCENES, index) for index in range(scenes)]
+    scenes_asked = [make_plain_scene(JUDGED_SEED, index) for index in range(scenes)]
 
-    def generate(ahead: int, prompts: list[str], frames: int = 3) -> Any:
+    def generate_videos(offset: int, prompts: list[str], frames: int = 3) -> Any:
         """Videos under the references of things that are `ahead` in the list of all."""
-        things = [IDENTITIES[(IDENTITIES.index(a.identity) + ahead) % len(IDENTITIES)] for a in asked]
-        pictures = [Image.fromarray(reference(thing)) for thing in things]
+        things = [IDENTITIES[(IDENTITIES.index(a.identity) + offset) % len(IDENTITIES)] for a in scenes_asked]
+        pictures = [Image.fromarray(draw_reference(thing)) for thing in things]
         videos = pipeline(
             prompts,
-            [[each] for each in pictures] if shown else [[] for _ in asked],
+            [[each] for each in pictures] if with_reference else [[] for _ in scenes_asked],
             height=CELLS,
             width=CELLS,
             num_frames=frames,
@@ -205,26 +220,36 @@ def judged(model: Path, scenes: int, *, shown: bool, picture: Path) -> dict[str,
         ).frames
         return pictures, videos
 
-    captions = [scene.caption for scene in asked]
-    references, videos = generate(0, captions)
-    sheet(references, videos, picture)
-    seen = [judge(video) for video in videos]
-    others = [judge(video) for video in generate(UNLIKE, captions)[1]] if shown else seen
-    stills = [judge(video.repeat(2, axis=0)) for video in generate(0, [STILL] * scenes, frames=1)[1]]
-    pairs = list(zip(seen, asked, strict=True))
-    found = {part: share(parts_right(s, a.identity)[part] for s, a in pairs) for part in PARTS}
+    captions = [scene.caption for scene in scenes_asked]
+    references, videos = generate_videos(0, captions)
+    write_sheet(references, videos, picture)
+    seen = [judge_video(video) for video in videos]
+    others = (
+        [judge_video(video) for video in generate_videos(UNLIKE_OFFSET, captions)[1]]
+        if with_reference
+        else seen
+    )
+    stills = [
+        judge_video(video.repeat(2, axis=0)) for video in generate_videos(0, [STILL] * scenes, frames=1)[1]
+    ]
+    pairs = list(zip(seen, scenes_asked, strict=True))
+    found = {part: compute_share(compare_parts(s, a.identity)[part] for s, a in pairs) for part in PARTS}
     return found | {
-        "identity": share(likeness(s, a.identity) for s, a in pairs),
-        "exact": share(s.identity == a.identity for s, a in pairs),
-        "wrong": share(likeness(s, a.identity) for s, a in zip(others, asked, strict=True)),
-        "still": share(likeness(s, a.identity) for s, a in zip(stills, asked, strict=True)),
-        "motion": share(s.way == a.way for s, a in pairs),
-        "frozen": share(frozen(s) for s in seen),
-        "seen": share(s.identity is not None for s in seen),
+        "identity": compute_share(compute_likeness(s, a.identity) for s, a in pairs),
+        "exact": compute_share(s.identity == a.identity for s, a in pairs),
+        "wrong": compute_share(
+            compute_likeness(s, a.identity) for s, a in zip(others, scenes_asked, strict=True)
+        ),
+        "still": compute_share(
+            compute_likeness(s, a.identity) for s, a in zip(stills, scenes_asked, strict=True)
+        ),
+        "motion": compute_share(s.way == a.way for s, a in pairs),
+        "frozen": compute_share(is_frozen(s) for s in seen),
+        "seen": compute_share(s.identity is not None for s in seen),
     }
 
 
-def figure(results: Sequence[Mapping[str, Any]]) -> bytes:
+def draw_figure(results: Sequence[Mapping[str, Any]]) -> bytes:
     """PNG: left the cosine of the two gradients over the steps for each strategy, each seed thin and the mean
     over seeds and five neighbours thick; right scores over p, mean and standard deviation over seeds.
     """

@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import machine
-from benchmarks.steps import Loop, interleaved
+from benchmarks.machine import describe_machine
+from benchmarks.steps import BenchmarkLoop, time_interleaved
 from training.config import (
     ComputeConfig,
     IdentityTask,
@@ -36,22 +36,22 @@ from training.config import (
     VideoTask,
 )
 from training.cost import flops
-from training.cost.flops import Shape
+from training.cost.flops import TransformerShape
 from training.cost.replay_cost import ReplayCost
-from training.data.samples import Size
+from training.data.samples import LatentSize
 from training.loop.world import make_world
 from training.models.published import PUBLISHED
-from training.tasks.identity import PAIR
-from training.tasks.replay import FRAME
+from training.tasks.identity import PAIR_VARIANT
+from training.tasks.replay import FRAME_VARIANT
 
 KINDS = ("identity", "replay", "video")
-P = 0.2  # share of replay steps
+REPLAY_SHARE = 0.2  # share of replay steps
 
 
 @dataclass(frozen=True)
-class Preset:
+class ReplayPreset:
     transformer: Mapping[str, Any]
-    video: Size  # latents
+    video: LatentSize  # latents
     rank: int
     precision: str
     checkpointing: str
@@ -59,7 +59,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset(
+    "cpu": ReplayPreset(
         {
             "_class_name": "CogVideoXTransformer3DModel",
             "num_attention_heads": 4,
@@ -75,7 +75,7 @@ PRESETS = {
         checkpointing="none",
         micro=4,
     ),
-    "cogvideox-5b": Preset(
+    "cogvideox-5b": ReplayPreset(
         PUBLISHED["THUDM/CogVideoX-5b"],
         video=(13, 60, 90),
         rank=128,
@@ -99,34 +99,43 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         if options.peak:
-            print(peak(Path(folder), options))
+            print(measure_peak(Path(folder), options))
             return
-        result = measured(Path(folder), options)
-    show(result)
-    print(json.dumps({"benchmark": "replay_step", "preset": options.preset, "machine": machine()} | result))
+        result = measure_steps(Path(folder), options)
+    print_result(result)
+    print(
+        json.dumps(
+            {"benchmark": "replay_step", "preset": options.preset, "machine": describe_machine()} | result
+        )
+    )
 
 
-def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measure_steps(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds, waiting, memory and FLOPs of each kind of step, and the totals."""
-    steps = {kind: looped(folder / kind, kind, options).step for kind in KINDS}
-    times = interleaved(steps, options.runs, make_world(ParallelConfig()).device)
-    needed = {kind: work(kind, options) for kind in KINDS}
+    steps = {kind: build_loop(folder / kind, kind, options).step for kind in KINDS}
+    times = time_interleaved(steps, options.runs, make_world(ParallelConfig()).device)
+    needed = {kind: count_flops(kind, options) for kind in KINDS}
     rows = {
         kind: {
             "seconds": times[kind].median,
             "data_wait": times[kind].waiting,
-            "peak_gib": _apart(kind),
+            "peak_gib": _run_peak_process(kind),
             "flops": needed[kind],
         }
         for kind in KINDS
     }
     seconds, counted = (
-        _cost({kind: row[name] for kind, row in rows.items()}, options) for name in ("seconds", "flops")
+        _build_cost({kind: row[name] for kind, row in rows.items()}, options) for name in ("seconds", "flops")
     )
-    return {"steps": rows, "p": P, "measured": _shares(seconds), "from_flops": _shares(counted)}
+    return {
+        "steps": rows,
+        "p": REPLAY_SHARE,
+        "measured": _compute_shares(seconds),
+        "from_flops": _compute_shares(counted),
+    }
 
 
-def looped(folder: Path, kind: str, options: argparse.Namespace) -> Loop:
+def build_loop(folder: Path, kind: str, options: argparse.Namespace) -> BenchmarkLoop:
     preset = PRESETS[options.preset]
     size = (1, *preset.video[1:]) if kind == "identity" else preset.video
     tasks: dict[str, TaskConfig] = {
@@ -134,7 +143,7 @@ def looped(folder: Path, kind: str, options: argparse.Namespace) -> Loop:
         "replay": ReplayTask(latents="", batch=options.videos, micro_batch=1),
         "video": VideoTask(latents="", batch=options.videos, micro_batch=1),
     }
-    return Loop(
+    return BenchmarkLoop(
         folder,
         preset.transformer,
         tasks[kind],
@@ -142,79 +151,79 @@ def looped(folder: Path, kind: str, options: argparse.Namespace) -> Loop:
         ComputeConfig(precision=preset.precision, checkpointing=preset.checkpointing),
         options.runs + 3,
         references=0 if kind == "video" else 1,
-        variant=PAIR if kind == "identity" else FRAME,
+        variant=PAIR_VARIANT if kind == "identity" else FRAME_VARIANT,
         lora=LoraConfig(rank=preset.rank, alpha=preset.rank / 2, dropout=0.1),
     )
 
 
-def work(kind: str, options: argparse.Namespace) -> float:
+def count_flops(kind: str, options: argparse.Namespace) -> float:
     """FLOPs of a step, forward and backward, all weights trained; LoRA saves a part of each kind alike."""
     preset = PRESETS[options.preset]
-    shape = Shape.of(preset.transformer)
-    frame = shape.tokens(1, *preset.video[1:])
+    shape = TransformerShape.from_config(preset.transformer)
+    frame = shape.count_tokens(1, *preset.video[1:])
     dropped = round(ReplayTask(latents="").token_dropout * frame)
     tokens = {
         "identity": 2 * frame,
-        "replay": shape.tokens(*preset.video) + frame - dropped,
-        "video": shape.tokens(*preset.video),
+        "replay": shape.count_tokens(*preset.video) + frame - dropped,
+        "video": shape.count_tokens(*preset.video),
     }
     batch = options.identity if kind == "identity" else options.videos
-    return float(batch * flops.training(shape, tokens[kind]))
+    return float(batch * flops.count_training(shape, tokens[kind]))
 
 
-def peak(folder: Path, options: argparse.Namespace) -> float:
+def measure_peak(folder: Path, options: argparse.Namespace) -> float:
     """GiB of steps of one kind: model, optimizer, activations; on a CPU what the process grows by."""
-    before = _resident("VmRSS")
-    loop = looped(folder, options.peak, options)
+    before = _read_resident("VmRSS")
+    loop = build_loop(folder, options.peak, options)
     for _ in range(2):
         loop.step()
     if torch.cuda.is_available():
         return float(torch.cuda.max_memory_allocated()) / (1 << 30)
-    return _resident("VmHWM") - before
+    return _read_resident("VmHWM") - before
 
 
-def _resident(which: str) -> float:
+def _read_resident(which: str) -> float:
     """GiB of this process now (VmRSS) or at most (VmHWM). What getrusage says is the parent's, if more."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition(f"{which}:")[2].split()[0]) / (1 << 20)
 
 
-def _apart(kind: str) -> float:
+def _run_peak_process(kind: str) -> float:
     command = [sys.executable, "-m", "benchmarks.replay_step", *sys.argv[1:], "--peak", kind]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return float(done.stdout.split()[-1])
 
 
-def _cost(of: Mapping[str, float], options: argparse.Namespace) -> tuple[ReplayCost, float]:
+def _build_cost(values: Mapping[str, float], options: argparse.Namespace) -> tuple[ReplayCost, float]:
     """With one sample of each side, and a video alone."""
     replay = ReplayCost(
-        p=P,
-        image=of["identity"] / options.identity,
-        video=of["replay"] / options.videos,
+        p=REPLAY_SHARE,
+        image=values["identity"] / options.identity,
+        video=values["replay"] / options.videos,
         image_batch=options.identity,
         video_batch=options.videos,
     )
-    return replay, of["video"]
+    return replay, values["video"]
 
 
-def _shares(cost: tuple[ReplayCost, float]) -> dict[str, float]:
-    replay, alone = cost
-    equal = (1 - P) * replay.image + P * replay.video
+def _compute_shares(cost: tuple[ReplayCost, float]) -> dict[str, float]:
+    replay, video_alone = cost
+    equal = (1 - REPLAY_SHARE) * replay.image + REPLAY_SHARE * replay.video
     return {
         "a_video_in_pictures": replay.video / replay.image,
-        "of_videos_alone": replay.expected / alone,
-        "of_videos_alone_at_equal_batches": equal / (alone / replay.video_batch),
+        "of_videos_alone": replay.expected / video_alone,
+        "of_videos_alone_at_equal_batches": equal / (video_alone / replay.video_batch),
     }
 
 
-def show(result: Mapping[str, Any]) -> None:
+def print_result(result: Mapping[str, Any]) -> None:
     print("| step | seconds | waiting for data | peak memory |\n|---|---|---|---|")
     for kind, row in result["steps"].items():
         wait = f"{100 * row['data_wait']:.2f} %"
         print(f"| {kind} | {row['seconds']:.2f} | {wait} | {row['peak_gib']:.2f} GiB |")
     for name in ("measured", "from_flops"):
-        told = ", ".join(f"{key} {value:.3g}" for key, value in result[name].items())
-        print(f"{name}: {told}")
+        figures = ", ".join(f"{key} {value:.3g}" for key, value in result[name].items())
+        print(f"{name}: {figures}")
 
 
 if __name__ == "__main__":

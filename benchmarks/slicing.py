@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 from scenedetect import ContentDetector, SceneManager, open_video
 
-from benchmarks.machine import machine
+from benchmarks.machine import describe_machine
 from curation.config import SliceConfig
 from curation.demo import render_demo
 from curation.video import cut, frames, sampling, shots
@@ -45,13 +45,13 @@ PARTS = ("decode", "shots", "motion", "samples", "cut")
 
 
 @dataclass
-class Times:
+class SideTimes:
     """Seconds of every run of one side over one file."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
-    def measure(self, work: Callable[[Path], object], path: Path) -> None:
+    def time_call(self, work: Callable[[Path], object], path: Path) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         work(path)
         self.wall.append(time.perf_counter() - wall)
@@ -69,19 +69,19 @@ def find_shots(path: Path) -> None:
 def slice_all(path: Path) -> None:
     """What the slice stage does to a local file, but for storing the clips in a dataset."""
     with tempfile.TemporaryDirectory() as folder:
-        for span in Slicer(path, SliceConfig(), Path(folder)).run():
+        for span in Slicer(path, SliceConfig(), Path(folder)).slice_video():
             if span.file:
                 span.file.unlink()
 
 
 @contextmanager
-def clocks(spent: dict[str, float]) -> Iterator[None]:
+def patch_clocks(spent: dict[str, float]) -> Iterator[None]:
     """Put a clock into every part of slicing. A part inside another is taken off the outer one."""
     local = threading.local()
 
-    def timed(function: Callable[..., Any], part: str) -> Callable[..., Any]:
+    def wrap_clock(function: Callable[..., Any], part: str) -> Callable[..., Any]:
         @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
+        def call_timed(*args: Any, **kwargs: Any) -> Any:
             inside: list[float] = local.__dict__.setdefault("inside", [])
             inside.append(0.0)
             started = time.thread_time()
@@ -93,27 +93,27 @@ def clocks(spent: dict[str, float]) -> Iterator[None]:
                 if inside:
                     inside[-1] += took
 
-        return call
+        return call_timed
 
     places: list[tuple[Any, str, str]] = [
-        (frames.Shapes, "small", "shots"),
-        (shots.ShotDetector, "push", "shots"),
+        (frames.FrameScaler, "make_small", "shots"),
+        (shots.ShotDetector, "push_frame", "shots"),
         (sampling, "measure_motion", "motion"),
-        (sampling.Sampler, "see", "samples"),
-        (frames.Shapes, "clip", "cut"),
+        (sampling.FrameSampler, "add_frame", "samples"),
+        (frames.FrameScaler, "make_clip_frame", "cut"),
         *(
             (each, name, "cut")
-            for each in (cut.CopiedCut, cut.EncodedCut)
-            for name in ("add", "finish", "abandon")
+            for each in (cut.ClipCopier, cut.ClipEncoder)
+            for name in ("add_frame", "close_file", "remove_file")
         ),
-        (cut.EncodedCut, "__init__", "cut"),
-        (cut.PacketLog, "extend", "cut"),
+        (cut.ClipEncoder, "__init__", "cut"),
+        (cut.PacketLog, "add_packets", "cut"),
         (cut.PacketLog, "forget_before", "cut"),
-        (cut.PacketLog, "stretch", "cut"),
+        (cut.PacketLog, "select_packets", "cut"),
     ]
     before = [(where, name, getattr(where, name)) for where, name, _ in places]
     for where, name, part in places:
-        setattr(where, name, timed(getattr(where, name), part))
+        setattr(where, name, wrap_clock(getattr(where, name), part))
     try:
         yield
     finally:
@@ -121,11 +121,11 @@ def clocks(spent: dict[str, float]) -> Iterator[None]:
             setattr(where, name, function)
 
 
-def shares(paths: Sequence[Path]) -> dict[str, float]:
+def measure_shares(paths: Sequence[Path]) -> dict[str, float]:
     """Part -> share of the processor time; what no clock saw is decoding, and the little that joins them."""
     spent: dict[str, float] = defaultdict(float)
     started = time.process_time()
-    with clocks(spent):
+    with patch_clocks(spent):
         for path in paths:
             slice_all(path)
     whole = time.process_time() - started
@@ -133,27 +133,27 @@ def shares(paths: Sequence[Path]) -> dict[str, float]:
     return {part: round(spent[part] / whole, 3) for part in PARTS}
 
 
-def frame_count(path: Path) -> int:
+def count_frames(path: Path) -> int:
     with av.open(str(path)) as container:
         return sum(1 for packet in container.demux(video=0) if packet.size)
 
 
-def compare(paths: Sequence[Path], runs: int, console: Console) -> dict[str, Any]:
+def compare_sides(paths: Sequence[Path], runs: int, console: Console) -> dict[str, Any]:
     """Run both sides in turns and print the table."""
-    ran_on = machine()
+    ran_on = describe_machine()
     cv2.setNumThreads(1)  # as in a worker of the engine; the pictures are too small to gain from more
     slice_all(paths[0])  # imports and caches
-    bare = {path: Times() for path in paths}
-    ours = {path: Times() for path in paths}
+    bare = {path: SideTimes() for path in paths}
+    ours = {path: SideTimes() for path in paths}
     for _ in range(runs):
         for path in paths:
-            bare[path].measure(find_shots, path)
-            ours[path].measure(slice_all, path)
+            bare[path].time_call(find_shots, path)
+            ours[path].time_call(slice_all, path)
     table = Table("file", "frames", "shots alone, fps", "sliced, fps", "ratio", "CPU ratio", box=None)
     total = {"bare": 0.0, "ours": 0.0, "bare_cpu": 0.0, "ours_cpu": 0.0}
     files: dict[str, dict[str, float]] = {}
     for path in paths:
-        number = frame_count(path)
+        number = count_frames(path)
         a, b, a_cpu, b_cpu = (
             median(times) for times in (bare[path].wall, ours[path].wall, bare[path].cpu, ours[path].cpu)
         )
@@ -168,7 +168,7 @@ def compare(paths: Sequence[Path], runs: int, console: Console) -> dict[str, Any
         "cpu_ratio": round(total["bare_cpu"] / total["ours_cpu"], 3),
         "runs": runs,
         "files": files,
-        "shares": shares(paths),
+        "shares": measure_shares(paths),
         "machine": ran_on,
     }
 
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if absent or options.runs < 1:
             console.print(f"no such file: {absent[0]}" if absent else "--runs must be at least 1")
             return 2
-        result = compare([path for path in paths if path.suffix != ".txt"], options.runs, console)
+        result = compare_sides([path for path in paths if path.suffix != ".txt"], options.runs, console)
     console.print("  ".join(f"{part} {share:.0%}" for part, share in result["shares"].items()))
     print(json.dumps(result))
     return 0

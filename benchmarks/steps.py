@@ -23,15 +23,15 @@ from training.config import (
     TrainConfig,
     ValidationConfig,
 )
-from training.cost.flops import Shape
-from training.data.samples import Size
+from training.cost.flops import TransformerShape
+from training.data.samples import LatentSize
 from training.loop import loop
-from training.loop.optimizer import clip
-from training.loop.setup import start
+from training.loop.optimizer import clip_gradients
+from training.loop.setup import build_state
 from training.loop.world import make_world
 
 
-class Loop:
+class BenchmarkLoop:
     """Steps of one task: loader, task, FSDP2, clip, AdamW.
 
     transformer: config of a diffusers transformer, drawn at random. task: without its latents, of which
@@ -43,7 +43,7 @@ class Loop:
         folder: Path,
         transformer: Mapping[str, Any],
         task: TaskConfig,
-        size: Size,
+        size: LatentSize,
         compute: ComputeConfig,
         steps: int,
         *,
@@ -54,7 +54,7 @@ class Loop:
         model = folder / "model" / "transformer"
         model.mkdir(parents=True)
         (model / "config.json").write_text(json.dumps(transformer))
-        shape = Shape.of(transformer)
+        shape = TransformerShape.from_config(transformer)
         if shape.family == "cogvideox":  # whose noise levels the scheduler says
             from diffusers import CogVideoXDDIMScheduler
 
@@ -82,26 +82,26 @@ class Loop:
             validation=ValidationConfig(holdout=0),
             run=RunConfig(output=str(folder)),
         )
-        self.state = start(self.config, make_world(self.config.parallel))
+        self.state = build_state(self.config, make_world(self.config.parallel))
         # As many references as there may be, in each step: the longest sample is what is measured.
         for each in self.state.tasks.values():
-            each.count = lambda capacity, generator: capacity  # type: ignore[method-assign]
-        self.steps = iter(self.state.loader.steps(0, self.config.steps))
+            each.draw_count = lambda capacity, generator: capacity  # type: ignore[method-assign]
+        self.steps = iter(self.state.loader.iterate_steps(0, self.config.steps))
 
     def step(self) -> float:
         """One step as `loop._steps` makes it; returns the seconds that it waited for data."""
         state = self.state
         following = next(self.steps)
-        sums = loop.gradients(state, following.plan, following)
-        norm = clip(state.model.parameters(), self.config.optimizer.clip)
-        sums.over_workers(state.world, norm)
+        sums = loop.compute_gradients(state, following.plan, following)
+        norm = clip_gradients(state.model.parameters(), self.config.optimizer.clip)
+        sums.sum_over_workers(state.world, norm)
         state.optimizer.step()
         state.optimizer.zero_grad()
-        return float(following.waited)
+        return float(following.wait_seconds)
 
 
 @dataclass
-class Timed:
+class StepTimes:
     seconds: list[float] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
 
@@ -115,16 +115,16 @@ class Timed:
         return sum(self.waited) / sum(self.seconds)
 
 
-def interleaved(
+def time_interleaved(
     kinds: Mapping[str, Callable[[], float]], runs: int, device: torch.device
-) -> dict[str, Timed]:
+) -> dict[str, StepTimes]:
     """Time some kinds of steps, one of each after the other; a step returns the seconds that it waited.
 
     Two are made to warm up: kernels are chosen and compiled, buffers allocated. On a CPU it is the process's
     own time that counts, not what other work takes from it.
     """
-    times = {name: Timed() for name in kinds}
-    now = clock(device)
+    times = {name: StepTimes() for name in kinds}
+    now = get_clock(device)
     for run in range(runs + 2):
         for name, step in kinds.items():
             began = now()
@@ -135,11 +135,11 @@ def interleaved(
     return times
 
 
-def clock(device: torch.device) -> Callable[[], float]:
+def get_clock(device: torch.device) -> Callable[[], float]:
     """What the time is once the device has done all that it was told."""
 
-    def now() -> float:
+    def read_time() -> float:
         torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    return now if device.type == "cuda" else time.process_time
+    return read_time if device.type == "cuda" else time.process_time

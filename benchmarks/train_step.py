@@ -25,21 +25,21 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import machine
-from benchmarks.steps import Loop, clock, interleaved
-from training.callbacks.log import peak_of
+from benchmarks.machine import describe_machine
+from benchmarks.steps import BenchmarkLoop, get_clock, time_interleaved
+from training.callbacks.log import resolve_peak_flops
 from training.config import ComputeConfig, KaleidoTask, ParallelConfig, TaskConfig, VideoTask
 from training.cost import activations, flops
-from training.cost.flops import Shape
-from training.data.samples import Size
+from training.cost.flops import TransformerShape
+from training.data.samples import LatentSize
 from training.loop.world import make_world
 from training.models.published import PUBLISHED
 
 
 @dataclass(frozen=True)
-class Preset:
+class TrainPreset:
     transformer: dict[str, Any]
-    video: Size  # latents
+    video: LatentSize  # latents
     references: int
     precision: str
     checkpointing: str
@@ -47,7 +47,7 @@ class Preset:
 
 PRESETS = {
     # Wide enough that a step is matrix products, small enough for two cores.
-    "cpu": Preset(
+    "cpu": TrainPreset(
         {
             "_class_name": "WanTransformer3DModel",
             "num_attention_heads": 4,
@@ -61,7 +61,7 @@ PRESETS = {
         precision="fp32",
         checkpointing="none",
     ),
-    "wan-1.3b": Preset(
+    "wan-1.3b": TrainPreset(
         PUBLISHED["Wan-AI/Wan2.1-T2V-1.3B-Diffusers"],
         video=(21, 60, 104),
         references=3,
@@ -94,21 +94,23 @@ def main() -> None:
         compile=arguments.compile,
         attention=arguments.attention,
     )
-    result: dict[str, Any] = {"machine": machine(), "preset": arguments.preset}
+    result: dict[str, Any] = {"machine": describe_machine(), "preset": arguments.preset}
     if torch.cuda.is_available():
         result["gpu"] = torch.cuda.get_device_name()
     else:
         torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.ladder:
-            result["ladder"] = list(ladder(Path(folder), preset, settings, arguments.runs, arguments.batch))
+            result["ladder"] = list(
+                climb_ladder(Path(folder), preset, settings, arguments.runs, arguments.batch)
+            )
         else:
-            result |= measured(Path(folder), preset, settings, arguments.runs, arguments.batch)
+            result |= measure_setting(Path(folder), preset, settings, arguments.runs, arguments.batch)
     print(json.dumps(result))
 
 
-def ladder(
-    folder: Path, preset: Preset, base: ComputeConfig, runs: int, batch: int
+def climb_ladder(
+    folder: Path, preset: TrainPreset, base: ComputeConfig, runs: int, batch: int
 ) -> Iterator[dict[str, Any]]:
     """What each setting gives on top of those before it that helped; what does not run says why."""
     best, best_seconds = base, float("inf")
@@ -124,7 +126,7 @@ def ladder(
     for number, (name, change) in enumerate(steps):
         settings = best.model_copy(update=change)
         try:
-            found = measured(folder / str(number), preset, settings, runs, batch, ratios=False)
+            found = measure_setting(folder / str(number), preset, settings, runs, batch, ratios=False)
         except Exception as error:  # out of memory, a kernel that is missing: the ladder goes on
             gc.collect()
             torch.cuda.empty_cache()
@@ -138,30 +140,30 @@ def ladder(
         yield {"step": name, **found, "kept": best == settings}
 
 
-def measured(
-    folder: Path, preset: Preset, compute: ComputeConfig, runs: int, batch: int, *, ratios: bool = True
+def measure_setting(
+    folder: Path, preset: TrainPreset, compute: ComputeConfig, runs: int, batch: int, *, ratios: bool = True
 ) -> dict[str, Any]:
     """Numbers of one setting."""
-    shape = Shape.of(preset.transformer)
-    tokens = shape.tokens(*preset.video) + preset.references * shape.tokens(1, *preset.video[1:])
+    shape = TransformerShape.from_config(preset.transformer)
+    tokens = shape.count_tokens(*preset.video) + preset.references * shape.count_tokens(1, *preset.video[1:])
     world = make_world(ParallelConfig())
 
-    def looped(kind: TaskConfig, video: Size, references: int) -> Loop:
+    def build_loop(kind: TaskConfig, video: LatentSize, references: int) -> BenchmarkLoop:
         where = folder / kind.kind
-        return Loop(where, preset.transformer, kind, video, compute, runs + 3, references=references)
+        return BenchmarkLoop(where, preset.transformer, kind, video, compute, runs + 3, references=references)
 
-    kinds = {"step": looped(KaleidoTask(latents="", batch=batch), preset.video, preset.references).step}
+    kinds = {"step": build_loop(KaleidoTask(latents="", batch=batch), preset.video, preset.references).step}
     if ratios:
-        kinds["bare"] = Bare(preset, compute, tokens, batch, world).step
+        kinds["bare"] = BareTransformer(preset, compute, tokens, batch, world).step
         frames, height, width = preset.video
         longer = (frames + preset.references, height, width)  # as many tokens
-        kinds["plain"] = looped(VideoTask(latents="", batch=batch), longer, 0).step
+        kinds["plain"] = build_loop(VideoTask(latents="", batch=batch), longer, 0).step
     if world.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    times = interleaved(kinds, runs, world.device)
+    times = time_interleaved(kinds, runs, world.device)
     seconds = times["step"].median
-    needed = batch * flops.training(shape, tokens)
-    peak = peak_of(world.device, None) or _matmul_peak(preset.precision, world.device)
+    needed = batch * flops.count_training(shape, tokens)
+    peak = resolve_peak_flops(world.device, None) or _measure_matmul_peak(preset.precision, world.device)
     found: dict[str, Any] = {
         "compute": compute.model_dump(mode="json"),
         "samples": batch,
@@ -182,21 +184,23 @@ def measured(
     return found
 
 
-class Bare:
+class BareTransformer:
     """Forward and backward of the transformer alone, once a sample, with the same precision and
     checkpoints.
     """
 
-    def __init__(self, preset: Preset, compute: ComputeConfig, tokens: int, batch: int, world: Any) -> None:
+    def __init__(
+        self, preset: TrainPreset, compute: ComputeConfig, tokens: int, batch: int, world: Any
+    ) -> None:
         from training.models.wan import WanFamily
 
         self.dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
-        self.model = activations.build(preset.transformer, dtype=self.dtype, device=world.device)
-        call = activations.inputs(self.model, tokens, 1, self.dtype, world.device)
+        self.model = activations.build_stock_model(preset.transformer, dtype=self.dtype, device=world.device)
+        call = activations.make_inputs(self.model, tokens, 1, self.dtype, world.device)
         if compute.attention:
             self.model.set_attention_backend(compute.attention)
-        activations.recompute(self.model, compute.checkpointing)
-        for block in WanFamily().blocks(self.model) if compute.compile else ():
+        activations.recompute_blocks(self.model, compute.checkpointing)
+        for block in WanFamily().list_blocks(self.model) if compute.compile else ():
             block.forward = torch.compile(block.forward)
         self.call, self.batch = call, batch
 
@@ -208,12 +212,12 @@ class Bare:
         return 0.0
 
 
-def _matmul_peak(precision: str, device: torch.device) -> float:
+def _measure_matmul_peak(precision: str, device: torch.device) -> float:
     """FLOP/s of a large matrix product: the peak of a device that no table has."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     size = 1024
     left = torch.randn(size, size, device=device, dtype=dtype)
-    now, times = clock(device), []
+    now, times = get_clock(device), []
     for _ in range(8):
         began = now()
         left @ left

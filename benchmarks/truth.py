@@ -38,13 +38,13 @@ Mask = npt.NDArray[np.bool_]
 
 FOUND_IOU: Final = 0.5
 # Where not every frame has truth, the nearest one stands for it, if it is that near (frames).
-NEAREST: Final = 5
+MAX_FRAME_GAP: Final = 5
 
 
 # ---- masks ---------------------------------------------------------------------------------------
 
 
-def decode(rle: dict[str, Any]) -> Mask:
+def decode_mask(rle: dict[str, Any]) -> Mask:
     """COCO RLE ({"size": [h, w], "counts": ascii}) as a bool mask of [h, w]."""
     counts = rle["counts"]
     raw = counts.encode("ascii") if isinstance(counts, str) else counts
@@ -58,7 +58,7 @@ def resize_mask(mask: Mask, height: int, width: int) -> Mask:
     return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
-def iou(a: Mask, b: Mask) -> float:
+def compute_iou(a: Mask, b: Mask) -> float:
     """Intersection over union of two masks of one shape, 0..1; 0 if both are empty."""
     union = int(np.logical_or(a, b).sum())
     return int(np.logical_and(a, b).sum()) / union if union else 0.0
@@ -68,7 +68,7 @@ def iou(a: Mask, b: Mask) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class TruthMatch:
     """What a kept subject lies on: index of the truth subject (None: nothing), IoU, the category's fit."""
 
     truth: int | None
@@ -76,7 +76,7 @@ class Match:
     category_right: bool
 
 
-def truth_at(subject: dict[str, Any], frame: int, nearest: int = NEAREST) -> dict[str, Any] | None:
+def find_truth(subject: dict[str, Any], frame: int, nearest: int = MAX_FRAME_GAP) -> dict[str, Any] | None:
     """A truth subject's entry at ``frame`` or at the nearest one up to ``nearest`` away, if any."""
     frames: dict[str, Any] = subject["frames"]
     if str(frame) in frames:
@@ -85,13 +85,13 @@ def truth_at(subject: dict[str, Any], frame: int, nearest: int = NEAREST) -> dic
     return frames[near] if near is not None and abs(int(near) - frame) <= nearest else None
 
 
-def same_category(subject: dict[str, Any], truth: dict[str, Any]) -> bool:
+def has_same_category(subject: dict[str, Any], truth: dict[str, Any]) -> bool:
     """Whether a kept subject's category, taxonomy name or group is a right word for a truth subject."""
     words = {truth["category"].lower(), *(word.lower() for word in truth.get("words", ()))}
     return any((subject.get(key) or "").lower() in words for key in ("category", "name", "group"))
 
 
-def match_subject(subject: dict[str, Any], truth: dict[str, Any]) -> Match:
+def match_subject(subject: dict[str, Any], truth: dict[str, Any]) -> TruthMatch:
     """Hold one kept subject (a record of ``subjects``) against the truth of its video.
 
     A subject without a mask is taken as nothing: boxes alone say too little about a cut-out.
@@ -100,19 +100,19 @@ def match_subject(subject: dict[str, Any], truth: dict[str, Any]) -> Match:
     best: int | None = None
     best_iou = 0.0
     if frame is None or not rle or not rle.get("counts"):
-        return Match(None, 0.0, False)
-    shot = shot_of(truth, frame)
-    mask = resize_mask(decode(rle), truth["height"], truth["width"])
+        return TruthMatch(None, 0.0, False)
+    shot = find_shot(truth, frame)
+    mask = resize_mask(decode_mask(rle), truth["height"], truth["width"])
     for index, candidate in enumerate(truth["subjects"]):
         # The frames next to a cut belong to another shot.
-        entry = truth_at(candidate, frame) if candidate["shot"] == shot else None
-        if entry and (value := iou(mask, decode(entry["mask"]))) > best_iou:
+        entry = find_truth(candidate, frame) if candidate["shot"] == shot else None
+        if entry and (value := compute_iou(mask, decode_mask(entry["mask"]))) > best_iou:
             best, best_iou = index, value
-    right = best is not None and same_category(subject, truth["subjects"][best])
-    return Match(best, best_iou, right)
+    right = best is not None and has_same_category(subject, truth["subjects"][best])
+    return TruthMatch(best, best_iou, right)
 
 
-def shot_of(truth: dict[str, Any], frame: int) -> int | None:
+def find_shot(truth: dict[str, Any], frame: int) -> int | None:
     """Index of the shot that ``frame`` belongs to, None beyond the video's end."""
     for index, shot in enumerate(truth["shots"]):
         if shot["start_frame"] <= frame < shot["end_frame"]:
@@ -128,7 +128,9 @@ def is_wanted(truth_subject: dict[str, Any]) -> bool:
     return bool(truth_subject.get("named", True)) and truth_subject.get("quality", "good") == "good"
 
 
-def summarise(matches: Sequence[tuple[str, Match]], truths: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def summarise_matches(
+    matches: Sequence[tuple[str, TruthMatch]], truths: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     """The last line: (video name, match) of all kept subjects against the truth of all videos, by name."""
     wanted = {
         (name, index)
@@ -148,7 +150,7 @@ def summarise(matches: Sequence[tuple[str, Match]], truths: dict[str, dict[str, 
     }
 
 
-def video_name(source_path: str) -> str:
+def get_video_name(source_path: str) -> str:
     """The bare name of a video from its path or URI: "s3://b/a%20cat.mp4" -> "a cat"."""
     path = unquote(urlsplit(source_path).path) if "://" in source_path else source_path
     return PurePosixPath(path.replace("\\", "/")).stem
@@ -160,11 +162,11 @@ def read_truth(folder: Path) -> dict[str, dict[str, Any]]:
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and "subjects" in content and "video" in content:
-            truths[video_name(content["video"])] = content
+            truths[get_video_name(content["video"])] = content
     return truths
 
 
-def kept_subjects(dataset: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_kept_subjects(dataset: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(source path, subject) of every kept subject of kept clips, without the reference pictures."""
     for path in sorted((dataset / "data").glob("*.parquet")):
         file = pq.ParquetFile(path)
@@ -201,12 +203,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"no data/*.parquet in {arguments.dataset}", file=sys.stderr)
         return 2
     table = Table("video", "frame", "phrase", "category", "truth", "IoU", "category is", box=None)
-    matches: list[tuple[str, Match]] = []
-    strangers = 0
-    for source, subject in kept_subjects(arguments.dataset):
-        name = video_name(source)
+    matches: list[tuple[str, TruthMatch]] = []
+    skipped = 0
+    for source, subject in read_kept_subjects(arguments.dataset):
+        name = get_video_name(source)
         if name not in truths:
-            strangers += 1
+            skipped += 1
             continue
         match = match_subject(subject, truths[name])
         matches.append((name, match))
@@ -218,9 +220,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{match.iou:.3f}", fit,
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 140).print(table)
-    if strangers:
-        print(f"{strangers} kept subjects are of videos without truth and were left out", file=sys.stderr)
-    print(json.dumps(summarise(matches, truths)))
+    if skipped:
+        print(f"{skipped} kept subjects are of videos without truth and were left out", file=sys.stderr)
+    print(json.dumps(summarise_matches(matches, truths)))
     return 0 if matches else 1
 
 

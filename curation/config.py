@@ -19,15 +19,15 @@ from pydantic import (
 )
 
 from curation.models.spec import ModelSpec
-from curation.rows.ids import digest
+from curation.rows.ids import compute_digest
 from curation.rows.thresholds import Thresholds
 from curation.taxonomy import Taxonomy
-from curation.taxonomy.taxonomy import NAMED
+from curation.taxonomy.taxonomy import NAMED_FILES
 from reprise import settings
 from reprise.errors import RepriseError
 
 BACKGROUND = "background"  # the taxonomy group of places
-_PLAYGROUND = Path(__file__).with_name("playground") / "profile.yaml"
+_PLAYGROUND_PROFILE = Path(__file__).with_name("playground") / "profile.yaml"
 
 
 class _Section(BaseModel):
@@ -68,7 +68,7 @@ class SliceConfig(_Section):
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> SliceConfig:
+    def _check_lengths(self) -> SliceConfig:
         if self.max_length < 2 * self.min_length:
             raise ValueError(
                 "max_length must be at least twice min_length, or the rest of a long shot is too short"
@@ -95,15 +95,15 @@ class MatchConfig(_Section):
 
     @field_validator("taxonomy")
     @classmethod
-    def _absolute(cls, path: str | None) -> str | None:
+    def _make_absolute(cls, path: str | None) -> str | None:
         """A worker process has another working directory."""
-        if path is None or path in NAMED:
+        if path is None or path in NAMED_FILES:
             return path
         return str(Path(path).expanduser().absolute())
 
     @field_validator("groups")
     @classmethod
-    def _no_places(cls, groups: list[str] | None) -> list[str] | None:
+    def _reject_places(cls, groups: list[str] | None) -> list[str] | None:
         if groups is not None and BACKGROUND in groups:
             raise ValueError(
                 f"{BACKGROUND} names places, which no box holds and no cut-out shows; "
@@ -166,7 +166,7 @@ class ReferenceConfig(_Section):
 
 # What a generative inpainter is told, one drawn per picture; {subject} stands for the phrase. Plain ones are
 # among them: Kaleido erases the background, so that the text alone decides what it is.
-_BACKGROUNDS = (
+_BACKGROUND_PROMPTS = (
     "{subject} in front of a plain white wall",
     "{subject} in front of a plain grey studio backdrop",
     "{subject} on a sandy beach under a clear sky",
@@ -182,7 +182,7 @@ class InpaintConfig(ReferenceConfig):
     """Backgrounds erased, or painted by an inpainter that invents."""
 
     prompts: list[str] = Field(
-        list(_BACKGROUNDS), description="one drawn per picture; {subject} stands for the phrase"
+        list(_BACKGROUND_PROMPTS), description="one drawn per picture; {subject} stands for the phrase"
     )
 
 
@@ -226,7 +226,7 @@ class RetrieveConfig(_Section):
     same_video: bool = Field(True, description="also from other clips of the subject's own video")
 
     @model_validator(mode="after")
-    def _ordered(self) -> RetrieveConfig:
+    def _check_similarities(self) -> RetrieveConfig:
         if self.copy_min < self.same_min:
             raise ValueError(
                 f"same_min {self.same_min:g} is above copy_min {self.copy_min:g}: nothing could be found"
@@ -248,26 +248,30 @@ class ReportConfig(_Section):
     max_clips: int | None = Field(5000, ge=1, description="clips in the gallery; null: all")
 
 
-def _kind(value: Any) -> str:
+def _get_model_tag(value: Any) -> str:
     return "spec" if isinstance(value, dict | ModelSpec) else "name"
 
 
-Model = Annotated[Annotated[str, Tag("name")] | Annotated[ModelSpec, Tag("spec")], Discriminator(_kind)]
+ModelChoice = Annotated[
+    Annotated[str, Tag("name")] | Annotated[ModelSpec, Tag("spec")], Discriminator(_get_model_tag)
+]
 
 
 class ModelsConfig(_Section):
     """Backend per role: null takes the profile's; a name, `module:Class`, or {backend, checkpoint, ...}."""
 
-    detector: Model | None = Field(None, description="phrases -> boxes")
-    segmenter: Model | None = Field(None, description="boxes -> masks")
-    tracker: Model | None = Field(None, description="a subject through its clip")
-    scorer: Model | None = Field(None, description="how well pictures fit texts")
-    embedder: Model | None = Field(None, description="pictures -> vectors: identity, and the stage retrieve")
-    faces: Model | None = Field(None, description="faces, where they look and whose they are")
-    flow: Model | None = Field(None, description="motion between frames")
-    inpainter: Model | None = Field(None, description="backgrounds")
-    variator: Model | None = Field(None, description="the subject in another pose, view and light")
-    captioner: Model | None = Field(None, description="clips without a caption -> sentences")
+    detector: ModelChoice | None = Field(None, description="phrases -> boxes")
+    segmenter: ModelChoice | None = Field(None, description="boxes -> masks")
+    tracker: ModelChoice | None = Field(None, description="a subject through its clip")
+    scorer: ModelChoice | None = Field(None, description="how well pictures fit texts")
+    embedder: ModelChoice | None = Field(
+        None, description="pictures -> vectors: identity, and the stage retrieve"
+    )
+    faces: ModelChoice | None = Field(None, description="faces, where they look and whose they are")
+    flow: ModelChoice | None = Field(None, description="motion between frames")
+    inpainter: ModelChoice | None = Field(None, description="backgrounds")
+    variator: ModelChoice | None = Field(None, description="the subject in another pose, view and light")
+    captioner: ModelChoice | None = Field(None, description="clips without a caption -> sentences")
 
 
 class StageResources(_Section):
@@ -319,13 +323,13 @@ class CurationConfig(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_profile(cls, data: Any) -> Any:
+    def _apply_profile_defaults(cls, data: Any) -> Any:
         """What a profile sets where nobody says otherwise: the playground's names and thresholds."""
         if isinstance(data, dict) and data.get("profile") == "playground":
-            return _over(yaml.safe_load(_PLAYGROUND.read_text(encoding="utf-8")), data)
+            return _merge_defaults(yaml.safe_load(_PLAYGROUND_PROFILE.read_text(encoding="utf-8")), data)
         return data
 
-    def content(self) -> dict[str, Any]:
+    def dump_content(self) -> dict[str, Any]:
         """Everything that a row's content depends on: all but where it runs and how it is shown.
 
         The path of a taxonomy is left out, too: what it says counts, and is among the revisions. A time-out
@@ -336,18 +340,18 @@ class CurationConfig(_Section):
         return found
 
 
-def _over(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _merge_defaults(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """`given`, with what it does not say from `defaults`, section by section."""
     merged = {**defaults, **given}
     for name, section in defaults.items():
         if isinstance(section, dict) and isinstance(given.get(name, {}), dict):
-            merged[name] = _over(section, given.get(name, {}))
+            merged[name] = _merge_defaults(section, given.get(name, {}))
     return merged
 
 
-def content_hash(config: CurationConfig, revisions: dict[str, str]) -> str:
+def compute_config_hash(config: CurationConfig, revisions: dict[str, str]) -> str:
     """Digest of the config and of the revisions (`registry.revisions`) that make a row; 12 hex characters."""
-    return digest(config.content(), revisions, length=12)
+    return compute_digest(config.dump_content(), revisions, length=12)
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> CurationConfig:
@@ -356,7 +360,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     Raises:
         RepriseError: also a taxonomy that cannot be used.
     """
-    config = settings.load(CurationConfig, path, overrides)
+    config = settings.load_settings(CurationConfig, path, overrides)
     _check_groups(config.match)
     return config
 
@@ -369,5 +373,5 @@ def _check_groups(config: MatchConfig) -> None:
     for group in config.groups or ():
         if group not in known:
             near = difflib.get_close_matches(group, known, n=1)
-            mend = f"did you mean {near[0]}?" if near else f"groups are {', '.join(known)}"
-            raise RepriseError(f"match.groups: the taxonomy has no group {group}; {mend}")
+            hint = f"did you mean {near[0]}?" if near else f"groups are {', '.join(known)}"
+            raise RepriseError(f"match.groups: the taxonomy has no group {group}; {hint}")

@@ -14,29 +14,31 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.playground.plain import CELLS, HALF, IDENTITIES, WAYS, Identity, picture
+from curation.playground.plain import CELLS, HALF, IDENTITIES, WAYS, ThingIdentity, draw_picture
 
 F32 = NDArray[np.float32]
 _GRID: Final = 2  # places per cell and axis
-_PRESENT: Final = 0.5  # share of what stands out from the ground that the best drawing must explain
-_FAINT: Final = 0.005  # mean square distance from the ground below which nothing stands out at all
+_MIN_EXPLAINED: Final = 0.5  # share of what stands out from the ground that the best drawing must explain
+_MIN_CONTRAST: Final = 0.005  # mean square distance from the ground below which nothing stands out at all
 PARTS: Final = ("colour", "shape", "texture")  # of an identity
-_MOVED: Final = 1.5  # cells from the first to the last frame below which a thing stands still
+_MIN_MOVE: Final = 1.5  # cells from the first to the last frame below which a thing stands still
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownThing:
     """What is seen. Without a recognisable thing `identity`, `way` and `moved` are None."""
 
-    identity: Identity | None
+    identity: ThingIdentity | None
     way: str | None  # None: it stands still, or jumps about
     ground: tuple[float, float, float]  # RGB, 0..1
     explained: float  # share of what stands out that is this thing, at most 1
-    moved: float | None = None  # cells from the first to the last frame, along the axis of the longer way
+    move_cells: float | None = (
+        None  # cells from the first to the last frame, along the axis of the longer way
+    )
 
 
 @cache
-def _drawings() -> tuple[F32, F32, F32]:
+def _build_drawings() -> tuple[F32, F32, F32]:
     """Of each identity at each place: coverage (I, P, pixels) and paint x coverage (I, P, pixels, 3); the
     places (P, 2), x and y in shares of the frame."""
     steps = range(round(HALF * CELLS) * _GRID, round((1 - HALF) * CELLS) * _GRID + 1)
@@ -44,7 +46,7 @@ def _drawings() -> tuple[F32, F32, F32]:
     covers, paints = [], []
     for identity in IDENTITIES:
         drawn = {
-            (x, y): _drawing(identity, x, y) for x in range(_GRID) for y in range(_GRID)
+            (x, y): _draw_identity(identity, x, y) for x in range(_GRID) for y in range(_GRID)
         }  # the rest is these, moved by whole cells
         for x, y in places:
             cells = y // _GRID - round(HALF * CELLS), x // _GRID - round(HALF * CELLS)
@@ -59,17 +61,17 @@ def _drawings() -> tuple[F32, F32, F32]:
     )
 
 
-def _drawing(identity: Identity, x: int, y: int) -> tuple[F32, F32]:
+def _draw_identity(identity: ThingIdentity, x: int, y: int) -> tuple[F32, F32]:
     """Coverage (12, 12) and paint x coverage (12, 12, 3), x, y half cells from the upper left corner."""
     centre = HALF + x / (_GRID * CELLS), HALF + y / (_GRID * CELLS)
     # Drawn on black and on white: their difference is what shows of the ground.
-    black, white = (picture(identity, centre, (tone,) * 3, CELLS)[0] for tone in (0.0, 1.0))
+    black, white = (draw_picture(identity, centre, (tone,) * 3, CELLS)[0] for tone in (0.0, 1.0))
     return (1 - (white - black).mean(-1)).astype(np.float32), black
 
 
-def judge(video: F32) -> Shown:
+def judge_video(video: F32) -> ShownThing:
     """Look at a video of (T, 12, 12, 3), RGB 0..1, T >= 2."""
-    covers, paints, places = _drawings()
+    covers, paints, places = _build_drawings()
     frames = np.clip(video, 0, 1).astype(np.float32).reshape(len(video), -1, 3)
     ground = np.median(frames.reshape(-1, 3), axis=0)
     tone = (float(ground[0]), float(ground[1]), float(ground[2]))
@@ -81,42 +83,42 @@ def judge(video: F32) -> Shown:
     best = errors.min(axis=1).sum(-1)  # (I,)
     winner = int(best.argmin())
     explained = 1 - float(best[winner]) / max(standing_out, 1e-9)
-    if standing_out / frames[..., 0].size < _FAINT or explained < _PRESENT:
-        return Shown(None, None, tone, explained)
+    if standing_out / frames[..., 0].size < _MIN_CONTRAST or explained < _MIN_EXPLAINED:
+        return ShownThing(None, None, tone, explained)
     path = places[errors[winner].argmin(axis=0)]
-    return Shown(IDENTITIES[winner], way_of(path * CELLS), tone, explained, moved_by(path * CELLS))
+    return ShownThing(IDENTITIES[winner], find_way(path * CELLS), tone, explained, measure_move(path * CELLS))
 
 
-def way_of(path: F32) -> str | None:
+def find_way(path: F32) -> str | None:
     """Which way a path (T, 2), x and y in cells, goes; None where it stands still or turns back."""
     total = path[-1] - path[0]
     axis = int(np.abs(total).argmax())
     direction = float(np.sign(total[axis]))
-    if abs(float(total[axis])) < _MOVED or (direction * np.diff(path[:, axis])).min() < 0:
+    if abs(float(total[axis])) < _MIN_MOVE or (direction * np.diff(path[:, axis])).min() < 0:
         return None
     unit = (direction, 0.0) if axis == 0 else (0.0, direction)
     return next(way for way, step in WAYS.items() if step == unit)
 
 
-def moved_by(path: F32) -> float:
+def measure_move(path: F32) -> float:
     """How far a path (T, 2) goes from its first to its last place, along the axis of the longer way."""
     return float(np.abs(path[-1] - path[0]).max())
 
 
-def frozen(shown: Shown) -> bool:
+def is_frozen(shown: ShownThing) -> bool:
     """A thing is seen and stands still: not what an empty or unrecognisable video is."""
-    return shown.moved is not None and shown.moved < _MOVED
+    return shown.move_cells is not None and shown.move_cells < _MIN_MOVE
 
 
-def parts_right(shown: Shown, asked: Identity) -> dict[str, bool]:
+def compare_parts(shown: ShownThing, wanted: ThingIdentity) -> dict[str, bool]:
     """Which `PARTS` of the thing are those that were asked for; none where no thing is seen."""
     return {
-        part: shown.identity is not None and getattr(shown.identity, part) == getattr(asked, part)
+        part: shown.identity is not None and getattr(shown.identity, part) == getattr(wanted, part)
         for part in PARTS
     }
 
 
-def likeness(shown: Shown, asked: Identity) -> float:
+def compute_likeness(shown: ShownThing, wanted: ThingIdentity) -> float:
     """Share of `PARTS` that are right, 0..1. A thing drawn at random scores 1/3."""
-    right = parts_right(shown, asked)
+    right = compare_parts(shown, wanted)
     return sum(right.values()) / len(right)

@@ -12,10 +12,10 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from curation.audit import Audit, Summary, open_audit, serve
+from curation.audit import Audit, AuditSummary, create_server, open_audit
 from curation.audit.server import HOST
-from curation.audit.statistics import KALEIDO, Row, row_title
-from pipelines.console import NOTHING, door, err, out
+from curation.audit.statistics import KALEIDO_ACCURACY, AgreementRow, get_row_title
+from pipelines.console import EXIT_NOTHING_DONE, err, handle_errors, out
 from reprise.storage import Storage
 
 
@@ -33,31 +33,31 @@ from reprise.storage import Storage
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default: any free one.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option("--summary", is_flag=True, help="Only print the figures of what was judged so far.")
-@door
+@handle_errors
 def main(
     dataset: str, n: int, seed: int, judge: str | None, port: int, no_browser: bool, summary: bool
 ) -> None:
     """Judge sampled subjects in a browser and print the filters' accuracy, as Kaleido A.1 does."""
-    audit = open_audit(Storage.at(dataset), n=n, seed=seed, judge=judge or _login())
+    audit = open_audit(Storage.from_uri(dataset), n=n, seed=seed, judge=judge or _get_login_name())
     if audit.judgements.damaged:
         err.print(f"{audit.judgements.damaged} damaged lines of judgements were left out")
     if not summary:
-        _serve(audit, port, no_browser)
-    found = audit.summary()
-    show(found)
+        _serve_page(audit, port, no_browser)
+    found = audit.build_summary()
+    print_figures(found)
     if summary and not found.subjects:
-        sys.exit(NOTHING)
+        sys.exit(EXIT_NOTHING_DONE)
 
 
-def _serve(audit: Audit, port: int, no_browser: bool) -> None:
+def _serve_page(audit: Audit, port: int, no_browser: bool) -> None:
     """Serve the page until Ctrl-C."""
-    server = serve(audit, port)
+    server = create_server(audit, port)
     address = f"http://{HOST}:{server.server_address[1]}/"
-    items = audit.state()["items"]
+    items = audit.get_state()["items"]
     done = sum(item["done"] for item in items)
     out.print(f"audit    {address}", soft_wrap=True)
     out.print(f"judge    {escape(audit.judgements.judge)}, {done} of {len(items)} subjects judged")
-    out.print(f"answers  {escape(audit.storage.join(audit.judgements.path))}", soft_wrap=True)
+    out.print(f"answers  {escape(audit.storage.join_path(audit.judgements.path))}", soft_wrap=True)
     out.print(
         "Ctrl-C ends it and prints the figures; the same command goes on where you stopped.", soft_wrap=True
     )
@@ -71,7 +71,7 @@ def _serve(audit: Audit, port: int, no_browser: bool) -> None:
         server.server_close()
 
 
-def show(summary: Summary) -> None:
+def print_figures(summary: AuditSummary) -> None:
     """Print the figures."""
     out.print(f"{summary.subjects} of {summary.drawn} drawn subjects judged")
     if not summary.subjects:
@@ -85,9 +85,9 @@ def show(summary: Summary) -> None:
         if rows:
             table.add_row(f"[bold]{title}[/]")
         for row in rows:
-            table.add_row(*_cells(row))
+            table.add_row(*_format_row(row))
     out.print(table)
-    if any(row.name in KALEIDO for row in summary.kept):
+    if any(row.name in KALEIDO_ACCURACY for row in summary.kept):
         out.print("Kaleido A.1, of its own data: category above 92 %, faces above 95 %")
     out.print()
     estimates = Table(box=None, pad_edge=False)
@@ -97,7 +97,10 @@ def show(summary: Summary) -> None:
     for each in summary.dataset:
         if each.share is not None:
             estimates.add_row(
-                each.name, str(each.judged), _percent(each.share), _interval(each.low, each.high)
+                each.name,
+                str(each.judged),
+                _format_percent(each.share),
+                _format_interval(each.low, each.high),
             )
     out.print(estimates)
     if summary.uncovered:
@@ -110,22 +113,22 @@ def show(summary: Summary) -> None:
         out.print(f"{who} agree on {kappa.agreed} of {kappa.answers} answers, Cohen's kappa {value}")
 
 
-def _cells(row: Row) -> list[str]:
-    share = "" if row.accuracy is None else _percent(row.accuracy)
-    interval = _interval(*row.interval) if row.judged else ""
+def _format_row(row: AgreementRow) -> list[str]:
+    share = "" if row.accuracy is None else _format_percent(row.accuracy)
+    interval = _format_interval(*row.interval) if row.judged else ""
     unsure = str(row.unsure) if row.unsure else ""
-    return [f"  {escape(row_title(row))}", str(row.judged), str(row.agreed), share, interval, unsure]
+    return [f"  {escape(get_row_title(row))}", str(row.judged), str(row.agreed), share, interval, unsure]
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _interval(low: float, high: float) -> str:
+def _format_interval(low: float, high: float) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def _login() -> str:
+def _get_login_name() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container without a user database

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 # name -> (module, attribute, what it does). Imported when called: `reprise --help` must not wait for Ray.
-DOORS: dict[str, tuple[str, str, str]] = {
+COMMANDS: dict[str, tuple[str, str, str]] = {
     "curate": ("pipelines.curate", "main", "Videos -> curated dataset, with a report."),
     "encode": ("pipelines.encode", "main", "Dataset or videos -> latents and text embeddings, for training."),
     "refilter": ("pipelines.refilter", "main", "Re-decide a dataset under new thresholds, without models."),
@@ -29,24 +29,24 @@ DOORS: dict[str, tuple[str, str, str]] = {
 }
 
 
-class Doors(click.Group):
+class CommandGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(DOORS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in DOORS:
+        if cmd_name not in COMMANDS:
             return None
-        module, attribute, _ = DOORS[cmd_name]
+        module, attribute, _ = COMMANDS[cmd_name]
         command: Any = getattr(importlib.import_module(module), attribute)
         command.name = cmd_name
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, words) for name, (_, _, words) in DOORS.items()])
+            formatter.write_dl([(name, summary) for name, (_, _, summary) in COMMANDS.items()])
 
 
-@click.command(cls=Doors)
+@click.command(cls=CommandGroup)
 @click.version_option(package_name="reprise")
 def main() -> None:
     """Reprise: raw video in, a subject-to-video model out."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from curation.config import CurationConfig
-from reprise.settings import entries_of
+from reprise.settings import list_entry_sections
 from training.config import TrainConfig
 from training.latents.config import EncodeConfig
 
@@ -26,50 +26,50 @@ CONFIGS: dict[str, type[BaseModel]] = {
 @click.argument("what", type=click.Choice(list(CONFIGS)), default="curate")
 def main(what: str) -> None:
     """Print a config with every key, ready to edit: of `reprise curate`, `encode` or `train`."""
-    click.echo("\n".join(reference(CONFIGS[what]())))
+    click.echo("\n".join(render_reference(CONFIGS[what]())))
 
 
-def reference(model: BaseModel, indent: str = "") -> Iterator[str]:
+def render_reference(model: BaseModel, indent: str = "") -> Iterator[str]:
     """YAML lines of a config, each value with its description as a comment."""
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         if isinstance(value, BaseModel):
-            yield f"{indent}{name}:" + _words(value)
-            yield from reference(value, indent + "  ")
+            yield f"{indent}{name}:" + _render_comment(value)
+            yield from render_reference(value, indent + "  ")
         else:
-            yield f"{indent}{name}: {_yaml(value)}" + (
+            yield f"{indent}{name}: {_dump_value(value)}" + (
                 f"  # {field.description}" if field.description else ""
             )
-            for kind in entries_of(field.annotation):
-                yield from _entry(kind, f"{indent}  ")
+            for kind in list_entry_sections(field.annotation):
+                yield from _render_list_entry(kind, f"{indent}  ")
 
 
-def _entry(kind: type[BaseModel], indent: str) -> Iterator[str]:
+def _render_list_entry(kind: type[BaseModel], indent: str) -> Iterator[str]:
     """What an entry of a list can hold, as comments: a list has no entries by default."""
     tag = kind.model_fields["kind"].default
-    yield f"{indent}# - kind: {tag}{_words(kind)}"
+    yield f"{indent}# - kind: {tag}{_render_comment(kind)}"
     for name, field in kind.model_fields.items():
         if name == "kind":
             continue
         default = field.get_default(call_default_factory=True)
-        words = f"  # {field.description}" if field.description else ""
+        comment = f"  # {field.description}" if field.description else ""
         if isinstance(default, BaseModel):
-            yield f"{indent}#   {name}:" + _words(default)
-            yield from (f"{indent}#   {line}" for line in reference(default, "  "))
+            yield f"{indent}#   {name}:" + _render_comment(default)
+            yield from (f"{indent}#   {line}" for line in render_reference(default, "  "))
         else:
             yield (
                 f"{indent}#   {name}:"
-                + ("" if default is PydanticUndefined else f" {_yaml(default)}")
-                + words
+                + ("" if default is PydanticUndefined else f" {_dump_value(default)}")
+                + comment
             )
 
 
-def _words(section: BaseModel | type[BaseModel]) -> str:
-    words = (section.__doc__ or "").strip().split("\n")[0]
-    return f"  # {words}" if words else ""
+def _render_comment(section: BaseModel | type[BaseModel]) -> str:
+    summary = (section.__doc__ or "").strip().split("\n")[0]
+    return f"  # {summary}" if summary else ""
 
 
-def _yaml(value: Any) -> str:
+def _dump_value(value: Any) -> str:
     if isinstance(value, tuple):
         value = list(value)
     return (

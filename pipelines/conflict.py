@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from pipelines.console import door, out
+from pipelines.console import handle_errors, out
 
 
 @click.command()
 @click.argument("run")
 @click.option("--output", default="conflict.png", show_default=True, help="PNG to write.")
-@door
+@handle_errors
 def main(run: str, output: str) -> None:
     """Plot cosine and norms of two tasks' gradients over the steps of RUN, a folder of `reprise train`.
 
@@ -23,10 +23,10 @@ def main(run: str, output: str) -> None:
     from training.gradient_conflict.plot import plot_conflict
     from training.storage import Folder
 
-    folder = Folder.at(run)
+    folder = Folder.from_uri(run)
     if not folder.exists("metrics.jsonl"):
         raise RepriseError(f"no metrics.jsonl in {folder.uri}: name the folder of a run")
-    lines = folder.read("metrics.jsonl").decode("utf-8", "replace").splitlines()
+    lines = folder.read_bytes("metrics.jsonl").decode("utf-8", "replace").splitlines()
     records = [json.loads(line) for line in lines if line.endswith("}")]
     Path(output).write_bytes(plot_conflict(records))
     out.print(f"conflict    {output}")

@@ -20,19 +20,19 @@ from reprise.errors import RepriseError as TrainingError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-USAGE = 2  # exit status: the input or the config is wrong
-NOTHING = 1  # exit status: it ran and could do nothing
-INTERRUPTED = 130
+EXIT_USAGE = 2  # exit status: the input or the config is wrong
+EXIT_NOTHING_DONE = 1  # exit status: it ran and could do nothing
+EXIT_INTERRUPTED = 130
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
-def door(function: Callable[P, T]) -> Callable[P, T]:
+def handle_errors(function: Callable[P, T]) -> Callable[P, T]:
     """Turn a RepriseError into one line and exit status 2, and Ctrl-C into a word on how to go on."""
 
     @functools.wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+    def run_command(*args: P.args, **kwargs: P.kwargs) -> T:
         logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s")
         # A scheduler's polite stop (SIGTERM) is handled like Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -40,15 +40,15 @@ def door(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         except (CurationError, TrainingError) as error:
             err.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
-            sys.exit(USAGE)
+            sys.exit(EXIT_USAGE)
         except KeyboardInterrupt:
             err.print("\n[bold]stopped[/]: finished work is kept; run the same command again to go on")
-            sys.exit(INTERRUPTED)
+            sys.exit(EXIT_INTERRUPTED)
 
-    return wrapped
+    return run_command
 
 
-class Bar:
+class ProgressBar:
     """Progress of a run: one line per phase, to stderr, quiet when that is no terminal."""
 
     def __init__(self, enabled: bool = True) -> None:
@@ -75,15 +75,15 @@ class Bar:
         self._task = self._progress.add_task(task, total=total, completed=done, note="")
 
     def advance(self, by: int = 1, note: str | None = None) -> None:
-        before, self._done = self._tenths(), self._done + by
+        before, self._done = self._count_tenths(), self._done + by
         if self._progress is not None:
             self._progress.advance(self._task, by)
             if note:
                 self._progress.update(self._task, note=note)
-        elif self._enabled and before < self._tenths():  # a log file gets a line every tenth of the way
+        elif self._enabled and before < self._count_tenths():  # a log file gets a line every tenth of the way
             err.print(f"{self._name}: {self._done} of {self._total}" + (f", {note}" if note else ""))
 
-    def _tenths(self) -> int:
+    def _count_tenths(self) -> int:
         return self._done * 10 // max(1, self._total)
 
     def end(self) -> None:
@@ -92,7 +92,7 @@ class Bar:
             self._progress = None
 
 
-def summary(manifest: dict[str, Any]) -> None:
+def print_summary(manifest: dict[str, Any]) -> None:
     """Print what came of a run: the accounting, the funnel, the first reasons."""
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "unit"):

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from pipelines.console import door, err, out
+from pipelines.console import err, handle_errors, out
 
 
 @click.group()
@@ -28,8 +28,8 @@ def convert() -> None:
     help="Diffusers folder of Wan 2.1: OUT becomes a whole pipeline with its VAE and text encoder.",
 )
 @click.option("--heads", type=click.IntRange(1), help="Attention heads, where they are not 128 wide.")
-@door
-def kaleido(source: Path, target: Path, to: Any, base: Path | None, heads: int | None) -> None:
+@handle_errors
+def convert_kaleido(source: Path, target: Path, to: Any, base: Path | None, heads: int | None) -> None:
     """Kaleido or Wan 2.1 weights between the released SAT layout, Wan's original and diffusers'.
 
     IN: a .pt or .safetensors file, a folder with `latest`, or a folder with shards; its layout is recognised
@@ -46,7 +46,7 @@ def kaleido(source: Path, target: Path, to: Any, base: Path | None, heads: int |
         soft_wrap=True,
     )
     if report.unknown:
-        kinds = ", ".join(f"{escape(kind)}.* ({count})" for kind, count in report.unknown_by_kind())
+        kinds = ", ".join(f"{escape(kind)}.* ({count})" for kind, count in report.count_unknown_kinds())
         err.print(
             f"left out {len(report.unknown)} tensors that are not the transformer's: {kinds}", soft_wrap=True
         )

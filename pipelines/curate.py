@@ -10,12 +10,12 @@ import click
 import yaml
 from rich.markup import escape
 
-from pipelines.console import NOTHING, Bar, door, err, out, summary
+from pipelines.console import EXIT_NOTHING_DONE, ProgressBar, err, handle_errors, out, print_summary
 
 if TYPE_CHECKING:
     from curation.config import CurationConfig
-    from curation.runner.curate import Outcome
-    from reprise.ray_session import Started
+    from curation.runner.curate import CurationOutcome
+    from reprise.ray_session import SessionOpener
 
 
 @click.command()
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print the resolved config and the graph, and stop.")
 @click.option("--overwrite", is_flag=True, help="Remove a dataset that is already there and start over.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@door
+@handle_errors
 def main(
     source: str, output: str, path: str | None, dry_run: bool, overwrite: bool, overrides: tuple[str, ...]
 ) -> None:
@@ -42,61 +42,65 @@ def main(
 
     config = load_config(path, overrides)
     if dry_run:
-        show(config)
+        print_dry_run(config)
         return
-    outcome = run(source, output, config, overwrite=overwrite)
-    if _nothing(outcome.manifest):
-        sys.exit(NOTHING)
+    outcome = run_curation(source, output, config, overwrite=overwrite)
+    if _has_no_usable_video(outcome.manifest):
+        sys.exit(EXIT_NOTHING_DONE)
 
 
-def run(source: str, output: str, config: CurationConfig, *, overwrite: bool = False) -> Outcome:
+def run_curation(
+    source: str, output: str, config: CurationConfig, *, overwrite: bool = False
+) -> CurationOutcome:
     """List, curate, and print what came of it."""
     from curation.dataset import MANIFEST
-    from curation.runner.imports import importing
+    from curation.runner.imports import pause_garbage_collection
     from curation.sources import list_videos
     from reprise.storage import Storage
 
-    videos = list_videos.list_videos(source, progress=lambda line: err.print(escape(line), soft_wrap=True))
-    err.print(escape(list_videos.summary(videos)), soft_wrap=True)
-    dataset = Storage.at(output)
+    videos = list_videos.list_videos(source, on_message=lambda line: err.print(escape(line), soft_wrap=True))
+    err.print(escape(list_videos.summarize_videos(videos)), soft_wrap=True)
+    dataset = Storage.from_uri(output)
     with contextlib.ExitStack() as stack:
-        started: Started | None = None
+        started: SessionOpener | None = None
         # Of a finished dataset it is not known yet whether there is anything to do.
         if not dataset.is_file(MANIFEST):
-            with importing():
-                from reprise.ray_session import starting
+            with pause_garbage_collection():
+                from reprise.ray_session import start_ray_early
 
-            started = stack.enter_context(starting(config))
-        with importing():
-            from curation.runner.curate import curate  # takes a second, which Ray takes to start, too
+            started = stack.enter_context(start_ray_early(config))
+        with pause_garbage_collection():
+            from curation.runner.curate import curate_videos  # takes a second, which Ray takes to start, too
 
-        bar = Bar(config.engine.progress)
-        outcome = curate(videos, dataset, config, overwrite=overwrite, progress=bar, started=started)
+        bar = ProgressBar(config.engine.progress)
+        outcome = curate_videos(
+            videos, dataset, config, overwrite=overwrite, progress=bar, open_session=started
+        )
     if outcome.nothing_to_do:
         out.print("nothing to do: the dataset is finished and has no new videos\n")
-    summary(outcome.manifest)
-    if _nothing(outcome.manifest):
+    print_summary(outcome.manifest)
+    if _has_no_usable_video(outcome.manifest):
         reasons = outcome.manifest["reasons"]
         reason = next(iter({**reasons["video"], **reasons["clip"]}), "none recorded")
         err.print(
             f"[bold red]no video could be used[/]; most frequent reason: {escape(reason)}", soft_wrap=True
         )
-    out.print(f"shards   {escape(dataset.join('data'))}", soft_wrap=True)
-    out.print(f"report   {escape(dataset.join('report/index.html'))}", soft_wrap=True)
+    out.print(f"shards   {escape(dataset.join_path('data'))}", soft_wrap=True)
+    out.print(f"report   {escape(dataset.join_path('report/index.html'))}", soft_wrap=True)
     return outcome
 
 
-def _nothing(manifest: dict[str, Any]) -> bool:
+def _has_no_usable_video(manifest: dict[str, Any]) -> bool:
     return bool(manifest["clips"]["in"] == 0 or manifest["videos"]["failed"] == manifest["videos"]["in"])
 
 
-def show(config: CurationConfig) -> None:
+def print_dry_run(config: CurationConfig) -> None:
     """Print a config with every key, and the operators that it makes."""
-    from curation.runner.graph import describe
+    from curation.runner.graph import describe_graph
 
     click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
     click.echo("\n# graph")
-    for line in describe(config):
+    for line in describe_graph(config):
         click.echo(f"#   {line}")
 
 

@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from curation.config import load_config
 from curation.demo import render_demo
-from pipelines.console import door, err, out
-from pipelines.curate import run
+from pipelines.console import err, handle_errors, out
+from pipelines.curate import run_curation
 
 
 @click.command()
@@ -19,7 +19,7 @@ from pipelines.curate import run
 @click.option("--output", default="demo/dataset", show_default=True, help="Folder of the dataset.")
 @click.option("--videos", default=12, show_default=True, help="How many demo videos.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@door
+@handle_errors
 def main(source: str | None, output: str, videos: int, overrides: tuple[str, ...]) -> None:
     """Curate demo videos, or a folder of one's own, on this machine."""
     started = time.monotonic()
@@ -30,7 +30,7 @@ def main(source: str | None, output: str, videos: int, overrides: tuple[str, ...
             err.print(f"making {videos} demo videos in {escape(str(folder))}")
             render_demo(folder, videos=videos)
         source, truth = str(folder), folder / "truth"
-    run(source, output, load_config(None, overrides))
+    run_curation(source, output, load_config(None, overrides))
     if truth is not None:
         compare = f"python -m benchmarks.truth {output} {truth}"
         out.print(f"truth    {escape(str(truth))}  (compare: {escape(compare)})", soft_wrap=True)

@@ -22,7 +22,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.console import NOTHING, out
+from pipelines.console import EXIT_NOTHING_DONE, out
 
 # What the embedded profile decodes in practice, and the one encoder that cutting needs.
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")
@@ -37,17 +37,17 @@ MODEL_PACKAGES = (
     "insightface",
     "open-clip-torch",
 )
-CHECKPOINTS = "~/.cache/reprise/models"
-CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN")
+CHECKPOINT_FOLDER = "~/.cache/reprise/models"
+CREDENTIAL_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN")
 _GB = 1 << 30
 
 
 @dataclass
-class Section:
+class MachineSection:
     """What was found of one kind of thing; `missing` stops the embedded profile, and with it all others."""
 
     name: str
-    found: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
 
@@ -55,92 +55,92 @@ class Section:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(as_json: bool) -> None:
     """Say what this machine has and which profile it can run; exit 1 if it cannot run the embedded one."""
-    sections = examine()
+    sections = check_machine()
     missing = [each for section in sections for each in section.missing]
-    lacks = {"embedded": missing, "playground": [*missing, *_lacks_playground()]}
+    gaps = {"embedded": missing, "playground": [*missing, *_list_playground_gaps()]}
     if as_json:
-        found = {section.name: section.found for section in sections}
-        profiles = {name: not lacking for name, lacking in lacks.items()}
+        found = {section.name: section.facts for section in sections}
+        profiles = {name: not lacking for name, lacking in gaps.items()}
         click.echo(json.dumps({**found, "profiles": profiles, "missing": missing}, indent=1))
     else:
-        show(sections, missing, lacks)
+        print_sections(sections, missing, gaps)
     if missing:
-        sys.exit(NOTHING)
+        sys.exit(EXIT_NOTHING_DONE)
 
 
-def examine() -> list[Section]:
+def check_machine() -> list[MachineSection]:
     """Everything, in the order in which it is shown. Nothing here raises; secrets are never read out."""
-    checks: dict[str, Callable[[Section], None]] = {
-        "system": _system,
-        "ffmpeg": _ffmpeg,
-        "opencv": _opencv,
-        "taxonomy": _taxonomy,
-        "gpu": _gpu,
-        "ray": _ray,
-        "s3": _s3,
-        "models": _models,
+    checks: dict[str, Callable[[MachineSection], None]] = {
+        "system": _check_system,
+        "ffmpeg": _check_ffmpeg,
+        "opencv": _check_opencv,
+        "taxonomy": _check_taxonomy,
+        "gpu": _check_gpu,
+        "ray": _check_ray,
+        "s3": _check_s3,
+        "models": _check_models,
     }
     sections = []
     for name, check in checks.items():
-        section = Section(name)
+        section = MachineSection(name)
         try:
             check(section)
         except Exception as error:
             # Whatever a broken installation raises, the rest is still worth knowing.
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            section.missing.append(f"{name}: {said}")
+            message = " ".join(f"{type(error).__name__}: {error}".split())
+            section.missing.append(f"{name}: {message}")
         sections.append(section)
     return sections
 
 
-def show(sections: list[Section], missing: list[str], lacks: dict[str, list[str]]) -> None:
+def print_sections(sections: list[MachineSection], missing: list[str], gaps: dict[str, list[str]]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for section in sections:
-        for row, (key, value) in enumerate(section.found.items()):
-            table.add_row("" if row else section.name, key.replace("_", " "), escape(_words(value)))
+        for row, (key, value) in enumerate(section.facts.items()):
+            table.add_row("" if row else section.name, key.replace("_", " "), escape(_format_value(value)))
     out.print(table)
     out.print()
     for each in missing:
         out.print(f"[bold red]missing[/] {escape(each)}", soft_wrap=True)
-    for name, lacking in lacks.items():
+    for name, lacking in gaps.items():
         answer = "[green]yes[/]" if not lacking else "[bold red]no[/]"
         why = f" ({escape(lacking[0])})" if lacking and not missing else ""
         out.print(f"[bold]profile[/]  {name}: {answer}{why}", soft_wrap=True)
 
 
-def _lacks_playground() -> list[str]:
+def _list_playground_gaps() -> list[str]:
     """What the profile playground needs beside what the embedded one needs: packages, and its weights."""
     from curation.models import registry
-    from curation.models.checkpoints import resolve
+    from curation.models.checkpoints import resolve_checkpoint
     from reprise.errors import RepriseError
 
-    said = []
+    messages = []
     for role, spec in registry.PROFILES[registry.PLAYGROUND].items():
         try:
             registry.require_packages(role, spec)
             if spec.checkpoint is not None:
-                resolve(spec)
+                resolve_checkpoint(spec)
         except RepriseError as error:
-            said.append(str(error))
-    return said
+            messages.append(str(error))
+    return messages
 
 
-def _words(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None or value in ([], {}):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_words(each)}" for key, each in value.items())
+        return ", ".join(f"{key} {_format_value(each)}" for key, each in value.items())
     if isinstance(value, list):
-        return ", ".join(_words(each) for each in value)
+        return ", ".join(_format_value(each) for each in value)
     return str(value)
 
 
-def version(package: str) -> str | None:
+def get_package_version(package: str) -> str | None:
     """Of an installed package; None where it is not. Nothing is imported."""
     try:
         return importlib.metadata.version(package)
@@ -148,14 +148,14 @@ def version(package: str) -> str | None:
         return None
 
 
-def _system(section: Section) -> None:
+def _check_system(section: MachineSection) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    section.found = {
-        "reprise": version("reprise"),
+    section.facts = {
+        "reprise": get_package_version("reprise"),
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
-        "cpu": _cpu(),
+        "cpu": _get_cpu_name(),
         "cores": cores,
         "memory_gb": round(memory / _GB, 1),
         "free_here_gb": round(shutil.disk_usage(Path.cwd()).free / _GB, 1),
@@ -163,7 +163,7 @@ def _system(section: Section) -> None:
     }
 
 
-def _cpu() -> str | None:
+def _get_cpu_name() -> str | None:
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(errors="replace").splitlines():
@@ -172,21 +172,21 @@ def _cpu() -> str | None:
     return platform.processor() or platform.machine() or None
 
 
-def _ffmpeg(section: Section) -> None:
+def _check_ffmpeg(section: MachineSection) -> None:
     import av
     from av.codec import Codec
 
-    def works(name: str, mode: Literal["r", "w"]) -> bool:
+    def has_codec(name: str, mode: Literal["r", "w"]) -> bool:
         try:
             Codec(name, mode)
         except (av.FFmpegError, ValueError):
             return False
         return True
 
-    decoders = {name: works(name, "r") for name in DECODERS}
-    encoders = {name: works(name, "w") for name in ENCODERS}
+    decoders = {name: has_codec(name, "r") for name in DECODERS}
+    encoders = {name: has_codec(name, "w") for name in ENCODERS}
     avcodec = ".".join(str(part) for part in av.library_versions["libavcodec"])
-    section.found = {
+    section.facts = {
         "pyav": av.__version__,
         "libavcodec": avcodec,
         "decoders": decoders,
@@ -199,59 +199,59 @@ def _ffmpeg(section: Section) -> None:
         section.missing.append("decoder h264: install PyAV from PyPI, whose wheels carry it")
 
 
-def _opencv(section: Section) -> None:
+def _check_opencv(section: MachineSection) -> None:
     import cv2
 
     from curation.models.classical import faces, people
 
-    section.found = {"opencv": cv2.__version__, "scikit_image": version("scikit-image")}
+    section.facts = {"opencv": cv2.__version__, "scikit_image": get_package_version("scikit-image")}
     # Loaded and not only looked for: OpenCV 5 has the files' folder and not the classes.
     parts: dict[str, Callable[[], Any]] = {
-        "people (HOG)": people._hog,
+        "people (HOG)": people._load_hog,
         **{
-            f"faces ({name})": functools.partial(faces._cascade, name)
-            for name in (*faces.FRONTAL, faces.PROFILE, faces._EYES)
+            f"faces ({name})": functools.partial(faces._load_cascade, name)
+            for name in (*faces.FRONTAL_CASCADES, faces.PROFILE_CASCADE, faces._EYE_CASCADE)
         },
     }
-    section.found["parts"] = {}
+    section.facts["parts"] = {}
     for name, load in parts.items():
         try:
             load()
-            section.found["parts"][name] = True
+            section.facts["parts"][name] = True
         except Exception as error:
-            section.found["parts"][name] = False
-            said = " ".join(str(error).split())
-            section.missing.append(f"{name}: {said}; pip install 'opencv-python-headless>=4.10,<5'")
+            section.facts["parts"][name] = False
+            message = " ".join(str(error).split())
+            section.missing.append(f"{name}: {message}; pip install 'opencv-python-headless>=4.10,<5'")
 
 
-def _taxonomy(section: Section) -> None:
+def _check_taxonomy(section: MachineSection) -> None:
     from curation.taxonomy import Taxonomy
 
     loaded = Taxonomy.load()
-    section.found = {
+    section.facts = {
         "revision": loaded.revision,
         "categories": len(loaded.categories),
         "names": sum(len(category.names) for category in loaded.categories.values()),
     }
 
 
-def _gpu(section: Section) -> None:
-    section.found = {"nvidia": _nvidia()}
+def _check_gpu(section: MachineSection) -> None:
+    section.facts = {"nvidia": _list_nvidia_gpus()}
     if importlib.util.find_spec("torch") is not None:
         # In a process of its own: it takes seconds and a gigabyte, and may not work at all.
         code = "import torch; print(torch.version.cuda, torch.cuda.device_count())"
-        said = _said([sys.executable, "-c", code], 60)
-        section.found["torch"] = said or "installed, but cannot be imported"
+        output = _run_program([sys.executable, "-c", code], 60)
+        section.facts["torch"] = output or "installed, but cannot be imported"
 
 
-def _nvidia() -> list[str]:
+def _list_nvidia_gpus() -> list[str]:
     """Name, memory and driver of each GPU."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    said = _said(query, 20)
-    return [line.strip() for line in said.splitlines()] if said else []
+    output = _run_program(query, 20)
+    return [line.strip() for line in output.splitlines()] if output else []
 
 
-def _said(command: list[str], seconds: float) -> str | None:
+def _run_program(command: list[str], seconds: float) -> str | None:
     """What a program prints; None where it is not there or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
@@ -260,33 +260,33 @@ def _said(command: list[str], seconds: float) -> str | None:
     return done.stdout.strip()
 
 
-def _ray(section: Section) -> None:
-    installed = version("ray")
-    section.found = {"ray": installed, "address": os.environ.get("RAY_ADDRESS")}
+def _check_ray(section: MachineSection) -> None:
+    installed = get_package_version("ray")
+    section.facts = {"ray": installed, "address": os.environ.get("RAY_ADDRESS")}
     if installed is None:
         section.missing.append("ray: pip install 'ray[data]'")
 
 
-def _s3(section: Section) -> None:
+def _check_s3(section: MachineSection) -> None:
     home = Path("~/.aws/credentials").expanduser()
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    section.found = {
+    section.facts = {
         "endpoint": endpoint and re.sub(r"//[^/]*@", "//...@", endpoint),
         "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
-        "credentials": any(os.environ.get(name) for name in CREDENTIALS) or home.is_file(),
+        "credentials": any(os.environ.get(name) for name in CREDENTIAL_VARIABLES) or home.is_file(),
     }
 
 
-def _models(section: Section) -> None:
-    folder = Path(os.environ.get("REPRISE_MODELS") or CHECKPOINTS).expanduser()
+def _check_models(section: MachineSection) -> None:
+    folder = Path(os.environ.get("REPRISE_MODELS") or CHECKPOINT_FOLDER).expanduser()
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
-    section.found = {
-        "packages": {name: version(name) or False for name in MODEL_PACKAGES},
+    section.facts = {
+        "packages": {name: get_package_version(name) or False for name in MODEL_PACKAGES},
         "checkpoints": str(folder),
         "files": [f"{path.relative_to(folder)} ({path.stat().st_size / _GB:.2f} GB)" for path in files[:20]],
     }
     if len(files) > 20:
-        section.found["more_files"] = len(files) - 20
+        section.facts["more_files"] = len(files) - 20
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ import click
 import yaml
 from rich.markup import escape
 
-from pipelines.console import NOTHING, Bar, door, err, out
+from pipelines.console import EXIT_NOTHING_DONE, ProgressBar, err, handle_errors, out
 
 if TYPE_CHECKING:
-    from training.latents.store import Manifest
+    from training.latents.store import LatentsManifest
 
 
 @click.command()
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print the resolved config and what would be done, and stop.")
 @click.option("--overwrite", is_flag=True, help="Remove latents that are already there and start over.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@door
+@handle_errors
 def main(
     dataset: str | None,
     videos: str | None,
@@ -44,50 +44,50 @@ def main(
     KEY=VALUE overrides the config, for example buckets.frames=[49,33] references.size=own.
     """
     from reprise.errors import RepriseError
-    from reprise.settings import load  # what is slow to import is imported where Ctrl-C is answered
+    from reprise.settings import load_settings  # what is slow to import is imported where Ctrl-C is answered
     from training.latents.config import EncodeConfig
 
-    config = load(EncodeConfig, path, overrides)
+    config = load_settings(EncodeConfig, path, overrides)
     if sum(place is not None for place in (dataset, videos, pairs)) != 1:
         raise RepriseError("name what to encode: one of --dataset, --videos and --pairs")
     from training.latents import encode, on_ray
-    from training.latents.encoders import describe
+    from training.latents.encoders import read_model_facts
     from training.latents.sources.open_pairs import open_pairs
-    from training.latents.sources.source import Curated, Source, Videos
+    from training.latents.sources.source import CuratedSource, Source, VideoSource
     from training.storage import Folder
 
     source: Source
     if dataset:
-        source = Curated(Folder.at(dataset), config)
+        source = CuratedSource(Folder.from_uri(dataset), config)
     elif pairs:
         source = open_pairs(pairs, config)
     else:
-        source = Videos(videos or "", config)
+        source = VideoSource(videos or "", config)
     if dry_run:
-        facts = describe(model, revision, config)
-        buckets = encode.buckets_of(facts, config)
-        planned = source.plan()
+        facts = read_model_facts(model, revision, config)
+        buckets = encode.make_buckets(facts, config)
+        planned = source.plan_items()
         click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
         lengths = ", ".join(str(frames) for frames in buckets.frames)
         click.echo(f"\n# {facts.family}: {lengths} frames at {buckets.fps:g} per second")
         click.echo(f"# {len(planned)} rows, {sum(not p.drop for p in planned)} to encode")
         return
-    manifest = encode.encode(
+    manifest = encode.encode_dataset(
         source,
         model,
         output,
         config,
-        on_ray.execute,
+        on_ray.execute_on_ray,
         revision=revision,
         overwrite=overwrite,
-        progress=Bar(config.engine.progress),
+        progress=ProgressBar(config.engine.progress),
     )
-    show(manifest, Folder.at(output).uri)
+    print_accounting(manifest, Folder.from_uri(output).uri)
     if not manifest.encoded:
-        sys.exit(NOTHING)
+        sys.exit(EXIT_NOTHING_DONE)
 
 
-def show(manifest: Manifest, place: str) -> None:
+def print_accounting(manifest: LatentsManifest, place: str) -> None:
     """Print the accounting: what was encoded, and every reason why something was not."""
     out.print(f"{manifest.rows_in} rows = {manifest.encoded} encoded + {manifest.dropped} dropped")
     for reason, count in manifest.reasons.items():

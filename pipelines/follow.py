@@ -12,12 +12,12 @@ from rich.text import Text
 
 from pipelines.console import err
 from reprise.errors import RepriseError
-from training.callbacks.console import line
-from training.callbacks.metrics_file import read
+from training.callbacks.console import format_line
+from training.callbacks.metrics_file import read_metrics
 from training.storage import Folder
 
 
-class Follow:
+class RunFollower:
     """Shows the newest record of a run's `metrics.jsonl`, to stderr: a live line, or plain lines in a log.
 
     Workers may be on other machines, so what they print says little; the file is where they can write.
@@ -25,14 +25,14 @@ class Follow:
 
     def __init__(self, folder: Folder, steps: int, every_s: float = 1.0) -> None:
         self._folder, self._steps = folder, steps
-        self._every_s = every_s * (15 if folder.remote else 1)  # a request each time
+        self._every_s = every_s * (15 if folder.is_remote else 1)  # a request each time
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread = threading.Thread(target=self._poll_records, daemon=True)
         self._shown: tuple[int, float] = (0, 0.0)
         self._live = Live(Text("starting"), console=err, refresh_per_second=2) if err.is_terminal else None
 
-    def __enter__(self) -> Follow:
-        records = self._records()
+    def __enter__(self) -> RunFollower:
+        records = self._read_records()
         if records:  # of an earlier run, which this one goes on from
             self._shown = (records[-1]["step"], records[-1].get("time", 0.0))
         if self._live is not None:
@@ -45,30 +45,30 @@ class Follow:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._show()
+        self._show_new_records()
         if self._live is not None:
             self._live.stop()
 
-    def _follow(self) -> None:
+    def _poll_records(self) -> None:
         while not self._stop.wait(self._every_s):
-            self._show()
+            self._show_new_records()
 
-    def _show(self) -> None:
-        for record in self._records():
-            at = (record["step"], record.get("time", 0.0))
-            if at[1] <= self._shown[1]:
+    def _show_new_records(self) -> None:
+        for record in self._read_records():
+            position = (record["step"], record.get("time", 0.0))
+            if position[1] <= self._shown[1]:
                 continue
-            self._shown = at
-            said = line(record["step"], self._steps, record)
+            self._shown = position
+            message = format_line(record["step"], self._steps, record)
             if self._live is None:
-                err.print(escape(said), soft_wrap=True)
+                err.print(escape(message), soft_wrap=True)
             elif "loss" in record:
-                self._live.update(Text(said))
+                self._live.update(Text(message))
             else:
-                self._live.console.print(escape(said), soft_wrap=True)
+                self._live.console.print(escape(message), soft_wrap=True)
 
-    def _records(self) -> list[dict[str, Any]]:
+    def _read_records(self) -> list[dict[str, Any]]:
         try:
-            return list(read(self._folder))
+            return list(read_metrics(self._folder))
         except RepriseError:  # a place that cannot be read now may be readable in a second
             return []

@@ -9,9 +9,9 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from pipelines.console import NOTHING, Bar, door, err, out
+from pipelines.console import EXIT_NOTHING_DONE, ProgressBar, err, handle_errors, out
 from reprise.errors import RepriseError
-from reprise.settings import load
+from reprise.settings import load_settings
 from training.config import PositionsConfig
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -49,7 +49,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--dtype", type=click.Choice(["bf16", "fp32"]), help="Default: bf16 on a GPU, else fp32.")
 @click.option("--offload", is_flag=True, help="Only the part at work is on the GPU: less memory, slower.")
 @click.option("--tile", is_flag=True, help="The VAE works in tiles: less memory.")
-@door
+@handle_errors
 def generate(
     batch: Path | None,
     prompt: str | None,
@@ -73,41 +73,43 @@ def generate(
     from training.generate import batch as generation
 
     gpu = (device or ("cuda" if torch.cuda.is_available() else "cpu")) != "cpu"
-    settings = generation.Settings(
+    settings = generation.GenerationSettings(
         pad_references=options.pop("pad"),
-        positions=load(PositionsConfig, None, given) if (given := options.pop("positions")) else None,
+        positions=load_settings(PositionsConfig, None, given)
+        if (given := options.pop("positions"))
+        else None,
         dtype=options.pop("dtype") or ("bf16" if gpu else "fp32"),
         **options,
     )
-    settings = generation.settled(settings)
+    settings = generation.with_model_defaults(settings)
     failed: list[str] = []
     if batch is None:
-        requests = generation.single(prompt or "", references, output, seeds)
+        requests = generation.make_requests(prompt or "", references, output, seeds)
     else:
-        requests, failed = generation.read_batch(batch, output, seeds, whole_line)
+        requests, failed = generation.read_requests(batch, output, seeds, whole_line)
         for line in failed:
             err.print(f"[bold red]error[/] {escape(line)}", soft_wrap=True)
     bad = len(failed)
-    todo = [one for one in requests if batch is None or not generation.is_made(one, settings)]
+    todo = [one for one in requests if batch is None or not generation.is_generated(one, settings)]
     if len(todo) < len(requests):
         out.print(f"{len(requests) - len(todo)} of {len(requests)} videos were made by an earlier call")
     if todo:
-        failed += _make(generation.load(settings, device, offload, tile), todo, settings)
+        failed += _make_videos(generation.load_pipeline(settings, device, offload, tile), todo, settings)
     if failed and len(failed) >= bad + len(requests):
-        sys.exit(NOTHING)
+        sys.exit(EXIT_NOTHING_DONE)
 
 
-def _make(pipeline: Any, todo: list[Any], settings: Any) -> list[str]:
+def _make_videos(pipeline: Any, todo: list[Any], settings: Any) -> list[str]:
     """Make the videos; answers with the messages of those that failed."""
     from training.generate import batch as generation
 
     pipeline.set_progress_bar_config(disable=len(todo) > 1 or not err.is_terminal)
     failed: list[str] = []
-    bar = Bar(enabled=len(todo) > 1)
+    bar = ProgressBar(enabled=len(todo) > 1)
     bar.begin("videos", len(todo))
     for request in todo:
         try:
-            generation.make(pipeline, request, settings)
+            generation.generate_video(pipeline, request, settings)
         except RepriseError as error:
             failed.append(f"{request.name}: {error}")
             err.print(f"[bold red]error[/] {escape(failed[-1])}", soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from pipelines.console import door, out
+from pipelines.console import handle_errors, out
 
 _PATH = click.Path(path_type=Path)
 _FILE = click.argument("file", metavar="LORA", type=_PATH)
@@ -30,7 +30,7 @@ _DTYPE = click.option(
 )
 
 
-def _into_model(command: Callable[..., None]) -> Callable[..., None]:
+def _add_model_options(command: Callable[..., None]) -> Callable[..., None]:
     """What a command that writes a model takes."""
     for option in (_DTYPE, _ALPHA, _REVISION, _MODEL, _TARGET, _FILE):  # the last one is read first
         command = option(command)
@@ -46,7 +46,7 @@ def lora() -> None:
 @_FILE
 @_MODEL
 @_REVISION
-@door
+@handle_errors
 def check(file: Path, model: str, revision: str | None) -> None:
     """Say what LORA holds, and whether it fits the model; no weights of the model are read."""
     from training.lora.merge import check_lora
@@ -68,7 +68,7 @@ def check(file: Path, model: str, revision: str | None) -> None:
 @_MODEL
 @_REVISION
 @_ALPHA
-@door
+@handle_errors
 def export(file: Path, target: Path, to: Any, model: str, revision: str | None, alpha: float | None) -> None:
     """Write LORA to OUT, a .safetensors file, in another format, with its alpha in it."""
     from training.lora.merge import export_lora
@@ -77,23 +77,25 @@ def export(file: Path, target: Path, to: Any, model: str, revision: str | None, 
 
 
 @lora.command()
-@_into_model
-@door
+@_add_model_options
+@handle_errors
 def merge(file: Path, target: Path, **options: Any) -> None:
     """Add LORA to the model's weights: OUT is a folder that any diffusers program loads, with no adapters."""
-    from training.lora.merge import merge_into
+    from training.lora.merge import write_merged_model
 
-    out.print(f"merged -> {escape(str(merge_into(file, target, **options)))}", soft_wrap=True)
+    out.print(f"merged -> {escape(str(write_merged_model(file, target, **options)))}", soft_wrap=True)
 
 
 @lora.command()
-@_into_model
-@door
+@_add_model_options
+@handle_errors
 def unmerge(file: Path, target: Path, **options: Any) -> None:
     """Take LORA out of a model that `merge` made: OUT has the weights of before, within rounding."""
-    from training.lora.merge import merge_into
+    from training.lora.merge import write_merged_model
 
-    out.print(f"unmerged -> {escape(str(merge_into(file, target, sign=-1, **options)))}", soft_wrap=True)
+    out.print(
+        f"unmerged -> {escape(str(write_merged_model(file, target, sign=-1, **options)))}", soft_wrap=True
+    )
 
 
 if __name__ == "__main__":

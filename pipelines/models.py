@@ -12,10 +12,10 @@ from rich.table import Table
 
 from curation.config import load_config
 from curation.models import catalogue, checkpoints, registry
-from curation.models.catalogue import Entry
-from curation.models.pull import pull
+from curation.models.catalogue import PublishedCheckpoint
+from curation.models.pull import pull_checkpoint
 from curation.models.spec import ModelSpec
-from pipelines.console import NOTHING, door, err, out
+from pipelines.console import EXIT_NOTHING_DONE, err, handle_errors, out
 from reprise.errors import RepriseError
 
 _PROFILE = click.option(
@@ -32,10 +32,10 @@ def models() -> None:
 @models.command("list")
 @click.argument("role", required=False)
 @_PROFILE
-@door
+@handle_errors
 def list_models(role: str | None, profile: str) -> None:
     """Every checkpoint with its licence and size, and whether it is here."""
-    found = _chosen(profile, role, None, everything=True)
+    found = _choose_entries(profile, role, None, everything=True)
     table = Table(box=None, pad_edge=False)
     for column in ("role", "name", "checkpoint", "revision", "licence", "GB", "here"):
         table.add_column(column, overflow="fold")
@@ -44,17 +44,17 @@ def list_models(role: str | None, profile: str) -> None:
         size = "?" if entry.gigabytes is None else f"{entry.gigabytes:g}"
         table.add_row(
             entry.role + mark, entry.name, escape(entry.source), (entry.revision or "-")[:8],
-            escape(_licence(entry)), size, "yes" if _is_here(entry) else "no",
+            escape(_format_licence(entry)), size, "yes" if _is_present(entry) else "no",
         )  # fmt: skip
     out.print(table)
     out.print(
-        f"\n* what the profile {profile} uses by default. They lie in {checkpoints.models_folder()}",
+        f"\n* what the profile {profile} uses by default. They lie in {checkpoints.get_models_folder()}",
         soft_wrap=True,
     )
     for entry in found:
         if entry.note:
             out.print(f"{entry.name}: {escape(entry.note)}", soft_wrap=True)
-    for line in _warnings(found):
+    for line in _list_warnings(found):
         out.print(line, soft_wrap=True)
 
 
@@ -63,27 +63,27 @@ def list_models(role: str | None, profile: str) -> None:
 @_PROFILE
 @_NAME
 @click.option("--all", "everything", is_flag=True, help="Alternatives, too, not only what the profile uses.")
-@door
+@handle_errors
 def pull_models(what: str | None, profile: str, name: str | None, everything: bool) -> None:
     """Fetch checkpoints ahead of a run, which never fetches any; again, to go on after an interruption."""
     if what is not None and "/" in what:
         source, _, revision = (what, "", "") if checkpoints.is_url(what) else what.partition("@")
-        known = catalogue.find(source)
-        _pull_one(source, revision or (known.revision if known else None), known)
+        known = catalogue.find_published(source)
+        _pull_checkpoint(source, revision or (known.revision if known else None), known)
         return
-    found = _chosen(profile, what, name, everything)
-    for line in _warnings(found):
+    found = _choose_entries(profile, what, name, everything)
+    for line in _list_warnings(found):
         err.print(line, soft_wrap=True)
     failed = 0
     for entry in found:
         try:
-            _pull_one(entry.source, entry.revision, entry)
+            _pull_checkpoint(entry.source, entry.revision, entry)
         except RepriseError as error:
             # One that is gated or gone must not keep the others back.
             err.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
             failed += 1
     if failed:
-        sys.exit(NOTHING)
+        sys.exit(EXIT_NOTHING_DONE)
 
 
 @models.command("check")
@@ -97,36 +97,39 @@ def pull_models(what: str | None, profile: str, name: str | None, everything: bo
 @click.option(
     "--config", "path", type=click.Path(), help="What this config uses, local paths too, not the profile's."
 )
-@door
+@handle_errors
 def check_models(
     role: str | None, profile: str, name: str | None, everything: bool, load: bool, path: str | None
 ) -> None:
     """Say of each checkpoint whether it is here and whole; exit status 1 if one is not."""
     bad = 0
     wanted = (
-        [(each.role, each.name, catalogue.spec(each)) for each in _chosen(profile, role, name, everything)]
+        [
+            (each.role, each.name, catalogue.build_spec(each))
+            for each in _choose_entries(profile, role, name, everything)
+        ]
         if path is None
-        else _used(path, role)
+        else _list_used_specs(path, role)
     )
-    for of, called, spec in wanted:
+    for model_role, model_name, spec in wanted:
         try:
-            checkpoint = checkpoints.resolve(spec)
+            checkpoint = checkpoints.resolve_checkpoint(spec)
             if load:
-                _load(of, spec)
+                _load_model(model_role, spec)
         except RepriseError as error:
-            out.print(f"[bold red]no[/]  {of} {called}: {escape(str(error))}", soft_wrap=True)
+            out.print(f"[bold red]no[/]  {model_role} {model_name}: {escape(str(error))}", soft_wrap=True)
             bad += 1
             continue
         out.print(
-            f"[bold green]yes[/] {of} {called}: {escape(str(checkpoint.path))} "
+            f"[bold green]yes[/] {model_role} {model_name}: {escape(str(checkpoint.path))} "
             f"revision {checkpoint.revision[:12]} sha256 {checkpoint.sha256}" + (" loads" if load else ""),
             soft_wrap=True,
         )
     if bad:
-        sys.exit(NOTHING)
+        sys.exit(EXIT_NOTHING_DONE)
 
 
-def _used(path: str, role: str | None) -> list[tuple[str, str, ModelSpec]]:
+def _list_used_specs(path: str, role: str | None) -> list[tuple[str, str, ModelSpec]]:
     """(role, backend, spec) of every checkpoint that a config uses, the base of a prior among them.
 
     Raises:
@@ -135,24 +138,24 @@ def _used(path: str, role: str | None) -> list[tuple[str, str, ModelSpec]]:
     config = load_config(path)
     found = []
     for each in registry.BACKENDS if role is None else [role]:
-        spec = registry.spec_of(config, each) if each in registry.BACKENDS else None
+        spec = registry.get_model_spec(config, each) if each in registry.BACKENDS else None
         if spec is None or spec.checkpoint is None:
             continue
         found.append((each, spec.backend, spec))
         if spec.backend == "flux-redux":
-            found.append((each, "flux-dev", catalogue.base(spec)))
+            found.append((each, "flux-dev", catalogue.get_base_spec(spec)))
     if not found:
         raise RepriseError(f"{path} uses no checkpoint" + (f" for the role {role}" if role else ""))
     return found
 
 
-def _pull_one(source: str, revision: str | None, entry: Entry | None) -> None:
+def _pull_checkpoint(source: str, revision: str | None, entry: PublishedCheckpoint | None) -> None:
     size = f", {entry.gigabytes:g} GB" if entry and entry.gigabytes else ""
     err.print(f"{escape(source)}{size}", soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("fetching", total=None, visible=checkpoints.is_url(source))
-        path = pull(
+        path = pull_checkpoint(
             source,
             revision,
             entry.files if entry else (),
@@ -162,43 +165,45 @@ def _pull_one(source: str, revision: str | None, entry: Entry | None) -> None:
     out.print(escape(str(path)), soft_wrap=True)
 
 
-def _load(role: str, spec: ModelSpec) -> None:
-    if any(entry.backend is None and entry.source == spec.checkpoint for entry in catalogue.entries()):
+def _load_model(role: str, spec: ModelSpec) -> None:
+    if any(entry.backend is None and entry.source == spec.checkpoint for entry in catalogue.list_published()):
         return  # part of another one, which loads it
     if spec.backend not in registry.BACKENDS.get(role, {}):
         raise RepriseError(f"no backend {spec.backend} of the {role} is registered to load it with")
-    registry.build(role, spec)
+    registry.build_backend(role, spec)
 
 
-def _chosen(profile: str, role: str | None, name: str | None, everything: bool) -> list[Entry]:
+def _choose_entries(
+    profile: str, role: str | None, name: str | None, everything: bool
+) -> list[PublishedCheckpoint]:
     """The entries that were asked for: what the profile uses, or all, or the one of a name.
 
     Raises:
         RepriseError: there is no such role or name.
     """
-    found = catalogue.entries(profile, role, name)
+    found = catalogue.list_published(profile, role, name)
     if not found:
-        roles = ", ".join(dict.fromkeys(entry.role for entry in catalogue.entries(profile)))
-        names = ", ".join(entry.name for entry in catalogue.entries(profile, role))
+        roles = ", ".join(dict.fromkeys(entry.role for entry in catalogue.list_published(profile)))
+        names = ", ".join(entry.name for entry in catalogue.list_published(profile, role))
         if not names:
             raise RepriseError(f"the profile {profile} has no role {role}; roles are {roles}")
         raise RepriseError(f"there is no checkpoint named {name}; names are {names}")
     return found if everything or name else [entry for entry in found if entry.default]
 
 
-def _is_here(entry: Entry) -> bool:
+def _is_present(entry: PublishedCheckpoint) -> bool:
     try:
-        checkpoints.locate(entry.source, entry.revision)
+        checkpoints.locate_checkpoint(entry.source, entry.revision)
     except RepriseError:
         return False
     return True
 
 
-def _licence(entry: Entry) -> str:
+def _format_licence(entry: PublishedCheckpoint) -> str:
     return (entry.licence or "unknown") + (", gated" if entry.gated else "")
 
 
-def _warnings(found: Iterable[Entry]) -> list[str]:
+def _list_warnings(found: Iterable[PublishedCheckpoint]) -> list[str]:
     """What a person must know before using these for work."""
     found = list(found)
     lines = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
-from pipelines.console import door, err, out
+from pipelines.console import err, handle_errors, out
 from reprise.errors import RepriseError
 
 
@@ -23,7 +23,7 @@ def playground() -> None:
 @click.option("--size", default="256x192", show_default=True, metavar="WxH", help="Of the frame, in pixels.")
 @click.option("--plain", is_flag=True, help="One thing on plain ground, for training a small video model.")
 @click.option("--pairs", type=int, help="Instead of videos: so many pairs of pictures of the plain stage.")
-@door
+@handle_errors
 def render(output: str, videos: int, seed: int, size: str, plain: bool, pairs: int | None) -> None:
     """Write videos with captions, and truth beside them."""
     if pairs is not None:
@@ -33,7 +33,7 @@ def render(output: str, videos: int, seed: int, size: str, plain: bool, pairs: i
         _render_plain(output, videos, seed)
         return
     from curation.playground.render import TAXONOMY
-    from curation.playground.render import render as write
+    from curation.playground.render import render_playground as write
 
     width, _, height = size.lower().partition("x")
     if not (width.isdigit() and height.isdigit()):
@@ -47,11 +47,11 @@ def render(output: str, videos: int, seed: int, size: str, plain: bool, pairs: i
 
 
 def _render_plain(output: str, videos: int, seed: int) -> None:
-    from curation.playground.plain import CONFIG, render
+    from curation.playground.plain import CONFIG, render_plain_videos
 
     if videos < 1:
         raise RepriseError(f"--videos must be at least 1, not {videos}")
-    render(output, videos=videos, seed=seed, on_progress=err.print)
+    render_plain_videos(output, videos=videos, seed=seed, on_progress=err.print)
     out.print(f"videos   {escape(output)}\ntruth    {escape(str(Path(output) / 'truth'))}", soft_wrap=True)
     out.print(f"config   {escape(str(CONFIG))}  (for reprise curate --config)", soft_wrap=True)
 
@@ -69,7 +69,7 @@ def _render_pairs(output: str, pairs: int, seed: int) -> None:
 @click.option("--output", default="playground/model", show_default=True, help="A diffusers folder.")
 @click.option("--family", type=click.Choice(["wan", "cogvideox"]), default="wan", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the weights.")
-@door
+@handle_errors
 def model(output: str, family: str, seed: int) -> None:
     """Write a small video model that plain videos train: random weights, lossless latents."""
     from training.playground.model import write_model
@@ -85,13 +85,13 @@ def model(output: str, family: str, seed: int) -> None:
 @click.option("--steps", type=int, help="Stop after so many steps; by default what the role needs.")
 @click.option("--seed", default=0, show_default=True, help="Of the weights and of every scene.")
 @click.option("--threads", default=2, show_default=True, help="CPU threads at most.")
-@door
+@handle_errors
 def train(
     role: str | None, output: str | None, minutes: float, steps: int | None, seed: int, threads: int
 ) -> None:
     """Train the model of ROLE, or of every role, on scenes made as it goes. An interrupted run goes on."""
     from curation.playground.train_models.roles import TRAINERS
-    from curation.playground.train_models.roles import train as run
+    from curation.playground.train_models.roles import train_role as run
 
     if minutes <= 0 or threads < 1 or (steps is not None and steps < 1):
         raise RepriseError("--minutes, --steps and --threads must be positive")
@@ -99,8 +99,8 @@ def train(
         folder = Path(output or "playground/weights")
         folder = folder if role and output else folder / each
         reached = run(each, folder, seed=seed, minutes=minutes, steps=steps, threads=threads)
-        words = ", ".join(f"{name} {value:.3f}" for name, value in reached.items())
-        out.print(f"{each}: {words}; saved in {escape(str(folder))}", soft_wrap=True)
+        summary = ", ".join(f"{name} {value:.3f}" for name, value in reached.items())
+        out.print(f"{each}: {summary}; saved in {escape(str(folder))}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import click
 from rich.markup import escape
 
 from curation.report.build import write_report
-from curation.runner.refilter import Changes, refilter
-from pipelines.console import door, out
+from curation.runner.refilter import RefilterChanges, refilter_dataset
+from pipelines.console import handle_errors, out
 from reprise.storage import Storage
 
 
@@ -18,23 +18,23 @@ from reprise.storage import Storage
     "--references", is_flag=True, help="Also make the inpaint and redux references that are missing."
 )
 @click.argument("overrides", nargs=-1, metavar="filter.KEY=VALUE...")
-@door
+@handle_errors
 def main(dataset: str, dry_run: bool, references: bool, overrides: tuple[str, ...]) -> None:
     """Compare the stored numbers with new thresholds and print what changes.
 
     Example: reprise refilter --dataset O filter.sharpness_min=80 filter.face_count_min=null
     """
-    storage = Storage.at(dataset)
-    changes, config = refilter(storage, overrides, apply=not dry_run, references=references)
-    show(changes)
+    storage = Storage.from_uri(dataset)
+    changes, config = refilter_dataset(storage, overrides, apply=not dry_run, references=references)
+    print_changes(changes)
     if dry_run:
         out.print("nothing was written (--dry-run)")
         return
     write_report(storage, clips_per_page=config.report.clips_per_page, max_clips=config.report.max_clips)
-    out.print(f"report   {escape(storage.join('report/index.html'))}", soft_wrap=True)
+    out.print(f"report   {escape(storage.join_path('report/index.html'))}", soft_wrap=True)
 
 
-def show(changes: Changes) -> None:
+def print_changes(changes: RefilterChanges) -> None:
     """Print the counts, one line per reason."""
     lines = [
         f"subjects kept {changes.kept_before} -> {changes.kept_after}, "
@@ -42,7 +42,7 @@ def show(changes: Changes) -> None:
     ]
     lines += [f"  + {n:>5} no longer rejected by {reason}" for reason, n in changes.newly_kept.most_common()]
     lines += [f"  - {n:>5} now rejected by {reason}" for reason, n in changes.newly_rejected.most_common()]
-    if not changes.any:
+    if not changes.has_changes:
         lines.append("  no verdict changes")
     lines += [
         f"  - {n:>5} references now rejected by {reason}" for reason, n in changes.dropped.most_common()
@@ -51,7 +51,7 @@ def show(changes: Changes) -> None:
         lines.append(f"  + {changes.regained:>5} references no longer rejected")
     for name, n in changes.unmeasured.most_common():
         lines.append(f"  ? {n:>5} never measured for {name}, which therefore does not reject them")
-    for variant, n in changes.without.most_common():
+    for variant, n in changes.lacking.most_common():
         lines.append(f"  ! {n:>5} kept without a reference {variant}: make it with --references")
     for line in lines:
         out.print(escape(line), soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from curation.report import write_report
-from pipelines.console import door
+from pipelines.console import handle_errors
 from reprise.storage import Storage
 
 
@@ -19,10 +19,10 @@ from reprise.storage import Storage
     show_default=True,
     help="Clips in the gallery, drawn evenly; 0 shows all. Charts count every row regardless.",
 )
-@door
+@handle_errors
 def report(dataset: str, clips_per_page: int, max_clips: int) -> None:
     """Rebuild DATASET/report/index.html, a page that opens from disk."""
-    storage = Storage.at(dataset)
+    storage = Storage.from_uri(dataset)
     click.echo(write_report(storage, clips_per_page=clips_per_page, max_clips=max_clips or None))
 
 

@@ -11,23 +11,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.markup import escape
 
-from curation.config import CurationConfig, content_hash, load_config
+from curation.config import CurationConfig, compute_config_hash, load_config
 from curation.dataset import manifest
-from curation.dataset.fragments import payload_bytes
-from curation.dataset.shards import plan, read_rows, write_shard
+from curation.dataset.fragments import count_payload_bytes
+from curation.dataset.shards import plan_shards, read_rows, write_shard
 from curation.models import registry
-from curation.rows.schema import CLIPS, ClipRow, check_columns, to_rows, to_table
+from curation.rows.schema import CLIPS, ClipRow, build_table, check_columns, extract_rows
 from curation.runner.graph import CROSSPAIR, RETRIEVE, SHARD, SLICE, STAGES, build_stage
 from curation.sources.list_videos import list_videos
-from curation.stages.crosspair import Crosspair, pool, table_entries
-from curation.stages.retrieve import Matches, Retrieve, look, match
+from curation.stages.crosspair import Crosspair, build_plate_pool, index_tables
+from curation.stages.retrieve import FoundDonors, Retrieve, embed_subjects, find_donors
 from curation.stages.slice import Slice
-from curation.stages.stage import Stage, run
-from pipelines.console import NOTHING, door, err, out
+from curation.stages.stage import Stage, run_stage
+from pipelines.console import EXIT_NOTHING_DONE, err, handle_errors, out
 from reprise.errors import RepriseError
-from reprise.storage import Storage, parent_and_name
+from reprise.storage import Storage, split_parent
 
-_BATCH = 16  # rows at a time, and per row group
+_BATCH_ROWS = 16  # rows at a time, and per row group
 
 
 @click.command()
@@ -38,7 +38,7 @@ _BATCH = 16  # rows at a time, and per row group
 @click.option("--out", "target", required=True, help="shard: a folder. Others: a Parquet file.")
 @click.option("--config", "path", type=click.Path(), help="YAML.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@door
+@handle_errors
 def main(name: str, source: str, target: str, path: str | None, overrides: tuple[str, ...]) -> None:
     """Run one stage over a table of clips and write the table that comes out.
 
@@ -49,137 +49,143 @@ def main(name: str, source: str, target: str, path: str | None, overrides: tuple
     if name not in STAGES and ":" not in name:
         raise RepriseError(f"no stage {name}; stages are {', '.join(STAGES)}, or MODULE:CLASS")
     statuses = Counter(
-        _shard(config, source, target) if name == SHARD else _table(name, config, source, target)
+        _write_table_shards(config, source, target)
+        if name == SHARD
+        else _write_stage_table(name, config, source, target)
     )
-    words = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
-    out.print(f"{name}: {statuses.total()} rows ({words}) -> {escape(target)}", soft_wrap=True)
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+    out.print(f"{name}: {statuses.total()} rows ({counts}) -> {escape(target)}", soft_wrap=True)
     if statuses.total() == 0 or set(statuses) == {"failed"}:
-        sys.exit(NOTHING)
+        sys.exit(EXIT_NOTHING_DONE)
 
 
-def _table(name: str, config: CurationConfig, source: str, target: str) -> list[str]:
+def _write_stage_table(name: str, config: CurationConfig, source: str, target: str) -> list[str]:
     """Run a stage and write its table; the status of every row."""
-    parent, file = parent_and_name(Storage.at(target).uri)
+    parent, file = split_parent(Storage.from_uri(target).uri)
     if not file.endswith(".parquet"):
         raise RepriseError(f"--out {target}: name a .parquet file")
-    folder = Storage.at(parent)
+    folder = Storage.from_uri(parent)
     statuses: list[str] = []
     stops: Counter[str] = Counter()
 
-    def tables() -> Iterator[pa.Table]:
-        for rows in _rows(name, config, source, folder):
+    def build_tables() -> Iterator[pa.Table]:
+        for rows in _run_stage(name, config, source, folder):
             for row in rows:
-                row["payload_bytes"] = payload_bytes(row)
+                row["payload_bytes"] = count_payload_bytes(row)
                 statuses.append(row["status"])
                 if row["stop"] is not None and row["stop"]["stage"] == name:
                     stops[f"{row['status']}: {row['stop']['reason']}"] += 1
-            yield to_table(rows, CLIPS)
+            yield build_table(rows, CLIPS)
 
-    folder.write_parquet(file, tables(), CLIPS)
+    folder.write_parquet(file, build_tables(), CLIPS)
     for reason, count in stops.most_common(3):
         err.print(f"{count} {escape(reason)}", soft_wrap=True)
     return statuses
 
 
-def _rows(name: str, config: CurationConfig, source: str, folder: Storage) -> Iterator[list[ClipRow]]:
+def _run_stage(name: str, config: CurationConfig, source: str, folder: Storage) -> Iterator[list[ClipRow]]:
     if name == SLICE:
-        yield from _sliced(config, source, folder)
+        yield from _slice_videos(config, source, folder)
         return
     stage: Stage
     if name == CROSSPAIR:
-        stage = Crosspair(config, pool(*parquet_files(source), config))
+        stage = Crosspair(config, build_plate_pool(*list_parquet_files(source), config))
     elif name == RETRIEVE:
-        stage = Retrieve(config, _library(config, source))
+        stage = Retrieve(config, _match_subjects(config, source))
     else:
         stage = build_stage(name, config)
-    for rows in read(source):
-        yield run(stage, rows, {})
+    for rows in read_clip_rows(source):
+        yield run_stage(stage, rows, {})
 
 
-def _library(config: CurationConfig, source: str) -> Matches:
+def _match_subjects(config: CurationConfig, source: str) -> FoundDonors:
     """Where the subjects of a table are seen again.
 
     Raises:
         RepriseError: nobody answers the role `embedder`.
     """
-    embedder = registry.required(config, "embedder")
-    found = match([each for rows in read(source) for each in look(rows, embedder)], config)
-    storage, files = parquet_files(source)
-    entries = {entry.clip_id: entry for entry in table_entries(storage, files)}
+    embedder = registry.load_required_backend(config, "embedder")
+    found = find_donors(
+        [each for rows in read_clip_rows(source) for each in embed_subjects(rows, embedder)], config
+    )
+    storage, files = list_parquet_files(source)
+    entries = {entry.clip_id: entry for entry in index_tables(storage, files)}
 
-    def fetch(clip_ids: Sequence[str]) -> Iterator[ClipRow]:
-        for rows in read_rows(storage, [entries[each] for each in clip_ids], _BATCH):
+    def fetch_rows(clip_ids: Sequence[str]) -> Iterator[ClipRow]:
+        for rows in read_rows(storage, [entries[each] for each in clip_ids], _BATCH_ROWS):
             yield from rows
 
-    return Matches(embedder.name, embedder.revision, found, fetch, registry.sha256_of(embedder))
+    return FoundDonors(
+        embedder.name, embedder.revision, found, fetch_rows, registry.get_checkpoint_sha256(embedder)
+    )
 
 
-def _sliced(config: CurationConfig, source: str, folder: Storage) -> Iterator[list[ClipRow]]:
-    stage = Slice(config, folder, content_hash(config, registry.revisions(config)))
+def _slice_videos(config: CurationConfig, source: str, folder: Storage) -> Iterator[list[ClipRow]]:
+    stage = Slice(config, folder, compute_config_hash(config, registry.list_model_ids(config)))
     held: list[ClipRow] = []
     for video in list_videos(source):
         for row in stage(video):
             held.append(row)
-            if len(held) == _BATCH:
+            if len(held) == _BATCH_ROWS:
                 yield held
                 held = []
     if held:
         yield held
 
 
-def read(source: str) -> Iterator[list[ClipRow]]:
+def read_clip_rows(source: str) -> Iterator[list[ClipRow]]:
     """Rows of a Parquet file or of every Parquet file in a folder, a few at a time.
 
     Raises:
         RepriseError: nothing there, or no table of clips.
     """
-    storage, files = parquet_files(source)
+    storage, files = list_parquet_files(source)
     for file in files:
-        where = storage.join(file)
+        where = storage.join_path(file)
         try:
             with storage.open_input(file) as stream, pq.ParquetFile(stream) as parquet:
                 check_columns(parquet.schema_arrow, CLIPS, where)
-                for batch in parquet.iter_batches(_BATCH, columns=CLIPS.names):
-                    yield to_rows(batch, CLIPS)
+                for batch in parquet.iter_batches(_BATCH_ROWS, columns=CLIPS.names):
+                    yield extract_rows(batch, CLIPS)
         except (pa.ArrowInvalid, OSError) as error:
-            said = " ".join(str(error).split())
-            raise RepriseError(f"{where} is damaged or not Parquet: {said}") from error
+            message = " ".join(str(error).split())
+            raise RepriseError(f"{where} is damaged or not Parquet: {message}") from error
 
 
-def parquet_files(source: str) -> tuple[Storage, list[str]]:
+def list_parquet_files(source: str) -> tuple[Storage, list[str]]:
     """Where a table lies and its files there.
 
     Raises:
         RepriseError: nothing there.
     """
-    whole = Storage.at(source)
+    whole = Storage.from_uri(source)
     if whole.is_file():
-        folder, file = parent_and_name(whole.uri)
-        return Storage.at(folder), [file]
-    files = whole.list("", ".parquet")
+        folder, file = split_parent(whole.uri)
+        return Storage.from_uri(folder), [file]
+    files = whole.list_paths("", ".parquet")
     if not files:
         raise RepriseError(f"{source}: no Parquet file there")
     return whole, files
 
 
-def _shard(config: CurationConfig, source: str, target: str) -> list[str]:
+def _write_table_shards(config: CurationConfig, source: str, target: str) -> list[str]:
     """Write the shards and the manifest; the status of every row."""
-    storage, files = parquet_files(source)
-    for _ in read(source):
+    storage, files = list_parquet_files(source)
+    for _ in read_clip_rows(source):
         break  # says so if it is no table of clips
-    entries = table_entries(storage, files)
+    entries = index_tables(storage, files)
     statuses = [entry.status for entry in entries]
     if "open" in statuses:
         raise RepriseError(f"{statuses.count('open')} rows of {source} are open: run the stage filter first")
-    dataset = Storage.at(target)
+    dataset = Storage.from_uri(target)
     # Cross-pairs are in the rows already: nothing is added to their size.
-    shards = plan(entries, config.shard.target_mb << 20, 0.0)
+    shards = plan_shards(entries, config.shard.target_mb << 20, 0.0)
     results = [write_shard(dataset, shard, [], config, source=storage) for shard in shards]
-    revisions = registry.revisions(config)
-    found = manifest.compose(config, content_hash(config, revisions), revisions, results, {})
+    revisions = registry.list_model_ids(config)
+    found = manifest.build_manifest(config, compute_config_hash(config, revisions), revisions, results, {})
     manifest.write(dataset, found)
     if "kept" in statuses and not dataset.exists("clips"):
-        err.print(f"the clips lie elsewhere: copy the folder clips to {escape(dataset.join('clips'))}")
+        err.print(f"the clips lie elsewhere: copy the folder clips to {escape(dataset.join_path('clips'))}")
     return statuses
 
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from curation.taxonomy import Taxonomy, TaxonomyError, problems
-from curation.taxonomy.taxonomy import SHIPPED
+from curation.taxonomy import Taxonomy, TaxonomyError, find_problems
+from curation.taxonomy.taxonomy import SHIPPED_FILE
 
 
 @click.command()
@@ -25,7 +25,7 @@ from curation.taxonomy.taxonomy import SHIPPED
 def taxonomy(file: Path | None, check: bool, caption: str | None) -> None:
     """List the groups and categories of subjects that captions are matched against."""
     if check:
-        found = problems(file or SHIPPED)
+        found = find_problems(file or SHIPPED_FILE)
         for problem in found:
             click.echo(problem, err=True)
         if found:
@@ -36,21 +36,21 @@ def taxonomy(file: Path | None, check: bool, caption: str | None) -> None:
         click.echo(str(error), err=True)
         sys.exit(2)
     if caption is not None:
-        Console().print(_mentions(loaded, caption))
+        Console().print(_build_mentions(loaded, caption))
     elif check:
-        click.echo(_summary(loaded))
+        click.echo(_format_summary(loaded))
     else:
-        Console().print(_overview(loaded))
-        click.echo(_summary(loaded))
+        Console().print(_build_overview(loaded))
+        click.echo(_format_summary(loaded))
 
 
-def _summary(loaded: Taxonomy) -> str:
+def _format_summary(loaded: Taxonomy) -> str:
     names = sum(len(category.names) for category in loaded.categories.values())
     size = f"{len(loaded.groups)} groups, {len(loaded.categories)} categories, {names} names"
     return f"{size}, revision {loaded.revision}"
 
 
-def _overview(loaded: Taxonomy) -> Table:
+def _build_overview(loaded: Taxonomy) -> Table:
     table = Table("group", "categories", "names", "labels")
     for group in loaded.groups:
         members = [category for category in loaded.categories.values() if category.group == group]
@@ -59,9 +59,9 @@ def _overview(loaded: Taxonomy) -> Table:
     return table
 
 
-def _mentions(loaded: Taxonomy, caption: str) -> Table:
+def _build_mentions(loaded: Taxonomy, caption: str) -> Table:
     table = Table("phrase", "category", "group", "name", "count", "span")
-    for each in loaded.match(caption):
+    for each in loaded.find_mentions(caption):
         count = "-" if each.count is None else str(each.count)
         table.add_row(
             escape(each.phrase), each.category, each.group, each.name, count, f"{each.start}:{each.end}"

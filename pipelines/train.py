@@ -11,7 +11,7 @@ import click
 import yaml
 from rich.markup import escape
 
-from pipelines.console import NOTHING, door, err, out
+from pipelines.console import EXIT_NOTHING_DONE, err, handle_errors, out
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 RECIPES = Path(__file__).resolve().parents[1] / "training" / "recipes"
 
 
-def recipe_names() -> list[str]:
+def list_recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 @click.command()
 @click.option("--config", "path", type=click.Path(), help="YAML; `reprise config train` prints every key.")
-@click.option("--recipe", type=click.Choice(recipe_names()), help="A config that ships with Reprise.")
+@click.option("--recipe", type=click.Choice(list_recipes()), help="A config that ships with Reprise.")
 @click.option("--dry-run", is_flag=True, help="Print config, layout, tokens, FLOPs and memory, and stop.")
 @click.option("--gpu-memory", metavar="SIZE", help="Of each GPU, such as 80GB; default: of the GPU here.")
 @click.option(
     "--size", metavar="FxHxW", help="With --dry-run, of videos in frames and pixels, where no latents are."
 )
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@door
+@handle_errors
 def main(
     path: str | None,
     recipe: str | None,
@@ -46,117 +46,122 @@ def main(
 
     KEY=VALUE overrides the config, for example model.path=MODEL tasks.0.latents=LATENTS run.workers=8.
     """
-    config = resolved(path, recipe, overrides)
-    gpu_bytes = parsed_memory(gpu_memory) if gpu_memory else None
-    frames = parsed_size(size) if size else None
+    config = resolve_config(path, recipe, overrides)
+    gpu_bytes = parse_memory(gpu_memory) if gpu_memory else None
+    frames = parse_size(size) if size else None
     if frames and not dry_run:
         raise click.UsageError("--size goes with --dry-run: a run trains on the sizes of its latents")
-    check(config)
+    check_trainable(config)
     if dry_run:
-        show(config, gpu_bytes, frames)
-    elif not run(config, gpu_bytes):
-        sys.exit(NOTHING)
+        print_dry_run(config, gpu_bytes, frames)
+    elif not run_training(config, gpu_bytes):
+        sys.exit(EXIT_NOTHING_DONE)
 
 
-def resolved(path: str | None, recipe: str | None, overrides: tuple[str, ...]) -> TrainConfig:
+def resolve_config(path: str | None, recipe: str | None, overrides: tuple[str, ...]) -> TrainConfig:
     """The config of a file or a recipe, with overrides.
 
     Raises:
         RepriseError: both are given, or it cannot be read.
     """
     from reprise.errors import RepriseError
-    from reprise.settings import load
+    from reprise.settings import load_settings
     from training.config import TrainConfig
 
     if path and recipe:
         raise RepriseError("--config and --recipe: give one of them")
-    return load(TrainConfig, RECIPES / f"{recipe}.yaml" if recipe else path, overrides)
+    return load_settings(TrainConfig, RECIPES / f"{recipe}.yaml" if recipe else path, overrides)
 
 
-def check(config: TrainConfig) -> None:
+def check_trainable(config: TrainConfig) -> None:
     """What would only show once workers have started.
 
     Raises:
         RepriseError: nothing to train, or a package is missing.
     """
     from reprise.errors import RepriseError
-    from training.callbacks.wandb import check as check_wandb
+    from training.callbacks.wandb import require_wandb
 
     if not config.tasks:
         raise RepriseError(
-            f"no task to train: give --recipe ({', '.join(recipe_names())}), or a config with `tasks`"
+            f"no task to train: give --recipe ({', '.join(list_recipes())}), or a config with `tasks`"
         )
     if not config.model.path:
         raise RepriseError("model.path is empty: set it to a diffusers folder or hub id")
     if config.log.wandb:
-        check_wandb()
+        require_wandb()
 
 
-def show(config: TrainConfig, gpu_bytes: int | None, size: tuple[int, int, int] | None) -> None:
+def print_dry_run(config: TrainConfig, gpu_bytes: int | None, size: tuple[int, int, int] | None) -> None:
     """Print the resolved config and what it needs.
 
     Raises:
         RepriseError: it cannot run, or does not fit.
     """
-    from training.cost.estimate import describe
+    from training.cost.estimate import describe_estimate
 
     click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip() + "\n")
-    estimate = estimated(config, size)
-    memory = gpu_bytes or gpu_here()
-    for line in describe(estimate, memory):
+    estimate = estimate_run(config, size)
+    memory = gpu_bytes or get_gpu_memory()
+    for line in describe_estimate(estimate, memory):
         click.echo(line)
-    estimate.check(memory)
+    estimate.check_fit(memory)
 
 
-def estimated(config: TrainConfig, size: tuple[int, int, int] | None = None) -> Estimate:
+def estimate_run(config: TrainConfig, size: tuple[int, int, int] | None = None) -> Estimate:
     """What a config needs: with its latents, or for videos of one size.
 
     Raises:
         RepriseError: the latents or the model's config are not there.
     """
-    from training.cost.estimate import Estimate, widened, works_of_latents, works_of_size
-    from training.models.published import shape_of, transformer_config, vae_config
+    from training.cost.estimate import (
+        Estimate,
+        estimate_workloads,
+        measure_workloads,
+        with_reference_channels,
+    )
+    from training.models.published import get_model_shape, get_transformer_config, get_vae_config
 
-    transformer = transformer_config(config.model)
-    shape = shape_of(config.model, widened(config, transformer))
-    works = works_of_size(config, shape, *size) if size else works_of_latents(config, shape)
-    return Estimate(config, transformer, works, vae_config(config.model))
+    transformer = get_transformer_config(config.model)
+    shape = get_model_shape(config.model, with_reference_channels(config, transformer))
+    works = estimate_workloads(config, shape, *size) if size else measure_workloads(config, shape)
+    return Estimate(config, transformer, works, get_vae_config(config.model))
 
 
-def run(config: TrainConfig, gpu_bytes: int | None = None) -> bool:
+def run_training(config: TrainConfig, gpu_bytes: int | None = None) -> bool:
     """Train to the end, with a line that says how it goes; False where training failed."""
-    from pipelines.follow import Follow
+    from pipelines.follow import RunFollower
     from training.loop.run_folder import RunFolder
-    from training.trainer import fit
+    from training.trainer import run_training
 
-    folder = RunFolder.of(config.run)
-    done = folder.complete()
+    folder = RunFolder.from_config(config.run)
+    done = folder.list_complete_steps()
     if done and done[-1] >= config.steps:
         out.print(f"nothing to do: {done[-1]} steps of {config.steps} are done; more with steps=NUMBER")
     else:
-        memory = gpu_bytes or gpu_here()
+        memory = gpu_bytes or get_gpu_memory()
         if memory is not None:
-            estimated(config).check(memory)
+            estimate_run(config).check_fit(memory)
         try:
-            with Follow(folder.root, config.steps):
-                fit(config)
+            with RunFollower(folder.root, config.steps):
+                run_training(config)
         except RuntimeError as error:  # workers were lost too often; their own words are in Ray's log
             err.print(f"[bold red]failed[/] {escape(str(error))}", soft_wrap=True)
             return False
     for name, rel in (("curves", "curves.png"), ("samples", "samples"), ("model", "model")):
         if folder.root.exists(rel):
-            out.print(f"{name:<8} {escape(folder.join(rel))}", soft_wrap=True)
+            out.print(f"{name:<8} {escape(folder.get_address(rel))}", soft_wrap=True)
     return True
 
 
-def gpu_here() -> int | None:
+def get_gpu_memory() -> int | None:
     """Bytes of this machine's first GPU; None where there is none."""
     import torch
 
     return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
 
 
-def parsed_memory(text: str) -> int:
+def parse_memory(text: str) -> int:
     """Bytes of "80GB" or "80": GB are counted as makers of GPUs do, in 2^30.
 
     Raises:
@@ -168,7 +173,7 @@ def parsed_memory(text: str) -> int:
     return int(float(found[1]) * (1 << 30))
 
 
-def parsed_size(text: str) -> tuple[int, int, int]:
+def parse_size(text: str) -> tuple[int, int, int]:
     """Frames, height and width of "81x480x832".
 
     Raises:

@@ -22,59 +22,59 @@ from curation.config import CurationConfig
 from reprise.errors import RepriseError
 
 _LOCAL_STORE_BYTES = 2 << 30
-_STARTS = 2  # of Ray: it allows its own processes half a minute, which a busy machine may exceed
-_SCRATCH = "reprise-run-"
+_START_ATTEMPTS = 2  # of Ray: it allows its own processes half a minute, which a busy machine may exceed
+_SCRATCH_PREFIX = "reprise-run-"
 
 # Enters with a running Ray; gives the folder for temporary files of workers here, None on a cluster.
-Started = Callable[[CurationConfig], contextlib.AbstractContextManager[str | None]]
+SessionOpener = Callable[[CurationConfig], contextlib.AbstractContextManager[str | None]]
 
 
 @contextlib.contextmanager
-def starting(config: CurationConfig) -> Iterator[Started]:
+def start_ray_early(config: CurationConfig) -> Iterator[SessionOpener]:
     """Begin to start Ray, which is two seconds of waiting, while the body goes on.
 
     Yields what stands for `started` later on. Where that is not called, Ray is stopped at the end, too.
     """
     ready: Future[str | None] = Future()
-    over = threading.Event()
+    stop_event = threading.Event()
 
-    def hold() -> None:
+    def hold_session() -> None:
         # Ray's processes end with the thread that started them, so that this one stays until they may.
         try:
-            with started(config) as scratch:
+            with open_ray_session(config) as scratch:
                 ready.set_result(scratch)
-                over.wait()
+                stop_event.wait()
         except BaseException as error:
             if ready.done():
                 raise
             ready.set_exception(error)
 
-    thread = threading.Thread(target=hold, name="reprise-ray", daemon=True)
+    thread = threading.Thread(target=hold_session, name="reprise-ray", daemon=True)
 
-    def stop() -> None:
-        over.set()
+    def stop_session() -> None:
+        stop_event.set()
         thread.join()
 
-    polite = signal.getsignal(signal.SIGTERM)
+    previous_handler = signal.getsignal(signal.SIGTERM)
 
     @contextlib.contextmanager
-    def join(_: CurationConfig) -> Iterator[str | None]:
+    def join_session(_: CurationConfig) -> Iterator[str | None]:
         try:
             scratch = ready.result()
-            _answer_sigterm(polite)
+            _restore_sigterm_handler(previous_handler)
             yield scratch
         finally:
-            stop()
+            stop_session()
 
     thread.start()
     try:
-        yield join
+        yield join_session
     finally:
-        stop()
+        stop_session()
 
 
 @contextlib.contextmanager
-def started(config: CurationConfig) -> Iterator[str | None]:
+def open_ray_session(config: CurationConfig) -> Iterator[str | None]:
     """Connect to the cluster of `engine.address` or RAY_ADDRESS, or start Ray here and stop it afterwards.
 
     Yields the folder for temporary files of workers on this machine, or None on a cluster.
@@ -89,28 +89,28 @@ def started(config: CurationConfig) -> Iterator[str | None]:
     address = engine.address or os.environ.get("RAY_ADDRESS")
     # Ray's own words are for its developers; every failed item says why in its row.
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    polite = signal.getsignal(signal.SIGTERM)
+    previous_handler = signal.getsignal(signal.SIGTERM)
     with contextlib.ExitStack() as stack:
         scratch = None
         if address and address != "local":
-            _connect(f"no Ray cluster answers at {address}", address=address, **quiet)
+            _init_ray(f"no Ray cluster answers at {address}", address=address, **quiet)
         else:
-            scratch = stack.enter_context(_scratch())
-            _connect(
+            scratch = stack.enter_context(_make_scratch_folder())
+            _init_ray(
                 "Ray does not start on this machine",
-                tries=_STARTS,
+                attempts=_START_ATTEMPTS,
                 address="local",
                 num_cpus=engine.num_cpus,
-                object_store_memory=_store_bytes(engine.object_store_mb),
+                object_store_memory=_choose_store_bytes(engine.object_store_mb),
                 include_dashboard=False,
                 **quiet,
             )
-        stack.callback(_stop)
-        _answer_sigterm(polite)
+        stack.callback(_stop_ray)
+        _restore_sigterm_handler(previous_handler)
         yield scratch
 
 
-def _stop() -> None:
+def _stop_ray() -> None:
     """Stop Ray. Its objects that are collected while it goes down, in whichever thread, end the program."""
     gc.collect()
     gc.disable()
@@ -120,39 +120,39 @@ def _stop() -> None:
         gc.enable()
 
 
-def _answer_sigterm(handler: Any) -> None:
+def _restore_sigterm_handler(handler: Any) -> None:
     """Ray answers SIGTERM with a stack trace and an abort."""
     if threading.current_thread() is threading.main_thread() and handler is not None:
         signal.signal(signal.SIGTERM, handler)
 
 
-def _connect(problem: str, *, tries: int = 1, **settings: Any) -> None:
-    for left in reversed(range(tries)):
+def _init_ray(problem: str, *, attempts: int = 1, **settings: Any) -> None:
+    for left in reversed(range(attempts)):
         try:
             ray.init(**settings)
             return
         except Exception as error:  # Ray raises this very class, too
             ray.shutdown()
             if not left:
-                words = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                raise RepriseError(f"{problem}: {words}") from error
+                message = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise RepriseError(f"{problem}: {message}") from error
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[str]:
+def _make_scratch_folder() -> Iterator[str]:
     """A folder for temporary files, without those that killed runs have left: nobody locks them."""
-    for other in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
-        with contextlib.suppress(OSError), _locked(other):
+    for other in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*"):
+        with contextlib.suppress(OSError), _lock_folder(other):
             shutil.rmtree(other)
     with (
-        tempfile.TemporaryDirectory(prefix=_SCRATCH, ignore_cleanup_errors=True) as folder,
-        _locked(Path(folder)),
+        tempfile.TemporaryDirectory(prefix=_SCRATCH_PREFIX, ignore_cleanup_errors=True) as folder,
+        _lock_folder(Path(folder)),
     ):
         yield folder
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _lock_folder(folder: Path) -> Iterator[None]:
     """Hold a folder; the system lets go when this process ends, however it does.
 
     Raises:
@@ -166,7 +166,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _store_bytes(megabytes: int | None) -> int:
+def _choose_store_bytes(megabytes: int | None) -> int:
     if megabytes:
         return megabytes << 20
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

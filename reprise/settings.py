@@ -20,7 +20,7 @@ from reprise.errors import RepriseError
 M = TypeVar("M", bound=BaseModel)
 
 
-def load(model: type[M], path: str | Path | None = None, overrides: Iterable[str] = ()) -> M:
+def load_settings(model: type[M], path: str | Path | None = None, overrides: Iterable[str] = ()) -> M:
     """Read a YAML file, apply `key.sub=value` overrides (values in YAML), check everything.
 
     `tasks.0.batch=32` changes an entry of a list; the number after the last one appends an entry.
@@ -40,155 +40,163 @@ def load(model: type[M], path: str | Path | None = None, overrides: Iterable[str
             raise RepriseError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
         if not isinstance(data, dict):
             raise RepriseError(f"{path} must hold `key: value` lines at the top")
-    _apply(model, data, overrides)
-    return validated(model, data, str(path) if path else "the command line")
+    _apply_overrides(model, data, overrides)
+    return validate_settings(model, data, str(path) if path else "the command line")
 
 
 def with_overrides(config: M, overrides: Iterable[str]) -> M:
     """`config` with `key.sub=value` overrides applied and checked."""
     data = config.model_dump(mode="json")
-    _apply(type(config), data, overrides)
-    return validated(type(config), data, "the command line")
+    _apply_overrides(type(config), data, overrides)
+    return validate_settings(type(config), data, "the command line")
 
 
-def validated(model: type[M], data: Any, where: str) -> M:
+def validate_settings(model: type[M], data: Any, where: str) -> M:
     """A config from plain data.
 
     Raises:
         RepriseError: an unknown key or a bad value, `where` saying whose.
     """
     try:
-        return model.model_validate(_without_empty_sections(model, data))
+        return model.model_validate(_remove_empty_sections(model, data))
     except ValidationError as error:
-        raise RepriseError(f"{where}: {_explain(model, error)}") from error
+        raise RepriseError(f"{where}: {_explain_validation_error(model, error)}") from error
 
 
-def keys(model: type[BaseModel], prefix: str = "", *, entries: bool = False) -> Iterator[str]:
+def list_keys(model: type[BaseModel], prefix: str = "", *, with_entries: bool = False) -> Iterator[str]:
     """Every dotted key that a config can hold; with `entries` also those of a list's first entry."""
     for name, field in model.model_fields.items():
         yield prefix + name
-        section = section_of(field.annotation)
+        section = get_section(field.annotation)
         if section is not None:
-            yield from keys(section, f"{prefix}{name}.", entries=entries)
-        for kind in entries_of(field.annotation) if entries else ():
-            yield from keys(kind, f"{prefix}{name}.0.", entries=entries)
+            yield from list_keys(section, f"{prefix}{name}.", with_entries=with_entries)
+        for kind in list_entry_sections(field.annotation) if with_entries else ():
+            yield from list_keys(kind, f"{prefix}{name}.0.", with_entries=with_entries)
 
 
-def section_of(annotation: Any) -> type[BaseModel] | None:
+def get_section(annotation: Any) -> type[BaseModel] | None:
     """The section that a field holds, or None where it holds a value."""
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def entries_of(annotation: Any) -> list[type[BaseModel]]:
+def list_entry_sections(annotation: Any) -> list[type[BaseModel]]:
     """The kinds of section that a list can hold; none where it holds values, or is no list."""
     if get_origin(annotation) not in (tuple, list):
         return []
-    members = [_plain(each) for each in _members(get_args(annotation)[0])]
-    return [section for each in members if (section := section_of(each)) is not None]
+    members = [_unwrap_annotation(each) for each in _list_union_members(get_args(annotation)[0])]
+    return [section for each in members if (section := get_section(each)) is not None]
 
 
 # ---- overrides -------------------------------------------------------------------------------------------
 
 
-def _apply(model: type[BaseModel], data: dict[str, Any], overrides: Iterable[str]) -> None:
+def _apply_overrides(model: type[BaseModel], data: dict[str, Any], overrides: Iterable[str]) -> None:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
-            raise RepriseError(f"{override!r} is no override: write key=value, for example {_example(model)}")
+            raise RepriseError(
+                f"{override!r} is no override: write key=value, for example {_make_example(model)}"
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise RepriseError(f"the value of {key} is not YAML: {text!r}") from error
-        _put(data, key, value)
+        _set_key(data, key, value)
 
 
-def _put(data: dict[str, Any], key: str, value: Any) -> None:
+def _set_key(data: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key, making the sections above it; a number in it counts the entries of a list."""
-    at: Any = data
+    container: Any = data
     parts = key.split(".")
     for depth, part in enumerate(parts):
         index: Any = part
-        if isinstance(at, list):
+        if isinstance(container, list):
             name = ".".join(parts[:depth])
-            if not part.isdecimal() or int(part) > len(at):
-                has = f"0 to {len(at) - 1} are there, {len(at)} would be new" if at else "0 would be new"
+            if not part.isdecimal() or int(part) > len(container):
+                has = (
+                    f"0 to {len(container) - 1} are there, {len(container)} would be new"
+                    if container
+                    else "0 would be new"
+                )
                 raise RepriseError(f"{key}: {name} is a list; write {name}.NUMBER.KEY ({has})")
             index = int(part)
-            if index == len(at):
-                at.append(None)
-        elif not isinstance(at, dict):
+            if index == len(container):
+                container.append(None)
+        elif not isinstance(container, dict):
             raise RepriseError(f"{key}: {parts[depth - 1]} holds a value, not a section")
         if depth == len(parts) - 1:
-            at[index] = value
+            container[index] = value
             return
-        below = at[index] if isinstance(at, list) else at.get(index)
+        below = container[index] if isinstance(container, list) else container.get(index)
         if below is None:
-            at[index] = below = [] if parts[depth + 1].isdecimal() else {}
-        at = below
+            container[index] = below = [] if parts[depth + 1].isdecimal() else {}
+        container = below
 
 
-def _example(model: type[BaseModel]) -> str:
+def _make_example(model: type[BaseModel]) -> str:
     for name, field in model.model_fields.items():
-        for key, inner in (section.model_fields if (section := section_of(field.annotation)) else {}).items():
+        for key, inner in (
+            section.model_fields if (section := get_section(field.annotation)) else {}
+        ).items():
             if isinstance(inner.default, int | float) and not isinstance(inner.default, bool):
                 return f"{name}.{key}={inner.default:g}"
     return "key=value"
 
 
-def _without_empty_sections(model: type[BaseModel], data: Any) -> Any:
+def _remove_empty_sections(model: type[BaseModel], data: Any) -> Any:
     """A section whose keys are all commented out is null in YAML, and means its defaults."""
     if not isinstance(data, dict):
         return data
     kept = {}
     for name, value in data.items():
         field = model.model_fields.get(name)
-        section = section_of(field.annotation) if field else None
+        section = get_section(field.annotation) if field else None
         if section is None:
             kept[name] = value
         elif value is not None:
-            kept[name] = _without_empty_sections(section, value)
+            kept[name] = _remove_empty_sections(section, value)
     return kept
 
 
 # ---- what is wrong ---------------------------------------------------------------------------------------
 
 
-def _explain(model: type[BaseModel], error: ValidationError) -> str:
+def _explain_validation_error(model: type[BaseModel], error: ValidationError) -> str:
     # A value that may be of several kinds is one mistake, and pydantic's as many as there are kinds.
     mistakes: dict[str, list[tuple[Any, type[BaseModel] | None, FieldInfo | None]]] = {}
     for each in error.errors():
-        parts, section, field = _place(model, each["loc"])
+        parts, section, field = _locate_mistake(model, each["loc"])
         mistakes.setdefault(".".join(map(str, parts)), []).append((each, section, field))
     key, same = next(iter(mistakes.items()))
     first, section, field = same[0]
     more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
     kind, context = first["type"], first.get("ctx", {})
     if kind == "extra_forbidden":
-        near = _nearest(model, section, key)
+        near = _find_nearest_key(model, section, key)
         return f"unknown key {key}" + (f"; did you mean {near}?" if near else "") + more
     if kind in ("model_type", "model_attributes_type"):
         return f"{key} is a section: write {key}.KEY=VALUE, or a mapping in YAML{more}"
-    if kind in ("tuple_type", "list_type") and field and entries_of(field.annotation):
+    if kind in ("tuple_type", "list_type") and field and list_entry_sections(field.annotation):
         return f"{key} is a list: write {key}.0.KEY=VALUE, or `- KEY: VALUE` lines in YAML{more}"
     if kind == "missing":
-        words = f": {field.description}" if field and field.description else ""
-        return f"{key} is missing{words}{more}"
+        description = f": {field.description}" if field and field.description else ""
+        return f"{key} is missing{description}{more}"
     if kind == "union_tag_not_found":
         name = str(context["discriminator"]).strip("'")
-        return f"{key}.{name} is missing: {_either(field)}{more}"
+        return f"{key}.{name} is missing: {_join_alternatives(field)}{more}"
     if kind == "union_tag_invalid":
         name = str(context["discriminator"]).strip("'")
-        near = next(iter(difflib.get_close_matches(str(context["tag"]), _tags(field), n=1)), None)
-        mend = f"; did you mean {near}?" if near else ""
-        return f"{key}.{name}: must be {_either(field)}, not {context['tag']!r}{mend}{more}"
-    said = ", or ".join(each["msg"].removeprefix("Value error, ") for each, _, _ in same)
-    said = said.replace(", or Input should be", ", or")
-    ours = kind == "value_error"
-    given = "" if ours or isinstance(first["input"], dict) else f", not {first['input']!r}"
-    return f"{key}: {said}{given}{more}" if key else f"{said}{given}{more}"
+        near = next(iter(difflib.get_close_matches(str(context["tag"]), _list_kinds(field), n=1)), None)
+        hint = f"; did you mean {near}?" if near else ""
+        return f"{key}.{name}: must be {_join_alternatives(field)}, not {context['tag']!r}{hint}{more}"
+    message = ", or ".join(each["msg"].removeprefix("Value error, ") for each, _, _ in same)
+    message = message.replace(", or Input should be", ", or")
+    is_our_message = kind == "value_error"
+    given = "" if is_our_message or isinstance(first["input"], dict) else f", not {first['input']!r}"
+    return f"{key}: {message}{given}{more}" if key else f"{message}{given}{more}"
 
 
-def _place(
+def _locate_mistake(
     model: type[BaseModel], loc: tuple[int | str, ...]
 ) -> tuple[list[int | str], type[BaseModel] | None, FieldInfo | None]:
     """The dotted key of a mistake, the section it is in, and its field.
@@ -196,35 +204,37 @@ def _place(
     Pydantic also names, in between, which of the kinds that a value may have it took it for: left out here.
     """
     parts: list[int | str] = []
-    at: Any = model
+    annotation: Any = model
     section: type[BaseModel] | None = model
     field: FieldInfo | None = None
     for part in loc:
-        at = _plain(at)
-        members = _members(at)
+        annotation = _unwrap_annotation(annotation)
+        members = _list_union_members(annotation)
         if len(members) > 1:  # the part says which kind
-            at = next((each for each in members if part in _names(each)), None)
+            annotation = next((each for each in members if part in _list_kind_names(each)), None)
             continue
         parts.append(part)
-        if inner := section_of(at):
+        if inner := get_section(annotation):
             section, field = inner, inner.model_fields.get(str(part))
-            at = field.annotation if field else None
-        elif get_origin(at) in (list, tuple, dict):
-            at = get_args(at)[-1 if get_origin(at) is dict else 0]
+            annotation = field.annotation if field else None
+        elif get_origin(annotation) in (list, tuple, dict):
+            annotation = get_args(annotation)[-1 if get_origin(annotation) is dict else 0]
         else:
-            at = None
+            annotation = None
     return parts, section, field
 
 
-def _plain(annotation: Any) -> Any:
+def _unwrap_annotation(annotation: Any) -> Any:
     """Without metadata, and without None where that leaves one kind."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
-    members = _members(annotation)
-    return _plain(members[0]) if len(members) == 1 and members[0] is not annotation else annotation
+    members = _list_union_members(annotation)
+    return (
+        _unwrap_annotation(members[0]) if len(members) == 1 and members[0] is not annotation else annotation
+    )
 
 
-def _members(annotation: Any) -> list[Any]:
+def _list_union_members(annotation: Any) -> list[Any]:
     """The kinds that a value may have, None left out; the annotation itself where it is one kind."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
@@ -233,11 +243,11 @@ def _members(annotation: Any) -> list[Any]:
     return [each for each in get_args(annotation) if each is not type(None)]
 
 
-def _names(annotation: Any) -> set[str]:
+def _list_kind_names(annotation: Any) -> set[str]:
     """What pydantic may call one of several kinds: its tag, a value of its discriminator, its class."""
     tags = {each.tag for each in getattr(annotation, "__metadata__", ()) if isinstance(each, Tag)}
-    plain = _plain(annotation)
-    section = section_of(plain)
+    plain = _unwrap_annotation(annotation)
+    section = get_section(plain)
     if section is None:
         return tags | {getattr(plain, "__name__", "")}
     literals = (field.annotation for field in section.model_fields.values())
@@ -245,20 +255,20 @@ def _names(annotation: Any) -> set[str]:
     return tags | values | {section.__name__}
 
 
-def _tags(field: FieldInfo | None) -> list[str]:
+def _list_kinds(field: FieldInfo | None) -> list[str]:
     """The values of `kind` that the entries of a list can have."""
-    kinds = [each.model_fields["kind"] for each in entries_of(field.annotation)] if field else []
+    kinds = [each.model_fields["kind"] for each in list_entry_sections(field.annotation)] if field else []
     return [str(value) for each in kinds for value in get_args(each.annotation)]
 
 
-def _either(field: FieldInfo | None) -> str:
-    *others, last = _tags(field) or ["?"]
+def _join_alternatives(field: FieldInfo | None) -> str:
+    *others, last = _list_kinds(field) or ["?"]
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _nearest(model: type[BaseModel], section: type[BaseModel] | None, key: str) -> str | None:
+def _find_nearest_key(model: type[BaseModel], section: type[BaseModel] | None, key: str) -> str | None:
     """The known key that was meant: of the same section, else that name elsewhere, else any like it."""
-    known = list(keys(model, entries=True))
+    known = list(list_keys(model, with_entries=True))
     parent, _, last = key.rpartition(".")
     siblings = {
         name: f"{parent}.{name}" if parent else name for name in (section.model_fields if section else ())

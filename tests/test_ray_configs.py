@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from curation.config import load_config
-from curation.runner.graph import operators
+from curation.runner.graph import build_operators
 from reprise import settings
 from training.config import TrainConfig
 
@@ -31,7 +31,7 @@ def clusters() -> list[dict[str, Any]]:
 
 
 def test_the_curation_config_is_valid_and_names_stages_that_exist() -> None:
-    assert operators(load_config(FOLDER / "curate.yaml"))
+    assert build_operators(load_config(FOLDER / "curate.yaml"))
 
 
 def test_the_autoscaler_accepts_its_file() -> None:
@@ -77,7 +77,7 @@ def test_all_files_are_for_one_version_of_ray() -> None:
 
 
 def test_the_training_job_asks_for_the_gpus_that_its_cluster_has() -> None:
-    config = settings.load(TrainConfig, FOLDER / "train.yaml")
+    config = settings.load_settings(TrainConfig, FOLDER / "train.yaml")
     cluster = load("kuberay-rayjob-train.yaml")["spec"]["rayClusterSpec"]
     gpus = cpus = 0
     for group in cluster["workerGroupSpecs"]:

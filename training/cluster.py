@@ -18,7 +18,7 @@ from reprise.errors import RepriseError
 
 
 @contextlib.contextmanager
-def started(address: str | None, *, cpus: float | None = None) -> Iterator[bool]:
+def connect_ray(address: str | None, *, cpus: float | None = None) -> Iterator[bool]:
     """Connect to the cluster at `address` or RAY_ADDRESS, or start Ray here and stop it afterwards.
 
     Yields whether it was started here.
@@ -40,17 +40,17 @@ def started(address: str | None, *, cpus: float | None = None) -> Iterator[bool]
         settings["include_dashboard"] = False
         if cpus is not None:
             settings["num_cpus"] = max(os.cpu_count() or 1, int(-(-cpus // 1)))
-    polite = signal.getsignal(signal.SIGTERM)
+    previous_handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, **settings)
     except Exception as error:
         ray.shutdown()
-        words = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        message = next(iter(str(error).strip().splitlines()), type(error).__name__)
         where = "does not start on this machine" if address == "local" else f"does not answer at {address}"
-        raise RepriseError(f"Ray {where}: {words}") from error
+        raise RepriseError(f"Ray {where}: {message}") from error
     try:
-        if threading.current_thread() is threading.main_thread() and polite is not None:
-            signal.signal(signal.SIGTERM, polite)  # Ray answers it with a stack trace and an abort
+        if threading.current_thread() is threading.main_thread() and previous_handler is not None:
+            signal.signal(signal.SIGTERM, previous_handler)  # Ray answers it with a stack trace and an abort
         yield address == "local"
     finally:
         ray.shutdown()

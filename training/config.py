@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Kaleido, Tables 2 and 5, and two that they do not number; formulas in docs/training.md.
-Scheme = Literal[
+PositionScheme = Literal[
     "auto",
     "none",
     "shift_w",
@@ -46,7 +46,7 @@ class ModelConfig(_Section):
 class PositionsConfig(_Section):
     """Rotary positions of references: Kaleido, Tables 2 and 5."""
 
-    scheme: Scheme = Field(
+    scheme: PositionScheme = Field(
         "auto", description="auto: shift_hw for Wan, first_frame for CogVideoX, as their releases have it"
     )
     shift: Literal["fixed_80", "video"] = Field(
@@ -89,7 +89,7 @@ class MixtureConfig(_Section):
     )
 
     @model_validator(mode="after")
-    def _something(self) -> MixtureConfig:
+    def _check_weights(self) -> MixtureConfig:
         if not self.crop + self.segment + self.inpaint + self.redux + self.crosspair:
             raise ValueError("every weight is 0: no reference could be drawn")
         return self
@@ -152,7 +152,9 @@ class ReplayTask(_TaskBase):
 TaskConfig = Annotated[KaleidoTask | VideoTask | IdentityTask | ReplayTask, Field(discriminator="kind")]
 
 
-def share_replay(tasks: tuple[TaskConfig, ...], p: float, *, watched: bool = False) -> tuple[TaskConfig, ...]:
+def share_replay(
+    tasks: tuple[TaskConfig, ...], p: float, *, keep_zero_weight: bool = False
+) -> tuple[TaskConfig, ...]:
     """The tasks with weights of which replay tasks together have the share p.
 
     Within replay and within the rest, weights stay in proportion. A task whose share is 0 is left out; with
@@ -168,7 +170,7 @@ def share_replay(tasks: tuple[TaskConfig, ...], p: float, *, watched: bool = Fal
     weighed = []
     for task in tasks:
         kind = isinstance(task, ReplayTask)
-        if shares[kind] > 0 or watched:
+        if shares[kind] > 0 or keep_zero_weight:
             weighed.append(task.model_copy(update={"weight": task.weight / totals[kind] * shares[kind]}))
     return tuple(weighed)
 
@@ -236,7 +238,7 @@ class ParallelConfig(_Section):
     )
 
     @model_validator(mode="after")
-    def _not_zero(self) -> ParallelConfig:
+    def _check_shard(self) -> ParallelConfig:
         if self.shard == 0:
             raise ValueError("shard must be -1 (all that are left) or at least 1")
         return self

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from training.config import ObjectiveConfig
-from training.schedules import logit_normal, shift_factor, shift_sigma
+from training.schedules import get_shift_factor, shift_sigma, transform_logit_normal
 
 
 @dataclass(frozen=True)
-class Noised:
+class NoisedBatch:
     """A noised batch: the network's input, its timestep, and what it should predict."""
 
     input: Tensor  # (B, C, T, h, w)
@@ -29,13 +29,13 @@ class Noised:
 class Objective(Protocol):
     name: str
 
-    def level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
+    def draw_level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
         """Draw one noise level: a float32 scalar on the generator's device."""
 
-    def quantile(self, q: float, tokens_per_frame: float) -> float:
+    def get_quantile(self, q: float, tokens_per_frame: float) -> float:
         """The level below which a share q of the drawn levels lies: validation looks at fixed ones."""
 
-    def noised(self, clean: Tensor, noise: Tensor, level: Tensor) -> Noised:
+    def add_noise(self, clean: Tensor, noise: Tensor, level: Tensor) -> NoisedBatch:
         """clean, noise: (B, C, T, h, w); level: (B,) as `level` draws them."""
 
 
@@ -47,20 +47,20 @@ class FlowMatching:
     def __init__(self, config: ObjectiveConfig) -> None:
         self.config = config
 
-    def level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
+    def draw_level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
         """sigma in (0, 1): logit-normal, then the shift of `objective.shift`."""
         normal = torch.randn((), generator=generator, device=generator.device)
-        raw = logit_normal(normal, self.config.sigma_mean, self.config.sigma_std)
-        return shift_sigma(raw, shift_factor(self.config, tokens_per_frame))
+        raw = transform_logit_normal(normal, self.config.sigma_mean, self.config.sigma_std)
+        return shift_sigma(raw, get_shift_factor(self.config, tokens_per_frame))
 
-    def quantile(self, q: float, tokens_per_frame: float) -> float:
+    def get_quantile(self, q: float, tokens_per_frame: float) -> float:
         normal = torch.tensor(NormalDist().inv_cdf(q))
-        raw = logit_normal(normal, self.config.sigma_mean, self.config.sigma_std)
-        return float(shift_sigma(raw, shift_factor(self.config, tokens_per_frame)))
+        raw = transform_logit_normal(normal, self.config.sigma_mean, self.config.sigma_std)
+        return float(shift_sigma(raw, get_shift_factor(self.config, tokens_per_frame)))
 
-    def noised(self, clean: Tensor, noise: Tensor, level: Tensor) -> Noised:
-        sigma = spread(level, clean)
-        return Noised((1.0 - sigma) * clean + sigma * noise, noise - clean, 1000.0 * level.float())
+    def add_noise(self, clean: Tensor, noise: Tensor, level: Tensor) -> NoisedBatch:
+        sigma = expand_like(level, clean)
+        return NoisedBatch((1.0 - sigma) * clean + sigma * noise, noise - clean, 1000.0 * level.float())
 
 
 class VPrediction:
@@ -76,25 +76,25 @@ class VPrediction:
         self.alphas_cumprod = alphas_cumprod.detach().float().cpu()
 
     @classmethod
-    def of(cls, scheduler: Any) -> VPrediction:
+    def from_scheduler(cls, scheduler: Any) -> VPrediction:
         """From a diffusers scheduler such as CogVideoXDDIMScheduler."""
         return cls(scheduler.alphas_cumprod)
 
-    def level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
+    def draw_level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
         """A timestep, uniform over the integers 0..999, as float32."""
         step = torch.randint(len(self.alphas_cumprod), (), generator=generator, device=generator.device)
         return step.float()
 
-    def quantile(self, q: float, tokens_per_frame: float) -> float:
+    def get_quantile(self, q: float, tokens_per_frame: float) -> float:
         return float(min(math.floor(q * len(self.alphas_cumprod)), len(self.alphas_cumprod) - 1))
 
-    def noised(self, clean: Tensor, noise: Tensor, level: Tensor) -> Noised:
+    def add_noise(self, clean: Tensor, noise: Tensor, level: Tensor) -> NoisedBatch:
         alpha = self.alphas_cumprod.to(level.device)[level.long()]
-        signal, sigma = spread(alpha.sqrt(), clean), spread((1.0 - alpha).sqrt(), clean)
-        return Noised(signal * clean + sigma * noise, signal * noise - sigma * clean, level.float())
+        signal, sigma = expand_like(alpha.sqrt(), clean), expand_like((1.0 - alpha).sqrt(), clean)
+        return NoisedBatch(signal * clean + sigma * noise, signal * noise - sigma * clean, level.float())
 
 
-def loss_per_sample(prediction: Tensor, target: Tensor, elements: int | None = None) -> Tensor:
+def compute_sample_losses(prediction: Tensor, target: Tensor, elements: int | None = None) -> Tensor:
     """Mean square error of each sample: (B,) float32.
 
     elements: by how many values of a sample the sum is divided; default: those given. A rank that has a part
@@ -105,6 +105,6 @@ def loss_per_sample(prediction: Tensor, target: Tensor, elements: int | None = N
     return error / (elements if elements is not None else math.prod(target.shape[1:]))
 
 
-def spread(values: Tensor, like: Tensor) -> Tensor:
+def expand_like(values: Tensor, like: Tensor) -> Tensor:
     """(B,) -> (B, 1, 1, ...), of the type and device of `like`, to be multiplied with it."""
     return values.to(like.device, like.dtype).reshape(-1, *(1,) * (like.ndim - 1))

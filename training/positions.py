@@ -13,16 +13,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from training.config import PositionsConfig, Scheme
+from training.config import PositionScheme, PositionsConfig
 
-Size = tuple[int, int, int]
+GridSize = tuple[int, int, int]
 
 RELEASED_SHIFT = (
     80  # Kaleido's released code: where shifted height and width start, whatever the video's size
 )
 
 
-def grid_positions(size: Size, start: Size = (0, 0, 0), device: torch.device | str = "cpu") -> Tensor:
+def make_grid_positions(
+    size: GridSize, start: GridSize = (0, 0, 0), device: torch.device | str = "cpu"
+) -> Tensor:
     """Positions of a block of patches in (t, h, w) order, counted from `start`: (t*h*w, 3) int64."""
     axes = [
         torch.arange(first, first + count, device=device) for first, count in zip(start, size, strict=True)
@@ -30,7 +32,7 @@ def grid_positions(size: Size, start: Size = (0, 0, 0), device: torch.device | s
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
 
 
-def reference_starts(count: int, video: Size, config: PositionsConfig) -> list[Size]:
+def list_reference_starts(count: int, video: GridSize, config: PositionsConfig) -> list[GridSize]:
     """Position of the first token of each of `count` references, for a video of size `video`.
 
     i counts references from 0; T, H, W is the video's size; S is 80 (`fixed_80`, released) or the video's
@@ -52,7 +54,7 @@ def reference_starts(count: int, video: Size, config: PositionsConfig) -> list[S
     frames, height, width = video
     shift_h, shift_w = (height, width) if config.shift == "video" else (RELEASED_SHIFT, RELEASED_SHIFT)
     first = frames if config.place == "after" else 0
-    starts: list[Size] = []
+    starts: list[GridSize] = []
     for i in range(count):
         match config.scheme:
             case "none" | "first_frame":
@@ -77,8 +79,11 @@ def reference_starts(count: int, video: Size, config: PositionsConfig) -> list[S
     return starts
 
 
-def reference_positions(
-    references: Sequence[Size], video: Size, config: PositionsConfig, device: torch.device | str = "cpu"
+def make_reference_positions(
+    references: Sequence[GridSize],
+    video: GridSize,
+    config: PositionsConfig,
+    device: torch.device | str = "cpu",
 ) -> list[Tensor]:
     """Positions of each reference's tokens, of its own size: a list of (tokens, 3) int64.
 
@@ -89,21 +94,24 @@ def reference_positions(
             torch.zeros(frames * height * width, 3, dtype=torch.int64, device=device)
             for frames, height, width in references
         ]
-    starts = reference_starts(len(references), video, config)
-    return [grid_positions(size, start, device) for size, start in zip(references, starts, strict=True)]
+    starts = list_reference_starts(len(references), video, config)
+    return [make_grid_positions(size, start, device) for size, start in zip(references, starts, strict=True)]
 
 
-def sequence_positions(
-    references: Sequence[Size], video: Size, config: PositionsConfig, device: torch.device | str = "cpu"
+def make_sequence_positions(
+    references: Sequence[GridSize],
+    video: GridSize,
+    config: PositionsConfig,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Positions of the whole sequence, references before or after the video: (tokens, 3) int64."""
-    clean = reference_positions(references, video, config, device)
+    clean = make_reference_positions(references, video, config, device)
     first = len(references) if config.scheme == "first_frame" else 0
-    noisy = grid_positions(video, (first, 0, 0), device)
+    noisy = make_grid_positions(video, (first, 0, 0), device)
     return torch.cat([noisy, *clean] if config.place == "after" else [*clean, noisy])
 
 
-def released_positions(
+def convert_released_config(
     shiftT: bool = True,
     shiftH: bool = True,
     shiftW: bool = True,
@@ -115,7 +123,7 @@ def released_positions(
 
     ValueError for the one combination without a name: `overloop: False` with a single shifted axis.
     """
-    shifted: dict[tuple[bool, bool], Scheme] = {
+    shifted: dict[tuple[bool, bool], PositionScheme] = {
         (False, False): "none",
         (False, True): "shift_w",
         (True, False): "shift_h",
@@ -135,15 +143,15 @@ def released_positions(
     )
 
 
-def wan_split(head_dim: int) -> Size:
+def split_wan_head(head_dim: int) -> GridSize:
     """How Wan divides a head's channels over t, h and w: h = w = 2 floor(d / 6), t the rest."""
     spatial = 2 * (head_dim // 6)
     return head_dim - 2 * spatial, spatial, spatial
 
 
-def rotary_tables(
+def make_rotary_tables(
     positions: Tensor,
-    split: Size,
+    split: GridSize,
     theta: float = 10_000.0,
     angles: torch.dtype = torch.float32,
     dtype: torch.dtype = torch.float32,
@@ -165,18 +173,16 @@ def rotary_tables(
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
-Crop = Literal["diffusers", "released"]
+CropFormula = Literal["diffusers", "released"]
 
 
-def cogvideox_split(head_dim: int) -> Size:
+def split_cogvideox_head(head_dim: int) -> GridSize:
     """How CogVideoX divides a head's channels over t, h and w: t = d / 4, h = w = 3 d / 8."""
     spatial = head_dim // 8 * 3
     return head_dim // 4, spatial, spatial
 
 
-def resize_crop_region(
-    grid: tuple[int, int], base: tuple[int, int]
-) -> tuple[tuple[int, int], tuple[int, int]]:
+def get_crop_region(grid: tuple[int, int], base: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Where a grid (height, width) of patches lies in the base grid when it is fitted inside and centred.
 
     Returns ((top, left), (bottom, right)) in patches of the base grid. A 3:2 grid in CogVideoX's base of
@@ -191,11 +197,11 @@ def resize_crop_region(
     return (top, left), (top + size[0], left + size[1])
 
 
-def cogvideox_positions(
-    size: Size,
+def make_cogvideox_positions(
+    size: GridSize,
     first: int,
     base: tuple[int, int],
-    crop: Crop = "diffusers",
+    crop: CropFormula = "diffusers",
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Positions of a block of patches whose first frame is frame `first`: (t*h*w, 3) float32.
@@ -209,14 +215,16 @@ def cogvideox_positions(
     which are equal where start is 0. At CogVideoX's 3:2 it is 0 on both axes.
     """
     frames, height, width = size
-    (top, left), (bottom, right) = resize_crop_region((height, width), base)
+    (top, left), (bottom, right) = get_crop_region((height, width), base)
 
-    def axis(start: int, stop: int, count: int) -> Tensor:
+    def space_axis(start: int, stop: int, count: int) -> Tensor:
         last = (
             start + (stop - start) * (count - 1) / count if crop == "released" else stop * (count - 1) / count
         )
         return torch.linspace(start, last, count, dtype=torch.float64, device=device)
 
     time = torch.arange(first, first + frames, dtype=torch.float64, device=device)
-    axes = torch.meshgrid(time, axis(top, bottom, height), axis(left, right, width), indexing="ij")
+    axes = torch.meshgrid(
+        time, space_axis(top, bottom, height), space_axis(left, right, width), indexing="ij"
+    )
     return torch.stack(axes, dim=-1).reshape(-1, 3).float()

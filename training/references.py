@@ -11,10 +11,10 @@ from torch import Tensor
 
 from reprise.errors import RepriseError
 
-Picture = Image.Image | str | Path
+PictureSource = Image.Image | str | Path
 
 
-def open_picture(picture: Picture) -> Image.Image:
+def open_picture(picture: PictureSource) -> Image.Image:
     """A picture, loaded; RepriseError where there is none."""
     if isinstance(picture, Image.Image):
         return picture
@@ -28,15 +28,17 @@ def open_picture(picture: Picture) -> Image.Image:
         raise RepriseError(f"{picture} is no picture that can be read ({type(error).__name__})") from error
 
 
-def prepare(image: Image.Image, height: int, width: int) -> Tensor:
+def prepare_picture(image: Image.Image, height: int, width: int) -> Tensor:
     """Fit a picture into the video's size and centre it on white: (3, height, width) float32 in [-1, 1].
 
     The aspect ratio is kept, smaller pictures are enlarged, transparency becomes white.
     """
-    return to_tensor(centre(shrink_or_enlarge(on_white(image), height, width), height, width))
+    return convert_to_tensor(
+        centre_on_white(resize_to_fit(composite_on_white(image), height, width), height, width)
+    )
 
 
-def on_white(image: Image.Image) -> Image.Image:
+def composite_on_white(image: Image.Image) -> Image.Image:
     """RGB as it is meant to be seen: upright, transparency over white.
 
     Done before resizing, so that no colour hidden under full transparency bleeds into the edge.
@@ -49,26 +51,26 @@ def on_white(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def fitted_size(image: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+def get_fitted_size(image: tuple[int, int], height: int, width: int) -> tuple[int, int]:
     """(width, height) px of a picture of size `image` (width, height) once it fits; sides are truncated."""
     scale = min(width / image[0], height / image[1])
     return max(1, int(image[0] * scale)), max(1, int(image[1] * scale))
 
 
-def shrink_or_enlarge(image: Image.Image, height: int, width: int) -> Image.Image:
+def resize_to_fit(image: Image.Image, height: int, width: int) -> Image.Image:
     """The picture as large as fits into height x width, by Lanczos."""
-    size = fitted_size(image.size, height, width)
+    size = get_fitted_size(image.size, height, width)
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-def centre(image: Image.Image, height: int, width: int) -> Image.Image:
+def centre_on_white(image: Image.Image, height: int, width: int) -> Image.Image:
     """On a white canvas; an odd pixel goes to the right and to the bottom."""
     canvas = Image.new("RGB", (width, height), (255, 255, 255))
     canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
     return canvas
 
 
-def to_tensor(image: Image.Image) -> Tensor:
+def convert_to_tensor(image: Image.Image) -> Tensor:
     """RGB (h, w) -> (3, h, w) float32 in [-1, 1]."""
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
     return pixels.to(torch.float32) / 127.5 - 1.0

@@ -13,16 +13,16 @@ from torch import Tensor
 from training.config import ObjectiveConfig
 
 # The line through (256 tokens, 0.5) and (4096 tokens, 1.15), not clamped: Kaleido's released RFLoss.
-_TOKENS, _MU = (256, 4096), (0.5, 1.15)
+_MU_TOKENS, _MU_VALUES = (256, 4096), (0.5, 1.15)
 
 
-def resolution_mu(tokens_per_frame: float) -> float:
+def compute_resolution_mu(tokens_per_frame: float) -> float:
     """mu of the resolution shift, from the tokens of *one* latent frame, h * w / 4 for patches of 2 x 2.
 
     The number of frames does not enter (released code). 480x832: mu = 0.721, a flow shift of e^mu = 2.056.
     """
-    slope = (_MU[1] - _MU[0]) / (_TOKENS[1] - _TOKENS[0])
-    return _MU[0] + slope * (tokens_per_frame - _TOKENS[0])
+    slope = (_MU_VALUES[1] - _MU_VALUES[0]) / (_MU_TOKENS[1] - _MU_TOKENS[0])
+    return _MU_VALUES[0] + slope * (tokens_per_frame - _MU_TOKENS[0])
 
 
 def shift_sigma(sigma: Tensor, factor: float) -> Tensor:
@@ -30,19 +30,19 @@ def shift_sigma(sigma: Tensor, factor: float) -> Tensor:
     return factor / (factor + 1.0 / sigma - 1.0)
 
 
-def shift_factor(config: ObjectiveConfig, tokens_per_frame: float) -> float:
+def get_shift_factor(config: ObjectiveConfig, tokens_per_frame: float) -> float:
     """The factor by which training shifts sigma under `objective.shift`."""
     if config.shift == "resolution":
-        return math.exp(resolution_mu(tokens_per_frame))
+        return math.exp(compute_resolution_mu(tokens_per_frame))
     return 1.0 if config.shift == "none" else float(config.shift)
 
 
-def logit_normal(normal: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+def transform_logit_normal(normal: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Standard normal draws -> sigmoid(mean + std * draw), in (0, 1). Any shape."""
     return torch.sigmoid(mean + std * normal)
 
 
-def sampling_sigmas(steps: int, shift: float = 7.0) -> Tensor:
+def make_sampling_sigmas(steps: int, shift: float = 7.0) -> Tensor:
     """The grid of sampling: (steps + 1,) float32, from exactly 1 to exactly 0.
 
     sigma_k = 1 - u / (shift - (shift - 1) u), u = k / steps: a flow shift of a linear grid, independent of

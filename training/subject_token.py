@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from reprise.errors import RepriseError
 
-FILE = "subject_token.safetensors"
+SUBJECT_TOKEN_FILE = "subject_token.safetensors"
 
 
 class SubjectToken(nn.Module):
@@ -42,7 +42,7 @@ class SubjectToken(nn.Module):
 
 def add_subject_token(model: nn.Module, *, seed: int = 0) -> SubjectToken:
     """Give a stock transformer (CogVideoX or Wan) the token, drawn from the seed, to be trained with it."""
-    reader, width = _reader(model)
+    reader, width = _find_text_reader(model)
     token = SubjectToken(width).to(device=next(reader.parameters()).device, dtype=torch.float32)
     if token.weight.device.type != "meta":
         with torch.random.fork_rng(devices=[]):
@@ -50,26 +50,26 @@ def add_subject_token(model: nn.Module, *, seed: int = 0) -> SubjectToken:
             token.reset_parameters()
     reader.subject_token = token
 
-    def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def insert_token(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (token(args[0]), *args[1:])
 
-    reader.register_forward_pre_hook(hook)
+    reader.register_forward_pre_hook(insert_token)
     return token
 
 
-def subject_token(model: nn.Module) -> SubjectToken | None:
+def get_subject_token(model: nn.Module) -> SubjectToken | None:
     """The model's token, if it has one."""
-    found: SubjectToken | None = getattr(_reader(model)[0], "subject_token", None)
+    found: SubjectToken | None = getattr(_find_text_reader(model)[0], "subject_token", None)
     return found
 
 
-def mark(model: nn.Module, text: Tensor, marked: bool, *, first: bool = True) -> Tensor:
+def reserve_token(model: nn.Module, text: Tensor, marked: bool, *, first: bool = True) -> Tensor:
     """Make room for the token before the text, in its length: (B, L, D) -> (B, L, D), the last row goes.
 
     Sets what the token does in the call that follows. first: whether this rank has the start of the text.
     Without a token, or unmarked, the text stays as it is.
     """
-    token = subject_token(model)
+    token = get_subject_token(model)
     if token is None or not marked:
         if token is not None:
             # The weight takes part in every pass, so that no rank waits for its gradient.
@@ -81,7 +81,7 @@ def mark(model: nn.Module, text: Tensor, marked: bool, *, first: bool = True) ->
 
 def pack_subject_token(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of FILE. With a sharded model every rank must call it."""
-    token = subject_token(model)
+    token = get_subject_token(model)
     if token is None:
         raise ValueError("the model has no subject token")
     weight = token.weight.detach()
@@ -93,7 +93,7 @@ def save_subject_token(model: nn.Module, folder: str | Path) -> Path:
     """Beside the LoRA or the model: FILE in a folder. With a sharded model every rank must call it."""
     from safetensors.torch import save_file
 
-    path = Path(folder) / FILE
+    path = Path(folder) / SUBJECT_TOKEN_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(pack_subject_token(model), path)
     return path
@@ -101,8 +101,8 @@ def save_subject_token(model: nn.Module, folder: str | Path) -> Path:
 
 def load_subject_token(model: nn.Module, folder: str | Path) -> SubjectToken:
     """Give a model the token that a folder holds; RepriseError where there is none or of another width."""
-    weight = read_subject_token(folder, _reader(model)[1])
-    token = subject_token(model) or add_subject_token(model)
+    weight = read_subject_token(folder, _find_text_reader(model)[1])
+    token = get_subject_token(model) or add_subject_token(model)
     with torch.no_grad():
         token.weight.copy_(weight)
     return token
@@ -112,9 +112,9 @@ def read_subject_token(folder: str | Path, width: int) -> Tensor:
     """(width,) the token that a folder holds; RepriseError where there is none or of another width."""
     from safetensors.torch import load_file
 
-    path = Path(folder) / FILE
+    path = Path(folder) / SUBJECT_TOKEN_FILE
     if not path.is_file():
-        raise RepriseError(f"{folder} has no {FILE}; was it trained with token.kind trained?")
+        raise RepriseError(f"{folder} has no {SUBJECT_TOKEN_FILE}; was it trained with token.kind trained?")
     weight = load_file(path)["weight"]
     if weight.shape != (width,):
         raise RepriseError(f"{path} is {len(weight)} wide, the model's text {width}")
@@ -145,7 +145,7 @@ def add_word(encoder: nn.Module, tokenizer: Any, word: str = "<cls>") -> int:
     return number
 
 
-def _reader(model: nn.Module) -> tuple[nn.Module, int]:
+def _find_text_reader(model: nn.Module) -> tuple[nn.Module, int]:
     """The module of a transformer that first sees the text, and the text's width."""
     if hasattr(model, "patch_embed"):
         return model.patch_embed, int(model.config.text_embed_dim)

@@ -18,18 +18,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.audit.questions import Answer, Question, agrees, good, of_reference
-from curation.audit.sample import Item, larger_neighbour
-from curation.imaging.codec import BoolMask, clamp_box, decode, decode_mask, encode, pad_box
+from curation.audit.questions import (
+    Answer,
+    Question,
+    build_reference_question,
+    is_good_subject,
+    is_rejection_right,
+)
+from curation.audit.sample import AuditItem, find_larger_neighbour
+from curation.imaging.codec import BoolMask, clamp_box, decode_image, decode_mask, encode_image, pad_box
 from curation.report.rows import read_rows
-from curation.rows.references import cutout
+from curation.rows.references import make_cutout
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
 PADDING: Final = 0.1  # of the box's sides, as the dataset's crops have
-ROWS_HELD: Final = 12
+CACHED_ROWS: Final = 12
 _TINT: Final = (45, 190, 170)  # --s0 of the report's style
-_VARIANTS: Final = {"crosspair": "Cross-pair"}  # as the report calls it
+_VARIANT_TITLES: Final = {"crosspair": "Cross-pair"}  # as the report calls it
 _COLUMNS: Final = (
     "clip_path",
     "source_path",
@@ -46,15 +52,15 @@ _COLUMNS: Final = (
 )
 
 
-class Rows:
+class RowCache:
     """Rows of the dataset with their pictures, the latest few held. Safe to share between threads."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._lock = threading.Lock()
-        self._held: OrderedDict[tuple[str, int], dict[str, Any]] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, int], dict[str, Any]] = OrderedDict()
 
-    def of(self, item: Item) -> tuple[dict[str, Any], dict[str, Any]]:
+    def read_subject(self, item: AuditItem) -> tuple[dict[str, Any], dict[str, Any]]:
         """(clip row, subject row).
 
         Raises:
@@ -62,25 +68,25 @@ class Rows:
         """
         key = (item.shard, item.row)
         with self._lock:
-            if key not in self._held:
+            if key not in self._cache:
                 found = next(read_rows(self._storage, [item.shard], _COLUMNS, {(0, item.row)}), None)
-                self._held[key] = found[2] if found else {}
-                while len(self._held) > ROWS_HELD:
-                    self._held.popitem(last=False)
-            self._held.move_to_end(key)
-            row = self._held[key]
+                self._cache[key] = found[2] if found else {}
+                while len(self._cache) > CACHED_ROWS:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(key)
+            row = self._cache[key]
         for subject in row.get("subjects") or []:
             if subject.get("subject_id") == item.subject_id:
                 return row, subject
-        raise RepriseError(f"{self._storage.join(item.shard)} was changed: start the audit again")
+        raise RepriseError(f"{self._storage.join_path(item.shard)} was changed: start the audit again")
 
 
-def describe(item: Item, row: Mapping[str, Any], subject: Mapping[str, Any]) -> dict[str, Any]:
+def describe_subject(item: AuditItem, row: Mapping[str, Any], subject: Mapping[str, Any]) -> dict[str, Any]:
     """What is shown while the subject is judged, JSON-able; nothing in it depends on verdict or scores."""
-    frame = _frame(row, subject)
+    frame = _find_frame(row, subject)
     box = subject.get("box")
-    start = _number(row.get("start_s"))
-    at = _number((frame or {}).get("time_s"))
+    start = _get_number(row.get("start_s"))
+    at = _get_number((frame or {}).get("time_s"))
     return {
         "id": item.subject_id,
         "category": subject.get("category"),
@@ -90,7 +96,7 @@ def describe(item: Item, row: Mapping[str, Any], subject: Mapping[str, Any]) -> 
         "width": row.get("width"),
         "height": row.get("height"),
         "box": box,
-        "other": larger_neighbour(row["subjects"], subject)
+        "other": find_larger_neighbour(row["subjects"], subject)
         if any(q.name == "own" for q in item.questions)
         else None,
         "has_frame": frame is not None and bool((frame.get("image") or {}).get("bytes")),
@@ -99,21 +105,22 @@ def describe(item: Item, row: Mapping[str, Any], subject: Mapping[str, Any]) -> 
         "codec": row.get("source_codec"),
         # Where in the clip the frame is, s.
         "at": None if at is None or start is None else max(0.0, at - start),
-        "questions": [_question(q, phrase=subject.get("phrase") or "") for q in item.questions],
+        "questions": [_format_question(q, phrase=subject.get("phrase") or "") for q in item.questions],
     }
 
 
-def describe_generated(item: Item, subject: Mapping[str, Any]) -> list[dict[str, Any]]:
+def describe_generated(item: AuditItem, subject: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The pictures made from a subject, with the question about each; shown once the subject is judged."""
-    sizes = {_name(r, item): r for r in subject.get("references") or []}
+    sizes = {_get_reference_name(r, item): r for r in subject.get("references") or []}
     return [
         {
             "name": each.name,
             "variant": each.variant,
             "width": sizes[each.name].get("width"),
             "height": sizes[each.name].get("height"),
-            "question": _question(
-                of_reference(each.name), variant=_VARIANTS.get(each.variant, each.variant.capitalize())
+            "question": _format_question(
+                build_reference_question(each.name),
+                variant=_VARIANT_TITLES.get(each.variant, each.variant.capitalize()),
             ),
         }
         for each in item.generated
@@ -121,20 +128,23 @@ def describe_generated(item: Item, subject: Mapping[str, Any]) -> list[dict[str,
     ]
 
 
-def reveal(item: Item, subject: Mapping[str, Any], answers: Mapping[str, Answer]) -> dict[str, Any]:
+def reveal_verdict(
+    item: AuditItem, subject: Mapping[str, Any], answers: Mapping[str, Answer]
+) -> dict[str, Any]:
     """What the filters decided and measured, beside what the person said."""
     verdict = subject.get("verdict") or {}
-    scores = {name: value for name, value in (subject.get("scores") or {}).items() if _finite(value)}
-    fine = good(answers, item.questions)
-    references = {_name(r, item): r for r in subject.get("references") or []}
+    scores = {name: value for name, value in (subject.get("scores") or {}).items() if _is_finite(value)}
+    fine = is_good_subject(answers, item.questions)
+    references = {_get_reference_name(r, item): r for r in subject.get("references") or []}
     return {
         "kept": item.kept,
         "agreed": None if fine is None else fine == item.kept,
-        "value": verdict.get("value") if _finite(verdict.get("value")) else None,
-        "threshold": verdict.get("threshold") if _finite(verdict.get("threshold")) else None,
+        "value": verdict.get("value") if _is_finite(verdict.get("value")) else None,
+        "threshold": verdict.get("threshold") if _is_finite(verdict.get("threshold")) else None,
         "reason": item.reason,
         "failures": [
-            {"name": failure, "agreed": agrees(failure, answers, item.questions)} for failure in item.failures
+            {"name": failure, "agreed": is_rejection_right(failure, answers, item.questions)}
+            for failure in item.failures
         ],
         "scores": scores,
         "generated": [
@@ -143,54 +153,54 @@ def reveal(item: Item, subject: Mapping[str, Any], answers: Mapping[str, Answer]
                 "variant": each.variant,
                 "kept": each.kept,
                 "reason": each.reason,
-                "agreed": _same_as(answers.get(of_reference(each.name).name), each.kept),
-                "identity": _number(references.get(each.name, {}).get("identity")),
-                "face_identity": _number(references.get(each.name, {}).get("face_identity")),
+                "agreed": _judge_reference(answers.get(build_reference_question(each.name).name), each.kept),
+                "identity": _get_number(references.get(each.name, {}).get("identity")),
+                "face_identity": _get_number(references.get(each.name, {}).get("face_identity")),
             }
             for each in item.generated
         ],
     }
 
 
-def picture(
-    item: Item, row: Mapping[str, Any], subject: Mapping[str, Any], name: str
+def render_picture(
+    item: AuditItem, row: Mapping[str, Any], subject: Mapping[str, Any], name: str
 ) -> tuple[bytes, str] | None:
     """(bytes, media type) of `frame`, `mask`, `crop`, `segment` or a reference; None where there is none."""
     data: bytes | None
     if name == "frame":
-        data = ((_frame(row, subject) or {}).get("image") or {}).get("bytes")
+        data = ((_find_frame(row, subject) or {}).get("image") or {}).get("bytes")
     elif name in ("mask", "crop", "segment"):
         try:
-            data = _drawn(row, subject, name)
+            data = _draw_picture(row, subject, name)
         except (ValueError, TypeError, KeyError, cv2.error):
             return None  # a damaged picture costs only itself
     else:
         wanted: Mapping[str, Any] = next(
-            (r for r in subject.get("references") or [] if _name(r, item) == name), {}
+            (r for r in subject.get("references") or [] if _get_reference_name(r, item) == name), {}
         )
         data = (wanted.get("image") or {}).get("bytes")
-    kind = _media_type(data or b"")
+    kind = _detect_media_type(data or b"")
     return (data, kind) if data and kind else None
 
 
-def _drawn(row: Mapping[str, Any], subject: Mapping[str, Any], name: str) -> bytes | None:
+def _draw_picture(row: Mapping[str, Any], subject: Mapping[str, Any], name: str) -> bytes | None:
     mask: BoolMask | None = decode_mask(subject["mask"]) if subject.get("mask") else None
     if name == "mask":
-        return None if mask is None else _overlay(mask)
-    frame = decode((_frame(row, subject) or {}).get("image"))[:, :, :3]
+        return None if mask is None else _draw_overlay(mask)
+    frame = decode_image((_find_frame(row, subject) or {}).get("image"))[:, :, :3]
     if mask is not None and mask.shape == frame.shape[:2] and mask.any():
-        crop, segment = cutout(frame, mask, PADDING)
-        return encode(crop if name == "crop" else segment)["bytes"]
+        crop, segment = make_cutout(frame, mask, PADDING)
+        return encode_image(crop if name == "crop" else segment)["bytes"]
     if name == "segment" or not subject.get("box"):
         return None
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = pad_box(
         list(map(float, clamp_box(subject["box"], width, height))), PADDING, width, height
     )
-    return encode(np.ascontiguousarray(frame[y0:y1, x0:x1]))["bytes"]
+    return encode_image(np.ascontiguousarray(frame[y0:y1, x0:x1]))["bytes"]
 
 
-def _overlay(mask: BoolMask) -> bytes:
+def _draw_overlay(mask: BoolMask) -> bytes:
     """A mask as a transparent PNG of its own size: a tint inside, a firm line along the edge."""
     inside = mask.astype(np.uint8)
     picture: NDArray[np.uint8] = np.zeros((*mask.shape, 4), np.uint8)
@@ -201,37 +211,41 @@ def _overlay(mask: BoolMask) -> bytes:
     return bytes(cv2.imencode(".png", picture)[1].tobytes())
 
 
-def _frame(row: Mapping[str, Any], subject: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _find_frame(row: Mapping[str, Any], subject: Mapping[str, Any]) -> Mapping[str, Any] | None:
     index = subject.get("frame_index")
     frames = row.get("frames") or []
     return next((frame for frame in frames if index is not None and frame.get("index") == index), None)
 
 
-def _name(reference: Mapping[str, Any], item: Item) -> str:
+def _get_reference_name(reference: Mapping[str, Any], item: AuditItem) -> str:
     return str(reference.get("reference_id") or "").removeprefix(f"{item.subject_id}-")
 
 
-def _question(question: Question, **words: str) -> dict[str, str]:
-    def said(text: str) -> str:
+def _format_question(question: Question, **words: str) -> dict[str, str]:
+    def fill_placeholders(text: str) -> str:
         # Not str.format: a caption may hold braces.
         return functools.reduce(lambda t, kv: t.replace(f"{{{kv[0]}}}", kv[1]), words.items(), text)
 
-    return {"name": question.name, "title": said(question.title), "hint": said(question.hint)}
+    return {
+        "name": question.name,
+        "title": fill_placeholders(question.title),
+        "hint": fill_placeholders(question.hint),
+    }
 
 
-def _same_as(answer: Answer | None, kept: bool) -> bool | None:
+def _judge_reference(answer: Answer | None, kept: bool) -> bool | None:
     return None if answer in (None, "unsure") else (answer == "yes") == kept
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if _finite(value) else None
+def _get_number(value: Any) -> float | None:
+    return float(value) if _is_finite(value) else None
 
 
-def _finite(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _media_type(data: bytes) -> str | None:
+def _detect_media_type(data: bytes) -> str | None:
     """By the first bytes: what is no picture is not served as one."""
     if data[:3] == b"\xff\xd8\xff":
         return "image/jpeg"

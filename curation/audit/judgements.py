@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from curation.audit.questions import ANSWERS, Answer
-from curation.audit.sample import FOLDER, Sample
-from curation.rows.ids import digest
+from curation.audit.sample import AUDIT_FOLDER, AuditSample
+from curation.rows.ids import compute_digest
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
 MAX_SECONDS: Final = 3600.0  # longer than that nobody looked at one question
-_JUDGE = re.compile(r"[^\x00-\x1f\x7f]{1,60}")
+_JUDGE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,60}")
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Judgements:
         RepriseError: `judge` is no name, or the place cannot be read; later, where it cannot be written.
     """
 
-    def __init__(self, storage: Storage, sample: Sample, judge: str) -> None:
+    def __init__(self, storage: Storage, sample: AuditSample, judge: str) -> None:
         self.judge = judge.strip()
-        if not _JUDGE.fullmatch(self.judge):
+        if not _JUDGE_NAME.fullmatch(self.judge):
             raise RepriseError(f"{judge!r} is no name for a judge: give 1 to 60 printable characters")
         self._storage, self._sample = storage, sample
         self._lock = threading.Lock()
@@ -57,34 +57,34 @@ class Judgements:
         self._lines: list[bytes] = []  # this judge's, for places that cannot append
         self._answers: dict[str, dict[str, dict[str, Answer]]] = {}
         self._seconds: dict[str, dict[tuple[str, str], float]] = {}
-        self._shown: set[tuple[str, str]] = set()  # (judge, subject) whose verdict was shown
+        self._unblinded: set[tuple[str, str]] = set()  # (judge, subject) whose verdict was shown
         self.revised: set[tuple[str, str, str]] = set()  # answers changed after that
-        for data in self._files():
+        for data in self._read_files():
             for line in data.splitlines():
-                judgement = _parse(line) if line.strip() else None
+                judgement = _parse_line(line) if line.strip() else None
                 if judgement is None:
                     # A machine that lost power leaves half a line at most; the rest still counts.
                     self.damaged += bool(line.strip())
                     continue
-                self._apply(judgement)
+                self._apply_judgement(judgement)
                 if judgement.judge == self.judge:
                     self._lines.append(line)
 
     @property
     def path(self) -> str:
         """Where answers go, below the dataset."""
-        if self._storage.remote:
-            return f"{FOLDER}/{self._sample.name}/{_file_name(self.judge)}.jsonl"
-        return f"{FOLDER}/{self._sample.name}.jsonl"
+        if self._storage.is_remote:
+            return f"{AUDIT_FOLDER}/{self._sample.name}/{_build_file_name(self.judge)}.jsonl"
+        return f"{AUDIT_FOLDER}/{self._sample.name}.jsonl"
 
-    def _files(self) -> Iterator[bytes]:
-        if self._storage.remote:
-            for rel in self._storage.list(f"{FOLDER}/{self._sample.name}", ".jsonl"):
+    def _read_files(self) -> Iterator[bytes]:
+        if self._storage.is_remote:
+            for rel in self._storage.list_paths(f"{AUDIT_FOLDER}/{self._sample.name}", ".jsonl"):
                 yield self._storage.read_bytes(rel)
         elif self._storage.is_file(self.path):
             yield self._storage.read_bytes(self.path)
 
-    def _apply(self, judgement: Judgement) -> None:
+    def _apply_judgement(self, judgement: Judgement) -> None:
         item = self._sample.by_id.get(judgement.subject_id)
         if item is None or judgement.question not in {each.name for each in item.all_questions}:
             return  # about a picture that is no longer there
@@ -96,12 +96,14 @@ class Judgements:
             answers[question] = judgement.answer
         self._seconds.setdefault(who, {})[subject, question] = judgement.seconds
         if not judgement.blind:
-            self._shown.add((who, subject))
+            self._unblinded.add((who, subject))
             self.revised.add((who, subject, question))
-        if self._complete(subject, answers):
-            self._shown.add((who, subject))
+        if self._is_complete(subject, answers):
+            self._unblinded.add((who, subject))
 
-    def record(self, subject_id: str, question: str, answer: Answer | None, seconds: float) -> Judgement:
+    def record_answer(
+        self, subject_id: str, question: str, answer: Answer | None, seconds: float
+    ) -> Judgement:
         """Keep an answer; on return it is on disk.
 
         Raises:
@@ -114,16 +116,16 @@ class Judgements:
                 question,
                 answer,
                 round(min(max(seconds, 0.0), MAX_SECONDS), 2),
-                (self.judge, subject_id) not in self._shown,
+                (self.judge, subject_id) not in self._unblinded,
                 datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             )
             line = json.dumps(asdict(judgement), ensure_ascii=False).encode()
-            self._write(line)
-            self._apply(judgement)
+            self._write_line(line)
+            self._apply_judgement(judgement)
             return judgement
 
-    def _write(self, line: bytes) -> None:
-        path = self._storage.local(self.path)
+    def _write_line(self, line: bytes) -> None:
+        path = self._storage.get_local_path(self.path)
         if path is None:
             self._storage.write_bytes(self.path, b"".join(each + b"\n" for each in [*self._lines, line]))
             self._lines.append(line)
@@ -144,35 +146,35 @@ class Judgements:
         except OSError as error:
             raise RepriseError(f"cannot write {path}: {error.strerror}") from error
 
-    def answers(self, judge: str | None = None) -> Mapping[str, Mapping[str, Answer]]:
+    def get_answers(self, judge: str | None = None) -> Mapping[str, Mapping[str, Answer]]:
         """subject_id -> question -> answer, of this or another judge. A snapshot: other threads may go on."""
         with self._lock:
             return {each: dict(given) for each, given in self._answers.get(judge or self.judge, {}).items()}
 
-    def judges(self) -> list[str]:
+    def list_judges(self) -> list[str]:
         """Everybody with an answer that counts, sorted."""
         with self._lock:
             return sorted(who for who, items in self._answers.items() if any(items.values()))
 
-    def of(self, subject_id: str) -> Mapping[str, Answer]:
+    def get_subject_answers(self, subject_id: str) -> Mapping[str, Answer]:
         """question -> answer, of this judge about one subject."""
         with self._lock:
             return dict(self._answers.get(self.judge, {}).get(subject_id, {}))
 
-    def _complete(self, subject_id: str, given: Mapping[str, Answer]) -> bool:
+    def _is_complete(self, subject_id: str, given: Mapping[str, Answer]) -> bool:
         return len(given) == len(self._sample.by_id[subject_id].all_questions)
 
-    def seconds(self) -> list[float]:
+    def list_seconds(self) -> list[float]:
         """How long this judge looked at each completed subject, s."""
         with self._lock:
             looked: dict[str, float] = {}
             for (subject, _), seconds in self._seconds.get(self.judge, {}).items():
                 looked[subject] = looked.get(subject, 0.0) + seconds
             answers = self._answers.get(self.judge, {})
-            return [looked[each] for each, given in answers.items() if self._complete(each, given)]
+            return [looked[each] for each, given in answers.items() if self._is_complete(each, given)]
 
 
-def _parse(line: bytes) -> Judgement | None:
+def _parse_line(line: bytes) -> Judgement | None:
     """A line of the file, or None where it is none."""
     try:
         found: Any = json.loads(line)
@@ -190,7 +192,7 @@ def _parse(line: bytes) -> Judgement | None:
     return Judgement(**fields)
 
 
-def _file_name(judge: str) -> str:
+def _build_file_name(judge: str) -> str:
     """A file name for a judge; a hash keeps names apart that become alike."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", judge).strip("._")
-    return plain if plain == judge else f"{plain or 'judge'}-{digest(judge, length=8)}"
+    return plain if plain == judge else f"{plain or 'judge'}-{compute_digest(judge, length=8)}"

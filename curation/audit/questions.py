@@ -17,7 +17,7 @@ from curation.rows.verdicts import NO_MASK, NOT_FOUND
 Answer = Literal["yes", "no", "unsure"]
 ANSWERS: Final[tuple[Answer, ...]] = ("yes", "no", "unsure")
 
-SAME: Final = "same:"  # followed by the name of a reference: `same:redux0`
+SAME_PREFIX: Final = "same:"  # followed by the name of a reference: `same:redux0`
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Question:
     name: str
     title: str  # as the page asks it; {phrase} and {variant} are filled in
     hint: str  # when to say yes
-    row: str  # as the summary calls it
+    summary_title: str  # as the summary calls it
 
 
 PRESENT: Final = Question(
@@ -57,14 +57,14 @@ FRONTAL: Final = Question(
     "Exactly one face, turned to the camera, large enough to recognise.",
     "frontal face",
 )
-_SAME: Final = Question(
-    SAME,
+_SAME_TEMPLATE: Final = Question(
+    SAME_PREFIX,
     "{variant}: the same one?",
     "Shape, colours and marks are its own; pose, light and background may differ.",
     "same identity",
 )
 
-OF_SUBJECT: Final = (PRESENT, CATEGORY, MASK, CLEAR, OWN, FRONTAL)
+SUBJECT_QUESTIONS: Final = (PRESENT, CATEGORY, MASK, CLEAR, OWN, FRONTAL)
 
 # Score -> the question that says whether missing its threshold was deserved.
 _JUDGED_BY: Final[Mapping[str, Question]] = {
@@ -88,7 +88,7 @@ _JUDGED_BY: Final[Mapping[str, Question]] = {
 }
 
 
-def asked(*, box: bool, mask: bool, overlaps: bool, human: bool) -> list[Question]:
+def select_questions(*, box: bool, mask: bool, overlaps: bool, human: bool) -> list[Question]:
     """The questions about a subject, in the order in which they are asked.
 
     Args:
@@ -108,12 +108,16 @@ def asked(*, box: bool, mask: bool, overlaps: bool, human: bool) -> list[Questio
     ]
 
 
-def of_reference(name: str) -> Question:
+def build_reference_question(name: str) -> Question:
     """The question about one generated picture, by the picture's name."""
-    return Question(SAME + name, _SAME.title, _SAME.hint, _SAME.row)
+    return Question(
+        SAME_PREFIX + name, _SAME_TEMPLATE.title, _SAME_TEMPLATE.hint, _SAME_TEMPLATE.summary_title
+    )
 
 
-def agrees(failure: str, answers: Mapping[str, Answer], questions: Sequence[Question]) -> bool | None:
+def is_rejection_right(
+    failure: str, answers: Mapping[str, Answer], questions: Sequence[Question]
+) -> bool | None:
     """Whether a person's answers bear out one reason for a rejection.
 
     A threshold is borne out by `no` to its own question. A reason without one (no mask; a threshold that this
@@ -129,11 +133,11 @@ def agrees(failure: str, answers: Mapping[str, Answer], questions: Sequence[Ques
     if own is not None and own in questions:
         answer = answers.get(own.name)
         return None if answer in (None, "unsure") else answer == "no"
-    fine = good(answers, questions)
+    fine = is_good_subject(answers, questions)
     return None if fine is None else not fine
 
 
-def good(answers: Mapping[str, Answer], questions: Sequence[Question]) -> bool | None:
+def is_good_subject(answers: Mapping[str, Answer], questions: Sequence[Question]) -> bool | None:
     """Whether a subject deserves its place: `yes` to all questions about it.
 
     Returns:

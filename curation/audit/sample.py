@@ -20,23 +20,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from curation.audit.questions import Question, asked, of_reference
+from curation.audit.questions import Question, build_reference_question, select_questions
 from curation.report.rows import read_rows
-from curation.rows.ids import digest
+from curation.rows.ids import compute_digest
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
-FOLDER: Final = "audit"
+AUDIT_FOLDER: Final = "audit"
 FORMAT: Final = "reprise-audit-1"
 KEPT: Final = "kept"  # stratum; the others are named by the reason of the rejection
 
 # Cut from the frame itself; there is nothing to compare. Crops of other frames are asked about: the tracker
 # that followed the subject there may have gone over to another one.
 _OWN_CROP: Final = "crop0"
-_CUT_OUT: Final = "segment"  # of the same frame as the crop of its number
+_SEGMENT_VARIANT: Final = "segment"  # of the same frame as the crop of its number
 # Share of overlap from which it is worth asking whether a subject is one of its own; ours, far below the
 # thresholds that reject (0.8 and 0.9).
-_TOUCHES: Final = 0.1
+_MIN_OVERLAP: Final = 0.1
 _COLUMNS: Final = (
     "subjects.subject_id",
     "subjects.category",
@@ -56,7 +56,7 @@ _COLUMNS: Final = (
 
 
 @dataclass(frozen=True)
-class Generated:
+class GeneratedPicture:
     """A picture that was made from a subject, or that a tracker found of it."""
 
     name: str  # its id without the subject's: `redux0`
@@ -66,7 +66,7 @@ class Generated:
 
 
 @dataclass(frozen=True)
-class Item:
+class AuditItem:
     """A subject of the draw, as far as sampling, questions and statistics are concerned."""
 
     subject_id: str
@@ -77,12 +77,12 @@ class Item:
     reason: str | None
     failures: tuple[str, ...]
     questions: tuple[Question, ...]  # about the subject
-    generated: tuple[Generated, ...]
+    generated: tuple[GeneratedPicture, ...]
     stratum: str = ""  # what it was when the draw was made
 
     @property
     def reference_questions(self) -> tuple[Question, ...]:
-        return tuple(of_reference(each.name) for each in self.generated)
+        return tuple(build_reference_question(each.name) for each in self.generated)
 
     @property
     def all_questions(self) -> tuple[Question, ...]:
@@ -96,12 +96,12 @@ class Stratum:
 
 
 @dataclass(frozen=True)
-class Sample:
+class AuditSample:
     """The subjects to judge, in the order in which they are shown."""
 
     seed: int
     n: int  # as asked for; a small dataset has fewer
-    items: tuple[Item, ...]
+    items: tuple[AuditItem, ...]
     strata: Mapping[str, Stratum]
 
     @property
@@ -109,16 +109,16 @@ class Sample:
         return f"{self.seed}-{self.n}"
 
     @functools.cached_property
-    def by_id(self) -> Mapping[str, Item]:
+    def by_id(self) -> Mapping[str, AuditItem]:
         return {item.subject_id: item for item in self.items}
 
-    def weight(self, item: Item) -> float:
+    def get_weight(self, item: AuditItem) -> float:
         """How many subjects of the dataset one of the draw stands for (1 / its chance of being drawn)."""
         stratum = self.strata[item.stratum]
         return stratum.population / stratum.drawn
 
 
-def allocate(sizes: Mapping[str, int], n: int) -> dict[str, int]:
+def allocate_places(sizes: Mapping[str, int], n: int) -> dict[str, int]:
     """Share `n` places evenly; what a small stratum leaves goes to the others. Never more than there are.
 
     Places beyond an even split go to the larger strata. Grows with `n`: no stratum loses a place.
@@ -135,42 +135,42 @@ def allocate(sizes: Mapping[str, int], n: int) -> dict[str, int]:
     return places
 
 
-def halves(kept: int, rejected: int, n: int) -> tuple[int, int]:
+def split_places(kept: int, rejected: int, n: int) -> tuple[int, int]:
     """Places for kept and rejected subjects: half each, unless one side has fewer."""
-    shares = allocate({"kept": kept, "rejected": rejected}, n)
+    shares = allocate_places({"kept": kept, "rejected": rejected}, n)
     return shares["kept"], shares["rejected"]
 
 
-def draw(subjects: Iterable[Item], n: int, seed: int) -> Sample:
+def draw_sample(subjects: Iterable[AuditItem], n: int, seed: int) -> AuditSample:
     """Draw up to `n` subjects; memory holds at most `n` per stratum."""
-    heaps: dict[str, list[tuple[int, str, Item]]] = {}
+    heaps: dict[str, list[tuple[int, str, AuditItem]]] = {}
     population: Counter[str] = Counter()
     for item in subjects:
         name = KEPT if item.kept else item.reason or "rejected"
         population[name] += 1
         heap = heaps.setdefault(name, [])
-        ticket = (-int(digest("audit", seed, item.subject_id), 16), item.subject_id, item)
+        ticket = (-int(compute_digest("audit", seed, item.subject_id), 16), item.subject_id, item)
         if len(heap) < n:
             heapq.heappush(heap, ticket)
         elif ticket[:2] > heap[0][:2]:
             heapq.heapreplace(heap, ticket)
     rejected = {name: count for name, count in population.items() if name != KEPT}
-    of_kept, of_rejected = halves(population[KEPT], sum(rejected.values()), n)
-    places = {**allocate(rejected, of_rejected), **({KEPT: of_kept} if of_kept else {})}
+    of_kept, of_rejected = split_places(population[KEPT], sum(rejected.values()), n)
+    places = {**allocate_places(rejected, of_rejected), **({KEPT: of_kept} if of_kept else {})}
     items = [
         replace(item, stratum=name)
         for name, count in places.items()
         for _, _, item in sorted(heaps[name], key=lambda ticket: ticket[:2], reverse=True)[:count]
     ]
     # Shown in an order that says nothing of strata.
-    items.sort(key=lambda item: digest("order", seed, item.subject_id))
+    items.sort(key=lambda item: compute_digest("order", seed, item.subject_id))
     strata = {name: Stratum(population[name], places.get(name, 0)) for name in sorted(population)}
-    return Sample(seed, n, tuple(items), strata)
+    return AuditSample(seed, n, tuple(items), strata)
 
 
-def scan(
+def scan_subjects(
     storage: Storage, shards: Sequence[str], wanted: Set[tuple[int, int]] | None = None
-) -> Iterator[Item]:
+) -> Iterator[AuditItem]:
     """Every subject that a verdict was reached about, without its pictures.
 
     Args:
@@ -179,15 +179,17 @@ def scan(
     for shard, row_number, row in read_rows(storage, shards, _COLUMNS, wanted):
         for subject in row.get("subjects") or []:
             if subject.get("verdict") and subject["verdict"].get("kept") is not None:
-                yield _item(subject, row["subjects"], shards[shard], row_number)
+                yield _build_item(subject, row["subjects"], shards[shard], row_number)
 
 
-def _item(subject: Mapping[str, Any], neighbours: Sequence[Mapping[str, Any]], shard: str, row: int) -> Item:
+def _build_item(
+    subject: Mapping[str, Any], neighbours: Sequence[Mapping[str, Any]], shard: str, row: int
+) -> AuditItem:
     verdict, scores = subject["verdict"], subject.get("scores") or {}
     mask = subject.get("mask")
     overlap = max(scores.get("overlap_iou") or 0.0, scores.get("overlap_containment") or 0.0)
     subject_id = subject["subject_id"]
-    return Item(
+    return AuditItem(
         subject_id=subject_id,
         shard=shard,
         row=row,
@@ -196,28 +198,30 @@ def _item(subject: Mapping[str, Any], neighbours: Sequence[Mapping[str, Any]], s
         reason=verdict.get("reason"),
         failures=tuple(verdict.get("failures") or ([verdict["reason"]] if verdict.get("reason") else [])),
         questions=tuple(
-            asked(
+            select_questions(
                 box=subject.get("box") is not None,
                 mask=mask is not None and mask.get("size") is not None and scores.get("area_share") != 0,
-                overlaps=overlap >= _TOUCHES and larger_neighbour(neighbours, subject) is not None,
+                overlaps=overlap >= _MIN_OVERLAP and find_larger_neighbour(neighbours, subject) is not None,
                 human=subject.get("group") == "human",
             )
         ),
         generated=tuple(
-            Generated(
+            GeneratedPicture(
                 name=reference["reference_id"].removeprefix(f"{subject_id}-"),
                 variant=reference["variant"],
                 kept=reference.get("kept") is not False,  # absent or null: not decided, so not rejected
                 reason=reference.get("reason"),
             )
             for reference in subject.get("references") or []
-            if reference.get("variant") != _CUT_OUT
+            if reference.get("variant") != _SEGMENT_VARIANT
             and not reference["reference_id"].endswith(f"-{_OWN_CROP}")
         ),
     )
 
 
-def larger_neighbour(subjects: Sequence[Mapping[str, Any]], subject: Mapping[str, Any]) -> list[float] | None:
+def find_larger_neighbour(
+    subjects: Sequence[Mapping[str, Any]], subject: Mapping[str, Any]
+) -> list[float] | None:
     """Box of the larger subject of the same frame that overlaps this one most; None if there is none."""
     box = subject.get("box")
     others = [
@@ -227,33 +231,37 @@ def larger_neighbour(subjects: Sequence[Mapping[str, Any]], subject: Mapping[str
         and other.get("frame_index") == subject.get("frame_index")
         and other.get("subject_id") != subject.get("subject_id")
     ]
-    shared = [(_shared(box, other), other) for other in others if _area(other) >= _area(box)] if box else []
+    shared = (
+        [(_get_intersection(box, other), other) for other in others if _get_area(other) >= _get_area(box)]
+        if box
+        else []
+    )
     best = max(shared, key=lambda pair: pair[0], default=(0.0, None))
     return best[1] if best[0] > 0 else None
 
 
-def _area(box: Any) -> float:
+def _get_area(box: Any) -> float:
     return float(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]))
 
 
-def _shared(left: Any, right: Any) -> float:
+def _get_intersection(left: Any, right: Any) -> float:
     """Area of the intersection of two boxes, px."""
     corners = [max(left[0], right[0]), max(left[1], right[1]), min(left[2], right[2]), min(left[3], right[3])]
-    return _area(corners)
+    return _get_area(corners)
 
 
-def open_sample(storage: Storage, n: int, seed: int) -> Sample:
+def open_sample(storage: Storage, n: int, seed: int) -> AuditSample:
     """The draw of this name, made and written down if there is none yet.
 
     Raises:
         RepriseError: no dataset there, an unfinished one, nothing in it to judge, or drawn subjects that it
             no longer has.
     """
-    shards = _shards(storage)
-    name = f"{FOLDER}/{seed}-{n}.json"
+    shards = _list_shards(storage)
+    name = f"{AUDIT_FOLDER}/{seed}-{n}.json"
     if storage.is_file(name):
-        return _reopen(storage, name, shards, n, seed)
-    sample = draw(scan(storage, shards), n, seed)
+        return _reopen_sample(storage, name, shards, n, seed)
+    sample = draw_sample(scan_subjects(storage, shards), n, seed)
     if not sample.items:
         raise RepriseError(f"{storage.uri} has no subject that a verdict was reached about: nothing to judge")
     frozen = {
@@ -270,12 +278,12 @@ def open_sample(storage: Storage, n: int, seed: int) -> Sample:
     return sample
 
 
-def _shards(storage: Storage) -> list[str]:
+def _list_shards(storage: Storage) -> list[str]:
     """Paths of the shards that a finished dataset's manifest names."""
     if not storage.exists():
         raise RepriseError(f"no dataset at {storage.uri}")
     if not storage.is_file("manifest.json"):
-        unfinished = bool(storage.list("data", ".parquet") or storage.list("clips"))
+        unfinished = bool(storage.list_paths("data", ".parquet") or storage.list_paths("clips"))
         raise RepriseError(
             f"{storage.uri} is not finished: run the same reprise curate command again to complete it"
             if unfinished
@@ -287,13 +295,13 @@ def _shards(storage: Storage) -> list[str]:
             raise RepriseError(f"{storage.uri} is not finished: run the same reprise curate command again")
         shards = [str(shard["path"]) for shard in manifest["shards"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RepriseError(f"{storage.join('manifest.json')} is not a Reprise manifest") from error
+        raise RepriseError(f"{storage.join_path('manifest.json')} is not a Reprise manifest") from error
     if not shards:
         raise RepriseError(f"{storage.uri} has no shard: nothing to judge")
     return shards
 
 
-def _reopen(storage: Storage, name: str, shards: Sequence[str], n: int, seed: int) -> Sample:
+def _reopen_sample(storage: Storage, name: str, shards: Sequence[str], n: int, seed: int) -> AuditSample:
     """A draw made before, with today's verdicts."""
     try:
         frozen = json.loads(storage.read_bytes(name))
@@ -307,17 +315,17 @@ def _reopen(storage: Storage, name: str, shards: Sequence[str], n: int, seed: in
             raise ValueError("a stratum without places")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RepriseError(
-            f"{storage.join(name)} is damaged: move it away, or choose another --seed"
+            f"{storage.join_path(name)} is damaged: move it away, or choose another --seed"
         ) from error
     numbers = {path: number for number, path in enumerate(shards)}
     places = {(numbers[shard], row) for _, shard, row in drawn.values() if shard in numbers}
-    found = {i.subject_id: i for i in scan(storage, shards, places) if i.subject_id in drawn}
+    found = {i.subject_id: i for i in scan_subjects(storage, shards, places) if i.subject_id in drawn}
     if len(found) < len(drawn):  # rows lie elsewhere: look everywhere
-        found = {i.subject_id: i for i in scan(storage, shards) if i.subject_id in drawn}
+        found = {i.subject_id: i for i in scan_subjects(storage, shards) if i.subject_id in drawn}
     if len(found) < len(drawn):
         raise RepriseError(
             f"{len(drawn) - len(found)} of the {len(drawn)} drawn subjects are no longer in {storage.uri}: "
             "it was curated anew; choose another --seed"
         )
     items = tuple(replace(found[each], stratum=drawn[each][0]) for each in drawn)
-    return Sample(seed, n, items, strata)
+    return AuditSample(seed, n, items, strata)

@@ -25,18 +25,24 @@ from typing import Any, BinaryIO, Final, cast
 from curation.audit import items
 from curation.audit.judgements import Judgements
 from curation.audit.questions import ANSWERS, Answer
-from curation.audit.sample import Item, Sample, open_sample
-from curation.audit.statistics import KALEIDO, Row, Summary, row_title, summarise
+from curation.audit.sample import AuditItem, AuditSample, open_sample
+from curation.audit.statistics import (
+    KALEIDO_ACCURACY,
+    AgreementRow,
+    AuditSummary,
+    get_row_title,
+    summarise_audit,
+)
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
 HOST: Final = "127.0.0.1"
 MAX_BODY: Final = 4096  # bytes
-_CHUNK: Final = 256 << 10  # bytes of a clip sent at a time
-_IDLE: Final = 60  # s that a connection may stay silent
+_CHUNK_BYTES: Final = 256 << 10  # bytes of a clip sent at a time
+_IDLE_TIMEOUT: Final = 60  # s that a connection may stay silent
 
 # What the page is made of: path -> (package, file, media type). Style and helpers are the report's own.
-_PAGE: Final[Mapping[str, tuple[str, str, str]]] = {
+_PAGE_FILES: Final[Mapping[str, tuple[str, str, str]]] = {
     "/": ("curation.audit", "index.html", "text/html; charset=utf-8"),
     "/audit.css": ("curation.audit", "audit.css", "text/css; charset=utf-8"),
     "/audit.js": ("curation.audit", "audit.js", "text/javascript; charset=utf-8"),
@@ -54,11 +60,11 @@ _HEADERS: Final = {
 }
 
 
-class Refused(Exception):
+class RequestError(Exception):
     """A request that is answered with an error, in one line."""
 
-    def __init__(self, status: HTTPStatus, words: str) -> None:
-        super().__init__(words)
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
         self.status = status
 
 
@@ -67,92 +73,96 @@ class Audit:
     """One judge's audit of one draw; knows nothing of HTTP."""
 
     storage: Storage
-    sample: Sample
+    sample: AuditSample
     judgements: Judgements
-    rows: items.Rows
+    rows: items.RowCache
 
-    def state(self) -> dict[str, Any]:
+    def get_state(self) -> dict[str, Any]:
         """Where the judge stands: the draw in its order and what of it is done."""
-        answers = self.judgements.answers()
+        answers = self.judgements.get_answers()
         return {
             "dataset": self.storage.uri.partition("?")[0].rstrip("/").rpartition("/")[2] or self.storage.uri,
             "judge": self.judgements.judge,
             "seed": self.sample.seed,
             "items": [
-                {"id": item.subject_id, "done": self._complete(item, answers.get(item.subject_id, {}))}
+                {"id": item.subject_id, "done": self._is_complete(item, answers.get(item.subject_id, {}))}
                 for item in self.sample.items
             ],
-            "seconds": self._pace(),
+            "seconds": self._get_pace(),
         }
 
-    def item(self, subject_id: str) -> dict[str, Any]:
+    def get_item(self, subject_id: str) -> dict[str, Any]:
         """A subject as far as this judge may see it: alone, then what was made of it, then the verdict."""
-        item = self.find(subject_id)
-        row, subject = self.rows.of(item)
-        answers = self.judgements.of(subject_id)
+        item = self.find_item(subject_id)
+        row, subject = self.rows.read_subject(item)
+        answers = self.judgements.get_subject_answers(subject_id)
         return {
-            **items.describe(item, row, subject),
+            **items.describe_subject(item, row, subject),
             "answers": answers,
-            "generated": items.describe_generated(item, subject) if self._judged(item, answers) else None,
-            "reveal": items.reveal(item, subject, answers) if self._complete(item, answers) else None,
-            "seconds": self._pace(),
+            "generated": items.describe_generated(item, subject) if self._is_judged(item, answers) else None,
+            "reveal": items.reveal_verdict(item, subject, answers)
+            if self._is_complete(item, answers)
+            else None,
+            "seconds": self._get_pace(),
         }
 
-    def answer(self, subject_id: Any, question: Any, answer: Any, seconds: Any) -> dict[str, Any]:
+    def record_answer(self, subject_id: Any, question: Any, answer: Any, seconds: Any) -> dict[str, Any]:
         """Keep an answer, or take one back with None; returns the subject as it may be seen now."""
-        item = self.find(subject_id)
-        answers = self.judgements.of(item.subject_id)
-        allowed = item.all_questions if self._judged(item, answers) else item.questions
+        item = self.find_item(subject_id)
+        answers = self.judgements.get_subject_answers(item.subject_id)
+        allowed = item.all_questions if self._is_judged(item, answers) else item.questions
         if not isinstance(question, str) or question not in {each.name for each in allowed}:
-            raise Refused(HTTPStatus.BAD_REQUEST, "no such question about this subject")
+            raise RequestError(HTTPStatus.BAD_REQUEST, "no such question about this subject")
         if answer is not None and answer not in ANSWERS:
-            raise Refused(HTTPStatus.BAD_REQUEST, "the answer is yes, no, unsure or null")
+            raise RequestError(HTTPStatus.BAD_REQUEST, "the answer is yes, no, unsure or null")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
-            raise Refused(HTTPStatus.BAD_REQUEST, "seconds is no number")
-        self.judgements.record(item.subject_id, question, cast("Answer | None", answer), float(seconds))
-        return self.item(item.subject_id)
+            raise RequestError(HTTPStatus.BAD_REQUEST, "seconds is no number")
+        self.judgements.record_answer(
+            item.subject_id, question, cast("Answer | None", answer), float(seconds)
+        )
+        return self.get_item(item.subject_id)
 
-    def picture(self, subject_id: str, name: str) -> tuple[bytes, str]:
-        item = self.find(subject_id)
-        answers = self.judgements.of(subject_id)
-        if any(each.name == name for each in item.generated) and not self._judged(item, answers):
-            raise Refused(HTTPStatus.CONFLICT, "judge the subject first")
-        found = items.picture(item, *self.rows.of(item), name)
+    def get_picture(self, subject_id: str, name: str) -> tuple[bytes, str]:
+        item = self.find_item(subject_id)
+        answers = self.judgements.get_subject_answers(subject_id)
+        if any(each.name == name for each in item.generated) and not self._is_judged(item, answers):
+            raise RequestError(HTTPStatus.CONFLICT, "judge the subject first")
+        found = items.render_picture(item, *self.rows.read_subject(item), name)
         if found is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "no such picture")
+            raise RequestError(HTTPStatus.NOT_FOUND, "no such picture")
         return found
 
-    def clip(self, subject_id: str) -> str:
+    def get_clip_path(self, subject_id: str) -> str:
         """Path of a subject's clip below the dataset."""
-        path = str(self.rows.of(self.find(subject_id))[0].get("clip_path") or "")
+        path = str(self.rows.read_subject(self.find_item(subject_id))[0].get("clip_path") or "")
         try:
             there = bool(path) and self.storage.is_file(path)
         except RepriseError:  # it leads out of the dataset
             there = False
         if not there:
-            raise Refused(HTTPStatus.NOT_FOUND, "the clip is gone")
+            raise RequestError(HTTPStatus.NOT_FOUND, "the clip is gone")
         return path
 
-    def summary(self) -> Summary:
-        answers = {judge: self.judgements.answers(judge) for judge in self.judgements.judges()}
-        return summarise(self.sample, answers)
+    def build_summary(self) -> AuditSummary:
+        answers = {judge: self.judgements.get_answers(judge) for judge in self.judgements.list_judges()}
+        return summarise_audit(self.sample, answers)
 
-    def find(self, subject_id: Any) -> Item:
+    def find_item(self, subject_id: Any) -> AuditItem:
         item = self.sample.by_id.get(subject_id) if isinstance(subject_id, str) else None
         if item is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "no such subject in this draw")
+            raise RequestError(HTTPStatus.NOT_FOUND, "no such subject in this draw")
         return item
 
-    def _pace(self) -> float | None:
+    def _get_pace(self) -> float | None:
         """Median time that a completed subject took, s."""
-        seconds = self.judgements.seconds()
+        seconds = self.judgements.list_seconds()
         return numbers.median(seconds) if seconds else None
 
-    def _judged(self, item: Item, answers: Mapping[str, Answer]) -> bool:
+    def _is_judged(self, item: AuditItem, answers: Mapping[str, Answer]) -> bool:
         """Are all questions about the subject itself answered? Its references tell that it was kept."""
         return all(question.name in answers for question in item.questions)
 
-    def _complete(self, item: Item, answers: Mapping[str, Answer]) -> bool:
+    def _is_complete(self, item: AuditItem, answers: Mapping[str, Answer]) -> bool:
         return all(question.name in answers for question in item.all_questions)
 
 
@@ -163,32 +173,32 @@ def open_audit(storage: Storage, *, n: int, seed: int, judge: str) -> Audit:
         RepriseError: see `open_sample` and `Judgements`.
     """
     sample = open_sample(storage, n, seed)
-    return Audit(storage, sample, Judgements(storage, sample, judge), items.Rows(storage))
+    return Audit(storage, sample, Judgements(storage, sample, judge), items.RowCache(storage))
 
 
-def summary_json(summary: Summary) -> dict[str, Any]:
+def build_summary_json(summary: AuditSummary) -> dict[str, Any]:
     """The summary for the page."""
 
-    def row(each: Row) -> dict[str, Any]:
+    def build_row(each: AgreementRow) -> dict[str, Any]:
         low, high = each.interval
         return {
             **asdict(each),
-            "title": row_title(each),
+            "title": get_row_title(each),
             "accuracy": each.accuracy,
             "low": low,
             "high": high,
-            "kaleido": KALEIDO.get(each.name) if each.of == "kept" else None,
+            "kaleido": KALEIDO_ACCURACY.get(each.name) if each.of == "kept" else None,
         }
 
     return {
         **asdict(summary),
-        "kept": [row(each) for each in summary.kept],
-        "rejected": [row(each) for each in summary.rejected],
-        "generated": [row(each) for each in summary.generated],
+        "kept": [build_row(each) for each in summary.kept],
+        "rejected": [build_row(each) for each in summary.rejected],
+        "generated": [build_row(each) for each in summary.generated],
     }
 
 
-def serve(audit: Audit, port: int = 0) -> ThreadingHTTPServer:
+def create_server(audit: Audit, port: int = 0) -> ThreadingHTTPServer:
     """A server that listens on the loopback interface; the caller runs and closes it. Port 0: any free one.
 
     Raises:
@@ -215,97 +225,103 @@ class _Handler(BaseHTTPRequestHandler):
     audit: Audit
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "Reprise", ""
-    timeout = _IDLE
+    timeout = _IDLE_TIMEOUT
 
     def do_GET(self) -> None:
-        self._answer(self._get)
+        self._handle_request(self._handle_get)
 
     def do_HEAD(self) -> None:
-        self._answer(self._get)
+        self._handle_request(self._handle_get)
 
     def do_POST(self) -> None:
-        self._answer(self._post)
+        self._handle_request(self._handle_post)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Silent: the terminal shows the address and, at the end, the table."""
 
-    def _answer(self, work: Callable[[], None]) -> None:
+    def _handle_request(self, work: Callable[[], None]) -> None:
         try:
             self._check_host()
             work()
-        except Refused as refused:
-            self._json({"error": str(refused)}, refused.status)
+        except RequestError as refused:
+            self._send_json({"error": str(refused)}, refused.status)
         except RepriseError as error:
-            self._json({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
+            self._send_json({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _check_host(self) -> None:
         """A name that some other machine's page points here is not ours (DNS rebinding)."""
         port = cast(_Server, self.server).server_port
         if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
             self.close_connection = True
-            raise Refused(HTTPStatus.FORBIDDEN, f"open http://{HOST}:{port}/")
+            raise RequestError(HTTPStatus.FORBIDDEN, f"open http://{HOST}:{port}/")
 
-    def _get(self) -> None:
+    def _handle_get(self) -> None:
         path = urllib.parse.urlsplit(self.path).path
-        if path in _PAGE:
-            package, file, kind = _PAGE[path]
-            self._bytes((resources.files(package) / "page" / file).read_bytes(), kind)
+        if path in _PAGE_FILES:
+            package, file, kind = _PAGE_FILES[path]
+            self._send_bytes((resources.files(package) / "page" / file).read_bytes(), kind)
             return
         parts = [urllib.parse.unquote(part) for part in path.split("/")[1:]]
         match parts:
             case ["api", "state"]:
-                self._json(self.audit.state())
+                self._send_json(self.audit.get_state())
             case ["api", "summary"]:
-                self._json(summary_json(self.audit.summary()))
+                self._send_json(build_summary_json(self.audit.build_summary()))
             case ["api", "items", subject_id]:
-                self._json(self.audit.item(subject_id))
+                self._send_json(self.audit.get_item(subject_id))
             case ["pictures", subject_id, name]:
                 # Named by content, so what a browser holds is never stale.
-                data, kind = self.audit.picture(subject_id, name)
-                self._bytes(data, kind, cache="private, max-age=3600")
+                data, kind = self.audit.get_picture(subject_id, name)
+                self._send_bytes(data, kind, cache="private, max-age=3600")
             case ["clips", subject_id]:
-                self._clip(self.audit.clip(subject_id))
+                self._send_clip(self.audit.get_clip_path(subject_id))
             case _:
-                raise Refused(HTTPStatus.NOT_FOUND, "no such page")
+                raise RequestError(HTTPStatus.NOT_FOUND, "no such page")
 
-    def _post(self) -> None:
-        body = self._body()
+    def _handle_post(self) -> None:
+        body = self._read_body()
         if urllib.parse.urlsplit(self.path).path != "/api/answers":
-            raise Refused(HTTPStatus.NOT_FOUND, "no such page")
+            raise RequestError(HTTPStatus.NOT_FOUND, "no such page")
         if self.headers.get("Origin") not in (None, f"http://{self.headers.get('Host')}"):
-            raise Refused(HTTPStatus.FORBIDDEN, "answers come from the audit's own page")
+            raise RequestError(HTTPStatus.FORBIDDEN, "answers come from the audit's own page")
         if self.headers.get_content_type() != "application/json":
-            raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON")
+            raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON")
         try:
             given = json.loads(body)
         except (ValueError, RecursionError):
             given = None
         if not isinstance(given, dict) or set(given) != {"item", "question", "answer", "seconds"}:
-            raise Refused(HTTPStatus.BAD_REQUEST, "send an object with item, question, answer and seconds")
-        self._json(self.audit.answer(given["item"], given["question"], given["answer"], given["seconds"]))
+            raise RequestError(
+                HTTPStatus.BAD_REQUEST, "send an object with item, question, answer and seconds"
+            )
+        self._send_json(
+            self.audit.record_answer(given["item"], given["question"], given["answer"], given["seconds"])
+        )
 
-    def _body(self) -> bytes:
+    def _read_body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch(r"\d{1,9}", length, re.ASCII) or "Transfer-Encoding" in self.headers:
             self.close_connection = True
-            raise Refused(HTTPStatus.LENGTH_REQUIRED, "send a Content-Length")
+            raise RequestError(HTTPStatus.LENGTH_REQUIRED, "send a Content-Length")
         if int(length) > MAX_BODY:
             self.close_connection = True  # what is not read must not be taken for the next request
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BODY} bytes")
+            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BODY} bytes")
         return cast(BinaryIO, self.rfile).read(int(length))
 
-    def _json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
+    def _send_json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         data = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str).encode()
-        self._bytes(data, "application/json; charset=utf-8", status)
+        self._send_bytes(data, "application/json; charset=utf-8", status)
 
-    def _bytes(
+    def _send_bytes(
         self, data: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, *, cache: str = "no-store"
     ) -> None:
-        self._head(status, {"Content-Type": kind, "Content-Length": str(len(data)), "Cache-Control": cache})
+        self._send_head(
+            status, {"Content-Type": kind, "Content-Length": str(len(data)), "Cache-Control": cache}
+        )
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def _head(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:
+    def _send_head(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:
         self.send_response(status)
         for name, value in {**_HEADERS, **headers}.items():
             self.send_header(name, value)
@@ -313,11 +329,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
 
-    def _clip(self, rel: str) -> None:
+    def _send_clip(self, rel: str) -> None:
         """A clip, or the part of it that a player asks for: without parts a browser cannot seek."""
         storage = self.audit.storage
-        size = storage.size(rel)
-        wanted = byte_range(self.headers.get("Range"), size)
+        size = storage.get_size(rel)
+        wanted = parse_byte_range(self.headers.get("Range"), size)
         headers = {
             "Content-Type": "video/mp4",
             "Accept-Ranges": "bytes",
@@ -326,7 +342,7 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted is None:
             start, end, status = 0, size, HTTPStatus.OK
         elif wanted == (0, 0):
-            self._head(
+            self._send_head(
                 HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
                 {"Content-Range": f"bytes */{size}", "Content-Length": "0"},
             )
@@ -334,15 +350,15 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             (start, end), status = wanted, HTTPStatus.PARTIAL_CONTENT
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        with _opened(storage, rel) as file:
-            self._head(status, {**headers, "Content-Length": str(end - start)})
+        with _open_file(storage, rel) as file:
+            self._send_head(status, {**headers, "Content-Length": str(end - start)})
             if self.command == "HEAD":
                 return
             file.seek(start)
             left = end - start
             while left:
                 try:
-                    chunk = bytes(file.read(min(_CHUNK, left)))
+                    chunk = bytes(file.read(min(_CHUNK_BYTES, left)))
                 except OSError:
                     chunk = b""
                 if not chunk:
@@ -355,12 +371,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def _opened(storage: Storage, rel: str) -> Iterator[Any]:
+def _open_file(storage: Storage, rel: str) -> Iterator[Any]:
     with storage.open_input(rel) as file:
         yield file
 
 
-def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+def parse_byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     """A Range header -> [start, end) in bytes (RFC 9110, 14.1.2).
 
     Returns:

@@ -13,18 +13,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from curation.audit.questions import OF_SUBJECT, SAME, Answer, agrees, good, of_reference
-from curation.audit.sample import Item, Sample
+from curation.audit.questions import (
+    SAME_PREFIX,
+    SUBJECT_QUESTIONS,
+    Answer,
+    build_reference_question,
+    is_good_subject,
+    is_rejection_right,
+)
+from curation.audit.sample import AuditItem, AuditSample
 
 Z95: Final = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 # What Kaleido A.1 reports of its own filters, on subjects that were kept.
-KALEIDO: Final[Mapping[str, float]] = {"category": 0.92, "frontal": 0.95}
+KALEIDO_ACCURACY: Final[Mapping[str, float]] = {"category": 0.92, "frontal": 0.95}
 
 Answers = Mapping[str, Mapping[str, Answer]]  # subject_id -> question -> answer
 
 
-def wilson(successes: float, trials: float, z: float = Z95) -> tuple[float, float]:
+def compute_wilson_interval(successes: float, trials: float, z: float = Z95) -> tuple[float, float]:
     """Wilson's score interval of a share (Wilson 1927); (0, 1) without trials.
 
     Fractions are allowed: a weighted estimate has an effective number of trials.
@@ -46,7 +53,7 @@ def wilson(successes: float, trials: float, z: float = Z95) -> tuple[float, floa
     return low, high
 
 
-def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
+def compute_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
     """Agreement of two judges beyond chance (Cohen 1960): 1 perfect, 0 chance, below 0 worse than chance.
 
     None where chance cannot be told from agreement: no pairs, or both always said the same one thing.
@@ -61,7 +68,7 @@ def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
 
 
 @dataclass(frozen=True)
-class Row:
+class AgreementRow:
     """One line of the table: how often the person agreed."""
 
     name: str  # a question, a threshold, or a variant
@@ -76,11 +83,11 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson(self.agreed, self.judged)
+        return compute_wilson_interval(self.agreed, self.judged)
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ShareEstimate:
     """A share in the whole dataset, from a draw with unequal weights."""
 
     name: str
@@ -91,7 +98,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Kappa:
+class JudgeAgreement:
     judges: tuple[str, str]
     answers: int  # questions that both answered
     agreed: int
@@ -99,18 +106,18 @@ class Kappa:
 
 
 @dataclass(frozen=True)
-class Summary:
-    kept: list[Row]  # precision of what was kept, per question
-    rejected: list[Row]  # per threshold: was the rejection deserved?
-    generated: list[Row]  # per variant: still the same one? and per threshold on generated pictures
-    dataset: list[Estimate]
-    kappas: list[Kappa] = field(default_factory=list)
+class AuditSummary:
+    kept: list[AgreementRow]  # precision of what was kept, per question
+    rejected: list[AgreementRow]  # per threshold: was the rejection deserved?
+    generated: list[AgreementRow]  # per variant: still the same one? and per threshold on generated pictures
+    dataset: list[ShareEstimate]
+    kappas: list[JudgeAgreement] = field(default_factory=list)
     subjects: int = 0  # with an answer
     drawn: int = 0
     uncovered: int = 0  # subjects of the dataset in strata of which nothing was judged
 
 
-def weighted(name: str, outcomes: Iterable[tuple[float, bool]]) -> Estimate:
+def estimate_share(name: str, outcomes: Iterable[tuple[float, bool]]) -> ShareEstimate:
     """Share of true outcomes where each carries the number of subjects that it stands for.
 
     The interval is Wilson's with Kish's effective sample size, (sum w)^2 / sum w^2. It does not shrink
@@ -119,14 +126,14 @@ def weighted(name: str, outcomes: Iterable[tuple[float, bool]]) -> Estimate:
     listed = list(outcomes)
     total = math.fsum(weight for weight, _ in listed)
     if not total:
-        return Estimate(name, None, 0.0, 1.0, 0)
+        return ShareEstimate(name, None, 0.0, 1.0, 0)
     share = math.fsum(weight for weight, outcome in listed if outcome) / total
     effective = total * total / math.fsum(weight * weight for weight, _ in listed)
-    low, high = wilson(min(share, 1.0) * effective, effective)
-    return Estimate(name, share, low, high, len(listed))
+    low, high = compute_wilson_interval(min(share, 1.0) * effective, effective)
+    return ShareEstimate(name, share, low, high, len(listed))
 
 
-def consensus(all_answers: Sequence[Answers]) -> dict[str, dict[str, Answer]]:
+def find_consensus(all_answers: Sequence[Answers]) -> dict[str, dict[str, Answer]]:
     """One answer per question from several judges: what most who could tell said; a tie is unsure."""
     votes: dict[str, dict[str, Counter[Answer]]] = {}
     for answers in all_answers:
@@ -134,120 +141,126 @@ def consensus(all_answers: Sequence[Answers]) -> dict[str, dict[str, Answer]]:
             for question, answer in given.items():
                 votes.setdefault(subject, {}).setdefault(question, Counter())[answer] += 1
     return {
-        subject: {question: _majority(count) for question, count in questions.items()}
+        subject: {question: _find_majority(count) for question, count in questions.items()}
         for subject, questions in votes.items()
     }
 
 
-def _majority(count: Counter[Answer]) -> Answer:
+def _find_majority(count: Counter[Answer]) -> Answer:
     if count["yes"] == count["no"]:
         return "unsure"
     return "yes" if count["yes"] > count["no"] else "no"
 
 
-def summarise(sample: Sample, by_judge: Mapping[str, Answers]) -> Summary:
+def summarise_audit(sample: AuditSample, by_judge: Mapping[str, Answers]) -> AuditSummary:
     """Everything the audit says.
 
     A subject that several judged counts once, with their consensus. A subject that missed several
     thresholds is counted for each. Verdicts are those of the dataset as it is now.
     """
-    answers = consensus(list(by_judge.values()))
+    answers = find_consensus(list(by_judge.values()))
     judged = [item for item in sample.items if answers.get(item.subject_id)]
-    return Summary(
-        kept=_kept_rows(judged, answers),
-        rejected=_rejected_rows(judged, answers),
-        generated=_generated_rows(judged, answers),
-        dataset=_estimates(sample, judged, answers),
-        kappas=_kappas(sample, by_judge),
+    return AuditSummary(
+        kept=_build_kept_rows(judged, answers),
+        rejected=_build_rejected_rows(judged, answers),
+        generated=_build_generated_rows(judged, answers),
+        dataset=_build_estimates(sample, judged, answers),
+        kappas=_build_kappas(sample, by_judge),
         subjects=len(judged),
         drawn=len(sample.items),
-        uncovered=_uncovered(sample, judged, answers),
+        uncovered=_count_uncovered(sample, judged, answers),
     )
 
 
-def _row(name: str, of: str, outcomes: Iterable[bool | None]) -> Row:
+def _build_row(name: str, of: str, outcomes: Iterable[bool | None]) -> AgreementRow:
     count = Counter(outcomes)
-    return Row(name, of, count[True] + count[False], count[True], count[None])
+    return AgreementRow(name, of, count[True] + count[False], count[True], count[None])
 
 
-def _kept_rows(judged: Sequence[Item], answers: Answers) -> list[Row]:
+def _build_kept_rows(judged: Sequence[AuditItem], answers: Answers) -> list[AgreementRow]:
     kept = [item for item in judged if item.kept]
     rows = []
-    for question in OF_SUBJECT:
+    for question in SUBJECT_QUESTIONS:
         given = [answers[i.subject_id].get(question.name) for i in kept if question in i.questions]
-        rows.append(_row(question.name, "kept", (_yes(answer) for answer in given if answer)))
+        rows.append(_build_row(question.name, "kept", (_is_yes(answer) for answer in given if answer)))
     complete = [i for i in kept if all(q.name in answers[i.subject_id] for q in i.questions)]
-    rows.append(_row("all", "kept", (good(answers[i.subject_id], i.questions) for i in complete)))
+    rows.append(
+        _build_row("all", "kept", (is_good_subject(answers[i.subject_id], i.questions) for i in complete))
+    )
     return [row for row in rows if row.judged or row.unsure]
 
 
-def _rejected_rows(judged: Sequence[Item], answers: Answers) -> list[Row]:
+def _build_rejected_rows(judged: Sequence[AuditItem], answers: Answers) -> list[AgreementRow]:
     outcomes: dict[str, list[bool | None]] = {}
     for item in judged:
         if item.kept:
             continue
         given = answers[item.subject_id]
         for failure in item.failures or (item.reason or "rejected",):
-            agreed = agrees(failure, given, item.questions)
+            agreed = is_rejection_right(failure, given, item.questions)
             if agreed is not None or all(q.name in given for q in item.questions):
                 outcomes.setdefault(failure, []).append(agreed)
-    rows = [_row(name, "rejected", found) for name, found in outcomes.items()]
+    rows = [_build_row(name, "rejected", found) for name, found in outcomes.items()]
     return sorted(rows, key=lambda row: (-row.judged, row.name))
 
 
-def _generated_rows(judged: Sequence[Item], answers: Answers) -> list[Row]:
+def _build_generated_rows(judged: Sequence[AuditItem], answers: Answers) -> list[AgreementRow]:
     kept: dict[str, list[bool | None]] = {}
     rejected: dict[str, list[bool | None]] = {}
     for item in judged:
         for picture in item.generated:
-            answer = answers[item.subject_id].get(of_reference(picture.name).name)
+            answer = answers[item.subject_id].get(build_reference_question(picture.name).name)
             if answer is None:
                 continue
-            same = _yes(answer)
+            same = _is_yes(answer)
             if picture.kept:
                 kept.setdefault(picture.variant, []).append(same)
             else:
                 reason = f"{picture.variant}: {picture.reason or 'rejected'}"
                 rejected.setdefault(reason, []).append(None if same is None else not same)
-    return [_row(name, "generated", kept[name]) for name in sorted(kept)] + [
-        _row(name, "rejected", rejected[name]) for name in sorted(rejected)
+    return [_build_row(name, "generated", kept[name]) for name in sorted(kept)] + [
+        _build_row(name, "rejected", rejected[name]) for name in sorted(rejected)
     ]
 
 
-def _yes(answer: Answer) -> bool | None:
+def _is_yes(answer: Answer) -> bool | None:
     return None if answer == "unsure" else answer == "yes"
 
 
-def _decided(items: Sequence[Item], answers: Answers) -> list[tuple[Item, bool]]:
+def _select_decided(items: Sequence[AuditItem], answers: Answers) -> list[tuple[AuditItem, bool]]:
     """Items of which the person could say whether they deserve to be kept."""
-    found = ((item, good(answers.get(item.subject_id, {}), item.questions)) for item in items)
+    found = ((item, is_good_subject(answers.get(item.subject_id, {}), item.questions)) for item in items)
     return [(item, fine) for item, fine in found if fine is not None]
 
 
-def _weights(sample: Sample, decided: Sequence[tuple[Item, bool]]) -> dict[str, float]:
+def _compute_weights(sample: AuditSample, decided: Sequence[tuple[AuditItem, bool]]) -> dict[str, float]:
     """Stratum -> subjects of the dataset that one decided item stands for: as far as judging has come."""
     count = Counter(item.stratum for item, _ in decided)
     return {name: sample.strata[name].population / number for name, number in count.items()}
 
 
-def _estimates(sample: Sample, judged: Sequence[Item], answers: Answers) -> list[Estimate]:
-    decided = _decided(judged, answers)
-    weights = _weights(sample, decided)
+def _build_estimates(
+    sample: AuditSample, judged: Sequence[AuditItem], answers: Answers
+) -> list[ShareEstimate]:
+    decided = _select_decided(judged, answers)
+    weights = _compute_weights(sample, decided)
     of = [(weights[item.stratum], item.kept, fine) for item, fine in decided]
     return [
-        weighted("decided rightly", ((weight, kept == fine) for weight, kept, fine in of)),
-        weighted("kept and deserves it", ((weight, fine) for weight, kept, fine in of if kept)),
-        weighted("rejected and deserves it", ((weight, not fine) for weight, kept, fine in of if not kept)),
-        weighted("good ones that were kept", ((weight, kept) for weight, kept, fine in of if fine)),
+        estimate_share("decided rightly", ((weight, kept == fine) for weight, kept, fine in of)),
+        estimate_share("kept and deserves it", ((weight, fine) for weight, kept, fine in of if kept)),
+        estimate_share(
+            "rejected and deserves it", ((weight, not fine) for weight, kept, fine in of if not kept)
+        ),
+        estimate_share("good ones that were kept", ((weight, kept) for weight, kept, fine in of if fine)),
     ]
 
 
-def _uncovered(sample: Sample, judged: Sequence[Item], answers: Answers) -> int:
-    seen = {item.stratum for item, _ in _decided(judged, answers)}
+def _count_uncovered(sample: AuditSample, judged: Sequence[AuditItem], answers: Answers) -> int:
+    seen = {item.stratum for item, _ in _select_decided(judged, answers)}
     return sum(stratum.population for name, stratum in sample.strata.items() if name not in seen)
 
 
-def _kappas(sample: Sample, by_judge: Mapping[str, Answers]) -> list[Kappa]:
+def _build_kappas(sample: AuditSample, by_judge: Mapping[str, Answers]) -> list[JudgeAgreement]:
     found = []
     for left, right in itertools.combinations(sorted(by_judge), 2):
         pairs = [
@@ -257,13 +270,15 @@ def _kappas(sample: Sample, by_judge: Mapping[str, Answers]) -> list[Kappa]:
         ]
         if pairs:
             agreed = sum(a == b for a, b in pairs)
-            found.append(Kappa((left, right), len(pairs), agreed, cohens_kappa(pairs)))
+            found.append(JudgeAgreement((left, right), len(pairs), agreed, compute_kappa(pairs)))
     return found
 
 
-def row_title(row: Row) -> str:
+def get_row_title(row: AgreementRow) -> str:
     """How the table calls a line."""
-    words = {question.name: question.row for question in OF_SUBJECT} | {"all": "all of these"}
+    words = {question.name: question.summary_title for question in SUBJECT_QUESTIONS} | {
+        "all": "all of these"
+    }
     if row.of == "generated":
         return f"same identity: {row.name}"
-    return words.get(row.name, row.name.removeprefix(SAME))
+    return words.get(row.name, row.name.removeprefix(SAME_PREFIX))

@@ -13,7 +13,7 @@ from curation.config import CurationConfig
 from curation.dataset import MANIFEST
 from curation.dataset.shards import ShardResult
 from curation.dataset.tally import Tally
-from curation.rows.thresholds import Thresholds, rules
+from curation.rows.thresholds import Thresholds, build_rules
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
@@ -40,7 +40,7 @@ def read(dataset: Storage) -> dict[str, Any] | None:
     try:
         found = json.loads(dataset.read_bytes(MANIFEST))
     except ValueError as error:
-        raise RepriseError(f"{dataset.join(MANIFEST)} is not JSON; was it edited by hand?") from error
+        raise RepriseError(f"{dataset.join_path(MANIFEST)} is not JSON; was it edited by hand?") from error
     return found if isinstance(found, dict) else None
 
 
@@ -48,7 +48,7 @@ def write(dataset: Storage, manifest: dict[str, Any]) -> None:
     dataset.write_bytes(MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def compose(
+def build_manifest(
     config: CurationConfig,
     config_hash: str,
     revisions: dict[str, str],
@@ -61,14 +61,17 @@ def compose(
         total.merge(shard.tally)
     return {
         "format": "reprise-clips-1",
-        "reprise_version": _version("reprise"),
+        "reprise_version": _get_package_version("reprise"),
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "finished": True,
         "config_hash": config_hash,
         "config": config.model_dump(mode="json"),
         "models": revisions,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-        **total.as_manifest(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _get_package_version(name) for name in _PACKAGES},
+        },
+        **total.summarize_counts(),
         "thresholds": describe_thresholds(config.filter),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "shards": [
@@ -88,7 +91,7 @@ def describe_thresholds(thresholds: Thresholds) -> list[dict[str, Any]]:
             "applies_to": rule.group or "all",
             "source": rule.source,
         }
-        for rule in rules(thresholds)
+        for rule in build_rules(thresholds)
     ]
 
 
@@ -108,7 +111,7 @@ def check_accounting(manifest: dict[str, Any], *, videos_in: int, rows_in: int) 
         )
 
 
-def _version(package: str) -> str | None:
+def _get_package_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -12,17 +12,17 @@ import pyarrow.compute as pc
 
 from curation.config import CurationConfig
 from curation.dataset import DATA, WORK
-from curation.dataset.fragments import Entry, payload_bytes
+from curation.dataset.fragments import RowIndex, count_payload_bytes
 from curation.dataset.tally import Tally
-from curation.rows.schema import CLIPS, ClipRow, check_columns, to_rows, to_table
-from curation.stages.stage import Stage, run
+from curation.rows.schema import CLIPS, ClipRow, build_table, check_columns, extract_rows
+from curation.stages.stage import Stage, run_stage
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
 # What a cross-pair adds to a row whose size was taken before it was made, per kept clip.
 _CROSSPAIR_BYTES = 150_000
-_ROWS_AT_ONCE = 8  # of a row group, while stages work on them
-_SMALL_BYTES, _PIECES = 8 << 20, 16
+_ROWS_PER_BATCH = 8  # of a row group, while stages work on them
+_MIN_SHARD_BYTES, _MIN_SHARDS = 8 << 20, 16
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ShardPlan:
     """One shard: its name and, in order, the rows that go into it."""
 
     path: str
-    entries: tuple[Entry, ...]
+    entries: tuple[RowIndex, ...]
 
 
 @dataclass
@@ -42,7 +42,7 @@ class ShardResult:
     seconds: dict[str, float]
 
 
-def plan(entries: Sequence[Entry], target_bytes: int, crosspair_share: float) -> list[ShardPlan]:
+def plan_shards(entries: Sequence[RowIndex], target_bytes: int, crosspair_share: float) -> list[ShardPlan]:
     """Split the rows, in dataset order, into shards of about `target_bytes`.
 
     A dataset of few targets makes smaller shards, or one worker would write what many could: at least
@@ -52,10 +52,10 @@ def plan(entries: Sequence[Entry], target_bytes: int, crosspair_share: float) ->
         entry.payload_bytes + (crosspair_share * _CROSSPAIR_BYTES if entry.status == "kept" else 0)
         for entry in entries
     ]
-    target = min(target_bytes, max(_SMALL_BYTES, sum(sizes) / _PIECES))
-    groups: list[list[Entry]] = [[]]
+    target = min(target_bytes, max(_MIN_SHARD_BYTES, sum(sizes) / _MIN_SHARDS))
+    groups: list[list[RowIndex]] = [[]]
     filled = 0.0
-    for entry, size in sorted(zip(entries, sizes, strict=True), key=lambda each: each[0].order):
+    for entry, size in sorted(zip(entries, sizes, strict=True), key=lambda each: each[0].sort_key):
         if filled >= target:
             groups.append([])
             filled = 0.0
@@ -69,7 +69,7 @@ def plan(entries: Sequence[Entry], target_bytes: int, crosspair_share: float) ->
     ]
 
 
-def read_rows(dataset: Storage, entries: Sequence[Entry], batch: int) -> Iterator[list[ClipRow]]:
+def read_rows(dataset: Storage, entries: Sequence[RowIndex], batch: int) -> Iterator[list[ClipRow]]:
     """The rows of these entries, in their order, at most `batch` at once.
 
     Raises:
@@ -85,24 +85,24 @@ def read_rows(dataset: Storage, entries: Sequence[Entry], batch: int) -> Iterato
         rows: dict[str, ClipRow] = {}
         for file, clip_ids in files.items():
             if file not in cache:
-                cache[file] = _read(dataset, file)
+                cache[file] = _read_fragment(dataset, file)
             found = cache[file].filter(pc.field("clip_id").isin(clip_ids))
-            rows.update({row["clip_id"]: row for row in to_rows(found, CLIPS)})
+            rows.update({row["clip_id"]: row for row in extract_rows(found, CLIPS)})
         # Rows of a video lie in few fragments next to each other; older ones are not needed again.
         cache = {file: table for file, table in cache.items() if file in files}
         yield [rows[entry.clip_id] for entry in wanted]
 
 
-def _read(dataset: Storage, file: str) -> pa.Table:
+def _read_fragment(dataset: Storage, file: str) -> pa.Table:
     try:
         table = dataset.read_table(file)
     except RepriseError as error:
-        damaged = isinstance(error.__cause__, pa.ArrowInvalid) or not dataset.remote
+        damaged = isinstance(error.__cause__, pa.ArrowInvalid) or not dataset.is_remote
         if not damaged or not file.startswith(f"{WORK}/") or not dataset.is_file(file):
             raise
-        dataset.delete(file)
+        dataset.delete_file(file)
         raise RepriseError(f"{error}; it is removed: run the same command again to make its rows") from error
-    check_columns(table.schema, CLIPS, dataset.join(file))
+    check_columns(table.schema, CLIPS, dataset.join_path(file))
     return table
 
 
@@ -118,22 +118,22 @@ def write_shard(
     result = ShardResult(shard.path, 0, 0, Tally(), {})
     started = time.perf_counter()
 
-    def tables() -> Iterator[pa.Table]:
+    def build_tables() -> Iterator[pa.Table]:
         size = config.shard.row_group_rows
         for start in range(0, len(shard.entries), size):
             parts = []
             # As Python objects, with what stages add to them, rows take several times what they take here.
-            for rows in read_rows(source or dataset, shard.entries[start : start + size], _ROWS_AT_ONCE):
+            for rows in read_rows(source or dataset, shard.entries[start : start + size], _ROWS_PER_BATCH):
                 for stage in stages:
-                    rows = run(stage, rows, result.seconds)
+                    rows = run_stage(stage, rows, result.seconds)
                 for row in rows:
-                    row["payload_bytes"] = payload_bytes(row)
-                    result.tally.add(row)
-                parts.append(to_table(rows, CLIPS))
+                    row["payload_bytes"] = count_payload_bytes(row)
+                    result.tally.add_row(row)
+                parts.append(build_table(rows, CLIPS))
             yield pa.concat_tables(parts)
 
-    result.rows = dataset.write_parquet(shard.path, tables(), CLIPS)
-    result.bytes = dataset.size(shard.path)
+    result.rows = dataset.write_parquet(shard.path, build_tables(), CLIPS)
+    result.bytes = dataset.get_size(shard.path)
     # Reading and writing rows is this stage's work; what ran on the way has its own name.
     result.seconds["shard"] = time.perf_counter() - started - sum(result.seconds.values())
     return result

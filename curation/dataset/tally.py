@@ -27,8 +27,8 @@ _CLIP_STAGES = (
     "retrieve",
 )
 # Best last. A table that has not been through all stages has open rows.
-_RANK = {"failed": 0, "rejected": 1, "open": 2, "kept": 3}
-_COPY = "duplicate of "
+_STATUS_RANK = {"failed": 0, "rejected": 1, "open": 2, "kept": 3}
+_COPY_PREFIX = "duplicate of "
 
 
 @dataclass
@@ -49,17 +49,19 @@ class Tally:
     references: Counter[str] = field(default_factory=Counter)
     licenses: Counter[str] = field(default_factory=Counter)
 
-    def add(self, row: ClipRow) -> None:
+    def add_row(self, row: ClipRow) -> None:
         status = row["status"]
         known = self.videos.get(row["source_key"])
-        if known is None or _RANK[status] > _RANK[known]:
+        if known is None or _STATUS_RANK[status] > _STATUS_RANK[known]:
             self.videos[row["source_key"]] = status
         self.licenses[row["license"] or "not stated"] += 1
         stop = row["stop"]
         if row["start_frame"] is None:
             reason = stop["reason"] if stop else "unknown"
             # One reason for all copies, though each row names its original.
-            self.video_reasons[f"{_COPY}another video" if reason.startswith(_COPY) else reason] += 1
+            self.video_reasons[
+                f"{_COPY_PREFIX}another video" if reason.startswith(_COPY_PREFIX) else reason
+            ] += 1
             return
         self.sliced.add(row["source_key"])
         self.clips[status] += 1
@@ -92,7 +94,7 @@ class Tally:
     def merge(self, other: Tally) -> None:
         for key, status in other.videos.items():
             known = self.videos.get(key)
-            if known is None or _RANK[status] > _RANK[known]:
+            if known is None or _STATUS_RANK[status] > _STATUS_RANK[known]:
                 self.videos[key] = status
         self.sliced |= other.sliced
         for name in ("video_reasons", "clips", "subject_reasons", "references", "licenses"):
@@ -106,7 +108,7 @@ class Tally:
             mine["found"] += counts["found"]
             mine["kept"] += counts["kept"]
 
-    def as_manifest(self) -> dict[str, Any]:
+    def summarize_counts(self) -> dict[str, Any]:
         """The counting part of `manifest.json`."""
         videos = Counter(self.videos.values())
         return {
@@ -120,19 +122,19 @@ class Tally:
             },
             "subjects": {"candidates": self.candidates, "found": self.found, "kept": self.kept},
             "references": dict(sorted(self.references.items())),
-            "funnel": self._funnel(),
+            "funnel": self._build_funnel(),
             "reasons": {
-                "video": _sorted(self.video_reasons),
-                "clip": _sorted(sum((Counter(each) for each in self.stops.values()), Counter())),
-                "subject": _sorted(self.subject_reasons),
+                "video": _sort_counter(self.video_reasons),
+                "clip": _sort_counter(sum((Counter(each) for each in self.stops.values()), Counter())),
+                "subject": _sort_counter(self.subject_reasons),
             },
             "categories": {name: self.categories[name] for name in sorted(self.categories)},
-            "licenses": _sorted(self.licenses),
+            "licenses": _sort_counter(self.licenses),
         }
 
-    def _funnel(self) -> list[dict[str, Any]]:
+    def _build_funnel(self) -> list[dict[str, Any]]:
         funnel = [
-            _step("slice", "video", len(self.videos), len(self.sliced), self.video_reasons),
+            _build_step("slice", "video", len(self.videos), len(self.sliced), self.video_reasons),
         ]
         live = sum(self.clips.values())
         for stage in _CLIP_STAGES:
@@ -140,36 +142,36 @@ class Tally:
                 continue  # told by their subjects below
             lost = sum(self.stops[stage].values()) if stage in self.stops else 0
             if stage in ("slice", "caption", "match") or lost:
-                funnel.append(_step(stage, "clip", live, live - lost, self.stops.get(stage, Counter())))
+                funnel.append(_build_step(stage, "clip", live, live - lost, self.stops.get(stage, Counter())))
             live -= lost
             if stage == "match":
                 live -= sum(self.stops["ground"].values()) if "ground" in self.stops else 0
-                funnel += self._subject_steps()
+                funnel += self._build_subject_steps()
         return funnel
 
-    def _subject_steps(self) -> list[dict[str, Any]]:
+    def _build_subject_steps(self) -> list[dict[str, Any]]:
         not_found = Counter({NOT_FOUND: self.candidates - self.found})
         unsegmented = Counter({NO_MASK: self.found - self.segmented})
         judged = Counter(
             {name: count for name, count in self.subject_reasons.items() if name not in (NOT_FOUND, NO_MASK)}
         )
         return [
-            _step("ground", "subject", self.candidates, self.found, not_found),
-            _step("segment", "subject", self.found, self.segmented, unsegmented),
-            _step("filter", "subject", self.segmented, self.kept, judged),
+            _build_step("ground", "subject", self.candidates, self.found, not_found),
+            _build_step("segment", "subject", self.found, self.segmented, unsegmented),
+            _build_step("filter", "subject", self.segmented, self.kept, judged),
         ]
 
 
-def _step(stage: str, unit: str, before: int, after: int, reasons: Counter[str]) -> dict[str, Any]:
-    return {"stage": stage, "unit": unit, "in": before, "out": after, "reasons": _sorted(+reasons)}
+def _build_step(stage: str, unit: str, before: int, after: int, reasons: Counter[str]) -> dict[str, Any]:
+    return {"stage": stage, "unit": unit, "in": before, "out": after, "reasons": _sort_counter(+reasons)}
 
 
-def _sorted(counter: Counter[str]) -> dict[str, int]:
+def _sort_counter(counter: Counter[str]) -> dict[str, int]:
     return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
 
 
-def tally(rows: Iterable[ClipRow]) -> Tally:
+def tally_rows(rows: Iterable[ClipRow]) -> Tally:
     result = Tally()
     for row in rows:
-        result.add(row)
+        result.add_row(row)
     return result

@@ -14,13 +14,13 @@ from typing import Final, cast
 import cv2
 import numpy as np
 
-from curation.demo.cutouts import F32, U8, photo
+from curation.demo.cutouts import F32, U8, load_photo
 
 MARGIN: Final = 1.36
 Colour = tuple[float, float, float]
 
 
-def canvas_size(width: int, height: int) -> tuple[int, int]:
+def get_canvas_size(width: int, height: int) -> tuple[int, int]:
     """Backdrop (width, height) in pixels for a frame of ``width`` x ``height``."""
     return round(width * MARGIN), round(height * MARGIN)
 
@@ -28,7 +28,7 @@ def canvas_size(width: int, height: int) -> tuple[int, int]:
 # ---- pieces --------------------------------------------------------------------------------------
 
 
-def _cover(image: U8, width: int, height: int) -> U8:
+def _cover_canvas(image: U8, width: int, height: int) -> U8:
     """Resize so that ``image`` covers ``width`` x ``height`` and crop the middle."""
     h, w = image.shape[:2]
     scale = max(width / w, height / h)
@@ -38,7 +38,7 @@ def _cover(image: U8, width: int, height: int) -> U8:
     return np.ascontiguousarray(big[y : y + height, x : x + width])
 
 
-def _tint(image: U8, *colours: Colour) -> U8:
+def _tint_grey(image: U8, *colours: Colour) -> U8:
     """Colour a grey photograph: its darkest tone becomes the first colour, its lightest the last."""
     grey = image.mean(axis=2)
     low, high = np.percentile(grey, (1, 99))
@@ -48,7 +48,7 @@ def _tint(image: U8, *colours: Colour) -> U8:
     return np.round(np.dstack(channels)).astype(np.uint8)
 
 
-def _repeat(image: U8, width: int, height: int, scale: float) -> U8:
+def _tile_image(image: U8, width: int, height: int, scale: float) -> U8:
     """Fill ``width`` x ``height`` with ``image`` at ``scale``, every other copy mirrored to hide seams."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(scale)
     source = image
@@ -58,7 +58,7 @@ def _repeat(image: U8, width: int, height: int, scale: float) -> U8:
     return cast(U8, cv2.remap(source, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
 
 
-def _ground(image: U8, width: int, height: int, haze: Colour, *, grain: float = 1.0) -> U8:
+def _project_ground(image: U8, width: int, height: int, haze: Colour, *, grain: float = 1.0) -> U8:
     """Lay ``image`` flat as a plane that runs from the lower edge to the horizon, fading into ``haze`` there.
 
     ``grain`` is the size of the texture at the lower edge, 1 = one texture pixel per pixel.
@@ -75,11 +75,11 @@ def _ground(image: U8, width: int, height: int, haze: Colour, *, grain: float = 
     return cast(U8, np.round(plane * (1 - veil) + np.array(haze, np.float32) * veil).astype(np.uint8))
 
 
-def _stack(upper: U8, lower: U8) -> U8:
+def _stack_images(upper: U8, lower: U8) -> U8:
     return np.ascontiguousarray(np.vstack([upper, lower]))
 
 
-def _light(image: U8, x: float, y: float, reach: float, low: float) -> U8:
+def _apply_light(image: U8, x: float, y: float, reach: float, low: float) -> U8:
     """Soft light around (x, y) (shares of the picture), falling to ``low`` past ``reach`` diagonals."""
     h, w = image.shape[:2]
     yy, xx = np.mgrid[0:h, 0:w].astype(np.float32)
@@ -92,22 +92,22 @@ _BRICK_RED: Final[tuple[Colour, ...]] = ((70, 38, 32), (160, 92, 74), (206, 168,
 _BRICK_PALE: Final[tuple[Colour, ...]] = ((96, 104, 104), (176, 184, 180), (226, 228, 220))
 
 
-def _wall(width: int, height: int, tones: tuple[Colour, ...], scale: float = 0.75) -> U8:
+def _draw_wall(width: int, height: int, tones: tuple[Colour, ...], scale: float = 0.75) -> U8:
     """The brick wall, seen squarely: the photograph stands on its side and was taken at an angle."""
-    bricks = np.ascontiguousarray(np.rot90(photo("brick.png")))
+    bricks = np.ascontiguousarray(np.rot90(load_photo("brick.png")))
     corners = np.array([(0, 101), (511, 18), (511, 476), (0, 424)], np.float32)  # along two joints
     square = np.array([(0, 0), (599, 0), (599, 389), (0, 389)], np.float32)
     homography = cv2.getPerspectiveTransform(corners, square)
     bricks = cast(U8, cv2.warpPerspective(bricks, homography, (600, 390), flags=cv2.INTER_CUBIC))
-    return _tint(_repeat(bricks, width, height, scale), *tones)
+    return _tint_grey(_tile_image(bricks, width, height, scale), *tones)
 
 
-def _skyline(width: int, height: int) -> U8:
+def _draw_skyline(width: int, height: int) -> U8:
     """The far side of the cameraman's field: sky, towers, trees, tinted as on a clear afternoon."""
-    strip = photo("camera.png")[60:236, 340:512]
+    strip = load_photo("camera.png")[60:236, 340:512]
     # Mirrored off centre, so that the picture is not the same left and right.
     strip = np.ascontiguousarray(np.hstack([strip[:, ::-1], strip, strip[:, ::-1]])[:, 110:450])
-    view = _tint(strip, (58, 74, 70), (128, 158, 178), (186, 210, 228))
+    view = _tint_grey(strip, (58, 74, 70), (128, 158, 178), (186, 210, 228))
     size = (width, round(width * view.shape[0] / view.shape[1]))
     view = cast(U8, cv2.resize(view, size, interpolation=cv2.INTER_CUBIC))
     if size[1] < height:
@@ -116,24 +116,24 @@ def _skyline(width: int, height: int) -> U8:
     return cast(U8, cv2.GaussianBlur(view, (0, 0), 1.6))  # out of focus, as a far background is
 
 
-def _stars(width: int, height: int) -> U8:
-    return _cover(photo("hubble_deep_field.jpg"), width, height)
+def _draw_stars(width: int, height: int) -> U8:
+    return _cover_canvas(load_photo("hubble_deep_field.jpg"), width, height)
 
 
 # ---- places --------------------------------------------------------------------------------------
 
 
-def _moonscape(width: int, height: int) -> U8:
+def _draw_moonscape(width: int, height: int) -> U8:
     sky = int(height * 0.42)
-    dust = _tint(photo("moon.png"), (52, 52, 56), (128, 127, 126), (214, 212, 206))
-    ground = _ground(dust, width, height - sky, (70, 70, 74), grain=1.6)
-    return _stack(_stars(width, sky), _light(ground, 0.5, 0.6, 0.7, 0.55))
+    dust = _tint_grey(load_photo("moon.png"), (52, 52, 56), (128, 127, 126), (214, 212, 206))
+    ground = _project_ground(dust, width, height - sky, (70, 70, 74), grain=1.6)
+    return _stack_images(_draw_stars(width, sky), _apply_light(ground, 0.5, 0.6, 0.7, 0.55))
 
 
-def _planet(width: int, height: int) -> U8:
+def _draw_planet(width: int, height: int) -> U8:
     """Stars, and the red disc of a retina for a planet."""
-    space = _stars(width, height).astype(np.float32)
-    eye = photo("retina.jpg")
+    space = _draw_stars(width, height).astype(np.float32)
+    eye = load_photo("retina.jpg")
     disc = round(min(width, height) * 0.62)
     small = cv2.resize(eye, (disc, disc), interpolation=cv2.INTER_AREA).astype(np.float32)
     y, x = np.mgrid[-1 : 1 : disc * 1j, -1 : 1 : disc * 1j].astype(np.float32)
@@ -148,63 +148,65 @@ def _planet(width: int, height: int) -> U8:
     return np.clip(space, 0, 255).astype(np.uint8)
 
 
-def _street(width: int, height: int) -> U8:
+def _draw_street(width: int, height: int) -> U8:
     wall = int(height * 0.56)
-    road = _tint(photo("gravel.png"), (62, 60, 58), (128, 124, 118), (188, 184, 176))
-    ground = _ground(road, width, height - wall, (92, 86, 80), grain=1.1)
-    return _light(_stack(_wall(width, wall, _BRICK_PALE), ground), 0.45, 0.45, 0.8, 0.5)
+    road = _tint_grey(load_photo("gravel.png"), (62, 60, 58), (128, 124, 118), (188, 184, 176))
+    ground = _project_ground(road, width, height - wall, (92, 86, 80), grain=1.1)
+    return _apply_light(_stack_images(_draw_wall(width, wall, _BRICK_PALE), ground), 0.45, 0.45, 0.8, 0.5)
 
 
-def _meadow(width: int, height: int) -> U8:
+def _draw_meadow(width: int, height: int) -> U8:
     sky = int(height * 0.46)
-    turf = _tint(photo("grass.png"), (38, 62, 22), (96, 136, 52), (182, 204, 112))
-    return _stack(_skyline(width, sky), _ground(turf, width, height - sky, (108, 140, 92), grain=1.5))
+    turf = _tint_grey(load_photo("grass.png"), (38, 62, 22), (96, 136, 52), (182, 204, 112))
+    return _stack_images(
+        _draw_skyline(width, sky), _project_ground(turf, width, height - sky, (108, 140, 92), grain=1.5)
+    )
 
 
-def _lawn(width: int, height: int) -> U8:
+def _draw_lawn(width: int, height: int) -> U8:
     """Grass seen from above."""
-    turf = _tint(photo("grass.png"), (30, 56, 20), (84, 126, 46), (170, 196, 100))
-    return _light(_repeat(turf, width, height, 1.3), 0.4, 0.4, 0.8, 0.55)
+    turf = _tint_grey(load_photo("grass.png"), (30, 56, 20), (84, 126, 46), (170, 196, 100))
+    return _apply_light(_tile_image(turf, width, height, 1.3), 0.4, 0.4, 0.8, 0.55)
 
 
-def _table(width: int, height: int) -> U8:
+def _draw_table(width: int, height: int) -> U8:
     """The wood beside the saucer, laid out as a table top; cooler and paler than the cup's own red."""
     # Turned so that the grain runs level: mirrored copies then join without a visible seam.
     turn = cv2.getRotationMatrix2D((50, 300), -38, 1)
-    turned = cast(U8, cv2.warpAffine(photo("coffee.png"), turn, (600, 600), flags=cv2.INTER_CUBIC))
+    turned = cast(U8, cv2.warpAffine(load_photo("coffee.png"), turn, (600, 600), flags=cv2.INTER_CUBIC))
     plank = turned[372:486, 480:584].astype(np.float32).mean(axis=2)
     even = plank / cv2.GaussianBlur(plank, (0, 0), 14)  # the lamp's gleam would repeat with every copy
     long = cv2.resize(np.clip(even * 128, 0, 255), None, fx=2.2, fy=1, interpolation=cv2.INTER_CUBIC)
-    boards = _tint(long.astype(np.uint8)[..., None], (104, 80, 60), (150, 118, 88), (190, 160, 124))
-    wood = _repeat(boards, width, height, 2.3 * width / 870)
-    return _light(wood, 0.35, 0.3, 0.8, 0.6)
+    boards = _tint_grey(long.astype(np.uint8)[..., None], (104, 80, 60), (150, 118, 88), (190, 160, 124))
+    wood = _tile_image(boards, width, height, 2.3 * width / 870)
+    return _apply_light(wood, 0.35, 0.3, 0.8, 0.6)
 
 
-def _desk(width: int, height: int) -> U8:
+def _draw_desk(width: int, height: int) -> U8:
     """A printed page, close up."""
-    page = photo("page.png")[8:176, 10:370]
-    sheet = _tint(np.ascontiguousarray(page), (44, 52, 78), (206, 208, 206), (240, 238, 230))
-    return _light(_cover(sheet, width, height), 0.5, 0.4, 0.9, 0.65)
+    page = load_photo("page.png")[8:176, 10:370]
+    sheet = _tint_grey(np.ascontiguousarray(page), (44, 52, 78), (206, 208, 206), (240, 238, 230))
+    return _apply_light(_cover_canvas(sheet, width, height), 0.5, 0.4, 0.9, 0.65)
 
 
-def _hall(width: int, height: int) -> U8:
+def _draw_hall(width: int, height: int) -> U8:
     """A tiled floor before a brick wall."""
     wall = int(height * 0.5)
-    tiles = _tint(photo("chessboard_GRAY.png"), (66, 84, 92), (206, 212, 206))
+    tiles = _tint_grey(load_photo("chessboard_GRAY.png"), (66, 84, 92), (206, 212, 206))
     tiles = cast(U8, cv2.GaussianBlur(tiles, (0, 0), 0.8))
-    floor = _ground(tiles, width, height - wall, (120, 130, 130), grain=3.4)
-    return _light(_stack(_wall(width, wall, _BRICK_RED, 0.6), floor), 0.55, 0.5, 0.8, 0.55)
+    floor = _project_ground(tiles, width, height - wall, (120, 130, 130), grain=3.4)
+    return _apply_light(_stack_images(_draw_wall(width, wall, _BRICK_RED, 0.6), floor), 0.55, 0.5, 0.8, 0.55)
 
 
-def _garage(width: int, height: int) -> U8:
+def _draw_garage(width: int, height: int) -> U8:
     """The wall behind the motorcycle, where the motorcycle is not."""
-    corner = np.ascontiguousarray(photo("motorcycle_left.png")[0:176, 0:330])
-    return cast(U8, cv2.GaussianBlur(_cover(corner, width, height), (0, 0), 1.4))
+    corner = np.ascontiguousarray(load_photo("motorcycle_left.png")[0:176, 0:330])
+    return cast(U8, cv2.GaussianBlur(_cover_canvas(corner, width, height), (0, 0), 1.4))
 
 
-def _launch(width: int, height: int) -> U8:
+def _draw_launch_pad(width: int, height: int) -> U8:
     """The launch pad at dusk without its rocket: the column is filled from the sky on either side."""
-    image: F32 = photo("rocket.jpg").astype(np.float32)
+    image: F32 = load_photo("rocket.jpg").astype(np.float32)
     left, right = 280, 360
     mix = np.linspace(0, 1, right - left, dtype=np.float32)[None, :, None]
     a = cv2.GaussianBlur(image[:, left - 12 : left].mean(axis=1, keepdims=True), (1, 9), 0).reshape(-1, 3)
@@ -218,21 +220,21 @@ def _launch(width: int, height: int) -> U8:
     soft = cv2.GaussianBlur(hide, (0, 0), 5)[:, left:right, None]
     soft[410:] = 0  # the pad itself stays
     image[:, left:right] = image[:, left:right] * (1 - soft) + filled * soft
-    return _cover(np.round(image[:, 20:620]).astype(np.uint8), width, height)
+    return _cover_canvas(np.round(image[:, 20:620]).astype(np.uint8), width, height)
 
 
-def _gravel(width: int, height: int) -> U8:
-    stones = _tint(photo("gravel.png"), (46, 50, 58), (110, 116, 124), (182, 186, 190))
-    return _light(_repeat(stones, width, height, 1.2), 0.5, 0.4, 0.8, 0.55)
+def _draw_gravel(width: int, height: int) -> U8:
+    stones = _tint_grey(load_photo("gravel.png"), (46, 50, 58), (110, 116, 124), (182, 186, 190))
+    return _apply_light(_tile_image(stones, width, height, 1.2), 0.5, 0.4, 0.8, 0.55)
 
 
-def _bricks(width: int, height: int) -> U8:
-    return _light(_wall(width, height, _BRICK_RED, 0.9), 0.4, 0.35, 0.8, 0.5)
+def _draw_bricks(width: int, height: int) -> U8:
+    return _apply_light(_draw_wall(width, height, _BRICK_RED, 0.9), 0.4, 0.35, 0.8, 0.5)
 
 
-def _title(width: int, height: int) -> U8:
+def _draw_title(width: int, height: int) -> U8:
     """The title card: words over the stars. The only place with lettering of its own."""
-    card = (_stars(width, height) * np.float32(0.55)).astype(np.uint8)
+    card = (_draw_stars(width, height) * np.float32(0.55)).astype(np.uint8)
     for text, y, size, thick in (("REPRISE", 0.44, 2.2, 5), ("raw video in, subjects out", 0.60, 0.8, 2)):
         scale = size * width / 870
         (w, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, scale, thick)
@@ -242,30 +244,32 @@ def _title(width: int, height: int) -> U8:
 
 
 _PLACES: Final[dict[str, Callable[[int, int], U8]]] = {
-    "moonscape": _moonscape, "stars": _stars, "planet": _planet, "street": _street, "meadow": _meadow,
-    "lawn": _lawn, "table": _table, "desk": _desk, "hall": _hall, "garage": _garage, "launch": _launch,
-    "gravel": _gravel, "bricks": _bricks, "title": _title,
+    "moonscape": _draw_moonscape, "stars": _draw_stars, "planet": _draw_planet, "street": _draw_street,
+    "meadow": _draw_meadow,
+    "lawn": _draw_lawn, "table": _draw_table, "desk": _draw_desk, "hall": _draw_hall,
+    "garage": _draw_garage, "launch": _draw_launch_pad,
+    "gravel": _draw_gravel, "bricks": _draw_bricks, "title": _draw_title,
 }  # fmt: skip
 
 
 # ---- things in front -----------------------------------------------------------------------------
 
 
-def _pillar(width: int, height: int) -> U8:
+def _draw_pillar(width: int, height: int) -> U8:
     """A brick pillar, right of the middle."""
     rgba = np.zeros((height, width, 4), np.uint8)
     left, wide = int(width * 0.53), int(width * 0.085)
-    column = _wall(wide, height, _BRICK_RED, 0.8).astype(np.float32)
+    column = _draw_wall(wide, height, _BRICK_RED, 0.8).astype(np.float32)
     round_light = 0.45 + 0.6 * np.sin(np.linspace(0.25, 2.9, wide, dtype=np.float32))[None, :, None]
     rgba[:, left : left + wide, :3] = np.clip(column * round_light, 0, 255).astype(np.uint8)
     rgba[:, left : left + wide, 3] = 255
     return rgba
 
 
-def _fence(width: int, height: int) -> U8:
+def _draw_fence(width: int, height: int) -> U8:
     """Two rails and posts of table wood along the lower part."""
     rgba = np.zeros((height, width, 4), np.uint8)
-    wood = _table(width, height)
+    wood = _draw_table(width, height)
     mask = np.zeros((height, width), np.uint8)
     for y in (0.70, 0.80):
         mask[int(height * y) : int(height * (y + 0.024))] = 255
@@ -276,21 +280,21 @@ def _fence(width: int, height: int) -> U8:
     return rgba
 
 
-_OCCLUDERS: Final[dict[str, Callable[[int, int], U8]]] = {"pillar": _pillar, "fence": _fence}
+_OCCLUDERS: Final[dict[str, Callable[[int, int], U8]]] = {"pillar": _draw_pillar, "fence": _draw_fence}
 
 
 @lru_cache(maxsize=8)
-def backdrop(name: str, width: int, height: int) -> U8:
+def get_backdrop(name: str, width: int, height: int) -> U8:
     """The place ``name`` for a ``width`` x ``height`` frame: RGB of ``canvas_size``. KeyError if unknown."""
-    result = _PLACES[name](*canvas_size(width, height))
+    result = _PLACES[name](*get_canvas_size(width, height))
     result.setflags(write=False)
     return result
 
 
 @lru_cache(maxsize=4)
-def occluder(name: str, width: int, height: int) -> F32:
+def get_occluder(name: str, width: int, height: int) -> F32:
     """The occluder ``name``: premultiplied RGBA, float32 0..255, of ``canvas_size``. KeyError if unknown."""
-    rgba = _OCCLUDERS[name](*canvas_size(width, height)).astype(np.float32)
+    rgba = _OCCLUDERS[name](*get_canvas_size(width, height)).astype(np.float32)
     rgba[..., :3] *= rgba[..., 3:] / 255
     rgba.setflags(write=False)
     return rgba

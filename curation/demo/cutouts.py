@@ -39,7 +39,7 @@ U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 Points = tuple[tuple[float, float], ...]
 
-_DATA: Final = Path(skimage.__file__).parent / "data"
+_PHOTO_FOLDER: Final = Path(skimage.__file__).parent / "data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ class Cutout:
 
 
 @cache
-def photo(name: str) -> U8:
+def load_photo(name: str) -> U8:
     """The bundled photograph ``name`` as [h, w, 3] uint8 RGB; FileNotFoundError if the wheel lacks it."""
     # Pillow, because OpenCV's reader warns on stderr of one photograph's colour profile.
-    with Image.open(_DATA / name) as image:
+    with Image.open(_PHOTO_FOLDER / name) as image:
         result: U8 = np.array(image.convert("RGB"), np.uint8)
     result.setflags(write=False)
     return result
@@ -73,7 +73,7 @@ def photo(name: str) -> U8:
 # ---- from an outline to a cut-out ----------------------------------------------------------------
 
 
-def fill(shape: tuple[int, int], *outlines: Points) -> U8:
+def fill_outlines(shape: tuple[int, int], *outlines: Points) -> U8:
     """The union of ``outlines`` (x, y in pixels) as a 0/1 mask of ``shape`` (height, width)."""
     mask: U8 = np.zeros(shape, np.uint8)
     for outline in outlines:
@@ -81,7 +81,7 @@ def fill(shape: tuple[int, int], *outlines: Points) -> U8:
     return mask
 
 
-def oval(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) -> Points:
+def make_oval(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) -> Points:
     """An ellipse as a polygon of 72 corners: centre, half axes, clockwise turn on screen."""
     t = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     turn = np.deg2rad(degrees)
@@ -90,7 +90,7 @@ def oval(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) -> Po
     return tuple(zip(x.tolist(), y.tolist(), strict=True))
 
 
-def refine(image: U8, mask: U8, band: int) -> U8:
+def refine_mask(image: U8, mask: U8, band: int) -> U8:
     """Let GrabCut settle the pixels within ``band`` px of the outline; all others keep their side."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * band + 1, 2 * band + 1))
     sure = cv2.erode(mask, kernel, borderType=cv2.BORDER_REPLICATE)
@@ -102,10 +102,10 @@ def refine(image: U8, mask: U8, band: int) -> U8:
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     cv2.grabCut(bgr, labels, (0, 0, 1, 1), background, foreground, 4, cv2.GC_INIT_WITH_MASK)
-    return smooth(((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8), 1.5)
+    return smooth_mask(((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8), 1.5)
 
 
-def smooth(mask: U8, sigma: float) -> U8:
+def smooth_mask(mask: U8, sigma: float) -> U8:
     """Round off the outline of a 0/1 mask and keep its largest piece."""
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     hard = (soft > 0.5).astype(np.uint8)
@@ -115,7 +115,7 @@ def smooth(mask: U8, sigma: float) -> U8:
     return cast(U8, (labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))).astype(np.uint8))
 
 
-def lift(image: U8, mask: U8, *, shrink: float = 1.0, feather: float = 0.8) -> U8:
+def extract_cutout(image: U8, mask: U8, *, shrink: float = 1.0, feather: float = 0.8) -> U8:
     """Cut ``mask`` (0/1) out of ``image`` as RGBA cropped to its content.
 
     The outline moves inwards by ``shrink`` px and is softened over ``feather`` px; colours within two
@@ -184,43 +184,43 @@ _FRONT_TYRE: Final[Points] = (
 )  # fmt: skip
 
 
-def _astronaut() -> U8:
-    image = photo("astronaut.png")
-    return lift(image, refine(image, fill((512, 512), _ASTRONAUT), 4))
+def _cut_astronaut() -> U8:
+    image = load_photo("astronaut.png")
+    return extract_cutout(image, refine_mask(image, fill_outlines((512, 512), _ASTRONAUT), 4))
 
 
-def _shuttle() -> U8:
+def _cut_shuttle() -> U8:
     # The photograph cuts the tip of the tank by a few pixels: mirrored rows complete it.
     top = 8
-    image = cv2.copyMakeBorder(photo("astronaut.png")[:300], top, 0, 0, 0, cv2.BORDER_REFLECT)
-    mask = fill((308, 512), tuple((x, y + top) for x, y in _SHUTTLE))
-    return lift(cast(U8, image), smooth(mask, 0.8), shrink=0.5)
+    image = cv2.copyMakeBorder(load_photo("astronaut.png")[:300], top, 0, 0, 0, cv2.BORDER_REFLECT)
+    mask = fill_outlines((308, 512), tuple((x, y + top) for x, y in _SHUTTLE))
+    return extract_cutout(cast(U8, image), smooth_mask(mask, 0.8), shrink=0.5)
 
 
-def _cat() -> U8:
+def _cut_cat() -> U8:
     # The photograph ends below the tips of the ears: mirrored fur completes them, the outline rounds
     # them off.
     top = 48
-    image = cv2.copyMakeBorder(photo("chelsea.png"), top, 0, 0, 0, cv2.BORDER_REFLECT)
-    mask = fill((348, 451), tuple((x, y + top) for x, y in _CAT))
-    return lift(cast(U8, image), smooth(mask, 3.0), shrink=1.0, feather=1.5)
+    image = cv2.copyMakeBorder(load_photo("chelsea.png"), top, 0, 0, 0, cv2.BORDER_REFLECT)
+    mask = fill_outlines((348, 451), tuple((x, y + top) for x, y in _CAT))
+    return extract_cutout(cast(U8, image), smooth_mask(mask, 3.0), shrink=1.0, feather=1.5)
 
 
-def _cup() -> U8:
-    image = photo("coffee.png")
-    mask = fill(
+def _cut_cup() -> U8:
+    image = load_photo("coffee.png")
+    mask = fill_outlines(
         (400, 600),
-        oval(277, 213, 202, 177),
-        oval(290, 112, 119, 96),
+        make_oval(277, 213, 202, 177),
+        make_oval(290, 112, 119, 96),
         ((396, 67), (424, 68), (424, 90), (400, 140)),
     )
-    return lift(image, refine(image, mask, 4))
+    return extract_cutout(image, refine_mask(image, mask, 4))
 
 
-def _motorcycle() -> U8:
+def _cut_motorcycle() -> U8:
     """Nearer than the floor and the wall behind it, by the disparity map; the tyres' contact by outline."""
-    image = photo("motorcycle_left.png")
-    with np.load(_DATA / "motorcycle_disp.npz") as data:
+    image = load_photo("motorcycle_left.png")
+    with np.load(_PHOTO_FOLDER / "motorcycle_disp.npz") as data:
         disparity = data["arr_0"].astype(np.float32)
     disparity[~np.isfinite(disparity)] = 0
     rows = np.arange(500, dtype=np.float32)
@@ -229,20 +229,20 @@ def _motorcycle() -> U8:
     nearer_than = np.maximum(slope * rows + offset + 2.5, 36.0)[:, None]
     mask = (disparity > nearer_than).astype(np.uint8)
     mask[:, :95] = 0
-    mask |= fill((500, 741), oval(204, 320, 82, 81), _FRONT_TYRE)
+    mask |= fill_outlines((500, 741), make_oval(204, 320, 82, 81), _FRONT_TYRE)
     mask[402:, :480] = 0  # shadow and stand on the floor
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)).astype(np.uint8)
-    return lift(image, smooth(mask, 1.0), shrink=0.5)
+    return extract_cutout(image, smooth_mask(mask, 1.0), shrink=0.5)
 
 
-def _man() -> U8:
-    image = photo("camera.png")
-    return lift(image, refine(image, fill((512, 512), _MAN), 4))
+def _cut_man() -> U8:
+    image = load_photo("camera.png")
+    return extract_cutout(image, refine_mask(image, fill_outlines((512, 512), _MAN), 4))
 
 
-def _horse() -> U8:
+def _cut_horse() -> U8:
     """The silhouette, lit as if it were round: chestnut, brighter towards the back, with a little grain."""
-    figure = (photo("horse.png")[..., 0] < 128).astype(np.uint8)
+    figure = (load_photo("horse.png")[..., 0] < 128).astype(np.uint8)
     large = cv2.resize(figure * 255, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     mask = (large > 127).astype(np.uint8)
     mask = cv2.copyMakeBorder(mask, 6, 6, 6, 6, cv2.BORDER_CONSTANT, value=0).astype(np.uint8)
@@ -250,55 +250,57 @@ def _horse() -> U8:
     depth = cv2.GaussianBlur(depth, (0, 0), 14)
     slope_y = cv2.Sobel(depth, cv2.CV_32F, 0, 1, ksize=3) * 8
     light = np.clip(0.62 + 0.55 * slope_y + 0.25 * depth, 0.25, 1.25)
-    fur = cv2.resize(photo("chelsea.png")[20:70, 210:290], mask.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    fur = cv2.resize(
+        load_photo("chelsea.png")[20:70, 210:290], mask.shape[::-1], interpolation=cv2.INTER_CUBIC
+    )
     grain = fur.mean(axis=2).astype(np.float32)
     grain = 1 + 0.35 * (grain - cv2.GaussianBlur(grain, (0, 0), 40)) / 128
     rows = np.linspace(0, 1, mask.shape[0], dtype=np.float32)[:, None]
     dark_legs = 1 - 0.5 * np.clip((rows - 0.62) / 0.3, 0, 1)
     colour = np.array([150, 86, 44], np.float32) * (light * grain * dark_legs)[..., None]
-    return lift(np.clip(colour, 0, 255).astype(np.uint8), mask, shrink=0.5)
+    return extract_cutout(np.clip(colour, 0, 255).astype(np.uint8), mask, shrink=0.5)
 
 
-def _coin() -> U8:
-    image = photo("coins.png")
+def _cut_coin() -> U8:
+    image = load_photo("coins.png")
     crop = np.ascontiguousarray(image[150:226, 308:384])
     crop = cast(U8, cv2.resize(crop, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC))
-    mask = fill((228, 228), oval(117, 111, 97, 93))
+    mask = fill_outlines((228, 228), make_oval(117, 111, 97, 93))
     tone = crop[..., 0].astype(np.float32)
     grey = np.clip((tone - 70) / 110, 0, 1.2)[..., None]
     gold = np.array([60, 34, 4], np.float32) + grey * np.array([185, 150, 70], np.float32)
-    return lift(np.clip(gold, 0, 255).astype(np.uint8), mask, shrink=2.0)
+    return extract_cutout(np.clip(gold, 0, 255).astype(np.uint8), mask, shrink=2.0)
 
 
-def _clock() -> U8:
+def _cut_clock() -> U8:
     """A wall clock that moved while the shutter was open: blurred in the photograph itself."""
-    image = photo("clock_motion.png")
-    mask = fill((300, 400), oval(212, 154, 72, 60))
-    return lift(image, mask, shrink=0.5, feather=4.0)
+    image = load_photo("clock_motion.png")
+    mask = fill_outlines((300, 400), make_oval(212, 154, 72, 60))
+    return extract_cutout(image, mask, shrink=0.5, feather=4.0)
 
 
-def _ball() -> U8:
+def _cut_ball() -> U8:
     """The colour wheel, shaded into a beach ball."""
-    image = photo("color.png")
-    mask = fill((370, 371), oval(185, 185, 180, 180))
+    image = load_photo("color.png")
+    mask = fill_outlines((370, 371), make_oval(185, 185, 180, 180))
     grid = cast(F32, np.mgrid[-1:1:370j, -1:1:371j].astype(np.float32))
     y, x = grid[0], grid[1]
     sphere = np.sqrt(np.clip(1 - x * x - y * y, 0, 1))
     light = np.clip(0.45 + 0.65 * (0.75 * sphere - 0.35 * x - 0.55 * y), 0.25, 1.15)
-    return lift(np.clip(image * light[..., None], 0, 255).astype(np.uint8), mask)
+    return extract_cutout(np.clip(image * light[..., None], 0, 255).astype(np.uint8), mask)
 
 
 _RECIPES: Final[dict[str, tuple[tuple[str, ...], bool, Callable[[], U8]]]] = {
-    "astronaut": (("human", "astronaut", "woman", "person"), False, _astronaut),
-    "shuttle": (("rocket", "spaceship", "spacecraft", "space shuttle"), True, _shuttle),
-    "cat": (("cat", "tabby cat"), False, _cat),
-    "cup": (("cup", "coffee cup", "mug"), True, _cup),
-    "motorcycle": (("motorcycle", "motorbike"), True, _motorcycle),
-    "man": (("human", "man", "person", "photographer"), False, _man),
-    "horse": (("horse",), True, _horse),
-    "coin": (("coin", "money", "gold coin"), True, _coin),
-    "clock": (("clock", "wall clock"), True, _clock),
-    "ball": (("ball", "beach ball"), True, _ball),
+    "astronaut": (("human", "astronaut", "woman", "person"), False, _cut_astronaut),
+    "shuttle": (("rocket", "spaceship", "spacecraft", "space shuttle"), True, _cut_shuttle),
+    "cat": (("cat", "tabby cat"), False, _cut_cat),
+    "cup": (("cup", "coffee cup", "mug"), True, _cut_cup),
+    "motorcycle": (("motorcycle", "motorbike"), True, _cut_motorcycle),
+    "man": (("human", "man", "person", "photographer"), False, _cut_man),
+    "horse": (("horse",), True, _cut_horse),
+    "coin": (("coin", "money", "gold coin"), True, _cut_coin),
+    "clock": (("clock", "wall clock"), True, _cut_clock),
+    "ball": (("ball", "beach ball"), True, _cut_ball),
 }
 _LEAN: Final = {"motorcycle": 50 / 436}  # from tyre to tyre
 
@@ -306,7 +308,7 @@ NAMES: Final[tuple[str, ...]] = tuple(_RECIPES)
 
 
 @cache
-def cutout(name: str) -> Cutout:
+def get_cutout(name: str) -> Cutout:
     """The cut-out called ``name`` (one of ``NAMES``); KeyError naming the known ones otherwise."""
     if name not in _RECIPES:
         raise KeyError(f"no cut-out called {name!r}; there are {', '.join(NAMES)}")

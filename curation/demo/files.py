@@ -21,7 +21,7 @@ U8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Film:
+class VideoSpec:
     """What a video is beside its pictures. `sidecar`: "txt" or "json". `grey`: without colour.
 
     `crf` is x264's quality, `threads` its threads: a fixed number, or the bits would depend on the machine.
@@ -38,7 +38,9 @@ class Film:
     grey: bool = False
 
 
-def write(film: Film, folder: Path, frames: Callable[[dict[str, Any]], Iterator[U8]]) -> Path:
+def write_truth_video(
+    film: VideoSpec, folder: Path, frames: Callable[[dict[str, Any]], Iterator[U8]]
+) -> Path:
     """Write one video with its caption and truth into `folder` (made if need be).
 
     `frames` gets the truth, whose `shots`, `subjects` and `num_frames` it fills while it yields pictures,
@@ -59,7 +61,7 @@ def write(film: Film, folder: Path, frames: Callable[[dict[str, Any]], Iterator[
         "shots": [],
         "subjects": [],
     }
-    _encode(film, video, frames(truth))
+    _encode_video(film, video, frames(truth))
     said = json.dumps({"caption": film.caption}) if film.sidecar == "json" else film.caption
     video.with_suffix(f".{film.sidecar}").write_text(said + "\n", encoding="utf-8")
     text = json.dumps(truth, separators=(",", ":")) + "\n"
@@ -67,7 +69,7 @@ def write(film: Film, folder: Path, frames: Callable[[dict[str, Any]], Iterator[
     return video
 
 
-def _encode(film: Film, path: Path, frames: Iterator[U8]) -> None:
+def _encode_video(film: VideoSpec, path: Path, frames: Iterator[U8]) -> None:
     with av.open(str(path), "w", format="mp4") as container:
         # The same bits every time: x264's macroblock tree is off, whose vector code reads memory that it
         # never set at some widths (854 is one).

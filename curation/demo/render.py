@@ -46,10 +46,10 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
-from curation.demo.backdrops import backdrop, canvas_size, occluder
-from curation.demo.cutouts import F32, U8, cutout
-from curation.demo.files import Film, write
-from curation.demo.scenes import SCENES, Actor, Camera, Pose, Scene, Shot, Track, View
+from curation.demo.backdrops import get_backdrop, get_canvas_size, get_occluder
+from curation.demo.cutouts import F32, U8, get_cutout
+from curation.demo.files import VideoSpec, write_truth_video
+from curation.demo.scenes import SCENES, Actor, ActorPath, ActorPose, Camera, DemoScene, DemoShot, View
 
 MIN_PIXELS: Final = 16
 FADE_SECONDS: Final = 0.3
@@ -63,9 +63,9 @@ Affine = npt.NDArray[np.float64]
 # ---- geometry ------------------------------------------------------------------------------------
 
 
-def camera_matrix(view: View, width: int, height: int) -> Affine:
+def get_camera_matrix(view: View, width: int, height: int) -> Affine:
     """Backdrop pixels -> frame pixels for a camera at ``view``, as a 2x3 matrix."""
-    canvas_width, canvas_height = canvas_size(width, height)
+    canvas_width, canvas_height = get_canvas_size(width, height)
     x = canvas_width / 2 + view.x * (canvas_width - width / view.zoom) / 2
     y = canvas_height / 2 + view.y * (canvas_height - height / view.zoom) / 2
     return np.array(
@@ -73,7 +73,9 @@ def camera_matrix(view: View, width: int, height: int) -> Affine:
     )
 
 
-def pose_matrix(pose: Pose, anchor: tuple[float, float], tall: float, width: int, height: int) -> Affine:
+def get_pose_matrix(
+    pose: ActorPose, anchor: tuple[float, float], tall: float, width: int, height: int
+) -> Affine:
     """Cut-out pixels -> frame pixels for an actor at ``pose``.
 
     ``anchor`` is the point, in cut-out pixels, that lies on the pose and is turned about; ``tall`` the
@@ -86,7 +88,7 @@ def pose_matrix(pose: Pose, anchor: tuple[float, float], tall: float, width: int
     return np.array([[c, -s, x - c * ax + s * ay], [s, c, y - s * ax - c * ay]], np.float64)
 
 
-def _warp(picture: F32, matrix: Affine, width: int, height: int) -> tuple[slice, slice, F32] | None:
+def _warp_layer(picture: F32, matrix: Affine, width: int, height: int) -> tuple[slice, slice, F32] | None:
     """Warp into the smallest part of the frame that holds it: (rows, columns, pixels), None if outside."""
     h, w = picture.shape[:2]
     corners = matrix @ np.array([[-1, w, w, -1], [-1, -1, h, h], [1, 1, 1, 1]], np.float64)
@@ -103,11 +105,11 @@ def _warp(picture: F32, matrix: Affine, width: int, height: int) -> tuple[slice,
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
+class _PreparedActor:
     """An actor at the size it needs: premultiplied RGBA and a soft shadow (alpha only), float32 0..255."""
 
     actor: Actor
-    track: Track
+    track: ActorPath
     picture: F32
     shadow: F32
     shadow_scale: float  # shadow pixels per picture pixel
@@ -116,8 +118,8 @@ class _Drawn:
     lean: float  # of the ground, downwards to the right
 
 
-def _prepare(actor: Actor, track: Track, height: int) -> _Drawn:
-    source = cutout(actor.cutout)
+def _prepare_actor(actor: Actor, track: ActorPath, height: int) -> _PreparedActor:
+    source = get_cutout(actor.cutout)
     rgba = source.rgba[:, ::-1] if actor.flip else source.rgba
     # Once to the largest size of the shot with averaging: from there on bilinear warping does not alias.
     tall = max(8, round(max(track.begin.size, track.end.size) * height))
@@ -142,7 +144,7 @@ def _prepare(actor: Actor, track: Track, height: int) -> _Drawn:
     stands = actor.shadow == "floor" or not source.whole
     # A ball turns about its centre even where it rolls on the floor; nothing else that stands turns by much.
     anchor = (w / 2, h - 1.0) if stands and abs(track.end.turn - track.begin.turn) < 90 else (w / 2, h / 2)
-    return _Drawn(
+    return _PreparedActor(
         actor=actor,
         track=track,
         picture=picture,
@@ -154,7 +156,9 @@ def _prepare(actor: Actor, track: Track, height: int) -> _Drawn:
     )
 
 
-def _shadow_matrix(drawn: _Drawn, pose: Pose, matrix: Affine, width: int, height: int) -> Affine:
+def _get_shadow_matrix(
+    drawn: _PreparedActor, pose: ActorPose, matrix: Affine, width: int, height: int
+) -> Affine:
     """Shadow pixels -> frame pixels: beside the actor, or squashed flat at its feet."""
     edge = round(drawn.picture.shape[0] * 0.2)
     to_picture = np.array([[1 / drawn.shadow_scale, 0, -edge], [0, 1 / drawn.shadow_scale, -edge], [0, 0, 1]])
@@ -177,17 +181,17 @@ def _shadow_matrix(drawn: _Drawn, pose: Pose, matrix: Affine, width: int, height
 # ---- one shot ------------------------------------------------------------------------------------
 
 
-def _draw(
-    drawn: list[_Drawn], shot: Shot, camera: Camera, t: float, scene: Scene
+def _draw_frame(
+    drawn: list[_PreparedActor], shot: DemoShot, camera: Camera, t: float, scene: DemoScene
 ) -> tuple[U8, list[tuple[npt.NDArray[np.bool_], float]]]:
     """The frame at ``t`` before exposure, and per actor its visible mask and its whole cut-out's area."""
     width, height = scene.width, scene.height
-    view = camera_matrix(camera.at(t), width, height)
-    place = backdrop(shot.place, width, height)
+    view = get_camera_matrix(camera.get_view(t), width, height)
+    place = get_backdrop(shot.place, width, height)
     frame = cast(U8, cv2.warpAffine(place, view, (width, height), flags=cv2.INTER_LINEAR))
     seen: list[tuple[F32, float]] = []  # alpha 0..1 over the whole frame, whole area
 
-    def over(rows: slice, columns: slice, layer: F32) -> None:
+    def blend_layer(rows: slice, columns: slice, layer: F32) -> None:
         keep = 1 - layer[..., 3:] / 255
         part = frame[rows, columns]
         part[:] = np.clip(part * keep + layer[..., :3] + 0.5, 0, 255).astype(np.uint8)
@@ -195,28 +199,32 @@ def _draw(
             alpha[rows, columns] *= keep[..., 0]
 
     for each in drawn:
-        pose = each.track.at(t)
-        matrix = pose_matrix(pose, each.anchor, each.picture.shape[0], width, height)
+        pose = each.track.get_pose(t)
+        matrix = get_pose_matrix(pose, each.anchor, each.picture.shape[0], width, height)
         if each.actor.shadow:
-            cast_shadow = _warp(each.shadow, _shadow_matrix(each, pose, matrix, width, height), width, height)
+            cast_shadow = _warp_layer(
+                each.shadow, _get_shadow_matrix(each, pose, matrix, width, height), width, height
+            )
             if cast_shadow:
                 rows, columns, shade = cast_shadow
                 part = frame[rows, columns]
                 part[:] = (part * (1 - _SHADOW_STRENGTH / 255 * shade[..., None])).astype(np.uint8)
-        layer = _warp(each.picture, matrix, width, height)
+        layer = _warp_layer(each.picture, matrix, width, height)
         alpha = np.zeros((height, width), np.float32)
         if layer:
-            over(*layer)
+            blend_layer(*layer)
             alpha[layer[0], layer[1]] = layer[2][..., 3] / 255
         whole = each.area * (pose.size * height / each.picture.shape[0]) ** 2
         seen.append((cast(F32, alpha), whole))
     if shot.occluder:
-        front = occluder(shot.occluder, width, height)
-        over(slice(0, height), slice(0, width), cast(F32, cv2.warpAffine(front, view, (width, height))))
+        front = get_occluder(shot.occluder, width, height)
+        blend_layer(
+            slice(0, height), slice(0, width), cast(F32, cv2.warpAffine(front, view, (width, height)))
+        )
     return frame, [(alpha >= 0.5, whole) for alpha, whole in seen]
 
 
-def _mask_truth(mask: npt.NDArray[np.bool_], whole: float) -> dict[str, Any] | None:
+def _describe_mask(mask: npt.NDArray[np.bool_], whole: float) -> dict[str, Any] | None:
     """One frame's truth for one subject; None if it shows less than ``MIN_PIXELS`` pixels."""
     visible = int(mask.sum())
     if visible < MIN_PIXELS:
@@ -230,33 +238,33 @@ def _mask_truth(mask: npt.NDArray[np.bool_], whole: float) -> dict[str, Any] | N
     }
 
 
-def _jitter(track: Track, rng: np.random.Generator) -> Track:
+def _jitter_path(track: ActorPath, rng: np.random.Generator) -> ActorPath:
     """A slightly other way for another seed: up to 1.5 % of the frame sideways, up to 3 % in size.
 
     Never up: a portrait's cut edge must stay below the frame.
     """
     aside, larger = rng.uniform(-0.015, 0.015), rng.uniform(0.97, 1.03)
 
-    def move(pose: Pose) -> Pose:
+    def shift_pose(pose: ActorPose) -> ActorPose:
         return replace(pose, x=pose.x + aside, size=pose.size * larger)
 
-    return replace(track, begin=move(track.begin), end=move(track.end))
+    return replace(track, begin=shift_pose(track.begin), end=shift_pose(track.end))
 
 
 # ---- one video -----------------------------------------------------------------------------------
 
 
-def _frames(scene: Scene, rng: np.random.Generator, truth: dict[str, Any]) -> Iterator[U8]:
+def _render_frames(scene: DemoScene, rng: np.random.Generator, truth: dict[str, Any]) -> Iterator[U8]:
     """All frames of the scene, RGB; fills ``truth`` on the way."""
     start = 0
     for number, shot in enumerate(scene.shots):
         count = round(shot.seconds * scene.fps)
-        drawn = [_prepare(a, _jitter(a.track, rng), scene.height) for a in shot.actors]
+        drawn = [_prepare_actor(a, _jitter_path(a.track, rng), scene.height) for a in shot.actors]
         entries: list[dict[str, Any]] = [
             {
                 "name": a.cutout,
-                "category": cutout(a.cutout).words[0],
-                "words": list(cutout(a.cutout).words),
+                "category": get_cutout(a.cutout).words[0],
+                "words": list(get_cutout(a.cutout).words),
                 "shot": number,
                 "named": a.named,
                 "quality": a.quality,
@@ -268,9 +276,9 @@ def _frames(scene: Scene, rng: np.random.Generator, truth: dict[str, Any]) -> It
         truth["subjects"].extend(entries)
         fade = max(1, round(FADE_SECONDS * scene.fps))
         for index in range(count):
-            frame, seen = _draw(drawn, shot, shot.camera, index / max(1, count - 1), scene)
+            frame, seen = _draw_frame(drawn, shot, shot.camera, index / max(1, count - 1), scene)
             for entry, (mask, whole) in zip(entries, seen, strict=True):
-                if found := _mask_truth(mask, whole):
+                if found := _describe_mask(mask, whole):
                     entry["frames"][str(start + index)] = found
             gain = shot.exposure
             if shot.fade_in:
@@ -282,13 +290,13 @@ def _frames(scene: Scene, rng: np.random.Generator, truth: dict[str, Any]) -> It
     truth["num_frames"] = start
 
 
-def render_scene(scene: Scene, folder: Path, *, seed: int = 0) -> Path:
+def render_scene(scene: DemoScene, folder: Path, *, seed: int = 0) -> Path:
     """Render one scene into ``folder`` (made if need be): video, sidecar, truth. Returns the video's path."""
     rng = np.random.default_rng([seed, zlib.crc32(scene.name.encode())])
-    film = Film(
+    film = VideoSpec(
         scene.name, scene.caption, scene.width, scene.height, scene.fps, scene.sidecar, grey=scene.grey
     )
-    return write(film, folder, partial(_frames, scene, rng))
+    return write_truth_video(film, folder, partial(_render_frames, scene, rng))
 
 
 def render_demo(
@@ -334,7 +342,7 @@ def render_demo(
     for scene in scenes[: len(SCENES)]:  # here, not in two threads at once
         for shot in scene.shots:
             for actor in shot.actors:
-                cutout(actor.cutout)
+                get_cutout(actor.cutout)
     done: list[Path] = []
     with ThreadPoolExecutor(_VIDEOS_AT_ONCE) as pool:
         for path in pool.map(partial(render_scene, folder=folder, seed=seed), scenes):

@@ -22,7 +22,7 @@ Quality = Literal["good", "dark", "blurred", "static"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pose:
+class ActorPose:
     """Where an actor is: ``x``, ``y`` of its anchor (shares of the frame's width and height), ``size`` (its
     height as a share of the frame's height), ``turn`` (degrees, clockwise)."""
 
@@ -33,7 +33,7 @@ class Pose:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Track:
+class ActorPath:
     """A way from ``begin`` to ``end`` at an even pace, with bobs on top.
 
     ``bob`` is the height of a bob (share of the frame's height), ``sway`` its turn (degrees, either way),
@@ -41,19 +41,19 @@ class Track:
     at rest.
     """
 
-    begin: Pose
-    end: Pose
+    begin: ActorPose
+    end: ActorPose
     bob: float = 0.0
     sway: float = 0.0
     beats: float = 3.0
     glide: bool = False
 
-    def at(self, t: float) -> Pose:
+    def get_pose(self, t: float) -> ActorPose:
         """The pose at ``t`` in 0..1."""
         share = t * t * (3 - 2 * t) if self.glide else t
         wave = float(np.sin(2 * np.pi * self.beats * t))
         a, b = self.begin, self.end
-        return Pose(
+        return ActorPose(
             a.x + (b.x - a.x) * share,
             a.y + (b.y - a.y) * share - self.bob * abs(wave),
             a.size + (b.size - a.size) * share,
@@ -78,7 +78,7 @@ class Camera:
     begin: View
     end: View
 
-    def at(self, t: float) -> View:
+    def get_view(self, t: float) -> View:
         """The view at ``t`` in 0..1."""
         a, b = self.begin, self.end
         return View(a.x + (b.x - a.x) * t, a.y + (b.y - a.y) * t, a.zoom + (b.zoom - a.zoom) * t)
@@ -95,7 +95,7 @@ class Actor:
     """
 
     cutout: str
-    track: Track
+    track: ActorPath
     named: bool = True
     flip: bool = False
     gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -105,7 +105,7 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shot:
+class DemoShot:
     """``seconds`` at ``place``. ``exposure`` multiplies every pixel; fades go to and from black."""
 
     place: str
@@ -119,12 +119,12 @@ class Shot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
+class DemoScene:
     """One video: ``width`` x ``height`` pixels (even) at ``fps``, its caption and its sidecar's kind."""
 
     name: str
     caption: str
-    shots: tuple[Shot, ...]
+    shots: tuple[DemoShot, ...]
     width: int = 640
     height: int = 360
     fps: int = 25
@@ -141,258 +141,271 @@ RISE: Final = Camera("tilt up", View(0, 0.8), View(0, -0.8))
 ZOOM_IN: Final = Camera("zoom in", View(0, 0.2, 1.0), View(0, 0.2, 1.22))
 ZOOM_ON_DOOR: Final = Camera("zoom in", View(0.7, -0.2, 1.0), View(0.7, -0.2, 1.15))
 ZOOM_OUT: Final = Camera("zoom out", View(0.1, 0, 1.2), View(0.1, 0, 1.0))
-ON_THE_PAD: Final = Camera("static", View(0.1, 0.7), View(0.1, 0.7))
+STATIC_ON_PAD: Final = Camera("static", View(0.1, 0.7), View(0.1, 0.7))
 
 
-def go(
-    begin: Pose, end: Pose, *, bob: float = 0, sway: float = 0, beats: float = 3, glide: bool = False
-) -> Track:
-    return Track(begin=begin, end=end, bob=bob, sway=sway, beats=beats, glide=glide)
+def make_path(
+    begin: ActorPose,
+    end: ActorPose,
+    *,
+    bob: float = 0,
+    sway: float = 0,
+    beats: float = 3,
+    glide: bool = False,
+) -> ActorPath:
+    return ActorPath(begin=begin, end=end, bob=bob, sway=sway, beats=beats, glide=glide)
 
 
 # ---- the scenes ----------------------------------------------------------------------------------
 
-SCENES: Final[tuple[Scene, ...]] = (
-    Scene(
+SCENES: Final[tuple[DemoScene, ...]] = (
+    DemoScene(
         name="astronaut-explores",
         caption="An astronaut dressed in orange explores one strange place after another.",
         shots=(
-            Shot(
+            DemoShot(
                 place="moonscape", seconds=2.8, camera=PAN_RIGHT,
-                actors=(Actor(cutout="astronaut", track=go(
-                    Pose(0.26, 1.05, 0.80), Pose(0.68, 1.05, 0.84), bob=0.03, sway=1.6)),),
+                actors=(Actor(cutout="astronaut", track=make_path(
+                    ActorPose(0.26, 1.05, 0.80), ActorPose(0.68, 1.05, 0.84), bob=0.03, sway=1.6)),),
             ),
-            Shot(
+            DemoShot(
                 place="garage", seconds=2.4, camera=ZOOM_ON_DOOR,
-                actors=(Actor(cutout="astronaut", track=go(
-                    Pose(0.78, 1.06, 0.80), Pose(0.42, 1.06, 0.90), bob=0.02, sway=1.2), flip=True),),
+                actors=(Actor(cutout="astronaut", track=make_path(
+                    ActorPose(0.78, 1.06, 0.80), ActorPose(0.42, 1.06, 0.90),
+                    bob=0.02, sway=1.2), flip=True),),
             ),
-            Shot(
+            DemoShot(
                 place="meadow", seconds=2.6, camera=STATIC,
-                actors=(Actor(cutout="astronaut", track=go(
-                    Pose(0.22, 1.05, 0.68), Pose(0.66, 1.05, 0.78), bob=0.03, sway=1.6)),),
+                actors=(Actor(cutout="astronaut", track=make_path(
+                    ActorPose(0.22, 1.05, 0.68), ActorPose(0.66, 1.05, 0.78), bob=0.03, sway=1.6)),),
             ),
         ),
     ),
-    Scene(
+    DemoScene(
         name="cat-prowls", caption="A tabby cat prowls from place to place.", width=854, height=480, fps=24,
         shots=(
-            Shot(
+            DemoShot(
                 place="street", seconds=2.6, camera=PAN_LEFT,
-                actors=(Actor(cutout="cat", track=go(
-                    Pose(0.30, 1.04, 0.66), Pose(0.64, 1.04, 0.70), bob=0.02, sway=2)),),
+                actors=(Actor(cutout="cat", track=make_path(
+                    ActorPose(0.30, 1.04, 0.66), ActorPose(0.64, 1.04, 0.70), bob=0.02, sway=2)),),
             ),
-            Shot(
+            DemoShot(
                 place="lawn", seconds=2.4, camera=STATIC,
-                actors=(Actor(cutout="cat", track=go(
-                    Pose(0.70, 1.05, 0.62), Pose(0.30, 1.05, 0.78), bob=0.02, sway=2), flip=True),),
+                actors=(Actor(cutout="cat", track=make_path(
+                    ActorPose(0.70, 1.05, 0.62), ActorPose(0.30, 1.05, 0.78), bob=0.02, sway=2), flip=True),),
             ),
-            Shot(
+            DemoShot(
                 place="moonscape", seconds=2.6, camera=ZOOM_IN,
-                actors=(Actor(cutout="cat", track=go(
-                    Pose(0.24, 1.05, 0.72), Pose(0.72, 1.05, 0.66), bob=0.03, sway=2)),),
+                actors=(Actor(cutout="cat", track=make_path(
+                    ActorPose(0.24, 1.05, 0.72), ActorPose(0.72, 1.05, 0.66), bob=0.03, sway=2)),),
             ),
         ),
     ),
-    Scene(
+    DemoScene(
         name="red-cup", caption="A red cup slides to and fro.", fps=30,
         shots=(
-            Shot(
+            DemoShot(
                 place="table", seconds=2.4, camera=STATIC,
-                actors=(Actor(cutout="cup", shadow="drop", track=go(
-                    Pose(0.27, 0.48, 0.62, -6), Pose(0.72, 0.54, 0.62, 12), glide=True)),),
+                actors=(Actor(cutout="cup", shadow="drop", track=make_path(
+                    ActorPose(0.27, 0.48, 0.62, -6), ActorPose(0.72, 0.54, 0.62, 12), glide=True)),),
             ),
-            Shot(
+            DemoShot(
                 place="desk", seconds=2.4, camera=PAN_RIGHT,
-                actors=(Actor(cutout="cup", shadow="drop", track=go(
-                    Pose(0.72, 0.42, 0.56, 8), Pose(0.36, 0.60, 0.62, -10))),),
+                actors=(Actor(cutout="cup", shadow="drop", track=make_path(
+                    ActorPose(0.72, 0.42, 0.56, 8), ActorPose(0.36, 0.60, 0.62, -10))),),
             ),
-            Shot(
+            DemoShot(
                 place="gravel", seconds=2.2, camera=ZOOM_OUT,
-                actors=(Actor(cutout="cup", shadow="drop", track=go(
-                    Pose(0.26, 0.62, 0.58, 4), Pose(0.70, 0.42, 0.52, -8))),),
+                actors=(Actor(cutout="cup", shadow="drop", track=make_path(
+                    ActorPose(0.26, 0.62, 0.58, 4), ActorPose(0.70, 0.42, 0.52, -8))),),
             ),
         ),
     ),
-    Scene(
+    DemoScene(
         name="motorcycle-and-cat", caption="A red motorcycle rides by while a cat looks on.",
         width=854, height=480,
         shots=(
-            Shot(
+            DemoShot(
                 place="street", seconds=2.6, camera=PAN_RIGHT,
                 actors=(
-                    Actor(cutout="motorcycle", shadow="floor", track=go(
-                        Pose(0.24, 0.86, 0.58), Pose(0.56, 0.88, 0.60), bob=0.006, sway=0.6, beats=7)),
-                    Actor(cutout="cat", track=go(
-                        Pose(0.92, 1.05, 0.52), Pose(0.80, 1.05, 0.54), bob=0.015, sway=2), flip=True),
+                    Actor(cutout="motorcycle", shadow="floor", track=make_path(
+                        ActorPose(0.24, 0.86, 0.58), ActorPose(0.56, 0.88, 0.60),
+                        bob=0.006, sway=0.6, beats=7)),
+                    Actor(cutout="cat", track=make_path(
+                        ActorPose(0.92, 1.05, 0.52), ActorPose(0.80, 1.05, 0.54),
+                        bob=0.015, sway=2), flip=True),
                 ),
             ),
-            Shot(
+            DemoShot(
                 place="meadow", seconds=2.4, camera=STATIC, occluder="pillar",
-                actors=(Actor(cutout="motorcycle", shadow="floor", track=go(
-                    Pose(0.22, 0.90, 0.62), Pose(0.80, 0.92, 0.66), bob=0.006, sway=0.6, beats=7)),),
+                actors=(Actor(cutout="motorcycle", shadow="floor", track=make_path(
+                    ActorPose(0.22, 0.90, 0.62), ActorPose(0.80, 0.92, 0.66),
+                    bob=0.006, sway=0.6, beats=7)),),
             ),
-            Shot(
+            DemoShot(
                 place="moonscape", seconds=2.4, camera=PAN_LEFT,
                 actors=(
-                    Actor(cutout="motorcycle", shadow="floor", flip=True, track=go(
-                        Pose(0.74, 0.82, 0.54), Pose(0.46, 0.84, 0.58), bob=0.008, sway=0.8, beats=6)),
-                    Actor(cutout="cat", track=go(
-                        Pose(0.10, 1.05, 0.50), Pose(0.20, 1.05, 0.52), bob=0.015, sway=2)),
+                    Actor(cutout="motorcycle", shadow="floor", flip=True, track=make_path(
+                        ActorPose(0.74, 0.82, 0.54), ActorPose(0.46, 0.84, 0.58),
+                        bob=0.008, sway=0.8, beats=6)),
+                    Actor(cutout="cat", track=make_path(
+                        ActorPose(0.10, 1.05, 0.50), ActorPose(0.20, 1.05, 0.52), bob=0.015, sway=2)),
                 ),
             ),
         ),
     ),
-    Scene(
+    DemoScene(
         name="rocket-climbs", caption="A rocket climbs higher and higher.", width=480, height=854, fps=24,
         sidecar="json",
         shots=(
-            Shot(
-                place="launch", seconds=2.6, camera=ON_THE_PAD,
-                actors=(Actor(cutout="shuttle", track=go(
-                    Pose(0.46, 0.66, 0.46), Pose(0.52, 0.34, 0.44, 3), sway=0.4, beats=9)),),
+            DemoShot(
+                place="launch", seconds=2.6, camera=STATIC_ON_PAD,
+                actors=(Actor(cutout="shuttle", track=make_path(
+                    ActorPose(0.46, 0.66, 0.46), ActorPose(0.52, 0.34, 0.44, 3), sway=0.4, beats=9)),),
             ),
-            Shot(
+            DemoShot(
                 place="planet", seconds=2.4, camera=RISE,
-                actors=(Actor(cutout="shuttle", track=go(
-                    Pose(0.34, 0.72, 0.46, 4), Pose(0.44, 0.36, 0.44, 12))),),
+                actors=(Actor(cutout="shuttle", track=make_path(
+                    ActorPose(0.34, 0.72, 0.46, 4), ActorPose(0.44, 0.36, 0.44, 12))),),
             ),
-            Shot(
+            DemoShot(
                 place="stars", seconds=2.2, camera=STATIC,
-                actors=(Actor(cutout="shuttle", track=go(
-                    Pose(0.30, 0.66, 0.50, 16), Pose(0.64, 0.38, 0.40, 26))),),
+                actors=(Actor(cutout="shuttle", track=make_path(
+                    ActorPose(0.30, 0.66, 0.50, 16), ActorPose(0.64, 0.38, 0.40, 26))),),
             ),
         ),
     ),
-    Scene(
+    DemoScene(
         name="astronaut-and-cup", caption="An astronaut drifts along next to a floating cup.",
         shots=(
-            Shot(
+            DemoShot(
                 place="moonscape", seconds=3.0, camera=PAN_LEFT, fade_out=True,
                 actors=(
-                    Actor(cutout="astronaut", track=go(
-                        Pose(0.26, 1.06, 0.74, -3), Pose(0.46, 1.05, 0.78, 3), bob=0.01, sway=1, beats=1)),
-                    Actor(cutout="cup", track=go(
-                        Pose(0.86, 0.60, 0.36, -14), Pose(0.76, 0.32, 0.38, 16))),
+                    Actor(cutout="astronaut", track=make_path(
+                        ActorPose(0.26, 1.06, 0.74, -3), ActorPose(0.46, 1.05, 0.78, 3),
+                        bob=0.01, sway=1, beats=1)),
+                    Actor(cutout="cup", track=make_path(
+                        ActorPose(0.86, 0.60, 0.36, -14), ActorPose(0.76, 0.32, 0.38, 16))),
                 ),
             ),
-            Shot(
+            DemoShot(
                 place="stars", seconds=3.0, camera=ZOOM_IN, fade_in=True,
                 actors=(
-                    Actor(cutout="astronaut", flip=True, track=go(
-                        Pose(0.76, 1.06, 0.72, 3), Pose(0.60, 1.06, 0.80, -2), bob=0.01, sway=1, beats=1)),
-                    Actor(cutout="cup", track=go(
-                        Pose(0.18, 0.34, 0.38, 10), Pose(0.24, 0.64, 0.42, -16))),
+                    Actor(cutout="astronaut", flip=True, track=make_path(
+                        ActorPose(0.76, 1.06, 0.72, 3), ActorPose(0.60, 1.06, 0.80, -2),
+                        bob=0.01, sway=1, beats=1)),
+                    Actor(cutout="cup", track=make_path(
+                        ActorPose(0.18, 0.34, 0.38, 10), ActorPose(0.24, 0.64, 0.42, -16))),
                 ),
             ),
         ),
     ),
-    Scene(
+    DemoScene(
         name="horse-trots", caption="A brown horse trots past.",
         shots=(
-            Shot(
+            DemoShot(
                 place="meadow", seconds=2.6, camera=PAN_RIGHT, occluder="fence",
-                actors=(Actor(cutout="horse", shadow="floor", track=go(
-                    Pose(0.28, 0.86, 0.62), Pose(0.64, 0.87, 0.64), bob=0.02, sway=1.5, beats=4)),),
+                actors=(Actor(cutout="horse", shadow="floor", track=make_path(
+                    ActorPose(0.28, 0.86, 0.62), ActorPose(0.64, 0.87, 0.64), bob=0.02, sway=1.5, beats=4)),),
             ),
-            Shot(
+            DemoShot(
                 place="street", seconds=2.4, camera=STATIC, occluder="pillar",
-                actors=(Actor(cutout="horse", shadow="floor", track=go(
-                    Pose(0.22, 0.92, 0.72), Pose(0.78, 0.92, 0.72), bob=0.02, sway=1.5, beats=4)),),
+                actors=(Actor(cutout="horse", shadow="floor", track=make_path(
+                    ActorPose(0.22, 0.92, 0.72), ActorPose(0.78, 0.92, 0.72), bob=0.02, sway=1.5, beats=4)),),
             ),
-            Shot(
+            DemoShot(
                 place="moonscape", seconds=2.4, camera=PAN_LEFT,
-                actors=(Actor(cutout="horse", shadow="floor", flip=True, track=go(
-                    Pose(0.72, 0.90, 0.66), Pose(0.36, 0.92, 0.72), bob=0.02, sway=1.5, beats=4)),),
+                actors=(Actor(cutout="horse", shadow="floor", flip=True, track=make_path(
+                    ActorPose(0.72, 0.90, 0.66), ActorPose(0.36, 0.92, 0.72), bob=0.02, sway=1.5, beats=4)),),
             ),
         ),
     ),
-    Scene(
+    DemoScene(
         name="gold-coin", caption="A gold coin rolls by.", sidecar="json",
         shots=(
-            Shot(
+            DemoShot(
                 place="gravel", seconds=2.4, camera=STATIC,
-                actors=(Actor(cutout="coin", shadow="drop", track=go(
-                    Pose(0.20, 0.40, 0.46), Pose(0.78, 0.58, 0.46, 220))),),
+                actors=(Actor(cutout="coin", shadow="drop", track=make_path(
+                    ActorPose(0.20, 0.40, 0.46), ActorPose(0.78, 0.58, 0.46, 220))),),
             ),
-            Shot(
+            DemoShot(
                 place="bricks", seconds=2.4, camera=PAN_LEFT,
                 actors=(
-                    Actor(cutout="ball", named=False, shadow="drop", track=go(
-                        Pose(0.80, 0.72, 0.34), Pose(0.66, 0.28, 0.34, -60))),
-                    Actor(cutout="coin", shadow="drop", track=go(
-                        Pose(0.18, 0.62, 0.48), Pose(0.40, 0.40, 0.52, 130))),
+                    Actor(cutout="ball", named=False, shadow="drop", track=make_path(
+                        ActorPose(0.80, 0.72, 0.34), ActorPose(0.66, 0.28, 0.34, -60))),
+                    Actor(cutout="coin", shadow="drop", track=make_path(
+                        ActorPose(0.18, 0.62, 0.48), ActorPose(0.40, 0.40, 0.52, 130))),
                 ),
             ),
-            Shot(
+            DemoShot(
                 place="lawn", seconds=2.2, camera=ZOOM_IN,
-                actors=(Actor(cutout="coin", shadow="drop", track=go(
-                    Pose(0.76, 0.36, 0.42), Pose(0.28, 0.62, 0.50, -200))),),
+                actors=(Actor(cutout="coin", shadow="drop", track=make_path(
+                    ActorPose(0.76, 0.36, 0.42), ActorPose(0.28, 0.62, 0.50, -200))),),
             ),
         ),
     ),
-    Scene(
+    DemoScene(
         name="man-films", caption="A man dressed in black films whatever passes.", fps=24, grey=True,
         shots=(
-            Shot(
+            DemoShot(
                 place="meadow", seconds=2.6, camera=PAN_LEFT,
-                actors=(Actor(cutout="man", track=go(
-                    Pose(0.24, 1.04, 0.86), Pose(0.46, 1.04, 0.90), bob=0.01, sway=1.2)),),
+                actors=(Actor(cutout="man", track=make_path(
+                    ActorPose(0.24, 1.04, 0.86), ActorPose(0.46, 1.04, 0.90), bob=0.01, sway=1.2)),),
             ),
-            Shot(
+            DemoShot(
                 place="street", seconds=2.6, camera=STATIC,
                 actors=(
-                    Actor(cutout="ball", named=False, shadow="floor", gain=(1.5, 1.5, 1.5), track=go(
-                        Pose(0.10, 0.84, 0.26), Pose(0.52, 0.88, 0.28, 300))),
-                    Actor(cutout="man", flip=True, track=go(
-                        Pose(0.84, 1.04, 0.84), Pose(0.64, 1.04, 0.92), bob=0.01, sway=1.2)),
+                    Actor(cutout="ball", named=False, shadow="floor", gain=(1.5, 1.5, 1.5), track=make_path(
+                        ActorPose(0.10, 0.84, 0.26), ActorPose(0.52, 0.88, 0.28, 300))),
+                    Actor(cutout="man", flip=True, track=make_path(
+                        ActorPose(0.84, 1.04, 0.84), ActorPose(0.64, 1.04, 0.92), bob=0.01, sway=1.2)),
                 ),
             ),
-            Shot(
+            DemoShot(
                 place="gravel", seconds=2.4, camera=ZOOM_OUT,
-                actors=(Actor(cutout="man", track=go(
-                    Pose(0.22, 1.05, 0.92), Pose(0.62, 1.05, 0.84), bob=0.01, sway=1.2)),),
+                actors=(Actor(cutout="man", track=make_path(
+                    ActorPose(0.22, 1.05, 0.92), ActorPose(0.62, 1.05, 0.84), bob=0.01, sway=1.2)),),
             ),
         ),
     ),
-    Scene(
+    DemoScene(
         name="no-dog", caption="A dog runs as fast as it can.",
         shots=(
-            Shot(
+            DemoShot(
                 place="lawn", seconds=2.4, camera=STATIC,
-                actors=(Actor(cutout="ball", named=False, shadow="drop", track=go(
-                    Pose(0.16, 0.60, 0.40), Pose(0.84, 0.42, 0.40, 240))),),
+                actors=(Actor(cutout="ball", named=False, shadow="drop", track=make_path(
+                    ActorPose(0.16, 0.60, 0.40), ActorPose(0.84, 0.42, 0.40, 240))),),
             ),
-            Shot(place="meadow", seconds=2.4, camera=PAN_RIGHT),
+            DemoShot(place="meadow", seconds=2.4, camera=PAN_RIGHT),
         ),
     ),
-    Scene(
+    DemoScene(
         name="title-card", caption="A cup rests beside the title.",
         shots=(
-            Shot(
+            DemoShot(
                 place="title", seconds=3.0, camera=STATIC,
-                actors=(Actor(cutout="cup", quality="static", track=go(
-                    Pose(0.87, 0.82, 0.30), Pose(0.87, 0.82, 0.30))),),
+                actors=(Actor(cutout="cup", quality="static", track=make_path(
+                    ActorPose(0.87, 0.82, 0.30), ActorPose(0.87, 0.82, 0.30))),),
             ),
-            Shot(
+            DemoShot(
                 place="table", seconds=2.4, camera=STATIC,
-                actors=(Actor(cutout="cup", quality="static", shadow="drop", track=go(
-                    Pose(0.50, 0.50, 0.62), Pose(0.50, 0.50, 0.62))),),
+                actors=(Actor(cutout="cup", quality="static", shadow="drop", track=make_path(
+                    ActorPose(0.50, 0.50, 0.62), ActorPose(0.50, 0.50, 0.62))),),
             ),
         ),
     ),
-    Scene(
+    DemoScene(
         name="night-and-blur", caption="A cat wanders through the night and a clock swings by.",
         shots=(
-            Shot(
+            DemoShot(
                 place="hall", seconds=2.6, camera=STATIC, exposure=0.09,
-                actors=(Actor(cutout="cat", quality="dark", track=go(
-                    Pose(0.26, 1.05, 0.72), Pose(0.70, 1.05, 0.76), bob=0.02, sway=2)),),
+                actors=(Actor(cutout="cat", quality="dark", track=make_path(
+                    ActorPose(0.26, 1.05, 0.72), ActorPose(0.70, 1.05, 0.76), bob=0.02, sway=2)),),
             ),
-            Shot(
+            DemoShot(
                 place="street", seconds=2.4, camera=STATIC,
-                actors=(Actor(cutout="clock", quality="blurred", blur=0.03, track=go(
-                    Pose(0.22, 0.36, 0.52), Pose(0.76, 0.40, 0.52), glide=True)),),
+                actors=(Actor(cutout="clock", quality="blurred", blur=0.03, track=make_path(
+                    ActorPose(0.22, 0.36, 0.52), ActorPose(0.76, 0.40, 0.52), glide=True)),),
             ),
         ),
     ),

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 
-Verdict = Literal["different", "same", "copy"]
+SimilarityClass = Literal["different", "same", "copy"]
 
-_BLOCK = (
+_BLOCK_ROWS = (
     2048  # rows of a block of similarities: 2048 x 2048 float32 are 16 MB, whatever the size of the index
 )
 # Sums of products come out a little differently in blocks of another shape; rounded, equal things stay equal.
@@ -25,7 +25,7 @@ _DECIMALS = 5
 
 
 @dataclass(frozen=True)
-class Bands:
+class SimilarityBands:
     """Cosines between which two pictures show the same subject and are not the same picture.
 
     Ours, for DINOv2 on cut-outs; faces by ArcFace lie lower (the same person from about 0.4).
@@ -39,29 +39,34 @@ class Bands:
             raise ValueError(f"same_min must lie in -1..copy_min: {self}")
 
 
-def similarity(left: NDArray[np.floating], right: NDArray[np.floating]) -> float:
+def compute_similarity(left: NDArray[np.floating], right: NDArray[np.floating]) -> float:
     """Cosine of two vectors, -1..1; 0 where one of them is zero."""
-    product = float(np.dot(_unit(left[None])[0].astype(np.float64), _unit(right[None])[0].astype(np.float64)))
+    product = float(
+        np.dot(
+            _normalize_rows(left[None])[0].astype(np.float64),
+            _normalize_rows(right[None])[0].astype(np.float64),
+        )
+    )
     return float(np.clip(product, -1, 1))
 
 
-def same_subject(
-    left: NDArray[np.floating], right: NDArray[np.floating], bands: Bands | None = None
-) -> Verdict:
+def compare_subjects(
+    left: NDArray[np.floating], right: NDArray[np.floating], bands: SimilarityBands | None = None
+) -> SimilarityClass:
     """ "same": similar enough to be the same subject and different enough not to be a copy of the picture."""
-    return verdict(similarity(left, right), bands)
+    return classify_similarity(compute_similarity(left, right), bands)
 
 
-def verdict(cosine: float, bands: Bands | None = None) -> Verdict:
+def classify_similarity(cosine: float, bands: SimilarityBands | None = None) -> SimilarityClass:
     """The band that a cosine falls into."""
-    bands = bands or Bands()
+    bands = bands or SimilarityBands()
     if cosine >= bands.copy_min:
         return "copy"
     return "same" if cosine >= bands.same_min else "different"
 
 
-def near_duplicates(
-    ids: Sequence[str], vectors: NDArray[np.floating], threshold: float = Bands.copy_min
+def find_near_duplicates(
+    ids: Sequence[str], vectors: NDArray[np.floating], threshold: float = SimilarityBands.copy_min
 ) -> dict[str, str]:
     """id -> the id that stands for it, for every subject that is too like an earlier one; the others are not
     in it.
@@ -77,20 +82,20 @@ def near_duplicates(
     Raises:
         ValueError: ids repeat, or are not as many as vectors.
     """
-    _check(ids, vectors)
+    _check_ids(ids, vectors)
     order = sorted(range(len(ids)), key=lambda position: ids[position])
-    rows = _unit(vectors)[order]
+    rows = _normalize_rows(vectors)[order]
     names = [ids[position] for position in order]
     kept: list[int] = []
     stands: dict[str, str] = {}
-    for start in range(0, len(names), _BLOCK):
-        block = rows[start : start + _BLOCK]
+    for start in range(0, len(names), _BLOCK_ROWS):
+        block = rows[start : start + _BLOCK_ROWS]
         best = np.full(len(block), -np.inf)
         nearest = np.zeros(len(block), np.int64)
-        for first in range(0, len(kept), _BLOCK):
-            older = kept[first : first + _BLOCK]
-            _take_better(best, nearest, _cosines(block, rows[older]), np.array(older))
-        own = _cosines(block, block)
+        for first in range(0, len(kept), _BLOCK_ROWS):
+            older = kept[first : first + _BLOCK_ROWS]
+            _update_nearest(best, nearest, _compute_cosines(block, rows[older]), np.array(older))
+        own = _compute_cosines(block, block)
         for inside in range(len(block)):
             position = start + inside
             if best[inside] >= threshold:
@@ -111,7 +116,7 @@ class Neighbour:
     similarity: float
 
 
-class Index:
+class SubjectIndex:
     """Exact cosine search over subjects of many videos, with numpy alone.
 
     A search of q vectors takes O(q * n * d) multiplications in blocks (a million subjects of 768 numbers:
@@ -132,7 +137,7 @@ class Index:
         Raises:
             ValueError: ids repeat, or the three differ in length.
         """
-        _check(subject_ids, vectors)
+        _check_ids(subject_ids, vectors)
         if len(video_ids) != len(subject_ids):
             raise ValueError(f"{len(subject_ids)} subjects, but {len(video_ids)} videos")
         order = sorted(range(len(subject_ids)), key=lambda position: subject_ids[position])
@@ -140,12 +145,12 @@ class Index:
         self._videos = [video_ids[position] for position in order]
         self._codes = {video: code for code, video in enumerate(sorted(set(video_ids)))}
         self._video_codes = np.array([self._codes[video] for video in self._videos], np.int64)
-        self._rows = _unit(vectors)[order]
+        self._rows = _normalize_rows(vectors)[order]
 
     def __len__(self) -> int:
         return len(self._ids)
 
-    def search(
+    def find_nearest(
         self, vectors: NDArray[np.floating], video_ids: Sequence[str | None], k: int = 10
     ) -> list[list[Neighbour]]:
         """For each vector its k nearest subjects of *other* videos, nearest first, ties in order of ids.
@@ -163,22 +168,24 @@ class Index:
             raise ValueError(f"{len(vectors)} vectors, but {len(video_ids)} videos")
         if len(self) == 0 or len(vectors) == 0:
             return [[] for _ in range(len(vectors))]
-        queries = _unit(vectors)
+        queries = _normalize_rows(vectors)
         if queries.shape[1] != self._rows.shape[1]:
             raise ValueError(
                 f"vectors of {queries.shape[1]} numbers, but the index has {self._rows.shape[1]}"
             )
         own = np.array([self._codes.get(video, -1) if video is not None else -1 for video in video_ids])
         found: list[list[Neighbour]] = []
-        for start in range(0, len(queries), _BLOCK):
-            found.extend(self._block(queries[start : start + _BLOCK], own[start : start + _BLOCK], k))
+        for start in range(0, len(queries), _BLOCK_ROWS):
+            found.extend(
+                self._search_block(queries[start : start + _BLOCK_ROWS], own[start : start + _BLOCK_ROWS], k)
+            )
         return found
 
-    def same(
+    def find_same_subjects(
         self,
         vectors: NDArray[np.floating],
         video_ids: Sequence[str | None],
-        bands: Bands | None = None,
+        bands: SimilarityBands | None = None,
         k: int = 50,
     ) -> list[list[Neighbour]]:
         """For each vector the subjects of other videos that are the same one and no copies, nearest first.
@@ -186,16 +193,16 @@ class Index:
         Of the `k` nearest: a subject with more copies than that in the index hides what lies behind them.
         """
         return [
-            [each for each in neighbours if verdict(each.similarity, bands) == "same"]
-            for neighbours in self.search(vectors, video_ids, k)
+            [each for each in neighbours if classify_similarity(each.similarity, bands) == "same"]
+            for neighbours in self.find_nearest(vectors, video_ids, k)
         ]
 
-    def _block(self, queries: F32, own: NDArray[np.int64], k: int) -> list[list[Neighbour]]:
+    def _search_block(self, queries: F32, own: NDArray[np.int64], k: int) -> list[list[Neighbour]]:
         best = np.empty((len(queries), 0), np.float64)
         where = np.empty((len(queries), 0), np.int64)
-        for first in range(0, len(self), _BLOCK):
-            rows = self._rows[first : first + _BLOCK]
-            cosines = _cosines(queries, rows)
+        for first in range(0, len(self), _BLOCK_ROWS):
+            rows = self._rows[first : first + _BLOCK_ROWS]
+            cosines = _compute_cosines(queries, rows)
             cosines[self._video_codes[None, first : first + len(rows)] == own[:, None]] = -np.inf
             positions = np.broadcast_to(np.arange(first, first + len(rows)), cosines.shape)
             best = np.concatenate([best, cosines], axis=1)
@@ -213,12 +220,12 @@ class Index:
         ]
 
 
-def _cosines(left: F32, right: F32) -> NDArray[np.float64]:
+def _compute_cosines(left: F32, right: F32) -> NDArray[np.float64]:
     products = (left @ right.T).astype(np.float64)
     return np.asarray(np.round(np.clip(products, -1, 1), _DECIMALS), np.float64)
 
 
-def _take_better(
+def _update_nearest(
     best: NDArray[np.float64],
     nearest: NDArray[np.int64],
     cosines: NDArray[np.float64],
@@ -231,13 +238,13 @@ def _take_better(
     best[better], nearest[better] = value[better], positions[column[better]]
 
 
-def _unit(vectors: NDArray[np.floating]) -> F32:
+def _normalize_rows(vectors: NDArray[np.floating]) -> F32:
     vectors = np.asarray(vectors, np.float64)
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)
 
 
-def _check(ids: Sequence[str], vectors: NDArray[np.floating]) -> None:
+def _check_ids(ids: Sequence[str], vectors: NDArray[np.floating]) -> None:
     if len(ids) != len(vectors):
         raise ValueError(f"{len(ids)} ids, but {len(vectors)} vectors")
     if len(set(ids)) != len(ids):

@@ -15,7 +15,7 @@ _OWN_SHARE = 0.3
 _SURE_SHARE = 0.6
 
 
-def own_faces(faces: Sequence[Face], mask: BoolMask) -> list[Face]:
+def select_own_faces(faces: Sequence[Face], mask: BoolMask) -> list[Face]:
     """The faces that lie on the subject, not on whoever stands beside it in the same box.
 
     `mask` is the subject's, (H, W) in the coordinates of the faces' boxes.
@@ -37,15 +37,15 @@ def measure_faces(faces: Sequence[Face], width: float, height: float) -> Scores:
         return {"face_count": 0.0}
     least = _SURE_SHARE * max(face.score for face in faces)
     sure = [face for face in faces if face.score >= least]
-    largest = max(sure, key=_area)
+    largest = max(sure, key=_compute_area)
     return {
         "face_count": float(len(sure)),
-        "face_share": min(1.0, _area(largest) / (width * height)),
+        "face_share": min(1.0, _compute_area(largest) / (width * height)),
         "face_score": float(largest.score),
         "face_frontality": float(largest.frontality),
     }
 
 
-def _area(face: Face) -> float:
+def _compute_area(face: Face) -> float:
     x0, y0, x1, y1 = face.box
     return max(0.0, x1 - x0) * max(0.0, y1 - y0)

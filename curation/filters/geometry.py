@@ -9,18 +9,18 @@ import numpy as np
 from curation.imaging.codec import BoolMask
 
 
-def area_share(mask: BoolMask) -> float:
+def measure_area_share(mask: BoolMask) -> float:
     """Mask pixels / frame pixels, 0..1."""
     return float(mask.mean())
 
 
-def border_share(mask: BoolMask) -> float:
+def measure_border_share(mask: BoolMask) -> float:
     """Share of the frame's border under the mask, 0..1: a subject cut off by the frame, or background."""
     border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
     return float(border.mean())
 
 
-def cut_share(mask: BoolMask) -> float:
+def measure_cut_share(mask: BoolMask) -> float:
     """Share of a mask's outline that lies on the frame's edge, 0..1: where the frame cuts the subject off."""
     height, width = mask.shape
     inner = np.zeros_like(mask)
@@ -32,7 +32,7 @@ def cut_share(mask: BoolMask) -> float:
     return float((outline & edge).sum() / total) if total else 0.0
 
 
-def overlaps(masks: Sequence[BoolMask]) -> list[tuple[float, float]]:
+def measure_overlaps(masks: Sequence[BoolMask]) -> list[tuple[float, float]]:
     """For each mask of one frame: (highest IoU with a larger one, largest share inside a larger one), 0..1.
 
     Only larger masks count, so that of two that overlap the larger stays (ties: the earlier one).

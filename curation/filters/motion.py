@@ -14,22 +14,22 @@ from curation.imaging.codec import BoolMask
 # 720 x 480 is what the models that it measures (CogVideoX-5B; FloVD before it) make.
 FLOW_SIDE = 720
 # Proxy replay A.5, steps 3 and 4, in pixels.
-CAMERA_MAX = 10.0  # a background that moves more is a moving camera
-SMALL_MAX = 25.0
-MEDIUM_MAX = 50.0
+MAX_CAMERA_FLOW = 10.0  # a background that moves more is a moving camera
+MAX_SMALL_FLOW = 25.0
+MAX_MEDIUM_FLOW = 50.0
 
 
 @dataclass(frozen=True)
-class Motion:
+class FlowMagnitude:
     """Mean length of flow in pixels; None where there is no pixel to measure."""
 
     foreground: float | None
     background: float | None
 
 
-def foreground_background_motion(
+def measure_flow_magnitude(
     flow: NDArray[np.float32], mask: BoolMask, subjects: BoolMask | None = None
-) -> Motion:
+) -> FlowMagnitude:
     """FlowMag_f and FlowMag_b of A.5 step 2: means of |u(x)| over the pixels of each side of the mask.
 
     Args:
@@ -45,31 +45,31 @@ def foreground_background_motion(
     length = np.hypot(flow[..., 0].astype(np.float64), flow[..., 1].astype(np.float64))
     known = np.isfinite(length)
     behind = ~mask if subjects is None else ~(mask | subjects)
-    return Motion(_mean(length[mask & known]), _mean(length[behind & known]))
+    return FlowMagnitude(_compute_mean(length[mask & known]), _compute_mean(length[behind & known]))
 
 
-def clip_motion(
+def measure_clip_flow(
     flows: Sequence[NDArray[np.float32]], mask: BoolMask, subjects: BoolMask | None = None
-) -> Motion:
+) -> FlowMagnitude:
     """A.5 over a clip: flows from its first frame to each later one, averaged over these frames.
 
     `mask` is the subject's in the first frame, `subjects` all of them. Without flows both are None.
     """
-    each = [foreground_background_motion(flow, mask, subjects) for flow in flows]
-    return Motion(
-        _mean(np.array([motion.foreground for motion in each if motion.foreground is not None])),
-        _mean(np.array([motion.background for motion in each if motion.background is not None])),
+    each = [measure_flow_magnitude(flow, mask, subjects) for flow in flows]
+    return FlowMagnitude(
+        _compute_mean(np.array([motion.foreground for motion in each if motion.foreground is not None])),
+        _compute_mean(np.array([motion.background for motion in each if motion.background is not None])),
     )
 
 
-def motion_class(motion: Motion) -> str | None:
+def classify_motion(motion: FlowMagnitude) -> str | None:
     """small, medium or large by the foreground (A.5 step 4); None: a moving camera (step 3) or unknown."""
-    if motion.foreground is None or (motion.background is not None and motion.background > CAMERA_MAX):
+    if motion.foreground is None or (motion.background is not None and motion.background > MAX_CAMERA_FLOW):
         return None
-    if motion.foreground <= SMALL_MAX:
+    if motion.foreground <= MAX_SMALL_FLOW:
         return "small"
-    return "medium" if motion.foreground <= MEDIUM_MAX else "large"
+    return "medium" if motion.foreground <= MAX_MEDIUM_FLOW else "large"
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
+def _compute_mean(values: NDArray[np.float64]) -> float | None:
     return float(values.mean()) if values.size else None

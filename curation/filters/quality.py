@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from curation.imaging.codec import RGB, BoolMask, clamp_box, luma, mask_box
+from curation.imaging.codec import RGB, BoolMask, clamp_box, compute_luma, get_mask_box
 
 # Sharpness is measured with the subject's longer side at this size, and after a blur that leaves of it only
 # detail that any way of resampling keeps: so the same photograph gives the same number whether it fills the
@@ -16,28 +16,28 @@ _DARK, _BRIGHT = 8, 247  # 8-bit luma beyond which no detail is left
 _ERODE_PX = 3  # the mask's own edge must not count as detail
 
 
-def brightness(image: RGB, mask: BoolMask) -> tuple[float, float]:
+def measure_brightness(image: RGB, mask: BoolMask) -> tuple[float, float]:
     """(mean luma 0..255, share of pixels at the ends of the range 0..1) under the mask."""
-    values = luma(image)[mask]
+    values = compute_luma(image)[mask]
     if values.size == 0:
         return 0.0, 1.0
     return float(values.mean()), float(np.mean((values <= _DARK) | (values >= _BRIGHT)))
 
 
-def sharpness(image: RGB, mask: BoolMask) -> float:
+def measure_sharpness(image: RGB, mask: BoolMask) -> float:
     """Variance of the Laplacian of blurred luma under the mask, the subject at `SHARPNESS_SIDE` px.
 
     The operator is OpenCV's of aperture 3. Photographs in focus give about 50 to 800, and a tenth of that
     once they are blurred by a Gaussian of a hundredth of their side.
     """
-    box = mask_box(mask)
+    box = get_mask_box(mask)
     if box is None:
         return 0.0
     x0, y0, x1, y1 = clamp_box(box, image.shape[1], image.shape[0])
     scale = SHARPNESS_SIDE / max(x1 - x0, y1 - y0)
     size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    crop = cv2.resize(luma(image)[y0:y1, x0:x1], size, interpolation=how).astype(np.float32)
+    crop = cv2.resize(compute_luma(image)[y0:y1, x0:x1], size, interpolation=how).astype(np.float32)
     inside = cv2.resize(mask[y0:y1, x0:x1].astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
     # Blurred over the subject's own pixels only: what is around it is not its detail.
     weight = cv2.GaussianBlur(inside, (0, 0), _BLUR)

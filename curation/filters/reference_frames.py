@@ -36,7 +36,7 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class Choice:
+class FrameChoice:
     """`quality`: 0..1, see `qualities`. `difference`: in pose from the nearest frame chosen before, or 0."""
 
     frame: int
@@ -46,7 +46,7 @@ class Choice:
 
 def choose_frames(
     sightings: Sequence[Sighting], count: int, min_quality: float = 0.5, min_difference: float = 0.05
-) -> list[Choice]:
+) -> list[FrameChoice]:
     """At most `count` frames for references, best first; the earlier frame where two are equally good.
 
     Args:
@@ -57,23 +57,23 @@ def choose_frames(
     pool = sorted((each for each in sightings if each.area > 0), key=lambda each: each.frame)
     if not pool or count < 1:
         return []
-    quality = qualities(pool)
+    quality = rate_sightings(pool)
     use_embeddings = all(each.embedding is not None for each in pool)
     first = int(np.argmax(quality))
-    chosen = [Choice(pool[first].frame, float(quality[first]), 0.0)]
-    nearest = np.array([pose_difference(pool[first], each, use_embeddings) for each in pool])
+    chosen = [FrameChoice(pool[first].frame, float(quality[first]), 0.0)]
+    nearest = np.array([measure_pose_difference(pool[first], each, use_embeddings) for each in pool])
     while len(chosen) < count:
         usable = (quality >= min_quality * quality[first]) & (nearest >= max(min_difference, 1e-9))
         if not usable.any():
             break
         best = int(np.argmax(np.where(usable, quality * nearest, -1.0)))
-        chosen.append(Choice(pool[best].frame, float(quality[best]), float(nearest[best])))
-        further = [pose_difference(pool[best], each, use_embeddings) for each in pool]
+        chosen.append(FrameChoice(pool[best].frame, float(quality[best]), float(nearest[best])))
+        further = [measure_pose_difference(pool[best], each, use_embeddings) for each in pool]
         nearest = np.minimum(nearest, further)
     return chosen
 
 
-def qualities(sightings: Sequence[Sighting]) -> NDArray[np.float64]:
+def rate_sightings(sightings: Sequence[Sighting]) -> NDArray[np.float64]:
     """Quality of each sighting among its fellows, 0..1: the product of what each of these leaves.
 
     * size: the square root of its area over the largest one's, its scale in other words;
@@ -90,7 +90,7 @@ def qualities(sightings: Sequence[Sighting]) -> NDArray[np.float64]:
     return np.asarray(area / area.max() * relative * whole * there, np.float64)
 
 
-def pose_difference(left: Sighting, right: Sighting, use_embeddings: bool) -> float:
+def measure_pose_difference(left: Sighting, right: Sighting, use_embeddings: bool) -> float:
     """How differently two sightings show the subject, at least 0; where in the frame it is does not count.
 
     With embeddings: one minus their cosine, 0..2. Without: the change of the box's aspect ratio and half
@@ -99,11 +99,11 @@ def pose_difference(left: Sighting, right: Sighting, use_embeddings: bool) -> fl
     """
     if use_embeddings and left.embedding is not None and right.embedding is not None:
         return float(np.clip(1.0 - left.embedding @ right.embedding, 0.0, 2.0))
-    shapes = [_shape(each) for each in (left, right)]
+    shapes = [_measure_shape(each) for each in (left, right)]
     return float(abs(np.log(shapes[0][0] / shapes[1][0])) + 0.5 * abs(np.log(shapes[0][1] / shapes[1][1])))
 
 
-def _shape(sighting: Sighting) -> tuple[float, float]:
+def _measure_shape(sighting: Sighting) -> tuple[float, float]:
     """Aspect ratio of the box, and the share of it that the mask fills."""
     width = max(1e-6, sighting.box[2] - sighting.box[0])
     height = max(1e-6, sighting.box[3] - sighting.box[1])

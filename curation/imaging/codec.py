@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from curation.rows.schema import Image, Mask
+from curation.rows.schema import EncodedImage, EncodedMask
 
 RGB = NDArray[np.uint8]
 BoolMask = NDArray[np.bool_]
@@ -18,7 +18,7 @@ JPEG_QUALITY = 95
 WEBP_QUALITY = 95  # above 100 means lossless to OpenCV
 
 
-def encode(image: NDArray[np.uint8]) -> Image:
+def encode_image(image: NDArray[np.uint8]) -> EncodedImage:
     """Picture -> JPEG (3 channels), WebP (4 channels, transparency kept) or PNG (1 channel, lossless)."""
     if image.ndim == 2:
         ok, data = cv2.imencode(".png", image)
@@ -35,7 +35,7 @@ def encode(image: NDArray[np.uint8]) -> Image:
     return {"bytes": data.tobytes(), "path": None}
 
 
-def decode(image: Image | None) -> RGB:
+def decode_image(image: EncodedImage | None) -> RGB:
     """Encoded picture -> (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey.
 
     Raises:
@@ -52,19 +52,19 @@ def decode(image: Image | None) -> RGB:
     return cast(RGB, cv2.cvtColor(array, code))
 
 
-def encode_mask(mask: BoolMask) -> Mask:
+def encode_mask(mask: BoolMask) -> EncodedMask:
     """(H, W) bool -> COCO run-length encoding."""
     rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
-def decode_mask(mask: Mask) -> BoolMask:
+def decode_mask(mask: EncodedMask) -> BoolMask:
     """COCO run-length encoding -> (H, W) bool."""
     rle: Any = {"size": mask["size"], "counts": mask["counts"].encode("ascii")}
     return cast(BoolMask, coco.decode(rle).astype(bool))
 
 
-def mask_box(mask: BoolMask) -> list[float] | None:
+def get_mask_box(mask: BoolMask) -> list[float] | None:
     """Tight box xyxy in pixels around a mask, right and bottom exclusive; None for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:
@@ -87,7 +87,7 @@ def pad_box(box: list[float], share: float, width: int, height: int) -> tuple[in
     return clamp_box([box[0] - dx, box[1] - dy, box[2] + dx, box[3] + dy], width, height)
 
 
-def luma(image: RGB) -> NDArray[np.uint8]:
+def compute_luma(image: RGB) -> NDArray[np.uint8]:
     """Rec. 601 luma of an RGB(A) picture, (H, W) uint8."""
     if image.ndim == 2:
         return image
@@ -95,7 +95,7 @@ def luma(image: RGB) -> NDArray[np.uint8]:
     return cast(NDArray[np.uint8], cv2.cvtColor(image, code))
 
 
-def box_iou(left: list[float], right: list[float]) -> float:
+def compute_box_iou(left: list[float], right: list[float]) -> float:
     """Intersection over union of two xyxy boxes, 0..1."""
     width = min(left[2], right[2]) - max(left[0], right[0])
     height = min(left[3], right[3]) - max(left[1], right[1])

@@ -27,17 +27,17 @@ from typing import Any
 
 from curation.models import catalogue
 from curation.models.spec import ModelSpec
-from curation.rows.ids import digest
+from curation.rows.ids import compute_digest
 from reprise.errors import RepriseError
 
-MANIFEST = "reprise.json"  # in each pulled folder: where it came from and the size of every file
-WEIGHTS = frozenset({".safetensors", ".pth", ".pt", ".bin", ".onnx", ".ckpt"})
+MANIFEST_FILE = "reprise.json"  # in each pulled folder: where it came from and the size of every file
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".bin", ".onnx", ".ckpt"})
 # A changed tokenizer or preprocessor makes another model of the same weights.
-_SETTINGS = frozenset({".json", ".txt", ".model", ".yaml", ".yml", ".py", ".cfg", ".jinja"})
-_ARCHIVES = (".zip",)
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_CACHE = ".reprise-sha256.json"
-_CHUNK = 1 << 22
+_SETTINGS_SUFFIXES = frozenset({".json", ".txt", ".model", ".yaml", ".yml", ".py", ".cfg", ".jinja"})
+_ARCHIVE_SUFFIXES = (".zip",)
+_HUB_ID_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_CHECKSUM_CACHE = ".reprise-sha256.json"
+_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Checkpoint:
     sha256: str
 
 
-def resolve(spec: ModelSpec) -> Checkpoint:
+def resolve_checkpoint(spec: ModelSpec) -> Checkpoint:
     """The checkpoint of a spec, on this machine's disk, verified to be whole.
 
     Raises:
@@ -65,19 +65,19 @@ def resolve(spec: ModelSpec) -> Checkpoint:
         raise RepriseError(
             f"models: backend {spec.backend} needs a checkpoint: a path, a hub id or an https address"
         )
-    source = plain(spec.checkpoint)
-    path, revision = locate(source, spec.revision)
-    verify(path)
-    sha256 = fingerprint(path)
+    source = strip_prefix(spec.checkpoint)
+    path, revision = locate_checkpoint(source, spec.revision)
+    verify_checkpoint(path)
+    sha256 = compute_fingerprint(path)
     return Checkpoint(path, source, revision or sha256[:12], sha256)
 
 
-def models_folder() -> Path:
+def get_models_folder() -> Path:
     """Where pulled checkpoints lie: `REPRISE_MODELS`, else ~/.cache/reprise/models."""
     return Path(os.environ.get("REPRISE_MODELS") or "~/.cache/reprise/models").expanduser()
 
 
-def plain(source: str) -> str:
+def strip_prefix(source: str) -> str:
     """An address without open_clip's prefixes, which say what the address itself shows."""
     return source.removeprefix("local-dir:").removeprefix("hf-hub:")
 
@@ -88,20 +88,20 @@ def is_url(source: str) -> bool:
 
 def is_hub_id(source: str) -> bool:
     """`owner/name`, where no such path exists here."""
-    return _HUB_ID.fullmatch(source) is not None and not Path(source).expanduser().exists()
+    return _HUB_ID_PATTERN.fullmatch(source) is not None and not Path(source).expanduser().exists()
 
 
-def locate(source: str, revision: str | None) -> tuple[Path, str | None]:
+def locate_checkpoint(source: str, revision: str | None) -> tuple[Path, str | None]:
     """Path of a checkpoint on this machine, and its hub revision (None for what has none).
 
     Raises:
         RepriseError: it is not here.
     """
     if is_url(source):
-        folder = folder_of(source)
-        if not (folder / MANIFEST).is_file():
-            raise RepriseError(_missing(source, None))
-        return (folder if _is_archive(source) else folder / file_name(source)), None
+        folder = get_pull_folder(source)
+        if not (folder / MANIFEST_FILE).is_file():
+            raise RepriseError(_describe_missing(source, None))
+        return (folder if _is_archive(source) else folder / get_file_name(source)), None
     if is_hub_id(source):
         return _locate_hub(source, revision)
     path = Path(source).expanduser()
@@ -110,24 +110,24 @@ def locate(source: str, revision: str | None) -> tuple[Path, str | None]:
     return path, revision
 
 
-def folder_of(source: str, revision: str | None = None) -> Path:
+def get_pull_folder(source: str, revision: str | None = None) -> Path:
     """Where a pulled checkpoint lies, whether it is there or not."""
     if is_url(source):
-        return models_folder() / f"{file_name(source)}@{digest(source, length=8)}"
-    return models_folder() / f"{source.replace('/', '--')}@{revision or 'main'}"
+        return get_models_folder() / f"{get_file_name(source)}@{compute_digest(source, length=8)}"
+    return get_models_folder() / f"{source.replace('/', '--')}@{revision or 'main'}"
 
 
-def file_name(url: str) -> str:
+def get_file_name(url: str) -> str:
     return url.split("?")[0].rstrip("/").rpartition("/")[2]
 
 
 def _is_archive(url: str) -> bool:
-    return file_name(url).endswith(_ARCHIVES)
+    return get_file_name(url).endswith(_ARCHIVE_SUFFIXES)
 
 
 def _locate_hub(source: str, revision: str | None) -> tuple[Path, str]:
     pulled = {}
-    for folder in models_folder().glob(f"{source.replace('/', '--')}@*"):
+    for folder in get_models_folder().glob(f"{source.replace('/', '--')}@*"):
         manifest = read_manifest(folder)
         if manifest is not None:
             pulled[str(manifest["revision"])] = (folder, str(manifest.get("asked") or ""))
@@ -145,13 +145,13 @@ def _locate_hub(source: str, revision: str | None) -> tuple[Path, str]:
             )
     if fits:
         return fits[0]
-    cached = _hub_cache(source, revision)
+    cached = _find_in_hub_cache(source, revision)
     if cached is None:
-        raise RepriseError(_missing(source, revision))
+        raise RepriseError(_describe_missing(source, revision))
     return cached, cached.name
 
 
-def _hub_cache(source: str, revision: str | None) -> Path | None:
+def _find_in_hub_cache(source: str, revision: str | None) -> Path | None:
     """The snapshot that huggingface_hub keeps of this revision, if it has one; no network."""
     try:
         from huggingface_hub import snapshot_download
@@ -166,28 +166,28 @@ def _hub_cache(source: str, revision: str | None) -> Path | None:
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a pulled folder; None where there is none, as in one whose pull was interrupted."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) and "revision" in manifest else None
 
 
-def _missing(source: str, revision: str | None) -> str:
-    entry = catalogue.find(source)
+def _describe_missing(source: str, revision: str | None) -> str:
+    entry = catalogue.find_published(source)
     what = f"{source}@{revision}" if revision else source
     size = f" ({entry.gigabytes:g} GB)" if entry and entry.gigabytes else ""
-    asked = revision if not is_url(source) else None
-    pull = f"{source}@{asked}" if asked else source
-    if entry is not None and asked in (None, entry.revision):
+    requested = revision if not is_url(source) else None
+    pull = f"{source}@{requested}" if requested else source
+    if entry is not None and requested in (None, entry.revision):
         pull = entry.role if entry.default else f"{entry.role} --name {entry.name}"
-    folder = folder_of(source, asked or (entry.revision if entry else None))
+    folder = get_pull_folder(source, requested or (entry.revision if entry else None))
     return f"no checkpoint {what} here: fetch it{size} with `reprise models pull {pull}`; it goes to {folder}"
 
 
 # ---- is it whole -------------------------------------------------------------------------------------------
 
 
-def verify(path: Path) -> None:
+def verify_checkpoint(path: Path) -> None:
     """Check that the weight files of a checkpoint can be what they claim, by their headers and sizes only.
 
     Raises:
@@ -202,28 +202,30 @@ def verify(path: Path) -> None:
         file = path / name
         found = file.stat().st_size if file.is_file() else None
         if found != size:
-            raise RepriseError(_damaged(file, "missing" if found is None else f"{found:,} of {size:,} bytes"))
+            raise RepriseError(
+                _describe_damage(file, "missing" if found is None else f"{found:,} of {size:,} bytes")
+            )
     for index in sorted(path.rglob("*.index.json")):
-        for shard in sorted(_shards(index)):
+        for shard in sorted(_read_shard_names(index)):
             if not (index.parent / shard).is_file():
-                raise RepriseError(_damaged(index.parent / shard, "missing"))
-    files = weight_files(path)
+                raise RepriseError(_describe_damage(index.parent / shard, "missing"))
+    files = list_weight_files(path)
     if not files:
         left = next(path.rglob("*.incomplete"), None)
         reason = f"; {left.name} is half a download: fetch it again" if left else ""
-        raise RepriseError(f"{path} holds no weights ({', '.join(sorted(WEIGHTS))}){reason}")
+        raise RepriseError(f"{path} holds no weights ({', '.join(sorted(WEIGHT_SUFFIXES))}){reason}")
     for file in files:
         _verify_file(file)
 
 
-def weight_files(path: Path) -> list[Path]:
+def list_weight_files(path: Path) -> list[Path]:
     """The weight files of a checkpoint, by name; [path] for a file."""
     if path.is_file():
         return [path]
-    return sorted(file for file in _visible(path) if file.suffix in WEIGHTS)
+    return sorted(file for file in _list_visible_files(path) if file.suffix in WEIGHT_SUFFIXES)
 
 
-def weight_file(path: Path, suffixes: frozenset[str] = WEIGHTS) -> Path:
+def find_weight_file(path: Path, suffixes: frozenset[str] = WEIGHT_SUFFIXES) -> Path:
     """The one weight file of a checkpoint, itself or in its folder.
 
     Raises:
@@ -231,7 +233,7 @@ def weight_file(path: Path, suffixes: frozenset[str] = WEIGHTS) -> Path:
     """
     if path.is_file():
         return path
-    files = [file for file in weight_files(path) if file.suffix in suffixes]
+    files = [file for file in list_weight_files(path) if file.suffix in suffixes]
     if len(files) != 1:
         names = ", ".join(file.name for file in files[:4]) or "none"
         kinds = ", ".join(sorted(suffixes))
@@ -241,7 +243,7 @@ def weight_file(path: Path, suffixes: frozenset[str] = WEIGHTS) -> Path:
     return files[0]
 
 
-def _visible(path: Path) -> Iterator[Path]:
+def _list_visible_files(path: Path) -> Iterator[Path]:
     """Files of a folder without hidden ones, such as the hub's own download notes."""
     for file in path.rglob("*"):
         inside = file.relative_to(path).parts
@@ -249,11 +251,11 @@ def _visible(path: Path) -> Iterator[Path]:
             yield file
 
 
-def _shards(index: Path) -> set[str]:
+def _read_shard_names(index: Path) -> set[str]:
     try:
         return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise RepriseError(_damaged(index, "unreadable")) from error
+        raise RepriseError(_describe_damage(index, "unreadable")) from error
 
 
 def _verify_file(file: Path) -> None:
@@ -264,7 +266,7 @@ def _verify_file(file: Path) -> None:
     except OSError as error:
         raise RepriseError(f"cannot read {file}: {error.strerror}") from error
     if size == 0:
-        raise RepriseError(_damaged(file, "empty"))
+        raise RepriseError(_describe_damage(file, "empty"))
     if head.startswith(b"version https://git-lfs"):
         raise RepriseError(f"{file} is a Git LFS pointer, not the weights: `git lfs pull`, or fetch it again")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
@@ -273,11 +275,11 @@ def _verify_file(file: Path) -> None:
         _verify_safetensors(file, size)
     elif file.suffix == ".onnx":
         if not _protobuf_is_whole(file, size):
-            raise RepriseError(_damaged(file, "cut off, or no ONNX file"))
+            raise RepriseError(_describe_damage(file, "cut off, or no ONNX file"))
     elif head.startswith(b"PK"):
         # The table of contents of a zip, which torch.save writes, is at its end.
         if not zipfile.is_zipfile(file):
-            raise RepriseError(_damaged(file, "cut off"))
+            raise RepriseError(_describe_damage(file, "cut off"))
     elif not head.startswith(b"\x80"):  # a pickle of torch < 1.6 begins so and has no length to check
         raise RepriseError(f"{file} is no PyTorch file: neither a zip nor a pickle")
 
@@ -287,7 +289,7 @@ def _verify_safetensors(file: Path, size: int) -> None:
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > size - 8:
             raise RepriseError(
-                _damaged(file, f"{size:,} bytes end inside its header, or no safetensors file")
+                _describe_damage(file, f"{size:,} bytes end inside its header, or no safetensors file")
             )
         try:
             header = json.loads(stream.read(length))
@@ -296,28 +298,28 @@ def _verify_safetensors(file: Path, size: int) -> None:
             raise RepriseError(f"{file} is no safetensors file: its header is unreadable") from error
     whole = 8 + length + max(tensors, default=0)
     if whole != size:
-        raise RepriseError(_damaged(file, f"{size:,} of {whole:,} bytes"))
+        raise RepriseError(_describe_damage(file, f"{size:,} of {whole:,} bytes"))
 
 
 def _protobuf_is_whole(file: Path, size: int) -> bool:
     """Whether the top-level fields of a protobuf end where the file does, without reading their content."""
     with file.open("rb") as stream:
         while stream.tell() < size:
-            key = _varint(stream.read)
+            key = _read_varint(stream.read)
             if key is None or key >> 3 == 0:
                 return False
             kind = key & 7
             if kind == 0:
-                step: int | None = 0 if _varint(stream.read) is not None else None
+                step: int | None = 0 if _read_varint(stream.read) is not None else None
             else:
-                step = {1: 8, 5: 4}.get(kind) if kind != 2 else _varint(stream.read)
+                step = {1: 8, 5: 4}.get(kind) if kind != 2 else _read_varint(stream.read)
             if step is None or stream.tell() + step > size:
                 return False
             stream.seek(step, os.SEEK_CUR)
     return True
 
 
-def _varint(read: Callable[[int], bytes]) -> int | None:
+def _read_varint(read: Callable[[int], bytes]) -> int | None:
     value = 0
     for shift in range(0, 70, 7):
         byte = read(1)
@@ -329,14 +331,14 @@ def _varint(read: Callable[[int], bytes]) -> int | None:
     return None
 
 
-def _damaged(file: Path, how: str) -> str:
-    return f"{file} is damaged or half-downloaded ({how}): delete it and fetch it again"
+def _describe_damage(file: Path, detail: str) -> str:
+    return f"{file} is damaged or half-downloaded ({detail}): delete it and fetch it again"
 
 
 # ---- what exactly is it ------------------------------------------------------------------------------------
 
 
-def fingerprint(path: Path) -> str:
+def compute_fingerprint(path: Path) -> str:
     """SHA-256 that names a checkpoint: of its bytes for a file; for a folder of one `sha256 name` line per
     weight and settings file, by name. A folder's README does not count, its tokenizer does.
 
@@ -346,21 +348,22 @@ def fingerprint(path: Path) -> str:
         RepriseError: a file cannot be read.
     """
     if path.is_file():
-        return _sums(path.parent, [path])[path.name]
+        return _get_checksums(path.parent, [path])[path.name]
     files = [
         file
-        for file in _visible(path)
-        if file.suffix in WEIGHTS | _SETTINGS and file.name not in (MANIFEST, _CACHE)
+        for file in _list_visible_files(path)
+        if file.suffix in WEIGHT_SUFFIXES | _SETTINGS_SUFFIXES
+        and file.name not in (MANIFEST_FILE, _CHECKSUM_CACHE)
     ]
     state = hashlib.sha256()
-    for name, value in sorted(_sums(path, files).items()):
+    for name, value in sorted(_get_checksums(path, files).items()):
         state.update(f"{value}  {name}\n".encode())
     return state.hexdigest()
 
 
-def _sums(folder: Path, files: list[Path]) -> dict[str, str]:
+def _get_checksums(folder: Path, files: list[Path]) -> dict[str, str]:
     """name below `folder` -> SHA-256, from the notes in `folder` where they still hold."""
-    noted = _read_notes(folder / _CACHE)
+    noted = _read_checksum_cache(folder / _CHECKSUM_CACHE)
     sums, fresh = {}, False
     for file in sorted(files):
         name = file.relative_to(folder).as_posix()
@@ -368,17 +371,17 @@ def _sums(folder: Path, files: list[Path]) -> dict[str, str]:
         stamp = [found.st_size, found.st_mtime_ns]
         note = noted.get(name)
         if not (isinstance(note, list) and note[:2] == stamp and len(note) == 3):
-            noted[name] = note = [*stamp, _sha256(file)]
+            noted[name] = note = [*stamp, _hash_file(file)]
             fresh = True
         sums[name] = str(note[2])
     if fresh:
         # Somebody else's folder may not be writable; then it is summed again next time.
         with contextlib.suppress(OSError):
-            _replace(folder / _CACHE, json.dumps(noted, sort_keys=True, indent=1))
+            _replace_file(folder / _CHECKSUM_CACHE, json.dumps(noted, sort_keys=True, indent=1))
     return sums
 
 
-def _read_notes(file: Path) -> dict[str, Any]:
+def _read_checksum_cache(file: Path) -> dict[str, Any]:
     try:
         notes = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -386,18 +389,18 @@ def _read_notes(file: Path) -> dict[str, Any]:
     return notes if isinstance(notes, dict) else {}
 
 
-def _sha256(file: Path) -> str:
+def _hash_file(file: Path) -> str:
     state = hashlib.sha256()
     try:
         with file.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
+            while chunk := stream.read(_CHUNK_BYTES):
                 state.update(chunk)
     except OSError as error:
         raise RepriseError(f"cannot read {file}: {error.strerror}") from error
     return state.hexdigest()
 
 
-def _replace(file: Path, text: str) -> None:
+def _replace_file(file: Path, text: str) -> None:
     """Workers write the same notes at the same time: each sees an old or a new file, never half a one."""
     handle, partial = tempfile.mkstemp(dir=file.parent, prefix=".reprise-")
     try:
@@ -409,9 +412,12 @@ def _replace(file: Path, text: str) -> None:
         Path(partial).unlink(missing_ok=True)
 
 
-def write_manifest(folder: Path, source: str, revision: str, asked: str | None) -> None:
+def write_manifest(folder: Path, source: str, revision: str, requested_revision: str | None) -> None:
     """Record what a pulled folder holds; written last, so that a folder without it is an interrupted pull."""
-    files = {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(_visible(folder))}
-    files.pop(MANIFEST, None)
-    manifest = {"source": source, "revision": revision, "asked": asked, "files": files}
-    _replace(folder / MANIFEST, json.dumps(manifest, sort_keys=True, indent=1))
+    files = {
+        file.relative_to(folder).as_posix(): file.stat().st_size
+        for file in sorted(_list_visible_files(folder))
+    }
+    files.pop(MANIFEST_FILE, None)
+    manifest = {"source": source, "revision": revision, "asked": requested_revision, "files": files}
+    _replace_file(folder / MANIFEST_FILE, json.dumps(manifest, sort_keys=True, indent=1))

@@ -18,20 +18,20 @@ from urllib.parse import urlsplit
 from curation.models import checkpoints
 from reprise.errors import RepriseError
 
-_CHUNK = 1 << 20
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_WAIT_S = 60.0
+_CHUNK_BYTES = 1 << 20
+_LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+_TIMEOUT_S = 60.0
 
 # Called with bytes so far and bytes in all (None: unknown).
-Tell = Callable[[int, int | None], None]
+ProgressCallback = Callable[[int, int | None], None]
 
 
-def pull(
+def pull_checkpoint(
     source: str,
     revision: str | None = None,
     files: tuple[str, ...] = (),
     sha256: str | None = None,
-    tell: Tell | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Path:
     """Fetch a hub id or an https address; what is here already is only verified.
 
@@ -46,18 +46,18 @@ def pull(
     Raises:
         RepriseError: unreachable, refused, not there, damaged on the way, or no room. One line.
     """
-    source = checkpoints.plain(source)
+    source = checkpoints.strip_prefix(source)
     try:
         if checkpoints.is_url(source):
-            path = _pull_url(source, sha256, tell or (lambda done, total: None))
+            path = _pull_url(source, sha256, on_progress or (lambda done, total: None))
         elif checkpoints.is_hub_id(source):
             path = _pull_hub(source, revision, files)
         else:
             raise RepriseError(f"{source} is neither a hub id (owner/name) nor an https address")
     except OSError as error:
         raise RepriseError(f"cannot store {source}: {error.strerror or error}") from error
-    checkpoints.verify(path)
-    checkpoints.fingerprint(path)  # noted beside it now, so that no run waits for it
+    checkpoints.verify_checkpoint(path)
+    checkpoints.compute_fingerprint(path)  # noted beside it now, so that no run waits for it
     return path
 
 
@@ -73,10 +73,10 @@ def _pull_hub(source: str, revision: str | None, files: tuple[str, ...]) -> Path
             f"{source} needs the package huggingface_hub: pip install huggingface_hub"
         ) from error
     endpoint = os.environ.get("HF_ENDPOINT") or None
-    asked = f"{source}@{revision}" if revision else source
+    address = f"{source}@{revision}" if revision else source
     try:
-        commit = str(HfApi(endpoint=endpoint).model_info(source, revision=revision, timeout=_WAIT_S).sha)
-        final = checkpoints.folder_of(source, commit)
+        commit = str(HfApi(endpoint=endpoint).model_info(source, revision=revision, timeout=_TIMEOUT_S).sha)
+        final = checkpoints.get_pull_folder(source, commit)
         if checkpoints.read_manifest(final) is None:
             part = final.with_name(final.name + ".part")
             part.mkdir(parents=True, exist_ok=True)
@@ -86,10 +86,10 @@ def _pull_hub(source: str, revision: str | None, files: tuple[str, ...]) -> Path
                 local_dir=part,
                 allow_patterns=list(files) or None,
                 endpoint=endpoint,
-                etag_timeout=_WAIT_S,
+                etag_timeout=_TIMEOUT_S,
             )
             shutil.rmtree(part / ".cache", ignore_errors=True)  # the hub's notes on the download
-            _finish(part, final, source, commit, revision)
+            _finalize_folder(part, final, source, commit, revision)
         return final
     except hub.GatedRepoError as error:
         raise RepriseError(
@@ -107,70 +107,70 @@ def _pull_hub(source: str, revision: str | None, files: tuple[str, ...]) -> Path
         hub.OfflineModeIsEnabled,
         hub.HFValidationError,
     ) as error:
-        raise RepriseError(f"cannot fetch {asked} from the hub: {_line(error)}") from error
+        raise RepriseError(f"cannot fetch {address} from the hub: {_format_error(error)}") from error
     except Exception as error:
         # The HTTP client's own errors have no common type across versions of the hub's package.
         if type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
-            raise RepriseError(f"cannot reach the hub for {asked}: {_line(error)}") from error
+            raise RepriseError(f"cannot reach the hub for {address}: {_format_error(error)}") from error
         raise
 
 
 # ---- plain https -------------------------------------------------------------------------------------------
 
 
-def _pull_url(url: str, sha256: str | None, tell: Tell) -> Path:
+def _pull_url(url: str, sha256: str | None, on_progress: ProgressCallback) -> Path:
     parts = urlsplit(url)
-    if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+    if parts.scheme != "https" and parts.hostname not in _LOOPBACK_HOSTS:
         raise RepriseError(f"{url}: only https is fetched, since nothing else says who answers")
-    final = checkpoints.folder_of(url)
+    final = checkpoints.get_pull_folder(url)
     if checkpoints.read_manifest(final) is None:
         part = final.with_name(final.name + ".part")
         part.mkdir(parents=True, exist_ok=True)
-        file = part / checkpoints.file_name(url)
-        found = _download(url, file, tell)
+        file = part / checkpoints.get_file_name(url)
+        found = _download_file(url, file, on_progress)
         if sha256 is not None and found != sha256:
             file.unlink()
             raise RepriseError(f"{url} is not what was published: its sha256 is {found}, not {sha256}")
         if file.suffix == ".zip":
-            _unpack(file, part)
-        _finish(part, final, url, found[:12], None)
-    return checkpoints.locate(url, None)[0]
+            _extract_zip(file, part)
+        _finalize_folder(part, final, url, found[:12], None)
+    return checkpoints.locate_checkpoint(url, None)[0]
 
 
-def _download(url: str, file: Path, tell: Tell) -> str:
+def _download_file(url: str, file: Path, on_progress: ProgressCallback) -> str:
     """Fetch a file, going on where an earlier attempt stopped; returns its SHA-256."""
     if file.exists():
-        return checkpoints._sha256(file)
+        return checkpoints._hash_file(file)
     half = file.with_name(file.name + ".incomplete")
     done = half.stat().st_size if half.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "reprise"})
     if done:
         request.add_header("Range", f"bytes={done}-")
     try:
-        with urllib.request.urlopen(request, timeout=_WAIT_S) as answer:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             if done and answer.status != http.client.PARTIAL_CONTENT:
                 done = 0
             length = answer.headers.get("Content-Length")
             total = done + int(length) if length else None
             with half.open("ab" if done else "wb") as stream:
-                while chunk := answer.read(_CHUNK):
+                while chunk := answer.read(_CHUNK_BYTES):
                     stream.write(chunk)
                     done += len(chunk)
-                    tell(done, total)
+                    on_progress(done, total)
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             half.unlink()  # longer than the file: another version of it
-            return _download(url, file, tell)
+            return _download_file(url, file, on_progress)
         raise RepriseError(f"{url}: the server said {error.code} {error.reason}") from error
     except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
-        raise RepriseError(f"cannot fetch {url}: {_line(error)}; run it again to go on") from error
+        raise RepriseError(f"cannot fetch {url}: {_format_error(error)}; run it again to go on") from error
     if total is not None and done != total:
         raise RepriseError(f"{url} stopped after {done:,} of {total:,} bytes; run it again to go on")
     half.rename(file)
-    return checkpoints._sha256(file)
+    return checkpoints._hash_file(file)
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def _extract_zip(archive: Path, folder: Path) -> None:
     """Put the files of a zip into `folder`, without folders that all of them lie in; the zip goes."""
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -182,20 +182,22 @@ def _unpack(archive: Path, folder: Path) -> None:
                     raise RepriseError(f"{archive.name} holds a path that leads out of its folder: {name}")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with opened.open(name) as packed, target.open("wb") as stream:
-                    shutil.copyfileobj(packed, stream, _CHUNK)
+                    shutil.copyfileobj(packed, stream, _CHUNK_BYTES)
     except zipfile.BadZipFile as error:
         archive.unlink()
         raise RepriseError(f"{archive.name} is no zip or damaged: fetch it again") from error
     archive.unlink()
 
 
-def _finish(part: Path, final: Path, source: str, revision: str, asked: str | None) -> None:
-    checkpoints.verify(part)
-    checkpoints.write_manifest(part, source, revision, asked)
+def _finalize_folder(
+    part: Path, final: Path, source: str, revision: str, requested_revision: str | None
+) -> None:
+    checkpoints.verify_checkpoint(part)
+    checkpoints.write_manifest(part, source, revision, requested_revision)
     if final.exists():  # without a manifest: what an older or another program left there
         shutil.rmtree(final)
     part.rename(final)
 
 
-def _line(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     return " ".join(str(getattr(error, "reason", None) or error).split())[:300] or type(error).__name__

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.imaging.codec import RGB, BoolMask
-from curation.rows.schema import Mask
+from curation.rows.schema import EncodedMask
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Phrase:
 
 
 @dataclass(frozen=True)
-class Scene:
+class DetectionScene:
     """One sampled frame and what is known of it.
 
     `motion`: (h, w) float32, residual motion after camera compensation in shares of the frame's diagonal
@@ -84,7 +84,9 @@ class Captioner(Backend, Protocol):
 
 
 class Detector(Backend, Protocol):
-    def detect(self, scenes: Sequence[Scene], phrases: Sequence[Sequence[Phrase]]) -> list[list[Detection]]:
+    def detect(
+        self, scenes: Sequence[DetectionScene], phrases: Sequence[Sequence[Phrase]]
+    ) -> list[list[Detection]]:
         """For each scene, the boxes of its phrases; best first."""
         ...
 
@@ -102,7 +104,7 @@ class ImageTextScorer(Backend, Protocol):
 
 
 class FaceDetector(Backend, Protocol):
-    def faces(self, images: Sequence[RGB]) -> list[list[Face]]: ...
+    def detect_faces(self, images: Sequence[RGB]) -> list[list[Face]]: ...
 
 
 class Inpainter(Backend, Protocol):
@@ -153,14 +155,14 @@ class ImageEmbedder(Backend, Protocol):
         ...
 
 
-class Flow(Backend, Protocol):
-    def flow(self, before: Sequence[RGB], after: Sequence[RGB]) -> list[NDArray[np.float32]]:
+class FlowEstimator(Backend, Protocol):
+    def estimate_flow(self, before: Sequence[RGB], after: Sequence[RGB]) -> list[NDArray[np.float32]]:
         """For each pair of pictures of one size, (H, W, 2): where a pixel of `before` went, (x, y), px."""
         ...
 
 
 @dataclass(frozen=True)
-class Track:
+class SubjectTrack:
     """One subject through the frames of a clip; lists run over the frames, None where it is not seen.
 
     `boxes`: tight around the mask. `masks`: COCO run-length encoded, of the frames' size. `presence`: the
@@ -168,7 +170,7 @@ class Track:
     """
 
     boxes: list[list[float] | None]
-    masks: list[Mask | None]
+    masks: list[EncodedMask | None]
     presence: list[float]
 
     @property
@@ -178,7 +180,7 @@ class Track:
 
 
 class Tracker(Backend, Protocol):
-    def track(self, frames: Sequence[RGB], start: int, boxes: Sequence[list[float]]) -> list[Track]:
+    def track(self, frames: Sequence[RGB], start: int, boxes: Sequence[list[float]]) -> list[SubjectTrack]:
         """Follow what each box holds in frame `start` to both ends of the clip.
 
         frames: in time order, of one size.

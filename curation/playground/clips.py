@@ -16,21 +16,28 @@ import cv2
 import numpy as np
 
 from curation.imaging.codec import RGB
-from curation.playground.scenes import Seen, Thing, compose, rivals, some_names, to_rgb
+from curation.playground.scenes import (
+    Thing,
+    ThingTruth,
+    compose_things,
+    convert_to_rgb,
+    sample_names,
+    sample_rival,
+)
 from curation.playground.world import (
     F32,
     NAMES,
     PERSON,
     Body,
+    CanvasPlacement,
     Gaze,
-    Look,
-    Placement,
-    backdrop,
-    some_body,
-    some_look,
+    ThingLook,
+    draw_backdrop,
+    sample_body,
+    sample_look,
 )  # fmt: skip
 
-_ROOM: Final = 1.5  # the backdrop's side, in frames: how far a camera can pan
+_BACKDROP_SCALE: Final = 1.5  # the backdrop's side, in frames: how far a camera can pan
 CAMERAS: Final = {
     "static": (0.0, 0.0),
     "pan right": (1.0, 0.0),
@@ -41,7 +48,7 @@ CAMERAS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Pose:
+class MoverPose:
     """`x`, `y`: centre, shares of the frame's width and height. `half`: half the thing's side, share of the
     frame's shorter side. `turn`, and the angles of a person's gaze: degrees."""
 
@@ -51,22 +58,22 @@ class Pose:
     turn: float = 0.0
     gaze: Gaze = field(default_factory=Gaze)
 
-    def towards(self, other: Pose, t: float) -> Pose:
+    def interpolate_to(self, other: MoverPose, t: float) -> MoverPose:
         """The pose a share `t` of the way to another."""
 
-        def between(a: float, b: float) -> float:
+        def mix_values(a: float, b: float) -> float:
             return a + (b - a) * t
 
         gaze = Gaze(
-            between(self.gaze.yaw, other.gaze.yaw),
-            between(self.gaze.pitch, other.gaze.pitch),
-            between(self.gaze.roll, other.gaze.roll),
+            mix_values(self.gaze.yaw, other.gaze.yaw),
+            mix_values(self.gaze.pitch, other.gaze.pitch),
+            mix_values(self.gaze.roll, other.gaze.roll),
         )
-        return Pose(
-            between(self.x, other.x),
-            between(self.y, other.y),
-            between(self.half, other.half),
-            between(self.turn, other.turn),
+        return MoverPose(
+            mix_values(self.x, other.x),
+            mix_values(self.y, other.y),
+            mix_values(self.half, other.half),
+            mix_values(self.turn, other.turn),
             gaze,
         )
 
@@ -76,21 +83,21 @@ class Mover:
     """A thing and its way through a shot; `named`: the caption names it."""
 
     name: str
-    begin: Pose
-    end: Pose
+    begin: MoverPose
+    end: MoverPose
     named: bool = True
-    look: Look = field(default_factory=Look)
+    look: ThingLook = field(default_factory=ThingLook)
     body: Body = field(default_factory=Body)
 
-    def at(self, t: float, width: int, height: int) -> Thing:
+    def get_thing(self, t: float, width: int, height: int) -> Thing:
         """What to draw at `t` in 0..1 in a frame of this size."""
-        pose = self.begin.towards(self.end, t)
-        where = Placement(pose.x * width, pose.y * height, pose.half * min(width, height), pose.turn)
+        pose = self.begin.interpolate_to(self.end, t)
+        where = CanvasPlacement(pose.x * width, pose.y * height, pose.half * min(width, height), pose.turn)
         return Thing(self.name, where, self.look, self.body, pose.gaze)
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class PlaygroundShot:
     """`frames` pictures of `movers`, back to front; `ground` is the seed of the backdrop; see `CAMERAS`."""
 
     frames: int
@@ -100,12 +107,12 @@ class Shot:
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class PlaygroundClip:
     """One video: `width` x `height` pixels (even) at `fps`."""
 
     name: str
     caption: str
-    shots: tuple[Shot, ...]
+    shots: tuple[PlaygroundShot, ...]
     width: int = 256
     height: int = 192
     fps: int = 16
@@ -114,17 +121,19 @@ class Clip:
 # ---- drawing -------------------------------------------------------------------------------------
 
 
-def draw_shot(shot: Shot, width: int, height: int) -> Iterator[tuple[RGB, list[Seen | None]]]:
+def draw_shot(shot: PlaygroundShot, width: int, height: int) -> Iterator[tuple[RGB, list[ThingTruth | None]]]:
     """Each frame of a shot (height, width, 3), with the truth of each mover, None where it hardly shows."""
-    room = backdrop(round(width * _ROOM), round(height * _ROOM), np.random.default_rng(shot.ground))
+    room = draw_backdrop(
+        round(width * _BACKDROP_SCALE), round(height * _BACKDROP_SCALE), np.random.default_rng(shot.ground)
+    )
     for index in range(shot.frames):
         t = index / max(1, shot.frames - 1)
-        ground = _look_at(room, shot.camera, t, width, height)
-        canvas, truths = compose(ground, [mover.at(t, width, height) for mover in shot.movers])
-        yield to_rgb(canvas), truths
+        ground = _crop_view(room, shot.camera, t, width, height)
+        canvas, truths = compose_things(ground, [mover.get_thing(t, width, height) for mover in shot.movers])
+        yield convert_to_rgb(canvas), truths
 
 
-def _look_at(room: F32, camera: str, t: float, width: int, height: int) -> F32:
+def _crop_view(room: F32, camera: str, t: float, width: int, height: int) -> F32:
     dx, dy = CAMERAS[camera]
     spare_x, spare_y = room.shape[1] - width, room.shape[0] - height
     x = spare_x * (0.5 + 0.45 * dx * (2 * t - 1))
@@ -136,25 +145,25 @@ def _look_at(room: F32, camera: str, t: float, width: int, height: int) -> F32:
 # ---- captions ------------------------------------------------------------------------------------
 
 
-def with_article(name: str) -> str:
+def add_article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def _way(mover: Mover) -> str:
+def _describe_way(mover: Mover) -> str:
     dx, dy = mover.end.x - mover.begin.x, mover.end.y - mover.begin.y
     if abs(dx) >= abs(dy):
         return "moves to the right" if dx > 0 else "moves to the left"
     return "moves down" if dy > 0 else "moves up"
 
 
-def caption_of(shots: Sequence[Shot]) -> str:
+def write_caption(shots: Sequence[PlaygroundShot]) -> str:
     """A sentence: every named mover of the first shot, and which way it goes if it is alone."""
     named = [mover for mover in shots[0].movers if mover.named]
     if len(named) == 1:
-        sentence = f"{with_article(named[0].name)} {_way(named[0])}"
+        sentence = f"{add_article(named[0].name)} {_describe_way(named[0])}"
     else:
-        listed = ", ".join(with_article(mover.name) for mover in named[:-1])
-        sentence = f"{listed} and {with_article(named[-1].name)} move about"
+        listed = ", ".join(add_article(mover.name) for mover in named[:-1])
+        sentence = f"{listed} and {add_article(named[-1].name)} move about"
     camera = shots[0].camera
     if len(shots) == 1 and camera != "static":
         verb, _, way = camera.partition(" ")
@@ -165,9 +174,9 @@ def caption_of(shots: Sequence[Shot]) -> str:
 # ---- clips by number -----------------------------------------------------------------------------
 
 
-def _some_way(name: str, rng: np.random.Generator, number: int, of: int) -> tuple[Pose, Pose]:
+def _sample_path(name: str, rng: np.random.Generator, number: int, count: int) -> tuple[MoverPose, MoverPose]:
     """From one place to another at least a fifth of the frame away; `of` movers share the frame in lanes."""
-    lane = (number + 0.5) / of
+    lane = (number + 0.5) / count
     across = rng.uniform() < 0.7
     person = name == PERSON
     half = float(rng.uniform(0.26, 0.36) if person else rng.uniform(0.14, 0.24))
@@ -175,10 +184,10 @@ def _some_way(name: str, rng: np.random.Generator, number: int, of: int) -> tupl
     spread = rng.uniform(0.1, 0.3)
     middle = rng.uniform(0.4, 0.6)
     if across:
-        y = 0.5 if of == 1 else 0.22 + 0.56 * lane
+        y = 0.5 if count == 1 else 0.22 + 0.56 * lane
         begin, end = (middle - side * spread, y), (middle + side * spread, y + rng.uniform(-0.08, 0.08))
     else:
-        x = 0.5 if of == 1 else 0.18 + 0.64 * lane
+        x = 0.5 if count == 1 else 0.18 + 0.64 * lane
         begin, end = (
             (x, middle - side * spread * 0.8),
             (x + rng.uniform(-0.08, 0.08), middle + side * spread * 0.8),
@@ -187,8 +196,8 @@ def _some_way(name: str, rng: np.random.Generator, number: int, of: int) -> tupl
     spin = 0.0 if person else float(rng.uniform(-30, 30))
     yaw = float(rng.uniform(-75, 75)) if person and rng.uniform() < 0.6 else 0.0
     return (
-        Pose(float(begin[0]), float(begin[1]), half, turn, Gaze(yaw, 0, 0)),
-        Pose(
+        MoverPose(float(begin[0]), float(begin[1]), half, turn, Gaze(yaw, 0, 0)),
+        MoverPose(
             float(end[0]),
             float(end[1]),
             half * float(rng.uniform(0.9, 1.15)),
@@ -198,35 +207,35 @@ def _some_way(name: str, rng: np.random.Generator, number: int, of: int) -> tupl
     )
 
 
-def clip_at(seed: int, index: int, *, width: int = 256, height: int = 192, fps: int = 16) -> Clip:
+def make_clip(seed: int, index: int, *, width: int = 256, height: int = 192, fps: int = 16) -> PlaygroundClip:
     """The clip with this number; the same every time.
 
     1 to 3 shots of 2 to 3 seconds, 1 to 3 named things, half the time a rival of one of them beside them.
     """
     rng = np.random.default_rng([seed, index, 7])
     wanted = int(rng.integers(1, 4))
-    names = list(dict.fromkeys(some_names(wanted, rng, people=0.25)))
-    looks = [(some_look(rng), some_body(rng)) for _ in names]
-    extra = rivals(names[0], rng) if rng.uniform() < 0.5 else None
+    names = list(dict.fromkeys(sample_names(wanted, rng, people=0.25)))
+    looks = [(sample_look(rng), sample_body(rng)) for _ in names]
+    extra = sample_rival(names[0], rng) if rng.uniform() < 0.5 else None
     if extra in names:
         extra = None
     shots = []
     for number in range(int(rng.integers(1, 4))):
         cast_list = [(name, True, *look) for name, look in zip(names, looks, strict=True)]
         if extra is not None:
-            cast_list.append((extra, False, some_look(rng), some_body(rng)))
+            cast_list.append((extra, False, sample_look(rng), sample_body(rng)))
         lanes = rng.permutation(len(cast_list))
         movers = []
         for place, (name, named, look, body) in zip(lanes, cast_list, strict=True):
-            begin, end = _some_way(name, rng, int(place), len(cast_list))
+            begin, end = _sample_path(name, rng, int(place), len(cast_list))
             movers.append(Mover(name, begin, end, named, look, body))
         order = rng.permutation(len(movers))
         camera = list(CAMERAS)[int(rng.integers(len(CAMERAS)))]
         frames = round(fps * float(rng.uniform(2.1, 3.0)))
-        shots.append(Shot(frames, camera, tuple(movers[i] for i in order), (seed, index, number)))
-    return Clip(f"playground-{index:04d}", caption_of(shots), tuple(shots), width, height, fps)
+        shots.append(PlaygroundShot(frames, camera, tuple(movers[i] for i in order), (seed, index, number)))
+    return PlaygroundClip(f"playground-{index:04d}", write_caption(shots), tuple(shots), width, height, fps)
 
 
-def known_names() -> tuple[str, ...]:
+def list_names() -> tuple[str, ...]:
     """Everything that a caption can name."""
     return (*NAMES, PERSON)

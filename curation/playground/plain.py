@@ -21,10 +21,10 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from curation.demo.files import Film, write
+from curation.demo.files import VideoSpec, write_truth_video
 from curation.imaging.codec import RGB, encode_mask
-from curation.playground.scenes import Seen, Thing, compose, to_rgb
-from curation.playground.world import F32, Look, Placement, RGBFloat, Texture
+from curation.playground.scenes import Thing, ThingTruth, compose_things, convert_to_rgb
+from curation.playground.world import F32, CanvasPlacement, RGBFloat, Texture, ThingLook
 
 CELLS: Final = 12
 SIDE: Final = 96  # px
@@ -38,13 +38,13 @@ TEXTURES: Final[tuple[Texture, ...]] = ("plain", "stripes")
 WAYS: Final = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 THING: Final = "thing"  # what captions call it
 STILL: Final = f"A {THING}."  # caption of a picture: nothing moves in it
-EMPTY: Final = 10  # every so many videos, one without a thing
+EMPTY_EVERY: Final = 10  # every so many videos, one without a thing
 TAXONOMY: Final = Path(__file__).with_name("plain.taxonomy.yaml")
 CONFIG: Final = Path(__file__).with_name("plain.yaml")  # how its videos are curated
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ThingIdentity:
     """What makes a thing itself."""
 
     colour: str
@@ -56,18 +56,18 @@ class Identity:
         return f"{self.colour} {self.shape}"
 
     @property
-    def look(self) -> Look:
-        return Look(texture=self.texture, period=4 / 3, contrast=0.6)
+    def look(self) -> ThingLook:
+        return ThingLook(texture=self.texture, period=4 / 3, contrast=0.6)
 
 
-IDENTITIES: Final = tuple(Identity(c, s, t) for c in COLOURS for s in SHAPES for t in TEXTURES)
+IDENTITIES: Final = tuple(ThingIdentity(c, s, t) for c in COLOURS for s in SHAPES for t in TEXTURES)
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class PlainScene:
     """One clip: who, which way, from where, on what. `ground`: RGB of the ground, 0..1."""
 
-    identity: Identity
+    identity: ThingIdentity
     way: str
     begin: tuple[float, float]  # centre at the first frame, shares of the frame
     ground: RGBFloat
@@ -77,14 +77,14 @@ class Scene:
         way = {"right": "to the right", "left": "to the left"}.get(self.way, self.way)
         return f"A {THING} moves {way}."
 
-    def at(self, seconds: float) -> tuple[float, float]:
+    def get_centre(self, seconds: float) -> tuple[float, float]:
         """Centre of the thing, shares of the frame."""
         dx, dy = WAYS[self.way]
         gone = STEP * seconds / 0.5
         return self.begin[0] + dx * gone, self.begin[1] + dy * gone
 
 
-def scene_at(seed: int, index: int) -> Scene:
+def make_plain_scene(seed: int, index: int) -> PlainScene:
     """The scene with this number; the same every time. All identities and ways are equally likely."""
     rng = np.random.default_rng([seed, index, 12])
     identity = IDENTITIES[int(rng.integers(len(IDENTITIES)))]
@@ -95,61 +95,63 @@ def scene_at(seed: int, index: int) -> Scene:
     forward = (3 + along) / CELLS
     first = forward if dx + dy > 0 else 1 - forward
     other = (3 + across) / CELLS
-    return Scene(identity, way, (first, other) if dx else (other, first), some_ground(rng))
+    return PlainScene(identity, way, (first, other) if dx else (other, first), sample_ground(rng))
 
 
-def some_ground(rng: np.random.Generator) -> RGBFloat:
+def sample_ground(rng: np.random.Generator) -> RGBFloat:
     """A greyish tone, unlike every colour that a thing can have."""
     tone = float(rng.uniform(0.3, 0.7))
     red, green, blue = (tone + float(tint) for tint in rng.uniform(-0.06, 0.06, 3))
     return red, green, blue
 
 
-def picture(
-    identity: Identity, centre: tuple[float, float], ground: RGBFloat, side: int, half: float = HALF
-) -> tuple[F32, list[Seen | None]]:
+def draw_picture(
+    identity: ThingIdentity, centre: tuple[float, float], ground: RGBFloat, side: int, half: float = HALF
+) -> tuple[F32, list[ThingTruth | None]]:
     """A frame of `side` x `side` pixels, (side, side, 3), 0..1, and what is where in it.
 
     centre, half: shares of the frame.
     """
     canvas = np.broadcast_to(np.array(ground, np.float32), (side, side, 3)).copy()
-    where = Placement(centre[0] * side, centre[1] * side, half * side)
-    return compose(canvas, [Thing(identity.name, where, identity.look)])
+    where = CanvasPlacement(centre[0] * side, centre[1] * side, half * side)
+    return compose_things(canvas, [Thing(identity.name, where, identity.look)])
 
 
-def reference(identity: Identity, side: int = SIDE) -> RGB:
+def draw_reference(identity: ThingIdentity, side: int = SIDE) -> RGB:
     """The thing as large as it gets, centred on white: what a perfect `segment` reference shows."""
-    return to_rgb(picture(identity, (0.5, 0.5), (1.0, 1.0, 1.0), side, half=0.5)[0])
+    return convert_to_rgb(draw_picture(identity, (0.5, 0.5), (1.0, 1.0, 1.0), side, half=0.5)[0])
 
 
-def write_scene(scene: Scene, name: str, folder: Path) -> Path:
+def write_scene(scene: PlainScene, name: str, folder: Path) -> Path:
     """The scene as an mp4 file with its caption, truth beside it; returns the video's path."""
-    film = Film(name, scene.caption, SIDE, SIDE, FPS, crf=12, threads=1)
-    return write(film, folder, partial(_frames, scene))
+    film = VideoSpec(name, scene.caption, SIDE, SIDE, FPS, crf=12, threads=1)
+    return write_truth_video(film, folder, partial(_render_frames, scene))
 
 
 def write_ground(ground: RGBFloat, name: str, folder: Path) -> Path:
     """A video of the ground alone; returns its path."""
 
-    def frames(truth: dict[str, Any]) -> Iterator[RGB]:
+    def yield_frames(truth: dict[str, Any]) -> Iterator[RGB]:
         count = truth["num_frames"] = round(FPS * SECONDS)
         truth["shots"].append({"start_frame": 0, "end_frame": count, "camera": "static"})
         for _ in range(count):
-            yield to_rgb(np.broadcast_to(np.array(ground, np.float32), (SIDE, SIDE, 3)))
+            yield convert_to_rgb(np.broadcast_to(np.array(ground, np.float32), (SIDE, SIDE, 3)))
 
-    return write(Film(name, "Nothing but grey ground.", SIDE, SIDE, FPS, crf=12, threads=1), folder, frames)
+    return write_truth_video(
+        VideoSpec(name, "Nothing but grey ground.", SIDE, SIDE, FPS, crf=12, threads=1), folder, yield_frames
+    )
 
 
-def _frames(scene: Scene, truth: dict[str, Any]) -> Iterator[RGB]:
+def _render_frames(scene: PlainScene, truth: dict[str, Any]) -> Iterator[RGB]:
     """All frames of a scene; fills `truth` on the way, in the form that `curation.demo.render` describes."""
     count = round(FPS * SECONDS)
     where: dict[str, Any] = {}
     for index in range(count):
-        canvas, (seen,) = picture(scene.identity, scene.at(index / FPS), scene.ground, SIDE)
+        canvas, (seen,) = draw_picture(scene.identity, scene.get_centre(index / FPS), scene.ground, SIDE)
         if seen is not None:
             box = [int(edge) for edge in seen.box]
             where[str(index)] = {"box_xyxy": box, "mask": dict(encode_mask(seen.mask)), "visible_share": 1.0}
-        yield to_rgb(canvas)
+        yield convert_to_rgb(canvas)
     subject = {
         "name": THING,
         "category": THING,
@@ -165,7 +167,7 @@ def _frames(scene: Scene, truth: dict[str, Any]) -> Iterator[RGB]:
     truth["num_frames"] = count
 
 
-def render(
+def render_plain_videos(
     folder: str | Path, *, videos: int, seed: int = 0, on_progress: Callable[[str], None] | None = None
 ) -> list[Path]:
     """Write scenes 0 to `videos` - 1 of a seed as mp4 files with captions, truth beside them.
@@ -179,10 +181,10 @@ def render(
     done = []
     for index in range(videos):
         name = f"plain-{index:05d}"
-        if index % EMPTY == EMPTY - 1:
-            done.append(write_ground(some_ground(np.random.default_rng([seed, index])), name, Path(folder)))
+        if index % EMPTY_EVERY == EMPTY_EVERY - 1:
+            done.append(write_ground(sample_ground(np.random.default_rng([seed, index])), name, Path(folder)))
         else:
-            done.append(write_scene(scene_at(seed, index), name, Path(folder)))
+            done.append(write_scene(make_plain_scene(seed, index), name, Path(folder)))
         if on_progress and (index + 1) % 50 == 0:
             on_progress(f"{index + 1}/{videos}")
     return done
@@ -208,11 +210,11 @@ def render_pairs(
     for each in ("references", "targets"):
         (folder / each).mkdir(parents=True, exist_ok=True)
     for index in range(pairs):
-        scene = scene_at(seed, index)
+        scene = make_plain_scene(seed, index)
         when = float(np.random.default_rng([seed, index, 21]).uniform(0, 1))
-        target = to_rgb(picture(scene.identity, scene.at(when), scene.ground, SIDE)[0])
+        target = convert_to_rgb(draw_picture(scene.identity, scene.get_centre(when), scene.ground, SIDE)[0])
         row = {side: f"{side}s/{index:05d}.png" for side in ("reference", "target")}
-        Image.fromarray(reference(scene.identity)).save(folder / row["reference"])
+        Image.fromarray(draw_reference(scene.identity)).save(folder / row["reference"])
         Image.fromarray(target).save(folder / row["target"])
         rows.append({**row, "caption": STILL, "subject": THING})
         if on_progress and (index + 1) % 500 == 0:

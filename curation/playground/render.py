@@ -20,17 +20,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from curation.demo.files import Film, write
+from curation.demo.files import VideoSpec, write_truth_video
 from curation.imaging.codec import RGB, encode_mask
-from curation.playground.clips import Clip, clip_at, draw_shot
-from curation.playground.scenes import Seen
+from curation.playground.clips import PlaygroundClip, draw_shot, make_clip
+from curation.playground.scenes import ThingTruth
 
 WHOLE_SHARE: Final = 0.5
 FRONTAL_DEGREES: Final = 45.0
 TAXONOMY: Final = Path(__file__).with_name("taxonomy.yaml")
 
 
-def _frame_truth(seen: Seen) -> dict[str, Any]:
+def _describe_frame(seen: ThingTruth) -> dict[str, Any]:
     found: dict[str, Any] = {
         "box_xyxy": [int(v) for v in seen.box],
         "mask": dict(encode_mask(seen.mask)),
@@ -43,7 +43,7 @@ def _frame_truth(seen: Seen) -> dict[str, Any]:
     return found
 
 
-def _frames(clip: Clip, truth: dict[str, Any]) -> Iterator[RGB]:
+def _render_frames(clip: PlaygroundClip, truth: dict[str, Any]) -> Iterator[RGB]:
     """All frames of the clip; fills `truth` on the way."""
     start = 0
     for number, shot in enumerate(clip.shots):
@@ -64,35 +64,35 @@ def _frames(clip: Clip, truth: dict[str, Any]) -> Iterator[RGB]:
         for index, (image, seen) in enumerate(draw_shot(shot, clip.width, clip.height)):
             for entry, each in zip(entries, seen, strict=True):
                 if each is not None:
-                    entry["frames"][str(start + index)] = _frame_truth(each)
+                    entry["frames"][str(start + index)] = _describe_frame(each)
             yield image
         for entry in entries:
-            entry["quality"] = _quality(list(entry["frames"].values()))
+            entry["quality"] = _rate_quality(list(entry["frames"].values()))
         start += shot.frames
     truth["num_frames"] = start
 
 
-def _quality(frames: Sequence[dict[str, Any]]) -> str:
+def _rate_quality(frames: Sequence[dict[str, Any]]) -> str:
     """Why a curator should leave a subject of one shot, if at all, from its truth in every frame."""
     if max((frame["visible_share"] for frame in frames), default=0.0) < WHOLE_SHARE:
         return "hidden"
-    if all("gaze" in frame and _away(*frame["gaze"]) > FRONTAL_DEGREES for frame in frames):
+    if all("gaze" in frame and _measure_gaze_angle(*frame["gaze"]) > FRONTAL_DEGREES for frame in frames):
         return "averted"
     return "good"
 
 
-def _away(yaw: float, pitch: float, _roll: float) -> float:
+def _measure_gaze_angle(yaw: float, pitch: float, _roll: float) -> float:
     """Degrees between where a head looks and the camera."""
     return math.degrees(math.acos(math.cos(math.radians(yaw)) * math.cos(math.radians(pitch))))
 
 
-def render_clip(clip: Clip, folder: Path, *, sidecar: str = "txt") -> Path:
+def render_clip(clip: PlaygroundClip, folder: Path, *, sidecar: str = "txt") -> Path:
     """Render one clip into `folder` (made if need be): video, sidecar ("txt" or "json"), truth."""
-    film = Film(clip.name, clip.caption, clip.width, clip.height, clip.fps, sidecar, crf=18, threads=1)
-    return write(film, folder, partial(_frames, clip))
+    film = VideoSpec(clip.name, clip.caption, clip.width, clip.height, clip.fps, sidecar, crf=18, threads=1)
+    return write_truth_video(film, folder, partial(_render_frames, clip))
 
 
-def render(
+def render_playground(
     folder: str | Path,
     *,
     videos: int = 12,
@@ -116,7 +116,7 @@ def render(
     folder = Path(folder)
     done = []
     for index in range(videos):
-        clip = clip_at(seed, index, width=width, height=height)
+        clip = make_clip(seed, index, width=width, height=height)
         done.append(render_clip(clip, folder, sidecar="json" if index % 2 else "txt"))
         if on_progress:
             on_progress(f"{index + 1}/{videos} {done[-1].name}")

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.imaging.codec import RGB, BoolMask, mask_box
+from curation.imaging.codec import RGB, BoolMask, get_mask_box
 from curation.playground.world import (
     COLOURS,
     F32,
@@ -24,16 +24,16 @@ from curation.playground.world import (
     PERSON,
     SHAPES,
     Body,
+    CanvasPlacement,
     FaceTruth,
     Gaze,
-    Look,
-    Placement,
-    backdrop,
+    ThingLook,
+    draw_backdrop,
     draw_person,
     draw_thing,
-    face_truth,
-    some_body,
-    some_look,
+    measure_face,
+    sample_body,
+    sample_look,
     split_name,
 )  # fmt: skip
 
@@ -49,12 +49,12 @@ class Thing:
     """One thing to draw. A person has a `body` and a `gaze`; anything else has a `look`."""
 
     name: str
-    where: Placement
-    look: Look = field(default_factory=Look)
+    where: CanvasPlacement
+    look: ThingLook = field(default_factory=ThingLook)
     body: Body = field(default_factory=Body)
     gaze: Gaze = field(default_factory=Gaze)
 
-    def draw(self, width: int, height: int) -> tuple[F32, F32]:
+    def draw_layer(self, width: int, height: int) -> tuple[F32, F32]:
         """Paint (height, width, 3) and coverage (height, width) on an empty canvas."""
         if self.name == PERSON:
             return draw_person(self.body, self.gaze, self.where, width, height)
@@ -62,11 +62,11 @@ class Thing:
 
     @property
     def face(self) -> FaceTruth | None:
-        return face_truth(self.body, self.gaze, self.where) if self.name == PERSON else None
+        return measure_face(self.body, self.gaze, self.where) if self.name == PERSON else None
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ThingTruth:
     """The truth of one thing in one picture. `mask`: (height, width); `face`: of a person."""
 
     name: str
@@ -77,30 +77,30 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ScenePicture:
     """`image`: (height, width, 3) RGB uint8. `seen`: what shows enough to be named, back to front."""
 
     image: RGB
-    seen: tuple[Seen, ...]
+    truths: tuple[ThingTruth, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every name in the picture, once."""
-        return tuple(dict.fromkeys(each.name for each in self.seen))
+        return tuple(dict.fromkeys(each.name for each in self.truths))
 
 
-def whole_area(thing: Thing) -> float:
+def measure_whole_area(thing: Thing) -> float:
     """The pixels a thing would show if nothing hid it and the picture went on, at the same threshold."""
     middle = int(np.ceil(thing.where.half * 1.5)) + 2
     side = 2 * middle
     # The same position within a pixel as in the picture, or the count at the edge would differ.
     x, y = middle + thing.where.x % 1, middle + thing.where.y % 1
-    fraction = Placement(x, y, thing.where.half, thing.where.turn)
+    fraction = CanvasPlacement(x, y, thing.where.half, thing.where.turn)
     moved = Thing(thing.name, fraction, thing.look, thing.body, thing.gaze)
-    return float((moved.draw(side, side)[1] >= 0.5).sum())
+    return float((moved.draw_layer(side, side)[1] >= 0.5).sum())
 
 
-def compose(ground: F32, things: Sequence[Thing]) -> tuple[F32, list[Seen | None]]:
+def compose_things(ground: F32, things: Sequence[Thing]) -> tuple[F32, list[ThingTruth | None]]:
     """Draw things, back to front, over a background (height, width, 3).
 
     Returns:
@@ -117,39 +117,43 @@ def compose(ground: F32, things: Sequence[Thing]) -> tuple[F32, list[Seen | None
         x1, y1 = min(width, int(thing.where.x + reach) + 1), min(height, int(thing.where.y + reach) + 1)
         alpha = np.zeros((height, width), np.float32)
         if x1 > x0 and y1 > y0:
-            local = Placement(thing.where.x - x0, thing.where.y - y0, thing.where.half, thing.where.turn)
-            paint, cover = Thing(thing.name, local, thing.look, thing.body, thing.gaze).draw(x1 - x0, y1 - y0)
+            local = CanvasPlacement(
+                thing.where.x - x0, thing.where.y - y0, thing.where.half, thing.where.turn
+            )
+            paint, cover = Thing(thing.name, local, thing.look, thing.body, thing.gaze).draw_layer(
+                x1 - x0, y1 - y0
+            )
             part, keep = canvas[y0:y1, x0:x1], 1 - cover[..., None]
             part[:] = part * keep + paint * cover[..., None]
             for under in alphas:
                 under[y0:y1, x0:x1] *= keep[..., 0]
             alpha[y0:y1, x0:x1] = cover
         alphas.append(alpha)
-    return canvas, [_truth(thing, alpha) for thing, alpha in zip(things, alphas, strict=True)]
+    return canvas, [_measure_truth(thing, alpha) for thing, alpha in zip(things, alphas, strict=True)]
 
 
-def _truth(thing: Thing, alpha: F32) -> Seen | None:
+def _measure_truth(thing: Thing, alpha: F32) -> ThingTruth | None:
     mask = alpha >= 0.5
     visible = int(mask.sum())
-    box = mask_box(mask)
+    box = get_mask_box(mask)
     if visible < MIN_PIXELS or box is None:
         return None
-    share = min(1.0, visible / max(1.0, whole_area(thing)))
-    return Seen(thing.name, box, mask, share, thing.face) if share >= MIN_SHARE else None
+    share = min(1.0, visible / max(1.0, measure_whole_area(thing)))
+    return ThingTruth(thing.name, box, mask, share, thing.face) if share >= MIN_SHARE else None
 
 
-def to_rgb(picture: F32) -> RGB:
+def convert_to_rgb(picture: F32) -> RGB:
     """Floats 0..1 -> uint8."""
     return cast(RGB, np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8))
 
 
-def photograph(picture: F32, rng: np.random.Generator) -> RGB:
+def degrade_picture(picture: F32, rng: np.random.Generator) -> RGB:
     """What a camera and a codec do to a picture: light, softness, noise, JPEG. Truth does not move."""
     image = np.clip(picture * rng.uniform(0.85, 1.1), 0, 1).astype(np.float32)
     if rng.uniform() < 0.4:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.8))).astype(np.float32)
     image = image + rng.normal(0, rng.uniform(0, 0.02), image.shape).astype(np.float32)
-    shot = to_rgb(image.astype(np.float32))
+    shot = convert_to_rgb(image.astype(np.float32))
     if rng.uniform() < 0.3:
         _, data = cv2.imencode(".jpg", shot, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(55, 96))])
         shot = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
@@ -159,7 +163,7 @@ def photograph(picture: F32, rng: np.random.Generator) -> RGB:
 # ---- scenes --------------------------------------------------------------------------------------
 
 
-def rivals(name: str, rng: np.random.Generator) -> str:
+def sample_rival(name: str, rng: np.random.Generator) -> str:
     """A name that is easily mistaken for another: the same colour or the same shape."""
     if name == PERSON:
         return NAMES[int(rng.integers(len(NAMES)))]
@@ -169,20 +173,20 @@ def rivals(name: str, rng: np.random.Generator) -> str:
     return f"{rng.choice([c for c in COLOURS if c != tint])} {shape}"
 
 
-def some_names(count: int, rng: np.random.Generator, people: float = 0.12) -> list[str]:
+def sample_names(count: int, rng: np.random.Generator, people: float = 0.12) -> list[str]:
     """`count` names: the first any, each other one half the time a rival of an earlier one."""
     names: list[str] = []
     for _ in range(count):
         if rng.uniform() < people and PERSON not in names:
             names.append(PERSON)
         elif names and rng.uniform() < 0.5:
-            names.append(rivals(names[int(rng.integers(len(names)))], rng))
+            names.append(sample_rival(names[int(rng.integers(len(names)))], rng))
         else:
             names.append(NAMES[int(rng.integers(len(NAMES)))])
     return names
 
 
-def some_gaze(rng: np.random.Generator) -> Gaze:
+def sample_gaze(rng: np.random.Generator) -> Gaze:
     """Half frontal (within 20 degrees), a third turned away to profile, the rest from behind."""
     kind = rng.uniform()
     side = 1 if rng.uniform() < 0.5 else -1
@@ -195,20 +199,20 @@ def some_gaze(rng: np.random.Generator) -> Gaze:
     return Gaze(float(side * yaw), float(rng.uniform(-12, 12)), float(rng.uniform(-10, 10)))
 
 
-def some_thing(name: str, where: Placement, rng: np.random.Generator) -> Thing:
-    return Thing(name, where, some_look(rng), some_body(rng), some_gaze(rng))
+def sample_thing(name: str, where: CanvasPlacement, rng: np.random.Generator) -> Thing:
+    return Thing(name, where, sample_look(rng), sample_body(rng), sample_gaze(rng))
 
 
-def _place(
-    name: str, width: int, height: int, taken: Sequence[Placement], rng: np.random.Generator
-) -> Placement:
+def _sample_placement(
+    name: str, width: int, height: int, taken: Sequence[CanvasPlacement], rng: np.random.Generator
+) -> CanvasPlacement:
     """Somewhere free; three times in ten, where there is another already, half over it."""
     side = min(width, height)
     person = name == PERSON
     half = side * rng.uniform(0.22, 0.36) if person else side * rng.uniform(0.14, 0.28)
     turn = rng.uniform(-8, 8) if person else rng.uniform(-40, 40)
     over = taken[int(rng.integers(len(taken)))] if taken and rng.uniform() < 0.3 else None
-    best, clearance = Placement(width / 2, height / 2, float(half), float(turn)), -np.inf
+    best, clearance = CanvasPlacement(width / 2, height / 2, float(half), float(turn)), -np.inf
     for _ in range(12):
         if over is None:
             x = rng.uniform(half * 0.6, width - half * 0.6)
@@ -217,7 +221,7 @@ def _place(
             way, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.45, 0.75) * (half + over.half)
             x = np.clip(over.x + far * np.cos(way), half * 0.6, width - half * 0.6)
             y = np.clip(over.y + far * np.sin(way), half * 0.6, height - half * 0.6)
-        where = Placement(float(x), float(y), float(half), float(turn))
+        where = CanvasPlacement(float(x), float(y), float(half), float(turn))
         gaps = [np.hypot(x - o.x, y - o.y) / (half + o.half) - 1 for o in taken if o is not over]
         gap = float(min(gaps, default=np.inf))
         if gap > clearance:
@@ -227,32 +231,32 @@ def _place(
     return best
 
 
-def some_scene(
+def sample_scene(
     rng: np.random.Generator, *, width: int = 96, height: int = 96, names: Sequence[str] | None = None
-) -> Picture:
+) -> ScenePicture:
     """A still picture with 1 to 4 things (or those of `names`), some of them rivals, some half hidden."""
-    wanted = some_names(int(rng.integers(1, 5)), rng) if names is None else names
-    taken: list[Placement] = []
+    wanted = sample_names(int(rng.integers(1, 5)), rng) if names is None else names
+    taken: list[CanvasPlacement] = []
     things: list[Thing] = []
     for name in wanted:
-        where = _place(name, width, height, taken, rng)
+        where = _sample_placement(name, width, height, taken, rng)
         taken.append(where)
-        things.append(some_thing(name, where, rng))
-    canvas, truths = compose(backdrop(width, height, rng), things)
-    return Picture(photograph(canvas, rng), tuple(each for each in truths if each is not None))
+        things.append(sample_thing(name, where, rng))
+    canvas, truths = compose_things(draw_backdrop(width, height, rng), things)
+    return ScenePicture(degrade_picture(canvas, rng), tuple(each for each in truths if each is not None))
 
 
-def scene_at(seed: int, index: int, *, width: int = 96, height: int = 96) -> Picture:
+def make_scene(seed: int, index: int, *, width: int = 96, height: int = 96) -> ScenePicture:
     """The scene with this number; the same every time. Training and tests use different seeds."""
-    return some_scene(np.random.default_rng([seed, index]), width=width, height=height)
+    return sample_scene(np.random.default_rng([seed, index]), width=width, height=height)
 
 
-def some_prompt(there: Sequence[str], rng: np.random.Generator, most: int = 6) -> list[str]:
+def sample_prompt(present: Sequence[str], rng: np.random.Generator, most: int = 6) -> list[str]:
     """Names to ask a detector for: of those that are there, rivals of them, and others; shuffled."""
-    asked = [name for name in there if rng.uniform() < 0.85]
-    asked += [rivals(name, rng) for name in there if rng.uniform() < 0.7]
+    prompt = [name for name in present if rng.uniform() < 0.85]
+    prompt += [sample_rival(name, rng) for name in present if rng.uniform() < 0.7]
     others = range(int(rng.integers(1, 3)))
-    asked += [PERSON if rng.uniform() < 0.1 else NAMES[int(rng.integers(len(NAMES)))] for _ in others]
-    asked = list(dict.fromkeys(asked))[:most]
-    order: NDArray[np.int64] = rng.permutation(len(asked))
-    return [asked[i] for i in order]
+    prompt += [PERSON if rng.uniform() < 0.1 else NAMES[int(rng.integers(len(NAMES)))] for _ in others]
+    prompt = list(dict.fromkeys(prompt))[:most]
+    order: NDArray[np.int64] = rng.permutation(len(prompt))
+    return [prompt[i] for i in order]

@@ -36,24 +36,24 @@ PERSON: Final = "person"
 TEXTURES: Final[tuple[Texture, ...]] = ("plain", "stripes", "dots", "checks", "shaded")
 
 _SUPERSAMPLE: Final = 4  # subpixels per pixel and axis when an outline is filled
-_SHIFT: Final = 4  # fractional bits of OpenCV's polygon corners
+_FRACTION_BITS: Final = 4  # fractional bits of OpenCV's polygon corners
 
 
 # ---- shapes --------------------------------------------------------------------------------------
 
 
-def _circle(radius: float = 1.0, cx: float = 0.0, cy: float = 0.0, corners: int = 48) -> F64:
+def _make_circle(radius: float = 1.0, cx: float = 0.0, cy: float = 0.0, corners: int = 48) -> F64:
     t = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     return np.stack([cx + radius * np.cos(t), cy + radius * np.sin(t)], axis=1)
 
 
-def _star() -> F64:
+def _make_star() -> F64:
     t = np.arange(10) * np.pi / 5 - np.pi / 2
     radius = np.where(np.arange(10) % 2 == 0, 1.0, 0.42)
     return np.stack([radius * np.cos(t), radius * np.sin(t)], axis=1)
 
 
-def _heart() -> F64:
+def _make_heart() -> F64:
     # The classic curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, fitted to the square.
     t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     x = 16 * np.sin(t) ** 3
@@ -61,7 +61,7 @@ def _heart() -> F64:
     return np.stack([x / 17, (y - 2.5) / 16], axis=1)
 
 
-def _crescent() -> F64:
+def _make_crescent() -> F64:
     # A disc with a second one, of radius `inner` and moved right by `moved`, taken out of it.
     inner, moved = 0.78, 0.5
     x: float = (1 - inner**2 + moved**2) / (2 * moved)
@@ -75,31 +75,31 @@ def _crescent() -> F64:
     return cast(F64, np.concatenate([outer, hollow[1:-1]]) + np.array([0.3, 0.0]))
 
 
-def _polygon(*corners: tuple[float, float]) -> F64:
+def _make_polygon(*corners: tuple[float, float]) -> F64:
     return np.array(corners, np.float64)
 
 
 _ARM: Final = 0.36
 # shape -> closed outlines in the unit square, filled even-odd: what lies inside two of them is a hole.
 OUTLINES: Final[Mapping[str, tuple[F64, ...]]] = {
-    "disc": (_circle(0.95),),
-    "square": (_polygon((-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)),),
-    "triangle": (_polygon((0, -0.95), (0.95, 0.75), (-0.95, 0.75)),),
-    "star": (_star(),),
-    "ring": (_circle(0.97), _circle(0.52)),
+    "disc": (_make_circle(0.95),),
+    "square": (_make_polygon((-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)),),
+    "triangle": (_make_polygon((0, -0.95), (0.95, 0.75), (-0.95, 0.75)),),
+    "star": (_make_star(),),
+    "ring": (_make_circle(0.97), _make_circle(0.52)),
     "cross": (
-        _polygon(
+        _make_polygon(
             (-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM),
             (_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM),
         ),
     ),
-    "heart": (_heart(),),
-    "crescent": (_crescent(),),
+    "heart": (_make_heart(),),
+    "crescent": (_make_crescent(),),
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class CanvasPlacement:
     """Where the unit square goes: its centre and half its side in pixels, its turn in degrees clockwise."""
 
     x: float
@@ -107,13 +107,13 @@ class Placement:
     half: float
     turn: float = 0.0
 
-    def to_pixels(self, points: F64) -> F64:
+    def map_to_pixels(self, points: F64) -> F64:
         """(n, 2) unit coordinates -> (n, 2) pixels."""
         c, s = math.cos(math.radians(self.turn)), math.sin(math.radians(self.turn))
         turned = points @ np.array([[c, s], [-s, c]])
         return cast(F64, turned * self.half + np.array([self.x, self.y]))
 
-    def to_unit(self, width: int, height: int) -> tuple[F32, F32]:
+    def map_to_unit(self, width: int, height: int) -> tuple[F32, F32]:
         """Unit coordinates (u, v) of every pixel's centre of a canvas, each (height, width)."""
         c, s = math.cos(math.radians(self.turn)), math.sin(math.radians(self.turn))
         x = (np.arange(width, dtype=np.float32) + 0.5 - self.x)[None, :] / self.half
@@ -121,20 +121,20 @@ class Placement:
         return (c * x + s * y).astype(np.float32), (c * y - s * x).astype(np.float32)
 
 
-def coverage(outlines: tuple[F64, ...], where: Placement, width: int, height: int) -> F32:
+def compute_coverage(outlines: tuple[F64, ...], where: CanvasPlacement, width: int, height: int) -> F32:
     """How much of each pixel of a canvas the filled outlines cover: (height, width), 0..1."""
-    corners = [where.to_pixels(outline) for outline in outlines]
-    return fill(corners, width, height)
+    corners = [where.map_to_pixels(outline) for outline in outlines]
+    return fill_polygons(corners, width, height)
 
 
-def fill(corners: list[F64], width: int, height: int) -> F32:
+def fill_polygons(corners: list[F64], width: int, height: int) -> F32:
     """Even-odd fill of closed outlines, each (n, 2) in pixels -> coverage (height, width), 0..1."""
     k = _SUPERSAMPLE
     fine = np.zeros((height * k, width * k), np.uint8)
     # OpenCV's integer coordinates are pixel centres, ours are edges: half a subpixel is taken off. It also
     # paints the border itself, half a subpixel too wide all around, which is 1/8 of a pixel here.
-    points = [np.round((outline * k - 0.5) * (1 << _SHIFT)).astype(np.int32) for outline in corners]
-    cv2.fillPoly(fine, points, 255, lineType=cv2.LINE_8, shift=_SHIFT)
+    points = [np.round((outline * k - 0.5) * (1 << _FRACTION_BITS)).astype(np.int32) for outline in corners]
+    cv2.fillPoly(fine, points, 255, lineType=cv2.LINE_8, shift=_FRACTION_BITS)
     shares = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
     return shares.astype(np.float32) / np.float32(255)
 
@@ -142,7 +142,7 @@ def fill(corners: list[F64], width: int, height: int) -> F32:
 # ---- colours and textures ------------------------------------------------------------------------
 
 
-def colour(name: str, hue_shift: float = 0.0, saturation: float = 0.9, value: float = 0.9) -> RGBFloat:
+def get_colour(name: str, hue_shift: float = 0.0, saturation: float = 0.9, value: float = 0.9) -> RGBFloat:
     """The RGB of a named colour; `hue_shift` in degrees.
 
     Raises:
@@ -151,7 +151,7 @@ def colour(name: str, hue_shift: float = 0.0, saturation: float = 0.9, value: fl
     return colorsys.hsv_to_rgb(((HUES[name] + hue_shift) % 360) / 360, saturation, value)
 
 
-def textured(
+def apply_texture(
     base: RGBFloat, texture: Texture, u: F32, v: F32, *, period: float = 0.5, contrast: float = 0.3
 ) -> F32:
     """A colour with a texture over unit coordinates (h, w) -> (h, w, 3), 0..1.
@@ -174,21 +174,21 @@ def textured(
     return cast(F32, np.array(base, np.float32) * gain[..., None])
 
 
-def backdrop(width: int, height: int, rng: np.random.Generator) -> F32:
+def draw_backdrop(width: int, height: int, rng: np.random.Generator) -> F32:
     """A background without a name: greyish, textured, (height, width, 3), 0..1.
 
     Its saturation stays below 0.2, so no part of it is rightly called by one of `COLOURS`.
     """
     tone = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0, 0.18), rng.uniform(0.25, 0.85))
-    where = Placement(
+    where = CanvasPlacement(
         width * rng.uniform(0.2, 0.8),
         height * rng.uniform(0.2, 0.8),
         max(width, height) / 2,
         rng.uniform(0, 360),
     )
-    u, v = where.to_unit(width, height)
+    u, v = where.map_to_unit(width, height)
     kind = TEXTURES[int(rng.integers(len(TEXTURES)))]
-    picture = textured(
+    picture = apply_texture(
         tone, kind, u, v, period=float(rng.uniform(0.12, 0.9)), contrast=float(rng.uniform(0.05, 0.45))
     )
     rough = rng.normal(0, 1, (max(2, height // 8), max(2, width // 8))).astype(np.float32)
@@ -202,7 +202,7 @@ def backdrop(width: int, height: int, rng: np.random.Generator) -> F32:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ThingLook:
     """How a thing is painted; see `colour` and `textured`."""
 
     hue_shift: float = 0.0
@@ -213,9 +213,9 @@ class Look:
     contrast: float = 0.3
 
 
-def some_look(rng: np.random.Generator) -> Look:
+def sample_look(rng: np.random.Generator) -> ThingLook:
     """A look within the limits in which a thing keeps its name."""
-    return Look(
+    return ThingLook(
         hue_shift=float(rng.uniform(-6, 6)),
         saturation=float(rng.uniform(0.72, 1)),
         value=float(rng.uniform(0.72, 1)),
@@ -237,13 +237,15 @@ def split_name(name: str) -> tuple[str, str]:
     return tint, shape
 
 
-def draw_thing(name: str, look: Look, where: Placement, width: int, height: int) -> tuple[F32, F32]:
+def draw_thing(
+    name: str, look: ThingLook, where: CanvasPlacement, width: int, height: int
+) -> tuple[F32, F32]:
     """A thing on an empty canvas: its paint (height, width, 3) and its coverage (height, width)."""
     tint, shape = split_name(name)
-    alpha = coverage(OUTLINES[shape], where, width, height)
-    u, v = where.to_unit(width, height)
-    base = colour(tint, look.hue_shift, look.saturation, look.value)
-    return textured(base, look.texture, u, v, period=look.period, contrast=look.contrast), alpha
+    alpha = compute_coverage(OUTLINES[shape], where, width, height)
+    u, v = where.map_to_unit(width, height)
+    base = get_colour(tint, look.hue_shift, look.saturation, look.value)
+    return apply_texture(base, look.texture, u, v, period=look.period, contrast=look.contrast), alpha
 
 
 # ---- people --------------------------------------------------------------------------------------
@@ -301,7 +303,7 @@ class Body:
     clothes: RGBFloat = (0.35, 0.35, 0.4)
 
 
-def some_body(rng: np.random.Generator) -> Body:
+def sample_body(rng: np.random.Generator) -> Body:
     grey = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0, 0.35), rng.uniform(0.2, 0.8))
     return Body(
         skin=SKINS[int(rng.integers(len(SKINS)))],
@@ -328,9 +330,9 @@ class FaceTruth:
     centre: tuple[float, float]
 
 
-def face_truth(body: Body, gaze: Gaze, where: Placement) -> FaceTruth:
+def measure_face(body: Body, gaze: Gaze, where: CanvasPlacement) -> FaceTruth:
     """Where the head of a person is, and what it shows."""
-    cx, cy = (float(v) for v in where.to_pixels(np.array([[0.0, _HEAD_Y]]))[0])
+    cx, cy = (float(v) for v in where.map_to_pixels(np.array([[0.0, _HEAD_Y]]))[0])
     scale = where.half * HEAD * body.wide
     tall = where.half * HEAD * _HEAD_TALL
     points = np.array(list(FEATURES.values()), np.float64)
@@ -341,58 +343,62 @@ def face_truth(body: Body, gaze: Gaze, where: Placement) -> FaceTruth:
     return FaceTruth(box, pixels, turned[:, 2] > 0.12, gaze, scale, (cx, cy))
 
 
-def _spot(cx: float, cy: float, rx: float, ry: float, turn: float, width: int, height: int) -> F32:
+def _fill_ellipse(cx: float, cy: float, rx: float, ry: float, turn: float, width: int, height: int) -> F32:
     t = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
     x, y = rx * np.cos(t), ry * np.sin(t)
-    return fill([np.stack([cx + x * c - y * s, cy + x * s + y * c], axis=1)], width, height)
+    return fill_polygons([np.stack([cx + x * c - y * s, cy + x * s + y * c], axis=1)], width, height)
 
 
-def draw_person(body: Body, gaze: Gaze, where: Placement, width: int, height: int) -> tuple[F32, F32]:
+def draw_person(body: Body, gaze: Gaze, where: CanvasPlacement, width: int, height: int) -> tuple[F32, F32]:
     """A person on an empty canvas, head to waist: paint (height, width, 3) and coverage (height, width).
 
     The body stands upright; `where.turn` tilts it as a whole, the gaze turns the head on it.
     """
-    face = face_truth(body, gaze, where)
+    face = measure_face(body, gaze, where)
     (cx, cy), sx = face.centre, face.scale
     sy = where.half * HEAD * _HEAD_TALL
     paint = np.zeros((height, width, 3), np.float32)
     whole = np.zeros((height, width), np.float32)
 
-    def lay(alpha: F32, tint: RGBFloat) -> None:
+    def blend_layer(alpha: F32, tint: RGBFloat) -> None:
         paint[:] = paint * (1 - alpha[..., None]) + np.array(tint, np.float32) * alpha[..., None]
         np.maximum(whole, alpha, out=whole)
 
-    torso = _polygon((-0.2, -0.1), (0.2, -0.1), (0.62, 0.16), (0.72, 1.0), (-0.72, 1.0), (-0.62, 0.16))
-    lay(coverage((torso,), where, width, height), body.clothes)
-    neck = _polygon((-0.13, -0.25), (0.13, -0.25), (0.17, 0.0), (-0.17, 0.0))
-    lay(coverage((neck,), where, width, height), cast(RGBFloat, tuple(0.86 * v for v in body.skin)))
-    head = _spot(cx, cy, sx, sy, gaze.roll, width, height)
-    lay(head, body.hair)
+    torso = _make_polygon((-0.2, -0.1), (0.2, -0.1), (0.62, 0.16), (0.72, 1.0), (-0.72, 1.0), (-0.62, 0.16))
+    blend_layer(compute_coverage((torso,), where, width, height), body.clothes)
+    neck = _make_polygon((-0.13, -0.25), (0.13, -0.25), (0.17, 0.0), (-0.17, 0.0))
+    blend_layer(
+        compute_coverage((neck,), where, width, height), cast(RGBFloat, tuple(0.86 * v for v in body.skin))
+    )
+    head = _fill_ellipse(cx, cy, sx, sy, gaze.roll, width, height)
+    blend_layer(head, body.hair)
     # The face is the front of the sphere: a skin ellipse that slides and narrows as the head turns.
     front = gaze.rotation @ np.array([0.0, 0.16, 0.55])
     facing = float((gaze.rotation @ np.array([0.0, 0.0, 1.0]))[2])
     if facing > -0.25:
         narrow = 0.5 + 0.42 * max(0.0, facing)
-        skin = _spot(cx + front[0] * sx, cy + front[1] * sy, sx * narrow, sy * 0.84, gaze.roll, width, height)
-        lay(np.minimum(skin, head), body.skin)
+        skin = _fill_ellipse(
+            cx + front[0] * sx, cy + front[1] * sy, sx * narrow, sy * 0.84, gaze.roll, width, height
+        )
+        blend_layer(np.minimum(skin, head), body.skin)
     dark = cast(RGBFloat, tuple(0.68 * v for v in body.skin))
 
-    def mark(x: float, y: float, wide: float, tall: float, tint: RGBFloat) -> None:
+    def draw_mark(x: float, y: float, wide: float, tall: float, tint: RGBFloat) -> None:
         """A spot on the head, in shares of its half width and half height; it ends where the head does."""
-        spot = _spot(x, y, sx * wide, sy * tall, gaze.roll, width, height)
-        lay(np.minimum(spot, head), tint)
+        spot = _fill_ellipse(x, y, sx * wide, sy * tall, gaze.roll, width, height)
+        blend_layer(np.minimum(spot, head), tint)
 
     for (x, y), seen, name in zip(face.points, face.visible, FEATURES, strict=True):
         if seen and "eye" in name:
-            mark(x, y, 0.2 * max(0.3, facing), 0.13, (0.97, 0.97, 0.97))
-            mark(x, y, 0.1, 0.1, body.eyes)
+            draw_mark(x, y, 0.2 * max(0.3, facing), 0.13, (0.97, 0.97, 0.97))
+            draw_mark(x, y, 0.1, 0.1, body.eyes)
         elif seen and name == "nose":  # of a profile it stands out, so it may leave the head
-            lay(_spot(x, y, sx * 0.11, sy * 0.16, gaze.roll, width, height), dark)
+            blend_layer(_fill_ellipse(x, y, sx * 0.11, sy * 0.16, gaze.roll, width, height), dark)
     if face.visible[3] or face.visible[4]:
         x, y = face.points[3:].mean(axis=0)
         reach = float(np.hypot(*(face.points[4] - face.points[3]))) / 2
-        mark(x, y, max(0.08, reach / sx), 0.07, (0.62, 0.18, 0.2))
+        draw_mark(x, y, max(0.08, reach / sx), 0.07, (0.62, 0.18, 0.2))
     # Where less than the whole pixel is covered, paint is premultiplied so far: make it straight.
     straight = paint / np.maximum(whole, 1e-3)[..., None]
     return np.clip(straight, 0, 1).astype(np.float32), whole

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from curation.report import cards, survey
 from curation.report.rows import read_rows
-from curation.rows.ids import digest
+from curation.rows.ids import compute_digest
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
@@ -58,8 +58,8 @@ def build_report(dataset: str | Path, *, clips_per_page: int = 24, max_clips: in
     Raises:
         RepriseError: no such folder, nothing in it to report on, or a shard that cannot be read.
     """
-    storage = Storage.at(dataset)
-    folder = storage.local()
+    storage = Storage.from_uri(dataset)
+    folder = storage.get_local_path()
     if folder is None:
         raise RepriseError(f"{dataset} is no folder of this machine")
     write_report(storage, clips_per_page=clips_per_page, max_clips=max_clips)
@@ -71,17 +71,17 @@ def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int |
     if clips_per_page < 1 or (max_clips is not None and max_clips < 1):
         raise RepriseError("clips_per_page and max_clips must be at least 1")
     manifest, problem = _read_manifest(storage)
-    shards = storage.list("data", ".parquet")
+    shards = storage.list_paths("data", ".parquet")
     if not shards and not manifest:
         raise RepriseError(f"{storage.uri} has neither data/*.parquet nor manifest.json: is it a dataset?")
 
-    counted, shown = _count(storage, shards, manifest, max_clips)
+    counted, shown = _count_rows(storage, shards, manifest, max_clips)
     per_file = -(-clips_per_page // _FILES_PER_PAGE)
-    stale = set(storage.list("report/data"))
+    stale = set(storage.list_paths("report/data"))
     stale -= _write_gallery(storage, shards, shown, per_file)
 
     name = storage.uri.partition("?")[0].rstrip("/").rpartition("/")[2] or storage.uri
-    overview = _overview(name, manifest, counted)
+    overview = _build_overview(name, manifest, counted)
     overview["problem"] = problem
     overview["gallery"] = {
         "clips": len(shown),
@@ -89,13 +89,13 @@ def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int |
         "per_page": clips_per_page,
         "per_file": per_file,
         # Appended to the addresses of the data files, so that a browser never mixes two builds.
-        "build": digest(manifest, counted.rows, sorted(shown), clips_per_page, length=8),
+        "build": compute_digest(manifest, counted.rows, sorted(shown), clips_per_page, length=8),
     }
     # The page last: until it is there, the previous one still finds its own files.
-    storage.write_bytes("report/index.html", _page(name, overview).encode())
+    storage.write_bytes("report/index.html", _build_page(name, overview).encode())
     for rel in stale:
-        storage.delete(rel)
-    return storage.join("report/index.html")
+        storage.delete_file(rel)
+    return storage.join_path("report/index.html")
 
 
 def _read_manifest(storage: Storage) -> tuple[dict[str, Any], str | None]:
@@ -114,15 +114,15 @@ def _read_manifest(storage: Storage) -> tuple[dict[str, Any], str | None]:
     return data, None
 
 
-def _count(
+def _count_rows(
     storage: Storage, shards: list[str], manifest: Mapping[str, Any], max_clips: int | None
 ) -> tuple[survey.Survey, set[tuple[int, int]]]:
     """Survey over all rows, and the (shard, row) pairs that the gallery shows."""
     counted = survey.Survey(survey.read_thresholds(manifest))
     drawn: list[tuple[int, int, int]] = []  # a heap of negated draws: the one to give up is on top
     for shard, number, row in read_rows(storage, shards, survey.COLUMNS):
-        counted.add(row)
-        ticket = (-int(digest(row.get("clip_id")), 16), shard, number)
+        counted.add_row(row)
+        ticket = (-int(compute_digest(row.get("clip_id")), 16), shard, number)
         if max_clips is None or len(drawn) < max_clips:
             heapq.heappush(drawn, ticket)
         else:
@@ -135,37 +135,37 @@ def _write_gallery(
 ) -> set[str]:
     """Write card files, the index and the search text; returns the paths written."""
     written: set[str] = set()
-    index = _Index()
+    index = _FilterIndex()
     texts: list[str] = []
     batch: list[dict[str, Any]] = []
 
-    def write(name: str, value: Any) -> None:
+    def write_script(name: str, value: Any) -> None:
         rel = f"report/data/{name}.js"
-        storage.write_bytes(rel, _script(name, value))
+        storage.write_bytes(rel, _format_script(name, value))
         written.add(rel)
 
-    def flush() -> None:
+    def flush_batch() -> None:
         if batch:
-            write(f"clips-{len(written):05d}", batch)
+            write_script(f"clips-{len(written):05d}", batch)
             batch.clear()
 
     rows = read_rows(storage, shards, cards.COLUMNS, shown)
     # Decoding and encoding pictures runs outside the interpreter's lock, so threads are enough.
-    for entry, card in _in_threads(
-        lambda numbered: (cards.entry(numbered[2]), cards.card(numbered[2])), rows
+    for entry, card in _map_in_threads(
+        lambda numbered: (cards.build_entry(numbered[2]), cards.build_card(numbered[2])), rows
     ):
-        index.add(entry)
+        index.add_entry(entry)
         texts.append(entry["text"])
         batch.append(card)
         if len(batch) == per_file:
-            flush()
-    flush()
-    write("index", index.data())
-    write("text", texts)
+            flush_batch()
+    flush_batch()
+    write_script("index", index.build_data())
+    write_script("text", texts)
     return written
 
 
-def _in_threads(work: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Any]:
+def _map_in_threads(work: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Any]:
     """`map` in threads, in order, with only a few items in flight."""
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
@@ -178,33 +178,39 @@ def _in_threads(work: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[An
             yield future.result()
 
 
-class _Index:
+class _FilterIndex:
     """Filter entries of all clips, words replaced by numbers: about 30 bytes a clip."""
 
     def __init__(self) -> None:
         self.words: dict[str, dict[Any, int]] = {"status": {}, "category": {}, "reason": {}}
         self.clips: list[list[Any]] = []
 
-    def _number(self, kind: str, word: Any) -> int:
+    def _get_number(self, kind: str, word: Any) -> int:
         """Position of a word in its list; -1 for none."""
         return -1 if word is None else self.words[kind].setdefault(word, len(self.words[kind]))
 
-    def add(self, entry: Mapping[str, Any]) -> None:
+    def add_entry(self, entry: Mapping[str, Any]) -> None:
         subjects = [
-            [self._number("category", (s["category"], s["group"])), self._number("reason", s["reason"])]
+            [
+                self._get_number("category", (s["category"], s["group"])),
+                self._get_number("reason", s["reason"]),
+            ]
             for s in entry["subjects"]
         ]
-        status, reason = self._number("status", entry["status"]), self._number("reason", entry["reason"])
+        status, reason = (
+            self._get_number("status", entry["status"]),
+            self._get_number("reason", entry["reason"]),
+        )
         self.clips.append([status, reason, subjects, int(entry["is_clip"])])
 
-    def data(self) -> dict[str, Any]:
+    def build_data(self) -> dict[str, Any]:
         return {**{kind: list(words) for kind, words in self.words.items()}, "clips": self.clips}
 
 
-def _overview(name: str, manifest: Mapping[str, Any], counted: survey.Survey) -> dict[str, Any]:
+def _build_overview(name: str, manifest: Mapping[str, Any], counted: survey.Survey) -> dict[str, Any]:
     """What the upper half of the page draws: the manifest's numbers where it has them, else the counted."""
 
-    def given(key: str, otherwise: Any) -> Any:
+    def get_value(key: str, otherwise: Any) -> Any:
         return manifest.get(key) or otherwise
 
     return {
@@ -215,50 +221,50 @@ def _overview(name: str, manifest: Mapping[str, Any], counted: survey.Survey) ->
         "config_hash": manifest.get("config_hash"),
         "versions": manifest.get("versions"),
         "videos": manifest.get("videos"),
-        "clips": given("clips", dict(counted.clips)),
-        "subjects": given("subjects", dict(counted.subjects)),
-        "references": given("references", dict(counted.references)),
-        "funnel": given("funnel", []),
-        "reasons": given("reasons", {unit: dict(found) for unit, found in counted.reasons.items()}),
-        "categories": given("categories", counted.categories),
-        "seconds": given("seconds", {}),
-        "shards": given("shards", []),
+        "clips": get_value("clips", dict(counted.clips)),
+        "subjects": get_value("subjects", dict(counted.subjects)),
+        "references": get_value("references", dict(counted.references)),
+        "funnel": get_value("funnel", []),
+        "reasons": get_value("reasons", {unit: dict(found) for unit, found in counted.reasons.items()}),
+        "categories": get_value("categories", counted.categories),
+        "seconds": get_value("seconds", {}),
+        "shards": get_value("shards", []),
         "rows": {"all": counted.rows, "clips": counted.clips["in"]},
         "licenses": {license_: dict(found) for license_, found in counted.licenses.items()},
         "kept_seconds": round(counted.kept_seconds, 3),
-        "scores": counted.score_charts(),
+        "scores": counted.build_score_charts(),
         "thresholds": [vars(threshold) for threshold in counted.thresholds],
-        "unmeasured": counted.unmeasured(),
-        "lengths": counted.lengths.finish(),
-        "motion": counted.motion.finish(),
-        "camera_motion": counted.camera_motion.finish(),
+        "unmeasured": counted.list_unmeasured(),
+        "lengths": counted.lengths.merge_bins(),
+        "motion": counted.motion.merge_bins(),
+        "camera_motion": counted.camera_motion.merge_bins(),
     }
 
 
-def _script(name: str, value: Any) -> bytes:
-    return f"repriseData({json.dumps(name)}, {_json(value)});\n".encode()
+def _format_script(name: str, value: Any) -> bytes:
+    return f"repriseData({json.dumps(name)}, {_format_json(value)});\n".encode()
 
 
-def _json(value: Any) -> str:
+def _format_json(value: Any) -> str:
     """JSON that is safe inside a script element: nothing in it can close the element or open a comment."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False, default=str)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _page(name: str, overview: Mapping[str, Any]) -> str:
+def _build_page(name: str, overview: Mapping[str, Any]) -> str:
     page = resources.files("curation.report") / "page"
 
-    def source(file: str) -> str:
+    def read_source(file: str) -> str:
         return (page / file).read_text(encoding="utf-8")
 
     # One pass over the template: text that was put in is not looked at again.
     parts = {
         "title": html.escape(f"{name} · Reprise report"),
-        "style": source("style.css"),
-        "overview": _json(overview),
-        "scripts": "\n".join(source(script) for script in _SCRIPTS),
+        "style": read_source("style.css"),
+        "overview": _format_json(overview),
+        "scripts": "\n".join(read_source(script) for script in _SCRIPTS),
     }
-    template = source("index.html")
+    template = read_source("index.html")
     pieces = template.split("{{")
     filled = [pieces[0]]
     for piece in pieces[1:]:

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from curation.imaging.codec import RGB
-from curation.report.pictures import POSTER_PX, TILE_PX, data_uri, load, outlined, shrink, thumbnail
+from curation.report.pictures import (
+    POSTER_PX,
+    TILE_PX,
+    build_thumbnail,
+    encode_data_uri,
+    load_picture,
+    outline_subjects,
+    shrink_picture,
+)
 
 Row = Mapping[str, Any]
 
@@ -76,7 +84,7 @@ _REFERENCE_FIELDS: Final = (
 )
 
 
-def card(row: Row) -> dict[str, Any]:
+def build_card(row: Row) -> dict[str, Any]:
     """Everything that a card shows, JSON-able, pictures as data URIs; what is missing becomes null."""
     frames = {frame.get("index"): frame for frame in row.get("frames") or []}
     subjects = list(enumerate(row.get("subjects") or []))
@@ -84,27 +92,27 @@ def card(row: Row) -> dict[str, Any]:
 
     # Only frames that are shown are decoded, and each once, whichever number of subjects was found on it.
     @functools.cache
-    def picture(index: int | None) -> RGB | None:
-        return load(frames.get(index, {}).get("image"), POSTER_PX)
+    def get_picture(index: int | None) -> RGB | None:
+        return load_picture(frames.get(index, {}).get("image"), POSTER_PX)
 
-    candidates = _poster_candidates(subjects, list(frames))
-    best = next((index for index in candidates if picture(index) is not None), None)
-    poster = picture(best)
+    candidates = _rank_posters(subjects, list(frames))
+    best = next((index for index in candidates if get_picture(index) is not None), None)
+    poster = get_picture(best)
     on_it = [pair for pair in subjects if pair[1].get("frame_index") == best]
     return {
         "clip_id": row.get("clip_id"),
         "status": row.get("status") or "open",
-        "stop": _clean(row.get("stop")),
-        **{name: _number(row.get(name)) for name in _CLIP_FIELDS},
-        "poster": None if poster is None else data_uri(outlined(poster, on_it, size)),
+        "stop": _clean_mapping(row.get("stop")),
+        **{name: _clean_number(row.get(name)) for name in _CLIP_FIELDS},
+        "poster": None if poster is None else encode_data_uri(outline_subjects(poster, on_it, size)),
         "subjects": [
-            _subject(ordinal, subject, picture(subject.get("frame_index")), frames, size)
+            _build_subject(ordinal, subject, get_picture(subject.get("frame_index")), frames, size)
             for ordinal, subject in subjects
         ],
     }
 
 
-def entry(row: Row) -> dict[str, Any]:
+def build_entry(row: Row) -> dict[str, Any]:
     """What filtering needs: status, reason, text, and per subject its category, group and reason."""
     return {
         "status": row.get("status") or "open",
@@ -122,23 +130,25 @@ def entry(row: Row) -> dict[str, Any]:
     }
 
 
-def _poster_candidates(subjects: list[tuple[int, Row]], frames: list[Any]) -> list[Any]:
+def _rank_posters(subjects: list[tuple[int, Row]], frames: list[Any]) -> list[Any]:
     """Frames, best first: with most kept subjects, then with most subjects, then nearest to the middle."""
 
-    def rank(position: int) -> tuple[int, int, int]:
+    def rank_frame(position: int) -> tuple[int, int, int]:
         there = [s for _, s in subjects if s.get("frame_index") == frames[position]]
         kept = sum(bool((s.get("verdict") or {}).get("kept")) for s in there)
         return -kept, -len(there), abs(position - len(frames) // 2)
 
-    return [frames[position] for position in sorted(range(len(frames)), key=rank)]
+    return [frames[position] for position in sorted(range(len(frames)), key=rank_frame)]
 
 
-def _subject(
+def _build_subject(
     ordinal: int, subject: Row, frame: RGB | None, frames: Mapping[Any, Row], size: tuple[int, int]
 ) -> dict[str, Any]:
-    alone = None
+    picture = None
     if frame is not None and (subject.get("box") or subject.get("mask")):
-        alone = data_uri(outlined(shrink(frame, TILE_PX), [(ordinal, subject)], size, dim=True))
+        picture = encode_data_uri(
+            outline_subjects(shrink_picture(frame, TILE_PX), [(ordinal, subject)], size, dim=True)
+        )
     where = frames.get(subject.get("frame_index")) or {}
     return {
         "subject_id": subject.get("subject_id"),
@@ -147,21 +157,25 @@ def _subject(
         "name": subject.get("name"),
         "phrase": subject.get("phrase"),
         "frame_index": subject.get("frame_index"),
-        "time_s": _number(where.get("time_s")),
+        "time_s": _clean_number(where.get("time_s")),
         "box": subject.get("box"),
-        "scores": {k: _number(v) for k, v in (subject.get("scores") or {}).items() if _number(v) is not None},
-        "verdict": _clean(subject.get("verdict")),
-        "made_by": _made_by(subject.get("made_by")),
-        "frame": alone,
+        "scores": {
+            k: _clean_number(v)
+            for k, v in (subject.get("scores") or {}).items()
+            if _clean_number(v) is not None
+        },
+        "verdict": _clean_mapping(subject.get("verdict")),
+        "made_by": _parse_made_by(subject.get("made_by")),
+        "frame": picture,
         "references": [
-            {name: _number(reference.get(name)) for name in _REFERENCE_FIELDS}
-            | {"image": thumbnail(reference.get("image"))}
+            {name: _clean_number(reference.get(name)) for name in _REFERENCE_FIELDS}
+            | {"image": build_thumbnail(reference.get("image"))}
             for reference in subject.get("references") or []
         ],
     }
 
 
-def _made_by(text: str | None) -> dict[str, str]:
+def _parse_made_by(text: str | None) -> dict[str, str]:
     try:
         parsed = json.loads(text or "{}")
     except ValueError:
@@ -170,10 +184,10 @@ def _made_by(text: str | None) -> dict[str, str]:
     return {str(k): str(v).partition("#")[0] for k, v in parsed.items()} if isinstance(parsed, dict) else {}
 
 
-def _number(value: Any) -> Any:
+def _clean_number(value: Any) -> Any:
     """NaN and infinity are no JSON: to the page they are "not measured"."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _clean(mapping: Row | None) -> dict[str, Any] | None:
-    return None if mapping is None else {key: _number(value) for key, value in mapping.items()}
+def _clean_mapping(mapping: Row | None) -> dict[str, Any] | None:
+    return None if mapping is None else {key: _clean_number(value) for key, value in mapping.items()}

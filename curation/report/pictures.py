@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from curation.imaging.codec import RGB, BoolMask, decode, decode_mask
+from curation.imaging.codec import RGB, BoolMask, decode_image, decode_mask
 
 POSTER_PX: Final = 480  # long side
 TILE_PX: Final = 288
@@ -32,7 +32,7 @@ SUBJECT_COLORS: Final[tuple[tuple[int, int, int], ...]] = (
 )
 
 
-def data_uri(picture: NDArray[np.uint8]) -> str:
+def encode_data_uri(picture: NDArray[np.uint8]) -> str:
     """(H, W, 3) RGB -> JPEG, (H, W, 4) RGBA -> WebP, as a data URI."""
     if picture.ndim == 3 and picture.shape[2] == 4:
         file = io.BytesIO()
@@ -45,7 +45,7 @@ def data_uri(picture: NDArray[np.uint8]) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def shrink(picture: RGB, long_side: int) -> RGB:
+def shrink_picture(picture: RGB, long_side: int) -> RGB:
     """Scaled down so that the longer side has at most `long_side` pixels; smaller pictures are left alone."""
     height, width = picture.shape[:2]
     scale = long_side / max(height, width)
@@ -60,23 +60,23 @@ def shrink(picture: RGB, long_side: int) -> RGB:
     return cast(RGB, cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
 
 
-def thumbnail(image: Any, long_side: int = TILE_PX) -> str | None:
+def build_thumbnail(image: Any, long_side: int = TILE_PX) -> str | None:
     """A dataset picture as a small data URI; None where its bytes were freed or cannot be read."""
-    picture = load(image, long_side)
-    return None if picture is None else data_uri(picture)
+    picture = load_picture(image, long_side)
+    return None if picture is None else encode_data_uri(picture)
 
 
-def load(image: Any, long_side: int) -> RGB | None:
+def load_picture(image: Any, long_side: int) -> RGB | None:
     """`schema.Image` -> array no longer than `long_side` px.
 
     None where there is nothing to show: a bad picture must cost only itself.
     """
     try:
         picture = _decode_small(image["bytes"], long_side) if image else None
-        picture = decode(image) if picture is None else picture
+        picture = decode_image(image) if picture is None else picture
     except (ValueError, TypeError, KeyError, cv2.error):
         return None
-    return shrink(picture, long_side) if picture.dtype == np.uint8 else None
+    return shrink_picture(picture, long_side) if picture.dtype == np.uint8 else None
 
 
 def _decode_small(data: bytes | None, long_side: int) -> RGB | None:
@@ -96,7 +96,7 @@ def _decode_small(data: bytes | None, long_side: int) -> RGB | None:
     return None if bgr is None else cast(RGB, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
 
 
-def outlined(
+def outline_subjects(
     frame: RGB,
     subjects: Sequence[tuple[int, Mapping[str, Any]]],
     clip_size: tuple[int, int],
@@ -115,7 +115,7 @@ def outlined(
         frame = cast(RGB, cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB))
     canvas = np.ascontiguousarray(frame[:, :, :3]).copy()
     height, width = canvas.shape[:2]
-    masks = [_mask_at(subject.get("mask"), width, height) for _, subject in subjects]
+    masks = [_resize_mask(subject.get("mask"), width, height) for _, subject in subjects]
     if dim and any(mask is not None for mask in masks):
         covered = np.logical_or.reduce([mask for mask in masks if mask is not None])
         canvas[~covered] = (canvas[~covered] * 0.45).astype(np.uint8)
@@ -132,7 +132,7 @@ def outlined(
     return canvas
 
 
-def _mask_at(mask: Any, width: int, height: int) -> BoolMask | None:
+def _resize_mask(mask: Any, width: int, height: int) -> BoolMask | None:
     """A subject's mask resampled to (height, width); None where there is none or it is unreadable."""
     if not mask or not mask.get("counts"):
         return None

@@ -28,8 +28,8 @@ def read_rows(
     for shard, rel in enumerate(shards):
         try:
             with storage.open_input(rel) as source:
-                file = pq.ParquetFile(source, pre_buffer=storage.remote)
-                columns = columns_of(file, parts)
+                file = pq.ParquetFile(source, pre_buffer=storage.is_remote)
+                columns = list_leaf_columns(file, parts)
                 first = 0
                 for group in range(file.num_row_groups):
                     count = file.metadata.row_group(group).num_rows
@@ -41,11 +41,11 @@ def read_rows(
                             yield shard, first + row, table.slice(row, 1).to_pylist()[0]
                     first += count
         except (pa.ArrowInvalid, OSError) as error:
-            said = " ".join(str(error).split())
-            raise RepriseError(f"{storage.join(rel)} is damaged or not Parquet: {said}") from error
+            message = " ".join(str(error).split())
+            raise RepriseError(f"{storage.join_path(rel)} is damaged or not Parquet: {message}") from error
 
 
-def columns_of(file: pq.ParquetFile, parts: Sequence[str]) -> list[str]:
+def list_leaf_columns(file: pq.ParquetFile, parts: Sequence[str]) -> list[str]:
     """The leaf columns below `parts`, as Parquet names them: `subjects.list.element.scores.label`.
 
     Naming only some leaves of a nested column is what keeps a pass over numbers from reading pictures.

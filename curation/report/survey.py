@@ -34,11 +34,11 @@ COLUMNS: Final = (
 )
 
 # Series of a histogram of subjects.
-KEPT, ELSEWHERE, HERE = range(3)
+KEPT, MISSED_ELSEWHERE, MISSED_HERE = range(3)
 
 MAX_BINS: Final = 32
 _LOG_FLOOR: Final = 0.1
-_NICE: Final = (1, 2, 5)
+_BIN_FACTORS: Final = (1, 2, 5)
 
 
 @dataclass
@@ -55,19 +55,19 @@ class Histogram:
     bins: dict[int, list[int]] = field(default_factory=dict)
     count: int = 0
 
-    def add(self, value: float | None, series: int) -> None:
+    def add_value(self, value: float | None, series: int) -> None:
         """Count one value; a missing or non-finite one is not counted at all."""
         if value is None or not math.isfinite(value):
             return
-        self.bins.setdefault(self._bin(value), [0] * self.series)[series] += 1
+        self.bins.setdefault(self._get_bin(value), [0] * self.series)[series] += 1
         self.count += 1
 
-    def _bin(self, value: float) -> int:
+    def _get_bin(self, value: float) -> int:
         scaled = math.log2(max(value, _LOG_FLOOR)) if self.log else value
         # Half an ulp of slack: 0.3 / 0.1 is 2.999..., and belongs to the bin that starts at 0.3.
         return math.floor(scaled / self.step + 1e-9)
 
-    def finish(self, around: Iterable[float] = (), max_bins: int = MAX_BINS) -> dict[str, Any] | None:
+    def merge_bins(self, around: Iterable[float] = (), max_bins: int = MAX_BINS) -> dict[str, Any] | None:
         """At most about `max_bins` bins over all values and the thresholds `around`; None: nothing counted.
 
         Returns:
@@ -76,13 +76,13 @@ class Histogram:
         """
         if not self.bins:
             return None
-        lines = [self._bin(value) for value in around if math.isfinite(value)]
+        lines = [self._get_bin(value) for value in around if math.isfinite(value)]
         first, last = min([*self.bins, *lines]), max([*self.bins, *lines])
         # One value far out must not squeeze all others into one bar: the last bar then means "and beyond".
-        crowd = max([self._quantile(0.99), *lines])
+        crowd = max([self._find_quantile(0.99), *lines])
         beyond = (last - first) > 3 * max(crowd - first, 1)
         last = crowd + 1 if beyond else last
-        factor = next(f for f in _round_factors() if last // f - first // f + 1 <= max_bins)
+        factor = next(f for f in _generate_factors() if last // f - first // f + 1 <= max_bins)
         merged = [[0] * self.series for _ in range(last // factor - first // factor + 1)]
         for index, counts in self.bins.items():
             target = merged[min(index, last) // factor - first // factor]
@@ -98,7 +98,7 @@ class Histogram:
             "bins": merged,
         }
 
-    def _quantile(self, share: float) -> int:
+    def _find_quantile(self, share: float) -> int:
         """The bin below which (and in which) `share` of the values lie."""
         seen = 0
         for index in sorted(self.bins):
@@ -108,15 +108,15 @@ class Histogram:
         return 0
 
 
-def _round_factors() -> Iterable[int]:
+def _generate_factors() -> Iterable[int]:
     scale = 1
     while True:
-        for factor in _NICE:
+        for factor in _BIN_FACTORS:
             yield factor * scale
         scale *= 10
 
 
-def _histogram_of(score: str) -> Histogram:
+def _build_histogram(score: str) -> Histogram:
     if score == "sharpness":  # spans several orders of magnitude
         return Histogram(step=0.125, series=3, log=True)
     steps = {"brightness": 1.0, "face_count": 1.0, "flow_foreground": 0.5, "flow_background": 0.5}
@@ -124,7 +124,7 @@ def _histogram_of(score: str) -> Histogram:
 
 
 @dataclass(frozen=True)
-class Threshold:
+class ReportThreshold:
     """A line of the manifest's `thresholds`, read leniently."""
 
     name: str
@@ -134,14 +134,14 @@ class Threshold:
     applies_to: str  # "all" or a taxonomy group
     source: str
 
-    def missed_by(self, score: float | None, group: str | None) -> bool:
+    def is_missed(self, score: float | None, group: str | None) -> bool:
         """Whether a subject of `group` with this score is on the wrong side; an unmeasured one is not."""
         if score is None or self.applies_to not in ("all", group):
             return False
         return score < self.value if self.bound == "min" else score > self.value
 
 
-def read_thresholds(manifest: Mapping[str, Any]) -> list[Threshold]:
+def read_thresholds(manifest: Mapping[str, Any]) -> list[ReportThreshold]:
     """The manifest's thresholds; entries without a score or a number are left out."""
     found = []
     for entry in manifest.get("thresholds") or []:
@@ -151,7 +151,7 @@ def read_thresholds(manifest: Mapping[str, Any]) -> list[Threshold]:
         bound = "max" if entry.get("bound") == "max" else "min"
         if score:
             found.append(
-                Threshold(
+                ReportThreshold(
                     name=str(entry.get("name") or f"{score}_{bound}"),
                     score=score,
                     bound=bound,
@@ -166,7 +166,7 @@ def read_thresholds(manifest: Mapping[str, Any]) -> list[Threshold]:
 class Survey:
     """Counts over every row of a dataset."""
 
-    def __init__(self, thresholds: Sequence[Threshold]) -> None:
+    def __init__(self, thresholds: Sequence[ReportThreshold]) -> None:
         self.thresholds = list(thresholds)
         self.clips: Counter[str] = Counter()
         self.subjects: Counter[str] = Counter()
@@ -176,12 +176,12 @@ class Survey:
         self.licenses: dict[str, Counter[str]] = {}
         self.categories: dict[str, dict[str, Any]] = {}
         self.kept_seconds = 0.0
-        self.scores = {name: _histogram_of(name) for name in Scores.__annotations__}
+        self.scores = {name: _build_histogram(name) for name in Scores.__annotations__}
         self.lengths = Histogram(step=0.05, series=2)
         self.motion = Histogram(step=0.001, series=2)
         self.camera_motion = Histogram(step=0.001, series=2)
 
-    def add(self, row: Row) -> None:
+    def add_row(self, row: Row) -> None:
         """Count one row (only `COLUMNS` are looked at; missing ones are skipped).
 
         A row without a span stands for a video that gave no clip and is not counted as a clip.
@@ -200,10 +200,10 @@ class Survey:
         by_status[status] += 1
         start, end = row.get("start_s"), row.get("end_s")
         if start is not None and end is not None:
-            self.lengths.add(end - start, series)
+            self.lengths.add_value(end - start, series)
             self.kept_seconds += end - start if status == "kept" else 0.0
-        self.motion.add(row.get("motion"), series)
-        self.camera_motion.add(row.get("camera_motion"), series)
+        self.motion.add_value(row.get("motion"), series)
+        self.camera_motion.add_value(row.get("camera_motion"), series)
         for subject in row.get("subjects") or []:
             self._add_subject(subject)
 
@@ -226,19 +226,19 @@ class Survey:
                 self.references[reference.get("variant") or "unnamed"] += 1
         for score, histogram in self.scores.items():
             value = scores.get(score)
-            missed = any(t.missed_by(value, group) for t in self.thresholds if t.score == score)
-            histogram.add(value, KEPT if kept else HERE if missed else ELSEWHERE)
+            missed = any(t.is_missed(value, group) for t in self.thresholds if t.score == score)
+            histogram.add_value(value, KEPT if kept else MISSED_HERE if missed else MISSED_ELSEWHERE)
 
-    def score_charts(self) -> list[dict[str, Any]]:
+    def build_score_charts(self) -> list[dict[str, Any]]:
         """One chart per measured score, those that a threshold looks at first."""
         charts = []
         for score, histogram in self.scores.items():
             lines = [t for t in self.thresholds if t.score == score]
-            drawn = histogram.finish(around=[t.value for t in lines])
+            drawn = histogram.merge_bins(around=[t.value for t in lines])
             if drawn is not None:
                 charts.append({"score": score, "lines": [vars(t) for t in lines], **drawn})
         return sorted(charts, key=lambda chart: not chart["lines"])
 
-    def unmeasured(self) -> list[str]:
+    def list_unmeasured(self) -> list[str]:
         """Scores that no subject has."""
         return [score for score, histogram in self.scores.items() if not histogram.count]

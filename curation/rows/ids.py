@@ -7,49 +7,49 @@ import json
 from pathlib import Path
 from typing import Any
 
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
-def digest(*parts: Any, length: int = 16) -> str:
+def compute_digest(*parts: Any, length: int = 16) -> str:
     """Hex digest of any JSON-able parts; `length` hex characters (16 = 64 bits, at most 64)."""
     payload = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str).encode()
     return hashlib.blake2b(payload, digest_size=32).hexdigest()[:length]
 
 
-def video_id(path: Path) -> str:
+def hash_video(path: Path) -> str:
     """Hash of the bytes of a file; 20 hex characters (80 bits: no clash within 10^9 videos)."""
     state = hashlib.blake2b(digest_size=10)
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_CHUNK_BYTES):
             state.update(chunk)
     return state.hexdigest()
 
 
-def clip_id(video: str, start_frame: int, end_frame: int, slicing: str) -> str:
+def make_clip_id(video: str, start_frame: int, end_frame: int, slicing: str) -> str:
     """Id of the frames [start_frame, end_frame) of a video, cut under the slicing config with that digest."""
     return f"{video}-{start_frame:07d}-{end_frame:07d}-{slicing[:6]}"
 
 
-def stopped_video_id(video: str | None, source_key: str) -> str:
+def make_stopped_video_id(video: str | None, source_key: str) -> str:
     """Row id for a video that gave no clip. Unread bytes have no hash: the input's key stands for them."""
-    return f"{video}-none" if video else f"unread-{digest(source_key)}"
+    return f"{video}-none" if video else f"unread-{compute_digest(source_key)}"
 
 
-def subject_id(clip: str, phrase: str, start: int, instance: int) -> str:
+def make_subject_id(clip: str, phrase: str, start: int, instance: int) -> str:
     """Id of the `instance`-th box (0..99) of the phrase that starts at character `start` of the caption."""
-    return f"{clip}-s{digest(phrase.lower(), start, length=10)}{instance:02d}"
+    return f"{clip}-s{compute_digest(phrase.lower(), start, length=10)}{instance:02d}"
 
 
-def instance_id(subject: str, instance: int) -> str:
+def make_instance_id(subject: str, instance: int) -> str:
     """Id of another box of the same phrase."""
     return f"{subject[:-2]}{instance:02d}"
 
 
-def reference_id(subject: str, variant: str, ordinal: int = 0) -> str:
+def make_reference_id(subject: str, variant: str, ordinal: int = 0) -> str:
     """Id of the `ordinal`-th reference of one variant."""
     return f"{subject}-{variant}{ordinal}"
 
 
-def seed_for(base: int, *parts: Any) -> int:
+def derive_seed(base: int, *parts: Any) -> int:
     """Seed in [0, 2^31) that depends on content alone, so that a retry draws the same numbers."""
-    return int(digest(base, *parts, length=8), 16) & 0x7FFFFFFF
+    return int(compute_digest(base, *parts, length=8), 16) & 0x7FFFFFFF

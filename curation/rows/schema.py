@@ -24,19 +24,19 @@ from reprise.errors import RepriseError
 SCHEMA_VERSION = "2"  # `_ADDED` says what an older one lacks
 
 
-class Image(TypedDict):
+class EncodedImage(TypedDict):
     """An encoded picture (JPEG, WebP where there is transparency), as Hugging Face `datasets` stores it."""
 
     bytes: bytes | None
     path: str | None  # always null here; the library uses it for pictures that lie in files
 
 
-class Mask(TypedDict):
+class EncodedMask(TypedDict):
     size: list[int]  # [height, width], px
     counts: str  # COCO run-length encoding, compressed, ASCII
 
 
-class Stop(TypedDict):
+class StopReason(TypedDict):
     """Where and why a row stopped being worked on."""
 
     stage: str  # name of the stage
@@ -48,8 +48,8 @@ class Stop(TypedDict):
 class FrameRow(TypedDict):
     index: int  # source frame number
     time_s: float  # s from the source's first frame
-    image: Image | None  # JPEG of the clip's size
-    motion: Image | None  # residual motion, grey PNG, 255 = `motion_scale`; freed by `filter`
+    image: EncodedImage | None  # JPEG of the clip's size
+    motion: EncodedImage | None  # residual motion, grey PNG, 255 = `motion_scale`; freed by `filter`
 
 
 class Scores(TypedDict, total=False):
@@ -88,7 +88,7 @@ class Verdict(TypedDict):
 class TrackPoint(TypedDict):
     index: int  # source frame number of a sampled frame
     box: list[float] | None  # tight around the mask, px; null: not seen there
-    mask: Mask | None  # null: not seen there
+    mask: EncodedMask | None  # null: not seen there
     presence: float  # tracker's own estimate that it is there, 0..1
 
 
@@ -102,7 +102,7 @@ class ReferenceFrame(TypedDict):
 class Reference(TypedDict):
     reference_id: str  # subject_id, variant and a number
     variant: str  # crop | segment | inpaint | redux | crosspair | retrieved
-    image: Image  # JPEG; WebP with transparency for segment and redux
+    image: EncodedImage  # JPEG; WebP with transparency for segment and redux
     width: int  # px
     height: int  # px
     model: str  # name of what made it
@@ -131,7 +131,7 @@ class SubjectRow(TypedDict):
     found_box: list[float] | None  # the detector's box there, px
     frame_index: int | None  # source frame number that shows it best; null: never found
     box: list[float] | None  # [x0, y0, x1, y1] there, px
-    mask: Mask | None  # there; null: never found, or nothing left of it
+    mask: EncodedMask | None  # there; null: never found, or nothing left of it
     track: list[TrackPoint] | None  # it in every sampled frame, in time order; null: nobody followed it
     reference_frames: list[ReferenceFrame] | None  # frames to take pictures of it from, best first
     scores: Scores  # what was measured
@@ -168,7 +168,7 @@ class ClipRow(TypedDict):
     caption: str | None  # one sentence or more
     caption_source: str | None  # manifest | sidecar | backend@revision#sha256=... that wrote it
     status: str  # open | kept | rejected | failed
-    stop: Stop | None  # null: kept, or still open
+    stop: StopReason | None  # null: kept, or still open
     frames: list[FrameRow]  # sampled frames that something still needs
     subjects: list[SubjectRow]  # what the caption names
     config_hash: str  # of the config and model revisions that made the row
@@ -283,33 +283,35 @@ _CLIP_FIELDS = [
 ]
 
 
-def _huggingface_features() -> bytes:
+def _build_huggingface_features() -> bytes:
     """The `datasets` feature description of `CLIPS`, so that the Hub and `load_dataset` show the pictures.
 
     Written by hand because the library infers plain structs of bytes from Arrow types alone.
     """
 
-    def feature(kind: pa.DataType) -> Any:
+    def build_feature(kind: pa.DataType) -> Any:
         if kind == _IMAGE:
             return {"_type": "Image"}
         if pa.types.is_struct(kind):
-            return {field.name: feature(field.type) for field in kind}
+            return {field.name: build_feature(field.type) for field in kind}
         if pa.types.is_list(kind):
-            return [feature(kind.value_type)]  # the one spelling that every version of the library reads
+            return [
+                build_feature(kind.value_type)
+            ]  # the one spelling that every version of the library reads
         names = {pa.float64(): "float64", pa.bool_(): "bool"}
         return {"dtype": names.get(kind, str(kind)), "_type": "Value"}
 
-    features = {name: feature(kind) for name, kind in _CLIP_FIELDS}
+    features = {name: build_feature(kind) for name, kind in _CLIP_FIELDS}
     return json.dumps({"info": {"features": features}}).encode()
 
 
 CLIPS: pa.Schema = pa.schema(
     _CLIP_FIELDS,
-    metadata={b"reprise.schema": SCHEMA_VERSION.encode(), b"huggingface": _huggingface_features()},
+    metadata={b"reprise.schema": SCHEMA_VERSION.encode(), b"huggingface": _build_huggingface_features()},
 )
 
 # Version of the schema -> fields that it added, dotted: what an older file lacks is null when it is read.
-_ADDED: dict[str, frozenset[str]] = {
+_ADDED_FIELDS: dict[str, frozenset[str]] = {
     "2": frozenset(
         {
             "flow_foreground",
@@ -359,7 +361,7 @@ class VideoRow(TypedDict):
     skip_clip_ids: list[str]
 
 
-def to_table(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
+def build_table(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
     """Rows -> Arrow, checked. A field that a row does not have is null.
 
     Raises:
@@ -367,7 +369,7 @@ def to_table(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
     """
     listed = list(rows)
     for row in listed:
-        unknown = next(_unknown(row, schema, ""), None)
+        unknown = next(_find_unknown_fields(row, schema, ""), None)
         if unknown:
             raise RepriseError(
                 f"row {row.get('clip_id') or row.get('source_path')} has an unknown field {unknown}"
@@ -375,16 +377,16 @@ def to_table(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
     try:
         return pa.Table.from_pylist(listed, schema=schema)
     except (pa.ArrowException, OverflowError, UnicodeError) as error:
-        said = " ".join(str(error).split())
-        raise RepriseError(f"a row does not fit the schema: {said}") from error
+        message = " ".join(str(error).split())
+        raise RepriseError(f"a row does not fit the schema: {message}") from error
 
 
-def _unknown(value: Any, kind: Iterable[pa.Field], at: str) -> Iterator[str]:
+def _find_unknown_fields(value: Any, kind: Iterable[pa.Field], prefix: str) -> Iterator[str]:
     """Dotted names of the fields that a record has and its type has not; Arrow would drop them silently."""
     types = {field.name: field.type for field in kind}
     for name, inner in value.items():
         if name not in types:
-            yield at + name
+            yield prefix + name
             continue
         nested = types[name]
         several = pa.types.is_list(nested)
@@ -392,10 +394,10 @@ def _unknown(value: Any, kind: Iterable[pa.Field], at: str) -> Iterator[str]:
         if pa.types.is_struct(nested):
             for each in inner if several and isinstance(inner, list) else [inner]:
                 if isinstance(each, dict):
-                    yield from _unknown(each, nested, f"{at}{name}.")
+                    yield from _find_unknown_fields(each, nested, f"{prefix}{name}.")
 
 
-def to_rows(table: pa.Table | pa.RecordBatch, schema: pa.Schema) -> list[Any]:
+def extract_rows(table: pa.Table | pa.RecordBatch, schema: pa.Schema) -> list[Any]:
     """Arrow -> records with every field of `schema`: what a file of an older version lacks is null.
 
     Call `check_columns` first: it tells an older file from a wrong one.
@@ -403,21 +405,21 @@ def to_rows(table: pa.Table | pa.RecordBatch, schema: pa.Schema) -> list[Any]:
     rows: list[Any] = table.to_pylist()
     known = {field.name: field.type for field in table.schema}
     if any(
-        name not in known or not _same_type(known[name], schema.field(name).type) for name in schema.names
+        name not in known or not _is_same_type(known[name], schema.field(name).type) for name in schema.names
     ):
         for row in rows:
-            _complete(row, schema)
+            _fill_missing_fields(row, schema)
     return rows
 
 
-def _complete(value: dict[str, Any], kind: Iterable[pa.Field]) -> None:
+def _fill_missing_fields(value: dict[str, Any], kind: Iterable[pa.Field]) -> None:
     for field in kind:
         inner = value.setdefault(field.name, None)
         nested = field.type.value_type if pa.types.is_list(field.type) else field.type
         if pa.types.is_struct(nested):
             for each in inner if isinstance(inner, list) else [inner]:
                 if isinstance(each, dict):
-                    _complete(each, nested)
+                    _fill_missing_fields(each, nested)
 
 
 def check_columns(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
@@ -433,62 +435,62 @@ def check_columns(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
         raise RepriseError(
             f"{where} has version {version} of the schema, and {SCHEMA_VERSION} is known here: update Reprise"
         )
-    wanted = _of_version(wanted, version)
+    wanted = _select_version(wanted, version)
     missing = [name for name in wanted.names if name not in found.names]
     if missing:
         names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise RepriseError(f"{where} has no column {names}: is it a Reprise clip table?")
     for name in wanted.names:
-        if not _same_type(found.field(name).type, wanted.field(name).type):
-            difference = _difference(found.field(name).type, wanted.field(name).type, name)
+        if not _is_same_type(found.field(name).type, wanted.field(name).type):
+            difference = _describe_difference(found.field(name).type, wanted.field(name).type, name)
             raise RepriseError(f"{where}: {difference}; it was written by another version of the schema")
 
 
-def _of_version(schema: pa.Schema, version: str) -> pa.Schema:
+def _select_version(schema: pa.Schema, version: str) -> pa.Schema:
     """The schema without what was added after a version."""
     if not version.isdigit():
         return schema
-    later = frozenset().union(*(names for since, names in _ADDED.items() if int(since) > int(version)))
-    return pa.schema(_without(schema, later, "")) if later else schema
+    later = frozenset().union(*(names for since, names in _ADDED_FIELDS.items() if int(since) > int(version)))
+    return pa.schema(_remove_fields(schema, later, "")) if later else schema
 
 
-def _without(fields: Iterable[pa.Field], later: frozenset[str], at: str) -> list[pa.Field]:
+def _remove_fields(fields: Iterable[pa.Field], later: frozenset[str], prefix: str) -> list[pa.Field]:
     found = []
     for field in fields:
-        name = at + field.name
+        name = prefix + field.name
         if name in later:
             continue
         kind = field.type
         several = pa.types.is_list(kind)
         nested = kind.value_type if several else kind
         if pa.types.is_struct(nested):
-            nested = pa.struct(_without(nested, later, f"{name}."))
+            nested = pa.struct(_remove_fields(nested, later, f"{name}."))
             kind = pa.list_(nested) if several else nested
         found.append(pa.field(field.name, kind))
     return found
 
 
-def _difference(found: pa.DataType, wanted: pa.DataType, at: str) -> str:
+def _describe_difference(found: pa.DataType, wanted: pa.DataType, column: str) -> str:
     """Where two types differ: a nested type spelled out in full would fill a screen."""
     if pa.types.is_list(found) and pa.types.is_list(wanted):
-        return _difference(found.value_type, wanted.value_type, at)
+        return _describe_difference(found.value_type, wanted.value_type, column)
     if pa.types.is_struct(found) and pa.types.is_struct(wanted):
         here, there = {f.name: f.type for f in found}, {f.name: f.type for f in wanted}
         for name in there:
             if name not in here:
-                return f"column {at} has no field {name}"
-            if not _same_type(here[name], there[name]):
-                return _difference(here[name], there[name], f"{at}.{name}")
-        return f"column {at} has fields {', '.join(here)}, expected {', '.join(there)}"
-    return f"column {at} is {found}, expected {wanted}"
+                return f"column {column} has no field {name}"
+            if not _is_same_type(here[name], there[name]):
+                return _describe_difference(here[name], there[name], f"{column}.{name}")
+        return f"column {column} has fields {', '.join(here)}, expected {', '.join(there)}"
+    return f"column {column} is {found}, expected {wanted}"
 
 
-def _same_type(left: pa.DataType, right: pa.DataType) -> bool:
+def _is_same_type(left: pa.DataType, right: pa.DataType) -> bool:
     """Equal but for the name that Parquet gives a list's items."""
     if pa.types.is_list(left) and pa.types.is_list(right):
-        return _same_type(left.value_type, right.value_type)
+        return _is_same_type(left.value_type, right.value_type)
     if pa.types.is_struct(left) and pa.types.is_struct(right):
         return [f.name for f in left] == [f.name for f in right] and all(
-            _same_type(a.type, b.type) for a, b in zip(left, right, strict=True)
+            _is_same_type(a.type, b.type) for a, b in zip(left, right, strict=True)
         )
     return bool(left.equals(right))

@@ -1,8 +1,8 @@
 """The thresholds that decide, each with where it comes from.
 
-Verdicts (`curation.rows.verdicts`) compare the numbers of `curation.rows.schema.Scores`, and of `Reference` where
-a picture made of a subject is judged, with these. `null` switches one off. A threshold whose score was not
-measured does not reject; a subject's verdict lists it as unmeasured.
+Verdicts (`curation.rows.verdicts`) compare the numbers of `curation.rows.schema.Scores`, and of
+`Reference` where a picture made of a subject is judged, with these. `null` switches one off. A threshold
+whose score was not measured does not reject; a subject's verdict lists it as unmeasured.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Thresholds(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _room_between(self) -> Thresholds:
+    def _check_bounds(self) -> Thresholds:
         for name in type(self).model_fields:
             score, _, bound = name.rpartition("_")
             low, high = getattr(self, f"{score}_min", None), getattr(self, f"{score}_max", None)
@@ -98,7 +98,7 @@ class Thresholds(BaseModel):
 
 
 @dataclass(frozen=True)
-class Rule:
+class ThresholdRule:
     """One threshold in use: `score` must be at least (`min`) or at most (`max`) `value`; equal passes."""
 
     name: str
@@ -107,13 +107,13 @@ class Rule:
     value: float
     group: str | None  # only for subjects of this taxonomy group; None: for all
     source: str
-    of: Literal["subject", "reference"] = "subject"  # whose number it is
+    target: Literal["subject", "reference"] = "subject"  # whose number it is
 
 
-_OF_REFERENCES = ("identity", "face_identity")
+_REFERENCE_SCORES = ("identity", "face_identity")
 
 
-def rules(thresholds: Thresholds) -> list[Rule]:
+def build_rules(thresholds: Thresholds) -> list[ThresholdRule]:
     """The thresholds that are switched on, in the order in which a verdict reads them: as written above."""
     found = []
     for name, field in Thresholds.model_fields.items():
@@ -122,14 +122,14 @@ def rules(thresholds: Thresholds) -> list[Rule]:
             continue
         score, _, bound = name.rpartition("_")
         found.append(
-            Rule(
+            ThresholdRule(
                 name=name,
                 score=score,
                 bound="min" if bound == "min" else "max",
                 value=float(value),
                 group="human" if score.startswith("face_") else None,
                 source=field.description or "",
-                of="reference" if score in _OF_REFERENCES else "subject",
+                target="reference" if score in _REFERENCE_SCORES else "subject",
             )
         )
     return found

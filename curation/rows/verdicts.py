@@ -9,33 +9,33 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from curation.rows.schema import ClipRow, Reference, Stop, SubjectRow, Verdict
-from curation.rows.thresholds import Rule
+from curation.rows.schema import ClipRow, Reference, StopReason, SubjectRow, Verdict
+from curation.rows.thresholds import ThresholdRule
 
 NOT_FOUND = "not found"
 # Why a video fails that may go better another time, on another machine or with more of it.
-STALLED = "the decoder gave no frame in time"
-DIED = "the worker process died on this video again and again"
-TRIED_AGAIN = frozenset((STALLED, DIED))  # by every run that lists it
+DECODER_STALLED = "the decoder gave no frame in time"
+WORKER_DIED = "the worker process died on this video again and again"
+RETRIED_REASONS = frozenset((DECODER_STALLED, WORKER_DIED))  # by every run that lists it
 NO_MASK = "no mask"
-_RANK = {NO_MASK: 1, NOT_FOUND: 2}  # what came less far than any threshold
+_MISSING_RANK = {NO_MASK: 1, NOT_FOUND: 2}  # what came less far than any threshold
 
 
-def decide_subject(subject: SubjectRow, rules: Sequence[Rule]) -> Verdict:
+def decide_subject(subject: SubjectRow, rules: Sequence[ThresholdRule]) -> Verdict:
     """Hold every score against its rules; the first that is missed is the reason, all are listed.
 
     A score that was not measured (missing, null, NaN) rejects nothing. A candidate that grounding never found
     is rejected as `not found`, one of which segmentation left nothing as `no mask`, whatever the rules.
     """
     if subject["box"] is None:
-        return _verdict(False, NOT_FOUND, None, None, [NOT_FOUND], [])
+        return _make_verdict(False, NOT_FOUND, None, None, [NOT_FOUND], [])
     scores = cast(Mapping[str, float | None], subject["scores"])
     if subject["mask"] is None or scores.get("area_share") == 0:
-        return _verdict(False, NO_MASK, None, None, [NO_MASK], [])
+        return _make_verdict(False, NO_MASK, None, None, [NO_MASK], [])
     failures: list[tuple[str, float, float]] = []
     unmeasured: list[str] = []
     for rule in rules:
-        if rule.of != "subject" or not _concerns(rule, subject):
+        if rule.target != "subject" or not _is_applicable(rule, subject):
             continue
         number = scores.get(rule.score)
         if number is None or math.isnan(number):
@@ -43,16 +43,16 @@ def decide_subject(subject: SubjectRow, rules: Sequence[Rule]) -> Verdict:
             if not (rule.score.startswith("face_") and scores.get("face_count") == 0):
                 unmeasured.append(rule.name)
             continue
-        if _misses(number, rule):
+        if _is_violated(number, rule):
             failures.append((rule.name, number, rule.value))
     if not failures:
-        return _verdict(True, None, None, None, [], unmeasured)
+        return _make_verdict(True, None, None, None, [], unmeasured)
     name, number, threshold = failures[0]
-    return _verdict(False, name, number, threshold, [each[0] for each in failures], unmeasured)
+    return _make_verdict(False, name, number, threshold, [each[0] for each in failures], unmeasured)
 
 
 def decide_reference(
-    reference: Reference, subject: SubjectRow, rules: Sequence[Rule]
+    reference: Reference, subject: SubjectRow, rules: Sequence[ThresholdRule]
 ) -> tuple[bool, str | None]:
     """Whether a picture still shows its subject (Kaleido 3.2 (6): identity is checked after generation).
 
@@ -61,28 +61,28 @@ def decide_reference(
     """
     numbers = cast(Mapping[str, float | None], reference)
     for rule in rules:
-        if rule.of == "reference" and _concerns(rule, subject):
+        if rule.target == "reference" and _is_applicable(rule, subject):
             number = numbers.get(rule.score)
-            if number is not None and not math.isnan(number) and _misses(number, rule):
+            if number is not None and not math.isnan(number) and _is_violated(number, rule):
                 return False, rule.name
     return True, None
 
 
-def decide_references(subject: SubjectRow, rules: Sequence[Rule]) -> None:
+def decide_references(subject: SubjectRow, rules: Sequence[ThresholdRule]) -> None:
     """Set `kept` and `reason` of every reference, in place."""
     for reference in subject["references"]:
         reference["kept"], reference["reason"] = decide_reference(reference, subject, rules)
 
 
-def _concerns(rule: Rule, subject: SubjectRow) -> bool:
+def _is_applicable(rule: ThresholdRule, subject: SubjectRow) -> bool:
     return rule.group is None or rule.group == subject["group"]
 
 
-def _misses(number: float, rule: Rule) -> bool:
+def _is_violated(number: float, rule: ThresholdRule) -> bool:
     return number < rule.value if rule.bound == "min" else number > rule.value
 
 
-def _verdict(
+def _make_verdict(
     kept: bool,
     reason: str | None,
     value: float | None,
@@ -100,7 +100,7 @@ def _verdict(
     }
 
 
-def decide_clip(row: ClipRow, rules: Sequence[Rule]) -> None:
+def decide_clip(row: ClipRow, rules: Sequence[ThresholdRule]) -> None:
     """Set the verdict of every subject and of its references, and the row's status, in place.
 
     A row that stopped before its subjects were measured (a corrupt video, no caption) stays as it is. Of the
@@ -114,16 +114,17 @@ def decide_clip(row: ClipRow, rules: Sequence[Rule]) -> None:
     if any(subject["verdict"]["kept"] for subject in row["subjects"] if subject["verdict"]):
         row["status"], row["stop"] = "kept", None
     else:
-        row["status"], row["stop"] = "rejected", _no_subject(row["subjects"])
+        row["status"], row["stop"] = "rejected", _explain_no_subject(row["subjects"])
 
 
-def _no_subject(subjects: Sequence[SubjectRow]) -> Stop:
+def _explain_no_subject(subjects: Sequence[SubjectRow]) -> StopReason:
     """The reason of the subject that came furthest: the one with the fewest failures."""
     verdicts = [subject["verdict"] for subject in subjects if subject["verdict"]]
     if not verdicts:
         return {"stage": "filter", "reason": "no subject", "value": None, "threshold": None}
     best = min(
-        verdicts, key=lambda verdict: (_RANK.get(verdict["reason"] or "", 0), len(verdict["failures"]))
+        verdicts,
+        key=lambda verdict: (_MISSING_RANK.get(verdict["reason"] or "", 0), len(verdict["failures"])),
     )
     reason = f"no subject kept: {best['reason']}"
     return {"stage": "filter", "reason": reason, "value": best["value"], "threshold": best["threshold"]}

@@ -18,35 +18,37 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.config import CurationConfig, content_hash
+from curation.config import CurationConfig, compute_config_hash
 from curation.dataset import CLIPS_FOLDER, DATA, MANIFEST, WORK, manifest
-from curation.dataset.fragments import Entry, Fragments, current, pending
-from curation.dataset.shards import ShardPlan, plan
+from curation.dataset.fragments import Fragments, RowIndex, list_pending_videos, select_current
+from curation.dataset.shards import ShardPlan, plan_shards
 from curation.models import registry
 from curation.report.build import write_report
-from curation.rows.ids import digest, stopped_video_id
-from curation.rows.schema import CLIPS, ClipRow, VideoRow, to_rows
-from curation.rows.verdicts import DIED, TRIED_AGAIN
+from curation.rows.ids import compute_digest, make_stopped_video_id
+from curation.rows.schema import CLIPS, ClipRow, VideoRow, extract_rows
+from curation.rows.verdicts import RETRIED_REASONS, WORKER_DIED
 from curation.runner import memory, ray_data
-from curation.runner.graph import CROSSPAIR, RETRIEVE, SHARD, operators
-from curation.runner.ray_data import Job
+from curation.runner.graph import CROSSPAIR, RETRIEVE, SHARD, build_operators
+from curation.runner.ray_data import CurationJob
 from curation.stages import crosspair, retrieve
-from curation.stages.crosspair import pool_of
-from curation.stages.slice import blank_row
-from curation.stages.stage import stop
+from curation.stages.crosspair import choose_plate_clips
+from curation.stages.slice import make_blank_row
+from curation.stages.stage import stop_row
 from reprise import ray_session
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
-_ROUNDS = 2  # times that videos whose worker died are tried; the second time each clip alone
-_READERS = 16
-_REOPENED_ROWS = 32  # per fragment
+_MAX_ROUNDS = 2  # times that videos whose worker died are tried; the second time each clip alone
+_READ_THREADS = 16
+_ROWS_PER_FRAGMENT = 32  # per fragment
 # What is ours to delete in a folder that may hold other things, too.
-_SHARD = re.compile(rf"{DATA}/clips-\d{{5,}}-of-\d{{5,}}\.parquet")
-_CLIP = re.compile(rf"{CLIPS_FOLDER}/[0-9a-f]{{2}}/[0-9a-f]{{20}}-\d{{7,}}-\d{{7,}}-[0-9a-f]{{6}}\.mp4")
+_SHARD_PATTERN = re.compile(rf"{DATA}/clips-\d{{5,}}-of-\d{{5,}}\.parquet")
+_CLIP_PATTERN = re.compile(
+    rf"{CLIPS_FOLDER}/[0-9a-f]{{2}}/[0-9a-f]{{20}}-\d{{7,}}-\d{{7,}}-[0-9a-f]{{6}}\.mp4"
+)
 
 
-class Progress(Protocol):
+class RunProgress(Protocol):
     """What a run tells while it goes on."""
 
     def begin(self, task: str, total: int, done: int = 0) -> None: ...
@@ -56,7 +58,7 @@ class Progress(Protocol):
     def end(self) -> None: ...
 
 
-class Silent:
+class NoProgress:
     def begin(self, task: str, total: int, done: int = 0) -> None: ...
 
     def advance(self, by: int = 1, note: str | None = None) -> None: ...
@@ -65,21 +67,21 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CurationOutcome:
     manifest: dict[str, Any]
     resumed: int  # videos that an earlier run had finished
     nothing_to_do: bool
 
 
-def curate(
+def curate_videos(
     videos: Sequence[VideoRow],
     dataset: Storage,
     config: CurationConfig,
     *,
     overwrite: bool = False,
-    progress: Progress | None = None,
-    started: ray_session.Started | None = None,
-) -> Outcome:
+    progress: RunProgress | None = None,
+    open_session: ray_session.SessionOpener | None = None,
+) -> CurationOutcome:
     """Curate `videos` into `dataset`, going on from wherever an earlier run stopped.
 
     A finished dataset grows by the videos that are new or have changed; those that are no longer among
@@ -92,36 +94,36 @@ def curate(
         RepriseError: no videos; the dataset was made with another config, is being written by another run,
             cannot be written, or does not add up.
     """
-    progress = progress or Silent()
-    memory.few_heaps()
-    operators(config)
-    videos = _inputs(videos, dataset)
-    revisions = registry.revisions(config)
-    config_hash = content_hash(config, revisions)
-    with _alone(dataset):
+    progress = progress or NoProgress()
+    memory.limit_malloc_arenas()
+    build_operators(config)
+    videos = _prepare_videos(videos, dataset)
+    revisions = registry.list_model_ids(config)
+    config_hash = compute_config_hash(config, revisions)
+    with lock_dataset(dataset):
         if overwrite:
-            _remove(dataset)
+            _remove_dataset(dataset)
         finished = manifest.read(dataset)
         _refuse_other_config(dataset, finished, config, config_hash)
-        if finished is not None and not _work_left(dataset, finished, videos):
+        if finished is not None and not _has_work_left(dataset, finished, videos):
             if dataset.exists(WORK):  # an earlier run was stopped just before its end
-                _publish(dataset, config, progress)
-            return Outcome(finished, len(videos), True)
+                _publish_report(dataset, config, progress)
+            return CurationOutcome(finished, len(videos), True)
         fragments = Fragments(dataset, config_hash)
-        dataset.write_bytes(_config_file(config_hash), config.model_dump_json(indent=1).encode())
+        dataset.write_bytes(_get_config_path(config_hash), config.model_dump_json(indent=1).encode())
         if finished is not None:
-            _reopen(dataset, finished, fragments)
-        with (started or ray_session.started)(config) as scratch:
-            job = Job(config, dataset, config_hash, scratch)
-            resumed = _annotate(job, fragments, videos, progress)
-            found = _finish(job, fragments, videos, revisions, progress)
+            _reopen_dataset(dataset, finished, fragments)
+        with (open_session or ray_session.open_ray_session)(config) as scratch:
+            job = CurationJob(config, dataset, config_hash, scratch)
+            resumed = _annotate_videos(job, fragments, videos, progress)
+            found = _finish_dataset(job, fragments, videos, revisions, progress)
             manifest.write(dataset, found)
-            report = _aside(partial(_publish, dataset, config, progress))  # while Ray stops
+            report = run_in_background(partial(_publish_report, dataset, config, progress))  # while Ray stops
         report.result()
-        return Outcome(found, resumed, False)
+        return CurationOutcome(found, resumed, False)
 
 
-def _inputs(videos: Sequence[VideoRow], dataset: Storage) -> list[VideoRow]:
+def _prepare_videos(videos: Sequence[VideoRow], dataset: Storage) -> list[VideoRow]:
     """The videos with a key that says all that their rows depend on; without the dataset's own clips.
 
     The input may be a folder that the dataset lies in, whose clips would be curated again by the next run.
@@ -129,25 +131,27 @@ def _inputs(videos: Sequence[VideoRow], dataset: Storage) -> list[VideoRow]:
     Raises:
         RepriseError: nothing is left.
     """
-    own = dataset.join(f"{CLIPS_FOLDER}/*").partition("*")[0]
+    own = dataset.join_path(f"{CLIPS_FOLDER}/*").partition("*")[0]
     found: list[VideoRow] = []
     for video in videos:
         if not video["source_path"].startswith(own):
-            said = [video[name] for name in ("caption", "caption_source", "license", "extra", "problem")]
-            found.append({**video, "source_key": f"{video['source_key']}|{digest(*said, length=8)}"})
+            details = [video[name] for name in ("caption", "caption_source", "license", "extra", "problem")]
+            found.append(
+                {**video, "source_key": f"{video['source_key']}|{compute_digest(*details, length=8)}"}
+            )
     if not found:
         raise RepriseError("no videos to curate")
     return found
 
 
 @contextlib.contextmanager
-def _alone(dataset: Storage) -> Iterator[None]:
+def lock_dataset(dataset: Storage) -> Iterator[None]:
     """Keep a second run out of the same folder. S3 has no locks.
 
     Raises:
         RepriseError: another run is writing this dataset.
     """
-    folder = dataset.local()
+    folder = dataset.get_local_path()
     handle = None
     if folder is not None:
         with contextlib.suppress(OSError):  # whoever writes first will say it better
@@ -167,58 +171,66 @@ def _alone(dataset: Storage) -> Iterator[None]:
             os.close(handle)
 
 
-def _remove(dataset: Storage) -> None:
+def _remove_dataset(dataset: Storage) -> None:
     """Remove what a run has made, and nothing else that may lie beside it."""
     # First what makes it a finished dataset: it must never claim rows that are gone.
-    dataset.delete(MANIFEST)
-    for file in dataset.list(DATA):
-        if _SHARD.fullmatch(file):
-            dataset.delete(file)
-    for file in dataset.list(CLIPS_FOLDER):
-        if _CLIP.fullmatch(file):
-            dataset.delete(file)
+    dataset.delete_file(MANIFEST)
+    for file in dataset.list_paths(DATA):
+        if _SHARD_PATTERN.fullmatch(file):
+            dataset.delete_file(file)
+    for file in dataset.list_paths(CLIPS_FOLDER):
+        if _CLIP_PATTERN.fullmatch(file):
+            dataset.delete_file(file)
     for folder in ("report", WORK):
         dataset.delete_tree(folder)
 
 
-def _annotate(job: Job, fragments: Fragments, videos: Sequence[VideoRow], progress: Progress) -> int:
+def _annotate_videos(
+    job: CurationJob, fragments: Fragments, videos: Sequence[VideoRow], progress: RunProgress
+) -> int:
     """Rows for all videos, as fragments; returns how many videos had theirs already."""
-    fragments.forget({video["source_key"] for video in videos})
-    left = pending(current(fragments.entries()[0], videos), videos)
+    fragments.remove_retryable({video["source_key"] for video in videos})
+    left = list_pending_videos(select_current(fragments.read_index()[0], videos), videos)
     resumed = len(videos) - len(left)
     progress.begin("videos", len(videos), resumed)
     kept = 0
     seen: set[str] = set()
-    for attempt in range(_ROUNDS):
+    for attempt in range(_MAX_ROUNDS):
         if not left:
             break
-        with contextlib.closing(ray_data.annotate(job, left, apart=attempt > 0)) as finished:
+        with contextlib.closing(
+            ray_data.annotate_videos(job, left, one_clip_per_task=attempt > 0)
+        ) as finished:
             for done in finished:
                 kept += done.kept
                 new = done.last and done.source_key not in seen
                 if new:
                     seen.add(done.source_key)
                 progress.advance(int(new), f"{kept} clips kept")
-        left = pending(current(fragments.entries()[0], videos), videos)
+        left = list_pending_videos(select_current(fragments.read_index()[0], videos), videos)
     if left:
-        entries = current(fragments.entries()[0], videos)
-        fragments.write([_died(job, video, entries) for video in left], {})
+        entries = select_current(fragments.read_index()[0], videos)
+        fragments.write_rows([_build_died_row(job, video, entries) for video in left], {})
     progress.end()
     return resumed
 
 
-def _died(job: Job, video: VideoRow, entries: Sequence[Entry]) -> ClipRow:
+def _build_died_row(job: CurationJob, video: VideoRow, entries: Sequence[RowIndex]) -> ClipRow:
     """The row for a video that took its worker down every time; what was finished of it stays."""
-    row = blank_row(video, stopped_video_id(None, video["source_key"]))
+    row = make_blank_row(video, make_stopped_video_id(None, video["source_key"]))
     mine = [entry for entry in entries if entry.source_key == video["source_key"]]
     row["clip_count"], row["clip_index"] = len(mine) + 1, len(mine)
     row["config_hash"] = job.config_hash
-    stop(row, "failed", "slice", DIED)
+    stop_row(row, "failed", "slice", WORKER_DIED)
     return row
 
 
-def _finish(
-    job: Job, fragments: Fragments, videos: Sequence[VideoRow], revisions: dict[str, str], progress: Progress
+def _finish_dataset(
+    job: CurationJob,
+    fragments: Fragments,
+    videos: Sequence[VideoRow],
+    revisions: dict[str, str],
+    progress: RunProgress,
 ) -> dict[str, Any]:
     """Shards from fragments; returns the manifest.
 
@@ -227,15 +239,15 @@ def _finish(
     """
     dataset, config = job.dataset, job.config
     entries = _reject_copies(job, fragments, videos)
-    seconds = fragments.entries()[1]
-    plans = plan(entries, config.shard.target_mb << 20, config.crosspair.share)
+    seconds = fragments.read_index()[1]
+    plans = plan_shards(entries, config.shard.target_mb << 20, config.crosspair.share)
     progress.begin("shards", len(plans))
     with_frames = {entry.clip_id: entry for entry in entries if entry.payload_bytes > 0}
-    chosen = pool_of(with_frames, config.crosspair.pool, config.seed)
+    chosen = choose_plate_clips(with_frames, config.crosspair.pool, config.seed)
     plates, seconds[CROSSPAIR] = ray_data.make_plates(
         job, [with_frames[clip_id] for clip_id in sorted(chosen)]
     )
-    donors = ray_data.find_donors(job, entries)
+    donors = ray_data.collect_donors(job, entries)
     results = []
     for result in ray_data.write_shards(job, plans, plates, donors):
         results.append(result)
@@ -243,19 +255,19 @@ def _finish(
             seconds[stage] = seconds.get(stage, 0.0) + value
         progress.advance()
     progress.end()
-    _sweep(dataset, entries, plans)
-    found = manifest.compose(config, job.config_hash, revisions, results, seconds)
+    _remove_stale_files(dataset, entries, plans)
+    found = manifest.build_manifest(config, job.config_hash, revisions, results, seconds)
     sources = {entry.source_key for entry in entries} | {video["source_key"] for video in videos}
     manifest.check_accounting(found, videos_in=len(sources), rows_in=len(entries))
     return found
 
 
-def _reject_copies(job: Job, fragments: Fragments, videos: Sequence[VideoRow]) -> list[Entry]:
+def _reject_copies(job: CurationJob, fragments: Fragments, videos: Sequence[VideoRow]) -> list[RowIndex]:
     """The rows of the dataset. Of files with equal content, only the first one's clips are among them.
 
     The listing tells copies apart from each other, but not from what the dataset holds from another folder.
     """
-    entries = current(fragments.entries()[0], videos)
+    entries = select_current(fragments.read_index()[0], videos)
     owners: dict[str, str] = {}
     copies: dict[str, str] = {}  # source key -> path of the original
     for entry in entries:
@@ -265,34 +277,34 @@ def _reject_copies(job: Job, fragments: Fragments, videos: Sequence[VideoRow]) -
     known = {video["source_key"]: video for video in videos}
     rows: list[ClipRow] = []
     for key in copies.keys() & known.keys():
-        row = blank_row(known[key], stopped_video_id(None, known[key]["source_key"]))
+        row = make_blank_row(known[key], make_stopped_video_id(None, known[key]["source_key"]))
         row["clip_count"], row["config_hash"] = 1, job.config_hash
-        stop(row, "rejected", "slice", f"duplicate of {copies[key]}")
+        stop_row(row, "rejected", "slice", f"duplicate of {copies[key]}")
         rows.append(row)
     if not copies:
         return entries
-    fragments.write(rows, {})
-    entries = current(fragments.entries()[0], videos)
+    fragments.write_rows(rows, {})
+    entries = select_current(fragments.read_index()[0], videos)
     return [each for each in entries if each.source_key not in copies or each.video_id is None]
 
 
-def _sweep(dataset: Storage, entries: Sequence[Entry], plans: Sequence[ShardPlan]) -> None:
+def _remove_stale_files(dataset: Storage, entries: Sequence[RowIndex], plans: Sequence[ShardPlan]) -> None:
     """Remove shards and clips that are not of this dataset any more, and what killed writers left."""
     shards = {shard.path for shard in plans}
     clips = {entry.clip_path for entry in entries}
-    for file in dataset.list(DATA):
-        if _SHARD.fullmatch(file) and file not in shards:
-            dataset.delete(file)
-    for file in dataset.list(CLIPS_FOLDER):
-        if _CLIP.fullmatch(file) and file not in clips:
-            dataset.delete(file)
+    for file in dataset.list_paths(DATA):
+        if _SHARD_PATTERN.fullmatch(file) and file not in shards:
+            dataset.delete_file(file)
+    for file in dataset.list_paths(CLIPS_FOLDER):
+        if _CLIP_PATTERN.fullmatch(file) and file not in clips:
+            dataset.delete_file(file)
     for folder in (DATA, CLIPS_FOLDER):
-        local = dataset.local(folder)
+        local = dataset.get_local_path(folder)
         for left in local.rglob(".partial-*") if local else ():
             left.unlink(missing_ok=True)
 
 
-def _publish(dataset: Storage, config: CurationConfig, progress: Progress) -> None:
+def _publish_report(dataset: Storage, config: CurationConfig, progress: RunProgress) -> None:
     """The report, and the end of the run's own files: while they are there, the report may be an old one."""
     progress.begin("report", 1)
     write_report(dataset, clips_per_page=config.report.clips_per_page, max_clips=config.report.max_clips)
@@ -301,22 +313,22 @@ def _publish(dataset: Storage, config: CurationConfig, progress: Progress) -> No
     progress.end()
 
 
-def _aside(work: Callable[[], None]) -> Future[None]:
+def run_in_background(work: Callable[[], None]) -> Future[None]:
     """Do something in a thread that does not keep an interrupted program alive."""
     done: Future[None] = Future()
 
-    def follow() -> None:
+    def run_work() -> None:
         try:
             work()
             done.set_result(None)
         except BaseException as error:
             done.set_exception(error)
 
-    Thread(target=follow, name="reprise-aside", daemon=True).start()
+    Thread(target=run_work, name="reprise-aside", daemon=True).start()
     return done
 
 
-def _config_file(config_hash: str) -> str:
+def _get_config_path(config_hash: str) -> str:
     return f"{WORK}/{config_hash}/config.json"
 
 
@@ -329,14 +341,14 @@ def _refuse_other_config(
         RepriseError: naming what differs and what can be done.
     """
     if finished is not None and finished.get("config_hash") != config_hash:
-        raise RepriseError(_differs(dataset, finished.get("config", {}), config))
-    for file in dataset.list(WORK, "config.json"):
-        if file != _config_file(config_hash):
-            raise RepriseError(_differs(dataset, json.loads(dataset.read_bytes(file)), config))
+        raise RepriseError(_explain_other_config(dataset, finished.get("config", {}), config))
+    for file in dataset.list_paths(WORK, "config.json"):
+        if file != _get_config_path(config_hash):
+            raise RepriseError(_explain_other_config(dataset, json.loads(dataset.read_bytes(file)), config))
 
 
-def _differs(dataset: Storage, other: dict[str, Any], config: CurationConfig) -> str:
-    old, new = flat(other), flat(config.model_dump(mode="json"))
+def _explain_other_config(dataset: Storage, other: dict[str, Any], config: CurationConfig) -> str:
+    old, new = flatten_keys(other), flatten_keys(config.model_dump(mode="json"))
     skipped = ("engine.", "report.", "shard.")
     changed = [
         f"{key}: {old.get(key)} there, {new.get(key)} now"
@@ -349,36 +361,36 @@ def _differs(dataset: Storage, other: dict[str, Any], config: CurationConfig) ->
     return f"{dataset.uri} was made with another config ({what}): {way}, or start over with --overwrite"
 
 
-def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_keys(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mapping -> dotted keys."""
     found: dict[str, Any] = {}
     for key, value in data.items():
         if isinstance(value, dict):
-            found.update(flat(value, f"{prefix}{key}."))
+            found.update(flatten_keys(value, f"{prefix}{key}."))
         else:
             found[f"{prefix}{key}"] = value
     return found
 
 
-def _work_left(dataset: Storage, finished: dict[str, Any], videos: Sequence[VideoRow]) -> bool:
+def _has_work_left(dataset: Storage, finished: dict[str, Any], videos: Sequence[VideoRow]) -> bool:
     """Whether a finished dataset lacks any of the videos, or may do better on one that failed."""
 
-    def keys(shard: dict[str, Any]) -> tuple[set[str], set[str]]:
+    def read_keys(shard: dict[str, Any]) -> tuple[set[str], set[str]]:
         table = dataset.read_table(shard["path"], ["source_key", "stop"])
-        hopeful = pc.is_in(pc.struct_field(table["stop"], "reason"), pa.array(TRIED_AGAIN))
+        hopeful = pc.is_in(pc.struct_field(table["stop"], "reason"), pa.array(RETRIED_REASONS))
         found = (table["source_key"], table.filter(hopeful)["source_key"])
         return set(found[0].to_pylist()), set(found[1].to_pylist())
 
     known: set[str] = set()
-    again: set[str] = set()
-    with ThreadPoolExecutor(_READERS) as pool:
-        for all_keys, some in pool.map(keys, finished["shards"]):
+    retryable: set[str] = set()
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        for all_keys, some in pool.map(read_keys, finished["shards"]):
             known |= all_keys
-            again |= some
-    return any(video["source_key"] not in known or video["source_key"] in again for video in videos)
+            retryable |= some
+    return any(video["source_key"] not in known or video["source_key"] in retryable for video in videos)
 
 
-def _reopen(dataset: Storage, finished: dict[str, Any], fragments: Fragments) -> None:
+def _reopen_dataset(dataset: Storage, finished: dict[str, Any], fragments: Fragments) -> None:
     """Turn a finished dataset back into fragments, so that new videos join the old ones.
 
     Safe to be killed anywhere: the rows are copied first, and only then the dataset stops being finished.
@@ -387,8 +399,8 @@ def _reopen(dataset: Storage, finished: dict[str, Any], fragments: Fragments) ->
     seconds = {stage: value for stage, value in finished["seconds"].items() if stage not in last}
     for shard in finished["shards"]:
         with dataset.open_input(shard["path"]) as stream, pq.ParquetFile(stream) as parquet:
-            for batch in parquet.iter_batches(_REOPENED_ROWS, columns=CLIPS.names):
-                rows = to_rows(batch, CLIPS)
+            for batch in parquet.iter_batches(_ROWS_PER_FRAGMENT, columns=CLIPS.names):
+                rows = extract_rows(batch, CLIPS)
                 for row in rows:
                     for subject in row["subjects"]:
                         # These depend on the whole dataset and are made again.
@@ -397,6 +409,6 @@ def _reopen(dataset: Storage, finished: dict[str, Any], fragments: Fragments) ->
                             for each in subject["references"]
                             if each["variant"] not in (crosspair.VARIANT, retrieve.VARIANT)
                         ]
-                fragments.write(rows, seconds)
+                fragments.write_rows(rows, seconds)
                 seconds = {}
-    dataset.delete(MANIFEST)
+    dataset.delete_file(MANIFEST)

@@ -52,12 +52,12 @@ class Operator:
         return "+".join(self.stages)
 
 
-def resources_of(config: CurationConfig, stage: str) -> StageResources:
+def get_stage_resources(config: CurationConfig, stage: str) -> StageResources:
     """What a stage reserves. On CPU alone one core each, so that two cores never wait for a third."""
     return config.engine.stages.get(stage, StageResources())
 
 
-def operators(config: CurationConfig) -> list[Operator]:
+def build_operators(config: CurationConfig) -> list[Operator]:
     """`slice`, then the clip stages, neighbours with equal resources together.
 
     Raises:
@@ -68,15 +68,15 @@ def operators(config: CurationConfig) -> list[Operator]:
         raise RepriseError(
             f"engine.stages.{sorted(unknown)[0]}: no such stage; stages are {', '.join(STAGES)}"
         )
-    found = [Operator((SLICE,), resources_of(config, SLICE))]
+    found = [Operator((SLICE,), get_stage_resources(config, SLICE))]
     groups: list[Operator] = []
     for stage in CLIP_STAGES:
-        wanted = resources_of(config, stage)
+        wanted = get_stage_resources(config, stage)
         if groups and groups[-1].resources == wanted:
             groups[-1] = Operator((*groups[-1].stages, stage), wanted)
         else:
             groups.append(Operator((stage,), wanted))
-    return [*found, *groups, Operator((CROSSPAIR, RETRIEVE, SHARD), resources_of(config, SHARD))]
+    return [*found, *groups, Operator((CROSSPAIR, RETRIEVE, SHARD), get_stage_resources(config, SHARD))]
 
 
 def build_stage(name: str, config: CurationConfig) -> Stage:
@@ -95,10 +95,10 @@ def build_stage(name: str, config: CurationConfig) -> Stage:
     return CLIP_STAGES[name](config)
 
 
-def describe(config: CurationConfig) -> list[str]:
+def describe_graph(config: CurationConfig) -> list[str]:
     """The graph in words, one line per operator, for `--dry-run`."""
     lines = []
-    for operator in operators(config):
+    for operator in build_operators(config):
         need = operator.resources
         gpu = f", {need.num_gpus:g} GPU" if need.num_gpus else ""
         width = f"{need.concurrency} workers" if need.concurrency else "as many workers as fit"

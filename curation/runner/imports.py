@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def importing() -> Iterator[None]:
+def pause_garbage_collection() -> Iterator[None]:
     """No collections meanwhile, and none later, at the program's end neither, of what is there by then."""
     gc.disable()
     try:
@@ -18,7 +18,7 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
-def ready() -> None:
+def preload_imports() -> None:
     """Import what most tasks need. Runs where this module can be imported."""
-    with importing():
+    with pause_garbage_collection():
         import curation.runner.ray_data  # noqa: F401

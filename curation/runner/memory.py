@@ -12,11 +12,11 @@ import functools
 from typing import Any
 
 _M_ARENA_MAX = -8  # mallopt(3)
-_ARENAS = 2
+_MAX_ARENAS = 2
 
 
 @functools.cache
-def _glibc() -> Any:
+def _load_glibc() -> Any:
     try:
         library = ctypes.CDLL("libc.so.6")
         library.mallopt, library.malloc_trim  # noqa: B018 - asked for here, so that a lack shows here
@@ -26,13 +26,13 @@ def _glibc() -> Any:
 
 
 @functools.cache
-def few_heaps() -> None:
+def limit_malloc_arenas() -> None:
     """Threads that come from now on share a few heaps."""
-    if (library := _glibc()) is not None:
-        library.mallopt(_M_ARENA_MAX, _ARENAS)
+    if (library := _load_glibc()) is not None:
+        library.mallopt(_M_ARENA_MAX, _MAX_ARENAS)
 
 
-def give_back() -> None:
+def release_free_memory() -> None:
     """Return what is free to the system; takes some 30 ms after a video."""
-    if (library := _glibc()) is not None:
+    if (library := _load_glibc()) is not None:
         library.malloc_trim(0)

@@ -28,10 +28,10 @@ import ray.data
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from curation.config import CurationConfig
-from curation.dataset.fragments import Entry, Fragments
+from curation.dataset.fragments import Fragments, RowIndex
 from curation.dataset.shards import ShardPlan, ShardResult, read_rows, write_shard
 from curation.models import registry
-from curation.rows.schema import TRANSIT, VIDEOS, ClipRow, VideoRow, to_table
+from curation.rows.schema import TRANSIT, VIDEOS, ClipRow, VideoRow, build_table
 from curation.runner import imports, memory
 from curation.runner.graph import (
     CROSSPAIR,
@@ -39,14 +39,21 @@ from curation.runner.graph import (
     SHARD,
     SLICE,
     Operator,
+    build_operators,
     build_stage,
-    operators,
-    resources_of,
+    get_stage_resources,
 )
-from curation.stages.crosspair import Crosspair, Plate, make_plate, plate_candidate
-from curation.stages.retrieve import Match, Matches, Retrieve, Seen, look, match
+from curation.stages.crosspair import Crosspair, Plate, can_give_plate, make_plate
+from curation.stages.retrieve import (
+    Donor,
+    FoundDonors,
+    Retrieve,
+    SubjectEmbedding,
+    embed_subjects,
+    find_donors,
+)
 from curation.stages.slice import Slice
-from curation.stages.stage import Stage, log, run
+from curation.stages.stage import Stage, log, run_stage
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
@@ -55,19 +62,21 @@ from reprise.storage import Storage
 _BLOCK_BYTES = 1 << 20
 _SLICE_MEMORY = 384 << 20  # frames held back, packets of the open clip, decoder buffers
 _MAX_BLOCKS = 20_000
-_SHARES = 4  # per core: a video larger than one share of all bytes is spread over workers
-_TOGETHER = 4  # videos that one task takes, at most: for a worker that dies, all of them are begun again
-_LOOKED_AT = 64  # clips whose subjects one task embeds
-_RETRIES = 2  # of a task whose worker died; Ray Data's own default is to try for ever
+_SHARES_PER_CORE = 4  # per core: a video larger than one share of all bytes is spread over workers
+_VIDEOS_PER_TASK = (
+    4  # videos that one task takes, at most: for a worker that dies, all of them are begun again
+)
+_CLIPS_PER_EMBED_TASK = 64  # clips whose subjects one task embeds
+_MAX_RETRIES = 2  # of a task whose worker died; Ray Data's own default is to try for ever
 # A row, the seconds spent on it, and instead of a row the reason to give the run up.
-_CARRIED = TRANSIT.append(pa.field("trouble", pa.string()))
-_DONE = pa.schema(
-    [("source_key", pa.string()), ("kept", pa.int64()), ("last", pa.bool_()), ("trouble", pa.string())]
+_TRANSIT_SCHEMA = TRANSIT.append(pa.field("error", pa.string()))
+_FINISHED_SCHEMA = pa.schema(
+    [("source_key", pa.string()), ("kept", pa.int64()), ("last", pa.bool_()), ("error", pa.string())]
 )
 
 
 @dataclass(frozen=True)
-class Job:
+class CurationJob:
     """What every worker of a run must know; small, and the same for all of them."""
 
     config: CurationConfig
@@ -77,7 +86,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Done:
+class FinishedRows:
     """Rows of a video that are in a fragment now."""
 
     source_key: str
@@ -85,7 +94,9 @@ class Done:
     last: bool  # whether the last row of the video is
 
 
-def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Generator[Done, None, None]:
+def annotate_videos(
+    job: CurationJob, videos: Sequence[VideoRow], *, one_clip_per_task: bool = False
+) -> Generator[FinishedRows, None, None]:
     """Videos -> fragments; yields what is finished, as it is.
 
     Videos whose worker died again and again are missing from what is yielded and from the fragments.
@@ -105,108 +116,121 @@ def annotate(job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Ge
     context.max_errored_blocks = -1
     # Each core's worker imports what it needs while Ray Data is still being set up.
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    able = [ray.remote(imports.ready).remote() for _ in range(cores if job.scratch else 1)]
-    graph = operators(job.config)[:-1]
-    together = not apart and one_worker_can(graph) and not _asks_vllm(job)
-    spread, whole = by_length(videos, cores) if together else (videos, [])
-    if spread:
-        yield from _results(_spread(job, graph, spread, cores, apart=apart))
-    if whole:
-        yield from _results(_whole(job, graph, whole, cores))
+    preloads = [ray.remote(imports.preload_imports).remote() for _ in range(cores if job.scratch else 1)]
+    graph = build_operators(job.config)[:-1]
+    whole_allowed = not one_clip_per_task and can_run_in_one_worker(graph) and not _is_vllm_captioner(job)
+    clip_videos, whole_videos = split_by_size(videos, cores) if whole_allowed else (videos, [])
+    if clip_videos:
+        yield from _iter_results(
+            build_clip_graph(job, graph, clip_videos, cores, one_clip_per_task=one_clip_per_task)
+        )
+    if whole_videos:
+        yield from _iter_results(build_video_graph(job, graph, whole_videos, cores))
     # Tasks that cannot even be unpacked die like any other; this one tells what it was.
-    _gather(able, "starting workers")
+    _get_results(preloads, "starting workers")
 
 
-def one_worker_can(graph: Sequence[Operator]) -> bool:
+def can_run_in_one_worker(graph: Sequence[Operator]) -> bool:
     """Whether one worker may cut a video and do all the rest with its clips, too: no stage needs another's
     resources, or fewer workers."""
     first, *others = (each.resources.model_copy(update={"batch_size": 1}) for each in graph)
     return not first.num_gpus and all(each == first for each in others)
 
 
-def _asks_vllm(job: Job) -> bool:
-    return registry.backend_name(job.config, "captioner") == registry.VLLM
+def _is_vllm_captioner(job: CurationJob) -> bool:
+    return registry.get_backend_name(job.config, "captioner") == registry.VLLM
 
 
-def by_length(videos: Sequence[VideoRow], cores: int) -> tuple[list[VideoRow], list[VideoRow]]:
+def split_by_size(videos: Sequence[VideoRow], cores: int) -> tuple[list[VideoRow], list[VideoRow]]:
     """The videos whose clips should be spread over workers, and those that one worker does as a whole.
 
     A video that holds more than its share would keep one core busy while all others have finished. Of the
     others, no row has to travel. Both with the largest first, so that what comes last is short.
     """
     ordered = sorted(videos, key=lambda video: (-video["size"], video["source_path"], video["source_key"]))
-    share = sum(max(0, video["size"]) for video in videos) / (_SHARES * cores)
+    share = sum(max(0, video["size"]) for video in videos) / (_SHARES_PER_CORE * cores)
     return (
         [video for video in ordered if video["size"] > share],
         [video for video in ordered if video["size"] <= share],
     )
 
 
-def _spread(
-    job: Job, graph: Sequence[Operator], videos: Sequence[VideoRow], cores: int, *, apart: bool
+def build_clip_graph(
+    job: CurationJob,
+    graph: Sequence[Operator],
+    videos: Sequence[VideoRow],
+    cores: int,
+    *,
+    one_clip_per_task: bool,
 ) -> Any:
     """A graph in which clips go from the worker that cut them to whoever is free."""
     # A few videos must not end up in as few tasks as would fill the batches: then every clip is a task.
-    most = 1 if apart else max(1, len(videos) // (2 * cores))
-    ds = _videos(videos, portions(len(videos), cores, 1), 1 if most == 1 else _BLOCK_BYTES)
-    ds = _attach(ds, partial(_slice_block, job), graph[0], 1)
-    if _asks_vllm(job):
-        ds = _captioned(ds, job)
+    max_rows = 1 if one_clip_per_task else max(1, len(videos) // (2 * cores))
+    ds = _build_video_dataset(
+        videos, plan_task_sizes(len(videos), cores, 1), 1 if max_rows == 1 else _BLOCK_BYTES
+    )
+    ds = _add_operator(ds, partial(_slice_block, job), graph[0], 1)
+    if _is_vllm_captioner(job):
+        ds = _add_vllm_captions(ds, job)
     for operator in graph[1:]:
-        block = partial(_chain_block, job, operator.stages, operator is graph[-1])
-        ds = _attach(ds, block, operator, min(operator.resources.batch_size, most))
+        block = partial(_process_clip_block, job, operator.stages, operator is graph[-1])
+        ds = _add_operator(ds, block, operator, min(operator.resources.batch_size, max_rows))
     return ds
 
 
-def _whole(job: Job, graph: Sequence[Operator], videos: Sequence[VideoRow], cores: int) -> Any:
+def build_video_graph(
+    job: CurationJob, graph: Sequence[Operator], videos: Sequence[VideoRow], cores: int
+) -> Any:
     """A graph of one operator: a worker takes some videos and leaves nothing to do of them."""
     names = tuple(name for operator in graph[1:] for name in operator.stages)
     batch = min(operator.resources.batch_size for operator in graph[1:])
-    ds = _videos(videos, portions(len(videos), cores, _TOGETHER), 1)  # what is finished is told at once
-    return _attach(ds, partial(_video_block, job, names, batch), graph[0], None)
+    ds = _build_video_dataset(
+        videos, plan_task_sizes(len(videos), cores, _VIDEOS_PER_TASK), 1
+    )  # what is finished is told at once
+    return _add_operator(ds, partial(_process_video_block, job, names, batch), graph[0], None)
 
 
-def portions(videos: int, cores: int, most: int) -> list[int]:
+def plan_task_sizes(videos: int, cores: int, max_videos: int) -> list[int]:
     """How many videos each task takes, in order, at most `most` if there are not too many: guided
     self-scheduling.
 
     Between two tasks a core waits for a tenth of a second or two, so that the first ones take several videos;
     the last ones take one, so that all cores finish at about the same time.
     """
-    most = max(most, -(-videos // _MAX_BLOCKS))
+    max_videos = max(max_videos, -(-videos // _MAX_BLOCKS))
     sizes: list[int] = []
     while videos > 0:
-        sizes.append(min(most, max(1, videos // (2 * cores))))
+        sizes.append(min(max_videos, max(1, videos // (2 * cores))))
         videos -= sizes[-1]
     return sizes
 
 
-def _videos(videos: Sequence[VideoRow], sizes: Sequence[int], block_bytes: int) -> Any:
+def _build_video_dataset(videos: Sequence[VideoRow], sizes: Sequence[int], block_bytes: int) -> Any:
     """A dataset of the videos in blocks of these sizes, of which workers make blocks of about `block_bytes`.
 
     Blocks that are there already need no task to count their rows, as tables would.
     """
     # Now or never: a dataset takes a copy of the context with it.
     ray.data.DataContext.get_current().target_max_block_size = block_bytes
-    table = to_table(videos, VIDEOS)
+    table = build_table(videos, VIDEOS)
     starts = accumulate(sizes, initial=0)
     return ray.data.from_blocks(
         [table.slice(start, size).combine_chunks() for start, size in zip(starts, sizes, strict=False)]
     )
 
 
-def _results(ds: Any) -> Generator[Done, None, None]:
+def _iter_results(ds: Any) -> Generator[FinishedRows, None, None]:
     batches = ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     # Whoever leaves early must not leave Ray Data submitting tasks to a Ray that is being stopped.
     with contextlib.closing(iter(batches)) as found:
         for batch in found:
             for row in batch.to_pylist():
-                if row["trouble"]:
-                    raise _trouble_of(row["trouble"])
-                yield Done(row["source_key"], row["kept"], row["last"])
+                if row["error"]:
+                    raise decode_error(row["error"])
+                yield FinishedRows(row["source_key"], row["kept"], row["last"])
 
 
-def _attach(ds: Any, function: Callable[[pa.Table], Any], operator: Operator, batch: int | None) -> Any:
+def _add_operator(ds: Any, function: Callable[[pa.Table], Any], operator: Operator, batch: int | None) -> Any:
     """An operator over batches of so many rows; None: over blocks as they are."""
     need = operator.resources
     common = {
@@ -220,7 +244,7 @@ def _attach(ds: Any, function: Callable[[pa.Table], Any], operator: Operator, ba
             ActorPoolStrategy(size=need.concurrency) if need.concurrency else ActorPoolStrategy(min_size=1)
         )
         return ds.map_batches(
-            _Worker, fn_constructor_args=(function,), num_gpus=need.num_gpus, compute=actors, **common
+            _BatchActor, fn_constructor_args=(function,), num_gpus=need.num_gpus, compute=actors, **common
         )
     # Reserving memory also keeps Ray Data from fusing slicing with what follows, which it does to operators
     # with equal needs, and which would make a long video the work of one core.
@@ -229,10 +253,10 @@ def _attach(ds: Any, function: Callable[[pa.Table], Any], operator: Operator, ba
     with warnings.catch_warnings():
         # Ray deprecates `max_retries` here and has nothing in its place yet.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return ds.map_batches(function, compute=pool, memory=reserved, max_retries=_RETRIES, **common)
+        return ds.map_batches(function, compute=pool, memory=reserved, max_retries=_MAX_RETRIES, **common)
 
 
-def _captioned(ds: Any, job: Job) -> Any:
+def _add_vllm_captions(ds: Any, job: CurationJob) -> Any:
     """Captions by vLLM, an engine that schedules its own batches and workers, through Ray Data LLM.
 
     A row travels as one Arrow file beside its question and comes back with the answer.
@@ -240,20 +264,20 @@ def _captioned(ds: Any, job: Job) -> Any:
     Raises:
         RepriseError: vLLM is not installed, or its checkpoint is not here.
     """
-    captioner = registry.required(job.config, "captioner")
+    captioner = registry.load_required_backend(job.config, "captioner")
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     processor = build_processor(
-        vLLMEngineProcessorConfig(**captioner.engine()),
-        preprocess=partial(asked, captioner),
-        postprocess=answered,
+        vLLMEngineProcessorConfig(**captioner.build_engine_config()),
+        preprocess=partial(build_request, captioner),
+        postprocess=parse_response,
     )
-    wrapped = ds.map_batches(wrap, batch_size=1, batch_format="pyarrow", zero_copy_batch=True)
-    hear = partial(heard, captioner, registry.identity(captioner))
-    return processor(wrapped).map_batches(hear, batch_size=1, batch_format="pyarrow")
+    wrapped = ds.map_batches(pack_rows, batch_size=1, batch_format="pyarrow", zero_copy_batch=True)
+    apply = partial(apply_caption, captioner, registry.get_model_id(captioner))
+    return processor(wrapped).map_batches(apply, batch_size=1, batch_format="pyarrow")
 
 
-def wrap(clips: pa.Table) -> pa.Table:
+def pack_rows(clips: pa.Table) -> pa.Table:
     """Transit rows -> one column of Arrow files, one row each."""
     files = []
     for position in range(clips.num_rows):
@@ -264,39 +288,39 @@ def wrap(clips: pa.Table) -> pa.Table:
     return pa.table({"row": pa.array(files, pa.binary())})
 
 
-def unwrap(file: bytes) -> pa.Table:
+def unpack_row(file: bytes) -> pa.Table:
     with pa.ipc.open_stream(file) as reader:
         return reader.read_all()
 
 
-def asked(captioner: Any, wrapped: dict[str, Any]) -> dict[str, Any]:
+def build_request(captioner: Any, wrapped: dict[str, Any]) -> dict[str, Any]:
     """The question about a wrapped row, beside it."""
-    (row,) = unwrap(wrapped["row"]).to_pylist()
-    return {"row": wrapped["row"], **captioner.ask(row)}
+    (row,) = unpack_row(wrapped["row"]).to_pylist()
+    return {"row": wrapped["row"], **captioner.build_chat_request(row)}
 
 
-def answered(found: dict[str, Any]) -> dict[str, Any]:
+def parse_response(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "row": found["row"],
-        "said": found["generated_text"],
+        "message": found["generated_text"],
         "tokens": int(found["num_generated_tokens"]),
     }
 
 
-def heard(captioner: Any, source: str, answers: pa.Table) -> pa.Table:
+def apply_caption(captioner: Any, source: str, answers: pa.Table) -> pa.Table:
     """Answers -> transit rows."""
     done = []
     for answer in answers.to_pylist():
-        whole = unwrap(answer["row"])
+        whole = unpack_row(answer["row"])
         (row,) = whole.to_pylist()
-        if row["trouble"] is None:
+        if row["error"] is None:
             problem = answer.get("__inference_error__") or None
-            captioner.hear(row, answer.get("said"), answer.get("tokens") or 0, source, problem)
-        done.append(to_table([row], whole.schema))
+            captioner.store_caption(row, answer.get("message"), answer.get("tokens") or 0, source, problem)
+        done.append(build_table([row], whole.schema))
     return pa.concat_tables(done)
 
 
-class _Worker:
+class _BatchActor:
     """An actor: keeps the process, and with it the loaded models, between batches."""
 
     def __init__(self, function: Callable[[pa.Table], Any]) -> None:
@@ -307,74 +331,76 @@ class _Worker:
 
 
 # Built once per process and kept between tasks. Keyed by what the stages depend on.
-_built: dict[tuple[Any, ...], Any] = {}
+_cache: dict[tuple[Any, ...], Any] = {}
 
 
-def _once(key: tuple[Any, ...], build: Callable[[], Any]) -> Any:
-    if key not in _built:
-        _built[key] = build()
-    return _built[key]
+def get_cached(key: tuple[Any, ...], build: Callable[[], Any]) -> Any:
+    if key not in _cache:
+        _cache[key] = build()
+    return _cache[key]
 
 
-def _settle(job: Job) -> None:
+def init_worker(job: CurationJob) -> None:
     """What a worker does before its first row."""
-    memory.few_heaps()
+    memory.limit_malloc_arenas()
     cv2.setNumThreads(1)  # the engine gives each worker one core; OpenCV would take all of them
     if job.scratch and Path(job.scratch).is_dir():
         tempfile.tempdir = job.scratch
 
 
-def _slice_block(job: Job, videos: pa.Table) -> Iterator[pa.Table]:
+def _slice_block(job: CurationJob, videos: pa.Table) -> Iterator[pa.Table]:
     """The rows of some videos, one at a time."""
     try:
-        _settle(job)
+        init_worker(job)
         for video in videos.to_pylist():
-            for row, seconds in _sliced(job, video):
-                yield to_transit([row], {SLICE: seconds})
-            memory.give_back()
+            for row, seconds in slice_video(job, video):
+                yield encode_transit([row], {SLICE: seconds})
+            memory.release_free_memory()
     except Exception as error:
-        yield _trouble(error, _CARRIED)
+        yield encode_error(error, _TRANSIT_SCHEMA)
 
 
-def _chain_block(job: Job, names: tuple[str, ...], last: bool, clips: pa.Table) -> pa.Table:
+def _process_clip_block(job: CurationJob, names: tuple[str, ...], last: bool, clips: pa.Table) -> pa.Table:
     """Rows through some stages and, if those were the last, into a fragment."""
-    troubled = clips.filter(pc.is_valid(clips["trouble"]))
-    if troubled.num_rows:
-        return _only_trouble(troubled["trouble"][0].as_py(), _DONE if last else _CARRIED)
+    failed = clips.filter(pc.is_valid(clips["error"]))
+    if failed.num_rows:
+        return _build_error_table(failed["error"][0].as_py(), _FINISHED_SCHEMA if last else _TRANSIT_SCHEMA)
     try:
-        _settle(job)
-        rows, seconds = from_transit(clips)
-        rows = _through(job, names, rows, seconds)
-        memory.give_back()
-        return _finished(job, rows, seconds) if last else to_transit(rows, seconds)
+        init_worker(job)
+        rows, seconds = decode_transit(clips)
+        rows = run_stages(job, names, rows, seconds)
+        memory.release_free_memory()
+        return write_fragment(job, rows, seconds) if last else encode_transit(rows, seconds)
     except Exception as error:
-        return _trouble(error, _DONE if last else _CARRIED)
+        return encode_error(error, _FINISHED_SCHEMA if last else _TRANSIT_SCHEMA)
 
 
-def _video_block(job: Job, names: tuple[str, ...], batch: int, videos: pa.Table) -> Iterator[pa.Table]:
+def _process_video_block(
+    job: CurationJob, names: tuple[str, ...], batch: int, videos: pa.Table
+) -> Iterator[pa.Table]:
     """Some videos from the file to their fragments, at most `batch` rows at once."""
     try:
-        _settle(job)
+        init_worker(job)
         for video in videos.to_pylist():
             held: list[ClipRow] = []
             seconds: dict[str, float] = {}
-            for row, spent in _sliced(job, video):
+            for row, spent in slice_video(job, video):
                 held.append(row)
                 seconds[SLICE] = seconds.get(SLICE, 0.0) + spent
                 if len(held) == batch or row["clip_count"] > 0:
-                    held = _through(job, names, held, seconds)
-                    yield _finished(job, held, seconds)
+                    held = run_stages(job, names, held, seconds)
+                    yield write_fragment(job, held, seconds)
                     held, seconds = [], {}
             if held:
-                yield _finished(job, _through(job, names, held, seconds), seconds)
-            memory.give_back()
+                yield write_fragment(job, run_stages(job, names, held, seconds), seconds)
+            memory.release_free_memory()
     except Exception as error:
-        yield _trouble(error, _DONE)
+        yield encode_error(error, _FINISHED_SCHEMA)
 
 
-def _sliced(job: Job, video: VideoRow) -> Iterator[tuple[ClipRow, float]]:
+def slice_video(job: CurationJob, video: VideoRow) -> Iterator[tuple[ClipRow, float]]:
     """The rows of a video, and the seconds that each took."""
-    stage: Slice = _once(
+    stage: Slice = get_cached(
         (SLICE, job.dataset, job.config_hash), lambda: Slice(job.config, job.dataset, job.config_hash)
     )
     since = time.perf_counter()
@@ -383,20 +409,20 @@ def _sliced(job: Job, video: VideoRow) -> Iterator[tuple[ClipRow, float]]:
         since = time.perf_counter()  # the time that the reader took is not slicing's
 
 
-def _through(
-    job: Job, names: tuple[str, ...], rows: list[ClipRow], seconds: dict[str, float]
+def run_stages(
+    job: CurationJob, names: tuple[str, ...], rows: list[ClipRow], seconds: dict[str, float]
 ) -> list[ClipRow]:
-    stages: list[Stage] = _once(
+    stages: list[Stage] = get_cached(
         (names, job.config_hash), lambda: [build_stage(name, job.config) for name in names]
     )
     for stage in stages:
-        rows = run(stage, rows, seconds)
+        rows = run_stage(stage, rows, seconds)
     return rows
 
 
-def _finished(job: Job, rows: list[ClipRow], seconds: dict[str, float]) -> pa.Table:
+def write_fragment(job: CurationJob, rows: list[ClipRow], seconds: dict[str, float]) -> pa.Table:
     """Writes a fragment; what is left to say of its rows."""
-    Fragments(job.dataset, job.config_hash).write(rows, seconds)
+    Fragments(job.dataset, job.config_hash).write_rows(rows, seconds)
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         done = found.setdefault(
@@ -404,32 +430,34 @@ def _finished(job: Job, rows: list[ClipRow], seconds: dict[str, float]) -> pa.Ta
         )
         done["kept"] += row["status"] == "kept"
         done["last"] |= row["clip_count"] > 0
-    return pa.Table.from_pylist(list(found.values()), schema=_DONE)
+    return pa.Table.from_pylist(list(found.values()), schema=_FINISHED_SCHEMA)
 
 
-def _trouble(error: Exception, schema: pa.Schema) -> pa.Table:
+def encode_error(error: Exception, schema: pa.Schema) -> pa.Table:
     """An error as a row: Ray would wrap it in pages of its own, and count it as a death."""
     plain = isinstance(error, RepriseError)
-    return _only_trouble(json.dumps([plain, str(error) if plain else traceback.format_exc()]), schema)
+    return _build_error_table(json.dumps([plain, str(error) if plain else traceback.format_exc()]), schema)
 
 
-def _only_trouble(words: str, schema: pa.Schema) -> pa.Table:
-    return pa.Table.from_pylist([{"trouble": words}], schema=schema)
+def _build_error_table(message: str, schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([{"error": message}], schema=schema)
 
 
-def _trouble_of(words: str) -> Exception:
-    plain, text = json.loads(words)
+def decode_error(message: str) -> Exception:
+    plain, text = json.loads(message)
     return RepriseError(text) if plain else RuntimeError(f"in a worker:\n{text}")
 
 
-def to_transit(rows: Sequence[ClipRow], seconds: dict[str, float]) -> pa.Table:
+def encode_transit(rows: Sequence[ClipRow], seconds: dict[str, float]) -> pa.Table:
     """Rows and the seconds spent on them, which ride with the first row."""
     spent = [json.dumps(seconds)] + [None] * (len(rows) - 1)
-    return to_table([{**row, "seconds": each} for row, each in zip(rows, spent, strict=False)], _CARRIED)
+    return build_table(
+        [{**row, "seconds": each} for row, each in zip(rows, spent, strict=False)], _TRANSIT_SCHEMA
+    )
 
 
-def from_transit(table: pa.Table) -> tuple[list[ClipRow], dict[str, float]]:
-    rows = table.drop_columns(["trouble"]).to_pylist()
+def decode_transit(table: pa.Table) -> tuple[list[ClipRow], dict[str, float]]:
+    rows = table.drop_columns(["error"]).to_pylist()
     total: dict[str, float] = {}
     for row in rows:
         for stage, value in json.loads(row.pop("seconds", None) or "{}").items():
@@ -437,38 +465,40 @@ def from_transit(table: pa.Table) -> tuple[list[ClipRow], dict[str, float]]:
     return rows, total
 
 
-def make_plates(job: Job, entries: Sequence[Entry]) -> tuple[list[Plate], float]:
+def make_plates(job: CurationJob, entries: Sequence[RowIndex]) -> tuple[list[Plate], float]:
     """The pool of backgrounds, made on the cluster, and the seconds of work that went into it."""
     if not entries or job.config.crosspair.share == 0:
         return [], 0.0
     chunk = max(1, min(16, len(entries) // 4))
     groups = [tuple(entries[start : start + chunk]) for start in range(0, len(entries), chunk)]
-    need = resources_of(job.config, CROSSPAIR)
-    remote = ray.remote(_plates).options(num_cpus=need.num_cpus, num_gpus=need.num_gpus)
-    made = _gather([remote.remote(job, group) for group in groups], "making backgrounds")
+    need = get_stage_resources(job.config, CROSSPAIR)
+    remote = ray.remote(_make_plate_group).options(num_cpus=need.num_cpus, num_gpus=need.num_gpus)
+    made = _get_results([remote.remote(job, group) for group in groups], "making backgrounds")
     plates = sorted((plate for group, _ in made for plate in group), key=lambda plate: plate.clip_id)
     return plates, sum(seconds for _, seconds in made)
 
 
-def _plates(job: Job, entries: tuple[Entry, ...]) -> tuple[list[Plate], float]:
-    _settle(job)
+def _make_plate_group(job: CurationJob, entries: tuple[RowIndex, ...]) -> tuple[list[Plate], float]:
+    init_worker(job)
     started = time.perf_counter()
-    inpainter = _once(("inpainter", job.config_hash), lambda: registry.required(job.config, "inpainter"))
+    inpainter = get_cached(
+        ("inpainter", job.config_hash), lambda: registry.load_required_backend(job.config, "inpainter")
+    )
     plates = []
     for rows in read_rows(job.dataset, entries, 1):
-        for row in filter(plate_candidate, rows):
+        for row in filter(can_give_plate, rows):
             try:
                 plate = make_plate(row, inpainter, job.config.seed, job.config.crosspair.clips)
-                plates.append(_shareable(plate))
+                plates.append(_share_plate_image(plate))
             except RepriseError:
                 raise
             except Exception as error:  # one background less
                 log.warning("%s: no background: %s", row["clip_id"], error, exc_info=True)
-    memory.give_back()
+    memory.release_free_memory()
     return plates, time.perf_counter() - started
 
 
-def _shareable(plate: Plate) -> Plate:
+def _share_plate_image(plate: Plate) -> Plate:
     """The plate with its picture as an Arrow buffer: a pool of them lies in shared memory once, for all that
     hold it, where bytes would be copied into each process."""
     data: Any = pa.py_buffer(plate.image["bytes"] or b"")
@@ -476,83 +506,88 @@ def _shareable(plate: Plate) -> Plate:
 
 
 @dataclass(frozen=True)
-class Donors:
+class DonorTable:
     """Where drawn subjects are seen again; what a shard's task must know of it is small."""
 
     model: str = ""  # `registry.identity` of the embedder that found them
-    found: dict[str, dict[str, Match]] = field(default_factory=dict)  # clip -> subject -> its donor
-    entries: dict[str, Entry] = field(default_factory=dict)  # clip of a donor -> its row
+    found: dict[str, dict[str, Donor]] = field(default_factory=dict)  # clip -> subject -> its donor
+    entries: dict[str, RowIndex] = field(default_factory=dict)  # clip of a donor -> its row
 
-    def of(self, shard: ShardPlan) -> Donors:
+    def select_shard(self, shard: ShardPlan) -> DonorTable:
         """What concerns the rows of one shard."""
         clips = [entry.clip_id for entry in shard.entries if entry.clip_id in self.found]
         found = {clip: self.found[clip] for clip in clips}
         wanted = sorted({each.clip_id for mine in found.values() for each in mine.values()})
-        return Donors(self.model, found, {clip: self.entries[clip] for clip in wanted})
+        return DonorTable(self.model, found, {clip: self.entries[clip] for clip in wanted})
 
 
-def find_donors(job: Job, entries: Sequence[Entry]) -> Donors:
+def collect_donors(job: CurationJob, entries: Sequence[RowIndex]) -> DonorTable:
     """Donors of the drawn subjects; none without an embedder. Subjects are embedded on the cluster.
 
     Raises:
         RepriseError: the embedder cannot be loaded, or workers died again and again.
     """
-    kept = sorted((entry for entry in entries if entry.status == "kept"), key=lambda each: each.order)
-    model = registry.named(job.config, "embedder")
+    kept = sorted((entry for entry in entries if entry.status == "kept"), key=lambda each: each.sort_key)
+    model = registry.resolve_model_id(job.config, "embedder")
     if not kept or job.config.retrieve.share == 0 or model is None:
-        return Donors()
-    groups = [tuple(kept[start : start + _LOOKED_AT]) for start in range(0, len(kept), _LOOKED_AT)]
-    need = resources_of(job.config, RETRIEVE)
-    remote = ray.remote(_look).options(num_cpus=need.num_cpus, num_gpus=need.num_gpus)
-    looked = _gather([remote.remote(job, group) for group in groups], "looking for subjects seen again")
-    seen = [each for group in looked for each in group]
-    clips = {each.subject_id: each.clip_id for each in seen}
-    found: dict[str, dict[str, Match]] = {}
-    for subject, donor in match(seen, job.config).items():
+        return DonorTable()
+    groups = [
+        tuple(kept[start : start + _CLIPS_PER_EMBED_TASK])
+        for start in range(0, len(kept), _CLIPS_PER_EMBED_TASK)
+    ]
+    need = get_stage_resources(job.config, RETRIEVE)
+    remote = ray.remote(_embed_entries).options(num_cpus=need.num_cpus, num_gpus=need.num_gpus)
+    results = _get_results([remote.remote(job, group) for group in groups], "looking for subjects seen again")
+    embeddings = [each for group in results for each in group]
+    clips = {each.subject_id: each.clip_id for each in embeddings}
+    found: dict[str, dict[str, Donor]] = {}
+    for subject, donor in find_donors(embeddings, job.config).items():
         found.setdefault(clips[subject], {})[subject] = donor
-    return Donors(model, found, {entry.clip_id: entry for entry in kept})
+    return DonorTable(model, found, {entry.clip_id: entry for entry in kept})
 
 
-def _look(job: Job, entries: tuple[Entry, ...]) -> list[Seen]:
-    _settle(job)
-    embedder = _once(("embedder", job.config_hash), lambda: registry.required(job.config, "embedder"))
-    return [each for rows in read_rows(job.dataset, entries, 8) for each in look(rows, embedder)]
+def _embed_entries(job: CurationJob, entries: tuple[RowIndex, ...]) -> list[SubjectEmbedding]:
+    init_worker(job)
+    embedder = get_cached(
+        ("embedder", job.config_hash), lambda: registry.load_required_backend(job.config, "embedder")
+    )
+    return [each for rows in read_rows(job.dataset, entries, 8) for each in embed_subjects(rows, embedder)]
 
 
 def write_shards(
-    job: Job, plans: Sequence[ShardPlan], plates: list[Plate], donors: Donors | None = None
+    job: CurationJob, plans: Sequence[ShardPlan], plates: list[Plate], donors: DonorTable | None = None
 ) -> Iterator[ShardResult]:
     """Cross-pairs, pictures from other clips and shards; one task per shard, yielded as they finish."""
     pool = ray.put(plates)
-    remote = ray.remote(_shard).options(num_cpus=resources_of(job.config, SHARD).num_cpus)
-    left = [remote.remote(job, shard, pool, (donors or Donors()).of(shard)) for shard in plans]
+    remote = ray.remote(_finish_shard).options(num_cpus=get_stage_resources(job.config, SHARD).num_cpus)
+    left = [remote.remote(job, shard, pool, (donors or DonorTable()).select_shard(shard)) for shard in plans]
     while left:
         done, left = ray.wait(left, num_returns=1)
-        yield from _gather(done, "writing shards")
+        yield from _get_results(done, "writing shards")
 
 
-def _shard(job: Job, shard: ShardPlan, plates: list[Plate], donors: Donors) -> ShardResult:
-    _settle(job)
+def _finish_shard(job: CurationJob, shard: ShardPlan, plates: list[Plate], donors: DonorTable) -> ShardResult:
+    init_worker(job)
     stages: list[Stage] = [Crosspair(job.config, plates)]
     if donors.found:
-        stages.append(Retrieve(job.config, _library(job, donors)))
+        stages.append(Retrieve(job.config, _build_library(job, donors)))
     result = write_shard(job.dataset, shard, stages, job.config)
-    memory.give_back()
+    memory.release_free_memory()
     return result
 
 
-def _library(job: Job, donors: Donors) -> Matches:
-    def fetch(clip_ids: Sequence[str]) -> Iterator[ClipRow]:
-        wanted = sorted((donors.entries[each] for each in clip_ids), key=lambda each: each.order)
+def _build_library(job: CurationJob, donors: DonorTable) -> FoundDonors:
+    def load_clips(clip_ids: Sequence[str]) -> Iterator[ClipRow]:
+        wanted = sorted((donors.entries[each] for each in clip_ids), key=lambda each: each.sort_key)
         for rows in read_rows(job.dataset, wanted, 8):
             yield from rows
 
-    name, revision, sha256 = registry.parts(donors.model)
+    name, revision, sha256 = registry.split_model_id(donors.model)
     found = {subject: donor for mine in donors.found.values() for subject, donor in mine.items()}
-    return Matches(name, revision, found, fetch, sha256)
+    return FoundDonors(name, revision, found, load_clips, sha256)
 
 
-def _gather(references: list[Any], doing: str) -> list[Any]:
+def _get_results(references: list[Any], activity: str) -> list[Any]:
     """Results of tasks.
 
     Raises:
@@ -565,6 +600,6 @@ def _gather(references: list[Any], doing: str) -> list[Any]:
         raise cause or error from error
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         raise RepriseError(
-            f"workers died again and again while {doing}, perhaps for want of memory: run the same command "
-            "again to go on"
+            f"workers died again and again while {activity}, perhaps for want of memory: run the same "
+            "command again to go on"
         ) from error

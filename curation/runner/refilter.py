@@ -13,25 +13,25 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.config import CurationConfig, content_hash
+from curation.config import CurationConfig, compute_config_hash
 from curation.dataset import MANIFEST, manifest
-from curation.dataset.fragments import payload_bytes
+from curation.dataset.fragments import count_payload_bytes
 from curation.dataset.shards import ShardResult
 from curation.dataset.tally import Tally
-from curation.rows.references import kept
-from curation.rows.schema import CLIPS, ClipRow, SubjectRow, check_columns, to_rows, to_table
-from curation.rows.thresholds import rules
+from curation.rows.references import list_kept_subjects
+from curation.rows.schema import CLIPS, ClipRow, SubjectRow, build_table, check_columns, extract_rows
+from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip
 from curation.runner.graph import build_stage
-from curation.stages.crosspair import VARIANT, Crosspair, pool
-from curation.stages.stage import Stage, run
+from curation.stages.crosspair import VARIANT, Crosspair, build_plate_pool
+from curation.stages.stage import Stage, run_stage
 from reprise.errors import RepriseError
-from reprise.settings import validated, with_overrides
+from reprise.settings import validate_settings, with_overrides
 from reprise.storage import Storage
 
 
 @dataclass
-class Changes:
+class RefilterChanges:
     """What new thresholds change. Counts of subjects unless said otherwise."""
 
     newly_kept: Counter[str] = field(default_factory=Counter)  # by the reason that no longer holds
@@ -43,16 +43,16 @@ class Changes:
     unmeasured: Counter[str] = field(default_factory=Counter)  # threshold -> subjects without that score
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> references no longer kept
     regained: int = 0  # references kept again
-    without: Counter[str] = field(default_factory=Counter)  # variant -> kept subjects that lack it
+    lacking: Counter[str] = field(default_factory=Counter)  # variant -> kept subjects that lack it
 
     @property
-    def any(self) -> bool:
+    def has_changes(self) -> bool:
         return bool(self.newly_kept or self.newly_rejected)
 
 
-def refilter(
+def refilter_dataset(
     dataset: Storage, overrides: Sequence[str], *, apply: bool = True, references: bool = False
-) -> tuple[Changes, CurationConfig]:
+) -> tuple[RefilterChanges, CurationConfig]:
     """Apply `filter.*` overrides to a finished dataset.
 
     Shards are replaced one by one, each whole, and the manifest last. Until then the dataset is a mixture; a
@@ -71,28 +71,34 @@ def refilter(
         raise RepriseError(f"{dataset.uri} has no {MANIFEST}: only a finished dataset can be decided again")
     missing = {"config", "models", "shards", "seconds", "created_at"} - found.keys()
     if missing:
-        raise RepriseError(f"{dataset.join(MANIFEST)} has no {sorted(missing)[0]}: is it a Reprise dataset?")
+        raise RepriseError(
+            f"{dataset.join_path(MANIFEST)} has no {sorted(missing)[0]}: is it a Reprise dataset?"
+        )
     other = [each for each in overrides if not each.startswith("filter.")]
     if other:
         raise RepriseError(f"{other[0]}: refilter changes filter.* only; anything else needs a new curation")
-    config = with_overrides(validated(CurationConfig, found["config"], dataset.join(MANIFEST)), overrides)
+    config = with_overrides(
+        validate_settings(CurationConfig, found["config"], dataset.join_path(MANIFEST)), overrides
+    )
     shards = [shard["path"] for shard in found["shards"]]
-    plates = pool(dataset, shards, config) if apply and references else []
-    decider = _Decider(config, content_hash(config, found["models"]), Crosspair(config, plates))
-    makes = ("crop", *decider.modelled) if references else ("crop",)
+    plates = build_plate_pool(dataset, shards, config) if apply and references else []
+    decider = _Decider(config, compute_config_hash(config, found["models"]), Crosspair(config, plates))
+    variants = ("crop", *decider.model_variants) if references else ("crop",)
     results = []
     for path in shards:
         result = ShardResult(path, 0, 0, Tally(), {})
-        tables = decider.tables(dataset, result, makes if apply else ())
+        tables = decider.decide_tables(dataset, result, variants if apply else ())
         if apply:
             dataset.write_parquet(path, tables, CLIPS)
-            result.bytes = dataset.size(path)
+            result.bytes = dataset.get_size(path)
         else:
             for _ in tables:
                 pass
         results.append(result)
     if apply:
-        fresh = manifest.compose(config, decider.config_hash, found["models"], results, found["seconds"])
+        fresh = manifest.build_manifest(
+            config, decider.config_hash, found["models"], results, found["seconds"]
+        )
         manifest.write(dataset, {**fresh, "created_at": found["created_at"]})
     return decider.changes, config
 
@@ -102,37 +108,39 @@ class _Decider:
 
     def __init__(self, config: CurationConfig, config_hash: str, crosspair: Crosspair) -> None:
         self.config_hash = config_hash
-        self.changes = Changes()
+        self.changes = RefilterChanges()
         self._config, self._crosspair = config, crosspair
-        self._rules = rules(config.filter)
+        self._rules = build_rules(config.filter)
         self._stages: dict[str, Stage] = {VARIANT: crosspair}
         wanted = {"inpaint": config.inpaint.enabled, "redux": config.redux.enabled, VARIANT: True}
         # What kept subjects should have and takes a model, or the whole dataset, to make.
-        self.modelled = tuple(variant for variant, on in wanted.items() if on)
+        self.model_variants = tuple(variant for variant, on in wanted.items() if on)
 
-    def tables(self, dataset: Storage, result: ShardResult, makes: Sequence[str]) -> Iterator[pa.Table]:
+    def decide_tables(
+        self, dataset: Storage, result: ShardResult, variants: Sequence[str]
+    ) -> Iterator[pa.Table]:
         """The decided row groups of one shard, lacking references of the variants in `makes` made.
 
         Counts go into `result` and `changes`.
         """
         with dataset.open_input(result.path) as stream, pq.ParquetFile(stream) as parquet:
-            check_columns(parquet.schema_arrow, CLIPS, dataset.join(result.path))
+            check_columns(parquet.schema_arrow, CLIPS, dataset.join_path(result.path))
             for group in range(parquet.num_row_groups):
-                rows = to_rows(parquet.read_row_group(group, columns=CLIPS.names), CLIPS)
+                rows = extract_rows(parquet.read_row_group(group, columns=CLIPS.names), CLIPS)
                 for row in rows:
-                    self._decide(row)
-                for variant in makes:
-                    self._complete(rows, variant)
+                    self._decide_row(row)
+                for variant in variants:
+                    self._make_missing_references(rows, variant)
                 for row in rows:
-                    for variant in self.modelled:
-                        self.changes.without[variant] += len(self._lacking(row, variant))
-                    row["payload_bytes"] = payload_bytes(row)
-                    result.tally.add(row)
+                    for variant in self.model_variants:
+                        self.changes.lacking[variant] += len(self._find_lacking_subjects(row, variant))
+                    row["payload_bytes"] = count_payload_bytes(row)
+                    result.tally.add_row(row)
                 result.rows += len(rows)
-                yield to_table(rows, CLIPS)
-        self.changes.without = +self.changes.without
+                yield build_table(rows, CLIPS)
+        self.changes.lacking = +self.changes.lacking
 
-    def _decide(self, row: ClipRow) -> None:
+    def _decide_row(self, row: ClipRow) -> None:
         before = {subject["subject_id"]: subject["verdict"] for subject in row["subjects"]}
         pictures = [each for subject in row["subjects"] for each in subject["references"]]
         had = [each["kept"] for each in pictures]
@@ -156,7 +164,7 @@ class _Decider:
             elif old["kept"] and not new["kept"]:
                 self.changes.newly_rejected[new["reason"] or ""] += 1
 
-    def _complete(self, rows: Sequence[ClipRow], variant: str) -> None:
+    def _make_missing_references(self, rows: Sequence[ClipRow], variant: str) -> None:
         """Make one variant for the kept subjects that lack it; others are not touched.
 
         What cannot be made leaves its clip as it is, and is counted as lacking.
@@ -164,22 +172,22 @@ class _Decider:
         if variant not in self._stages:
             self._stages[variant] = build_stage(variant, self._config)
         for row in rows:
-            lacking = self._lacking(row, variant)
+            lacking = self._find_lacking_subjects(row, variant)
             if not lacking:
                 continue
             part: Any = {**row, "subjects": lacking}
-            made = run(self._stages[variant], [part], {})[0]
+            made = run_stage(self._stages[variant], [part], {})[0]
             if made["status"] == "kept":
                 by_id = {subject["subject_id"]: subject for subject in made["subjects"]}
                 row["subjects"] = [by_id.get(each["subject_id"], each) for each in row["subjects"]]
 
-    def _lacking(self, row: ClipRow, variant: str) -> list[SubjectRow]:
+    def _find_lacking_subjects(self, row: ClipRow, variant: str) -> list[SubjectRow]:
         """The kept subjects that have no reference of a variant and should."""
         if row["status"] != "kept":
             return []
         return [
             subject
-            for subject in kept(row)
+            for subject in list_kept_subjects(row)
             if all(reference["variant"] != variant for reference in subject["references"])
-            and (variant != VARIANT or self._crosspair.draws(subject))
+            and (variant != VARIANT or self._crosspair.is_drawn(subject))
         ]

@@ -23,18 +23,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.rows.ids import video_id
+from curation.rows.ids import hash_video
 from curation.rows.schema import VideoRow
 from reprise.errors import RepriseError
 from reprise.storage import (
-    Entry,
+    FileInfo,
     Storage,
-    fetch,
-    file_entry,
+    fetch_file,
     is_remote,
-    parent_and_name,
-    relative_to_file,
+    resolve_relative_path,
     split_options,
+    split_parent,
+    stat_local_file,
 )
 
 VIDEO_EXTENSIONS = frozenset(
@@ -43,14 +43,14 @@ VIDEO_EXTENSIONS = frozenset(
 MANIFEST_EXTENSIONS = frozenset({"csv", "jsonl", "json", "parquet"})
 _CAPTION_KEYS = ("caption", "text", "description")
 _SIDECAR_BYTES = 1 << 16  # a caption is not longer; what is larger is something else
-_REQUESTS = 16  # at a time, to S3
+_S3_THREADS = 16  # at a time, to S3
 _GLOB = re.compile(r"[*?[]")
 
-Progress = Callable[[str], None]
+MessageCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class _Found:
+class _SourceVideo:
     """A video as it was come across."""
 
     path: str  # full address
@@ -63,7 +63,7 @@ class _Found:
     sidecars: tuple[str, ...] = ()  # full addresses of those that exist
 
 
-def list_videos(source: str, *, progress: Progress | None = None) -> list[VideoRow]:
+def list_videos(source: str, *, on_message: MessageCallback | None = None) -> list[VideoRow]:
     """Rows of `VIDEOS` for everything that `source` names, sorted by path.
 
     `source` is a folder (with all below it), a glob (`clips/**/*.mp4`), one video file, or a manifest: CSV,
@@ -82,26 +82,26 @@ def list_videos(source: str, *, progress: Progress | None = None) -> list[VideoR
     Raises:
         RepriseError: no such source, no video in it, or a manifest that cannot be read as one.
     """
-    tell = progress or (lambda line: None)
-    kind = _kind(source)
+    notify = on_message or (lambda line: None)
+    kind = _detect_source_kind(source)
     if kind == "manifest":
-        found = _from_manifest(source, tell)
+        found = _list_manifest(source, notify)
     elif kind == "video":
-        found = [_one(source)]
+        found = [_describe_video_file(source)]
     else:
-        found = _from_folder(source, tell) if kind == "folder" else _from_glob(source, tell)
-    found = sorted((_storable(each) for each in found), key=lambda each: each.path)
-    found = _mark_duplicates(found, tell)
-    return _rows(found, tell)
+        found = _list_folder(source, notify) if kind == "folder" else _list_glob(source, notify)
+    found = sorted((_make_storable(each) for each in found), key=lambda each: each.path)
+    found = _mark_duplicates(found, notify)
+    return _build_rows(found, notify)
 
 
-def summary(rows: Iterable[VideoRow]) -> str:
+def summarize_videos(rows: Iterable[VideoRow]) -> str:
     """One line for people: how many videos, how large, how many captions, and what is wrong with the rest."""
     listed = list(rows)
     size = sum(row["size"] for row in listed if not row["problem"])
     captions = sum(row["caption"] is not None for row in listed)
     count = f"{len(listed):,} video{'' if len(listed) == 1 else 's'}"
-    line = f"{count}, {_readable(size)}, {captions:,} with a caption"
+    line = f"{count}, {_format_bytes(size)}, {captions:,} with a caption"
     problems: Counter[str] = Counter(
         "duplicate" if row["problem"].startswith("duplicate of ") else row["problem"]
         for row in listed
@@ -115,17 +115,17 @@ def summary(rows: Iterable[VideoRow]) -> str:
     return " ".join(line.split())
 
 
-def _kind(source: str) -> str:
+def _detect_source_kind(source: str) -> str:
     """folder | glob | video | manifest"""
-    place = Storage.at(source)
-    extension = _extension(parent_and_name(place.uri)[1])
+    place = Storage.from_uri(source)
+    extension = _get_extension(split_parent(place.uri)[1])
     if place.is_file():
         if extension in MANIFEST_EXTENSIONS:
             return "manifest"
         if extension in VIDEO_EXTENSIONS:
             return "video"
         raise RepriseError(
-            f"{source} is neither a video ({_extensions()}) nor a manifest "
+            f"{source} is neither a video ({_format_extensions()}) nor a manifest "
             f"({', '.join(sorted(MANIFEST_EXTENSIONS))})"
         )
     if place.exists():
@@ -135,42 +135,44 @@ def _kind(source: str) -> str:
     raise RepriseError(f"no such file or folder: {place.uri}")
 
 
-def _from_folder(source: str, tell: Progress) -> list[_Found]:
-    place = Storage.at(source)
-    entries = place.entries()
+def _list_folder(source: str, notify: MessageCallback) -> list[_SourceVideo]:
+    place = Storage.from_uri(source)
+    entries = place.list_files()
     if entries and not entries[0].path:
         raise RepriseError(f"{place.uri} {entries[0].problem}")
-    found, ignored = _videos_among(place, entries, lambda path: True)
-    _tell_ignored(ignored, place.uri, tell)
+    found, ignored = _select_videos(place, entries, lambda path: True)
+    _report_ignored(ignored, place.uri, notify)
     if not found:
-        raise RepriseError(f"no video in {place.uri}: looked for {_extensions()}")
+        raise RepriseError(f"no video in {place.uri}: looked for {_format_extensions()}")
     return found
 
 
-def _from_glob(source: str, tell: Progress) -> list[_Found]:
+def _list_glob(source: str, notify: MessageCallback) -> list[_SourceVideo]:
     """`*`, `?` and `[...]` within one name, `**` across folders."""
-    uri, options = split_options(Storage.at(source).uri)
+    uri, options = split_options(Storage.from_uri(source).uri)
     steps = uri.split("/")
     first = next(i for i, step in enumerate(steps) if _GLOB.search(step))
     if is_remote(uri) and first < 3:  # s3: / (nothing) / bucket / ...
         raise RepriseError(f"{source}: a pattern in the name of a bucket is not supported")
-    place = Storage.at(("/".join(steps[:first]) or "/") + options)
+    place = Storage.from_uri(("/".join(steps[:first]) or "/") + options)
     pattern = "/".join(steps[first:])
     depth = None if "**" in pattern else pattern.count("/") + 1
-    matches = _pattern(pattern)
-    found, ignored = _videos_among(place, place.entries(depth=depth), lambda p: bool(matches.fullmatch(p)))
-    _tell_ignored(ignored, place.uri, tell)
+    matches = _compile_glob(pattern)
+    found, ignored = _select_videos(
+        place, place.list_files(depth=depth), lambda p: bool(matches.fullmatch(p))
+    )
+    _report_ignored(ignored, place.uri, notify)
     if not found:
-        raise RepriseError(f"no video matches {source}: looked for {_extensions()}")
+        raise RepriseError(f"no video matches {source}: looked for {_format_extensions()}")
     return found
 
 
-def _videos_among(
-    place: Storage, entries: list[Entry], wanted: Callable[[str], bool]
-) -> tuple[list[_Found], Counter[str]]:
+def _select_videos(
+    place: Storage, entries: list[FileInfo], wanted: Callable[[str], bool]
+) -> tuple[list[_SourceVideo], Counter[str]]:
     """Videos of a listing, with the sidecars that it shows; and the number of other files by extension."""
     present = {entry.path for entry in entries}
-    found: list[_Found] = []
+    found: list[_SourceVideo] = []
     ignored: Counter[str] = Counter()
     used: set[str] = set()
     others: list[str] = []
@@ -181,46 +183,48 @@ def _videos_among(
             continue
         # A folder that cannot be listed may hold videos: it is accounted for like one.
         folder = entry.size < 0 and (entry.problem or "").startswith("cannot be read")
-        if _extension(entry.path) not in VIDEO_EXTENSIONS and not folder:
+        if _get_extension(entry.path) not in VIDEO_EXTENSIONS and not folder:
             others.append(entry.path)
             continue
-        beside = [name for name in _sidecar_names(entry.path) if name in present]
+        beside = [name for name in _list_sidecar_names(entry.path) if name in present]
         used.update(beside)
         found.append(
-            _Found(
-                _under(place, entry.path),
+            _SourceVideo(
+                _join_address(place, entry.path),
                 entry.size,
                 str(entry.stamp),
                 entry.problem,
-                sidecars=tuple(_under(place, name) for name in beside),
+                sidecars=tuple(_join_address(place, name) for name in beside),
             )
         )
     for path in others:
         if path not in used:
-            ignored[_extension(path) or "no extension"] += 1
+            ignored[_get_extension(path) or "no extension"] += 1
     return found, ignored
 
 
-def _one(source: str) -> _Found:
+def _describe_video_file(source: str) -> _SourceVideo:
     """A single video: named outright, so its own requests are few."""
-    path = Storage.at(source).uri
-    folder, name = parent_and_name(path)
-    place = Storage.at(folder)
-    beside = tuple(place.join(each) for each in _sidecar_names(name) if place.entry(each).size >= 0)
-    return replace(_of_entry(path, place.entry(name)), sidecars=beside)
+    path = Storage.from_uri(source).uri
+    folder, name = split_parent(path)
+    place = Storage.from_uri(folder)
+    beside = tuple(
+        place.join_path(each) for each in _list_sidecar_names(name) if place.stat_file(each).size >= 0
+    )
+    return replace(_make_source_video(path, place.stat_file(name)), sidecars=beside)
 
 
-def _from_manifest(source: str, tell: Progress) -> list[_Found]:
-    uri = Storage.at(source).uri
+def _list_manifest(source: str, notify: MessageCallback) -> list[_SourceVideo]:
+    uri = Storage.from_uri(source).uri
     rows = _read_manifest(uri)
     if not rows:
         raise RepriseError(f"{uri} lists no videos")
     columns = sorted({column for _, row in rows for column in row})
     if "path" not in columns:
         raise RepriseError(f"{uri} has no column path: found {', '.join(columns) or 'none'}")
-    found = [_of_manifest_row(uri, where, row) for where, row in rows]
-    tell(f"{len(found):,} rows in {uri}")
-    looked_up = _look_up([each.path for each in found if not each.problem])
+    found = [_parse_manifest_row(uri, where, row) for where, row in rows]
+    notify(f"{len(found):,} rows in {uri}")
+    looked_up = _look_up_files([each.path for each in found if not each.problem])
     merged = []
     for each in found:
         if each.problem:
@@ -231,41 +235,43 @@ def _from_manifest(source: str, tell: Progress) -> list[_Found]:
     return merged
 
 
-def _of_manifest_row(uri: str, where: str, row: Mapping[str, Any]) -> _Found:
-    extra = {key: _plain(row[key]) for key in row if key not in ("path", "caption", "license")}
+def _parse_manifest_row(uri: str, where: str, row: Mapping[str, Any]) -> _SourceVideo:
+    extra = {key: _make_json_safe(row[key]) for key in row if key not in ("path", "caption", "license")}
     carried = json.dumps(extra, ensure_ascii=False, default=str) if extra else None
-    caption, license_ = _text(row.get("caption")), _text(row.get("license"))
+    caption, license_ = _clean_text(row.get("caption")), _clean_text(row.get("license"))
     path = row.get("path")
     if not isinstance(path, str) or not path.strip():
-        return _Found(f"{uri}#{where}", problem="no path in the manifest", extra=carried)
+        return _SourceVideo(f"{uri}#{where}", problem="no path in the manifest", extra=carried)
     if path.startswith("file://") or not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
-        full = relative_to_file(uri, Storage.at(path).uri if path.startswith("file://") else path)
-        return _Found(full, caption=caption, license=license_, extra=carried)
+        full = resolve_relative_path(uri, Storage.from_uri(path).uri if path.startswith("file://") else path)
+        return _SourceVideo(full, caption=caption, license=license_, extra=carried)
     if is_remote(path):
-        return _Found(path, caption=caption, license=license_, extra=carried)
-    return _Found(path, problem="only local paths and s3:// can be read", extra=carried)
+        return _SourceVideo(path, caption=caption, license=license_, extra=carried)
+    return _SourceVideo(path, problem="only local paths and s3:// can be read", extra=carried)
 
 
-def _look_up(paths: list[str]) -> dict[str, _Found]:
+def _look_up_files(paths: list[str]) -> dict[str, _SourceVideo]:
     """Size, stamp and sidecars of every address; on S3 by listing each folder once."""
-    found: dict[str, _Found] = {}
+    found: dict[str, _SourceVideo] = {}
     folders: dict[str, dict[str, str]] = defaultdict(dict)  # folder -> name in it -> address
     for path in paths:
         if is_remote(path):
-            folder, name = parent_and_name(path)
+            folder, name = split_parent(path)
             folders[folder][name] = path
         else:
-            beside = tuple(name for name in _sidecar_names(path) if file_entry(Path(name)).size >= 0)
-            found[path] = replace(_of_entry(path, file_entry(Path(path))), sidecars=beside)
+            beside = tuple(
+                name for name in _list_sidecar_names(path) if stat_local_file(Path(name)).size >= 0
+            )
+            found[path] = replace(_make_source_video(path, stat_local_file(Path(path))), sidecars=beside)
 
-    def listed(folder: str) -> dict[str, Entry] | RepriseError:
+    def list_folder(folder: str) -> dict[str, FileInfo] | RepriseError:
         try:
-            return {entry.path: entry for entry in Storage.at(folder).entries(depth=1)}
+            return {entry.path: entry for entry in Storage.from_uri(folder).list_files(depth=1)}
         except RepriseError as error:
             return error
 
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        listings = dict(zip(folders, pool.map(listed, folders), strict=True))
+    with ThreadPoolExecutor(_S3_THREADS) as pool:
+        listings = dict(zip(folders, pool.map(list_folder, folders), strict=True))
     errors = [listing for listing in listings.values() if isinstance(listing, RepriseError)]
     if errors and len(errors) == len(listings) and not found:
         raise errors[0]  # not one video's trouble: the store's
@@ -273,11 +279,13 @@ def _look_up(paths: list[str]) -> dict[str, _Found]:
         listing = listings[folder]
         for name, path in names.items():
             if isinstance(listing, RepriseError):
-                found[path] = _Found(path, problem=f"cannot be read: {listing}")
+                found[path] = _SourceVideo(path, problem=f"cannot be read: {listing}")
             else:
-                entry = listing.get(name, Entry(name, -1, 0, "missing file"))
-                beside = tuple(Storage.at(folder).join(n) for n in _sidecar_names(name) if n in listing)
-                found[path] = replace(_of_entry(path, entry), sidecars=beside)
+                entry = listing.get(name, FileInfo(name, -1, 0, "missing file"))
+                beside = tuple(
+                    Storage.from_uri(folder).join_path(n) for n in _list_sidecar_names(name) if n in listing
+                )
+                found[path] = replace(_make_source_video(path, entry), sidecars=beside)
     return found
 
 
@@ -287,16 +295,16 @@ def _read_manifest(uri: str) -> list[tuple[str, dict[str, Any]]]:
     Raises:
         RepriseError: naming the line that cannot be read.
     """
-    folder, name = parent_and_name(uri)
-    data = Storage.at(folder).read_bytes(name)
-    extension = _extension(name)
+    folder, name = split_parent(uri)
+    data = Storage.from_uri(folder).read_bytes(name)
+    extension = _get_extension(name)
     if extension == "parquet":
         try:
             table = pq.read_table(pa.BufferReader(data))
         except pa.ArrowInvalid as error:
             raise RepriseError(f"{uri} is damaged or not Parquet: {error}") from error
         # Pictures and other bytes have no place in JSON.
-        columns = [f.name for f in table.schema if not _holds_bytes(f.type)]
+        columns = [f.name for f in table.schema if not _has_bytes(f.type)]
         return [(f"row {i + 1}", row) for i, row in enumerate(table.select(columns).to_pylist())]
     try:
         text = data.decode("utf-8-sig")
@@ -358,7 +366,7 @@ def _read_csv(uri: str, text: str) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def _mark_duplicates(found: list[_Found], tell: Progress) -> list[_Found]:
+def _mark_duplicates(found: list[_SourceVideo], notify: MessageCallback) -> list[_SourceVideo]:
     """Give all but the first of equal videos their problem; `found` is sorted."""
     marked = list(found)
     by_size: dict[int, list[int]] = defaultdict(list)
@@ -374,11 +382,11 @@ def _mark_duplicates(found: list[_Found], tell: Progress) -> list[_Found]:
     groups = [group for group in by_size.values() if len(group) > 1]
     if not groups:
         return marked
-    tell(f"comparing {sum(map(len, groups)):,} files of equal size")
+    notify(f"comparing {sum(map(len, groups)):,} files of equal size")
     todo = [i for group in groups for i in group]
     remote = [i for i in todo if is_remote(found[i].path)]
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        tags = dict(zip(remote, pool.map(lambda i: _plain_etag(found[i].path), remote), strict=True))
+    with ThreadPoolExecutor(_S3_THREADS) as pool:
+        tags = dict(zip(remote, pool.map(lambda i: _get_plain_etag(found[i].path), remote), strict=True))
         # Equal tags of a plain upload mean equal content. Unequal ones may differ by encryption or parts.
         keeper: dict[tuple[int, str], int] = {}
         alike = {i: i for i in todo}
@@ -387,7 +395,7 @@ def _mark_duplicates(found: list[_Found], tell: Progress) -> list[_Found]:
                 alike[i] = keeper.setdefault((found[i].size, tag), i)
         sizes = Counter(found[i].size for i in todo if alike[i] == i)
         hashed = [i for i in todo if alike[i] == i and sizes[found[i].size] > 1]
-        hashes = dict(zip(hashed, pool.map(lambda i: _content(found[i].path), hashed), strict=True))
+        hashes = dict(zip(hashed, pool.map(lambda i: _hash_content(found[i].path), hashed), strict=True))
     first: dict[str, int] = {}
     for i in todo:
         content, problem = hashes.get(alike[i], (f"alone {alike[i]}", None))
@@ -398,33 +406,33 @@ def _mark_duplicates(found: list[_Found], tell: Progress) -> list[_Found]:
     return marked
 
 
-def _plain_etag(path: str) -> str | None:
+def _get_plain_etag(path: str) -> str | None:
     """The tag of an object that was uploaded in one part; None where there is none to compare."""
     try:
-        tag = Storage.at(path).etag()
+        tag = Storage.from_uri(path).get_etag()
     except RepriseError:
         return None  # reading it will say why
     return tag if tag and "-" not in tag else None
 
 
-def _content(path: str) -> tuple[str, str | None]:
+def _hash_content(path: str) -> tuple[str, str | None]:
     """The hash of a file's bytes, or why it cannot be read."""
     try:
-        with fetch(path) as local:
-            return video_id(local), None
+        with fetch_file(path) as local:
+            return hash_video(local), None
     except OSError as error:
         return "", f"cannot be read: {(error.strerror or str(error)).lower()}"
     except RepriseError as error:
         return "", f"cannot be read: {error}"
 
 
-def _rows(found: list[_Found], tell: Progress) -> list[VideoRow]:
+def _build_rows(found: list[_SourceVideo], notify: MessageCallback) -> list[VideoRow]:
     wanting = [each for each in found if each.caption is None and each.sidecars and not each.problem]
     if wanting:
-        tell(f"reading captions beside {len(wanting):,} videos")
+        notify(f"reading captions beside {len(wanting):,} videos")
     paths = list(dict.fromkeys(path for each in wanting for path in each.sidecars))
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        texts = dict(zip(paths, pool.map(_sidecar_caption, paths), strict=True))
+    with ThreadPoolExecutor(_S3_THREADS) as pool:
+        texts = dict(zip(paths, pool.map(_read_sidecar_caption, paths), strict=True))
     rows = []
     times: Counter[str] = Counter()
     for each in found:
@@ -450,26 +458,26 @@ def _rows(found: list[_Found], tell: Progress) -> list[VideoRow]:
     return rows
 
 
-def _sidecar_caption(path: str) -> str | None:
+def _read_sidecar_caption(path: str) -> str | None:
     """The caption in a file beside a video; None where there is none that can be made sense of."""
     try:
-        folder, name = parent_and_name(path)
-        with Storage.at(folder).open_input(name) as file:
+        folder, name = split_parent(path)
+        with Storage.from_uri(folder).open_input(name) as file:
             data = file.read(_SIDECAR_BYTES)
     except (RepriseError, OSError):
         return None
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        if _extension(name) == "json":
+        if _get_extension(name) == "json":
             known = json.loads(text)
-            values = [_text(known.get(key)) for key in _CAPTION_KEYS] if isinstance(known, dict) else []
+            values = [_clean_text(known.get(key)) for key in _CAPTION_KEYS] if isinstance(known, dict) else []
             return next((value for value in values if value), None)
     except ValueError:  # no text, no JSON
         return None
-    return _text(text)
+    return _clean_text(text)
 
 
-def _storable(found: _Found) -> _Found:
+def _make_storable(found: _SourceVideo) -> _SourceVideo:
     """A name that is not UTF-8 cannot be written to a table: spell it out and say so."""
     try:
         found.path.encode()
@@ -479,34 +487,34 @@ def _storable(found: _Found) -> _Found:
     return found
 
 
-def _of_entry(path: str, entry: Entry) -> _Found:
-    return _Found(path, entry.size, str(entry.stamp), entry.problem)
+def _make_source_video(path: str, entry: FileInfo) -> _SourceVideo:
+    return _SourceVideo(path, entry.size, str(entry.stamp), entry.problem)
 
 
-def _under(place: Storage, path: str) -> str:
-    return place.join(path) if path else place.uri
+def _join_address(place: Storage, path: str) -> str:
+    return place.join_path(path) if path else place.uri
 
 
-def _sidecar_names(path: str) -> tuple[str, str]:
+def _list_sidecar_names(path: str) -> tuple[str, str]:
     stem = posixpath.splitext(path)[0]
     return f"{stem}.txt", f"{stem}.json"
 
 
-def _extension(path: str) -> str:
+def _get_extension(path: str) -> str:
     return posixpath.splitext(path)[1].lower().lstrip(".")
 
 
-def _extensions() -> str:
+def _format_extensions() -> str:
     return ", ".join(sorted(VIDEO_EXTENSIONS))
 
 
-def _tell_ignored(ignored: Counter[str], where: str, tell: Progress) -> None:
+def _report_ignored(ignored: Counter[str], where: str, notify: MessageCallback) -> None:
     if ignored:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(ignored.items()))
-        tell(f"ignored {ignored.total():,} other files in {where}: {kinds}")
+        notify(f"ignored {ignored.total():,} other files in {where}: {kinds}")
 
 
-def _pattern(glob: str) -> re.Pattern[str]:
+def _compile_glob(glob: str) -> re.Pattern[str]:
     """A glob as an expression over relative paths with forward slashes."""
     steps = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = []
@@ -524,35 +532,35 @@ def _pattern(glob: str) -> re.Pattern[str]:
         raise RepriseError(f"{glob} is not a pattern: {error}") from error
 
 
-def _text(value: Any) -> str | None:
+def _clean_text(value: Any) -> str | None:
     """A caption or a license as one line, or None where there is none."""
     if isinstance(value, list | tuple):
-        return next((text for item in value if (text := _text(item))), None)
+        return next((text for item in value if (text := _clean_text(item))), None)
     if value is None or isinstance(value, dict) or (isinstance(value, float) and math.isnan(value)):
         return None
     return " ".join(str(value).split()) or None
 
 
-def _plain(value: Any) -> Any:
+def _make_json_safe(value: Any) -> Any:
     """A value as strict JSON has it: no NaN, no infinity."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _make_json_safe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_make_json_safe(item) for item in value]
     return value
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
+def _has_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return True
     if pa.types.is_dictionary(kind):
-        return _holds_bytes(kind.value_type)
-    return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
+        return _has_bytes(kind.value_type)
+    return any(_has_bytes(kind.field(i).type) for i in range(kind.num_fields))
 
 
-def _readable(size: float) -> str:
+def _format_bytes(size: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from curation.config import CurationConfig
-from curation.imaging.codec import decode
+from curation.imaging.codec import decode_image
 from curation.models import registry
 from curation.models.roles import Captioner
 from curation.rows.schema import ClipRow
-from curation.stages.stage import stop
+from curation.stages.stage import stop_row
 
 
 class Caption:
@@ -23,13 +23,13 @@ class Caption:
         self._loaded = False
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
-        silent = [row for row in rows if not (row["caption"] or "").strip()]
-        if silent and not self._loaded:
-            self._captioner, self._loaded = registry.load(self._config, "captioner"), True
-        if silent and self._captioner is not None:
-            clips = [[decode(frame["image"]) for frame in row["frames"]] for row in silent]
-            for row, caption in zip(silent, self._captioner.caption(clips), strict=True):
-                row["caption"], row["caption_source"] = caption, registry.identity(self._captioner)
-        for row in silent:
+        uncaptioned = [row for row in rows if not (row["caption"] or "").strip()]
+        if uncaptioned and not self._loaded:
+            self._captioner, self._loaded = registry.load_backend(self._config, "captioner"), True
+        if uncaptioned and self._captioner is not None:
+            clips = [[decode_image(frame["image"]) for frame in row["frames"]] for row in uncaptioned]
+            for row, caption in zip(uncaptioned, self._captioner.caption(clips), strict=True):
+                row["caption"], row["caption_source"] = caption, registry.get_model_id(self._captioner)
+        for row in uncaptioned:
             if not (row["caption"] or "").strip() and self._config.caption.require:
-                stop(row, "rejected", self.name, "no caption")
+                stop_row(row, "rejected", self.name, "no caption")

@@ -6,9 +6,18 @@ from collections.abc import Sequence
 
 from curation.config import CurationConfig
 from curation.imaging.codec import RGB, decode_mask
-from curation.rows.references import RGBA, cutout, drop, frame_image, kept, mask_in, put, subject_cutout
+from curation.rows.references import (
+    RGBA,
+    add_reference,
+    find_mask,
+    get_frame_image,
+    list_kept_subjects,
+    make_cutout,
+    make_subject_cutout,
+    remove_references,
+)
 from curation.rows.schema import ClipRow, ReferenceFrame, SubjectRow
-from curation.rows.thresholds import rules
+from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
 from curation.stages.stage import log
 
@@ -26,33 +35,35 @@ class Crop:
 
     def __init__(self, config: CurationConfig) -> None:
         self._padding = config.crop.padding
-        self._rules = rules(config.filter)
+        self._rules = build_rules(config.filter)
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
         for row in rows:
-            for subject in kept(row):
-                drop(subject, "crop")
-                drop(subject, "segment")
-                pictures = subject_cutout(row, subject, self._padding)
-                self._put(subject, pictures, subject["frame_index"])
+            for subject in list_kept_subjects(row):
+                remove_references(subject, "crop")
+                remove_references(subject, "segment")
+                pictures = make_subject_cutout(row, subject, self._padding)
+                self._add_pair(subject, pictures, subject["frame_index"])
                 for ordinal, frame in enumerate((subject["reference_frames"] or [])[1:], start=1):
-                    self._further(row, subject, frame, ordinal)
+                    self._add_further_frame(row, subject, frame, ordinal)
                 decide_references(subject, self._rules)
 
-    def _further(self, row: ClipRow, subject: SubjectRow, frame: ReferenceFrame, ordinal: int) -> None:
-        mask = mask_in(subject, frame["index"])
+    def _add_further_frame(
+        self, row: ClipRow, subject: SubjectRow, frame: ReferenceFrame, ordinal: int
+    ) -> None:
+        mask = find_mask(subject, frame["index"])
         if mask is None:
             return
         try:
-            image = frame_image(row, frame["index"])
+            image = get_frame_image(row, frame["index"])
         except ValueError as error:  # one picture less
             log.warning("%s gives no further picture: %s", subject["subject_id"], error)
             return
-        pictures = cutout(image, decode_mask(mask), self._padding)
-        self._put(subject, pictures, frame["index"], ordinal, frame["identity"])
+        pictures = make_cutout(image, decode_mask(mask), self._padding)
+        self._add_pair(subject, pictures, frame["index"], ordinal, frame["identity"])
 
     @staticmethod
-    def _put(
+    def _add_pair(
         subject: SubjectRow,
         pictures: tuple[RGB, RGBA],
         index: int | None,
@@ -60,7 +71,7 @@ class Crop:
         identity: float | None = None,
     ) -> None:
         for variant, picture in zip(("crop", "segment"), pictures, strict=True):
-            put(
+            add_reference(
                 subject,
                 variant,
                 picture,

@@ -17,35 +17,45 @@ import cv2
 import numpy as np
 
 from curation.config import CurationConfig
-from curation.dataset.fragments import INDEX_COLUMNS, Entry, entry_of
+from curation.dataset.fragments import INDEX_COLUMNS, RowIndex, build_row_index
 from curation.dataset.shards import read_rows
-from curation.imaging.codec import RGB, decode, decode_mask, encode, luma
-from curation.imaging.composite import Box, compose, lift
+from curation.imaging.codec import RGB, compute_luma, decode_image, decode_mask, encode_image
+from curation.imaging.composite import RelativeBox, composite_subject, lift_subject
 from curation.models import registry
 from curation.models.roles import Inpainter
-from curation.rows.ids import digest, seed_for
-from curation.rows.references import box_in, drop, frame_image, kept, looked_at, mask_in, put
-from curation.rows.schema import ClipRow, Image, SubjectRow
+from curation.rows.ids import compute_digest, derive_seed
+from curation.rows.references import (
+    add_reference,
+    find_box,
+    find_mask,
+    get_frame_image,
+    is_location_known,
+    list_kept_subjects,
+    remove_references,
+)
+from curation.rows.schema import ClipRow, EncodedImage, SubjectRow
 from curation.stages.stage import log
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
 VARIANT = "crosspair"
-_UNLIKE = 0.34  # word overlap (Jaccard) of two captions above which their clips count as related
+_MAX_WORD_OVERLAP = 0.34  # word overlap (Jaccard) of two captions above which their clips count as related
 _PLATE_LONG_SIDE = 960  # px: a reference picture, not a film frame
-_GROW = 0.012  # of the frame's diagonal: a subject's soft edge and shadow must go with it
+_GROW_SHARE = 0.012  # of the frame's diagonal: a subject's soft edge and shadow must go with it
 _MAX_PAINTED = 0.4  # share of a plate that may have been painted; above it little real background is left
 _MAX_FILLED = 0.5  # share of a clip's frame that its own subjects may fill, or nothing else has room
-_LUMA = (30.0, 235.0)  # mean; darker or brighter plates show nothing
-_CLIPS = 0.25  # of plates are clips as they are (ours), and more where few rows can give a background
+_LUMA_RANGE = (30.0, 235.0)  # mean; darker or brighter plates show nothing
+_CLIP_SHARE = 0.25  # of plates are clips as they are (ours), and more where few rows can give a background
 _READ_ROWS = 16  # clips at a time while plates are made
-_COVER = 1.2  # a subject is expected to hide what was painted where that is at most this much larger
+_MAX_COVER_RATIO = (
+    1.2  # a subject is expected to hide what was painted where that is at most this much larger
+)
 # Verdicts that doubt the outline, as what is small may be a part: the rest of it would not be painted out.
-_DOUBTFUL = (
+_OUTLINE_THRESHOLDS = (
     "grounding_min", "label_min", "segment_min", "area_share_min", "border_share_max", "clip_category_min"
 )  # fmt: skip
 # Heights in metres, for the size of one thing beside another; a group's holds where the category has none.
-_METRES = {
+_TRUE_HEIGHTS = {
     "human": 1.7, "baby": 0.7, "child": 1.2, "boy": 1.3, "girl": 1.3,
     "animal": 0.5, "cat": 0.3, "dog": 0.5, "horse": 1.7, "cow": 1.5, "elephant": 3.0, "giraffe": 4.5,
     "bird": 0.2, "vehicle": 1.6, "bus": 3.0, "truck": 3.0, "train": 4.0, "motorcycle": 1.2, "bicycle": 1.1,
@@ -63,7 +73,7 @@ _AIRBORNE = frozenset(
      "swimmer", "superhero")
 )  # fmt: skip
 
-Kind = Literal["background", "clip"]
+PlateKind = Literal["background", "clip"]
 
 
 @dataclass(frozen=True)
@@ -77,19 +87,19 @@ class Plate:
     clip_id: str
     video_id: str
     caption: str
-    image: Image
-    kind: Kind = "background"
+    image: EncodedImage
+    kind: PlateKind = "background"
     frame_index: int | None = None
-    boxes: tuple[Box, ...] = ()
+    boxes: tuple[RelativeBox, ...] = ()
     metres: float | None = None
 
 
-def plate_candidate(row: ClipRow) -> bool:
+def can_give_plate(row: ClipRow) -> bool:
     """Whether a row can give a plate of either kind."""
-    return background_frame(row) is not None or clip_frame(row, 0) is not None
+    return choose_background_frame(row) is not None or choose_clip_frame(row, 0) is not None
 
 
-def background_frame(row: ClipRow) -> int | None:
+def choose_background_frame(row: ClipRow) -> int | None:
     """The frame to make a background of, or None.
 
     Only of a clip whose subjects were looked for, or whose caption names none: what nobody looked for would
@@ -97,39 +107,39 @@ def background_frame(row: ClipRow) -> int | None:
     tracker has said where they are in one of them; and each must have an outline that can be trusted, or half
     of it would stay.
     """
-    looked = row["status"] == "kept" or (
+    is_searched = row["status"] == "kept" or (
         row["stop"] is not None and row["stop"]["stage"] in ("match", "filter")
     )
-    if not looked or not _told(row):
+    if not is_searched or not _is_described(row):
         return None
-    found = _found(row)
-    if any(not _outlined(subject) for subject in found):
+    found = _list_found_subjects(row)
+    if any(not _has_reliable_outline(subject) for subject in found):
         return None
     indices = [subject["frame_index"] for subject in found if subject["frame_index"] is not None]
-    known = [index for index in sorted(set(indices)) if all(looked_at(each, index) for each in found)]
+    known = [index for index in sorted(set(indices)) if all(is_location_known(each, index) for each in found)]
     for index in known if indices else [row["frames"][0]["index"]]:
-        small = sum(_share(each, index) for each in found) <= _MAX_PAINTED
+        small = sum(_measure_covered_share(each, index) for each in found) <= _MAX_PAINTED
         there = any(frame["index"] == index for frame in row["frames"])
-        if small and there and _shows_something(row, index):
+        if small and there and _is_frame_visible(row, index):
             return index
     return None
 
 
-def clip_frame(row: ClipRow, seed: int) -> int | None:
+def choose_clip_frame(row: ClipRow, seed: int) -> int | None:
     """The frame of a clip that is taken as it is, drawn by seed, or None where its subjects fill it."""
-    if not _told(row):
+    if not _is_described(row):
         return None
-    found = _found(row)
+    found = _list_found_subjects(row)
     free = [
         frame["index"]
         for frame in row["frames"]
-        if sum(_share(each, frame["index"]) for each in found) <= _MAX_FILLED
-        and _shows_something(row, frame["index"])
+        if sum(_measure_covered_share(each, frame["index"]) for each in found) <= _MAX_FILLED
+        and _is_frame_visible(row, frame["index"])
     ]
-    return min(free, key=lambda index: digest(seed, row["clip_id"], index), default=None)
+    return min(free, key=lambda index: compute_digest(seed, row["clip_id"], index), default=None)
 
 
-def make_plate(row: ClipRow, inpainter: Inpainter, seed: int, clips: float = _CLIPS) -> Plate:
+def make_plate(row: ClipRow, inpainter: Inpainter, seed: int, clip_share: float = _CLIP_SHARE) -> Plate:
     """A background or a clip, drawn by seed; the other kind where the row cannot give the one.
 
     Args:
@@ -138,24 +148,24 @@ def make_plate(row: ClipRow, inpainter: Inpainter, seed: int, clips: float = _CL
     Raises:
         ValueError: the row can give neither, or its picture cannot be read.
     """
-    still = background_frame(row)
-    moving = clip_frame(row, seed) if clips > 0 or still is None else None
-    drawn = seed_for(seed, row["clip_id"], "plate kind") / 0x80000000 < clips
+    still = choose_background_frame(row)
+    moving = choose_clip_frame(row, seed) if clip_share > 0 or still is None else None
+    drawn = derive_seed(seed, row["clip_id"], "plate kind") / 0x80000000 < clip_share
     if still is not None and not (drawn and moving is not None):
-        return _plate(row, still, "background", inpainter, seed)
+        return _paint_plate(row, still, "background", inpainter, seed)
     if moving is not None:
-        return _plate(row, moving, "clip", inpainter, seed)
+        return _paint_plate(row, moving, "clip", inpainter, seed)
     raise ValueError(f"{row['clip_id']} gives no plate")
 
 
-def _plate(row: ClipRow, index: int, kind: Kind, inpainter: Inpainter, seed: int) -> Plate:
-    image = frame_image(row, index)
+def _paint_plate(row: ClipRow, index: int, kind: PlateKind, inpainter: Inpainter, seed: int) -> Plate:
+    image = get_frame_image(row, index)
     mine = [subject for subject in row["subjects"] if subject["frame_index"] == index]
     height, width = image.shape[:2]
-    boxes = [box for subject in row["subjects"] if (box := box_in(subject, index)) is not None]
+    boxes = [box for subject in row["subjects"] if (box := find_box(subject, index)) is not None]
     hole = np.zeros((height, width), np.uint8)
     for subject in row["subjects"] if kind == "background" else ():
-        mask = mask_in(subject, index)
+        mask = find_mask(subject, index)
         if mask is not None:
             hole |= decode_mask(mask).astype(np.uint8)
     scale = min(1.0, _PLATE_LONG_SIDE / max(height, width))
@@ -164,64 +174,64 @@ def _plate(row: ClipRow, index: int, kind: Kind, inpainter: Inpainter, seed: int
         image = cast(RGB, cv2.resize(image, size, interpolation=cv2.INTER_AREA))
         hole = np.asarray(cv2.resize(hole, size, interpolation=cv2.INTER_NEAREST), np.uint8)
     if hole.any():
-        reach = 2 * round(_GROW * float(np.hypot(*hole.shape))) + 1
+        reach = 2 * round(_GROW_SHARE * float(np.hypot(*hole.shape))) + 1
         grown = cv2.dilate(hole, np.ones((reach, reach), np.uint8)).astype(bool)
-        image = inpainter.inpaint([image], [grown], [None], [seed_for(seed, row["clip_id"], "plate")])[0]
+        image = inpainter.inpaint([image], [grown], [None], [derive_seed(seed, row["clip_id"], "plate")])[0]
     return Plate(
         clip_id=row["clip_id"],
         video_id=row["video_id"] or "",
         caption=row["caption"] or "",
-        image=encode(image),
+        image=encode_image(image),
         kind=kind,
         frame_index=index,
         boxes=tuple((x0 / width, y0 / height, x1 / width, y1 / height) for x0, y0, x1, y1 in boxes),
-        metres=_span(mine),
+        metres=_estimate_frame_height(mine),
     )
 
 
-def _shows_something(row: ClipRow, index: int | None) -> bool:
+def _is_frame_visible(row: ClipRow, index: int | None) -> bool:
     """Whether a frame is neither nearly black nor nearly white; who cannot read it will find out later."""
     try:
-        return _LUMA[0] <= float(luma(frame_image(row, index)).mean()) <= _LUMA[1]
+        return _LUMA_RANGE[0] <= float(compute_luma(get_frame_image(row, index)).mean()) <= _LUMA_RANGE[1]
     except ValueError:
         return True
 
 
-def _told(row: ClipRow) -> bool:
+def _is_described(row: ClipRow) -> bool:
     """A clip with a picture, of which it is known what it speaks of."""
     has_picture = row["status"] != "failed" and bool(row["frames"]) and row["video_id"] is not None
     return has_picture and bool((row["caption"] or "").strip())
 
 
-def _found(row: ClipRow) -> list[SubjectRow]:
+def _list_found_subjects(row: ClipRow) -> list[SubjectRow]:
     return [subject for subject in row["subjects"] if subject["frame_index"] is not None]
 
 
-def _share(subject: SubjectRow, index: int) -> float:
+def _measure_covered_share(subject: SubjectRow, index: int) -> float:
     """Share of a frame that a subject covers, 0..1, as far as is known."""
     if subject["frame_index"] == index:
         return subject["scores"].get("area_share") or 0.0
-    mask = mask_in(subject, index)
+    mask = find_mask(subject, index)
     return float(decode_mask(mask).mean()) if mask is not None else 0.0
 
 
-def _outlined(subject: SubjectRow) -> bool:
+def _has_reliable_outline(subject: SubjectRow) -> bool:
     if subject["mask"] is None:
         return False
     failures = subject["verdict"]["failures"] if subject["verdict"] is not None else []
-    return not any(name in _DOUBTFUL for name in failures)
+    return not any(name in _OUTLINE_THRESHOLDS for name in failures)
 
 
-def true_height(subject: SubjectRow) -> float | None:
+def get_true_height(subject: SubjectRow) -> float | None:
     """Metres that such a thing is usually high; None: unknown."""
-    return _METRES.get(subject["category"], _METRES.get(subject["group"]))
+    return _TRUE_HEIGHTS.get(subject["category"], _TRUE_HEIGHTS.get(subject["group"]))
 
 
-def _span(subjects: Sequence[SubjectRow]) -> float | None:
+def _estimate_frame_height(subjects: Sequence[SubjectRow]) -> float | None:
     """Metres over the full height of a frame at the distance of its largest kept subject."""
     best: tuple[float, float] | None = None
     for subject in subjects:
-        metres, box, mask = true_height(subject), subject["box"], subject["mask"]
+        metres, box, mask = get_true_height(subject), subject["box"], subject["mask"]
         sure = subject["verdict"] is not None and subject["verdict"]["kept"]
         if not sure or metres is None or box is None or mask is None:
             continue
@@ -232,33 +242,35 @@ def _span(subjects: Sequence[SubjectRow]) -> float | None:
     return best[1] if best else None
 
 
-def plates(rows: Iterable[ClipRow], inpainter: Inpainter, seed: int, clips: float = _CLIPS) -> list[Plate]:
+def collect_plates(
+    rows: Iterable[ClipRow], inpainter: Inpainter, seed: int, clip_share: float = _CLIP_SHARE
+) -> list[Plate]:
     """Plates of those rows that can give one; a picture that cannot be read costs its own plate."""
     made = []
     for row in rows:
         try:
-            if plate_candidate(row):
-                made.append(make_plate(row, inpainter, seed, clips))
+            if can_give_plate(row):
+                made.append(make_plate(row, inpainter, seed, clip_share))
         except ValueError as error:
             log.warning("%s gives no plate: %s", row["clip_id"], error)
     return made
 
 
-def pool_of(clip_ids: Iterable[str], size: int, seed: int) -> list[str]:
+def choose_plate_clips(clip_ids: Iterable[str], size: int, seed: int) -> list[str]:
     """Which clips give plates: the `size` with the smallest hashes, so that a new clip changes few."""
-    return sorted(clip_ids, key=lambda each: (digest(seed, each), each))[:size]
+    return sorted(clip_ids, key=lambda each: (compute_digest(seed, each), each))[:size]
 
 
-def table_entries(storage: Storage, files: Sequence[str]) -> list[Entry]:
+def index_tables(storage: Storage, files: Sequence[str]) -> list[RowIndex]:
     """Every row of some clip tables, without what is heavy.
 
     Raises:
         RepriseError: no clip table, or a clip stands in two of them.
     """
-    found: dict[tuple[str, str], Entry] = {}
+    found: dict[tuple[str, str], RowIndex] = {}
     for file in files:
         for row in storage.read_table(file, INDEX_COLUMNS).to_pylist():
-            entry = entry_of(row, file)
+            entry = build_row_index(row, file)
             twin = found.setdefault((entry.source_key, entry.clip_id), entry)
             if twin is not entry:
                 both = " and ".join(dict.fromkeys((twin.file, file)))
@@ -266,7 +278,7 @@ def table_entries(storage: Storage, files: Sequence[str]) -> list[Entry]:
     return list(found.values())
 
 
-def pool(storage: Storage, files: Sequence[str], config: CurationConfig) -> list[Plate]:
+def build_plate_pool(storage: Storage, files: Sequence[str], config: CurationConfig) -> list[Plate]:
     """The plates of the clips in some tables, as `Crosspair` takes them.
 
     Raises:
@@ -274,12 +286,15 @@ def pool(storage: Storage, files: Sequence[str], config: CurationConfig) -> list
     """
     if config.crosspair.share == 0:
         return []
-    with_frames = {each.clip_id: each for each in table_entries(storage, files) if each.payload_bytes > 0}
-    chosen = [with_frames[clip_id] for clip_id in pool_of(with_frames, config.crosspair.pool, config.seed)]
-    inpainter = registry.required(config, "inpainter")
-    rows = read_rows(storage, sorted(chosen, key=lambda each: each.order), _READ_ROWS)
+    with_frames = {each.clip_id: each for each in index_tables(storage, files) if each.payload_bytes > 0}
+    chosen = [
+        with_frames[clip_id]
+        for clip_id in choose_plate_clips(with_frames, config.crosspair.pool, config.seed)
+    ]
+    inpainter = registry.load_required_backend(config, "inpainter")
+    rows = read_rows(storage, sorted(chosen, key=lambda each: each.sort_key), _READ_ROWS)
     clips = config.crosspair.clips
-    return [plate for batch in rows for plate in plates(batch, inpainter, config.seed, clips)]
+    return [plate for batch in rows for plate in collect_plates(batch, inpainter, config.seed, clips)]
 
 
 class Crosspair:
@@ -293,56 +308,61 @@ class Crosspair:
     def __init__(self, config: CurationConfig, pool: Sequence[Plate]) -> None:
         self._config, self._seed = config.crosspair, config.seed
         self._pool = pool
-        self._words = {plate.clip_id: _words(plate.caption) for plate in pool}
+        self._words = {plate.clip_id: _split_words(plate.caption) for plate in pool}
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
         for row in rows:
-            for subject in kept(row):
-                drop(subject, VARIANT)
-                if self.draws(subject):
-                    plate = self._plate(row, subject)
+            for subject in list_kept_subjects(row):
+                remove_references(subject, VARIANT)
+                if self.is_drawn(subject):
+                    plate = self._choose_plate(row, subject)
                     if plate is not None:
-                        self._compose(row, subject, plate)
+                        self._add_composite(row, subject, plate)
 
-    def draws(self, subject: SubjectRow) -> bool:
+    def is_drawn(self, subject: SubjectRow) -> bool:
         """Whether this subject is among the share; its id alone decides."""
-        return seed_for(self._seed, subject["subject_id"], "crosspaired") / 0x80000000 < self._config.share
+        return derive_seed(self._seed, subject["subject_id"], "crosspaired") / 0x80000000 < self._config.share
 
-    def _plate(self, row: ClipRow, subject: SubjectRow) -> Plate | None:
+    def _choose_plate(self, row: ClipRow, subject: SubjectRow) -> Plate | None:
         """The plate of an unrelated clip with the smallest hash, so that one more in the pool changes few.
 
         If that is a background, then the first background whose painted parts this subject can hide.
         """
-        words = _words(row["caption"] or "")
+        words = _split_words(row["caption"] or "")
         strangers = [
             plate
             for plate in self._pool
-            if plate.video_id != row["video_id"] and _overlap(words, self._words[plate.clip_id]) < _UNLIKE
+            if plate.video_id != row["video_id"]
+            and _measure_word_overlap(words, self._words[plate.clip_id]) < _MAX_WORD_OVERLAP
         ]
-        strangers.sort(key=lambda plate: digest(self._seed, subject["subject_id"], plate.clip_id))
+        strangers.sort(key=lambda plate: compute_digest(self._seed, subject["subject_id"], plate.clip_id))
         if not strangers or strangers[0].kind == "clip":
             return strangers[0] if strangers else None
-        able = (plate for plate in strangers if plate.kind == "background" and _hides(row, subject, plate))
+        able = (
+            plate
+            for plate in strangers
+            if plate.kind == "background" and _can_hide_painted_parts(row, subject, plate)
+        )
         return next(able, strangers[0])
 
-    def _compose(self, row: ClipRow, subject: SubjectRow, plate: Plate) -> None:
+    def _add_composite(self, row: ClipRow, subject: SubjectRow, plate: Plate) -> None:
         assert subject["mask"] is not None
-        seed = seed_for(self._seed, subject["subject_id"], plate.clip_id)
-        cut = lift(
-            frame_image(row, subject["frame_index"]), decode_mask(subject["mask"]), self._config.feather
+        seed = derive_seed(self._seed, subject["subject_id"], plate.clip_id)
+        cut = lift_subject(
+            get_frame_image(row, subject["frame_index"]), decode_mask(subject["mask"]), self._config.feather
         )
         background = plate.kind == "background"
-        picture = compose(
+        picture = composite_subject(
             cut,
-            decode(plate.image),
+            decode_image(plate.image),
             np.random.default_rng(seed),
-            metres=true_height(subject),
+            metres=get_true_height(subject),
             plate_metres=plate.metres,
             avoid=() if background else plate.boxes,
             cover=plate.boxes if background else (),
-            grounded=subject["group"] in _STANDING and subject["category"] not in _AIRBORNE,
+            casts_shadow=subject["group"] in _STANDING and subject["category"] not in _AIRBORNE,
         )
-        put(
+        add_reference(
             subject,
             VARIANT,
             picture,
@@ -355,12 +375,12 @@ class Crosspair:
         )
 
 
-def _hides(row: ClipRow, subject: SubjectRow, plate: Plate) -> bool:
+def _can_hide_painted_parts(row: ClipRow, subject: SubjectRow, plate: Plate) -> bool:
     """Whether the subject, at the size it had, is about as large as every part that was painted."""
     x0, y0, x1, y1 = subject["box"] or [0.0] * 4
     wide, tall = (x1 - x0) / (row["width"] or 1), (y1 - y0) / (row["height"] or 1)
     return all(
-        right - left <= _COVER * wide and bottom - top <= _COVER * tall
+        right - left <= _MAX_COVER_RATIO * wide and bottom - top <= _MAX_COVER_RATIO * tall
         for left, top, right, bottom in plate.boxes
     )
 
@@ -370,11 +390,11 @@ _STOP_WORDS = frozenset(
 )
 
 
-def _words(caption: str) -> frozenset[str]:
+def _split_words(caption: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", caption.lower())) - _STOP_WORDS
 
 
-def _overlap(left: frozenset[str], right: frozenset[str]) -> float:
+def _measure_word_overlap(left: frozenset[str], right: frozenset[str]) -> float:
     """Jaccard similarity, 0..1."""
     union = left | right
     return len(left & right) / len(union) if union else 0.0

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from curation.config import CurationConfig
 from curation.filters.category import measure_category
-from curation.filters.faces import measure_faces, own_faces
-from curation.filters.quality import brightness, sharpness
+from curation.filters.faces import measure_faces, select_own_faces
+from curation.filters.quality import measure_brightness, measure_sharpness
 from curation.imaging.codec import RGB, BoolMask, decode_mask, pad_box
 from curation.models import registry
 from curation.models.roles import FaceDetector, ImageTextScorer
-from curation.rows.references import frame_image
+from curation.rows.references import get_frame_image
 from curation.rows.schema import ClipRow, SubjectRow
-from curation.rows.thresholds import rules
+from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip
 from curation.stages.stage import keep_needed_frames
 from curation.taxonomy import Taxonomy
@@ -33,19 +33,19 @@ class Filter:
         self._config = config
         self._loaded = False
 
-    def _load(self) -> None:
-        self._faces: FaceDetector | None = registry.load(self._config, "faces")
-        self._scorer: ImageTextScorer | None = registry.load(self._config, "scorer")
+    def _load_models(self) -> None:
+        self._faces: FaceDetector | None = registry.load_backend(self._config, "faces")
+        self._scorer: ImageTextScorer | None = registry.load_backend(self._config, "scorer")
         self._categories = (
             list(Taxonomy.load(self._config.match.taxonomy).categories) if self._scorer is not None else []
         )
-        self._rules = rules(self._config.filter)
+        self._rules = build_rules(self._config.filter)
         self._loaded = True
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
         if not self._loaded:
-            self._load()
-        found: list[Found] = []
+            self._load_models()
+        found: list[SubjectInFrame] = []
         for row in rows:
             decoded: dict[int, RGB] = {}
             for subject in row["subjects"]:
@@ -53,33 +53,33 @@ class Filter:
                 if index is None or subject["box"] is None or subject["mask"] is None:
                     continue
                 if index not in decoded:
-                    decoded[index] = frame_image(row, index)
-                each = Found(subject, decoded[index], decode_mask(subject["mask"]))
-                mean, clipped = brightness(each.image, each.mask)
+                    decoded[index] = get_frame_image(row, index)
+                each = SubjectInFrame(subject, decoded[index], decode_mask(subject["mask"]))
+                mean, clipped = measure_brightness(each.image, each.mask)
                 subject["scores"].update(
                     {
                         "brightness": mean,
                         "clipped_share": clipped,
-                        "sharpness": sharpness(each.image, each.mask),
+                        "sharpness": measure_sharpness(each.image, each.mask),
                     }
                 )
                 found.append(each)
-        self._look_for_faces([each for each in found if each.subject["group"] == _HUMAN])
-        self._check_category(found)
+        self._measure_faces([each for each in found if each.subject["group"] == _HUMAN])
+        self._measure_categories(found)
         for row in rows:
             decide_clip(row, self._rules)
             keep_needed_frames(row)
 
-    def _look_for_faces(self, humans: Sequence[Found]) -> None:
+    def _measure_faces(self, humans: Sequence[SubjectInFrame]) -> None:
         if self._faces is None or not humans:
             return
-        for each, faces in zip(humans, self._faces.faces([each.crop for each in humans]), strict=True):
+        for each, faces in zip(humans, self._faces.detect_faces([each.crop for each in humans]), strict=True):
             x0, y0, x1, y1 = each.subject["box"] or [0.0] * 4
-            own = own_faces(faces, each.crop_mask)
+            own = select_own_faces(faces, each.crop_mask)
             each.subject["scores"].update(measure_faces(own, x1 - x0, y1 - y0))
-            registry.note(each.subject, "faces", self._faces)
+            registry.record_model(each.subject, "faces", self._faces)
 
-    def _check_category(self, found: Sequence[Found]) -> None:
+    def _measure_categories(self, found: Sequence[SubjectInFrame]) -> None:
         if self._scorer is None or not found:
             return
         texts = [_CATEGORY_PROMPT.format(category) for category in self._categories]
@@ -87,11 +87,11 @@ class Filter:
         for each, probabilities in zip(found, scored, strict=True):
             scores = measure_category(probabilities, self._categories, each.subject["category"])
             each.subject["scores"].update(scores)
-            registry.note(each.subject, "scorer", self._scorer)
+            registry.record_model(each.subject, "scorer", self._scorer)
 
 
 @dataclass(frozen=True)
-class Found:
+class SubjectInFrame:
     """A subject with a mask, in its frame."""
 
     subject: SubjectRow

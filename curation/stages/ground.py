@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.config import CurationConfig
-from curation.imaging.codec import decode
+from curation.imaging.codec import decode_image
 from curation.models import registry
-from curation.models.roles import Detection, Detector, Phrase, Scene
-from curation.rows.ids import instance_id
+from curation.models.roles import Detection, DetectionScene, Detector, Phrase
+from curation.rows.ids import make_instance_id
 from curation.rows.schema import ClipRow, FrameRow, SubjectRow
-from curation.stages.stage import stop
+from curation.stages.stage import stop_row
 
 
 class Ground:
@@ -32,28 +32,28 @@ class Ground:
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
         if self._detector is None:
-            self._detector = cast(Detector, registry.required(self._config, "detector"))
-        scenes: list[Scene] = []
+            self._detector = cast(Detector, registry.load_required_backend(self._config, "detector"))
+        scenes: list[DetectionScene] = []
         phrases: list[list[Phrase]] = []
-        looked: list[list[FrameRow]] = []
+        searched: list[list[FrameRow]] = []
         for row in rows:
-            row["subjects"] = candidates(row["subjects"])
-            frames = spread(row["frames"], self._config.ground.frames)
-            looked.append(frames)
-            scenes += [scene(frame, row["motion_scale"]) for frame in frames]
-            phrases += [[phrase(subject) for subject in row["subjects"]]] * len(frames)
+            row["subjects"] = reset_candidates(row["subjects"])
+            frames = pick_spread_frames(row["frames"], self._config.ground.frames)
+            searched.append(frames)
+            scenes += [build_scene(frame, row["motion_scale"]) for frame in frames]
+            phrases += [[build_phrase(subject) for subject in row["subjects"]]] * len(frames)
         found = iter(self._detector.detect(scenes, phrases))
-        for row, frames in zip(rows, looked, strict=True):
+        for row, frames in zip(rows, searched, strict=True):
             per_frame = [(frame["index"], next(found)) for frame in frames]
             row["subjects"] = [
                 grounded
                 for position, subject in enumerate(row["subjects"])
-                for grounded in self._place(row, subject, position, per_frame)
+                for grounded in self._ground_subject(row, subject, position, per_frame)
             ]
             if not frames:
-                stop(row, "failed", self.name, "no frame to look at")
+                stop_row(row, "failed", self.name, "no frame to look at")
 
-    def _place(
+    def _ground_subject(
         self, row: ClipRow, subject: SubjectRow, position: int, per_frame: list[tuple[int, list[Detection]]]
     ) -> list[SubjectRow]:
         """One subject per box of the best frame; the candidate itself where there is none."""
@@ -62,7 +62,7 @@ class Ground:
             mine = [each for each in detections if each.phrase == position]
             mine.sort(key=lambda each: -each.score * each.label)
             mine = mine[: min(self._config.ground.max_instances, subject["count"] or 99)]
-            if mine and (best is None or _strength(mine) > _strength(best[1])):
+            if mine and (best is None or _sum_strength(mine) > _sum_strength(best[1])):
                 best = index, mine
         if best is None:
             return [subject]
@@ -70,17 +70,17 @@ class Ground:
         placed = []
         for instance, detection in enumerate(mine):
             each = copy.deepcopy(subject)
-            each["subject_id"] = instance_id(subject["subject_id"], instance)
+            each["subject_id"] = make_instance_id(subject["subject_id"], instance)
             each["instance"] = instance
             each["found_index"] = each["frame_index"] = index
             each["found_box"] = each["box"] = [float(side) for side in detection.box]
             each["scores"] = {"grounding": float(detection.score), "label": float(detection.label)}
-            registry.note(each, "detector", self._detector)
+            registry.record_model(each, "detector", self._detector)
             placed.append(each)
         return placed
 
 
-def candidates(subjects: Sequence[SubjectRow]) -> list[SubjectRow]:
+def reset_candidates(subjects: Sequence[SubjectRow]) -> list[SubjectRow]:
     """The subjects as `match` left them: grounding again starts from phrases, not from its own boxes."""
     fresh = copy.deepcopy([subject for subject in subjects if subject["instance"] == 0])
     for subject in fresh:
@@ -92,12 +92,12 @@ def candidates(subjects: Sequence[SubjectRow]) -> list[SubjectRow]:
     return fresh
 
 
-def _strength(detections: Sequence[Detection]) -> float:
+def _sum_strength(detections: Sequence[Detection]) -> float:
     """How well a frame shows a phrase: the sum over its boxes, so that three cups beat two."""
     return sum(each.score * each.label for each in detections)
 
 
-def spread(frames: Sequence[FrameRow], count: int) -> list[FrameRow]:
+def pick_spread_frames(frames: Sequence[FrameRow], count: int) -> list[FrameRow]:
     """At most `count` of the frames, evenly spread, in time order."""
     if len(frames) <= count:
         return list(frames)
@@ -105,13 +105,13 @@ def spread(frames: Sequence[FrameRow], count: int) -> list[FrameRow]:
     return [frames[int(step)] for step in steps]
 
 
-def phrase(subject: SubjectRow) -> Phrase:
+def build_phrase(subject: SubjectRow) -> Phrase:
     return Phrase(subject["phrase"], subject["category"], subject["group"], subject["count"])
 
 
-def scene(frame: FrameRow, motion_scale: float | None) -> Scene:
+def build_scene(frame: FrameRow, motion_scale: float | None) -> DetectionScene:
     """Decode a stored frame and its motion map (back into shares of the diagonal per second)."""
     motion: NDArray[np.float32] | None = None
     if frame["motion"] is not None and motion_scale:
-        motion = decode(frame["motion"]).astype(np.float32) * np.float32(motion_scale / 255)
-    return Scene(decode(frame["image"]), motion)
+        motion = decode_image(frame["motion"]).astype(np.float32) * np.float32(motion_scale / 255)
+    return DetectionScene(decode_image(frame["image"]), motion)

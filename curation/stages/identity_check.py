@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curation.config import CurationConfig
-from curation.filters.embeddings import similarity
+from curation.filters.embeddings import compute_similarity
 from curation.imaging.codec import RGB
 from curation.models import registry
 from curation.models.roles import Face, FaceDetector, ImageEmbedder
@@ -15,7 +15,7 @@ _HUMAN = "human"
 
 
 @dataclass(frozen=True)
-class Pair:
+class PicturePair:
     """`before` shows the subject as it was filmed, `after` as it was made; `group` is its taxonomy group."""
 
     before: RGB
@@ -24,7 +24,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Identity:
+class IdentityScores:
     """Cosine similarities, -1..1; None: not measured.
 
     `image`: of the whole pictures. `face`: of the two largest faces, where both pictures of a human show one.
@@ -43,45 +43,45 @@ class IdentityCheck:
         Raises:
             RepriseError: one cannot be loaded.
         """
-        self.embedder: ImageEmbedder | None = registry.load(config, "embedder")
-        self.faces: FaceDetector | None = registry.load(config, "faces")
+        self.embedder: ImageEmbedder | None = registry.load_backend(config, "embedder")
+        self.faces: FaceDetector | None = registry.load_backend(config, "faces")
 
-    def measure(self, pairs: Sequence[Pair]) -> list[Identity]:
+    def measure_pairs(self, pairs: Sequence[PicturePair]) -> list[IdentityScores]:
         """One result a pair."""
-        images = self._images(pairs)
-        faces = self._faces(pairs)
-        return [Identity(image, face) for image, face in zip(images, faces, strict=True)]
+        images = self._compare_images(pairs)
+        faces = self._compare_faces(pairs)
+        return [IdentityScores(image, face) for image, face in zip(images, faces, strict=True)]
 
-    def _images(self, pairs: Sequence[Pair]) -> list[float | None]:
+    def _compare_images(self, pairs: Sequence[PicturePair]) -> list[float | None]:
         if self.embedder is None or not pairs:
             return [None] * len(pairs)
         vectors = self.embedder.embed([*(pair.before for pair in pairs), *(pair.after for pair in pairs)])
         before, after = vectors[: len(pairs)], vectors[len(pairs) :]
-        return [similarity(one, other) for one, other in zip(before, after, strict=True)]
+        return [compute_similarity(one, other) for one, other in zip(before, after, strict=True)]
 
-    def _faces(self, pairs: Sequence[Pair]) -> list[float | None]:
+    def _compare_faces(self, pairs: Sequence[PicturePair]) -> list[float | None]:
         found: list[float | None] = [None] * len(pairs)
         humans = [number for number, pair in enumerate(pairs) if pair.group == _HUMAN]
         if self.faces is None or not humans:
             return found
-        before = self.faces.faces([pairs[number].before for number in humans])
+        before = self.faces.detect_faces([pairs[number].before for number in humans])
         if not any(face.embedding is not None for faces in before for face in faces):
             return found  # a detector that tells no identities need not look at the others
-        after = self.faces.faces([pairs[number].after for number in humans])
+        after = self.faces.detect_faces([pairs[number].after for number in humans])
         for number, one, other in zip(humans, before, after, strict=True):
-            found[number] = face_similarity(one, other)
+            found[number] = compare_largest_faces(one, other)
         return found
 
 
-def face_similarity(before: Sequence[Face], after: Sequence[Face]) -> float | None:
+def compare_largest_faces(before: Sequence[Face], after: Sequence[Face]) -> float | None:
     """Cosine of the two largest faces; None: a picture shows none, or the detector tells no identities."""
-    one, other = _largest(before), _largest(after)
+    one, other = _find_largest_face(before), _find_largest_face(after)
     if one is None or other is None or one.embedding is None or other.embedding is None:
         return None
-    return similarity(one.embedding, other.embedding)
+    return compute_similarity(one.embedding, other.embedding)
 
 
-def _largest(faces: Sequence[Face]) -> Face | None:
+def _find_largest_face(faces: Sequence[Face]) -> Face | None:
     return max(
         faces, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]), default=None
     )

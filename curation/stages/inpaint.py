@@ -8,15 +8,22 @@ from typing import cast
 import numpy as np
 
 from curation.config import CurationConfig
-from curation.imaging.codec import RGB, BoolMask, mask_box
+from curation.imaging.codec import RGB, BoolMask, get_mask_box
 from curation.models import registry
 from curation.models.roles import Inpainter
-from curation.rows.ids import seed_for
-from curation.rows.references import RGBA, drop, kept, over, put, subject_cutout
+from curation.rows.ids import derive_seed
+from curation.rows.references import (
+    RGBA,
+    add_reference,
+    composite_over,
+    list_kept_subjects,
+    make_subject_cutout,
+    remove_references,
+)
 from curation.rows.schema import ClipRow, SubjectRow
-from curation.rows.thresholds import rules
+from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
-from curation.stages.identity_check import IdentityCheck, Pair
+from curation.stages.identity_check import IdentityCheck, PicturePair
 
 _PADDING = 0.35  # room around the subject for a background to be seen
 _RING_PX = 2  # what is known of the surroundings: the outermost pixels of the crop
@@ -38,42 +45,47 @@ class Inpaint:
         self._prompts: Sequence[str] = config.inpaint.prompts
         self._inpainter: Inpainter | None = None
 
-    def _load(self) -> Inpainter:
+    def _load_models(self) -> Inpainter:
         if self._inpainter is None:
-            self._inpainter = cast(Inpainter, registry.required(self._config, "inpainter"))
+            self._inpainter = cast(Inpainter, registry.load_required_backend(self._config, "inpainter"))
             # One's own backend need not say.
             self._invents = bool(getattr(self._inpainter, "paints_around", False))
             self._check = IdentityCheck(self._config) if self._invents else None
-            self._rules = rules(self._config.filter)
+            self._rules = build_rules(self._config.filter)
         return self._inpainter
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
         if not self._config.inpaint.enabled:
             return
-        inpainter = self._load()
-        subjects = [subject for row in rows for subject in kept(row)]
-        cutouts = [subject_cutout(row, subject, _PADDING) for row in rows for subject in kept(row)]
+        inpainter = self._load_models()
+        subjects = [subject for row in rows for subject in list_kept_subjects(row)]
+        cutouts = [
+            make_subject_cutout(row, subject, _PADDING) for row in rows for subject in list_kept_subjects(row)
+        ]
         for subject in subjects:
-            drop(subject, self.name)
-        masks = [beyond(cut) if self._invents else inside_rim(crop) for crop, cut in cutouts]
+            remove_references(subject, self.name)
+        masks = [mask_background(cut) if self._invents else mask_inside_rim(crop) for crop, cut in cutouts]
         for ordinal in range(self._config.inpaint.per_subject if subjects else 0):
             seeds = [
-                seed_for(self._config.seed, subject["subject_id"], self.name, ordinal) for subject in subjects
+                derive_seed(self._config.seed, subject["subject_id"], self.name, ordinal)
+                for subject in subjects
             ]
-            prompts = [self._prompt(subject, seed) for subject, seed in zip(subjects, seeds, strict=True)]
+            prompts = [
+                self._choose_prompt(subject, seed) for subject, seed in zip(subjects, seeds, strict=True)
+            ]
             painted = inpainter.inpaint([crop for crop, _ in cutouts], masks, prompts, seeds)
-            pictures = [over(cut, back) for (_, cut), back in zip(cutouts, painted, strict=True)]
-            identities = self._measure(subjects, [cut for _, cut in cutouts], pictures)
+            pictures = [composite_over(cut, back) for (_, cut), back in zip(cutouts, painted, strict=True)]
+            identities = self._measure_identities(subjects, [cut for _, cut in cutouts], pictures)
             for subject, picture, prompt, seed, (image, face) in zip(
                 subjects, pictures, prompts, seeds, identities, strict=True
             ):
-                put(
+                add_reference(
                     subject,
                     self.name,
                     picture,
                     model=inpainter.name,
                     revision=inpainter.revision,
-                    sha256=registry.sha256_of(inpainter),
+                    sha256=registry.get_checkpoint_sha256(inpainter),
                     frame_index=subject["frame_index"],
                     ordinal=ordinal,
                     prompt=prompt,
@@ -84,12 +96,12 @@ class Inpaint:
         for subject in subjects:
             decide_references(subject, self._rules)
 
-    def _prompt(self, subject: SubjectRow, seed: int) -> str | None:
+    def _choose_prompt(self, subject: SubjectRow, seed: int) -> str | None:
         if not self._invents or not self._prompts:
             return None
         return self._prompts[seed % len(self._prompts)].replace("{subject}", subject["phrase"])
 
-    def _measure(
+    def _measure_identities(
         self, subjects: Sequence[SubjectRow], cuts: Sequence[RGBA], pictures: Sequence[RGB]
     ) -> list[tuple[float | None, float | None]]:
         """(picture, face) similarities, in the subject's box: what surrounds it is meant to differ."""
@@ -98,19 +110,19 @@ class Inpaint:
         pairs = []
         for subject, cut, picture in zip(subjects, cuts, pictures, strict=True):
             x0, y0, x1, y1 = (
-                int(side) for side in mask_box(cut[..., 3] > 0) or (0, 0, *picture.shape[1::-1])
+                int(side) for side in get_mask_box(cut[..., 3] > 0) or (0, 0, *picture.shape[1::-1])
             )
-            before = over(cut, np.full_like(picture, 255))
-            pairs.append(Pair(before[y0:y1, x0:x1], picture[y0:y1, x0:x1], subject["group"]))
-        return [(each.image, each.face) for each in self._check.measure(pairs)]
+            before = composite_over(cut, np.full_like(picture, 255))
+            pairs.append(PicturePair(before[y0:y1, x0:x1], picture[y0:y1, x0:x1], subject["group"]))
+        return [(each.image, each.face) for each in self._check.measure_pairs(pairs)]
 
 
-def beyond(cut: RGBA) -> BoolMask:
+def mask_background(cut: RGBA) -> BoolMask:
     """All that is not wholly the subject: its soft edge too, which would else keep the old background."""
     return np.asarray(cut[..., 3] < 255)
 
 
-def inside_rim(crop: RGB) -> BoolMask:
+def mask_inside_rim(crop: RGB) -> BoolMask:
     """All but the outermost pixels."""
     unknown = np.zeros(crop.shape[:2], bool)
     unknown[_RING_PX:-_RING_PX, _RING_PX:-_RING_PX] = True

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from curation.config import BACKGROUND, CurationConfig
-from curation.rows.ids import subject_id
+from curation.rows.ids import make_subject_id
 from curation.rows.schema import ClipRow, SubjectRow
-from curation.stages.stage import stop
+from curation.stages.stage import stop_row
 from curation.taxonomy import Taxonomy
 from curation.taxonomy.match import Mention
 
@@ -25,21 +25,25 @@ class Match:
         if self._taxonomy is None:
             self._taxonomy = Taxonomy.load(self._config.taxonomy)
         for row in rows:
-            mentions = [each for each in self._taxonomy.match(row["caption"] or "") if self._wanted(each)]
-            row["subjects"] = [candidate(row, mention) for mention in mentions[: self._config.max_subjects]]
+            mentions = [
+                each for each in self._taxonomy.find_mentions(row["caption"] or "") if self._is_wanted(each)
+            ]
+            row["subjects"] = [
+                build_candidate(row, mention) for mention in mentions[: self._config.max_subjects]
+            ]
             if not row["subjects"]:
-                stop(row, "rejected", self.name, "caption names no subject")
+                stop_row(row, "rejected", self.name, "caption names no subject")
 
-    def _wanted(self, mention: Mention) -> bool:
+    def _is_wanted(self, mention: Mention) -> bool:
         if self._config.groups is None:
             return mention.group != BACKGROUND  # places are conditions of a scene, not subjects in a box
         return mention.group in self._config.groups
 
 
-def candidate(row: ClipRow, mention: Mention) -> SubjectRow:
+def build_candidate(row: ClipRow, mention: Mention) -> SubjectRow:
     """A subject of which nothing is known but its words."""
     return {
-        "subject_id": subject_id(row["clip_id"], mention.phrase, mention.start, 0),
+        "subject_id": make_subject_id(row["clip_id"], mention.phrase, mention.start, 0),
         "category": mention.category,
         "group": mention.group,
         "name": mention.name,

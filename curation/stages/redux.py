@@ -8,12 +8,18 @@ from typing import cast
 from curation.config import CurationConfig
 from curation.models import registry
 from curation.models.roles import Variator
-from curation.rows.ids import seed_for
-from curation.rows.references import drop, kept, on_white, put, subject_cutout
+from curation.rows.ids import derive_seed
+from curation.rows.references import (
+    add_reference,
+    composite_on_white,
+    list_kept_subjects,
+    make_subject_cutout,
+    remove_references,
+)
 from curation.rows.schema import ClipRow
-from curation.rows.thresholds import rules
+from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
-from curation.stages.identity_check import IdentityCheck, Pair
+from curation.stages.identity_check import IdentityCheck, PicturePair
 
 _PADDING = 0.05
 
@@ -35,35 +41,40 @@ class Redux:
         if not self._config.redux.enabled:
             return
         if self._variator is None:
-            self._variator = cast(Variator, registry.required(self._config, "variator"))
+            self._variator = cast(Variator, registry.load_required_backend(self._config, "variator"))
             self._check = IdentityCheck(self._config)
-            self._rules = rules(self._config.filter)
-        subjects = [subject for row in rows for subject in kept(row)]
-        cutouts = [subject_cutout(row, subject, _PADDING)[1] for row in rows for subject in kept(row)]
+            self._rules = build_rules(self._config.filter)
+        subjects = [subject for row in rows for subject in list_kept_subjects(row)]
+        cutouts = [
+            make_subject_cutout(row, subject, _PADDING)[1]
+            for row in rows
+            for subject in list_kept_subjects(row)
+        ]
         prompts = [subject["phrase"] for subject in subjects]
         for subject in subjects:
-            drop(subject, self.name)
+            remove_references(subject, self.name)
         for ordinal in range(self._config.redux.per_subject if subjects else 0):
             seeds = [
-                seed_for(self._config.seed, subject["subject_id"], self.name, ordinal) for subject in subjects
+                derive_seed(self._config.seed, subject["subject_id"], self.name, ordinal)
+                for subject in subjects
             ]
             varied = self._variator.vary(cutouts, prompts, seeds)
-            identities = self._check.measure(
+            identities = self._check.measure_pairs(
                 [
-                    Pair(on_white(cut), on_white(picture), subject["group"])
+                    PicturePair(composite_on_white(cut), composite_on_white(picture), subject["group"])
                     for subject, cut, picture in zip(subjects, cutouts, varied, strict=True)
                 ]
             )
             for subject, prompt, seed, picture, identity in zip(
                 subjects, prompts, seeds, varied, identities, strict=True
             ):
-                put(
+                add_reference(
                     subject,
                     self.name,
                     picture,
                     model=self._variator.name,
                     revision=self._variator.revision,
-                    sha256=registry.sha256_of(self._variator),
+                    sha256=registry.get_checkpoint_sha256(self._variator),
                     frame_index=subject["frame_index"],
                     ordinal=ordinal,
                     prompt=prompt,

@@ -19,22 +19,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.config import CurationConfig, RetrieveConfig
-from curation.filters.embeddings import Bands, Index
+from curation.filters.embeddings import SimilarityBands, SubjectIndex
 from curation.models.roles import ImageEmbedder
-from curation.rows.ids import seed_for
-from curation.rows.references import drop, kept, on_white, put, subject_cutout
+from curation.rows.ids import derive_seed
+from curation.rows.references import (
+    add_reference,
+    composite_on_white,
+    list_kept_subjects,
+    make_subject_cutout,
+    remove_references,
+)
 from curation.rows.schema import ClipRow, SubjectRow
-from curation.rows.thresholds import rules
+from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
 from curation.stages.stage import log
 
 VARIANT = "retrieved"
 _PADDING = 0.05  # around what is embedded
-_NEIGHBOURS = 50  # nearest subjects looked at; copies of the subject's own picture are among them
+_MAX_NEIGHBOURS = 50  # nearest subjects looked at; copies of the subject's own picture are among them
 
 
 @dataclass(frozen=True)
-class Seen:
+class SubjectEmbedding:
     """A kept subject and what it looks like: (d,) float32 of one embedder."""
 
     subject_id: str
@@ -45,7 +51,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Match:
+class Donor:
     """Where the same subject is seen, and how alike the two are, -1..1."""
 
     subject_id: str
@@ -53,7 +59,7 @@ class Match:
     similarity: float
 
 
-class Library(Protocol):
+class DonorLibrary(Protocol):
     """What `Retrieve` asks: small in memory, however large the dataset."""
 
     @property
@@ -67,38 +73,38 @@ class Library(Protocol):
     @property
     def sha256(self) -> str | None: ...
 
-    def match(self, subject_id: str) -> Match | None:
+    def get_donor(self, subject_id: str) -> Donor | None:
         """The donor of a subject; None: it has none."""
         ...
 
-    def rows(self, clip_ids: Sequence[str]) -> Iterable[ClipRow]:
+    def load_clips(self, clip_ids: Sequence[str]) -> Iterable[ClipRow]:
         """These clips, with their frames and subjects, in any order; some may be missing."""
         ...
 
 
 @dataclass(frozen=True)
-class Matches:
+class FoundDonors:
     """A `Library` over what `match` found and a function that reads rows."""
 
     model: str
     revision: str
-    found: Mapping[str, Match]
+    found: Mapping[str, Donor]
     fetch: Callable[[Sequence[str]], Iterable[ClipRow]]
     sha256: str | None = None
 
-    def match(self, subject_id: str) -> Match | None:
+    def get_donor(self, subject_id: str) -> Donor | None:
         return self.found.get(subject_id)
 
-    def rows(self, clip_ids: Sequence[str]) -> Iterable[ClipRow]:
+    def load_clips(self, clip_ids: Sequence[str]) -> Iterable[ClipRow]:
         return self.fetch(clip_ids)
 
 
-def draws(config: CurationConfig, subject_id: str) -> bool:
+def is_drawn(config: CurationConfig, subject_id: str) -> bool:
     """Whether this subject is among the share; its id alone decides."""
-    return seed_for(config.seed, subject_id, VARIANT) / 0x80000000 < config.retrieve.share
+    return derive_seed(config.seed, subject_id, VARIANT) / 0x80000000 < config.retrieve.share
 
 
-def look(rows: Iterable[ClipRow], embedder: ImageEmbedder) -> list[Seen]:
+def embed_subjects(rows: Iterable[ClipRow], embedder: ImageEmbedder) -> list[SubjectEmbedding]:
     """The kept subjects of some rows, embedded as cut-outs on white: the place must not count.
 
     A subject whose picture cannot be read costs itself only.
@@ -106,9 +112,9 @@ def look(rows: Iterable[ClipRow], embedder: ImageEmbedder) -> list[Seen]:
     found: list[tuple[ClipRow, SubjectRow]] = []
     pictures = []
     for row in rows:
-        for subject in kept(row):
+        for subject in list_kept_subjects(row):
             try:
-                pictures.append(on_white(subject_cutout(row, subject, _PADDING)[1]))
+                pictures.append(composite_on_white(make_subject_cutout(row, subject, _PADDING)[1]))
             except ValueError as error:
                 log.warning("%s cannot be looked up: %s", subject["subject_id"], error)
                 continue
@@ -117,7 +123,7 @@ def look(rows: Iterable[ClipRow], embedder: ImageEmbedder) -> list[Seen]:
         return []
     vectors = embedder.embed(pictures)
     return [
-        Seen(
+        SubjectEmbedding(
             subject["subject_id"],
             row["clip_id"],
             row["video_id"] or row["clip_id"],
@@ -128,44 +134,44 @@ def look(rows: Iterable[ClipRow], embedder: ImageEmbedder) -> list[Seen]:
     ]
 
 
-def match(seen: Sequence[Seen], config: CurationConfig) -> dict[str, Match]:
+def find_donors(embeddings: Sequence[SubjectEmbedding], config: CurationConfig) -> dict[str, Donor]:
     """subject_id -> its donor, for the drawn subjects that have one: the most alike in the band.
 
     Of the same category and of another clip; with `same_video` off, of another video. The same subjects give
     the same answer in any order. Time O(drawn * n * d) per category.
     """
     wanted = config.retrieve
-    bands = Bands(wanted.same_min, wanted.copy_min)
-    categories: dict[str, list[Seen]] = defaultdict(list)
-    for each in seen:
+    bands = SimilarityBands(wanted.same_min, wanted.copy_min)
+    categories: dict[str, list[SubjectEmbedding]] = defaultdict(list)
+    for each in embeddings:
         categories[each.category].append(each)
-    found: dict[str, Match] = {}
+    found: dict[str, Donor] = {}
     for group in categories.values():
-        drawn = [each for each in group if draws(config, each.subject_id)]
+        drawn = [each for each in group if is_drawn(config, each.subject_id)]
         if not drawn or len(group) < 2:
             continue
         # The index leaves out what has the same source: a clip here, or else its whole video.
-        index = Index(
+        index = SubjectIndex(
             [each.subject_id for each in group],
-            [_source(each, wanted) for each in group],
+            [_get_exclusion_key(each, wanted) for each in group],
             np.stack([each.vector for each in group]),
         )
         clips = {each.subject_id: each.clip_id for each in group}
-        hits = index.same(
+        hits = index.find_same_subjects(
             np.stack([each.vector for each in drawn]),
-            [_source(each, wanted) for each in drawn],
+            [_get_exclusion_key(each, wanted) for each in drawn],
             bands,
-            _NEIGHBOURS,
+            _MAX_NEIGHBOURS,
         )
         for each, neighbours in zip(drawn, hits, strict=True):
             if neighbours:
                 best = neighbours[0]
-                found[each.subject_id] = Match(best.subject_id, clips[best.subject_id], best.similarity)
+                found[each.subject_id] = Donor(best.subject_id, clips[best.subject_id], best.similarity)
     return found
 
 
-def _source(seen: Seen, wanted: RetrieveConfig) -> str:
-    return seen.clip_id if wanted.same_video else seen.video_id
+def _get_exclusion_key(embedding: SubjectEmbedding, wanted: RetrieveConfig) -> str:
+    return embedding.clip_id if wanted.same_video else embedding.video_id
 
 
 class Retrieve:
@@ -173,38 +179,42 @@ class Retrieve:
 
     name = "retrieve"
 
-    def __init__(self, config: CurationConfig, library: Library) -> None:
+    def __init__(self, config: CurationConfig, library: DonorLibrary) -> None:
         self._config = config
         self._padding = config.crop.padding
-        self._rules = rules(config.filter)
+        self._rules = build_rules(config.filter)
         self._library = library
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
-        wanted: list[tuple[SubjectRow, Match]] = []
+        wanted: list[tuple[SubjectRow, Donor]] = []
         for row in rows:
-            for subject in kept(row):
-                drop(subject, VARIANT)
-                if draws(self._config, subject["subject_id"]):
-                    found = self._library.match(subject["subject_id"])
+            for subject in list_kept_subjects(row):
+                remove_references(subject, VARIANT)
+                if is_drawn(self._config, subject["subject_id"]):
+                    found = self._library.get_donor(subject["subject_id"])
                     if found is not None:
                         wanted.append((subject, found))
         if not wanted:
             return
         clips = sorted({found.clip_id for _, found in wanted})
         donors = {
-            donor["subject_id"]: (row, donor) for row in self._library.rows(clips) for donor in kept(row)
+            donor["subject_id"]: (row, donor)
+            for row in self._library.load_clips(clips)
+            for donor in list_kept_subjects(row)
         }
         for subject, found in wanted:
             if found.subject_id in donors:
-                self._give(subject, found, *donors[found.subject_id])
+                self._add_donor_reference(subject, found, *donors[found.subject_id])
 
-    def _give(self, subject: SubjectRow, found: Match, row: ClipRow, donor: SubjectRow) -> None:
+    def _add_donor_reference(
+        self, subject: SubjectRow, found: Donor, row: ClipRow, donor: SubjectRow
+    ) -> None:
         try:
-            crop, _ = subject_cutout(row, donor, self._padding)
+            crop, _ = make_subject_cutout(row, donor, self._padding)
         except ValueError as error:
             log.warning("%s gives nothing to %s: %s", donor["subject_id"], subject["subject_id"], error)
             return
-        put(
+        add_reference(
             subject,
             VARIANT,
             crop,

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import cast
 
 from curation.config import CurationConfig
-from curation.filters.geometry import area_share, border_share, overlaps
+from curation.filters.geometry import measure_area_share, measure_border_share, measure_overlaps
 from curation.imaging.codec import BoolMask, decode_mask, encode_mask
 from curation.models import registry
 from curation.models.roles import Segmenter
-from curation.rows.references import frame_image, mask_in
+from curation.rows.references import find_mask, get_frame_image
 from curation.rows.schema import ClipRow, SubjectRow
 
 
@@ -30,7 +30,7 @@ class Segment:
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
         if self._segmenter is None:
-            self._segmenter = cast(Segmenter, registry.required(self._config, "segmenter"))
+            self._segmenter = cast(Segmenter, registry.load_required_backend(self._config, "segmenter"))
         groups: list[list[SubjectRow]] = []
         beside: list[list[BoolMask]] = []
         images = []
@@ -40,23 +40,27 @@ class Segment:
                 if subject["box"] is not None and subject["frame_index"] is not None:
                     by_frame[subject["frame_index"]].append(subject)
             for index, group in by_frame.items():
-                images.append(frame_image(row, index))
+                images.append(get_frame_image(row, index))
                 groups.append(group)
                 elsewhere = [each for each in row["subjects"] if each["frame_index"] != index]
-                seen = [mask_in(each, index) for each in elsewhere]
+                seen = [find_mask(each, index) for each in elsewhere]
                 beside.append([decode_mask(mask) for mask in seen if mask is not None])
         boxes = [[subject["box"] or [] for subject in group] for group in groups]
         segmented = self._segmenter.segment(images, boxes)
         for group, others, found in zip(groups, beside, segmented, strict=True):
             for subject, mask, score in zip(group, found.masks, found.scores, strict=True):
-                self._measure(subject, mask, score)
-            shares = overlaps([*found.masks, *others])[: len(group)]
+                self._measure_mask(subject, mask, score)
+            shares = measure_overlaps([*found.masks, *others])[: len(group)]
             for subject, (iou, contained) in zip(group, shares, strict=True):
                 subject["scores"].update({"overlap_iou": iou, "overlap_containment": contained})
 
-    def _measure(self, subject: SubjectRow, mask: BoolMask, score: float) -> None:
+    def _measure_mask(self, subject: SubjectRow, mask: BoolMask, score: float) -> None:
         subject["mask"] = encode_mask(mask) if mask.any() else None
         subject["scores"].update(
-            {"segment": float(score), "area_share": area_share(mask), "border_share": border_share(mask)}
+            {
+                "segment": float(score),
+                "area_share": measure_area_share(mask),
+                "border_share": measure_border_share(mask),
+            }
         )
-        registry.note(subject, "segmenter", self._segmenter)
+        registry.record_model(subject, "segmenter", self._segmenter)

@@ -11,16 +11,16 @@ from pathlib import Path
 from av.error import FFmpegError
 
 from curation.config import CurationConfig
-from curation.rows.ids import clip_id, digest, stopped_video_id, video_id
+from curation.rows.ids import compute_digest, hash_video, make_clip_id, make_stopped_video_id
 from curation.rows.schema import ClipRow, VideoRow
-from curation.rows.verdicts import STALLED
-from curation.stages.stage import log, stop
+from curation.rows.verdicts import DECODER_STALLED
+from curation.stages.stage import log, stop_row
 from curation.video.sampling import MOTION_SCALE
 from curation.video.slicer import Slicer, Span
 from reprise.errors import RepriseError
-from reprise.storage import Storage, fetch
-from reprise.video.ahead import Stalled
-from reprise.video.source import BadVideo, ffmpeg_words
+from reprise.storage import Storage, fetch_file
+from reprise.video.ahead import StalledError
+from reprise.video.source import BadVideoError, format_ffmpeg_error
 
 NAME = "slice"
 
@@ -36,7 +36,7 @@ class Slice:
 
     def __init__(self, config: CurationConfig, dataset: Storage, config_hash: str) -> None:
         self._config, self._dataset, self._config_hash = config.slice, dataset, config_hash
-        self._slicing = digest(config.slice.model_dump(mode="json", exclude={"timeout"}))
+        self._slicing = compute_digest(config.slice.model_dump(mode="json", exclude={"timeout"}))
 
     def __call__(self, video: VideoRow) -> Iterator[ClipRow]:
         """Rows of a video but for those of `skip_clip_ids`; one that gives no clip gives one row saying why.
@@ -48,7 +48,7 @@ class Slice:
         """
         held: ClipRow | None = None
         count = 0
-        for row in self._rows(video):
+        for row in self._iter_rows(video):
             if held is not None:
                 yield held
             if row is not None:
@@ -58,39 +58,41 @@ class Slice:
             held["clip_count"] = count
             yield held
 
-    def _rows(self, video: VideoRow) -> Iterator[ClipRow | None]:
+    def _iter_rows(self, video: VideoRow) -> Iterator[ClipRow | None]:
         """All rows of a video in time order, None for those that an earlier run has finished."""
         identity: str | None = None
         slicer: Slicer | None = None
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(_scratch()))
+            folder = Path(stack.enter_context(_make_temporary_folder()))
             spans: Iterator[Span] = iter(())
             while True:
                 # Only reading is tried: a dataset that cannot be written is not this video's fault.
                 try:
                     if slicer is None:
                         if video["problem"]:
-                            raise BadVideo(video["problem"])
-                        path = stack.enter_context(fetch(video["source_path"]))
-                        identity = video_id(path)
-                        slicer = Slicer(path, self._config, folder, _first_frames(video["skip_clip_ids"]))
-                        spans = slicer.run()
+                            raise BadVideoError(video["problem"])
+                        path = stack.enter_context(fetch_file(video["source_path"]))
+                        identity = hash_video(path)
+                        slicer = Slicer(
+                            path, self._config, folder, _parse_first_frames(video["skip_clip_ids"])
+                        )
+                        spans = slicer.slice_video()
                     span = next(spans, None)
                 except Exception as error:
                     _refuse_full_disk(error)
-                    row = self._stopped(video, identity, _words(error, video))
-                    if isinstance(error, Stalled) and row["stop"]:
+                    row = self._build_stopped_row(video, identity, _describe_error(error, video))
+                    if isinstance(error, StalledError) and row["stop"]:
                         row["stop"]["threshold"] = self._config.timeout
                     yield None if row["clip_id"] in video["skip_clip_ids"] else row
                     return
                 if span is None:
                     return
-                yield None if span.status == "done" else self._row(video, identity or "", slicer, span)
+                yield None if span.status == "done" else self._build_row(video, identity or "", slicer, span)
 
-    def _row(self, video: VideoRow, identity: str, slicer: Slicer, span: Span) -> ClipRow:
+    def _build_row(self, video: VideoRow, identity: str, slicer: Slicer, span: Span) -> ClipRow:
         info = slicer.info
         assert info is not None
-        row = blank_row(video, clip_id(identity, span.start_frame, span.end_frame, self._slicing))
+        row = make_blank_row(video, make_clip_id(identity, span.start_frame, span.end_frame, self._slicing))
         row["video_id"], row["config_hash"] = identity, self._config_hash
         row["start_frame"], row["end_frame"] = span.start_frame, span.end_frame
         row["start_s"], row["end_s"] = span.start_s, span.end_s
@@ -98,7 +100,7 @@ class Slice:
         row["width"], row["height"] = slicer.width, slicer.height
         row["source_codec"] = info.codec
         if span.file is None:
-            stop(row, span.status, NAME, span.reason or "", span.value, span.threshold)
+            stop_row(row, span.status, NAME, span.reason or "", span.value, span.threshold)
             return row
         target = f"clips/{identity[:2]}/{row['clip_id']}.mp4"
         self._dataset.put_file(span.file, target)
@@ -113,22 +115,22 @@ class Slice:
         ]
         return row
 
-    def _stopped(self, video: VideoRow, identity: str | None, reason: str) -> ClipRow:
-        row = blank_row(video, stopped_video_id(identity, video["source_key"]))
+    def _build_stopped_row(self, video: VideoRow, identity: str | None, reason: str) -> ClipRow:
+        row = make_blank_row(video, make_stopped_video_id(identity, video["source_key"]))
         row["video_id"], row["config_hash"] = identity, self._config_hash
         duplicate = bool(video["problem"]) and reason.startswith("duplicate")
-        stop(row, "rejected" if duplicate else "failed", NAME, reason)
+        stop_row(row, "rejected" if duplicate else "failed", NAME, reason)
         return row
 
 
-def _scratch() -> tempfile.TemporaryDirectory[str]:
+def _make_temporary_folder() -> tempfile.TemporaryDirectory[str]:
     try:
         return tempfile.TemporaryDirectory(prefix="reprise-", ignore_cleanup_errors=True)
     except OSError as error:
         raise RepriseError(f"cannot write to the temporary folder ({error.strerror}): set TMPDIR") from error
 
 
-def _first_frames(clip_ids: Iterable[str]) -> frozenset[int]:
+def _parse_first_frames(clip_ids: Iterable[str]) -> frozenset[int]:
     """First frames of the spans with these ids; the id of a video that gave none has no frames."""
     parts = [each.split("-") for each in clip_ids]
     return frozenset(int(each[1]) for each in parts if len(each) == 4)
@@ -149,14 +151,14 @@ def _refuse_full_disk(error: Exception) -> None:
     raise RepriseError(f"no space left on {where}: free some, or set TMPDIR, and run again") from error
 
 
-def _words(error: Exception, video: VideoRow) -> str:
+def _describe_error(error: Exception, video: VideoRow) -> str:
     """What went wrong with a video, for its row."""
-    if isinstance(error, BadVideo | RepriseError):
+    if isinstance(error, BadVideoError | RepriseError):
         return str(error)
-    if isinstance(error, Stalled):
-        return STALLED
+    if isinstance(error, StalledError):
+        return DECODER_STALLED
     if isinstance(error, FFmpegError):
-        return f"slicing failed ({ffmpeg_words(error)})"
+        return f"slicing failed ({format_ffmpeg_error(error)})"
     if isinstance(error, OSError):
         return f"cannot be read ({error.strerror or error})"
     # FFmpeg and OpenCV raise many kinds; whatever it is must cost this video only.
@@ -164,7 +166,7 @@ def _words(error: Exception, video: VideoRow) -> str:
     return f"slicing failed ({type(error).__name__}: {error})".split("\n")[0][:300]
 
 
-def blank_row(video: VideoRow, identity: str) -> ClipRow:
+def make_blank_row(video: VideoRow, identity: str) -> ClipRow:
     """A row that knows only where it comes from."""
     return {
         "clip_id": identity,

@@ -25,7 +25,7 @@ class Stage(Protocol):
     def __call__(self, rows: Sequence[ClipRow]) -> None: ...
 
 
-def stop(
+def stop_row(
     row: ClipRow,
     status: str,
     stage: str,
@@ -58,7 +58,7 @@ def is_live(row: ClipRow) -> bool:
     return row["status"] in ("open", "kept")
 
 
-def run(stage: Stage, rows: list[ClipRow], seconds: dict[str, float]) -> list[ClipRow]:
+def run_stage(stage: Stage, rows: list[ClipRow], seconds: dict[str, float]) -> list[ClipRow]:
     """Run a stage over a batch and add its time to `seconds`. Stopped rows pass through untouched.
 
     Where the batch fails, its rows are tried one by one, and only those that fail alone are marked `failed`.
@@ -70,16 +70,16 @@ def run(stage: Stage, rows: list[ClipRow], seconds: dict[str, float]) -> list[Cl
     result = list(rows)
     positions = [position for position, row in enumerate(rows) if is_live(row)]
     # A batch of one that fails needs no second try to tell which row it was.
-    if len(positions) < 2 or _attempt(stage, result, positions) is not None:
+    if len(positions) < 2 or _try_batch(stage, result, positions) is not None:
         for position in positions:
-            error = _attempt(stage, result, [position])
+            error = _try_batch(stage, result, [position])
             if error is not None:
-                result[position] = _failed(rows[position], stage.name, error)
+                result[position] = _mark_failed(rows[position], stage.name, error)
     seconds[stage.name] = seconds.get(stage.name, 0.0) + time.perf_counter() - started
     return result
 
 
-def _attempt(stage: Stage, rows: list[ClipRow], positions: Sequence[int]) -> Exception | None:
+def _try_batch(stage: Stage, rows: list[ClipRow], positions: Sequence[int]) -> Exception | None:
     """Work on copies, so that a failure leaves no half-changed row behind. Bytes are shared, not copied."""
     copies = [copy.deepcopy(rows[position]) for position in positions]
     try:
@@ -93,8 +93,8 @@ def _attempt(stage: Stage, rows: list[ClipRow], positions: Sequence[int]) -> Exc
     return None
 
 
-def _failed(row: ClipRow, stage: str, error: Exception) -> ClipRow:
+def _mark_failed(row: ClipRow, stage: str, error: Exception) -> ClipRow:
     log.warning("%s: %s failed: %s", row["clip_id"], stage, error, exc_info=error)
     failed = copy.deepcopy(row)
-    stop(failed, "failed", stage, " ".join(f"{type(error).__name__}: {error}".split())[:300])
+    stop_row(failed, "failed", stage, " ".join(f"{type(error).__name__}: {error}".split())[:300])
     return failed

@@ -9,15 +9,15 @@ from dataclasses import replace
 import numpy as np
 
 from curation.config import CurationConfig
-from curation.filters.embeddings import similarity
-from curation.filters.geometry import cut_share
-from curation.filters.quality import sharpness
+from curation.filters.embeddings import compute_similarity
+from curation.filters.geometry import measure_cut_share
+from curation.filters.quality import measure_sharpness
 from curation.filters.reference_frames import Sighting, choose_frames
-from curation.imaging.codec import RGB, decode, decode_mask
+from curation.imaging.codec import RGB, decode_image, decode_mask
 from curation.models import registry
 from curation.models.roles import ImageEmbedder, Tracker
-from curation.models.roles import Track as Followed
-from curation.rows.references import cutout, on_white
+from curation.models.roles import SubjectTrack as Followed
+from curation.rows.references import composite_on_white, make_cutout
 from curation.rows.schema import ClipRow, ReferenceFrame, SubjectRow
 
 _PADDING = 0.1  # of the cut-outs that the embedder sees, as the references have
@@ -37,30 +37,32 @@ class Track:
         self._config = config
         self._loaded = False
 
-    def _load(self) -> None:
-        self._tracker: Tracker | None = registry.load(self._config, "tracker")
+    def _load_models(self) -> None:
+        self._tracker: Tracker | None = registry.load_backend(self._config, "tracker")
         # One frame needs no difference from others.
         several = self._tracker is not None and self._config.track.references > 1
-        self._embedder: ImageEmbedder | None = registry.load(self._config, "embedder") if several else None
+        self._embedder: ImageEmbedder | None = (
+            registry.load_backend(self._config, "embedder") if several else None
+        )
         self._loaded = True
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
         if not self._loaded:
-            self._load()
+            self._load_models()
         for row in rows:
             for subject in row["subjects"]:
-                restart(subject)
+                reset_subject(subject)
             if self._tracker is not None:
-                self._follow(row, self._tracker)
+                self._track_subjects(row, self._tracker)
 
-    def _follow(self, row: ClipRow, tracker: Tracker) -> None:
+    def _track_subjects(self, row: ClipRow, tracker: Tracker) -> None:
         starts: dict[int, list[SubjectRow]] = defaultdict(list)
         for subject in row["subjects"]:
             if subject["found_index"] is not None and subject["found_box"] is not None:
                 starts[subject["found_index"]].append(subject)
         if not starts:
             return
-        images = [decode(frame["image"]) for frame in row["frames"]]
+        images = [decode_image(frame["image"]) for frame in row["frames"]]
         indices = [frame["index"] for frame in row["frames"]]
         for start, subjects in starts.items():
             if start not in indices:
@@ -69,10 +71,10 @@ class Track:
             for subject, found in zip(
                 subjects, tracker.track(images, indices.index(start), boxes), strict=True
             ):
-                self._keep(subject, found, images, indices)
-                registry.note(subject, "tracker", tracker)
+                self._store_track(subject, found, images, indices)
+                registry.record_model(subject, "tracker", tracker)
 
-    def _keep(
+    def _store_track(
         self, subject: SubjectRow, found: Followed, images: Sequence[RGB], indices: Sequence[int]
     ) -> None:
         subject["track"] = [
@@ -82,7 +84,7 @@ class Track:
             )
         ]
         subject["scores"]["visible_share"] = found.visible_share
-        sightings = self._sightings(found, images)
+        sightings = self._build_sightings(found, images)
         settings = self._config.track
         choices = choose_frames(sightings, settings.references, settings.min_quality, settings.min_difference)
         if not choices:
@@ -90,16 +92,19 @@ class Track:
         seen = {each.frame: each for each in sightings}
         first = seen[choices[0].frame]
         subject["reference_frames"] = [
-            _reference_frame(
-                indices[each.frame], each.quality, each.difference, _alike(first, seen[each.frame])
+            _build_reference_frame(
+                indices[each.frame],
+                each.quality,
+                each.difference,
+                _compare_sightings(first, seen[each.frame]),
             )
             for each in choices
         ]
         subject["frame_index"], subject["box"] = indices[first.frame], first.box
         if self._embedder is not None:
-            registry.note(subject, "embedder", self._embedder)
+            registry.record_model(subject, "embedder", self._embedder)
 
-    def _sightings(self, found: Followed, images: Sequence[RGB]) -> list[Sighting]:
+    def _build_sightings(self, found: Followed, images: Sequence[RGB]) -> list[Sighting]:
         """The frames in which it is seen; with embeddings where somebody answers that role."""
         sightings, cuts = [], []
         for frame, (box, rle) in enumerate(zip(found.boxes, found.masks, strict=True)):
@@ -111,13 +116,13 @@ class Track:
                     frame=frame,
                     box=box,
                     area=float(mask.sum()),
-                    sharpness=sharpness(images[frame], mask),
-                    border=cut_share(mask),
+                    sharpness=measure_sharpness(images[frame], mask),
+                    border=measure_cut_share(mask),
                     presence=found.presence[frame],
                 )
             )
             if self._embedder is not None:
-                cuts.append(on_white(cutout(images[frame], mask, _PADDING)[1]))
+                cuts.append(composite_on_white(make_cutout(images[frame], mask, _PADDING)[1]))
         if self._embedder is None or not cuts:
             return sightings
         vectors = self._embedder.embed(cuts)
@@ -127,7 +132,7 @@ class Track:
         ]
 
 
-def restart(subject: SubjectRow) -> None:
+def reset_subject(subject: SubjectRow) -> None:
     """A subject as the detector left it, so that following it again starts from the same box."""
     if subject["found_index"] is None:  # a table from before there were tracks
         subject["found_index"], subject["found_box"] = subject["frame_index"], subject["box"]
@@ -139,11 +144,13 @@ def restart(subject: SubjectRow) -> None:
         subject["mask"] = None  # of the frame that it leaves
 
 
-def _reference_frame(index: int, quality: float, difference: float, identity: float | None) -> ReferenceFrame:
+def _build_reference_frame(
+    index: int, quality: float, difference: float, identity: float | None
+) -> ReferenceFrame:
     return {"index": index, "quality": quality, "difference": difference, "identity": identity}
 
 
-def _alike(first: Sighting, other: Sighting) -> float | None:
+def _compare_sightings(first: Sighting, other: Sighting) -> float | None:
     if first.embedding is None or other.embedding is None:
         return None
-    return similarity(first.embedding, other.embedding)
+    return compute_similarity(first.embedding, other.embedding)

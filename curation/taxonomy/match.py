@@ -20,28 +20,36 @@ from typing import Any
 
 # A word is letters and digits with their combining marks. The alternatives after it are, in this order, a
 # contraction ("isn't"), a possessive ("dog's") and the apostrophe of a plural possessive ("dogs' bowls").
-_WORD = re.compile(
+_WORD_PATTERN = re.compile(
     r"(?P<word>[^\W_](?:[^\W_]|[\u0300-\u036f])*)"
     r"(?:(?P<contraction>['\u2019](?:t|re|ve|ll|d|m)\b)|(?P<possessive>['\u2019]s\b)"
     r"|(?<=s)(?P<plural>['\u2019])(?=\s+\w))?",
     re.IGNORECASE,
 )
-_HYPHEN = re.compile(r"[-\u2010\u2011]")
+_HYPHEN_PATTERN = re.compile(r"[-\u2010\u2011]")
 
 # How two neighbouring words are joined.
 SPACE, HYPHEN, COMMA, BREAK = range(4)
 
 
-def _set(words: str) -> frozenset[str]:
+def _parse_words(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
 # The closed classes of English words: too few and too fixed to be data.
-ONE_WORDS = _set("a an one")
-POSSESSIVES = _set("my your his her its our their whose")
-VAGUE = _set("some any several many few all each every numerous multiple countless more most various enough")
-DEFINITE = _set("the this that these those")
-DETERMINERS = _set("another either no neither such what which") | DEFINITE | ONE_WORDS | POSSESSIVES | VAGUE
+SINGULAR_DETERMINERS = _parse_words("a an one")
+POSSESSIVES = _parse_words("my your his her its our their whose")
+VAGUE_DETERMINERS = _parse_words(
+    "some any several many few all each every numerous multiple countless more most various enough"
+)
+DEFINITE_DETERMINERS = _parse_words("the this that these those")
+DETERMINERS = (
+    _parse_words("another either no neither such what which")
+    | DEFINITE_DETERMINERS
+    | SINGULAR_DETERMINERS
+    | POSSESSIVES
+    | VAGUE_DETERMINERS
+)
 _TO_TWENTY = """one two three four five six seven eight nine ten eleven twelve
     thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"""
 NUMBERS: Mapping[str, int] = {
@@ -55,35 +63,35 @@ NUMBERS: Mapping[str, int] = {
     "thousand": 1000,
 }
 # Nouns that count what follows their "of": "a pair of dogs", "a trio of cats".
-COUNTING: Mapping[str, int] = {"pair": 2, "pairs": 2, "couple": 2, "duo": 2, "trio": 3, "quartet": 4}
-PREPOSITIONS = _set(
+COUNTING_NOUNS: Mapping[str, int] = {"pair": 2, "pairs": 2, "couple": 2, "duo": 2, "trio": 3, "quartet": 4}
+PREPOSITIONS = _parse_words(
     """of in on at with by from into onto over under near behind beside besides between among amongst amid
     against through throughout across along alongside around above below beneath underneath inside outside
     toward towards without within beyond past for like as about up down off out during after before atop via
     per than upon except plus including featuring wearing holding carrying"""
 )
-CONJUNCTIONS = _set("and or nor but while as then so yet")
-AUXILIARIES = _set(
+CONJUNCTIONS = _parse_words("and or nor but while as then so yet")
+AUXILIARIES = _parse_words(
     """is are was were be been being am has have had do does did can could will would shall should may might
     must to not that who which whom where when there here it he she they we you i him them us me if because
     seems appears looks becomes isn't aren't doesn't don't wasn't weren't"""
 )
-CLOSED = DETERMINERS | PREPOSITIONS | CONJUNCTIONS | AUXILIARIES | frozenset(NUMBERS)
+CLOSED_CLASS_WORDS = DETERMINERS | PREPOSITIONS | CONJUNCTIONS | AUXILIARIES | frozenset(NUMBERS)
 # What an imperative takes: "watch how ...".
-OPENERS = _set("as how what me us him them it your out up")
+OBJECT_OPENERS = _parse_words("as how what me us him them it your out up")
 
-NEGATORS = _set("no not without neither nor never lacking minus sans cannot")
+NEGATORS = _parse_words("no not without neither nor never lacking minus sans cannot")
 # Verbs that may stand between a negator and what it negates: "not wearing a hat".
-LIGHT_VERBS = _set(
+LIGHT_VERBS = _parse_words(
     """have has having had wear wearing see seeing show contain hold holding carry carrying include including
     be longer use using"""
 )
 # Words before "of" that take away what follows it.
-ABSENCE = _set("free devoid instead absence empty lack clear bare")
+ABSENCE_WORDS = _parse_words("free devoid instead absence empty lack clear bare")
 # Adjectives that say "not the one spoken of before": they forbid merging two mentions.
-NOT_SAME = _set("other another second third fourth next different new extra last")
+NOT_SAME = _parse_words("other another second third fourth next different new extra last")
 # People are seldom modifiers of things: in "hands the woman flowers" both are meant. Labels of categories.
-NEVER_MODIFY = _set("person man woman boy girl child crowd family")
+NEVER_MODIFY = _parse_words("person man woman boy girl child crowd family")
 MAX_MODIFIERS = (
     12  # units before a noun that are looked at; no honest phrase has more, and it bounds the work
 )
@@ -111,7 +119,7 @@ class Mention:
 
 
 @dataclass(frozen=True)
-class Entry:
+class NameForm:
     """A form of a name as the trie holds it. `singular` and `plural` are both true for "sheep"."""
 
     name: str
@@ -126,12 +134,12 @@ class Entry:
 class StandIn:
     """An adjective that makes another thing of its noun: what it becomes, and in which groups."""
 
-    entry: Entry
+    entry: NameForm
     groups: frozenset[str]
 
 
 @dataclass(frozen=True)
-class Rules:
+class MatchRules:
     """The taxonomy's guards, as sets of keys (see docs/taxonomy.md for each)."""
 
     verbs: frozenset[str] = frozenset()
@@ -166,7 +174,7 @@ class Word:
     possessive: bool
 
 
-def normal(word: str) -> str:
+def normalize_word(word: str) -> str:
     """How words are compared: without case and accents ("Café" is "cafe"), full-width letters made narrow.
 
     May be empty for letters that are only marks.
@@ -177,24 +185,24 @@ def normal(word: str) -> str:
     return "".join(char for char in decomposed if not unicodedata.combining(char))
 
 
-def words_of(text: str) -> list[Word]:
+def split_words(text: str) -> list[Word]:
     """Cut any text into words. Never raises; text without letters gives an empty list."""
     words: list[Word] = []
     previous_end = 0
-    for found in _WORD.finditer(text):
+    for found in _WORD_PATTERN.finditer(text):
         start, end = found.span("word")
         between = text[previous_end:start]
         if not words:
             gap = BREAK
         elif between.isspace() and between.count("\n") < 2:
             gap = SPACE
-        elif len(between) == 1 and _HYPHEN.match(between):
+        elif len(between) == 1 and _HYPHEN_PATTERN.match(between):
             gap = HYPHEN
         elif between.strip() == ",":
             gap = COMMA
         else:
             gap = BREAK
-        key = normal(text[start:end])
+        key = normalize_word(text[start:end])
         if found["contraction"]:
             end = found.end()
             key += found["contraction"].lower().replace("\u2019", "'")
@@ -204,16 +212,16 @@ def words_of(text: str) -> list[Word]:
     return words
 
 
-def key_of(name: str) -> tuple[str, ...]:
+def make_key(name: str) -> tuple[str, ...]:
     """The words of a name as the trie stores them; a possessive keeps its mark: ("bird's", "eye", "view")."""
-    return tuple(word.key + "'s" if word.possessive else word.key for word in words_of(name))
+    return tuple(word.key + "'s" if word.possessive else word.key for word in split_words(name))
 
 
 @dataclass(slots=True)
-class _Found:
+class _NameMatch:
     """A name found at words[first:stop], before and after widening."""
 
-    entry: Entry
+    entry: NameForm
     first: int
     stop: int
     plural: bool
@@ -232,51 +240,51 @@ class Matcher:
 
     def __init__(
         self,
-        forms: Iterable[tuple[str, Entry]],
+        forms: Iterable[tuple[str, NameForm]],
         never: Iterable[str],
-        rules: Rules,
+        rules: MatchRules,
         adjectives: Adjectives,
     ) -> None:
         """`forms`: (written form, entry) pairs, plurals included. `never`: phrases that mean no subject."""
         self._trie: dict[str, Any] = {}
         for form, entry in forms:
-            self._plant(form, entry)
+            self._add_form(form, entry)
         for phrase in never:
-            self._plant(phrase, None)
+            self._add_form(phrase, None)
         self._rules = rules
         self._adjectives = adjectives
 
-    def _plant(self, form: str, entry: Entry | None) -> None:
+    def _add_form(self, form: str, entry: NameForm | None) -> None:
         node = self._trie
-        for key in key_of(form):
+        for key in make_key(form):
             node = node.setdefault(key, {})
         node[""] = entry  # no word is empty, so "" cannot collide; None marks a phrase that means nothing
 
-    def match(self, caption: str) -> list[Mention]:
+    def find_mentions(self, caption: str) -> list[Mention]:
         """What `caption` names, in the order of the text; phrases never overlap. Never raises on a string."""
-        words = words_of(caption)
-        found = self._compounds(words, self._scan(words))
+        words = split_words(caption)
+        found = self._merge_compounds(words, self._scan_words(words))
         ends = {item.stop: item for item in found}
         for item in found:
-            self._widen(words, item, ends)
-        found = [item for item in found if not self._likeness(words, item)]
-        found = self._affirmed(words, found)
-        return self._distinct(caption, words, found)
+            self._widen_phrase(words, item, ends)
+        found = [item for item in found if not self._is_likeness(words, item)]
+        found = self._drop_denied(words, found)
+        return self._merge_mentions(caption, words, found)
 
     # --- finding ----------------------------------------------------------------------------------
 
-    def _scan(self, words: Sequence[Word]) -> list[_Found]:
+    def _scan_words(self, words: Sequence[Word]) -> list[_NameMatch]:
         """Walk the trie from every word, longest name first; what a name covers is not looked at again."""
-        ends: dict[int, _Found] = {}  # what has been found, in text order, by where it ends
+        ends: dict[int, _NameMatch] = {}  # what has been found, in text order, by where it ends
         position = 0
         while position < len(words):
             taken = position
-            for stop, entry in self._names_at(words, position):
+            for stop, entry in self._list_names_at(words, position):
                 if entry is None:
                     taken = stop
                     break
-                item = _Found(entry, position, stop, entry.plural and not entry.singular)
-                self._widen(words, item, ends)
+                item = _NameMatch(entry, position, stop, entry.plural and not entry.singular)
+                self._widen_phrase(words, item, ends)
                 if self._is_noun(words, item, ends):
                     ends[stop] = item
                     taken = stop
@@ -284,9 +292,9 @@ class Matcher:
             position = max(taken, position + 1)
         return list(ends.values())
 
-    def _names_at(self, words: Sequence[Word], first: int) -> list[tuple[int, Entry | None]]:
+    def _list_names_at(self, words: Sequence[Word], first: int) -> list[tuple[int, NameForm | None]]:
         """All names that start at words[first], longest first, as (stop, entry); hyphened words stay one."""
-        ends: list[tuple[int, Entry | None]] = []
+        ends: list[tuple[int, NameForm | None]] = []
         if words[first].gap == HYPHEN:
             return ends
         node: dict[str, Any] = self._trie
@@ -307,7 +315,7 @@ class Matcher:
         ends.reverse()
         return ends
 
-    def _is_noun(self, words: Sequence[Word], item: _Found, ends: Mapping[int, _Found]) -> bool:
+    def _is_noun(self, words: Sequence[Word], item: _NameMatch, ends: Mapping[int, _NameMatch]) -> bool:
         """Whether a name that may also be a verb, a colour or a pane of glass is the thing here."""
         name, rules = item.entry.name, self._rules
         if name not in rules.verbs and name not in rules.modifiers and name not in rules.indefinite:
@@ -318,7 +326,7 @@ class Matcher:
             owned = item.bound >= 0 and words[item.bound].possessive
             if not (
                 owned
-                or determiner in ONE_WORDS
+                or determiner in SINGULAR_DETERMINERS
                 or determiner in POSSESSIVES
                 or determiner == "another"
                 or determiner in NUMBERS
@@ -327,22 +335,22 @@ class Matcher:
         if (
             name in rules.modifiers
             and not item.plural
-            and not (firmly and self._ends_phrase(words, item.stop))
+            and not (firmly and self._is_phrase_end(words, item.stop))
         ):
             return False
         if name not in rules.verbs:
             return True
-        if firmly and not (item.plural and determiner in ONE_WORDS):
+        if firmly and not (item.plural and determiner in SINGULAR_DETERMINERS):
             return True
-        return self._weakly_a_noun(words, item, ends)
+        return self._is_weak_noun(words, item, ends)
 
-    def _weakly_a_noun(self, words: Sequence[Word], item: _Found, ends: Mapping[int, _Found]) -> bool:
+    def _is_weak_noun(self, words: Sequence[Word], item: _NameMatch, ends: Mapping[int, _NameMatch]) -> bool:
         """A bare name that could be a verb: a noun after a preposition, in a list, or as a verb's object."""
         left = item.left
         opens_object = (
             item.stop < len(words)
             and words[item.stop].gap == SPACE
-            and (words[item.stop].key in DETERMINERS or words[item.stop].key in OPENERS)
+            and (words[item.stop].key in DETERMINERS or words[item.stop].key in OBJECT_OPENERS)
         )
         if left == 0 or words[left].gap == BREAK:
             return (
@@ -364,17 +372,17 @@ class Matcher:
             earlier = ends.get(listed)
             if earlier is None or earlier.entry.group == "human" or opens_object:
                 return False
-            opening = self._outset(words, earlier)
-            return opening == 0 or words[opening].gap == BREAK or self._ends_phrase(words, item.stop)
+            opening = self._find_phrase_start(words, earlier)
+            return opening == 0 or words[opening].gap == BREAK or self._is_phrase_end(words, item.stop)
         if before.key in AUXILIARIES or ending_here is not None:
             return False
         if left < item.first:
             return not opens_object  # "eats fresh fish"
         # An object right behind its verb: "watering plants", "eats fish".
         verb = before.key.endswith(("ing", "s")) or before.key in self._adjectives.verbs
-        return verb and self._ends_phrase(words, item.stop)
+        return verb and self._is_phrase_end(words, item.stop)
 
-    def _ends_phrase(self, words: Sequence[Word], stop: int) -> bool:
+    def _is_phrase_end(self, words: Sequence[Word], stop: int) -> bool:
         """Whether no noun or adjective follows at words[stop], so that what precedes is a noun of its own."""
         if stop >= len(words) or words[stop].gap > HYPHEN or words[stop - 1].possessive:
             return True
@@ -384,9 +392,9 @@ class Matcher:
             return after not in self._adjectives.words or after in DETERMINERS
         return key in PREPOSITIONS or key in AUXILIARIES or key in CONJUNCTIONS or key.endswith("ly")
 
-    def _compounds(self, words: Sequence[Word], found: Sequence[_Found]) -> list[_Found]:
+    def _merge_compounds(self, words: Sequence[Word], found: Sequence[_NameMatch]) -> list[_NameMatch]:
         """The head noun rule: of two names side by side the first describes the last ("dog bed")."""
-        kept: list[_Found] = []
+        kept: list[_NameMatch] = []
         ends = {item.stop: item for item in found}
         for index, item in enumerate(found):
             following = found[index + 1] if index + 1 < len(found) else None
@@ -394,22 +402,24 @@ class Matcher:
             if item.plural or item.entry.plural_only or words[item.stop - 1].possessive or at_end:
                 kept.append(item)
             elif following is not None and following.first == item.stop:
-                if _modifies(item.entry, following.entry):
+                if _is_modifier(item.entry, following.entry):
                     following.chain = item.chain
                 else:
                     kept.append(item)
             elif words[item.stop].key not in self._rules.heads or item.entry.group == "human":
                 kept.append(item)  # people act: in "a man and a woman race" the race is a verb
             else:
-                self._widen(words, item, ends)
-                start = self._outset(words, item)
+                self._widen_phrase(words, item, ends)
+                start = self._find_phrase_start(words, item)
                 if start > 0 and words[start - 1].key == "and":
                     kept.append(item)  # "a cat and a dog fight"
         return kept
 
     # --- widening ---------------------------------------------------------------------------------
 
-    def _widen(self, words: Sequence[Word], item: _Found, names_end: Mapping[int, _Found]) -> None:
+    def _widen_phrase(
+        self, words: Sequence[Word], item: _NameMatch, names_end: Mapping[int, _NameMatch]
+    ) -> None:
         """Set `left` and `bound`: the adjectives before the name, and the determiner before them."""
         adjectives = self._adjectives
         taken: list[tuple[int, str]] = []  # (index of the unit's first word, what let it in), nearest first
@@ -438,7 +448,7 @@ class Matcher:
                     gap != COMMA
                     and words[other].key in adjectives.also_verbs
                     and other > 0
-                    and words[other - 1].key not in CLOSED | adjectives.words
+                    and words[other - 1].key not in CLOSED_CLASS_WORDS | adjectives.words
                 ):
                     break
                 taken.append((other, "joined"))
@@ -447,14 +457,14 @@ class Matcher:
             first = at - 1
             while first > 0 and words[first].gap == HYPHEN:
                 first -= 1
-            kind = self._kind(words, first, at, bool(taken))
+            kind = self._classify_modifier(words, first, at, bool(taken))
             if not kind:
                 break
             taken.append((first, kind))
             at = first
-        item.left, item.bound = self._cut(words, item, taken, names_end)
+        item.left, item.bound = self._trim_modifiers(words, item, taken, names_end)
 
-    def _kind(self, words: Sequence[Word], first: int, stop: int, before_adjective: bool) -> str:
+    def _classify_modifier(self, words: Sequence[Word], first: int, stop: int, before_adjective: bool) -> str:
         """What words[first:stop] (one word, or several with hyphens) is before a noun; "" ends the phrase."""
         adjectives = self._adjectives
         key = words[first].key
@@ -464,7 +474,7 @@ class Matcher:
                 return "sure"
             if (
                 joined in NUMBERS
-                or words[stop - 1].key in CLOSED
+                or words[stop - 1].key in CLOSED_CLASS_WORDS
                 or any(word.possessive for word in words[first:stop])
             ):
                 return ""
@@ -472,13 +482,18 @@ class Matcher:
         if words[first].gap == HYPHEN:
             return ""
         following = words[stop].key if before_adjective else ""
-        if following in ("year", "years") and _number(key) is not None:
+        if following in ("year", "years") and _parse_number(key) is not None:
             return "sure"  # "a 10 year old boy" is no ten boys
         if key in adjectives.also_verbs:
             return "participle"
         if key in adjectives.words or (key in ("year", "years") and following == "old"):
             return "sure"
-        if key in CLOSED or key in adjectives.verbs or key in adjectives.phrase_ends or "'" in key:
+        if (
+            key in CLOSED_CLASS_WORDS
+            or key in adjectives.verbs
+            or key in adjectives.phrase_ends
+            or "'" in key
+        ):
             return ""
         if key.isdigit() and len(key) < 4:
             return ""
@@ -492,19 +507,19 @@ class Matcher:
             return ""  # "the stranger walks dogs": a verb far oftener than an adjective
         return "unknown"
 
-    def _cut(
+    def _trim_modifiers(
         self,
         words: Sequence[Word],
-        item: _Found,
+        item: _NameMatch,
         taken: Sequence[tuple[int, str]],
-        names_end: Mapping[int, _Found],
+        names_end: Mapping[int, _NameMatch],
     ) -> tuple[int, int]:
         """How much of `taken` to keep: all of it behind a determiner, only what is certain otherwise."""
         for keep in range(len(taken), -1, -1):
             left = taken[keep - 1][0] if keep else item.chain
-            bound = self._bound_before(words, left, item)
+            bound = self._find_bound(words, left, item)
             if bound >= 0:
-                if _plausible([kind for _, kind in taken[:keep]]):
+                if _is_description([kind for _, kind in taken[:keep]]):
                     return left, bound
                 continue
             # Nothing before it says where the phrase starts, so every doubtful word at its left end goes.
@@ -521,9 +536,9 @@ class Matcher:
             introduced = left > 0 and left not in names_end and words[left - 1].key in PREPOSITIONS | {"and"}
             if kind == "participle" and (at_start or introduced):
                 return left, -1
-        return item.chain, self._bound_before(words, item.chain, item)
+        return item.chain, self._find_bound(words, item.chain, item)
 
-    def _bound_before(self, words: Sequence[Word], left: int, item: _Found) -> int:
+    def _find_bound(self, words: Sequence[Word], left: int, item: _NameMatch) -> int:
         """Index of the determiner, number or possessor right before words[left], or -1."""
         if left == 0 or words[left].gap not in (SPACE, COMMA):
             return -1
@@ -532,7 +547,7 @@ class Matcher:
             return left - 1 if words[left].gap == SPACE else -1
         if words[left].gap != SPACE:
             return -1
-        number = _number(before.key)
+        number = _parse_number(before.key)
         if number is not None and number > 1:
             return left - 1 if item.entry.plural else -1
         if before.key in ("a", "an") and item.plural:
@@ -541,7 +556,7 @@ class Matcher:
 
     # --- judging ----------------------------------------------------------------------------------
 
-    def _outset(self, words: Sequence[Word], item: _Found) -> int:
+    def _find_phrase_start(self, words: Sequence[Word], item: _NameMatch) -> int:
         """Index of the first word of the whole noun phrase, determiners included ("all the three dogs")."""
         start = item.bound if item.bound >= 0 else item.left
         while (
@@ -553,9 +568,9 @@ class Matcher:
             start -= 1
         return start
 
-    def _likeness(self, words: Sequence[Word], item: _Found) -> bool:
+    def _is_likeness(self, words: Sequence[Word], item: _NameMatch) -> bool:
         """Whether it is only a likeness: "a statue of a horse", "moves like a cat", "dressed as a bear"."""
-        start = self._outset(words, item)
+        start = self._find_phrase_start(words, item)
         if start == 0 or words[start].gap != SPACE:
             return False
         before, earlier = words[start - 1].key, words[start - 2].key if start > 1 else ""
@@ -567,13 +582,13 @@ class Matcher:
             before == "as" and earlier in ("dressed", "disguised", "costumed") and item.entry.group != "human"
         )
 
-    def _affirmed(self, words: Sequence[Word], found: Sequence[_Found]) -> list[_Found]:
+    def _drop_denied(self, words: Sequence[Word], found: Sequence[_NameMatch]) -> list[_NameMatch]:
         """Drop what the caption says is absent: "no dog", "without a hat or gloves", "not wearing a hat"."""
-        kept: list[_Found] = []
+        kept: list[_NameMatch] = []
         chain_stop = -1  # where a denied phrase ended: an "or" there carries the denial on
         for item in found:
-            start = self._outset(words, item)
-            denied = self._denied(words, start, item)
+            start = self._find_phrase_start(words, item)
+            denied = self._is_denied(words, start, item)
             if not denied and chain_stop >= 0:
                 between = [word.key for word in words[chain_stop:start]]
                 bare_in_list = (
@@ -588,7 +603,7 @@ class Matcher:
                 kept.append(item)
         return kept
 
-    def _denied(self, words: Sequence[Word], start: int, item: _Found) -> bool:
+    def _is_denied(self, words: Sequence[Word], start: int, item: _NameMatch) -> bool:
         """Whether the words before the phrase, which begins at words[start] with its determiners, deny it."""
         if any(word.key in ("no", "neither") for word in words[start : item.left]):
             return True
@@ -598,7 +613,7 @@ class Matcher:
         if before in NEGATORS or before.endswith("n't"):
             return True
         if before == "of":
-            return start > 1 and words[start - 2].key in ABSENCE
+            return start > 1 and words[start - 2].key in ABSENCE_WORDS
         at = start - 1
         while at > 0 and words[at].gap == SPACE and words[at].key in LIGHT_VERBS:
             at -= 1
@@ -606,11 +621,11 @@ class Matcher:
                 return True
         return False
 
-    def _count(self, words: Sequence[Word], item: _Found) -> int | None:
+    def _count_items(self, words: Sequence[Word], item: _NameMatch) -> int | None:
         """How many the phrase speaks of; None where it does not say."""
         bound = item.bound
         determiner = "" if bound < 0 or words[bound].possessive else words[bound].key
-        number = _number(determiner)
+        number = _parse_number(determiner)
         if number is not None and determiner != "one":
             hyphened = bound > 0 and words[bound].gap == HYPHEN
             ranged = bound > 0 and words[bound - 1].key in ("or", "to", "than") and words[bound].gap == SPACE
@@ -618,29 +633,31 @@ class Matcher:
             if hyphened or ranged or multiplied:
                 return None
             return number if number != 1 or item.entry.singular else None
-        certainly_one = determiner in ONE_WORDS or determiner in ("this", "another")
+        certainly_one = determiner in SINGULAR_DETERMINERS or determiner in ("this", "another")
         if certainly_one and not item.entry.plural_only:
             return 1
-        if determiner in VAGUE:
+        if determiner in VAGUE_DETERMINERS:
             return (
                 1
                 if item.entry.singular and not item.entry.plural and determiner not in ("each", "every")
                 else None
             )
-        start = self._outset(words, item)
-        if start > 1 and words[start - 1].key == "of" and words[start - 2].key in COUNTING:
-            unit = 1 if item.entry.plural_only else COUNTING[words[start - 2].key]
-            times = _number(words[start - 3].key) if start > 2 else None
+        start = self._find_phrase_start(words, item)
+        if start > 1 and words[start - 1].key == "of" and words[start - 2].key in COUNTING_NOUNS:
+            unit = 1 if item.entry.plural_only else COUNTING_NOUNS[words[start - 2].key]
+            times = _parse_number(words[start - 3].key) if start > 2 else None
             return unit * (times if times is not None else 1)
         return 1 if item.entry.singular and not item.entry.plural else None
 
-    def _distinct(self, caption: str, words: Sequence[Word], found: Sequence[_Found]) -> list[Mention]:
+    def _merge_mentions(
+        self, caption: str, words: Sequence[Word], found: Sequence[_NameMatch]
+    ) -> list[Mention]:
         """Mentions in order, with "a fluffy dog ... the dog" told once, in its fullest form."""
-        told: dict[str, list[tuple[Mention, _Found, frozenset[str]]]] = {}
+        mentions_by_category: dict[str, list[tuple[Mention, _NameMatch, frozenset[str]]]] = {}
         for item in found:
             described = frozenset(word.key for word in words[item.left : item.first]) - {"and"}
             start, end = words[item.left].start, words[item.stop - 1].end
-            entry = self._stand_in(item.entry, described)
+            entry = self._apply_stand_in(item.entry, described)
             mention = Mention(
                 entry.category,
                 entry.group,
@@ -648,12 +665,14 @@ class Matcher:
                 caption[start:end],
                 start,
                 end,
-                self._count(words, item),
+                self._count_items(words, item),
             )
-            kept = told.setdefault(entry.category, [])
+            kept = mentions_by_category.setdefault(entry.category, [])
             for index in range(len(kept) - 1, -1, -1):
                 earlier, earlier_item, earlier_described = kept[index]
-                if not self._same(words, earlier, earlier_item, earlier_described, mention, item, described):
+                if not self._is_same_subject(
+                    words, earlier, earlier_item, earlier_described, mention, item, described
+                ):
                     continue
                 if len(described) > len(earlier_described):
                     count = earlier.count if earlier.count is not None else mention.count
@@ -661,24 +680,24 @@ class Matcher:
                 break
             else:
                 kept.append((mention, item, described))
-        mentions = [mention for kept in told.values() for mention, _, _ in kept]
+        mentions = [mention for kept in mentions_by_category.values() for mention, _, _ in kept]
         return sorted(mentions, key=lambda mention: mention.start)
 
-    def _stand_in(self, entry: Entry, described: frozenset[str]) -> Entry:
+    def _apply_stand_in(self, entry: NameForm, described: frozenset[str]) -> NameForm:
         for word in described & self._rules.stand_ins.keys():
             stand_in = self._rules.stand_ins[word]
             if entry.group in stand_in.groups:
                 return stand_in.entry
         return entry
 
-    def _same(
+    def _is_same_subject(
         self,
         words: Sequence[Word],
         earlier: Mention,
-        earlier_item: _Found,
+        earlier_item: _NameMatch,
         earlier_described: frozenset[str],
         later: Mention,
-        item: _Found,
+        item: _NameMatch,
         described: frozenset[str],
     ) -> bool:
         """Whether `later`, of the same category, plainly speaks of `earlier` again; in doubt it does not."""
@@ -693,23 +712,23 @@ class Matcher:
         if item.bound >= 0 and (words[item.bound].possessive or determiner in POSSESSIVES):
             same_owner = earlier_item.bound >= 0 and words[earlier_item.bound].key == determiner
             return same_owner and described == earlier_described and counts_agree
-        if determiner in DEFINITE:
+        if determiner in DEFINITE_DETERMINERS:
             return counts_agree
-        if item.bound >= 0 and item.bound > 0 and words[item.bound - 1].key in DEFINITE:
+        if item.bound >= 0 and item.bound > 0 and words[item.bound - 1].key in DEFINITE_DETERMINERS:
             return counts_agree  # "the three cups"
         # No determiner at all: "on grass ... on the grass", "people ... people".
         bare = item.bound < 0 and earlier_item.bound < 0
         return bare and earlier.name == later.name and described == earlier_described
 
 
-def _modifies(entry: Entry, head: Entry) -> bool:
+def _is_modifier(entry: NameForm, head: NameForm) -> bool:
     """Whether a name right before another is its modifier; not in "behind the man flowers"."""
     if entry.category in NEVER_MODIFY:
         return head.group == "human"
     return not (entry.group == "background" and head.category in NEVER_MODIFY)
 
 
-def _plausible(kinds: Sequence[str]) -> bool:
+def _is_description(kinds: Sequence[str]) -> bool:
     """Whether words between a determiner and a name (nearest first) read as its description.
 
     An unknown word left of a participle is more likely a subject and its verb: "the stranger petted dogs".
@@ -720,7 +739,7 @@ def _plausible(kinds: Sequence[str]) -> bool:
     return all(kind not in ("participle", "ing") for kind in kinds[: max(unknown, default=0)])
 
 
-def _number(key: str) -> int | None:
+def _parse_number(key: str) -> int | None:
     if key.isdigit() and len(key) < 4:
         return int(key)
     return NUMBERS.get(key)

@@ -17,19 +17,22 @@ from typing import Any
 
 import yaml
 
-from curation.taxonomy.match import Adjectives, Entry, Matcher, Mention, Rules, StandIn, key_of
+from curation.taxonomy.match import Adjectives, Matcher, MatchRules, Mention, NameForm, StandIn, make_key
 from reprise.errors import RepriseError
 
-SHIPPED = Path(__file__).with_name("taxonomy.yaml")
+SHIPPED_FILE = Path(__file__).with_name("taxonomy.yaml")
 # What can be named instead of a path.
-_PLAYGROUND = Path(__file__).parents[1] / "playground"
-NAMED = {"playground": _PLAYGROUND / "taxonomy.yaml", "plain": _PLAYGROUND / "plain.taxonomy.yaml"}
-ADJECTIVES = Path(__file__).with_name("adjectives.yaml")
+_PLAYGROUND_FOLDER = Path(__file__).parents[1] / "playground"
+NAMED_FILES = {
+    "playground": _PLAYGROUND_FOLDER / "taxonomy.yaml",
+    "plain": _PLAYGROUND_FOLDER / "plain.taxonomy.yaml",
+}
+ADJECTIVES_FILE = Path(__file__).with_name("adjectives.yaml")
 
 SECTIONS = ("groups", "plurals", "plural_only", "guards", "stand_ins", "heads", "depictions", "never")
 GUARDS = ("verbs", "modifiers", "indefinite")
 # Endings that take -es. A name in -o is listed under `plurals` where it takes -es ("tomatoes").
-_HISSING = ("s", "x", "z", "ch", "sh")
+_SIBILANT_ENDINGS = ("s", "x", "z", "ch", "sh")
 
 
 class TaxonomyError(RepriseError):
@@ -61,7 +64,7 @@ class Taxonomy:
         # Layout, comments and order of sections change no match, and so they do not change the revision.
         content = json.dumps([data, adjectives], sort_keys=True, ensure_ascii=True)
         self.revision = hashlib.sha256(content.encode()).hexdigest()[:12]
-        self._matcher = _compile(self.categories, data, adjectives)
+        self._matcher = _compile_matcher(self.categories, data, adjectives)
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Taxonomy:
@@ -69,9 +72,9 @@ class Taxonomy:
 
         Raises TaxonomyError, one line, if it is missing, no YAML, or breaks a rule of docs/taxonomy.md.
         """
-        file = SHIPPED if path is None else NAMED.get(str(path), Path(path))
-        data = _read(file)
-        found = _structure(data) or _content(data)
+        file = SHIPPED_FILE if path is None else NAMED_FILES.get(str(path), Path(path))
+        data = _read_yaml(file)
+        found = _check_structure(data) or _check_content(data)
         if found:
             more = (
                 f" (and {len(found) - 1} more: reprise taxonomy --check --file {file})"
@@ -79,43 +82,43 @@ class Taxonomy:
                 else ""
             )
             raise TaxonomyError(f"{file}: {found[0]}{more}")
-        return cls(data, _read(ADJECTIVES))
+        return cls(data, _read_yaml(ADJECTIVES_FILE))
 
     @property
     def groups(self) -> tuple[str, ...]:
         """The groups in the order of the file."""
         return tuple(dict.fromkeys(category.group for category in self.categories.values()))
 
-    def match(self, caption: str) -> list[Mention]:
+    def find_mentions(self, caption: str) -> list[Mention]:
         """The subjects `caption` names, in text order and without overlaps; empty if it names none."""
-        return self._matcher.match(caption)
+        return self._matcher.find_mentions(caption)
 
 
-def plurals_of(name: str, irregular: Mapping[str, Any]) -> tuple[str, ...]:
+def make_plurals(name: str, irregular: Mapping[str, Any]) -> tuple[str, ...]:
     """The written plurals of a name: from the table (whole name, else its last word), else by rule.
 
     An entry of null gives no plural, for that name alone: "glass" has none here, "wine glass" does.
     """
     if name in irregular:
-        return _several(irregular[name])
+        return _list_forms(irregular[name])
     head, space, last = name.rpartition(" ")
     if irregular.get(last) is not None:
-        return tuple(head + space + form for form in _several(irregular[last]))
-    if last.endswith(_HISSING):
+        return tuple(head + space + form for form in _list_forms(irregular[last]))
+    if last.endswith(_SIBILANT_ENDINGS):
         return (name + "es",)
     if last.endswith("y") and last[-2:-1] not in ("a", "e", "i", "o", "u", ""):
         return (name[:-1] + "ies",)
     return (name + "s",)
 
 
-def problems(path: str | Path) -> list[str]:
+def find_problems(path: str | Path) -> list[str]:
     """Everything wrong with a taxonomy file, one clear line each; empty if it can be used."""
     file = Path(path)
     try:
-        data = _read(file)
+        data = _read_yaml(file)
     except TaxonomyError as error:
         return [str(error)]
-    return [f"{file}: {problem}" for problem in _structure(data) or _content(data)]
+    return [f"{file}: {problem}" for problem in _check_structure(data) or _check_content(data)]
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -137,7 +140,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         data = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
@@ -159,10 +162,10 @@ def _read(file: Path) -> dict[str, Any]:
 # --- checking -------------------------------------------------------------------------------------
 
 
-def _structure(data: Mapping[str, Any]) -> list[str]:
+def _check_structure(data: Mapping[str, Any]) -> list[str]:
     """Whether every section has the shape the rest may rely on."""
     unknown = [section for section in data if section not in SECTIONS]
-    found = [f"unknown section '{section}'{_nearest(str(section), SECTIONS)}" for section in unknown]
+    found = [f"unknown section '{section}'{_suggest_nearest(str(section), SECTIONS)}" for section in unknown]
     groups = data.get("groups")
     if not isinstance(groups, dict) or not groups:
         return [*found, "groups: is missing or empty: write at least one 'group: {category: [names]}'"]
@@ -186,15 +189,15 @@ def _structure(data: Mapping[str, Any]) -> list[str]:
                 if not isinstance(name, str)
             )
     for section in ("plural_only", "heads", "depictions", "never"):
-        found.extend(_list_of_text(section, data.get(section, [])))
+        found.extend(_check_text_list(section, data.get(section, [])))
     guards = data.get("guards", {})
     if not isinstance(guards, dict):
         found.append(f"guards: is no mapping: write lists under {', '.join(GUARDS)}")
     else:
         for guard, names in guards.items():
             if guard not in GUARDS:
-                found.append(f"guards: unknown guard '{guard}'{_nearest(str(guard), GUARDS)}")
-            found.extend(_list_of_text(f"guards: {guard}", names))
+                found.append(f"guards: unknown guard '{guard}'{_suggest_nearest(str(guard), GUARDS)}")
+            found.extend(_check_text_list(f"guards: {guard}", names))
     plurals = data.get("plurals", {})
     if not isinstance(plurals, dict):
         found.append("plurals: is no mapping: write 'name: plural' lines")
@@ -222,23 +225,23 @@ def _structure(data: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _content(data: Mapping[str, Any]) -> list[str]:
+def _check_content(data: Mapping[str, Any]) -> list[str]:
     """Whether the words make sense together. Assumes `_structure` found nothing."""
     found: list[str] = []
     home: dict[str, str] = {}  # category -> group
     owner: dict[tuple[str, ...], tuple[str, str]] = {}  # words of a name -> (name, category)
     for group, categories in data["groups"].items():
         for label, names in categories.items():
-            if misspelt := _spelling(label):
+            if misspelt := _check_spelling(label):
                 found.append(f"category '{label}': its label {misspelt}")
             if label in home:
                 found.append(f"category '{label}': is in group '{home[label]}' and in '{group}': keep one")
             home[label] = group
             for name in names:
-                if misspelt := _spelling(name):
+                if misspelt := _check_spelling(name):
                     found.append(f"category '{label}': name '{name}' {misspelt}")
                     continue
-                key = key_of(name)
+                key = make_key(name)
                 if key in owner:
                     other, where = owner[key]
                     same = "" if other == name else f" (as '{other}')"
@@ -249,8 +252,8 @@ def _content(data: Mapping[str, Any]) -> list[str]:
     names_known = {name for name, _ in owner.values()}
     irregular = data.get("plurals", {})
     for name, label in owner.values():
-        for plural in () if name in data.get("plural_only", []) else plurals_of(name, irregular):
-            other, where = owner.get(key_of(plural), (name, label))
+        for plural in () if name in data.get("plural_only", []) else make_plurals(name, irregular):
+            other, where = owner.get(make_key(plural), (name, label))
             if other != name:
                 found.append(
                     f"category '{where}': name '{other}' is the plural of '{name}' (category '{label}'): "
@@ -259,7 +262,7 @@ def _content(data: Mapping[str, Any]) -> list[str]:
                 )
     last_words = {name.rpartition(" ")[2] for name in names_known} | names_known
     found.extend(
-        f"plurals: '{name}' is no name and ends none{_nearest(name, names_known)}"
+        f"plurals: '{name}' is no name and ends none{_suggest_nearest(name, names_known)}"
         for name in irregular
         if name not in last_words
     )
@@ -268,48 +271,50 @@ def _content(data: Mapping[str, Any]) -> list[str]:
     }
     for section, names in known_lists.items():
         found.extend(
-            f"{section}: '{name}' is no name of any category{_nearest(name, names_known)}"
+            f"{section}: '{name}' is no name of any category{_suggest_nearest(name, names_known)}"
             for name in names
             if name not in names_known
         )
-        found.extend(f"{section}: '{name}' is listed twice: keep one" for name in sorted(_repeated(names)))
+        found.extend(
+            f"{section}: '{name}' is listed twice: keep one" for name in sorted(_find_repeated(names))
+        )
     for word, rule in data.get("stand_ins", {}).items():
         if rule["name"] not in names_known:
-            mend = _nearest(rule["name"], names_known)
-            found.append(f"stand_ins: '{word}': '{rule['name']}' is no name of any category{mend}")
+            hint = _suggest_nearest(rule["name"], names_known)
+            found.append(f"stand_ins: '{word}': '{rule['name']}' is no name of any category{hint}")
         found.extend(
-            f"stand_ins: '{word}': unknown group '{group}'{_nearest(str(group), data['groups'])}"
+            f"stand_ins: '{word}': unknown group '{group}'{_suggest_nearest(str(group), data['groups'])}"
             for group in rule["groups"]
             if group not in data["groups"]
         )
     for phrase in data.get("never", []):
-        if key_of(phrase) in owner:
-            name, label = owner[key_of(phrase)]
+        if make_key(phrase) in owner:
+            name, label = owner[make_key(phrase)]
             found.append(f"never: '{phrase}' is also a name of category '{label}': remove one of the two")
-        elif not key_of(phrase):
+        elif not make_key(phrase):
             found.append(f"never: '{phrase}' has no letters: remove it")
     return found
 
 
-def _spelling(name: str) -> str:
+def _check_spelling(name: str) -> str:
     """What is wrong with the way a name is written, or ""."""
     tidy = " ".join(name.lower().split())
-    if not key_of(name):
+    if not make_key(name):
         return "has no letters: remove it"
     return "" if name == tidy else f"has capitals or stray spaces: write '{tidy}'"
 
 
-def _list_of_text(section: str, value: object) -> list[str]:
+def _check_text_list(section: str, value: object) -> list[str]:
     if not isinstance(value, list):
         return [f"{section}: is no list: write [word, word]"]
     return [f"{section}: {item!r} is no text: quote it" for item in value if not isinstance(item, str)]
 
 
-def _repeated(names: list[str]) -> set[str]:
+def _find_repeated(names: list[str]) -> set[str]:
     return {name for name in names if names.count(name) > 1}
 
 
-def _nearest(word: str, known: Any) -> str:
+def _suggest_nearest(word: str, known: Any) -> str:
     close = difflib.get_close_matches(word, list(known), n=1)
     return f": did you mean '{close[0]}'?" if close else ": remove it"
 
@@ -317,35 +322,35 @@ def _nearest(word: str, known: Any) -> str:
 # --- compiling ------------------------------------------------------------------------------------
 
 
-def _several(forms: Any) -> tuple[str, ...]:
+def _list_forms(forms: Any) -> tuple[str, ...]:
     if forms is None:
         return ()
     return (forms,) if isinstance(forms, str) else tuple(forms)
 
 
-def _compile(
+def _compile_matcher(
     categories: Mapping[str, Category], data: Mapping[str, Any], adjectives: Mapping[str, Any]
 ) -> Matcher:
     irregular = data.get("plurals", {})
     plural_only = frozenset(data.get("plural_only", []))
-    forms: dict[str, Entry] = {}
-    entries: dict[str, Entry] = {}
+    forms: dict[str, NameForm] = {}
+    entries: dict[str, NameForm] = {}
     for category in categories.values():
         for name in category.names:
             if name in plural_only:
-                entry = Entry(
+                entry = NameForm(
                     name, category.name, category.group, singular=False, plural=True, plural_only=True
                 )
                 entries[name] = forms[name] = entry
                 continue
-            plurals = plurals_of(name, irregular)
+            plurals = make_plurals(name, irregular)
             both = name in plurals  # "sheep": the word itself says nothing of number
-            entries[name] = forms[name] = Entry(
+            entries[name] = forms[name] = NameForm(
                 name, category.name, category.group, singular=True, plural=both
             )
             for plural in plurals:
                 if plural != name:
-                    forms[plural] = Entry(name, category.name, category.group, singular=False, plural=True)
+                    forms[plural] = NameForm(name, category.name, category.group, singular=False, plural=True)
     guards = {guard: frozenset(data.get("guards", {}).get(guard, [])) for guard in GUARDS}
     stand_ins = {
         word: StandIn(entries[rule["name"]], frozenset(rule["groups"]))
@@ -358,7 +363,7 @@ def _compile(
     return Matcher(
         forms.items(),
         data.get("never", []),
-        Rules(
+        MatchRules(
             guards["verbs"],
             guards["modifiers"],
             guards["indefinite"],

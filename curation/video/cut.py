@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from reprise.video.source import VideoInfo, VideoPacket
 
 KEYFRAME_SECONDS = 0.5  # of encoded clips: a training loader seeks to random frames
-_CLOCK = Fraction(1, 90_000)  # holds 24, 25, 29.97, 30, 60 fps and variable rates alike
+_TIME_BASE = Fraction(1, 90_000)  # holds 24, 25, 29.97, 30, 60 fps and variable rates alike
 _MOVFLAGS = {"movflags": "+faststart"}
 _IDR = 5  # H.264 NAL unit type, ITU-T H.264 table 7-1; 1 to 5 hold pictures
 
@@ -26,9 +26,11 @@ class PacketLog:
 
     def __init__(self) -> None:
         self._packets: deque[VideoPacket] = deque()
-        self.renewed = False  # the packets forgotten had left the parameter sets of the stream's header
+        self.header_changed = (
+            False  # the packets forgotten had left the parameter sets of the stream's header
+        )
 
-    def extend(self, packets: Iterable[VideoPacket]) -> None:
+    def add_packets(self, packets: Iterable[VideoPacket]) -> None:
         self._packets.extend(packets)
 
     def forget_before(self, pts: int | None) -> VideoPacket | None:
@@ -38,10 +40,10 @@ class PacketLog:
         keyframe is stored before it.
         """
         while self._packets and (pts is None or self._packets[0].pts != pts):
-            self.renewed |= self._packets.popleft().has_sidedata("new_extradata")
+            self.header_changed |= self._packets.popleft().has_sidedata("new_extradata")
         return self._packets[0] if self._packets else None
 
-    def stretch(self, shown: Sequence[int]) -> list[VideoPacket]:
+    def select_packets(self, shown: Sequence[int]) -> list[VideoPacket]:
         """Packets in decoding order that show just the frames with these time stamps, or the first of them.
 
         `shown` is ascending and begins with the first packet. A B-frame is stored after the later frame that
@@ -49,13 +51,13 @@ class PacketLog:
         agree with `shown`.
         """
         packets = list(self._packets)
-        stamps = [_pts(packet) for packet in packets]
-        count = clean_prefix(stamps, shown[-1])
+        stamps = [_get_pts(packet) for packet in packets]
+        count = count_clean_prefix(stamps, shown[-1])
         agrees = sorted(stamps[:count]) == list(shown[:count])
         return packets[:count] if agrees and all(map(_is_plain, packets[:count])) else []
 
 
-def clean_prefix(stamps: Sequence[int], last: int) -> int:
+def count_clean_prefix(stamps: Sequence[int], last: int) -> int:
     """How many packets, of these time stamps in decoding order, show all frames up to some time <= `last`."""
     count, latest = 0, last
     for position, (stamp, in_order) in enumerate(zip(stamps, sorted(stamps), strict=True)):
@@ -67,7 +69,7 @@ def clean_prefix(stamps: Sequence[int], last: int) -> int:
     return count
 
 
-def decoding_stamps(stamps: Sequence[int]) -> list[int]:
+def compute_decoding_stamps(stamps: Sequence[int]) -> list[int]:
     """When to decode packets that are shown at `stamps`: in steps as even as theirs, and never after that.
 
     Not the source's own, because Matroska has none.
@@ -77,7 +79,7 @@ def decoding_stamps(stamps: Sequence[int]) -> list[int]:
     return [early - delay for early in in_order]
 
 
-def _pts(packet: VideoPacket) -> int:
+def _get_pts(packet: VideoPacket) -> int:
     return packet.pts if packet.pts is not None else 0
 
 
@@ -87,7 +89,7 @@ def _is_plain(packet: VideoPacket) -> bool:
     return known and not packet.has_sidedata("new_extradata")
 
 
-def may_copy(info: VideoInfo, stream: VideoStream, width: int, height: int) -> bool:
+def can_copy(info: VideoInfo, stream: VideoStream, width: int, height: int) -> bool:
     """Whether packets of this stream can go into a clip as they are: what every browser and loader plays."""
     context = stream.codec_context
     return (
@@ -100,7 +102,7 @@ def may_copy(info: VideoInfo, stream: VideoStream, width: int, height: int) -> b
     )
 
 
-def starts_afresh(packet: VideoPacket, extradata: bytes) -> bool:
+def is_clean_keyframe(packet: VideoPacket, extradata: bytes) -> bool:
     """Whether an H.264 packet with the stream's avcC header needs no packet before it, nor does any after it.
 
     A container's keyframe flag does not say so: it also marks open groups of pictures.
@@ -116,59 +118,59 @@ def starts_afresh(packet: VideoPacket, extradata: bytes) -> bool:
     return False
 
 
-class Cut(Protocol):
+class ClipWriter(Protocol):
     """A clip being written. `how`: what stands in its row."""
 
-    how: str
+    mode: str
 
-    def add(self, frame: VideoFrame, pts: int | None, time_s: float, duration_s: float) -> None:
+    def add_frame(self, frame: VideoFrame, pts: int | None, time_s: float, duration_s: float) -> None:
         """The next frame, in the clip's size, with its time stamp in the source and its time in the video."""
 
-    def finish(self) -> int:
+    def close_file(self) -> int:
         """Close the file; returns how many frames it holds, counted from the first."""
 
-    def abandon(self) -> None:
+    def remove_file(self) -> None:
         """Remove the file."""
 
 
-class CopiedCut:
+class ClipCopier:
     """Bit-exact: the source's own packets. The end may fall up to one group of B-frames short of the cut."""
 
-    how = "copy"
+    mode = "copy"
 
     def __init__(self, path: Path, log: PacketLog, template: VideoStream) -> None:
         self._path, self._log, self._template = path, log, template
         self._shown: list[int] = []
 
-    def add(self, frame: VideoFrame, pts: int | None, time_s: float, duration_s: float) -> None:
+    def add_frame(self, frame: VideoFrame, pts: int | None, time_s: float, duration_s: float) -> None:
         if pts is not None:
             self._shown.append(pts)
 
-    def finish(self) -> int:
-        packets = self._log.stretch(self._shown)
+    def close_file(self) -> int:
+        packets = self._log.select_packets(self._shown)
         if not packets:
             return 0
-        stamps = [_pts(packet) for packet in packets]
+        stamps = [_get_pts(packet) for packet in packets]
         with av.open(str(self._path), "w", format="mp4", options=_MOVFLAGS) as output:
             stream = output.add_stream_from_template(self._template)
-            for packet, dts in zip(packets, decoding_stamps(stamps), strict=True):
+            for packet, dts in zip(packets, compute_decoding_stamps(stamps), strict=True):
                 # A copy of the bytes: the next clip may need the packet with its own clock.
                 moved = Packet(bytes(packet))
-                moved.pts, moved.dts = _pts(packet) - stamps[0], dts - stamps[0]
+                moved.pts, moved.dts = _get_pts(packet) - stamps[0], dts - stamps[0]
                 moved.duration, moved.time_base = packet.duration, packet.time_base
                 moved.is_keyframe = packet.is_keyframe
                 moved.stream = stream
                 output.mux(moved)
         return len(packets)
 
-    def abandon(self) -> None:
+    def remove_file(self) -> None:
         self._path.unlink(missing_ok=True)
 
 
-class EncodedCut:
+class ClipEncoder:
     """H.264, 4:2:0, 8 bit, a keyframe every half second, no B-frames; times and colours as in the source."""
 
-    how = "encode"
+    mode = "encode"
 
     def __init__(self, path: Path, width: int, height: int, fps: Fraction, crf: int, preset: str) -> None:
         self._path = path
@@ -176,7 +178,7 @@ class EncodedCut:
         self._stream = self._output.add_stream("libx264", rate=fps.limit_denominator(1001 * 60))
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         context = self._stream.codec_context
-        self._stream.time_base = context.time_base = _CLOCK
+        self._stream.time_base = context.time_base = _TIME_BASE
         # One thread: x264's output depends on their number, and the engine gives each worker its share.
         context.thread_count = 1
         context.gop_size = max(1, round(fps * Fraction(KEYFRAME_SECONDS)))
@@ -185,34 +187,34 @@ class EncodedCut:
         self._last, self._last_duration = -1, 0
         self._count = 0
 
-    def add(self, frame: VideoFrame, pts: int | None, time_s: float, duration_s: float) -> None:
+    def add_frame(self, frame: VideoFrame, pts: int | None, time_s: float, duration_s: float) -> None:
         if self._start_s is None:
             self._start_s = time_s
             context = self._stream.codec_context
             context.color_range, context.colorspace = frame.color_range, frame.colorspace
             context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
-        frame.time_base = _CLOCK
-        frame.pts = self._last = max(_ticks(time_s - self._start_s), self._last + 1)
-        self._last_duration = max(1, _ticks(duration_s))
+        frame.time_base = _TIME_BASE
+        frame.pts = self._last = max(_to_ticks(time_s - self._start_s), self._last + 1)
+        self._last_duration = max(1, _to_ticks(duration_s))
         frame.pict_type = PictureType.NONE  # else the source's keyframes would become ours
-        self._mux(frame)
+        self._mux_frame(frame)
         self._count += 1
 
-    def finish(self) -> int:
-        self._mux(None)
+    def close_file(self) -> int:
+        self._mux_frame(None)
         self._output.close()
         return self._count
 
-    def abandon(self) -> None:
+    def remove_file(self) -> None:
         self._output.close()
         self._path.unlink(missing_ok=True)
 
-    def _mux(self, frame: VideoFrame | None) -> None:
+    def _mux_frame(self, frame: VideoFrame | None) -> None:
         for packet in self._stream.encode(frame):
             if packet.pts == self._last:  # the next frame's stamp says how long the others are shown
                 packet.duration = self._last_duration
             self._output.mux(packet)
 
 
-def _ticks(seconds: float) -> int:
-    return round(seconds / float(_CLOCK))
+def _to_ticks(seconds: float) -> int:
+    return round(seconds / float(_TIME_BASE))

@@ -34,14 +34,14 @@ _CHANGE_PATCH = (
 _CHANGE_GREY = (4.0, 12.0)  # grey levels: compression noise of a reduced frame .. a change that anyone sees
 
 
-class Motion(NamedTuple):
+class FrameMotion(NamedTuple):
     """`residual`: (h, w) float32, >= 0, aligned with the later frame. `camera`: mean speed over the frame."""
 
     residual: NDArray[np.float32]
     camera: float
 
 
-def measure_motion(previous_grey: Grey, grey: Grey, dt_s: float) -> Motion:
+def measure_motion(previous_grey: Grey, grey: Grey, dt_s: float) -> FrameMotion:
     """Residual and camera motion between two grey frames `dt_s` seconds apart.
 
     Frames longer than `LONG_SIDE` are reduced; the residual comes back in the size of the frames given.
@@ -60,21 +60,21 @@ def measure_motion(previous_grey: Grey, grey: Grey, dt_s: float) -> Motion:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         small = cast(Grey, cv2.resize(grey, size, interpolation=cv2.INTER_AREA))
         small_previous = cast(Grey, cv2.resize(previous_grey, size, interpolation=cv2.INTER_AREA))
-    camera = camera_motion(small_previous, small)
-    residual = _residual(small_previous, small, camera) / np.float32(_diagonal(small) * dt_s)
+    camera = estimate_camera(small_previous, small)
+    residual = _compute_residual(small_previous, small, camera) / np.float32(_measure_diagonal(small) * dt_s)
     if scale < 1:
         residual = np.asarray(
             cv2.resize(residual, (width, height), interpolation=cv2.INTER_LINEAR), np.float32
         )
-    return Motion(residual, camera_speed(camera, small.shape, dt_s))
+    return FrameMotion(residual, measure_camera_speed(camera, small.shape, dt_s))
 
 
-def residual_motion(previous_grey: Grey, grey: Grey, dt_s: float) -> NDArray[np.float32]:
+def measure_residual(previous_grey: Grey, grey: Grey, dt_s: float) -> NDArray[np.float32]:
     """(h, w) magnitude of motion after camera compensation, shares of the diagonal per second."""
     return measure_motion(previous_grey, grey, dt_s).residual
 
 
-def camera_motion(previous_grey: Grey, grey: Grey) -> NDArray[np.float64]:
+def estimate_camera(previous_grey: Grey, grey: Grey) -> NDArray[np.float64]:
     """(2, 3) affine map that takes points of the earlier frame to the later one, in pixels.
 
     The identity where too few points can be tracked (a black frame) or no movement explains enough of them
@@ -97,10 +97,10 @@ def camera_motion(previous_grey: Grey, grey: Grey) -> NDArray[np.float64]:
     # A large subject before a bare wall has more tracks than the wall, but the wall reaches around it: of two
     # movements the camera's is the one seen along more of the frame.
     for _ in range(2):
-        affine, inside = _fit(before, after)
+        affine, inside = _fit_affine(before, after)
         if affine is None or inside.mean() < _MIN_INLIERS:
             break
-        here = _spread(before[inside], grey.shape)
+        here = _measure_spread(before[inside], grey.shape)
         if here > spread:
             best, spread = affine, here
         before, after = before[~inside], after[~inside]
@@ -109,18 +109,18 @@ def camera_motion(previous_grey: Grey, grey: Grey) -> NDArray[np.float64]:
     return best
 
 
-def _fit(before: F32, after: F32) -> tuple[NDArray[np.float64] | None, BoolMask]:
+def _fit_affine(before: F32, after: F32) -> tuple[NDArray[np.float64] | None, BoolMask]:
     """Affine map of most tracks and which of them follow it; None where there is no plausible one."""
     cv2.setRNGSeed(0)
     affine, inliers = cv2.estimateAffine2D(
         before, after, method=cv2.RANSAC, ransacReprojThreshold=_INLIER_PX, maxIters=500
     )
-    if affine is None or not _plausible(np.asarray(affine)):
+    if affine is None or not _is_camera_plausible(np.asarray(affine)):
         return None, np.zeros(len(before), bool)
     return np.asarray(affine, np.float64), np.ravel(inliers).astype(bool)
 
 
-def _spread(points: F32, shape: tuple[int, ...]) -> int:
+def _measure_spread(points: F32, shape: tuple[int, ...]) -> int:
     """Cells of a 6 x 6 grid over the frame that hold a point, those along the border twice."""
     height, width = shape[:2]
     cells = np.zeros((6, 6), bool)
@@ -130,7 +130,7 @@ def _spread(points: F32, shape: tuple[int, ...]) -> int:
     return int(2 * cells.sum() - cells[1:-1, 1:-1].sum())
 
 
-def camera_speed(affine: NDArray[np.float64], shape: tuple[int, ...], dt_s: float) -> float:
+def measure_camera_speed(affine: NDArray[np.float64], shape: tuple[int, ...], dt_s: float) -> float:
     """Mean displacement of the frame's points under `affine`, shares of the diagonal per second."""
     height, width = shape[:2]
     columns, rows = np.meshgrid(np.linspace(0, width - 1, 9), np.linspace(0, height - 1, 9))
@@ -139,7 +139,7 @@ def camera_speed(affine: NDArray[np.float64], shape: tuple[int, ...], dt_s: floa
     return float(np.hypot(*displacement.T).mean() / (np.hypot(height, width) * dt_s))
 
 
-def _residual(previous: Grey, grey: Grey, affine: NDArray[np.float64]) -> NDArray[np.float32]:
+def _compute_residual(previous: Grey, grey: Grey, affine: NDArray[np.float64]) -> NDArray[np.float32]:
     """Magnitude in pixels of what moves beside the camera; 0 where the camera has uncovered new ground."""
     height, width = grey.shape
     warped = cv2.warpAffine(previous, affine, (width, height), borderMode=cv2.BORDER_REPLICATE)
@@ -148,13 +148,13 @@ def _residual(previous: Grey, grey: Grey, affine: NDArray[np.float64]) -> NDArra
     dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     flow = dense.calc(grey, cast(Grey, warped), np.zeros((height, width, 2), np.float32))
     magnitude = np.hypot(flow[..., 0], flow[..., 1])
-    seen = cv2.warpAffine(np.full((height, width), 255, np.uint8), affine, (width, height))
-    seen = cv2.erode(seen, np.ones((5, 5), np.uint8), borderValue=255)
-    moving = np.where(seen == 255, magnitude * _changed(grey, cast(Grey, warped)), 0)
+    covered = cv2.warpAffine(np.full((height, width), 255, np.uint8), affine, (width, height))
+    covered = cv2.erode(covered, np.ones((5, 5), np.uint8), borderValue=255)
+    moving = np.where(covered == 255, magnitude * _detect_change(grey, cast(Grey, warped)), 0)
     return cast(NDArray[np.float32], moving.astype(np.float32))
 
 
-def _changed(grey: Grey, warped: Grey) -> NDArray[np.float32]:
+def _detect_change(grey: Grey, warped: Grey) -> NDArray[np.float32]:
     """0..1: did anything near this pixel change at all?
 
     A smoothness term carries flow into bare walls and floors beside a moving subject; those do not change.
@@ -165,11 +165,11 @@ def _changed(grey: Grey, warped: Grey) -> NDArray[np.float32]:
     return cast(NDArray[np.float32], np.clip((near - low) / (high - low), 0, 1))
 
 
-def _plausible(affine: NDArray[np.float64]) -> bool:
+def _is_camera_plausible(affine: NDArray[np.float64]) -> bool:
     """A camera neither mirrors nor zooms by half within a fifth of a second."""
     determinant = float(np.linalg.det(affine[:, :2]))
     return 0.5 < determinant < 2.0
 
 
-def _diagonal(grey: Grey) -> float:
+def _measure_diagonal(grey: Grey) -> float:
     return float(np.hypot(*grey.shape))

@@ -12,9 +12,9 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from curation.imaging.codec import encode
-from curation.rows.schema import Image
-from curation.video.frames import Shapes
+from curation.imaging.codec import encode_image
+from curation.rows.schema import EncodedImage
+from curation.video.frames import FrameScaler
 from curation.video.motion import measure_motion
 
 Small = NDArray[np.uint8]  # (h, w, 3) BGR of `frames.SMALL_SIDE`
@@ -27,7 +27,7 @@ _RECENT_FRAMES = 64  # small pictures: enough for MOTION_GAP_S at 240 fps
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingFrame:
     """A decoded frame between the shot detector, which runs ahead, and the cut."""
 
     index: int
@@ -39,51 +39,57 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampledFrame:
     index: int  # source frame number
     time_s: float
-    image: Image
-    motion: Image | None  # grey PNG, 255 = `MOTION_SCALE`; None: no other frame to hold it against
+    image: EncodedImage
+    motion: EncodedImage | None  # grey PNG, 255 = `MOTION_SCALE`; None: no other frame to hold it against
     residual: float | None  # mean residual motion, share of the diagonal per second
     camera: float | None  # mean camera motion, same unit
 
 
-class Sampler:
+class FrameSampler:
     """Takes a clip's frames one by one and samples those in the middle of equal steps, so that none sits on
     a cut."""
 
-    def __init__(self, start_s: float, sample_fps: float, shapes: Shapes) -> None:
-        self._start_s, self._sample_fps, self._shapes = start_s, sample_fps, shapes
+    def __init__(self, start_s: float, sample_fps: float, shapes: FrameScaler) -> None:
+        self._start_s, self._sample_fps, self._scaler = start_s, sample_fps, shapes
         self._recent: deque[tuple[float, Small]] = deque(maxlen=_RECENT_FRAMES)
-        self.samples: list[Sample] = []
+        self.samples: list[SampledFrame] = []
 
-    def see(self, at: Waiting, following: Iterable[Waiting]) -> None:
+    def add_frame(self, pending: PendingFrame, following: Iterable[PendingFrame]) -> None:
         """The clip's next frame, and the frames of the same shot that are known to follow it."""
         due = (len(self.samples) + 0.5) / self._sample_fps
-        if at.time_s - self._start_s >= due - 1e-6:
-            self.samples.append(self._sample(at, following))
-        self._recent.append((at.time_s, at.small))
+        if pending.time_s - self._start_s >= due - 1e-6:
+            self.samples.append(self._sample_frame(pending, following))
+        self._recent.append((pending.time_s, pending.small))
 
-    def _sample(self, at: Waiting, following: Iterable[Waiting]) -> Sample:
-        image = encode(self._shapes.rgb(at.frame))
-        partner = self._partner(at, following)
+    def _sample_frame(self, pending: PendingFrame, following: Iterable[PendingFrame]) -> SampledFrame:
+        image = encode_image(self._scaler.make_rgb(pending.frame))
+        partner = self._find_partner(pending, following)
         if partner is None:
-            return Sample(at.index, at.time_s, image, None, None, None)
+            return SampledFrame(pending.index, pending.time_s, image, None, None, None)
         time_s, small = partner
         # The residual lies on the pixels of the second frame given, so that is the sampled one, be the other
         # earlier or later: motion seen backwards is as fast.
-        motion = measure_motion(_grey(small), _grey(at.small), abs(time_s - at.time_s))
+        motion = measure_motion(_to_grey(small), _to_grey(pending.small), abs(time_s - pending.time_s))
         levels = np.clip(motion.residual * (255 / MOTION_SCALE), 0, 255).astype(np.uint8)
         residual = float(motion.residual.mean())
-        return Sample(at.index, at.time_s, image, encode(levels), residual, motion.camera)
+        return SampledFrame(
+            pending.index, pending.time_s, image, encode_image(levels), residual, motion.camera
+        )
 
-    def _partner(self, at: Waiting, following: Iterable[Waiting]) -> tuple[float, Small] | None:
+    def _find_partner(
+        self, pending: PendingFrame, following: Iterable[PendingFrame]
+    ) -> tuple[float, Small] | None:
         """Time and small picture of a near frame of the shot: a later one or, at its end, an earlier one."""
         for each in following:
-            if each.time_s - at.time_s >= MOTION_GAP_S:
+            if each.time_s - pending.time_s >= MOTION_GAP_S:
                 return each.time_s, each.small
-        return next((each for each in reversed(self._recent) if at.time_s - each[0] >= MOTION_GAP_S), None)
+        return next(
+            (each for each in reversed(self._recent) if pending.time_s - each[0] >= MOTION_GAP_S), None
+        )
 
 
-def _grey(small: Small) -> NDArray[np.uint8]:
+def _to_grey(small: Small) -> NDArray[np.uint8]:
     return cast(NDArray[np.uint8], cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))

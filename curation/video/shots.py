@@ -27,29 +27,29 @@ class ShotDetector:
     def __init__(self, config: SliceConfig, fps: Fraction) -> None:
         self._origin = FrameTimecode(0, fps=fps)
         length = max(1, round(config.min_shot * fps))
-        self._detector = _build(config, length)
+        self._detector = _build_detector(config, length)
         self.delay = _ADAPTIVE_WINDOW if config.detector == "adaptive" else 0
         self.max_delay = 0 if self._detector is None else max(self.delay, length)
         self._last = 0
 
-    def push(self, index: int, small_bgr: NDArray[np.uint8]) -> list[int]:
+    def push_frame(self, index: int, small_bgr: NDArray[np.uint8]) -> list[int]:
         """Cuts that became certain with this frame; each is the first frame of a new shot."""
         self._last = index
         if self._detector is None:
             return []
-        return [cut.frame_num for cut in self._detector.process_frame(self._at(index), small_bgr)]
+        return [cut.frame_num for cut in self._detector.process_frame(self._make_timecode(index), small_bgr)]
 
-    def finish(self) -> list[int]:
+    def flush_cuts(self) -> list[int]:
         """Cuts that only the end of the video made certain."""
         if self._detector is None:
             return []
-        return [cut.frame_num for cut in self._detector.post_process(self._at(self._last))]
+        return [cut.frame_num for cut in self._detector.post_process(self._make_timecode(self._last))]
 
-    def _at(self, index: int) -> FrameTimecode:
+    def _make_timecode(self, index: int) -> FrameTimecode:
         return FrameTimecode(index, fps=self._origin)
 
 
-def _build(config: SliceConfig, length: int) -> SceneDetector | None:
+def _build_detector(config: SliceConfig, length: int) -> SceneDetector | None:
     given = {} if config.threshold is None else {"threshold": config.threshold}
     if config.detector == "content":
         return ContentDetector(min_scene_len=length, **given)

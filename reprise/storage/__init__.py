@@ -32,21 +32,21 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from curation.rows.ids import digest
+from curation.rows.ids import compute_digest
 from reprise.errors import RepriseError
 
-_PARTIAL = ".partial-"
+_PARTIAL_PREFIX = ".partial-"
 _COPY_BYTES = 8 << 20
 _IN_FLIGHT_BYTES = 64 << 20  # sent to S3 but not yet confirmed
 _S3_OPTIONS = re.compile(r"\?((?:endpoint_override|scheme|region|anonymous)=.*)$")
 
 # Seconds. The probe that opens a bucket gives up early, so that a wrong address is known at once; work under
 # way waits longer, because a busy store answers slowly.
-_PROBE_CONNECT, _PROBE_REQUEST = 3, 6
-_WORK_CONNECT, _WORK_REQUEST, _WORK_ATTEMPTS = 5, 30, 5
+_PROBE_CONNECT_TIMEOUT, _PROBE_REQUEST_TIMEOUT = 3, 6
+_WORK_CONNECT_TIMEOUT, _WORK_REQUEST_TIMEOUT, _WORK_ATTEMPTS = 5, 30, 5
 
 
-class Entry(NamedTuple):
+class FileInfo(NamedTuple):
     """A file as a listing shows it."""
 
     path: str  # relative to the place that was listed
@@ -68,7 +68,7 @@ class Storage:
     uri: str  # absolute local path without a trailing slash, or s3:// URI with its options
 
     @classmethod
-    def at(cls, uri: str | Path) -> Storage:
+    def from_uri(cls, uri: str | Path) -> Storage:
         """A place by its address; nothing is opened or created yet.
 
         Raises:
@@ -82,16 +82,16 @@ class Storage:
                 raise RepriseError(f"{text}: only local paths and s3://bucket/prefix are supported")
             # Absolute, because a worker process has another working directory.
             return cls(str(Path(text).absolute()))
-        path, options = _split(text)
+        path, options = _split_uri(text)
         if not path.split("/")[0]:
             raise RepriseError(f"{text}: name a bucket, as in s3://bucket/prefix")
-        return cls(_unsplit(path.rstrip("/"), options))
+        return cls(_join_uri(path.rstrip("/"), options))
 
     @property
-    def remote(self) -> bool:
+    def is_remote(self) -> bool:
         return is_remote(self.uri)
 
-    def join(self, rel: str) -> str:
+    def join_path(self, rel: str) -> str:
         """The full address of a file below this place.
 
         Raises:
@@ -102,87 +102,87 @@ class Storage:
         parts = rel.rstrip("/").split("/")
         if rel.startswith("/") or any(part in ("..", ".", "") for part in parts):
             raise RepriseError(f"{rel!r} is not a path below {self.uri}")
-        if not self.remote:
+        if not self.is_remote:
             return str(Path(self.uri, rel))
-        path, options = _split(self.uri)
-        return _unsplit(posixpath.join(path, rel.rstrip("/")), options)
+        path, options = _split_uri(self.uri)
+        return _join_uri(posixpath.join(path, rel.rstrip("/")), options)
 
-    def local(self, rel: str = "") -> Path | None:
+    def get_local_path(self, rel: str = "") -> Path | None:
         """The path of a file on this machine's disk, or None on S3."""
-        return None if self.remote else Path(self.join(rel))
+        return None if self.is_remote else Path(self.join_path(rel))
 
     def exists(self, rel: str = "") -> bool:
         """Is there a file or a non-empty folder of that name?"""
-        return bool(self._info(rel).type != pafs.FileType.NotFound)
+        return bool(self._get_arrow_info(rel).type != pafs.FileType.NotFound)
 
     def is_file(self, rel: str = "") -> bool:
-        return bool(self._info(rel).type == pafs.FileType.File)
+        return bool(self._get_arrow_info(rel).type == pafs.FileType.File)
 
-    def size(self, rel: str) -> int:
+    def get_size(self, rel: str) -> int:
         """Bytes of a file.
 
         Raises:
             RepriseError: there is no such file.
         """
-        found = self.entry(rel)
+        found = self.stat_file(rel)
         if found.size < 0:
-            raise RepriseError(f"no such file: {self.join(rel)}")
+            raise RepriseError(f"no such file: {self.join_path(rel)}")
         return found.size
 
-    def entry(self, rel: str = "") -> Entry:
+    def stat_file(self, rel: str = "") -> FileInfo:
         """One file as a listing would show it, with the problem `missing file` where it is absent."""
-        if not self.remote:
-            return file_entry(Path(self.join(rel)))._replace(path=rel)
-        info = self._info(rel)
+        if not self.is_remote:
+            return stat_local_file(Path(self.join_path(rel)))._replace(path=rel)
+        info = self._get_arrow_info(rel)
         if info.type != pafs.FileType.File:
-            return Entry(rel, -1, 0, "missing file")
-        return Entry(rel, int(info.size), int(info.mtime_ns or 0))
+            return FileInfo(rel, -1, 0, "missing file")
+        return FileInfo(rel, int(info.size), int(info.mtime_ns or 0))
 
-    def entries(self, prefix: str = "", depth: int | None = None) -> list[Entry]:
+    def list_files(self, prefix: str = "", depth: int | None = None) -> list[FileInfo]:
         """Files below a folder, with sizes and stamps, sorted by path; temporary files are left out.
 
         `prefix` is a folder, not the beginning of a name. `depth` 1 means the folder's own files; by default
         everything below. Paths are relative to this place, so they can be read back as they are. Symbolic
         links are followed, each folder once. On S3 this takes one request per thousand files and reads none.
         """
-        if not self.remote:
+        if not self.is_remote:
             root = Path(self.uri)
-            found = walk(Path(self.join(prefix)), depth)
-            top = str(Path(self.join(prefix)).relative_to(root))
+            found = walk_files(Path(self.join_path(prefix)), depth)
+            top = str(Path(self.join_path(prefix)).relative_to(root))
             listed = [e if top == "." else e._replace(path=f"{top}/{e.path}") for e in found]
         else:
-            path, _ = _split(self.uri)
+            path, _ = _split_uri(self.uri)
             selector = pafs.FileSelector(
-                _split(self.join(prefix))[0], recursive=depth != 1, allow_not_found=True
+                _split_uri(self.join_path(prefix))[0], recursive=depth != 1, allow_not_found=True
             )
-            with self._explained(prefix):
-                infos = self._filesystem().get_file_info(selector)
+            with self._wrap_errors(prefix):
+                infos = self._open_filesystem().get_file_info(selector)
             listed = [
-                Entry(info.path.removeprefix(path + "/"), int(info.size), int(info.mtime_ns or 0))
+                FileInfo(info.path.removeprefix(path + "/"), int(info.size), int(info.mtime_ns or 0))
                 for info in infos
                 if info.type == pafs.FileType.File
             ]
             if depth is not None:
                 slashes = depth + (prefix.rstrip("/").count("/") + 1 if prefix not in ("", ".") else 0)
                 listed = [entry for entry in listed if entry.path.count("/") < slashes]
-        return sorted(e for e in listed if not posixpath.basename(e.path).startswith(_PARTIAL))
+        return sorted(e for e in listed if not posixpath.basename(e.path).startswith(_PARTIAL_PREFIX))
 
-    def list(self, prefix: str = "", suffix: str = "") -> list[str]:
+    def list_paths(self, prefix: str = "", suffix: str = "") -> list[str]:
         """Relative paths of the files below a folder that end in `suffix`, sorted; [] if it is absent."""
         paths = []
-        for entry in self.entries(prefix):
+        for entry in self.list_files(prefix):
             if entry.size >= 0:
                 paths.append(entry.path)
             elif (entry.problem or "").startswith("cannot be read"):
                 # A folder that cannot be listed is not an empty one.
-                raise RepriseError(f"{self.join(entry.path)} {entry.problem}")
+                raise RepriseError(f"{self.join_path(entry.path)} {entry.problem}")
         return [path for path in paths if path.endswith(suffix)]
 
-    def etag(self, rel: str = "") -> str | None:
+    def get_etag(self, rel: str = "") -> str | None:
         """S3's own tag of an object's content, or None on a local disk; one request."""
-        if not self.remote:
+        if not self.is_remote:
             return None
-        with self.open_input(rel) as file, self._explained(rel):
+        with self.open_input(rel) as file, self._wrap_errors(rel):
             tag = (file.metadata() or {}).get("ETag")
         return tag.decode().strip('"') if tag else None
 
@@ -192,7 +192,7 @@ class Storage:
         Raises:
             RepriseError: there is no such file.
         """
-        with self.open_input(rel) as file, self._explained(rel):
+        with self.open_input(rel) as file, self._wrap_errors(rel):
             return bytes(file.read())
 
     def open_input(self, rel: str) -> pa.NativeFile:
@@ -201,8 +201,8 @@ class Storage:
         Raises:
             RepriseError: there is no such file.
         """
-        with self._explained(rel):
-            return self._filesystem().open_input_file(self._path(rel))
+        with self._wrap_errors(rel):
+            return self._open_filesystem().open_input_file(self._get_arrow_path(rel))
 
     def read_table(self, rel: str, columns: Iterable[str] | None = None) -> pa.Table:
         """A Parquet file, or some of its columns.
@@ -211,23 +211,28 @@ class Storage:
             RepriseError: there is no such file, it is damaged or not Parquet, or it lacks a column.
         """
         wanted = None if columns is None else [*columns]
-        with self.open_input(rel) as file, self._explained(rel):
+        with self.open_input(rel) as file, self._wrap_errors(rel):
             try:
-                parquet = pq.ParquetFile(file, pre_buffer=self.remote)
+                parquet = pq.ParquetFile(file, pre_buffer=self.is_remote)
                 missing = set(wanted or ()) - set(parquet.schema_arrow.names)
                 if missing:
-                    raise RepriseError(f"{self.join(rel)} has no column {', '.join(sorted(missing))}")
+                    raise RepriseError(f"{self.join_path(rel)} has no column {', '.join(sorted(missing))}")
                 return parquet.read(wanted)
             except pa.ArrowInvalid as error:
-                raise RepriseError(f"{self.join(rel)} is damaged or not Parquet: {_line(error)}") from error
+                raise RepriseError(
+                    f"{self.join_path(rel)} is damaged or not Parquet: {_join_lines(error)}"
+                ) from error
 
     def write_bytes(self, rel: str, data: bytes) -> None:
         """Write a file, replacing any of that name; readers see the old one or the new one."""
-        if not self.remote:
-            with self._replacing(rel) as file:
+        if not self.is_remote:
+            with self._replace_file(rel) as file:
                 file.write(data)
             return
-        with self._explained(rel), self._filesystem().open_output_stream(self._path(rel)) as stream:
+        with (
+            self._wrap_errors(rel),
+            self._open_filesystem().open_output_stream(self._get_arrow_path(rel)) as stream,
+        ):
             stream.write(data)
 
     def put_file(self, local: Path, rel: str) -> None:
@@ -241,14 +246,17 @@ class Storage:
         except OSError as error:
             raise RepriseError(f"cannot read {local}: {error.strerror}") from error
         with source:
-            if not self.remote:
-                with self._replacing(rel) as file:
+            if not self.is_remote:
+                with self._replace_file(rel) as file:
                     shutil.copyfileobj(source, file, _COPY_BYTES)
                 return
             wanted = os.fstat(source.fileno()).st_size
             sent = 0
             broken: OSError | None = None
-            with self._explained(rel), self._filesystem().open_output_stream(self._path(rel)) as stream:
+            with (
+                self._wrap_errors(rel),
+                self._open_filesystem().open_output_stream(self._get_arrow_path(rel)) as stream,
+            ):
                 while sent < wanted:
                     try:
                         chunk = source.read(_COPY_BYTES)
@@ -262,7 +270,7 @@ class Storage:
                         stream.flush()  # waits: a slow network must not pile a whole shard up in memory
             if sent != wanted:
                 # Arrow publishes what was sent when a stream closes, and has no way to give an upload up.
-                self.delete(rel)
+                self.delete_file(rel)
                 raise RepriseError(f"{local} could not be read to its end") from broken
 
     def write_parquet(
@@ -279,16 +287,16 @@ class Storage:
         A table longer than `row_group_rows` gives several groups. For S3 the file is first written to this
         machine's temporary folder: Arrow would publish half a file if `batches` failed midway.
         """
-        if self.remote:
-            with _scratch(self.join(rel)) as spooled:
-                rows = Storage.at(spooled.parent).write_parquet(
+        if self.is_remote:
+            with _make_temporary_file(self.join_path(rel)) as spooled:
+                rows = Storage.from_uri(spooled.parent).write_parquet(
                     spooled.name, batches, schema, row_group_rows=row_group_rows, compression=compression
                 )
                 self.put_file(spooled, rel)
                 return rows
         rows = 0
         with (
-            self._replacing(rel) as file,
+            self._replace_file(rel) as file,
             pq.ParquetWriter(file, schema, compression=compression) as writer,
         ):
             for table in batches:
@@ -296,10 +304,10 @@ class Storage:
                 rows += int(table.num_rows)
         return rows
 
-    def delete(self, rel: str) -> None:
+    def delete_file(self, rel: str) -> None:
         """Remove a file; a missing one is fine."""
-        with self._explained(rel), contextlib.suppress(FileNotFoundError):
-            self._filesystem().delete_file(self._path(rel))
+        with self._wrap_errors(rel), contextlib.suppress(FileNotFoundError):
+            self._open_filesystem().delete_file(self._get_arrow_path(rel))
 
     def delete_tree(self, prefix: str) -> None:
         """Remove a folder and all below it; a missing one is fine.
@@ -307,45 +315,45 @@ class Storage:
         Raises:
             RepriseError: `prefix` is empty: a whole dataset is not removed by accident.
         """
-        if self.join(prefix) == self.uri:
+        if self.join_path(prefix) == self.uri:
             raise RepriseError(f"refusing to delete all of {self.uri}")
-        with self._explained(prefix), contextlib.suppress(FileNotFoundError):
-            self._filesystem().delete_dir(self._path(prefix))
+        with self._wrap_errors(prefix), contextlib.suppress(FileNotFoundError):
+            self._open_filesystem().delete_dir(self._get_arrow_path(prefix))
 
-    def _path(self, rel: str) -> str:
-        address = self.join(rel)
-        return _split(address)[0] if self.remote else address
+    def _get_arrow_path(self, rel: str) -> str:
+        address = self.join_path(rel)
+        return _split_uri(address)[0] if self.is_remote else address
 
-    def _info(self, rel: str) -> pafs.FileInfo:
-        with self._explained(rel):
-            return self._filesystem().get_file_info(self._path(rel))
+    def _get_arrow_info(self, rel: str) -> pafs.FileInfo:
+        with self._wrap_errors(rel):
+            return self._open_filesystem().get_file_info(self._get_arrow_path(rel))
 
-    def _filesystem(self) -> pafs.FileSystem:
-        if not self.remote:
+    def _open_filesystem(self) -> pafs.FileSystem:
+        if not self.is_remote:
             return pafs.LocalFileSystem()
-        path, options = _split(self.uri)
+        path, options = _split_uri(self.uri)
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         return _open_bucket(path.split("/")[0], options, endpoint, region)
 
     @contextlib.contextmanager
-    def _explained(self, rel: str) -> Iterator[None]:
+    def _wrap_errors(self, rel: str) -> Iterator[None]:
         """Turn what the disk or the store said into one line for people."""
         try:
             yield
         except OSError as error:
-            raise _explain(error, self.join(rel)) from error
+            raise _explain_error(error, self.join_path(rel)) from error
 
     @contextlib.contextmanager
-    def _replacing(self, rel: str) -> Iterator[BinaryIO]:
+    def _replace_file(self, rel: str) -> Iterator[BinaryIO]:
         """A temporary file beside a local target that takes its name on success and goes on failure."""
-        target = Path(self.join(rel))
+        target = Path(self.join_path(rel))
         # Hashed, because a long name plus a suffix may exceed what the file system allows.
-        stem = f"{_PARTIAL}{digest(target.name)}-"
+        stem = f"{_PARTIAL_PREFIX}{compute_digest(target.name)}-"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(target.parent, stem)
-            partial, file = _create_locked(target.parent, stem)
+            _remove_abandoned_files(target.parent, stem)
+            partial, file = _create_locked_file(target.parent, stem)
             try:
                 with file:
                     yield file
@@ -362,31 +370,31 @@ class Storage:
             ours = named.parent == target.parent and named.name.startswith(stem)
             if not ours and named not in (target, *target.parents):
                 raise
-            raise _explain(error, str(target)) from error
+            raise _explain_error(error, str(target)) from error
 
 
 @contextlib.contextmanager
-def fetch(uri: str) -> Iterator[Path]:
+def fetch_file(uri: str) -> Iterator[Path]:
     """One source file as a local path: itself when it is local, else a download that goes on leaving.
 
     Raises:
         RepriseError: missing, refused, unreachable, or no room for the download.
     """
     if not is_remote(uri):
-        path = Path(Storage.at(uri).uri)
+        path = Path(Storage.from_uri(uri).uri)
         if not path.exists():
             raise RepriseError(f"no such file: {path}")
         yield path
         return
-    place = Storage.at(uri)
-    with _scratch(uri) as path:
+    place = Storage.from_uri(uri)
+    with _make_temporary_file(uri) as path:
         with place.open_input("") as remote:
             try:
                 with path.open("wb") as file:
-                    while chunk := _read(place, remote):
+                    while chunk := _read_chunk(place, remote):
                         file.write(chunk)
             except OSError as error:
-                raise _explain(error, str(path)) from error
+                raise _explain_error(error, str(path)) from error
         yield path
 
 
@@ -398,38 +406,38 @@ def split_options(uri: str) -> tuple[str, str]:
     """An address without its S3 options, and these, with the `?` that begins them."""
     if not is_remote(uri):
         return uri, ""
-    path, options = _split(uri)
+    path, options = _split_uri(uri)
     return f"s3://{path}", f"?{options}" if options else ""
 
 
-def relative_to_file(uri: str, path: str) -> str:
+def resolve_relative_path(uri: str, path: str) -> str:
     """The address that `path` means when it stands in the file at `uri`: relative to that file's folder."""
     if is_remote(path) or path.startswith("/"):
         return path
     if not is_remote(uri):
         return os.path.normpath(Path(uri).parent / path)
-    own, options = _split(uri)
+    own, options = _split_uri(uri)
     bucket, _, key = own.partition("/")
     moved = posixpath.normpath(posixpath.join("/", posixpath.dirname(key), path))
-    return _unsplit(bucket + moved, options)
+    return _join_uri(bucket + moved, options)
 
 
-def parent_and_name(uri: str) -> tuple[str, str]:
+def split_parent(uri: str) -> tuple[str, str]:
     """The folder that a file is in, and the file's name there."""
     if not is_remote(uri):
         return str(Path(uri).parent), Path(uri).name
-    path, options = _split(uri)
-    return _unsplit(posixpath.dirname(path), options), posixpath.basename(path)
+    path, options = _split_uri(uri)
+    return _join_uri(posixpath.dirname(path), options), posixpath.basename(path)
 
 
-def walk(root: Path, depth: int | None = None) -> Iterator[Entry]:
+def walk_files(root: Path, depth: int | None = None) -> Iterator[FileInfo]:
     """Every file below a local folder, in no order; folders that cannot be listed come as one entry each.
 
     Symbolic links are followed, but a folder is entered once, so a loop ends. An absent root gives nothing.
     """
     seen: set[tuple[int, int]] = set()
 
-    def below(folder: Path, inside: str, left: int | None) -> Iterator[Entry]:
+    def walk_folder(folder: Path, inside: str, left: int | None) -> Iterator[FileInfo]:
         try:
             where = folder.stat()
             if (where.st_dev, where.st_ino) in seen:
@@ -440,18 +448,18 @@ def walk(root: Path, depth: int | None = None) -> Iterator[Entry]:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            yield Entry(inside.rstrip("/"), -1, 0, _unreadable(error))
+            yield FileInfo(inside.rstrip("/"), -1, 0, _describe_read_error(error))
             return
         for item in listed:
             path = inside + item.name
             # A link that leads nowhere is no folder: `file_entry` says what is wrong with it.
             if _is_folder(item):
                 if left is None or left > 1:
-                    yield from below(folder / item.name, path + "/", None if left is None else left - 1)
+                    yield from walk_folder(folder / item.name, path + "/", None if left is None else left - 1)
             else:
-                yield file_entry(folder / item.name)._replace(path=path)
+                yield stat_local_file(folder / item.name)._replace(path=path)
 
-    yield from below(root, "", depth)
+    yield from walk_folder(root, "", depth)
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:
@@ -461,34 +469,34 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
         return False
 
 
-def file_entry(path: Path) -> Entry:
+def stat_local_file(path: Path) -> FileInfo:
     """A local file's size and stamp, or what keeps it from being read."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL character
-        return Entry(str(path), -1, 0, "missing file")
+        return FileInfo(str(path), -1, 0, "missing file")
     except OSError as error:
         looped = error.errno == errno.ELOOP  # a link to itself
-        return Entry(str(path), -1, 0, "missing file" if looped else _unreadable(error))
+        return FileInfo(str(path), -1, 0, "missing file" if looped else _describe_read_error(error))
     if not stat.S_ISREG(found.st_mode):
         # Opening a pipe would wait for ever.
-        return Entry(str(path), -1, 0, "not a regular file")
+        return FileInfo(str(path), -1, 0, "not a regular file")
     problem = None if os.access(path, os.R_OK) else "cannot be read: permission denied"
-    return Entry(str(path), found.st_size, found.st_mtime_ns, problem)
+    return FileInfo(str(path), found.st_size, found.st_mtime_ns, problem)
 
 
-def _unreadable(error: OSError) -> str:
+def _describe_read_error(error: OSError) -> str:
     return f"cannot be read: {(error.strerror or str(error)).lower()}"
 
 
-def _split(uri: str) -> tuple[str, str]:
+def _split_uri(uri: str) -> tuple[str, str]:
     """s3://bucket/key?options -> ("bucket/key", "options"); any other `?` is part of the key."""
     path = uri.removeprefix("s3://")
     found = _S3_OPTIONS.search(path)
     return (path[: found.start()], found[1]) if found else (path, "")
 
 
-def _unsplit(path: str, options: str) -> str:
+def _join_uri(path: str, options: str) -> str:
     return f"s3://{path}?{options}" if options else f"s3://{path}"
 
 
@@ -514,14 +522,14 @@ def _open_bucket(bucket: str, options: str, endpoint: str | None, region: str | 
         }
         probe = pafs.S3FileSystem(
             **settings,
-            connect_timeout=_PROBE_CONNECT,
-            request_timeout=_PROBE_REQUEST,
+            connect_timeout=_PROBE_CONNECT_TIMEOUT,
+            request_timeout=_PROBE_REQUEST_TIMEOUT,
             retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=2),
         )
         found = probe.get_file_info(bucket).type != pafs.FileType.NotFound
     except OSError as error:
         if "ACCESS_DENIED" not in str(error):
-            raise _explain(error, where) from error
+            raise _explain_error(error, where) from error
         found = True  # one may read objects of a bucket without being allowed to look at the bucket
     if not found:
         raise RepriseError(f"no such {where}")
@@ -529,21 +537,21 @@ def _open_bucket(bucket: str, options: str, endpoint: str | None, region: str | 
         settings["allow_delayed_open"] = True  # one request, not three, for a small file
     return pafs.S3FileSystem(
         **settings,
-        connect_timeout=_WORK_CONNECT,
-        request_timeout=_WORK_REQUEST,
+        connect_timeout=_WORK_CONNECT_TIMEOUT,
+        request_timeout=_WORK_REQUEST_TIMEOUT,
         retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=_WORK_ATTEMPTS),
         # Not off: in the foreground, Arrow publishes a truncated object when one part of an upload fails.
         background_writes=True,
     )
 
 
-def _explain(error: OSError, where: str) -> RepriseError:
-    said = str(error)
-    found = re.search(r"AWS Error ([A-Z_]+)", said)
+def _explain_error(error: OSError, where: str) -> RepriseError:
+    message = str(error)
+    found = re.search(r"AWS Error ([A-Z_]+)", message)
     code = found[1] if found else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RepriseError(
-            f"no space left on {_disk_of(where)}: free some and run the same command again; "
+            f"no space left on {_find_existing_folder(where)}: free some and run the same command again; "
             "finished work is kept"
         )
     if error.errno == errno.EROFS:
@@ -553,48 +561,50 @@ def _explain(error: OSError, where: str) -> RepriseError:
     if error.errno == errno.ENOENT or code in ("RESOURCE_NOT_FOUND", "NO_SUCH_KEY"):
         return RepriseError(f"no such file: {where}")
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
-        return RepriseError(f"{where}: {(error.strerror or said).lower()}; a file and a folder share a name")
+        return RepriseError(
+            f"{where}: {(error.strerror or message).lower()}; a file and a folder share a name"
+        )
     if code == "NO_SUCH_BUCKET":
         return RepriseError(f"no such bucket: {where}")
     if re.search(r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|TOKEN", code):
         return RepriseError(f"access denied to {where}: check the AWS credentials and the bucket's policy")
     if code == "NETWORK_CONNECTION":
-        detail = said.rsplit("Details: ", 1)[-1]
+        detail = message.rsplit("Details: ", 1)[-1]
         return RepriseError(f"cannot reach {where}: {detail}; check the address and AWS_ENDPOINT_URL")
-    if "HTTP status 301" in said:
+    if "HTTP status 301" in message:
         return RepriseError(f"{where} is in another region: set AWS_REGION or append ?region=NAME")
-    return RepriseError(f"{where}: {_line(error)}")
+    return RepriseError(f"{where}: {_join_lines(error)}")
 
 
-def _disk_of(where: str) -> str:
+def _find_existing_folder(where: str) -> str:
     """The folder to free space in: the nearest that exists."""
     path = Path(where)
     return where if is_remote(where) else str(next((p for p in path.parents if p.exists()), path))
 
 
-def _line(error: Exception) -> str:
+def _join_lines(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _read(place: Storage, file: pa.NativeFile) -> bytes:
+def _read_chunk(place: Storage, file: pa.NativeFile) -> bytes:
     """The next chunk; a failure is the store's and not the disk's."""
-    with place._explained(""):
+    with place._wrap_errors(""):
         return bytes(file.read(_COPY_BYTES))
 
 
 @contextlib.contextmanager
-def _scratch(uri: str) -> Iterator[Path]:
+def _make_temporary_file(uri: str) -> Iterator[Path]:
     """The path of a temporary file with the same ending, in a folder of its own that goes on leaving."""
-    name = posixpath.basename(_split(uri)[0])
+    name = posixpath.basename(_split_uri(uri)[0])
     try:
         folder = tempfile.TemporaryDirectory(prefix="reprise-", ignore_cleanup_errors=True)
     except OSError as error:
-        raise _explain(error, f"{tempfile.gettempdir()}/{name}") from error
+        raise _explain_error(error, f"{tempfile.gettempdir()}/{name}") from error
     with folder as inside:
         yield Path(inside, "file" + posixpath.splitext(name)[1])
 
 
-def _create_locked(folder: Path, stem: str) -> tuple[Path, BinaryIO]:
+def _create_locked_file(folder: Path, stem: str) -> tuple[Path, BinaryIO]:
     """A new file that `_remove_abandoned` leaves alone for as long as it is open."""
     while True:
         path = folder / f"{stem}{secrets.token_hex(4)}"
@@ -608,7 +618,7 @@ def _create_locked(folder: Path, stem: str) -> tuple[Path, BinaryIO]:
         file.close()  # another writer took it for abandoned before it was locked
 
 
-def _remove_abandoned(folder: Path, stem: str) -> None:
+def _remove_abandoned_files(folder: Path, stem: str) -> None:
     """Remove temporary files of writers that are gone: a living one holds a lock."""
     for path in folder.glob(f"{stem}*"):
         with contextlib.suppress(OSError), path.open("rb") as file:

@@ -12,19 +12,19 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Stalled(Exception):
+class StalledError(Exception):
     """Nothing came in time. Native code cannot be interrupted: the thread that runs it is left behind, and
     whatever it works on must not be freed."""
 
 
-class _End(Generic[T]):
+class _EndOfItems(Generic[T]):
     """No more items, or why not."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
-def ahead(items: Iterator[T], depth: int, timeout_s: float | None = None) -> Generator[T, None, None]:
+def run_ahead(items: Iterator[T], depth: int, timeout_s: float | None = None) -> Generator[T, None, None]:
     """The same items in the same order, at most `depth` of them made before they are asked for.
 
     An error of `items` comes out where it would have. When this generator is closed, the thread has ended.
@@ -35,57 +35,57 @@ def ahead(items: Iterator[T], depth: int, timeout_s: float | None = None) -> Gen
     Raises:
         Stalled: that was not long enough.
     """
-    ready: Queue[T | _End[T]] = Queue(depth)
-    unwanted = Event()
+    ready: Queue[T | _EndOfItems[T]] = Queue(depth)
+    closed = Event()
 
-    def fill() -> None:
+    def fill_queue() -> None:
         error = None
         try:
             for item in items:
                 ready.put(item)
-                if unwanted.is_set():
+                if closed.is_set():
                     return
         except BaseException as caught:
             error = caught
-        ready.put(_End(error))
+        ready.put(_EndOfItems(error))
 
-    thread = Thread(target=fill, name="reprise-ahead", daemon=True)
+    thread = Thread(target=fill_queue, name="reprise-ahead", daemon=True)
     thread.start()
     try:
         while True:
             try:
                 item = ready.get(timeout=timeout_s)
             except Empty:
-                raise Stalled from None
-            if isinstance(item, _End):
+                raise StalledError from None
+            if isinstance(item, _EndOfItems):
                 break
             yield item
         if item.error is not None:
             raise item.error
-    except Stalled:
+    except StalledError:
         timeout_s = 0.0  # has been waited for already
         raise
     finally:
-        unwanted.set()
+        closed.set()
         since = time.monotonic()
         while thread.is_alive():
             try:
                 ready.get(timeout=0.01)
             except Empty:
                 if timeout_s is not None and time.monotonic() - since > timeout_s:
-                    raise Stalled from None
+                    raise StalledError from None
                 thread.join(0.01)
 
 
-def within(timeout_s: float, work: Callable[[], T]) -> T:
+def run_with_timeout(timeout_s: float, work: Callable[[], T]) -> T:
     """What `work` returns or raises.
 
     Raises:
         Stalled: it did neither in time, and may still be at it.
     """
 
-    def once() -> Iterator[T]:
+    def yield_result() -> Iterator[T]:
         yield work()
 
-    with closing(ahead(once(), 1, timeout_s)) as results:
+    with closing(run_ahead(yield_result(), 1, timeout_s)) as results:
         return next(results)

@@ -16,14 +16,14 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from reprise.video.ahead import Stalled, within
+from reprise.video.ahead import StalledError, run_with_timeout
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"
 
 _DEFAULT_FPS = Fraction(25)  # a container without any rate; what players assume
 
 
-class BadVideo(Exception):
+class BadVideoError(Exception):
     """This file cannot be used; `str(error)` is the reason that goes into its row."""
 
 
@@ -41,7 +41,7 @@ class VideoInfo:
     declared_packets: int  # 0 where the container does not say
     declared_s: float  # length; 0 where the container does not say
 
-    def turned(self, rotation: int) -> VideoInfo:
+    def apply_rotation(self, rotation: int) -> VideoInfo:
         """The same video once its rotation is known, which only the first frame tells."""
         upended = rotation in (90, 270)
         width, height = (self.height, self.width) if upended else (self.width, self.height)
@@ -49,17 +49,17 @@ class VideoInfo:
 
 
 @dataclass
-class Source:
+class VideoSource:
     container: av.container.InputContainer
     stream: VideoStream
     info: VideoInfo
     damage: list[tuple[int, str]]  # (frame number, what is wrong with it), filled while decoding
     packets: int = 0  # whole ones read so far
-    ending: str | None = None  # why reading had to stop before the end of the file
+    end_reason: str | None = None  # why reading had to stop before the end of the file
 
 
 @contextmanager
-def open_video(path: Path, timeout_s: float = 120.0) -> Iterator[Source]:
+def open_video(path: Path, timeout_s: float = 120.0) -> Iterator[VideoSource]:
     """Open for one pass.
 
     Raises:
@@ -67,43 +67,45 @@ def open_video(path: Path, timeout_s: float = 120.0) -> Iterator[Source]:
         Stalled: it is not open within `timeout_s`.
     """
     if path.stat().st_size == 0:
-        raise BadVideo("the file is empty")
+        raise BadVideoError("the file is empty")
     try:
-        container = within(timeout_s, lambda: av.open(str(path), metadata_errors="replace"))
+        container = run_with_timeout(timeout_s, lambda: av.open(str(path), metadata_errors="replace"))
     except FFmpegError as error:
-        raise BadVideo(f"not a readable video ({ffmpeg_words(error)})") from error
-    with _closed_unless_in_use(container):
-        streams = [s for s in container.streams.video if not _is_picture(s)]
+        raise BadVideoError(f"not a readable video ({format_ffmpeg_error(error)})") from error
+    with _close_unless_stalled(container):
+        streams = [s for s in container.streams.video if not _is_cover_picture(s)]
         if not streams:
-            raise BadVideo("no video stream")
+            raise BadVideoError("no video stream")
         stream = streams[0]
         stream.thread_type = "AUTO"
         # Where bits are broken the decoder would paint something plausible and not tell.
         stream.codec_context.options = {"err_detect": "explode"}
         try:
-            info = _inspect(stream)
+            info = _read_info(stream)
         except (FFmpegError, AttributeError, ValueError) as error:
-            raise BadVideo(f"the video stream cannot be decoded ({ffmpeg_words(error)})") from error
-        yield Source(container, stream, info, [])
+            raise BadVideoError(
+                f"the video stream cannot be decoded ({format_ffmpeg_error(error)})"
+            ) from error
+        yield VideoSource(container, stream, info, [])
 
 
 @contextmanager
-def _closed_unless_in_use(container: av.container.InputContainer) -> Iterator[None]:
+def _close_unless_stalled(container: av.container.InputContainer) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(container)
         try:
             yield
-        except Stalled:
+        except StalledError:
             stack.pop_all()  # a thread is still decoding: freed memory would take the process down
             raise
 
 
-def _is_picture(stream: Any) -> bool:
+def _is_cover_picture(stream: Any) -> bool:
     """A cover picture in an audio or video file, not moving pictures."""
     return "attached_pic" in str(stream.disposition).lower()
 
 
-def _inspect(stream: VideoStream) -> VideoInfo:
+def _read_info(stream: VideoStream) -> VideoInfo:
     context = stream.codec_context
     if not context.width or not context.height:
         raise ValueError("no frame size")
@@ -124,18 +126,18 @@ def _inspect(stream: VideoStream) -> VideoInfo:
         rotation=0,
         square_pixels=aspect == 1,
         declared_packets=min(stream.frames, indexed) if indexed else int(stream.frames or 0),
-        declared_s=max(0.0, _seconds(stream.metadata.get("DURATION", "")) - start),
+        declared_s=max(0.0, _parse_duration(stream.metadata.get("DURATION", "")) - start),
     )
 
 
-def _seconds(text: str) -> float:
+def _parse_duration(text: str) -> float:
     """Matroska's own note of a stream's length, as in 00:01:23.456000000; 0 where there is none."""
     found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip())
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else 0.0
 
 
 @dataclass
-class Decoded:
+class DecodedFrame:
     """A frame with its number and its time since the first frame, seconds."""
 
     index: int
@@ -144,7 +146,7 @@ class Decoded:
     packets: list[VideoPacket]  # whole ones that were read since the frame before came out
 
 
-def decode(source: Source) -> Iterator[Decoded]:
+def decode_frames(source: VideoSource) -> Iterator[DecodedFrame]:
     """Frames in display order.
 
     A broken packet costs the frames up to the next keyframe, which refer to it: each of those that still
@@ -152,14 +154,14 @@ def decode(source: Source) -> Iterator[Decoded]:
     """
     index = 0
     read: list[VideoPacket] = []
-    clock = _Clock(float(1 / source.info.fps))
-    hurt: _Hurt | None = None
+    clock = _FrameClock(float(1 / source.info.fps))
+    damage: _Damage | None = None
     # Of a transport stream the flag says only that the counter jumped, as it does where segments are joined.
     lenient = source.container.format.name == "mpegts"
-    for packet in _packets(source):
+    for packet in _read_packets(source):
         stamp = packet.pts if packet is not None else None
         if packet is not None and packet.is_corrupt and not lenient:
-            hurt = _Hurt("a packet is incomplete", stamp, stamp)
+            damage = _Damage("a packet is incomplete", stamp, stamp)
             continue
         if packet is not None and packet.size:
             read.append(packet)
@@ -168,34 +170,34 @@ def decode(source: Source) -> Iterator[Decoded]:
             frames = source.stream.decode(packet)
         except FFmpegError as error:
             # Which of the packets under way it was is not known, so it begins with the next frame.
-            hurt = _Hurt(ffmpeg_words(error), None, stamp)
-            source.damage.append((index, hurt.words))
+            damage = _Damage(format_ffmpeg_error(error), None, stamp)
+            source.damage.append((index, damage.message))
             continue
         for frame in frames:
-            if hurt and frame.key_frame and _after(frame.pts, hurt.last):
-                hurt = None
-            if hurt and _after(frame.pts, hurt.first):
-                source.damage.append((index, hurt.words))
+            if damage and frame.key_frame and _is_after(frame.pts, damage.last):
+                damage = None
+            if damage and _is_after(frame.pts, damage.first):
+                source.damage.append((index, damage.message))
             elif frame.is_corrupt:
                 source.damage.append((index, "the decoder had to guess parts of a frame"))
-            yield Decoded(index, clock.read(frame), frame, read)
+            yield DecodedFrame(index, clock.read_time(frame), frame, read)
             index, read = index + 1, []
 
 
 @dataclass(frozen=True)
-class _Hurt:
+class _Damage:
     """What is wrong with the frames from one time stamp on; a keyframe after another one ends it."""
 
-    words: str
+    message: str
     first: int | None  # None: with the next frame
     last: int | None
 
 
-def _after(pts: int | None, mark: int | None) -> bool:
+def _is_after(pts: int | None, mark: int | None) -> bool:
     return pts is None or mark is None or pts > mark
 
 
-class _Clock:
+class _FrameClock:
     """Time of frames in seconds from the first one; it always goes forward, whatever the stamps say."""
 
     def __init__(self, step: float) -> None:
@@ -203,7 +205,7 @@ class _Clock:
         self._first: float | None = None
         self._last: float | None = None
 
-    def read(self, frame: VideoFrame) -> float:
+    def read_time(self, frame: VideoFrame) -> float:
         stamp = float(frame.time) if frame.time is not None else None
         if self._last is None:
             self._first, self._last = stamp, 0.0
@@ -214,22 +216,22 @@ class _Clock:
         return self._last
 
 
-def _packets(source: Source) -> Iterator[VideoPacket | None]:
+def _read_packets(source: VideoSource) -> Iterator[VideoPacket | None]:
     """Packets as the container gives them; None last where it breaks off, which flushes the decoder."""
     demuxer = source.container.demux(source.stream)
     try:
         yield from demuxer
     except FFmpegError as error:
-        source.ending = ffmpeg_words(error)
+        source.end_reason = format_ffmpeg_error(error)
         yield None
 
 
-def rotation_of(frame: VideoFrame) -> int:
+def get_rotation(frame: VideoFrame) -> int:
     """Degrees counter-clockwise by which a player turns this frame: 0, 90, 180 or 270."""
     return round(float(frame.rotation) / 90) * 90 % 360
 
 
-def ffmpeg_words(error: BaseException) -> str:
+def format_ffmpeg_error(error: BaseException) -> str:
     """FFmpeg's words without its prefixes and the path."""
     strerror = getattr(error, "strerror", None)
     return str(strerror or error).strip() or type(error).__name__

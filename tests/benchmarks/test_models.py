@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("torch", reason="the full profile is not installed")
 
 from benchmarks import models
-from benchmarks.models import Size, Speed
+from benchmarks.models import PictureSize, Speed
 from reprise.errors import RepriseError
 
 
@@ -24,13 +24,13 @@ def speed(per_second: float, batch: int = 1) -> Speed:
 
 def test_cost_follows_from_speed_keep_rate_and_price() -> None:
     counts = {"clips": 100, "found": 50, "kept": 25}
-    needed = models.pictures_per_kept(counts)
+    needed = models.compute_pictures_per_kept(counts)
     assert needed == {"detector": 12, "segmenter": 2, "scorer": 2, "flow": 36}
-    spent = models.seconds_per_kept({"detector": speed(6), "segmenter": speed(4)}, counts)
+    spent = models.compute_seconds_per_kept({"detector": speed(6), "segmenter": speed(4)}, counts)
     assert spent == {"detector": 2, "segmenter": 0.5}
-    assert models.cost(3.6, 2.5) == pytest.approx(2.5)
+    assert models.compute_cost(3.6, 2.5) == pytest.approx(2.5)
     # Keep half as many and each costs twice as much.
-    rarer = models.seconds_per_kept({"detector": speed(6)}, {**counts, "kept": 12.5})  # type: ignore[dict-item]
+    rarer = models.compute_seconds_per_kept({"detector": speed(6)}, {**counts, "kept": 12.5})  # type: ignore[dict-item]
     assert rarer["detector"] == 4
 
 
@@ -42,7 +42,7 @@ def test_a_batch_is_run_until_its_time_is_up_and_pictures_are_counted() -> None:
         time.sleep(0.01)
 
     backend = SimpleNamespace(_batches=SimpleNamespace(size=2))  # memory allowed two
-    found = models.sweep(run, Size(32, 16), 4, 0.05, backend)
+    found = models.measure_batch(run, PictureSize(32, 16), 4, 0.05, backend)
     assert len(seen) >= 2 and set(seen) == {4}, "once to warm up"
     assert (found.batch, found.ran_at) == (4, 2)
     assert 0 < found.per_second <= 4 / 0.01
@@ -50,16 +50,16 @@ def test_a_batch_is_run_until_its_time_is_up_and_pictures_are_counted() -> None:
 
 
 def test_the_keep_rate_comes_from_a_dataset(tmp_path: Path) -> None:
-    assert models.demand(None) == models.DEMO
+    assert models.read_counts(None) == models.DEMO
     manifest = {"clips": {"in": 9}, "subjects": {"found": 6, "kept": 3}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    assert models.demand(str(tmp_path)) == {"clips": 9, "found": 6, "kept": 3}
+    assert models.read_counts(str(tmp_path)) == {"clips": 9, "found": 6, "kept": 3}
     manifest["subjects"]["kept"] = 0
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(RepriseError, match="kept no subject"):
-        models.demand(str(tmp_path))
+        models.read_counts(str(tmp_path))
     with pytest.raises(RepriseError, match="a finished dataset is needed"):
-        models.demand(str(tmp_path / "nowhere"))
+        models.read_counts(str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("arguments", [["--batches", "0"], ["--batches", "x"], ["--large"]])

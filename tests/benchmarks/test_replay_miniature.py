@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.plain_stage import table
-from benchmarks.replay_miniature import COLUMNS, STRATEGIES, SWEEP, VARIANTS, config_of, figure
+from benchmarks.plain_stage import print_table
+from benchmarks.replay_miniature import COLUMNS, STRATEGIES, SWEEP, VARIANTS, draw_figure, load_recipe
 from training.config import IdentityTask, ReplayTask
 
 
@@ -21,10 +21,10 @@ def result(variant: str, seed: int, **scores: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_is_the_recipe_but_for_what_it_names(variant: str) -> None:
-    base = config_of("playground-replay")
+    base = load_recipe("playground-replay")
     assert isinstance(base.tasks[0], IdentityTask) and isinstance(base.tasks[1], ReplayTask)
     for changes in VARIANTS[variant].stages:
-        config = config_of("playground-replay", *changes)
+        config = load_recipe("playground-replay", *changes)
         for section in ("steps", "optimizer", "conflict", "token"):
             assert getattr(config, section) == getattr(base, section)
 
@@ -32,13 +32,13 @@ def test_a_variant_is_the_recipe_but_for_what_it_names(variant: str) -> None:
 def test_the_sweep_is_over_p() -> None:
     for p, name in SWEEP.items():
         (changes,) = VARIANTS[name].stages
-        assert config_of("playground-replay", *changes).replay == p
+        assert load_recipe("playground-replay", *changes).replay == p
     assert set(STRATEGIES) < set(VARIANTS)
 
 
 def test_the_table_has_means_and_deviations_over_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     results = [result("replay", 0, motion=0.4), result("replay", 1, motion=0.6)]
-    table([*results, result("joint", 0, cosine=None)], COLUMNS)
+    print_table([*results, result("joint", 0, cosine=None)], COLUMNS)
     head, _, replay, joint, *words = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in head.split("|")[3:-2]] == list(COLUMNS)
     assert all(row.count("|") == head.count("|") for row in (replay, joint))
@@ -49,4 +49,4 @@ def test_the_table_has_means_and_deviations_over_seeds(capsys: pytest.CaptureFix
 
 def test_the_figure_is_a_picture_whatever_was_run() -> None:
     for results in ([result("replay", 0)], [result(name, seed) for name in VARIANTS for seed in (0, 1)]):
-        assert Image.open(io.BytesIO(figure(results))).size == (1300, 494)
+        assert Image.open(io.BytesIO(draw_figure(results))).size == (1300, 494)

@@ -13,16 +13,16 @@ import pytest
 from pycocotools import mask as coco
 
 from benchmarks.truth import (
-    Match,
-    decode,
-    iou,
+    TruthMatch,
+    compute_iou,
+    decode_mask,
+    find_truth,
+    get_video_name,
+    has_same_category,
     main,
     match_subject,
     resize_mask,
-    same_category,
-    summarise,
-    truth_at,
-    video_name,
+    summarise_matches,
 )
 
 HEIGHT, WIDTH = 40, 60
@@ -64,68 +64,68 @@ def _kept(frame: int | None, mask: dict[str, Any] | None, category: str = "cat")
 
 
 def test_iou_counts_pixels() -> None:
-    left, right = decode(_rle(0, 0, 20, 20)), decode(_rle(10, 0, 30, 20))
-    assert iou(left, left) == 1.0
-    assert iou(left, right) == pytest.approx(200 / 600)
-    assert iou(left, np.zeros_like(left)) == 0.0
-    assert iou(np.zeros_like(left), np.zeros_like(left)) == 0.0
+    left, right = decode_mask(_rle(0, 0, 20, 20)), decode_mask(_rle(10, 0, 30, 20))
+    assert compute_iou(left, left) == 1.0
+    assert compute_iou(left, right) == pytest.approx(200 / 600)
+    assert compute_iou(left, np.zeros_like(left)) == 0.0
+    assert compute_iou(np.zeros_like(left), np.zeros_like(left)) == 0.0
 
 
 def test_a_mask_survives_another_resolution() -> None:
-    doubled = decode(_rle(4, 6, 20, 30, scale=2))
-    assert iou(resize_mask(doubled, HEIGHT, WIDTH), decode(_rle(4, 6, 20, 30))) == 1.0
+    doubled = decode_mask(_rle(4, 6, 20, 30, scale=2))
+    assert compute_iou(resize_mask(doubled, HEIGHT, WIDTH), decode_mask(_rle(4, 6, 20, 30))) == 1.0
 
 
 def test_the_nearest_frame_stands_in_if_near_enough() -> None:
     cat = _truth()["subjects"][0]
-    assert truth_at(cat, 5) is cat["frames"]["6"]
-    assert truth_at(cat, 3) is cat["frames"]["0"]
-    assert truth_at(cat, 30) is None
-    assert truth_at({"frames": {}}, 0) is None
+    assert find_truth(cat, 5) is cat["frames"]["6"]
+    assert find_truth(cat, 3) is cat["frames"]["0"]
+    assert find_truth(cat, 30) is None
+    assert find_truth({"frames": {}}, 0) is None
 
 
 def test_a_subject_is_held_against_the_best_truth_of_its_shot() -> None:
     truth = _truth()
-    assert match_subject(_kept(0, _rle(0, 0, 20, 20)), truth) == Match(0, 1.0, True)
-    assert match_subject(_kept(0, _rle(40, 0, 60, 20)), truth) == Match(1, 1.0, False)
+    assert match_subject(_kept(0, _rle(0, 0, 20, 20)), truth) == TruthMatch(0, 1.0, True)
+    assert match_subject(_kept(0, _rle(40, 0, 60, 20)), truth) == TruthMatch(1, 1.0, False)
     # Frame 9 is nearer to frame 10 than to frame 6, but the cut lies between them.
-    assert match_subject(_kept(9, _rle(10, 0, 30, 20)), truth) == Match(0, 1.0, True)
-    assert match_subject(_kept(9, _rle(0, 0, 10, 10)), truth) == Match(None, 0.0, False)
-    assert match_subject(_kept(10, _rle(0, 0, 10, 10, scale=2)), truth) == Match(2, 1.0, True)
+    assert match_subject(_kept(9, _rle(10, 0, 30, 20)), truth) == TruthMatch(0, 1.0, True)
+    assert match_subject(_kept(9, _rle(0, 0, 10, 10)), truth) == TruthMatch(None, 0.0, False)
+    assert match_subject(_kept(10, _rle(0, 0, 10, 10, scale=2)), truth) == TruthMatch(2, 1.0, True)
 
 
 @pytest.mark.parametrize(
     "subject", [_kept(0, None), _kept(None, _rle(0, 0, 9, 9)), _kept(99, _rle(0, 0, 9, 9))]
 )
 def test_a_subject_on_nothing_counts_nothing(subject: dict[str, Any]) -> None:
-    assert match_subject(subject, _truth()) == Match(None, 0.0, False)
+    assert match_subject(subject, _truth()) == TruthMatch(None, 0.0, False)
 
 
 def test_any_right_word_is_a_right_category() -> None:
     truth = {"category": "human", "words": ["human", "astronaut"]}
-    assert same_category({"category": "astronaut"}, truth)
-    assert same_category({"category": "child", "group": "Human"}, truth)
-    assert not same_category({"category": "cat", "group": "animal", "name": None}, truth)
+    assert has_same_category({"category": "astronaut"}, truth)
+    assert has_same_category({"category": "child", "group": "Human"}, truth)
+    assert not has_same_category({"category": "cat", "group": "animal", "name": None}, truth)
 
 
 def test_the_summary_counts_what_was_wanted() -> None:
     matches = [
-        ("clip", Match(0, 0.8, True)),
-        ("clip", Match(1, 0.6, False)),
-        ("clip", Match(2, 0.4, True)),
-        ("clip", Match(None, 0, False)),
+        ("clip", TruthMatch(0, 0.8, True)),
+        ("clip", TruthMatch(1, 0.6, False)),
+        ("clip", TruthMatch(2, 0.4, True)),
+        ("clip", TruthMatch(None, 0, False)),
     ]
-    assert summarise(matches, {"clip": _truth()}) == {
+    assert summarise_matches(matches, {"clip": _truth()}) == {
         "kept": 4, "mean_iou": 0.45, "category_right": 2, "unwanted": 2, "wanted": 2, "recall": 0.5,
     }  # fmt: skip
-    assert summarise([], {"clip": _truth()})["recall"] == 0.0
+    assert summarise_matches([], {"clip": _truth()})["recall"] == 0.0
 
 
 @pytest.mark.parametrize(
     "path", ["clip.mp4", "/a/b/clip.mp4", "file:///a/clip.mp4", "s3://bucket/x/clip.mp4"]
 )
 def test_a_video_is_known_by_its_bare_name(path: str) -> None:
-    assert video_name(path) == "clip"
+    assert get_video_name(path) == "clip"
 
 
 def _write_dataset(folder: Path, rows: list[dict[str, Any]]) -> Path:

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.config import CurationConfig, load_config
-from curation.imaging.codec import RGB, BoolMask, encode, encode_mask, mask_box
-from curation.models.roles import Detection, Face, Phrase, Scene, Segmentation, Track
-from curation.rows.ids import subject_id
+from curation.imaging.codec import RGB, BoolMask, encode_image, encode_mask, get_mask_box
+from curation.models.roles import Detection, DetectionScene, Face, Phrase, Segmentation, SubjectTrack
+from curation.rows.ids import make_subject_id
 from curation.rows.schema import ClipRow, FrameRow, SubjectRow
-from curation.rows.thresholds import Thresholds, rules
+from curation.rows.thresholds import Thresholds, build_rules
 from curation.rows.verdicts import decide_clip
 
 WIDTH, HEIGHT = 320, 180
 COLOURS = {"red": (210, 40, 40), "green": (40, 190, 60), "blue": (40, 70, 210)}
-RULES = rules(Thresholds())
+RULES = build_rules(Thresholds())
 HERE = "tests.curation.clips"
 Blob = tuple[
     str, float, float, float
@@ -60,8 +60,8 @@ def frame(index: int, image: RGB, motion: bool = True) -> FrameRow:
     return {
         "index": index,
         "time_s": index / 25,
-        "image": encode(image),
-        "motion": encode(still) if motion else None,
+        "image": encode_image(image),
+        "motion": encode_image(still) if motion else None,
     }
 
 
@@ -109,7 +109,7 @@ def clip(
 def subject(row: ClipRow, mask: BoolMask | None, start: int = 2, index: int = 0, **more: Any) -> SubjectRow:
     """A subject found and measured well in frame `index`; without a mask, one that was never found."""
     made: Any = {
-        "subject_id": subject_id(row["clip_id"], "red ball", start, 0),
+        "subject_id": make_subject_id(row["clip_id"], "red ball", start, 0),
         "category": "ball",
         "group": "sport",
         "name": "ball",
@@ -117,9 +117,9 @@ def subject(row: ClipRow, mask: BoolMask | None, start: int = 2, index: int = 0,
         "count": 1,
         "instance": 0,
         "found_index": None if mask is None else index,
-        "found_box": None if mask is None else mask_box(mask),
+        "found_box": None if mask is None else get_mask_box(mask),
         "frame_index": None if mask is None else index,
-        "box": None if mask is None else mask_box(mask),
+        "box": None if mask is None else get_mask_box(mask),
         "mask": None if mask is None else encode_mask(mask),
         "track": None,
         "reference_frames": None,
@@ -159,7 +159,9 @@ class ColourDetector:
 
     name, revision = "colour-detector", "1"
 
-    def detect(self, scenes: Sequence[Scene], phrases: Sequence[Sequence[Phrase]]) -> list[list[Detection]]:
+    def detect(
+        self, scenes: Sequence[DetectionScene], phrases: Sequence[Sequence[Phrase]]
+    ) -> list[list[Detection]]:
         return [
             [
                 Detection(position, box, min(1.0, 0.5 + area / (WIDTH * HEIGHT)), 0.9)
@@ -197,7 +199,7 @@ class ColourTracker:
 
     name, revision = "colour-tracker", "1"
 
-    def track(self, frames: Sequence[RGB], start: int, boxes: Sequence[list[float]]) -> list[Track]:
+    def track(self, frames: Sequence[RGB], start: int, boxes: Sequence[list[float]]) -> list[SubjectTrack]:
         return [self._follow(frames, self._colour(frames[start], box)) for box in boxes]
 
     @staticmethod
@@ -206,11 +208,11 @@ class ColourTracker:
         return max(COLOURS, key=lambda colour: coloured(image[y0:y1, x0:x1], colour).sum())
 
     @staticmethod
-    def _follow(frames: Sequence[RGB], colour: str) -> Track:
+    def _follow(frames: Sequence[RGB], colour: str) -> SubjectTrack:
         masks = [cv2.medianBlur(coloured(image, colour).astype(np.uint8), 5).astype(bool) for image in frames]
         seen = [mask.sum() > 100 for mask in masks]
-        return Track(
-            [mask_box(mask) if there else None for mask, there in zip(masks, seen, strict=True)],
+        return SubjectTrack(
+            [get_mask_box(mask) if there else None for mask, there in zip(masks, seen, strict=True)],
             [encode_mask(mask) if there else None for mask, there in zip(masks, seen, strict=True)],
             [0.95 if there else 0.05 for there in seen],
         )
@@ -220,9 +222,9 @@ class LostTracker(ColourTracker):
     """Loses everything at once."""
 
     @staticmethod
-    def _follow(frames: Sequence[RGB], colour: str) -> Track:
+    def _follow(frames: Sequence[RGB], colour: str) -> SubjectTrack:
         nothing: list[Any] = [None] * len(frames)
-        return Track(nothing, nothing, [0.0] * len(frames))
+        return SubjectTrack(nothing, nothing, [0.0] * len(frames))
 
 
 class ShapeEmbedder:
@@ -242,7 +244,7 @@ class ColourFlow:
     name, revision = "colour-flow", "1"
     MARK = 10
 
-    def flow(self, before: Sequence[RGB], after: Sequence[RGB]) -> list[NDArray[np.float32]]:
+    def estimate_flow(self, before: Sequence[RGB], after: Sequence[RGB]) -> list[NDArray[np.float32]]:
         found = []
         for one, other in zip(before, after, strict=True):
             steps = abs(round((int(other[0, 0, 0]) - int(one[0, 0, 0])) / self.MARK))
@@ -284,7 +286,7 @@ class TwoFaces:
 
     name, revision = "two-faces", "1"
 
-    def faces(self, images: Sequence[RGB]) -> list[list[Face]]:
+    def detect_faces(self, images: Sequence[RGB]) -> list[list[Face]]:
         found = []
         for image in images:
             height, width = image.shape[:2]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.imaging.codec import RGB, BoolMask, encode, encode_mask, mask_box
-from curation.rows.ids import subject_id
+from curation.imaging.codec import RGB, BoolMask, encode_image, encode_mask, get_mask_box
+from curation.rows.ids import make_subject_id
 from curation.rows.schema import CLIPS, ClipRow, SubjectRow
 
 HEIGHT, WIDTH = 120, 160
@@ -51,7 +51,7 @@ def subject_row(
 ) -> SubjectRow:
     missed = failures or []
     row: dict[str, Any] = {
-        "subject_id": subject_id(clip, phrase, 0, 0),
+        "subject_id": make_subject_id(clip, phrase, 0, 0),
         "category": category,
         "group": group,
         "name": category,
@@ -59,9 +59,9 @@ def subject_row(
         "count": 1,
         "instance": 0,
         "found_index": frame,
-        "found_box": mask_box(mask),
+        "found_box": get_mask_box(mask),
         "frame_index": frame,
-        "box": mask_box(mask),
+        "box": get_mask_box(mask),
         "mask": encode_mask(mask),
         "track": None,
         "reference_frames": None,
@@ -106,7 +106,7 @@ def clip_row(
         status="kept" if keeps else "rejected",
         stop=None if keeps else stop,
         frames=[
-            {"index": index, "time_s": 0.0, "image": encode(image), "motion": None}
+            {"index": index, "time_s": 0.0, "image": encode_image(image), "motion": None}
             for index, image in frames.items()
         ],
         subjects=subjects,

@@ -8,12 +8,12 @@ import yaml
 from click.testing import CliRunner
 from pydantic import BaseModel
 
-from curation.config import CurationConfig, content_hash, load_config
-from curation.models.registry import revisions
-from curation.taxonomy.taxonomy import SHIPPED
+from curation.config import CurationConfig, compute_config_hash, load_config
+from curation.models.registry import list_model_ids
+from curation.taxonomy.taxonomy import SHIPPED_FILE
 from pipelines import config as door
 from reprise.errors import RepriseError
-from reprise.settings import keys, section_of, validated, with_overrides
+from reprise.settings import get_section, list_keys, validate_settings, with_overrides
 
 
 def saying(*overrides: str, path: Path | None = None) -> str:
@@ -114,7 +114,7 @@ def test_a_file_that_is_no_config_says_so(tmp_path: Path, content: bytes, words:
 
 def test_a_config_survives_json() -> None:
     config = load_config(None, ["filter.sharpness_min=null", "engine.stages.ground.num_gpus=0.25"])
-    assert validated(CurationConfig, config.model_dump(mode="json"), "the manifest") == config
+    assert validate_settings(CurationConfig, config.model_dump(mode="json"), "the manifest") == config
     assert with_overrides(config, ["seed=3"]) == config.model_copy(update={"seed": 3})
 
 
@@ -130,7 +130,7 @@ def other(value: Any, annotation: Any, key: str) -> Any:
         "slice.preset": "fast",
         "slice.threshold": 3.5,
         "slice.min_length": 1.5,
-        "match.taxonomy": str(SHIPPED),
+        "match.taxonomy": str(SHIPPED_FILE),
         "match.groups": ["animal"],
         "filter.clip_margin_min": 0.1,
         "filter.visible_share_min": 0.5,
@@ -161,7 +161,7 @@ def leaves(model: BaseModel, prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
-        if section_of(field.annotation):
+        if get_section(field.annotation):
             found |= leaves(value, f"{prefix}{name}.")
         else:
             found[prefix + name] = other(value, field.annotation, prefix + name)
@@ -172,7 +172,7 @@ LEAVES = leaves(CurationConfig())
 
 
 def test_every_key_is_known_to_the_suggestions() -> None:
-    assert set(LEAVES) <= set(keys(CurationConfig))
+    assert set(LEAVES) <= set(list_keys(CurationConfig))
 
 
 @pytest.mark.parametrize("key", LEAVES)
@@ -181,7 +181,7 @@ def test_the_hash_depends_on_content_only(key: str) -> None:
         CurationConfig(), [f"{key}={yaml.safe_dump(LEAVES[key], default_flow_style=True)}"]
     )
     assert changed != CurationConfig(), "the key did change"
-    same = content_hash(changed, {}) == content_hash(CurationConfig(), {})
+    same = compute_config_hash(changed, {}) == compute_config_hash(CurationConfig(), {})
     # Where a taxonomy lies does not matter; what it says is among the revisions. What a time-out failed is
     # tried again.
     aside = ("match.taxonomy", "slice.timeout")
@@ -190,14 +190,18 @@ def test_the_hash_depends_on_content_only(key: str) -> None:
 
 def test_the_hash_depends_on_revisions_and_on_what_a_taxonomy_says(tmp_path: Path) -> None:
     config = CurationConfig()
-    assert content_hash(config, {"detector": "a@1"}) != content_hash(config, {"detector": "a@2"})
+    assert compute_config_hash(config, {"detector": "a@1"}) != compute_config_hash(
+        config, {"detector": "a@2"}
+    )
     own = tmp_path / "own.yaml"
     own.write_text("groups: {animal: {dog: [dog]}}\n")
     moved = tmp_path / "moved.yaml"
     moved.write_text("# the same\ngroups:\n  animal:\n    dog:\n    - dog\n")
     one, two = (load_config(None, [f"match.taxonomy={path}"]) for path in (own, moved))
-    assert content_hash(one, revisions(one)) == content_hash(two, revisions(two))
-    assert content_hash(one, revisions(one)) != content_hash(config, revisions(config))
+    assert compute_config_hash(one, list_model_ids(one)) == compute_config_hash(two, list_model_ids(two))
+    assert compute_config_hash(one, list_model_ids(one)) != compute_config_hash(
+        config, list_model_ids(config)
+    )
 
 
 def test_a_taxonomys_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,8 +218,8 @@ def test_the_printed_config_holds_every_key_and_loads_as_the_default(tmp_path: P
     path = tmp_path / "all.yaml"
     path.write_text(printed)
     assert load_config(path) == CurationConfig()
-    assert content_hash(load_config(path), {}) == content_hash(CurationConfig(), {})
-    assert set(keys(CurationConfig)) == set(_dotted(yaml.safe_load(printed)))
+    assert compute_config_hash(load_config(path), {}) == compute_config_hash(CurationConfig(), {})
+    assert set(list_keys(CurationConfig)) == set(_dotted(yaml.safe_load(printed)))
 
 
 def test_every_printed_value_is_explained() -> None:

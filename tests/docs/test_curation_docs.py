@@ -17,7 +17,7 @@ import pytest
 
 from curation.config import load_config
 from curation.rows import schema
-from curation.rows.schema import CLIPS, to_table
+from curation.rows.schema import CLIPS, build_table
 from curation.rows.thresholds import Thresholds
 from reprise.storage import Storage
 from tests.curation.runner.test_refilter import finish, undecided, write
@@ -101,7 +101,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = load_config()
     write(folder / "dataset", finish(undecided(), config), config)
     rows: list[Any] = [{**row, "status": "open", "stop": None} for row in undecided()]
-    Storage.at(folder).write_parquet("matched.parquet", [to_table(rows, CLIPS)], CLIPS)
+    Storage.from_uri(folder).write_parquet("matched.parquet", [build_table(rows, CLIPS)], CLIPS)
     return folder
 
 
@@ -142,7 +142,7 @@ def test_the_example_stage_and_backend_run(place: Path) -> None:
     assert "rejected" in said
     chosen = "models.captioner=my_models:Brightness"
     said = run(place, "-m", "pipelines.stage", "caption", "--in", table, "--out", out, chosen)
-    rows = Storage.at(place).read_table("out.parquet", ["caption", "caption_source"]).to_pylist()
+    rows = Storage.from_uri(place).read_table("out.parquet", ["caption", "caption_source"]).to_pylist()
     assert {"caption": "A bright scene.", "caption_source": "brightness@1"} in rows
 
 

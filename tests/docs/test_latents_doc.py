@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from tests.training.latents_folder import write_latents
-from training.latents.store import INDEX
+from training.latents.store import INDEX_SCHEMA
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "latents.md"
 
@@ -28,7 +28,7 @@ def columns(fields: pa.Schema | pa.DataType, at: str = "") -> list[tuple[str, st
 
 def test_every_column_is_documented() -> None:
     documented = re.findall(r"^\| `([^`]+)` \| (\S+) \| \S", DOC.read_text(encoding="utf-8"), re.MULTILINE)
-    assert documented == columns(INDEX)
+    assert documented == columns(INDEX_SCHEMA)
 
 
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

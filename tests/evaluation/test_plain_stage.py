@@ -7,18 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from curation.playground.plain import CELLS, IDENTITIES, WAYS, Scene, picture, scene_at
-from evaluation.plain_stage import frozen, judge, likeness, parts_right
+from curation.playground.plain import CELLS, IDENTITIES, WAYS, PlainScene, draw_picture, make_plain_scene
+from evaluation.plain_stage import compare_parts, compute_likeness, is_frozen, judge_video
 
 
-def video_of(scene: Scene) -> np.ndarray:
-    return np.stack([picture(scene.identity, scene.at(k / 2), scene.ground, CELLS)[0] for k in range(3)])
+def video_of(scene: PlainScene) -> np.ndarray:
+    return np.stack(
+        [draw_picture(scene.identity, scene.get_centre(k / 2), scene.ground, CELLS)[0] for k in range(3)]
+    )
 
 
 def test_every_identity_and_way_is_recognised() -> None:
     for index in range(2 * len(IDENTITIES)):
-        scene = scene_at(3, index)
-        shown = judge(video_of(scene))
+        scene = make_plain_scene(3, index)
+        shown = judge_video(video_of(scene))
         assert (shown.identity, shown.way) == (scene.identity, scene.way)
         assert np.abs(np.array(shown.ground) - scene.ground).max() < 0.01
 
@@ -26,8 +28,8 @@ def test_every_identity_and_way_is_recognised() -> None:
 def test_noise_and_blur_do_not_deceive_it() -> None:
     rng = np.random.default_rng(0)
     for index in range(20):
-        scene = scene_at(4, index)
-        shown = judge(video_of(scene) + rng.normal(0, 0.03, (3, CELLS, CELLS, 3)).astype(np.float32))
+        scene = make_plain_scene(4, index)
+        shown = judge_video(video_of(scene) + rng.normal(0, 0.03, (3, CELLS, CELLS, 3)).astype(np.float32))
         assert (shown.identity, shown.way) == (scene.identity, scene.way)
 
 
@@ -35,42 +37,42 @@ def test_noise_and_blur_do_not_deceive_it() -> None:
 def test_where_nothing_is_nothing_is_seen(seed: int) -> None:
     rng = np.random.default_rng(seed)
     noise = rng.uniform(size=(3, CELLS, CELLS, 3)).astype(np.float32)
-    assert judge(noise).identity is None
-    assert judge(np.full_like(noise, 0.5) + 0.01 * noise).identity is None
+    assert judge_video(noise).identity is None
+    assert judge_video(np.full_like(noise, 0.5) + 0.01 * noise).identity is None
 
 
 def test_what_stands_still_or_jumps_goes_no_way() -> None:
-    scene = scene_at(3, 0)
+    scene = make_plain_scene(3, 0)
     frames = video_of(scene)
-    assert judge(np.stack([frames[0]] * 3)).way is None
-    assert judge(frames[[0, 2, 1]]).way is None
+    assert judge_video(np.stack([frames[0]] * 3)).way is None
+    assert judge_video(frames[[0, 2, 1]]).way is None
 
 
 def test_frozen_is_what_stands_still_and_not_what_shows_nothing() -> None:
-    frames = video_of(scene_at(3, 0))
-    still = judge(np.stack([frames[0]] * 3))
-    assert frozen(still) and still.moved == 0
-    assert not frozen(judge(frames)) and judge(frames).moved == pytest.approx(4)
-    assert not frozen(judge(np.full_like(frames, 0.5)))
+    frames = video_of(make_plain_scene(3, 0))
+    still = judge_video(np.stack([frames[0]] * 3))
+    assert is_frozen(still) and still.move_cells == 0
+    assert not is_frozen(judge_video(frames)) and judge_video(frames).move_cells == pytest.approx(4)
+    assert not is_frozen(judge_video(np.full_like(frames, 0.5)))
 
 
 def test_likeness_counts_colour_shape_and_texture() -> None:
-    scene = scene_at(3, 0)
-    shown = judge(video_of(scene))
-    assert likeness(shown, scene.identity) == 1
+    scene = make_plain_scene(3, 0)
+    shown = judge_video(video_of(scene))
+    assert compute_likeness(shown, scene.identity) == 1
     for part, other in (("colour", "red"), ("shape", "ring"), ("texture", "plain")):
         asked = next(
             replace(scene.identity, **{part: each})  # type: ignore[arg-type]
             for each in (other, *{getattr(i, part) for i in IDENTITIES})
             if each != getattr(scene.identity, part)
         )
-        assert likeness(shown, asked) == pytest.approx(2 / 3)
-        assert [name for name, right in parts_right(shown, asked).items() if not right] == [part]
-    assert likeness(judge(np.full((3, CELLS, CELLS, 3), 0.5, np.float32)), scene.identity) == 0
+        assert compute_likeness(shown, asked) == pytest.approx(2 / 3)
+        assert [name for name, right in compare_parts(shown, asked).items() if not right] == [part]
+    assert compute_likeness(judge_video(np.full((3, CELLS, CELLS, 3), 0.5, np.float32)), scene.identity) == 0
 
 
 def test_scenes_are_as_likely_as_they_should_be() -> None:
-    scenes = [scene_at(0, index) for index in range(2000)]
+    scenes = [make_plain_scene(0, index) for index in range(2000)]
     for found, possible in (
         ([s.way for s in scenes], list(WAYS)),
         ([s.identity.shape for s in scenes], sorted({i.shape for i in IDENTITIES})),
@@ -81,6 +83,6 @@ def test_scenes_are_as_likely_as_they_should_be() -> None:
 
 def test_a_thing_stays_in_the_frame_for_three_steps() -> None:
     for index in range(500):
-        scene = scene_at(1, index)
+        scene = make_plain_scene(1, index)
         for step in range(3):
-            assert all(0.25 - 1e-9 <= place <= 0.75 + 1e-9 for place in scene.at(step / 2))
+            assert all(0.25 - 1e-9 <= place <= 0.75 + 1e-9 for place in scene.get_centre(step / 2))

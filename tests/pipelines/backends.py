@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-from curation.models.roles import Detection, Phrase, Scene
+from curation.models.roles import Detection, DetectionScene, Phrase
 
 
 class DeadlyDetector:
@@ -17,7 +17,9 @@ class DeadlyDetector:
 
     name, revision = "deadly", "1"
 
-    def detect(self, scenes: Sequence[Scene], phrases: Sequence[Sequence[Phrase]]) -> list[list[Detection]]:
+    def detect(
+        self, scenes: Sequence[DetectionScene], phrases: Sequence[Sequence[Phrase]]
+    ) -> list[list[Detection]]:
         cat = any("cat" in phrase.text for asked in phrases for phrase in asked)
         if cat and "LIVELY" not in os.environ:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -46,7 +46,7 @@ def test_what_is_missing_is_one_line_each_and_the_exit_status_is_1(monkeypatch: 
     def gone(name: str) -> None:
         raise FileNotFoundError(f"no cascade in {name}")
 
-    monkeypatch.setattr(faces, "_cascade", gone)
+    monkeypatch.setattr(faces, "_load_cascade", gone)
     monkeypatch.setattr(doctor, "ENCODERS", ("libx264", "libnothing"))
     code, said = told()
     assert code == 1
@@ -59,10 +59,10 @@ def test_what_is_missing_is_one_line_each_and_the_exit_status_is_1(monkeypatch: 
 
 
 def test_a_broken_part_does_not_hide_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(section: doctor.Section) -> None:
+    def broken(section: doctor.MachineSection) -> None:
         raise OSError("libGL.so.1: cannot open\nshared object")
 
-    monkeypatch.setattr(doctor, "_opencv", broken)
+    monkeypatch.setattr(doctor, "_check_opencv", broken)
     code, found = as_json()
     assert code == 1
     assert found["missing"] == ["opencv: OSError: libGL.so.1: cannot open shared object"]
@@ -82,7 +82,7 @@ def test_secrets_are_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_credentials_it_says_no(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in doctor.CREDENTIALS:
+    for name in doctor.CREDENTIAL_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert as_json()[1]["s3"]["credentials"] is False

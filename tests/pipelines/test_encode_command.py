@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from pipelines.cli import main
 from tests.curation.dataset.fake_dataset import write_dataset
 from tests.training.tiny_models import write_wan
-from training.data.samples import Choice
+from training.data.samples import SampleChoice
 from training.latents.store import Latents
 
 SMALL = ["buckets.area=6144", "buckets.frames=[9,5]", "text_dtype=fp32", "engine.part_rows=3"]
@@ -50,7 +50,7 @@ def test_a_curated_dataset_is_encoded_and_every_row_accounted_for(tmp_path: Path
         }
         assert {r.reference_id for s in record.subjects for r in s.references} == shown
         assert record.caption == row["caption"] and record.source_id == row["video_id"]
-        sample = latents.sample(0, record, Choice((len(shown) - 1,)))
+        sample = latents.read_sample(0, record, SampleChoice((len(shown) - 1,)))
         assert sample.video.shape[1:] == record.size and str(sample.video.dtype) == "torch.bfloat16"
     ledger = pq.read_table(tmp_path / "L" / "dropped.parquet").to_pylist()
     assert {row["sample_id"] for row in ledger} == set(rows) - {

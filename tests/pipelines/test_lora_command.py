@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from pipelines.cli import main
-from pipelines.console import USAGE
+from pipelines.console import EXIT_USAGE
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -84,7 +84,7 @@ def test_merging_adds_what_unmerging_takes_out(folder: Path) -> None:
     again = invoke(
         "lora", "merge", folder / "lora.safetensors", folder / "merged", "--model", folder / "model"
     )
-    assert again.exit_code == USAGE and "is there already" in again.output
+    assert again.exit_code == EXIT_USAGE and "is there already" in again.output
 
 
 def test_adapters_of_another_model_and_no_adapters_are_one_line(folder: Path) -> None:
@@ -92,9 +92,9 @@ def test_adapters_of_another_model_and_no_adapters_are_one_line(folder: Path) ->
 
     tiny_cogvideox(num_layers=1).save_pretrained(folder / "other" / "transformer")
     other = invoke("lora", "check", folder / "lora.safetensors", "--model", folder / "other")
-    assert other.exit_code == USAGE and "not in the model" in other.output
+    assert other.exit_code == EXIT_USAGE and "not in the model" in other.output
     none = invoke("lora", "check", folder / "nothing", "--model", folder / "model")
-    assert none.exit_code == USAGE and "no such LoRA file" in none.output
+    assert none.exit_code == EXIT_USAGE and "no such LoRA file" in none.output
 
 
 # ---- conflict --------------------------------------------------------------------------------------------
@@ -123,5 +123,5 @@ def test_a_run_without_conflict_is_one_line(tmp_path: Path, content: str | None,
     if content is not None:
         (tmp_path / "metrics.jsonl").write_text(content)
     result = invoke("conflict", tmp_path, "--output", tmp_path / "out.png")
-    assert result.exit_code == USAGE and words in result.output
+    assert result.exit_code == EXIT_USAGE and words in result.output
     assert not (tmp_path / "out.png").exists()

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from curation.models import catalogue, checkpoints
-from curation.models.catalogue import Entry
+from curation.models.catalogue import PublishedCheckpoint
 from pipelines.models import models
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="needs safetensors")
@@ -132,7 +132,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 def profile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put other entries in place of the published ones."""
 
-    def put(*entries: Entry) -> None:
+    def put(*entries: PublishedCheckpoint) -> None:
         monkeypatch.setitem(catalogue.PROFILES, "full", entries)
 
     return put
@@ -150,7 +150,7 @@ def reprise(*arguments: str) -> Result:
 def test_list_shows_every_entry_with_licence_and_warns_of_what_is_non_commercial(served: Served) -> None:
     said = reprise("list")
     assert said.exit_code == 0, said.output
-    for entry in catalogue.entries("full"):
+    for entry in catalogue.list_published("full"):
         assert entry.source in said.output
     assert "non-commercial use only:" in said.output.replace("\n", " ")
     warned = next(row for row in said.output.splitlines() if row.startswith("non-commercial use only"))
@@ -164,7 +164,7 @@ def test_a_hub_id_is_pulled_once_checked_and_resolved(served: Served, tmp_path: 
     served.repositories[HUB] = {"config.json": b"{}", "model.safetensors": weights(), "README.md": b"hello"}
     said = reprise("pull", HUB)
     assert said.exit_code == 0, said.output
-    path, revision = checkpoints.locate(HUB, None)
+    path, revision = checkpoints.locate_checkpoint(HUB, None)
     assert revision == COMMIT and path == tmp_path / "models" / f"someone--tiny@{COMMIT}"
     assert (path / "model.safetensors").read_bytes() == weights()
     assert not list(path.rglob("*.lock")) and not list((tmp_path / "models").glob("*.part"))
@@ -177,12 +177,14 @@ def test_only_the_files_that_an_entry_names_are_fetched(served: Served, profile:
     files = {"config.json": b"{}", "model.safetensors": weights(), "whole.ckpt": b"x" * 100}
     served.repositories[HUB] = files
     wanted = ("*.json", "*.safetensors")
-    profile(Entry("scorer", "clip", "clip-hf", HUB, "MIT", True, None, "v1", wanted, default=True))
+    profile(
+        PublishedCheckpoint("scorer", "clip", "clip-hf", HUB, "MIT", True, None, "v1", wanted, default=True)
+    )
     said = reprise("pull", "scorer")
     assert said.exit_code == 0, said.output
     assert not any("whole.ckpt" in each for each in served.requests)
     # The catalogue's revision is a tag here; the folder is found by it and by the commit.
-    assert checkpoints.locate(HUB, "v1") == checkpoints.locate(HUB, COMMIT)
+    assert checkpoints.locate_checkpoint(HUB, "v1") == checkpoints.locate_checkpoint(HUB, COMMIT)
     checked = reprise("check", "scorer")
     assert checked.exit_code == 0 and checked.output.startswith("yes scorer clip:"), checked.output
 
@@ -214,13 +216,17 @@ def test_a_pull_that_broke_goes_on_where_it_stopped(served: Served, profile: Cal
     served.stop_after = 5000
     address = f"{served.address}/files/raft.safetensors"
     whole = hashlib.sha256(data).hexdigest()
-    profile(Entry("flow", "raft-small", "raft", address, None, None, 0.02, sha256=whole, default=True))
+    profile(
+        PublishedCheckpoint(
+            "flow", "raft-small", "raft", address, None, None, 0.02, sha256=whole, default=True
+        )
+    )
     broken = reprise("pull", "flow")
     assert broken.exit_code == 1 and "run it again to go on" in broken.output, broken.output
     missing = reprise("check", "flow")
     assert missing.exit_code == 1 and "`reprise models pull flow`" in missing.output, missing.output
     assert reprise("pull", "flow").exit_code == 0
-    path, _ = checkpoints.locate(address, None)
+    path, _ = checkpoints.locate_checkpoint(address, None)
     assert path.read_bytes() == data
     assert reprise("check").exit_code == 0
     path.write_bytes(data[:3000])
@@ -233,7 +239,11 @@ def test_a_file_that_is_not_what_was_published_is_refused(
 ) -> None:
     served.files["/files/raft.safetensors"] = weights(1)
     address = f"{served.address}/files/raft.safetensors"
-    profile(Entry("flow", "raft-small", "raft", address, None, None, None, sha256="0" * 64, default=True))
+    profile(
+        PublishedCheckpoint(
+            "flow", "raft-small", "raft", address, None, None, None, sha256="0" * 64, default=True
+        )
+    )
     said = reprise("pull", "flow")
     assert said.exit_code == 1 and "is not what was published" in said.output, said.output
     assert reprise("check", "flow").exit_code == 1
@@ -253,7 +263,7 @@ def test_a_zipped_pack_is_unpacked_flat(served: Served, top: str) -> None:
     address = f"{served.address}/files/antelopev2.zip"
     said = reprise("pull", address)
     assert said.exit_code == 0, said.output
-    path, _ = checkpoints.locate(address, None)
+    path, _ = checkpoints.locate_checkpoint(address, None)
     assert sorted(each.name for each in path.glob("*.safetensors")) == ["a.safetensors", "b.safetensors"]
 
 
@@ -280,7 +290,7 @@ def test_what_cannot_be_pulled_is_one_line(served: Served, profile: Callable[...
         assert said.output.count("error") == 1
     # One that is gated must not keep the others back.
     profile(
-        Entry(
+        PublishedCheckpoint(
             "inpainter",
             "flux-fill",
             "flux-fill",
@@ -291,11 +301,11 @@ def test_what_cannot_be_pulled_is_one_line(served: Served, profile: Callable[...
             gated=True,
             default=True,
         ),
-        Entry("scorer", "clip", "clip-hf", HUB, "MIT", True, None, default=True),
+        PublishedCheckpoint("scorer", "clip", "clip-hf", HUB, "MIT", True, None, default=True),
     )
     said = reprise("pull")
     assert said.exit_code == 1 and "accept its licence" in said.output
-    assert checkpoints.locate(HUB, None)[1] == COMMIT
+    assert checkpoints.locate_checkpoint(HUB, None)[1] == COMMIT
 
 
 def test_an_unreachable_hub_is_one_line(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pipelines.train import main, resolved
+from pipelines.train import main, resolve_config
 from training.config import IdentityTask, ReplayTask
 
 torch = pytest.importorskip("torch")
@@ -36,7 +36,7 @@ def variants() -> list[tuple[str, list[str]]]:
 
 
 def test_the_recipe_holds_the_papers_numbers() -> None:
-    config = resolved(None, RECIPE, ())
+    config = resolve_config(None, RECIPE, ())
     identity, replay = config.tasks
     assert isinstance(identity, IdentityTask) and isinstance(replay, ReplayTask)
     assert (identity.batch, replay.batch, config.replay, config.steps) == (256, 32, 0.2, 4_000)
@@ -47,7 +47,7 @@ def test_the_recipe_holds_the_papers_numbers() -> None:
 
 
 def test_the_recipe_for_wan_is_the_same_but_for_the_model() -> None:
-    ours, wan = (resolved(None, name, ()) for name in (RECIPE, "proxy-replay-wan2.2-ti2v-5b"))
+    ours, wan = (resolve_config(None, name, ()) for name in (RECIPE, "proxy-replay-wan2.2-ti2v-5b"))
     assert wan.positions.scheme == "first_frame" and wan.positions.reference_time == "zero"
     for section in ("tasks", "replay", "steps", "lora", "token", "optimizer", "conflict"):
         assert getattr(wan, section) == getattr(ours, section), section
@@ -95,7 +95,7 @@ def test_every_variant_of_the_paper_is_documented() -> None:
 def test_a_documented_variant_is_a_config_that_says_what_its_line_says(
     name: str, overrides: list[str]
 ) -> None:
-    config = resolved(None, RECIPE, tuple(overrides)).model_dump()
+    config = resolve_config(None, RECIPE, tuple(overrides)).model_dump()
     for override in overrides:
         key, _, wanted = override.partition("=")
         value: Any = config
@@ -114,51 +114,54 @@ def counted(task: Any, batch: Any, context: Any) -> int:
 
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH), counter:
-        losses, _ = task.loss(batch, context)
+        losses, _ = task.compute_loss(batch, context)
         losses.sum().backward()
     return counter.get_total_flops()
 
 
 def test_the_expected_cost_is_that_of_real_steps_of_both_tasks(tmp_path: Path) -> None:
     """Also with dropped tokens, and with steps of different batches."""
-    from pipelines.train import estimated
+    from pipelines.train import estimate_run
     from tests.training.replay_worlds import replay_config
     from tests.training.tiny_cogvideox import tiny_cogvideox
     from training.config import PositionsConfig
     from training.cost import replay_cost
-    from training.data.samples import Choice
+    from training.data.samples import SampleChoice
     from training.latents.store import Latents
-    from training.models.build import family_of
+    from training.models.build import build_family
     from training.models.components import load_scheduler
-    from training.tasks.base import Context
+    from training.tasks.base import LossContext
     from training.tasks.build import build_tasks
 
     config = replay_config(tmp_path, lora=None, token={"kind": "none"}, replay=0.25)
-    cost = replay_cost.of(estimated(config))
+    cost = replay_cost.compute_cost(estimate_run(config))
     assert cost is not None
-    family, model = family_of(config.model), tiny_cogvideox()
-    family.prepare(model)
-    context = Context(
+    family, model = build_family(config.model), tiny_cogvideox()
+    family.prepare_model(model)
+    context = LossContext(
         model=model,
         family=family,
-        objective=family.objective(config.objective, load_scheduler(config.model.path, None)),
+        objective=family.make_objective(config.objective, load_scheduler(config.model.path, None)),
         positions=PositionsConfig(),
         seed=0,
     )
     steps = []
     for task in build_tasks(config.tasks):
         latents = Latents(task.latents)
-        samples = [latents.sample(index, latents.records[index], Choice((0,))) for index in range(task.batch)]
-        steps.append(counted(task, task.collate(samples, latents.manifest.text.length), context))
+        samples = [
+            latents.read_sample(index, latents.records[index], SampleChoice((0,)))
+            for index in range(task.batch)
+        ]
+        steps.append(counted(task, task.collate_samples(samples, latents.manifest.text.length), context))
     assert (cost.image_step, cost.video_step) == pytest.approx(steps)
     assert cost.expected == pytest.approx(0.75 * steps[0] + 0.25 * steps[1])
     assert cost.share == pytest.approx(cost.expected / steps[1])
     alone = replay_config(tmp_path, lora=None, token={"kind": "none"}, replay=0)
-    assert replay_cost.of(estimated(alone)) is None
+    assert replay_cost.compute_cost(estimate_run(alone)) is None
 
 
 def test_the_papers_sum_is_done_again() -> None:
-    from training.cost.replay_cost import ReplayCost, describe
+    from training.cost.replay_cost import ReplayCost, describe_cost
 
     # As the paper counts: a video is 169 pictures, equal batches, p 0.2.
     cost = ReplayCost(p=0.2, image=1e9, video=169e9, image_batch=1, video_batch=1)
@@ -167,8 +170,8 @@ def test_the_papers_sum_is_done_again() -> None:
     assert ReplayCost(p=12.72 / 168, image=1, video=169, image_batch=1, video_batch=1).expected == (
         pytest.approx(13.72)
     )
-    said = " ".join(" ".join(describe(cost)).split())
+    said = " ".join(" ".join(describe_cost(cost)).split())
     assert "0.8 + 0.2 x 169 = 13.72 pictures, 92.7 % less. The sum is 34.6, 79.5 % less" in said
     assert "13.72 would be 91.9 % less and need p = 0.076" in said
     assert "20.5 % of as many steps of videos alone" in said
-    assert describe(None) == []
+    assert describe_cost(None) == []

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from curation.config import content_hash, load_config
-from curation.models.registry import revisions
-from curation.rows.schema import CLIPS, to_table
+from curation.config import compute_config_hash, load_config
+from curation.models.registry import list_model_ids
+from curation.rows.schema import CLIPS, build_table
 from curation.runner.graph import CLIP_STAGES
 from pipelines.stage import main
 from tests.curation.clips import HERE, clip, kept_clip, picture
@@ -91,7 +91,7 @@ def test_slice_writes_a_table_and_the_clips_beside_it(tables: Path, videos: Path
     )
     assert found["broken.mp4"]["status"] == "failed"
     assert {row["config_hash"] for row in found.values()} == {
-        content_hash(load_config(), revisions(load_config()))
+        compute_config_hash(load_config(), list_model_ids(load_config()))
     }
 
 
@@ -145,9 +145,9 @@ def test_shard_beside_the_clips_needs_no_copy(tables: Path) -> None:
 def test_a_folder_of_tables_is_one_table_but_not_with_a_clip_twice(tables: Path, tmp_path: Path) -> None:
     listed = rows(tables / "crosspair.parquet")
     for number, row in enumerate(listed):
-        pq.write_table(to_table([row], CLIPS), tmp_path / f"{number}.parquet")
+        pq.write_table(build_table([row], CLIPS), tmp_path / f"{number}.parquet")
     assert stage("shard", tmp_path, tmp_path / "out")[0] == 0
-    pq.write_table(to_table(listed[:1], CLIPS), tmp_path / "twice.parquet")
+    pq.write_table(build_table(listed[:1], CLIPS), tmp_path / "twice.parquet")
     code, words = stage("shard", tmp_path, tmp_path / "more")
     assert code == 2
     assert f"clip {listed[0]['clip_id']} is there twice" in words
@@ -162,21 +162,21 @@ def test_rows_that_are_still_open_are_no_dataset(tables: Path, tmp_path: Path) -
 
 
 def test_a_run_that_could_do_nothing_exits_1(tmp_path: Path) -> None:
-    pq.write_table(to_table([kept_clip(0)], CLIPS), tmp_path / "in.parquet")
+    pq.write_table(build_table([kept_clip(0)], CLIPS), tmp_path / "in.parquet")
     code, words = stage(
         "inpaint", tmp_path / "in.parquet", tmp_path / "out.parquet", "models.inpainter=builtins:dict"
     )
     assert (code, "must say its `name` and `revision`" in words) == (2, True)
     row = kept_clip(0)
     row["frames"] = []
-    pq.write_table(to_table([row], CLIPS), tmp_path / "in.parquet")
+    pq.write_table(build_table([row], CLIPS), tmp_path / "in.parquet")
     code, words = stage("crop", tmp_path / "in.parquet", tmp_path / "out.parquet")
     assert code == 1
     assert "1 failed: ValueError: frame 0 of" in words
 
 
 def test_a_table_can_be_read_from_and_written_to_s3(tmp_path: Path, s3: S3) -> None:
-    pq.write_table(to_table([clip(0)], CLIPS), tmp_path / "in.parquet")
+    pq.write_table(build_table([clip(0)], CLIPS), tmp_path / "in.parquet")
     options = f"?endpoint_override={s3.endpoint.removeprefix('http://')}&scheme=http&region=us-east-1"
     target = f"{s3.uri}/some/matched.parquet{options}"
     assert stage("match", tmp_path / "in.parquet", target)[0] == 0
@@ -189,7 +189,7 @@ def test_a_table_can_be_read_from_and_written_to_s3(tmp_path: Path, s3: S3) -> N
 def test_relative_paths_are_those_of_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pq.write_table(to_table([clip(0)], CLIPS), tmp_path / "in.parquet")
+    pq.write_table(build_table([clip(0)], CLIPS), tmp_path / "in.parquet")
     monkeypatch.chdir(tmp_path)
     assert stage("match", "in.parquet", "out.parquet")[0] == 0
     assert (tmp_path / "out.parquet").is_file()

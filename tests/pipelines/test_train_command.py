@@ -8,8 +8,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from pipelines.console import USAGE
-from pipelines.train import main, parsed_memory, recipe_names, resolved
+from pipelines.console import EXIT_USAGE
+from pipelines.train import list_recipes, main, parse_memory, resolve_config
 from training.config import KaleidoTask
 
 pytest.importorskip("torch")
@@ -23,7 +23,7 @@ def invoke(*arguments: str) -> Result:
 
 
 def one_line(result: Result) -> str:
-    assert result.exit_code == USAGE, result.output
+    assert result.exit_code == EXIT_USAGE, result.output
     lines = [line for line in result.output.splitlines() if line.startswith("error ")]
     assert len(lines) == 1
     return lines[0]
@@ -43,12 +43,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_recipes_of_the_paper_are_there() -> None:
     wanted = {f"kaleido-wan2.1-{size}-{stage}" for size in ("1.3b", "14b") for stage in ("pretrain", "sft")}
-    assert wanted <= set(recipe_names())
+    assert wanted <= set(list_recipes())
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("kaleido-wan")])
+@pytest.mark.parametrize("name", [name for name in list_recipes() if name.startswith("kaleido-wan")])
 def test_a_recipe_holds_the_papers_numbers(name: str) -> None:
-    config = resolved(None, name, ())
+    config = resolve_config(None, name, ())
     (task,) = config.tasks
     assert isinstance(task, KaleidoTask)
     mixture = task.mixture
@@ -142,12 +142,12 @@ def test_bad_input_is_one_line(arguments: list[str], words: str) -> None:
 )
 def test_options_that_cannot_be_are_usage_errors(arguments: list[str]) -> None:
     result = invoke(*arguments, "tasks.0.kind=video", "tasks.0.latents=x", "model.path=x")
-    assert result.exit_code == USAGE
+    assert result.exit_code == EXIT_USAGE
     assert "Error:" in result.output
 
 
 def test_memory_is_counted_as_makers_of_gpus_do() -> None:
-    assert parsed_memory("80GB") == parsed_memory("80 GiB") == parsed_memory("80") == 80 << 30
+    assert parse_memory("80GB") == parse_memory("80 GiB") == parse_memory("80") == 80 << 30
 
 
 @pytest.mark.ray

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 import reprise.errors
 from pipelines.config import main
-from pipelines.console import USAGE, door
+from pipelines.console import EXIT_USAGE, handle_errors
 from reprise.errors import RepriseError
-from reprise.settings import keys, load, validated, with_overrides
+from reprise.settings import list_keys, load_settings, validate_settings, with_overrides
 from training.config import KaleidoTask, TrainConfig, VideoTask
 
 TASK = ["tasks.0.kind=kaleido", "tasks.0.latents=there"]
@@ -20,7 +20,7 @@ TASK = ["tasks.0.kind=kaleido", "tasks.0.latents=there"]
 
 def saying(*overrides: str, path: Path | None = None) -> str:
     with pytest.raises(RepriseError) as caught:
-        load(TrainConfig, path, overrides)
+        load_settings(TrainConfig, path, overrides)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -30,15 +30,19 @@ def test_overrides_reach_into_lists(tmp_path: Path) -> None:
     path.write_text(
         "tasks:\n- {kind: kaleido, latents: a, mixture: {crop: 2}}\n- {kind: video, latents: b}\n"
     )
-    config = load(TrainConfig, path, ["tasks.0.mixture.inpaint=0", "tasks.1.batch=8", "optimizer.lr=1e-4"])
+    config = load_settings(
+        TrainConfig, path, ["tasks.0.mixture.inpaint=0", "tasks.1.batch=8", "optimizer.lr=1e-4"]
+    )
     kaleido, video = config.tasks
     assert isinstance(kaleido, KaleidoTask)
     assert isinstance(video, VideoTask)
     assert (kaleido.mixture.crop, kaleido.mixture.inpaint, video.batch) == (2, 0, 8)
     assert config.optimizer.lr == 1e-4
-    more = load(TrainConfig, path, ["tasks.2.kind=video", "tasks.2.latents=c"])
+    more = load_settings(TrainConfig, path, ["tasks.2.kind=video", "tasks.2.latents=c"])
     assert [task.latents for task in more.tasks] == ["a", "b", "c"]
-    assert load(TrainConfig, None, ["tasks=[{kind: video, latents: a}]"]).tasks == (VideoTask(latents="a"),)
+    assert load_settings(TrainConfig, None, ["tasks=[{kind: video, latents: a}]"]).tasks == (
+        VideoTask(latents="a"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,15 +82,15 @@ def test_one_value_of_the_wrong_kind_is_one_mistake() -> None:
 
 
 def test_a_training_config_survives_json() -> None:
-    config = load(TrainConfig, None, [*TASK, "objective.shift=3", "validation.every=100"])
-    assert validated(TrainConfig, config.model_dump(mode="json"), "the checkpoint") == config
+    config = load_settings(TrainConfig, None, [*TASK, "objective.shift=3", "validation.every=100"])
+    assert validate_settings(TrainConfig, config.model_dump(mode="json"), "the checkpoint") == config
     assert with_overrides(config, ["tasks.0.batch=8"]).tasks[0].batch == 8
 
 
 def test_the_printed_training_config_loads_as_the_default_and_shows_every_task() -> None:
     printed = CliRunner().invoke(main, ["train"]).output
-    assert validated(TrainConfig, yaml.safe_load(printed), "the printed config") == TrainConfig()
-    for key in keys(TrainConfig, entries=True):
+    assert validate_settings(TrainConfig, yaml.safe_load(printed), "the printed config") == TrainConfig()
+    for key in list_keys(TrainConfig, with_entries=True):
         assert f"{key.rpartition('.')[2]}:" in printed
 
 
@@ -96,7 +100,7 @@ def test_a_task_is_what_is_left_when_its_comment_signs_are_taken_away() -> None:
     after = lines.index(next(line for line in lines[first + 1 :] if "- kind: " in line))
     entry = [line.replace("  # ", "  ", 1) for line in lines[first:after] if line.startswith("  # ")]
     (task,) = yaml.safe_load("\n".join(entry))
-    config = validated(TrainConfig, {"tasks": [task | {"latents": "there"}]}, "the printed task")
+    config = validate_settings(TrainConfig, {"tasks": [task | {"latents": "there"}]}, "the printed task")
     assert config.tasks == (VideoTask(latents="there"),)
 
 
@@ -104,11 +108,11 @@ def test_a_task_is_what_is_left_when_its_comment_signs_are_taken_away() -> None:
 def test_bad_input_of_either_half_ends_in_one_line(
     error: type[Exception], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    @door
+    @handle_errors
     def failing() -> None:
         raise error("no such folder")
 
     with pytest.raises(SystemExit) as ended:
         failing()
-    assert ended.value.code == USAGE
+    assert ended.value.code == EXIT_USAGE
     assert capsys.readouterr().err == "error no such folder\n"

@@ -24,7 +24,7 @@ import pytest
 
 from reprise import storage
 from reprise.errors import RepriseError
-from reprise.storage import Storage, fetch, parent_and_name, relative_to_file
+from reprise.storage import Storage, fetch_file, resolve_relative_path, split_parent
 from tests.s3 import S3
 
 AWKWARD = [
@@ -41,8 +41,8 @@ AWKWARD = [
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     """The same promises on both kinds of place."""
     if request.param == "disk":
-        return Storage.at(tmp_path / "data set")
-    return Storage.at(request.getfixturevalue("s3").uri + "/data set")
+        return Storage.from_uri(tmp_path / "data set")
+    return Storage.from_uri(request.getfixturevalue("s3").uri + "/data set")
 
 
 def numbers(*groups: int) -> Iterator[pa.Table]:
@@ -58,44 +58,50 @@ def test_what_is_written_is_read_back(store: Storage, name: str) -> None:
     store.write_bytes(name, b"one")
     store.write_bytes(name, b"two!")
     assert store.read_bytes(name) == b"two!"
-    assert store.size(name) == 4
+    assert store.get_size(name) == 4
     assert store.exists(name) and store.is_file(name)
-    assert store.list() == [name]
+    assert store.list_paths() == [name]
 
 
 def test_a_listing_is_sorted_recursive_and_takes_a_folder_not_the_beginning_of_a_name(store: Storage) -> None:
     for name in ["b/2.parquet", "b/1.parquet", "bc/3.parquet", "a.txt", "b/deep/er/4.parquet"]:
         store.write_bytes(name, b"x")
-    assert store.list() == ["a.txt", "b/1.parquet", "b/2.parquet", "b/deep/er/4.parquet", "bc/3.parquet"]
-    assert store.list("b") == ["b/1.parquet", "b/2.parquet", "b/deep/er/4.parquet"]
-    assert store.list("b/", ".parquet") == store.list("b")
-    assert store.list("", ".txt") == ["a.txt"]
-    assert [e.path for e in store.entries("b", depth=1)] == ["b/1.parquet", "b/2.parquet"]
-    assert [e.path for e in store.entries("", depth=2)] == [
+    assert store.list_paths() == [
+        "a.txt",
+        "b/1.parquet",
+        "b/2.parquet",
+        "b/deep/er/4.parquet",
+        "bc/3.parquet",
+    ]
+    assert store.list_paths("b") == ["b/1.parquet", "b/2.parquet", "b/deep/er/4.parquet"]
+    assert store.list_paths("b/", ".parquet") == store.list_paths("b")
+    assert store.list_paths("", ".txt") == ["a.txt"]
+    assert [e.path for e in store.list_files("b", depth=1)] == ["b/1.parquet", "b/2.parquet"]
+    assert [e.path for e in store.list_files("", depth=2)] == [
         "a.txt",
         "b/1.parquet",
         "b/2.parquet",
         "bc/3.parquet",
     ]
-    assert store.list("nowhere") == []
+    assert store.list_paths("nowhere") == []
 
 
 def test_nothing_is_there_before_the_first_write(store: Storage) -> None:
-    assert not store.exists() and not store.exists("x") and store.list() == []
+    assert not store.exists() and not store.exists("x") and store.list_paths() == []
     with pytest.raises(RepriseError, match=r"no such file: .*x.bin"):
         store.read_bytes("x.bin")
     with pytest.raises(RepriseError, match=r"no such file: .*x.bin"):
-        store.size("x.bin")
+        store.get_size("x.bin")
 
 
 def test_deleting_what_is_missing_is_fine(store: Storage) -> None:
-    store.delete("x")
+    store.delete_file("x")
     store.delete_tree("y")
     for name in ["keep.bin", "y/1.bin", "y/z/2.bin", "yy/3.bin"]:
         store.write_bytes(name, b"x")
     store.delete_tree("y")
-    store.delete("keep.bin")
-    assert store.list() == ["yy/3.bin"]
+    store.delete_file("keep.bin")
+    assert store.list_paths() == ["yy/3.bin"]
     with pytest.raises(RepriseError, match="refusing"):
         store.delete_tree("")
 
@@ -145,8 +151,8 @@ def test_a_writer_that_fails_midway_leaves_the_old_file_and_nothing_else(store: 
     with pytest.raises(ValueError, match="stage broke"):
         store.write_parquet("new.parquet", failing(), SCHEMA)
     assert store.read_table("t.parquet").num_rows == 2
-    assert store.list() == ["t.parquet"]
-    if (folder := store.local()) is not None:
+    assert store.list_paths() == ["t.parquet"]
+    if (folder := store.get_local_path()) is not None:
         assert [p.name for p in folder.iterdir()] == ["t.parquet"]
 
 
@@ -156,7 +162,7 @@ def test_an_error_of_whoever_makes_the_rows_is_not_blamed_on_the_target(tmp_path
         yield from numbers(1)
 
     with pytest.raises(FileNotFoundError, match="absent"):
-        Storage.at(tmp_path / "out").write_parquet("t.parquet", failing(), SCHEMA)
+        Storage.from_uri(tmp_path / "out").write_parquet("t.parquet", failing(), SCHEMA)
 
 
 def test_a_damaged_table_and_a_missing_column_are_named(store: Storage) -> None:
@@ -177,15 +183,15 @@ def test_a_place_travels_between_processes(store: Storage) -> None:
 def test_fetch_gives_a_local_path_and_leaves_no_download(s3: S3, tmp_path: Path) -> None:
     near = tmp_path / "近 clip.mp4"
     near.write_bytes(b"local")
-    with fetch(str(near)) as path:
+    with fetch_file(str(near)) as path:
         assert path == near
     assert near.exists()
     far = s3.put("videos/远 clip.mp4", b"remote" * 3_000_000)
-    with fetch(far) as path:
+    with fetch_file(far) as path:
         assert path.suffix == ".mp4" and path.read_bytes() == b"remote" * 3_000_000
     assert not path.exists() and not path.parent.exists()
     for missing in (str(tmp_path / "no.mp4"), s3.uri + "/no.mp4"):
-        with pytest.raises(RepriseError, match=r"no such file: .*no\.mp4"), fetch(missing):
+        with pytest.raises(RepriseError, match=r"no such file: .*no\.mp4"), fetch_file(missing):
             pass
 
 
@@ -193,32 +199,37 @@ def test_local_places_know_their_path_and_are_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Storage.at("out").uri == str(tmp_path / "out")
-    assert Storage.at(f"file://{tmp_path}/a%20b").local("c/d.bin") == tmp_path / "a b" / "c" / "d.bin"
-    assert Storage.at("s3://bucket/x").local("y") is None
+    assert Storage.from_uri("out").uri == str(tmp_path / "out")
+    assert (
+        Storage.from_uri(f"file://{tmp_path}/a%20b").get_local_path("c/d.bin")
+        == tmp_path / "a b" / "c" / "d.bin"
+    )
+    assert Storage.from_uri("s3://bucket/x").get_local_path("y") is None
     for wrong in ("https://host/x", "s3://", "gs://bucket/x"):
         with pytest.raises(RepriseError):
-            Storage.at(wrong)
+            Storage.from_uri(wrong)
 
 
 def test_addresses_keep_their_options() -> None:
-    place = Storage.at("s3://b/data/?endpoint_override=127.0.0.1:9000&scheme=http")
-    assert place.join("a/b.mp4") == "s3://b/data/a/b.mp4?endpoint_override=127.0.0.1:9000&scheme=http"
-    assert parent_and_name("s3://b/x/y.csv?region=eu-west-1") == ("s3://b/x?region=eu-west-1", "y.csv")
-    assert relative_to_file("s3://b/x/list.csv?scheme=http", "../v/a?.mp4") == "s3://b/v/a?.mp4?scheme=http"
-    assert relative_to_file("s3://b/list.csv", "v/a.mp4") == "s3://b/v/a.mp4"
-    assert relative_to_file("/data/list.csv", "../v/a.mp4") == "/v/a.mp4"
-    assert relative_to_file("/data/list.csv", "s3://b/v/a.mp4") == "s3://b/v/a.mp4"
-    assert relative_to_file("s3://b/list.csv", "/v/a.mp4") == "/v/a.mp4"
+    place = Storage.from_uri("s3://b/data/?endpoint_override=127.0.0.1:9000&scheme=http")
+    assert place.join_path("a/b.mp4") == "s3://b/data/a/b.mp4?endpoint_override=127.0.0.1:9000&scheme=http"
+    assert split_parent("s3://b/x/y.csv?region=eu-west-1") == ("s3://b/x?region=eu-west-1", "y.csv")
+    assert (
+        resolve_relative_path("s3://b/x/list.csv?scheme=http", "../v/a?.mp4") == "s3://b/v/a?.mp4?scheme=http"
+    )
+    assert resolve_relative_path("s3://b/list.csv", "v/a.mp4") == "s3://b/v/a.mp4"
+    assert resolve_relative_path("/data/list.csv", "../v/a.mp4") == "/v/a.mp4"
+    assert resolve_relative_path("/data/list.csv", "s3://b/v/a.mp4") == "s3://b/v/a.mp4"
+    assert resolve_relative_path("s3://b/list.csv", "/v/a.mp4") == "/v/a.mp4"
 
 
 def test_an_endpoint_in_the_address_needs_no_environment(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     host = s3.endpoint.removeprefix("http://")
-    place = Storage.at(f"{s3.uri}/p?endpoint_override={host}&scheme=http")
+    place = Storage.from_uri(f"{s3.uri}/p?endpoint_override={host}&scheme=http")
     place.write_bytes("x", b"1")
-    assert s3.get("p/x") == b"1" and place.list() == ["x"]
-    with fetch(place.join("x")) as path:
+    assert s3.get("p/x") == b"1" and place.list_paths() == ["x"]
+    with fetch_file(place.join_path("x")) as path:
         assert path.read_bytes() == b"1"
 
 
@@ -232,7 +243,7 @@ def batches():
     yield pa.table({"n": [1] * 100_000})
     print("writing", flush=True)
     time.sleep(60)
-Storage.at(sys.argv[1]).write_parquet("t.parquet", batches(), pa.schema([("n", pa.int64())]))
+Storage.from_uri(sys.argv[1]).write_parquet("t.parquet", batches(), pa.schema([("n", pa.int64())]))
 """
 
 
@@ -252,8 +263,8 @@ def test_what_a_killed_writer_leaves_is_not_listed_and_goes_with_the_next_one(tm
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert len([*tmp_path.iterdir()]) == 1
-    place = Storage.at(tmp_path)
-    assert place.list() == [] and not place.exists("t.parquet")
+    place = Storage.from_uri(tmp_path)
+    assert place.list_paths() == [] and not place.exists("t.parquet")
     place.write_bytes("other", b"")
     assert len([*tmp_path.iterdir()]) == 2  # not its to remove
     place.write_parquet("t.parquet", numbers(1), SCHEMA)
@@ -263,7 +274,7 @@ def test_what_a_killed_writer_leaves_is_not_listed_and_goes_with_the_next_one(tm
 def test_a_living_writer_keeps_its_temporary_file(tmp_path: Path) -> None:
     process = slow_writer(tmp_path)
     try:
-        Storage.at(tmp_path).write_parquet("t.parquet", numbers(1), SCHEMA)
+        Storage.from_uri(tmp_path).write_parquet("t.parquet", numbers(1), SCHEMA)
         assert len([*tmp_path.iterdir()]) == 2
     finally:
         process.kill()
@@ -275,14 +286,14 @@ def test_two_writers_of_one_name_do_not_mix(store: Storage) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda data: store.write_bytes("same", data), contents * 6))
     assert store.read_bytes("same") in contents
-    assert store.list() == ["same"]
+    assert store.list_paths() == ["same"]
 
 
 # What disks and stores refuse.
 
 
 def test_a_full_disk_says_that_finished_work_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Storage.at(tmp_path)
+    place = Storage.from_uri(tmp_path)
     place.write_bytes("done", b"1")
 
     def full(handle: int) -> None:
@@ -293,7 +304,7 @@ def test_a_full_disk_says_that_finished_work_is_kept(tmp_path: Path, monkeypatch
         place.write_bytes("more", b"1" * 100)
     with pytest.raises(RepriseError, match="finished work is kept"):
         place.write_parquet("deep/er/t.parquet", numbers(9), SCHEMA)
-    assert place.list() == ["done"]
+    assert place.list_paths() == ["done"]
 
 
 def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
@@ -302,7 +313,7 @@ def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     try:
         with pytest.raises(RepriseError, match=r"permission denied: .*x"):
-            Storage.at(tmp_path).write_bytes("x", b"1")
+            Storage.from_uri(tmp_path).write_bytes("x", b"1")
     finally:
         tmp_path.chmod(0o755)
 
@@ -310,15 +321,15 @@ def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
 def test_a_file_where_a_folder_is_wanted_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(RepriseError, match="a file and a folder share a name"):
-        Storage.at(tmp_path).write_bytes("taken/x", b"1")
+        Storage.from_uri(tmp_path).write_bytes("taken/x", b"1")
 
 
 @pytest.mark.parametrize("action", ["list", "read", "write", "copy", "exists"])
 def test_a_bucket_that_does_not_exist_is_named(s3: S3, tmp_path: Path, action: str) -> None:
-    place = Storage.at("s3://absent-bucket/data")
+    place = Storage.from_uri("s3://absent-bucket/data")
     (tmp_path / "f").write_bytes(b"1")
     actions: dict[str, Any] = {
-        "list": place.list,
+        "list": place.list_paths,
         "read": lambda: place.read_bytes("x"),
         "write": lambda: place.write_bytes("x", b"1"),
         "copy": lambda: place.put_file(tmp_path / "f", "x"),
@@ -356,8 +367,8 @@ def answering(status: int) -> Iterator[str]:
 )
 def test_what_a_store_refuses_is_said_in_one_line(s3: S3, status: int, said: str) -> None:
     with answering(status) as options:
-        place = Storage.at(f"s3://b/p?{options}")
-        for action in (lambda: place.read_bytes("x"), lambda: place.write_bytes("x", b"1"), place.list):
+        place = Storage.from_uri(f"s3://b/p?{options}")
+        for action in (lambda: place.read_bytes("x"), lambda: place.write_bytes("x", b"1"), place.list_paths):
             with pytest.raises(RepriseError) as caught:
                 action()
             assert "\n" not in str(caught.value)
@@ -369,7 +380,7 @@ def test_what_a_store_refuses_is_said_in_one_line(s3: S3, status: int, said: str
 def test_an_address_that_does_not_answer_is_said_within_seconds(
     s3: S3, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(storage, "_PROBE_REQUEST", 2)
+    monkeypatch.setattr(storage, "_PROBE_REQUEST_TIMEOUT", 2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -380,7 +391,7 @@ def test_an_address_that_does_not_answer_is_said_within_seconds(
         }[kind]
         started = time.monotonic()
         with pytest.raises(RepriseError, match=r"cannot reach bucket b at http://.*AWS_ENDPOINT_URL"):
-            Storage.at(f"s3://b/p?endpoint_override={endpoint}&scheme=http").list()
+            Storage.from_uri(f"s3://b/p?endpoint_override={endpoint}&scheme=http").list_paths()
         assert time.monotonic() - started < 12
 
 
@@ -390,7 +401,7 @@ def test_an_upload_that_fails_midway_leaves_the_old_object(
     from moto.s3.exceptions import BucketAccessDeniedError
     from moto.s3.models import S3Backend
 
-    place = Storage.at(s3.uri)
+    place = Storage.from_uri(s3.uri)
     place.write_bytes("x", b"old")
     whole = S3Backend.upload_part
 
@@ -409,7 +420,7 @@ def test_an_upload_that_fails_midway_leaves_the_old_object(
 
 
 def test_a_local_file_that_ends_early_is_never_published_short(s3: S3, tmp_path: Path) -> None:
-    place = Storage.at(s3.uri)
+    place = Storage.from_uri(s3.uri)
     growing = tmp_path / "f"
     growing.write_bytes(b"12345")
     honest = os.fstat
@@ -432,4 +443,4 @@ def test_a_loop_of_links_ends_and_a_dangling_one_is_not_a_file(tmp_path: Path) -
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path)
     (tmp_path / "self").symlink_to(tmp_path / "self")
     (tmp_path / "nowhere").symlink_to(tmp_path / "absent")
-    assert Storage.at(tmp_path).list() == ["a/b/x"]
+    assert Storage.from_uri(tmp_path).list_paths() == ["a/b/x"]

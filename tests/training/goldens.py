@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from training.config import PositionsConfig
-from training.positions import released_positions
+from training.positions import convert_released_config
 
 FOLDER = Path(os.environ.get("REPRISE_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 
@@ -37,7 +37,9 @@ def positions_of(metadata: dict[str, Any]) -> PositionsConfig:
     """The named options that a recording's settings stand for; a plain word means the released yaml."""
     settings = metadata["settings"]
     flags = settings if isinstance(settings, dict) else {}
-    return released_positions(**{key: value for key, value in flags.items() if key not in ("base", "refs")})
+    return convert_released_config(
+        **{key: value for key, value in flags.items() if key not in ("base", "refs")}
+    )
 
 
 def references_of(tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:

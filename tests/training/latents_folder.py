@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from training.data import random_streams
-from training.data.samples import Size
+from training.data.samples import LatentSize
 from training.latents.store import (
     DTYPES,
+    EncodedSample,
     LatentInfo,
-    Manifest,
+    LatentsManifest,
     ModelInfo,
     TextInfo,
-    Written,
-    finish,
+    finish_latents,
     write_empty,
     write_part,
 )
@@ -31,7 +31,7 @@ def write_latents(
     root: Path | str,
     clips: int = 24,
     *,
-    sizes: Sequence[Size] = ((3, 4, 6), (3, 6, 4), (2, 4, 6)),
+    sizes: Sequence[LatentSize] = ((3, 4, 6), (3, 6, 4), (2, 4, 6)),
     subjects: Sequence[int] = (1, 2, 3),
     variants: Sequence[str] = VARIANTS,
     channels: int = 16,
@@ -50,7 +50,7 @@ def write_latents(
     sizes: (T, h, w) in latent units. Samples are named `clip-00000`; `latent_of` says what tensors hold.
     reference_size, reference_sizes: of all pictures, and of those of a variant; null: as large as the video.
     """
-    folder = Folder.at(root)
+    folder = Folder.from_uri(root)
     rows, samples, buckets = [], [], dict[str, int]()
     for n in range(clips):
         sample_id, (frames, height, width) = f"clip-{n:05d}", sizes[n % len(sizes)]
@@ -96,7 +96,7 @@ def write_latents(
             "left_out": [],
         }
         samples.append(
-            Written(
+            EncodedSample(
                 row,
                 latent_of(sample_id, "video", (channels, frames, height, width), dtype),
                 latent_of(sample_id, "text", (tokens, text_width), dtype),
@@ -108,7 +108,7 @@ def write_latents(
     for start in range(0, clips, per_part):
         rows += write_part(folder, samples[start : start + per_part], "made-up")
     write_empty(folder, latent_of("", "text", (1, text_width), dtype))
-    described_by = Manifest(
+    described_by = LatentsManifest(
         fingerprint="made-up",
         model=ModelInfo(path="made-up", family=family, vae="", text_encoder=""),
         latents=LatentInfo(
@@ -119,11 +119,11 @@ def write_latents(
         encoded=clips,
         buckets=buckets,
     )
-    finish(folder, rows, described_by.model_copy(update=manifest))
+    finish_latents(folder, rows, described_by.model_copy(update=manifest))
     return folder
 
 
 def latent_of(sample_id: str, tensor: str, shape: tuple[int, ...], dtype: str = "fp32") -> Tensor:
     """What a tensor of `write_latents` holds: normal numbers that its name decides."""
-    generator = random_streams.generator(0, "made-up", sample_id, tensor)
+    generator = random_streams.make_generator(0, "made-up", sample_id, tensor)
     return torch.randn(shape, generator=generator).to(DTYPES[dtype])

@@ -55,29 +55,29 @@ def lora_gradients(config: TrainConfig, task: str) -> dict[str, Any]:
 
     from training.data import random_streams
     from training.loop import weights
-    from training.loop.loop import gradients
-    from training.loop.setup import start
+    from training.loop.loop import compute_gradients
+    from training.loop.setup import build_state
     from training.loop.world import make_world
 
-    state = start(config, make_world(config.parallel))
+    state = build_state(config, make_world(config.parallel))
     for name, parameter in state.model.named_parameters():
         if ".lora_B." in name:
-            generator = random_streams.generator(0, "B", name)
-            weights.put(0.3 * torch.randn(parameter.shape, generator=generator), parameter)
-    plan = next(plan for plan in map(state.sampler.step, range(50)) if plan.task == task)
-    sums = gradients(state, plan)
+            generator = random_streams.make_generator(0, "B", name)
+            weights.fill_parameter(0.3 * torch.randn(parameter.shape, generator=generator), parameter)
+    plan = next(plan for plan in map(state.sampler.plan_step, range(50)) if plan.task == task)
+    sums = compute_gradients(state, plan)
     found = whole({n: p.grad for n, p in state.model.named_parameters() if p.requires_grad})
     frozen = [n for n, p in state.model.named_parameters() if not p.requires_grad and p.grad is not None]
-    totals = sums.over_workers(state.world, torch.zeros(()))
+    totals = sums.sum_over_workers(state.world, torch.zeros(()))
     return {"gradients": found, "loss": totals["loss"], "frozen": frozen}
 
 
 def run(config: TrainConfig, *callbacks: Callback) -> dict[str, Any]:
-    from training.loop.loop import train
+    from training.loop.loop import train_model
     from training.loop.world import make_world
 
     recorder = Recorder()
-    state = train(config, make_world(config.parallel), (recorder, *callbacks))
+    state = train_model(config, make_world(config.parallel), (recorder, *callbacks))
     return {
         "weights": whole(dict(state.model.named_parameters())),
         "trained": [name for name, p in state.model.named_parameters() if p.requires_grad],
@@ -92,7 +92,7 @@ class Kept:
     def __init__(self) -> None:
         self.records: list[tuple[int, dict[str, float]]] = []
 
-    def record(self, step: int, scalars: Any) -> None:
+    def record_scalars(self, step: int, scalars: Any) -> None:
         self.records.append((step, dict(scalars)))
 
 
@@ -111,15 +111,15 @@ def projected(config: TrainConfig, size: int) -> dict[str, Any]:
 
 def both_gradients(config: TrainConfig) -> list[dict[str, Any]]:
     """Whole gradients of the first identity and the first replay step, at the initial weights."""
-    from training.loop.loop import gradients
-    from training.loop.setup import start
+    from training.loop.loop import compute_gradients
+    from training.loop.setup import build_state
     from training.loop.world import make_world
 
-    state = start(config, make_world(config.parallel))
+    state = build_state(config, make_world(config.parallel))
     found = []
     for task in ("identity", "replay"):
-        plan = next(plan for plan in map(state.sampler.step, range(50)) if plan.task == task)
+        plan = next(plan for plan in map(state.sampler.plan_step, range(50)) if plan.task == task)
         state.model.zero_grad()
-        gradients(state, plan)
+        compute_gradients(state, plan)
         found.append(whole({n: p.grad for n, p in state.model.named_parameters() if p.requires_grad}))
     return found

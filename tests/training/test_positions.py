@@ -6,12 +6,12 @@ import torch
 from tests.training.goldens import names, positions_of, read, references_of
 from training.config import PositionsConfig
 from training.positions import (
-    reference_positions,
-    reference_starts,
-    released_positions,
-    rotary_tables,
-    sequence_positions,
-    wan_split,
+    convert_released_config,
+    list_reference_starts,
+    make_reference_positions,
+    make_rotary_tables,
+    make_sequence_positions,
+    split_wan_head,
 )
 
 VIDEO = (5, 3, 4)
@@ -31,35 +31,35 @@ VIDEO = (5, 3, 4)
     ],
 )
 def test_each_scheme_starts_references_where_its_formula_says(scheme, starts):
-    assert reference_starts(3, VIDEO, PositionsConfig(scheme=scheme)) == starts
+    assert list_reference_starts(3, VIDEO, PositionsConfig(scheme=scheme)) == starts
 
 
 def test_the_papers_shift_is_the_size_of_the_video():
     paper = PositionsConfig(scheme="shift_hw", shift="video")
-    assert reference_starts(2, VIDEO, paper) == [(0, 3, 4), (1, 3, 4)]
+    assert list_reference_starts(2, VIDEO, paper) == [(0, 3, 4), (1, 3, 4)]
     apart = PositionsConfig(scheme="no_overlap", shift="video")
-    assert reference_starts(2, VIDEO, apart) == [(0, 3, 4), (1, 6, 8)]
+    assert list_reference_starts(2, VIDEO, apart) == [(0, 3, 4), (1, 6, 8)]
 
 
 def test_references_after_the_video_go_on_in_time():
     config = PositionsConfig(scheme="shift_hw", place="after")
-    assert reference_starts(2, VIDEO, config) == [(5, 80, 80), (6, 80, 80)]
-    sequence = sequence_positions([(1, 1, 1)], VIDEO, config)
+    assert list_reference_starts(2, VIDEO, config) == [(5, 80, 80), (6, 80, 80)]
+    sequence = make_sequence_positions([(1, 1, 1)], VIDEO, config)
     assert sequence[0].tolist() == [0, 0, 0] and sequence[-1].tolist() == [5, 80, 80]
 
 
 def test_a_reference_of_its_own_size_is_counted_on_its_own_grid():
-    (positions,) = reference_positions([(1, 2, 1)], VIDEO, PositionsConfig())
+    (positions,) = make_reference_positions([(1, 2, 1)], VIDEO, PositionsConfig())
     assert positions.tolist() == [[0, 80, 80], [0, 81, 80]]
 
 
 def test_a_turn_depends_on_the_distance_between_positions_alone():
     # The property that makes rotary positions relative: <R(p) q, R(s) k> = <R(p + d) q, R(s + d) k>.
-    split = wan_split(24)
+    split = split_wan_head(24)
     q, k = torch.randn(2, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64).unbind()
 
     def score(p, s):
-        cos, sin = rotary_tables(torch.tensor([p, s]), split, angles=torch.float64, dtype=torch.float64)
+        cos, sin = make_rotary_tables(torch.tensor([p, s]), split, angles=torch.float64, dtype=torch.float64)
         turned = []
         for vector, c, n in zip((q, k), cos, sin, strict=True):
             even, odd = vector[0::2], vector[1::2]
@@ -70,12 +70,14 @@ def test_a_turn_depends_on_the_distance_between_positions_alone():
 
 
 def test_a_setting_of_the_released_yaml_has_a_name_here():
-    assert released_positions() == PositionsConfig(scheme="shift_hw")
-    assert reference_starts(3, VIDEO, PositionsConfig()) == reference_starts(3, VIDEO, released_positions())
-    assert released_positions(shiftH=False, shiftW=False).scheme == "none"
-    assert released_positions(overloop=False, rope_continue=True).scheme == "no_overlap"
+    assert convert_released_config() == PositionsConfig(scheme="shift_hw")
+    assert list_reference_starts(3, VIDEO, PositionsConfig()) == list_reference_starts(
+        3, VIDEO, convert_released_config()
+    )
+    assert convert_released_config(shiftH=False, shiftW=False).scheme == "none"
+    assert convert_released_config(overloop=False, rope_continue=True).scheme == "no_overlap"
     with pytest.raises(ValueError, match="has no name"):
-        released_positions(overloop=False, shiftH=False)
+        convert_released_config(overloop=False, shiftH=False)
 
 
 @pytest.mark.parametrize("name", names("kaleido_A[0-5]*.safetensors"))
@@ -86,7 +88,7 @@ def test_positions_and_tables_are_those_of_the_released_code(name):
         size // patch for size, patch in zip(latent_size(tensors["latents"]), (1, 2, 2), strict=True)
     )
     references = [(1, part.shape[-2] // 2, part.shape[-1] // 2) for part in references_of(tensors)]
-    sequence = sequence_positions(references, video, config)
+    sequence = make_sequence_positions(references, video, config)
     order = [part for part in ("ref", "vid") if f"{part}_rope_pos" in tensors]
     order = order[::-1] if config.place == "after" else order
     if (
@@ -94,7 +96,7 @@ def test_positions_and_tables_are_those_of_the_released_code(name):
     ):  # recorded as the filler 1, and not turned: see cos and sin
         assert torch.equal(sequence, torch.cat([tensors[f"{part}_rope_pos"] for part in order]))
     head = 2 * tensors["vid_rope_cos"].shape[-1]
-    cos, sin = rotary_tables(sequence, wan_split(head))
+    cos, sin = make_rotary_tables(sequence, split_wan_head(head))
     for table, kind in ((cos, "cos"), (sin, "sin")):
         recorded = torch.cat([tensors[f"{part}_rope_{kind}"] for part in order])
         assert torch.allclose(table, recorded, rtol=0, atol=2e-6)

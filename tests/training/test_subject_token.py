@@ -18,12 +18,12 @@ from training.lora.adapters import add_lora
 from training.models.family import Conditioning
 from training.models.wan import WanFamily
 from training.subject_token import (
-    FILE,
+    SUBJECT_TOKEN_FILE,
     add_subject_token,
     add_word,
+    get_subject_token,
     load_subject_token,
     save_subject_token,
-    subject_token,
 )
 
 
@@ -152,8 +152,8 @@ def test_it_is_saved_and_loaded(tmp_path):
     assert load_file(save_subject_token(model, tmp_path))["weight"].shape == (12,)
     again = prepared()
     load_subject_token(again, tmp_path)
-    assert torch.equal(subject_token(again).weight, subject_token(model).weight)
+    assert torch.equal(get_subject_token(again).weight, get_subject_token(model).weight)
     with pytest.raises(RepriseError, match="10"):
         load_subject_token(tiny_wan(), tmp_path)
-    with pytest.raises(RepriseError, match=FILE):
+    with pytest.raises(RepriseError, match=SUBJECT_TOKEN_FILE):
         load_subject_token(prepared(), tmp_path / "other")

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from reprise.errors import RepriseError
 from tests.training import worlds
 from tests.training.worlds import launch, tiny_config, trouble
-from training.cluster import started
-from training.trainer import fit
+from training.cluster import connect_ray
+from training.trainer import run_training
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with started("local", cpus=2):
+    with connect_ray("local", cpus=2):
         yield
 
 
@@ -29,7 +29,7 @@ def test_a_run_outlives_a_notice_and_a_killed_worker(tmp_path: Path, cluster: No
     undisturbed = launch(worlds.run, 2, tiny_config(tmp_path, **common))[0]
     run = {"name": "ray", "output": str(tmp_path / "runs"), "workers": 2}
 
-    result = fit(tiny_config(tmp_path, **common, run=run), partial(trouble, tmp_path, 2, 5))
+    result = run_training(tiny_config(tmp_path, **common, run=run), partial(trouble, tmp_path, 2, 5))
 
     # Every fourth step is saved, and an early one because of the notice; the fifth was lost.
     starts = [int(line) for line in (tmp_path / "starts").read_text().split()]
@@ -44,5 +44,5 @@ def test_what_starting_again_does_not_mend_is_one_clear_line(tmp_path: Path, clu
     config = tiny_config(tmp_path, run={"name": "ray", "output": str(tmp_path / "runs"), "max_failures": 5})
     (tmp_path / "latents" / "index.parquet").write_bytes(b"no parquet")
     with pytest.raises(RepriseError, match=r"index\.parquet is not Parquet"):
-        fit(config, partial(trouble, tmp_path, 0, 0))
+        run_training(config, partial(trouble, tmp_path, 0, 0))
     assert not (tmp_path / "starts").exists()

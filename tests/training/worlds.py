@@ -232,16 +232,16 @@ def same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
 
 def step_gradients(config: TrainConfig, step: int = 0) -> dict[str, Any]:
     """Loss, gradient, and the norms of one step at the initial weights."""
-    from training.loop.loop import gradients
-    from training.loop.optimizer import clip
-    from training.loop.setup import start
+    from training.loop.loop import compute_gradients
+    from training.loop.optimizer import clip_gradients
+    from training.loop.setup import build_state
     from training.loop.world import make_world
 
-    state = start(config, make_world(config.parallel))
-    sums = gradients(state, state.sampler.step(step))
+    state = build_state(config, make_world(config.parallel))
+    sums = compute_gradients(state, state.sampler.plan_step(step))
     grads = whole({name: p.grad for name, p in state.model.named_parameters()})
-    norm = clip(state.model.parameters(), config.optimizer.clip)
-    totals = sums.over_workers(state.world, norm)
+    norm = clip_gradients(state.model.parameters(), config.optimizer.clip)
+    totals = sums.sum_over_workers(state.world, norm)
     clipped = whole({name: p.grad for name, p in state.model.named_parameters()})
     return {
         "loss": totals["loss"],
@@ -260,15 +260,17 @@ def run(config: TrainConfig, *callbacks: Callback, draining: bool = False) -> di
     draining: from the beginning on, machines are about to be taken away.
     """
     from training.loop import loop, preemption
-    from training.loop.checkpoint import _tensors
-    from training.loop.loop import train
+    from training.loop.checkpoint import _collect_tensors
+    from training.loop.loop import train_model
     from training.loop.world import make_world
 
-    preemption.listen()
+    preemption.install_handler()
     recorder = Recorder()
     loop.DRAIN_POLL_S = 0.0
-    state = train(config, make_world(config.parallel), (recorder, *callbacks), draining=lambda: draining)
-    kept = _tensors(state, ())
+    state = train_model(
+        config, make_world(config.parallel), (recorder, *callbacks), is_draining=lambda: draining
+    )
+    kept = _collect_tensors(state, ())
     optimizer = {
         f"{name}.{key}": value
         for name, values in kept["optimizer"]["state"].items()
@@ -329,14 +331,14 @@ def drained(config: TrainConfig) -> dict[str, Any]:
 
 def averages(config: TrainConfig) -> dict[str, Any]:
     """Weights after each step, the averages of the end, what the model holds inside and after `swapped`."""
-    from training.loop.loop import train
+    from training.loop.loop import train_model
     from training.loop.world import make_world
 
     weights = Weights()
-    state = train(config, make_world(config.parallel), (weights,))
+    state = train_model(config, make_world(config.parallel), (weights,))
     assert state.ema is not None
     ema = whole(state.ema.averages)
-    with state.ema.swapped():
+    with state.ema.use_averages():
         inside = whole(dict(state.model.named_parameters()))
     after = whole(dict(state.model.named_parameters()))
     return {"weights": weights.weights, "ema": ema, "inside": inside, "after": after}
@@ -373,14 +375,14 @@ class Poison(Callback):
 
     def before_step(self, state: Any, plan: Any) -> None:
         task = state.tasks[plan.task]
-        original = type(task).loss
+        original = type(task).compute_loss
 
         def loss(batch: Any, context: Any) -> Any:
             losses, logged = original(task, batch, context)
             bad = [index == plan.indices[self.place] for index in batch.indices]
             return losses.where(~torch.tensor(bad), torch.nan), logged
 
-        task.loss = loss if state.step == self.step else original.__get__(task)
+        task.compute_loss = loss if state.step == self.step else original.__get__(task)
 
 
 def dies_while_saving(config: TrainConfig, step: int) -> None:
@@ -401,10 +403,10 @@ def dies_while_saving(config: TrainConfig, step: int) -> None:
 def exported(config: TrainConfig, folder: Path, shard_bytes: int) -> dict[str, Tensor]:
     """The weights at the start, written as a diffusers folder in files of so many bytes."""
     from training.loop import weights
-    from training.loop.setup import start
+    from training.loop.setup import build_state
     from training.loop.world import make_world
 
     weights.SHARD_BYTES = shard_bytes
-    state = start(config, make_world(config.parallel))
-    weights.export(state.model, folder, torch.float32, write=True)
+    state = build_state(config, make_world(config.parallel))
+    weights.export_weights(state.model, folder, torch.float32, write=True)
     return whole(dict(state.model.named_parameters()))

@@ -23,22 +23,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from training.data.sampler import StepPlan
-    from training.loop.state import State
+    from training.loop.state import RunState
 
 
 class Callback:
     """Does nothing; subclass it and override what you need."""
 
-    def on_start(self, state: State) -> None:
+    def on_start(self, state: RunState) -> None:
         """Everything is ready and a checkpoint, if there is one, is loaded: `state.step` steps are done."""
 
-    def before_step(self, state: State, plan: StepPlan) -> None:
+    def before_step(self, state: RunState, plan: StepPlan) -> None:
         """`plan` says which samples make up the step that follows."""
 
-    def on_gradients(self, state: State, plan: StepPlan) -> None:
+    def on_gradients(self, state: RunState, plan: StepPlan) -> None:
         """May read or replace the reduced gradients (sharded like the parameters); clipping comes next."""
 
-    def on_step(self, state: State, metrics: Mapping[str, float]) -> None:
+    def on_step(self, state: RunState, metrics: Mapping[str, float]) -> None:
         """After the update. `metrics` are equal on all workers unless noted:
 
         loss               mean over all samples of the step (after `loss/<task>` of the one task that ran)
@@ -50,10 +50,10 @@ class Callback:
         <task>/<name>      what the task logs, mean over samples
         """
 
-    def on_checkpoint(self, state: State, path: str) -> None:
+    def on_checkpoint(self, state: RunState, path: str) -> None:
         """A complete checkpoint of `state.step` lies at `path`."""
 
-    def on_end(self, state: State, error: BaseException | None) -> None:
+    def on_end(self, state: RunState, error: BaseException | None) -> None:
         """The run is over, or stops with `error`. Called once, also when other hooks failed."""
 
     def state_dict(self) -> dict[str, Any]:

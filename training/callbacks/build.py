@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from training.callbacks.base import Callback
-from training.callbacks.console import Console
+from training.callbacks.console import ConsoleWriter
 from training.callbacks.curves import Curves
-from training.callbacks.log import Log, Writer
+from training.callbacks.log import MetricsLog, MetricsWriter
 from training.callbacks.metrics_file import MetricsFile
-from training.callbacks.tensorboard import TensorBoard
+from training.callbacks.tensorboard import TensorBoardWriter
 from training.callbacks.validation import Validation
-from training.callbacks.wandb import Wandb
+from training.callbacks.wandb import WandbWriter
 from training.config import TrainConfig
-from training.gradient_conflict.callback import conflict_callbacks
+from training.gradient_conflict.callback import build_conflict_callbacks
 
 
 def build_callbacks(config: TrainConfig, *, console: bool = False) -> list[Callback]:
@@ -22,15 +22,15 @@ def build_callbacks(config: TrainConfig, *, console: bool = False) -> list[Callb
     Raises:
         RepriseError: a package that the config asks for is missing.
     """
-    writers: list[Writer] = [MetricsFile()]
+    writers: list[MetricsWriter] = [MetricsFile()]
     if config.log.tensorboard:
-        writers.append(TensorBoard())
+        writers.append(TensorBoardWriter())
     if config.log.wandb:
-        writers.append(Wandb(config.log.wandb))
+        writers.append(WandbWriter(config.log.wandb))
     if console:
-        writers.append(Console())
-    log = Log(writers, config.log.every)
+        writers.append(ConsoleWriter())
+    log = MetricsLog(writers, config.log.every)
     callbacks: list[Callback] = [log]
     if config.validation.every:
         callbacks.append(Validation(log))
-    return [*callbacks, *conflict_callbacks(config.conflict, log), Curves()]
+    return [*callbacks, *build_conflict_callbacks(config.conflict, log), Curves()]

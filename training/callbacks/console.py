@@ -8,63 +8,65 @@ from typing import TYPE_CHECKING, Any
 from training.callbacks.log import Scalars
 
 if TYPE_CHECKING:
-    from training.loop.state import State
+    from training.loop.state import RunState
 
 
-class Console:
+class ConsoleWriter:
     """Prints a line of its own each time."""
 
-    def __init__(self, say: Callable[[str], None] = print) -> None:
-        self._say = say
+    def __init__(self, print_line: Callable[[str], None] = print) -> None:
+        self._print_line = print_line
         self._steps = 0
 
-    def start(self, state: State) -> None:
+    def start(self, state: RunState) -> None:
         self._steps = state.config.steps
 
     def write(self, step: int, scalars: Scalars) -> None:
-        self._say(line(step, self._steps, scalars))
+        self._print_line(format_line(step, self._steps, scalars))
 
-    def end(self) -> None:
+    def close(self) -> None:
         pass
 
 
-def line(step: int, steps: int, scalars: Mapping[str, Any]) -> str:
+def format_line(step: int, steps: int, scalars: Mapping[str, Any]) -> str:
     """Step, loss, speed, MFU, data wait, memory, time left, as one line; what is not known is left out."""
 
-    def known(name: str) -> float | None:
+    def get_value(name: str) -> float | None:
         value = scalars.get(name)
         return float(value) if isinstance(value, int | float) else None
 
     parts = [f"step {step}/{steps}"]
-    if (loss := known("loss")) is not None:
+    if (loss := get_value("loss")) is not None:
         parts.append(f"loss {loss:.4f}")
-    if (norm := known("grad_norm")) is not None:
+    if (norm := get_value("grad_norm")) is not None:
         parts.append(f"grad {norm:.3g}")
-    if (tokens := known("speed/tokens_per_second")) is not None:
-        parts.append(f"{_short(tokens)} tokens/s")
-    if (mfu := known("speed/mfu")) is not None:
+    if (tokens := get_value("speed/tokens_per_second")) is not None:
+        parts.append(f"{_format_count(tokens)} tokens/s")
+    if (mfu := get_value("speed/mfu")) is not None:
         parts.append(f"MFU {100 * mfu:.1f} %")
-    if (wait := known("speed/data_wait")) is not None:
+    if (wait := get_value("speed/data_wait")) is not None:
         parts.append(f"data wait {100 * wait:.0f} %")
-    if (memory := known("memory/peak_gib")) is not None:
+    if (memory := get_value("memory/peak_gib")) is not None:
         parts.append(f"{memory:.1f} GiB")
-    if (left := known("eta_seconds")) is not None and step < steps:
-        parts.append(f"{_time(left)} left")
+    if (left := get_value("eta_seconds")) is not None and step < steps:
+        parts.append(f"{_format_time(left)} left")
     if len(parts) == 1:  # what a validation or a monitor found
         parts += [
-            f"{name} {value:.4g}" for name in scalars if (value := known(name)) is not None and name != "time"
+            f"{name} {value:.4g}"
+            for name in scalars
+            if (value := get_value(name)) is not None and name != "time"
         ]
     return "  ".join(parts)
 
 
-def _short(count: float) -> str:
+def _format_count(count: float) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:.3g}{unit}"
     return f"{count:.3g}"
 
 
-def _time(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

@@ -14,13 +14,13 @@ from PIL import Image, ImageDraw
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
-HEIGHT = 120  # of a small picture, px
-FRAMES = 6
+THUMBNAIL_HEIGHT = 120  # of a small picture, px
+THUMBNAIL_FRAMES = 6
 GAP, LABEL, LINE = 6, 84, 16
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """One sample: what was given, what came out, what was true."""
 
     caption: str
@@ -29,15 +29,15 @@ class Row:
     true: Sequence[Picture]
 
 
-def thumbnails(video: Any, count: int = FRAMES) -> list[Picture]:
+def make_thumbnails(video: Any, count: int = THUMBNAIL_FRAMES) -> list[Picture]:
     """Small pictures of frames spread over a video (T, H, W, 3) uint8, the first and the last among them."""
     at = np.linspace(0, len(video) - 1, min(count, len(video))).round().astype(int)
-    return [_small(Image.fromarray(video[index])) for index in at]
+    return [_shrink_image(Image.fromarray(video[index])) for index in at]
 
 
-def sheet(rows: Sequence[Row]) -> bytes:
+def draw_sheet(rows: Sequence[SheetRow]) -> bytes:
     """PNG with two lines of pictures a row: references and the generated frames, then the true frames."""
-    drawn = [_row(row) for row in rows]
+    drawn = [_draw_row(row) for row in rows]
     width = max(image.width for image in drawn)
     page = Image.new("RGB", (width, sum(image.height + GAP for image in drawn)), "white")
     top = 0
@@ -49,7 +49,7 @@ def sheet(rows: Sequence[Row]) -> bytes:
     return buffer.getvalue()
 
 
-def _row(row: Row) -> Image.Image:
+def _draw_row(row: SheetRow) -> Image.Image:
     first = [Image.fromarray(picture) for picture in row.references]
     lines = [
         ("generated", [Image.fromarray(picture) for picture in row.made]),
@@ -60,17 +60,17 @@ def _row(row: Row) -> Image.Image:
     width = LABEL + left + right
     caption = textwrap.wrap(row.caption, max(20, width // 7))[:3]
     head = LINE * len(caption) + GAP
-    image = Image.new("RGB", (width, head + len(lines) * (HEIGHT + GAP)), "white")
+    image = Image.new("RGB", (width, head + len(lines) * (THUMBNAIL_HEIGHT + GAP)), "white")
     pen = ImageDraw.Draw(image)
-    for number, words in enumerate(caption):
-        pen.text((GAP, number * LINE), words, fill="black")
+    for number, text in enumerate(caption):
+        pen.text((GAP, number * LINE), text, fill="black")
     x = LABEL
     for picture in first:
         image.paste(picture, (x, head))
         x += picture.width + GAP
     for number, (name, pictures) in enumerate(lines):
-        top = head + number * (HEIGHT + GAP)
-        pen.text((GAP, top + HEIGHT // 2), name, fill="gray")
+        top = head + number * (THUMBNAIL_HEIGHT + GAP)
+        pen.text((GAP, top + THUMBNAIL_HEIGHT // 2), name, fill="gray")
         x = LABEL + left
         for picture in pictures:
             image.paste(picture, (x, top))
@@ -78,6 +78,6 @@ def _row(row: Row) -> Image.Image:
     return image
 
 
-def _small(image: Image.Image) -> Picture:
-    width = max(1, round(image.width * HEIGHT / image.height))
-    return np.asarray(image.resize((width, HEIGHT), Image.Resampling.LANCZOS))
+def _shrink_image(image: Image.Image) -> Picture:
+    width = max(1, round(image.width * THUMBNAIL_HEIGHT / image.height))
+    return np.asarray(image.resize((width, THUMBNAIL_HEIGHT), Image.Resampling.LANCZOS))

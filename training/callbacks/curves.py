@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from reprise.errors import RepriseError
 from training.callbacks.base import Callback
-from training.callbacks.metrics_file import read
+from training.callbacks.metrics_file import read_metrics
 
 if TYPE_CHECKING:
-    from training.loop.state import State
+    from training.loop.state import RunState
     from training.storage import Folder
 
-NAME = "curves.png"
+CURVES_FILE = "curves.png"
 Series = dict[str, tuple[list[int], list[float]]]
 # Title, prefixes of what is drawn in it, logarithmic.
 PANELS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
@@ -30,31 +30,31 @@ PANELS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
 class Curves(Callback):
     """Draws again with every checkpoint and at the end, on the main worker."""
 
-    def on_checkpoint(self, state: State, path: str) -> None:
-        self._draw(state)
+    def on_checkpoint(self, state: RunState, path: str) -> None:
+        self._draw_file(state)
 
-    def on_end(self, state: State, error: BaseException | None) -> None:
-        self._draw(state)
+    def on_end(self, state: RunState, error: BaseException | None) -> None:
+        self._draw_file(state)
 
-    def _draw(self, state: State) -> None:
+    def _draw_file(self, state: RunState) -> None:
         if state.world.is_main:
-            draw(state.folder.root, state.config.run.name)
+            draw_curves(state.folder.root, state.config.run.name)
 
 
-def draw(folder: Folder, title: str) -> bool:
+def draw_curves(folder: Folder, title: str) -> bool:
     """Draw a run's `metrics.jsonl` into its `curves.png`; False where there is nothing to draw.
 
     Raises:
         RepriseError: the folder cannot be written to.
     """
-    found = series(read(folder))
+    found = collect_series(read_metrics(folder))
     if not found:
         return False
-    folder.write(NAME, picture(found, title))
+    folder.write_bytes(CURVES_FILE, plot_panels(found, title))
     return True
 
 
-def series(records: Iterable[Mapping[str, Any]]) -> Series:
+def collect_series(records: Iterable[Mapping[str, Any]]) -> Series:
     """name -> (steps, values)."""
     found: Series = {}
     for record in records:
@@ -66,7 +66,7 @@ def series(records: Iterable[Mapping[str, Any]]) -> Series:
     return found
 
 
-def picture(found: Series, title: str) -> bytes:
+def plot_panels(found: Series, title: str) -> bytes:
     """PNG of one panel for each kind of number that there is."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -74,7 +74,7 @@ def picture(found: Series, title: str) -> bytes:
     except ImportError as error:
         raise RepriseError("matplotlib is missing: pip install 'reprise[train]'") from error
 
-    panels = [(name, _of(found, prefixes), log) for name, prefixes, log in PANELS]
+    panels = [(name, _select_names(found, prefixes), log) for name, prefixes, log in PANELS]
     panels = [panel for panel in panels if panel[1]]
     if not panels:
         panels = [("", list(found)[:8], False)]
@@ -90,7 +90,7 @@ def picture(found: Series, title: str) -> bytes:
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.25)
         for member in members:
-            _plot(axes, member, *found[member])
+            _plot_series(axes, member, *found[member])
         if log and all(min(found[member][1]) > 0 for member in members):
             axes.set_yscale("log")
         if len(members) > 1:
@@ -100,7 +100,7 @@ def picture(found: Series, title: str) -> bytes:
     return buffer.getvalue()
 
 
-def smoothed(values: Sequence[float], weight: float = 0.95) -> list[float]:
+def smooth_values(values: Sequence[float], weight: float = 0.95) -> list[float]:
     """Exponential mean, without the bias of its beginning."""
     out, mean, mass = [], 0.0, 0.0
     for value in values:
@@ -110,7 +110,7 @@ def smoothed(values: Sequence[float], weight: float = 0.95) -> list[float]:
     return out
 
 
-def _of(found: Series, prefixes: tuple[str, ...]) -> list[str]:
+def _select_names(found: Series, prefixes: tuple[str, ...]) -> list[str]:
     names = [
         name
         for name in found
@@ -120,9 +120,9 @@ def _of(found: Series, prefixes: tuple[str, ...]) -> list[str]:
     return names[:1] if names[:1] == ["loss"] and len(names) == 2 else names[:12]
 
 
-def _plot(axes: Any, name: str, steps: list[int], values: list[float]) -> None:
+def _plot_series(axes: Any, name: str, steps: list[int], values: list[float]) -> None:
     if len(values) < 50:
         axes.plot(steps, values, marker=".", markersize=4, linewidth=1, label=name)
         return
     (drawn,) = axes.plot(steps, values, linewidth=0.6, alpha=0.3)
-    axes.plot(steps, smoothed(values), linewidth=1.4, color=drawn.get_color(), label=name)
+    axes.plot(steps, smooth_values(values), linewidth=1.4, color=drawn.get_color(), label=name)

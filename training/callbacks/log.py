@@ -9,41 +9,43 @@ import torch
 
 from training.callbacks.base import Callback
 from training.callbacks.throughput import Throughput
-from training.cost.devices import peak_flops
-from training.cost.flops import Shape
+from training.cost.devices import get_peak_flops
+from training.cost.flops import TransformerShape
 
 if TYPE_CHECKING:
-    from training.loop.state import State
+    from training.loop.state import RunState
 
 Scalars = Mapping[str, float]
 
 
-class Writer(Protocol):
+class MetricsWriter(Protocol):
     """Where numbers go. Only the main worker has writers; a writer that fails must not end the run."""
 
-    def start(self, state: State) -> None:
+    def start(self, state: RunState) -> None:
         """`state.step` steps are done: what an interrupted run wrote of later ones no longer counts."""
 
     def write(self, step: int, scalars: Scalars) -> None: ...
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Nothing more comes; called also after an error."""
 
 
-class Log(Callback):
+class MetricsLog(Callback):
     """Sums up every `log.every` steps; other callbacks add what they found by `record`."""
 
-    def __init__(self, writers: Sequence[Writer], every: int) -> None:
+    def __init__(self, writers: Sequence[MetricsWriter], every: int) -> None:
         self.writers, self.every = list(writers), every
         self._throughput: Throughput | None = None
         self._main = False
 
-    def on_start(self, state: State) -> None:
+    def on_start(self, state: RunState) -> None:
         config, world = state.config, state.world
-        peak = peak_of(state.device, config.log.peak_tflops)
+        peak = resolve_peak_flops(state.device, config.log.peak_tflops)
         text_tokens = max(latents.manifest.text.length for latents in state.latents.values())
         self._throughput = Throughput(
-            Shape.of({**state.model.config, "_class_name": state.family.transformer}, text_tokens),
+            TransformerShape.from_config(
+                {**state.model.config, "_class_name": state.family.transformer}, text_tokens
+            ),
             peak * world.size if peak else None,
             config.steps,
             frozen=config.lora is not None,
@@ -53,29 +55,29 @@ class Log(Callback):
         for writer in self.writers if self._main else ():
             writer.start(state)
 
-    def on_step(self, state: State, metrics: Mapping[str, float]) -> None:
+    def on_step(self, state: RunState, metrics: Mapping[str, float]) -> None:
         if self._throughput is None or not self._main:
             return
-        self._throughput.add(metrics)
+        self._throughput.add_step(metrics)
         if state.step % self.every == 0 or state.step == state.config.steps:
-            self.record(state.step, self._throughput.scalars(state.step))
+            self.record_scalars(state.step, self._throughput.pop_scalars(state.step))
 
-    def record(self, step: int, scalars: Scalars) -> None:
+    def record_scalars(self, step: int, scalars: Scalars) -> None:
         """Write numbers down under a step; on other workers nothing happens."""
         for writer in self.writers if self._main and scalars else ():
             writer.write(step, scalars)
 
-    def on_end(self, state: State, error: BaseException | None) -> None:
+    def on_end(self, state: RunState, error: BaseException | None) -> None:
         if self._main and self._throughput is not None:
-            self.record(state.step, self._throughput.scalars(state.step))
+            self.record_scalars(state.step, self._throughput.pop_scalars(state.step))
             for writer in self.writers:
-                writer.end()
+                writer.close()
 
 
-def peak_of(device: Any, tflops: float | None) -> float | None:
+def resolve_peak_flops(device: Any, tflops: float | None) -> float | None:
     """FLOP/s of one worker: as the config says, else by the device's name."""
     if tflops:
         return tflops * 1e12
     if device.type != "cuda":
         return None
-    return peak_flops(torch.cuda.get_device_name(device))
+    return get_peak_flops(torch.cuda.get_device_name(device))

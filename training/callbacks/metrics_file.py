@@ -13,9 +13,9 @@ from training.callbacks.log import Scalars
 from training.storage import Folder
 
 if TYPE_CHECKING:
-    from training.loop.state import State
+    from training.loop.state import RunState
 
-NAME = "metrics.jsonl"
+METRICS_FILE = "metrics.jsonl"
 # Objects on S3 cannot be appended to: there the file is put again, at most this often.
 REMOTE_EVERY_S = 30.0
 
@@ -27,19 +27,19 @@ class MetricsFile:
         self._folder: Folder | None = None
         self._file: IO[str] | None = None  # on a disk
         self._lines: list[str] = []  # elsewhere: all of them
-        self._put = 0.0
+        self._last_upload = 0.0
 
-    def start(self, state: State) -> None:
-        self.open(state.folder.root, state.step)
+    def start(self, state: RunState) -> None:
+        self.open_file(state.folder.root, state.step)
 
-    def open(self, folder: Folder, step: int) -> None:
+    def open_file(self, folder: Folder, step: int) -> None:
         """Begin after `step`: records of later steps are of a run that was interrupted, and go."""
         self._folder = folder
-        self._lines = [json.dumps(record) + "\n" for record in read(folder) if record["step"] <= step]
-        folder.write(NAME, "".join(self._lines).encode())
-        if not folder.remote:
+        self._lines = [json.dumps(record) + "\n" for record in read_metrics(folder) if record["step"] <= step]
+        folder.write_bytes(METRICS_FILE, "".join(self._lines).encode())
+        if not folder.is_remote:
             self._lines.clear()
-            self._file = Path(folder.join(NAME)).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
+            self._file = Path(folder.join_path(METRICS_FILE)).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
 
     def write(self, step: int, scalars: Scalars) -> None:
         record: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}
@@ -50,26 +50,26 @@ class MetricsFile:
             self._file.write(line)
             return
         self._lines.append(line)
-        if time.monotonic() - self._put > REMOTE_EVERY_S:
-            self._upload()
+        if time.monotonic() - self._last_upload > REMOTE_EVERY_S:
+            self._upload_file()
 
-    def end(self) -> None:
+    def close(self) -> None:
         if self._file is not None:
             self._file.close()
         elif self._folder is not None:
-            self._upload()
+            self._upload_file()
 
-    def _upload(self) -> None:
+    def _upload_file(self) -> None:
         if self._folder is not None:
-            self._folder.write(NAME, "".join(self._lines).encode())
-            self._put = time.monotonic()
+            self._folder.write_bytes(METRICS_FILE, "".join(self._lines).encode())
+            self._last_upload = time.monotonic()
 
 
-def read(folder: Folder) -> Iterator[dict[str, Any]]:
+def read_metrics(folder: Folder) -> Iterator[dict[str, Any]]:
     """The records of a run, in order; a line that was cut short by a crash is left out."""
-    if not folder.exists(NAME):
+    if not folder.exists(METRICS_FILE):
         return
-    for line in folder.read(NAME).decode("utf-8", errors="replace").splitlines():
+    for line in folder.read_bytes(METRICS_FILE).decode("utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
         except ValueError:

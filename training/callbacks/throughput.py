@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from training.cost import flops
-from training.cost.flops import Shape
+from training.cost.flops import TransformerShape
 
 # What is summed or taken over the steps between two lines; all other metrics are averaged.
-_OWN = ("seconds", "data_wait", "tokens", "samples", "memory", "micro_steps")
+_SPECIAL_METRICS = ("seconds", "data_wait", "tokens", "samples", "memory", "micro_steps")
 
 
 class Throughput:
@@ -24,7 +24,7 @@ class Throughput:
 
     def __init__(
         self,
-        shape: Shape | None,
+        shape: TransformerShape | None,
         peak: float | None,
         steps: int,
         *,
@@ -36,11 +36,11 @@ class Throughput:
         self._window: list[tuple[Mapping[str, float], float]] = []
         self._pace: float | None = None  # seconds a step, smoothed over windows
 
-    def add(self, metrics: Mapping[str, float]) -> None:
+    def add_step(self, metrics: Mapping[str, float]) -> None:
         """The metrics of one step, see `Callback.on_step`."""
-        self._window.append((dict(metrics), self._flops(metrics)))
+        self._window.append((dict(metrics), self._count_flops(metrics)))
 
-    def scalars(self, step: int) -> dict[str, float]:
+    def pop_scalars(self, step: int) -> dict[str, float]:
         """What the steps since the last call come to; empty where there was none.
 
         `loss` and other plain metrics are means over the steps that had them; then:
@@ -57,38 +57,38 @@ class Throughput:
         values: dict[str, list[float]] = {}
         for metrics, _ in window:
             for name, value in metrics.items():
-                if name not in _OWN:
+                if name not in _SPECIAL_METRICS:
                     values.setdefault(name, []).append(value)
-        said = {name: sum(each) / len(each) for name, each in values.items()}
-        said["lr"] = window[-1][0].get("lr", said.get("lr", 0.0))
+        result = {name: sum(each) / len(each) for name, each in values.items()}
+        result["lr"] = window[-1][0].get("lr", result.get("lr", 0.0))
 
-        def total(name: str) -> float:
+        def sum_metric(name: str) -> float:
             return sum(metrics.get(name, 0.0) for metrics, _ in window)
 
-        seconds = max(total("seconds"), 1e-9)
+        seconds = max(sum_metric("seconds"), 1e-9)
         pace = seconds / len(window)
         self._pace = pace if self._pace is None else 0.7 * self._pace + 0.3 * pace
-        said |= {
+        result |= {
             "speed/step_seconds": pace,
-            "speed/tokens_per_second": total("tokens") / seconds,
-            "speed/samples_per_second": total("samples") / seconds,
-            "speed/data_wait": min(1.0, total("data_wait") / seconds),
+            "speed/tokens_per_second": sum_metric("tokens") / seconds,
+            "speed/samples_per_second": sum_metric("samples") / seconds,
+            "speed/data_wait": min(1.0, sum_metric("data_wait") / seconds),
             "eta_seconds": self._pace * max(0, self.steps - step),
         }
         done = sum(count for _, count in window)
         if done:
-            said["speed/tflops"] = done / seconds / 1e12
+            result["speed/tflops"] = done / seconds / 1e12
         if done and self.peak:
-            said["speed/mfu"] = done / seconds / self.peak
+            result["speed/mfu"] = done / seconds / self.peak
         memory = max(metrics.get("memory", 0.0) for metrics, _ in window)
         if memory:
-            said["memory/peak_gib"] = memory / (1 << 30)
-        return said
+            result["memory/peak_gib"] = memory / (1 << 30)
+        return result
 
-    def _flops(self, metrics: Mapping[str, float]) -> float:
+    def _count_flops(self, metrics: Mapping[str, float]) -> float:
         samples, tokens = metrics.get("samples", 0.0), metrics.get("tokens", 0.0)
         if self.shape is None or not samples or not tokens:
             return 0.0
         each = round(tokens / samples)  # samples of a step are equally long
         timesteps = each if self.each_token else 1
-        return samples * flops.training(self.shape, each, timesteps=timesteps, frozen=self.frozen)
+        return samples * flops.count_training(self.shape, each, timesteps=timesteps, frozen=self.frozen)

@@ -9,16 +9,16 @@ from reprise.errors import RepriseError
 from training.callbacks.log import Scalars
 
 if TYPE_CHECKING:
-    from training.loop.state import State
+    from training.loop.state import RunState
 
 
-class Wandb:
+class WandbWriter:
     def __init__(self, project: str) -> None:
-        check()
+        require_wandb()
         self.project = project
         self._run: Any = None
 
-    def start(self, state: State) -> None:
+    def start(self, state: RunState) -> None:
         import wandb
 
         # The name is the run's, so that a resumed run is one line on the page.
@@ -33,12 +33,12 @@ class Wandb:
     def write(self, step: int, scalars: Scalars) -> None:
         self._run.log(dict(scalars), step=step)
 
-    def end(self) -> None:
+    def close(self) -> None:
         if self._run is not None:
             self._run.finish()
 
 
-def check() -> None:
+def require_wandb() -> None:
     """RepriseError where the package is missing."""
     if importlib.util.find_spec("wandb") is None:
         raise RepriseError(

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from reprise.errors import RepriseError
-from training.convert.kaleido import Entry, Layout, convert_entry, plan
+from training.convert.kaleido import TensorNames, WeightLayout, convert_tensor, plan_conversion
 
 SHARD_BYTES = 4_000_000_000
 _WEIGHTS = "diffusion_pytorch_model"
@@ -34,7 +34,7 @@ _TAG = "1"  # what the official converter calls its one checkpoint
 _SAT_FILES = ("mp_rank_00_model_states.pt", "fsdp2_rank_0000_checkpoint.pt")
 # What else the released training writes beside the weights (random states, arguments), so that it can be read
 # past without unpickling anything unknown.
-_HARMLESS = [
+_SAFE_GLOBALS = [
     argparse.Namespace,
     codecs.encode,
     np.ndarray,
@@ -45,7 +45,7 @@ _HARMLESS = [
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class MappedCheckpoint:
     """What was found: tensors by their own names, mapped from the files, and what is known besides."""
 
     files: tuple[Path, ...]
@@ -54,40 +54,40 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Report:
+class ConversionReport:
     """What a conversion did."""
 
-    source: Layout
-    to: Layout
+    source: WeightLayout
+    to: WeightLayout
     blocks: int
     parameters: int
     dtype: str
     files: tuple[Path, ...]
     unknown: tuple[str, ...]  # keys of the source that were left out
 
-    def unknown_by_kind(self) -> list[tuple[str, int]]:
+    def count_unknown_kinds(self) -> list[tuple[str, int]]:
         """The left-out keys by their first parts, most first."""
         return Counter(".".join(key.split(".")[:2]) for key in self.unknown).most_common()
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> MappedCheckpoint:
     """Map the checkpoint at a file or folder; RepriseError where there is none or it is damaged."""
-    files, config = _find(path)
+    files, config = _find_weight_files(path)
     tensors: dict[str, Tensor] = {}
     for file in files:
         tensors.update(_read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file))
     heads = config.get("num_attention_heads") or config.get("num_heads")
-    return Checkpoint(tuple(files), tensors, int(heads) if heads else None)
+    return MappedCheckpoint(tuple(files), tensors, int(heads) if heads else None)
 
 
 def convert_checkpoint(
     source: Path,
     target: Path,
-    to: Layout | None = None,
+    to: WeightLayout | None = None,
     *,
     heads: int | None = None,
     base: Path | None = None,
-) -> Report:
+) -> ConversionReport:
     """Read `source` in any layout, write the folder `target` in layout `to`.
 
     to: default diffusers, or sat where the source is diffusers. heads: attention heads, for a source without
@@ -98,11 +98,11 @@ def convert_checkpoint(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RepriseError(f"{target} exists and is not empty; give a new folder")
     found = read_checkpoint(source)
-    layout, wanted, unknown = plan(found.tensors)
+    layout, wanted, unknown = plan_conversion(found.tensors)
     to = to or ("sat" if layout == "diffusers" else "diffusers")
     if base is not None and to != "diffusers":
         raise RepriseError("a base makes a diffusers pipeline; it does not go with another layout")
-    config = model_config(wanted, layout, found, heads)
+    config = infer_model_config(wanted, layout, found, heads)
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -112,7 +112,7 @@ def convert_checkpoint(
             _write_sat(folder, wanted, layout, found.tensors)
         else:
             _write_safetensors(folder, wanted, layout, to, found.tensors)
-            settings = config if to == "diffusers" else _wan_config(config)
+            settings = config if to == "diffusers" else _build_wan_config(config)
             (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
         if target.exists():
             target.rmdir()
@@ -120,8 +120,8 @@ def convert_checkpoint(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    used = [found.tensors[name] for entry in wanted for name in entry.names(layout)]
-    return Report(
+    used = [found.tensors[name] for entry in wanted for name in entry.get_names(layout)]
+    return ConversionReport(
         source=layout,
         to=to,
         blocks=int(config["num_layers"]),
@@ -132,14 +132,14 @@ def convert_checkpoint(
     )
 
 
-def model_config(
-    wanted: list[Entry], layout: Layout, found: Checkpoint, heads: int | None = None
+def infer_model_config(
+    wanted: list[TensorNames], layout: WeightLayout, found: MappedCheckpoint, heads: int | None = None
 ) -> dict[str, Any]:
     """The diffusers config of these weights, by their shapes; RepriseError where one does not fit."""
     own: dict[str, Tensor] = {}
     for entry in wanted:
         try:
-            own.update(convert_entry(entry, layout, "diffusers", found.tensors))
+            own.update(convert_tensor(entry, layout, "diffusers", found.tensors))
         except (RuntimeError, ValueError) as error:
             raise RepriseError(f"{entry.sat} cannot be cut into {', '.join(entry.diffusers)}") from error
     hidden, in_channels, *patch = own["patch_embedding.weight"].shape
@@ -180,10 +180,10 @@ def model_config(
     return config
 
 
-def _find(path: Path) -> tuple[list[Path], dict[str, Any]]:
+def _find_weight_files(path: Path) -> tuple[list[Path], dict[str, Any]]:
     """The files with weights at `path`, and the config.json beside them."""
     if path.is_file():
-        return [path], _config_of(path.parent)
+        return [path], _read_config(path.parent)
     if not path.is_dir():
         raise RepriseError(f"no checkpoint at {path}; give a .pt or .safetensors file or a folder with one")
     if (path / "latest").is_file():
@@ -192,7 +192,7 @@ def _find(path: Path) -> tuple[list[Path], dict[str, Any]]:
             raise RepriseError(
                 f"{path / 'latest'} names the checkpoint {tag!r}, but there is no folder {path / tag}"
             )
-        return _find(path / tag)
+        return _find_weight_files(path / tag)
     for name in _SAT_FILES:
         if (path / name).is_file():
             parts = sorted(path.glob(re.sub(r"rank_\d+", "rank_*", name)))
@@ -208,19 +208,19 @@ def _find(path: Path) -> tuple[list[Path], dict[str, Any]]:
         missing = [name for name in names if not (path / name).is_file()]
         if missing:
             raise RepriseError(f"{indices[0]} names {missing[0]}, which is not there; fetch the model again")
-        return [path / name for name in names], _config_of(path)
+        return [path / name for name in names], _read_config(path)
     for pattern in ("*.safetensors", "*.pt", "*.pth", "*.bin"):
         files = sorted(path.glob(pattern))
         if files:
-            return files, _config_of(path)
+            return files, _read_config(path)
     if (path / "transformer").is_dir():
-        return _find(path / "transformer")
+        return _find_weight_files(path / "transformer")
     raise RepriseError(
         f"{path} holds no weights: neither `latest`, {_SAT_FILES[0]}, {_SAT_FILES[1]} nor .safetensors files"
     )
 
 
-def _config_of(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, json.JSONDecodeError):
@@ -239,7 +239,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_pickle(file: Path) -> dict[str, Tensor]:
     """The tensors of a torch file, from its "module" entry where it has one. Nothing unknown is unpickled."""
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
+        with torch.serialization.safe_globals(_SAFE_GLOBALS):
             try:
                 content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
             except RuntimeError as error:
@@ -263,13 +263,15 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     return {str(name): value for name, value in payload.items() if isinstance(value, Tensor)}
 
 
-def _write_sat(folder: Path, wanted: list[Entry], source: Layout, tensors: Mapping[str, Tensor]) -> None:
+def _write_sat(
+    folder: Path, wanted: list[TensorNames], source: WeightLayout, tensors: Mapping[str, Tensor]
+) -> None:
     """<folder>/latest and <folder>/1/mp_rank_00_model_states.pt with the weights under "module"."""
     file = folder / _TAG / _SAT_FILES[0]
     file.parent.mkdir()
     empty = OrderedDict()
     for entry in wanted:
-        parts = [tensors[name] for name in entry.names(source)]
+        parts = [tensors[name] for name in entry.get_names(source)]
         rows = sum(part.shape[0] for part in parts)
         empty[entry.sat] = torch.empty(rows, *parts[0].shape[1:], dtype=parts[0].dtype)
     # The file is first written with its space reserved, then filled through shared memory, tensor by tensor.
@@ -280,7 +282,7 @@ def _write_sat(folder: Path, wanted: list[Entry], source: Layout, tensors: Mappi
         mapped = torch.load(file, map_location="cpu", mmap=True, weights_only=True)["module"]
     for entry in wanted:
         start = 0
-        for name in entry.names(source):
+        for name in entry.get_names(source):
             part = tensors[name]
             mapped[entry.sat][start : start + part.shape[0]] = part
             start += part.shape[0]
@@ -289,10 +291,14 @@ def _write_sat(folder: Path, wanted: list[Entry], source: Layout, tensors: Mappi
 
 
 def _write_safetensors(
-    folder: Path, wanted: list[Entry], source: Layout, to: Layout, tensors: Mapping[str, Tensor]
+    folder: Path,
+    wanted: list[TensorNames],
+    source: WeightLayout,
+    to: WeightLayout,
+    tensors: Mapping[str, Tensor],
 ) -> None:
     """diffusers' file names and index, for its own layout and for Wan's original alike."""
-    shards = list(_shards(wanted, source, to, tensors))
+    shards = list(_split_shards(wanted, source, to, tensors))
     names: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = (
@@ -302,23 +308,23 @@ def _write_safetensors(
         )
         content: dict[str, Tensor] = {}
         for entry in shard:
-            for key, tensor in convert_entry(entry, source, to, tensors).items():
+            for key, tensor in convert_tensor(entry, source, to, tensors).items():
                 content[key] = tensor.clone(memory_format=torch.contiguous_format)
         save_file(content, folder / name, metadata={"format": "pt"})
         names.update(dict.fromkeys(content, name))
     if len(shards) > 1:
-        total = sum(_bytes(entry, source, tensors) for entry in wanted)
+        total = sum(_count_bytes(entry, source, tensors) for entry in wanted)
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(names.items()))}
         (folder / f"{_WEIGHTS}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _shards(
-    wanted: list[Entry], source: Layout, to: Layout, tensors: Mapping[str, Tensor]
-) -> Iterator[list[Entry]]:
-    shard: list[Entry] = []
+def _split_shards(
+    wanted: list[TensorNames], source: WeightLayout, to: WeightLayout, tensors: Mapping[str, Tensor]
+) -> Iterator[list[TensorNames]]:
+    shard: list[TensorNames] = []
     size = 0
     for entry in wanted:
-        more = _bytes(entry, source, tensors)
+        more = _count_bytes(entry, source, tensors)
         if shard and size + more > SHARD_BYTES:
             yield shard
             shard, size = [], 0
@@ -327,11 +333,11 @@ def _shards(
     yield shard
 
 
-def _bytes(entry: Entry, source: Layout, tensors: Mapping[str, Tensor]) -> int:
-    return sum(tensors[name].numel() * tensors[name].element_size() for name in entry.names(source))
+def _count_bytes(entry: TensorNames, source: WeightLayout, tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensors[name].numel() * tensors[name].element_size() for name in entry.get_names(source))
 
 
-def _wan_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def _build_wan_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config.json of Wan's original layout."""
     return {
         "_class_name": "WanModel",

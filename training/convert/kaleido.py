@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reprise.errors import RepriseError
 
-Layout = Literal["sat", "wan", "diffusers"]
+WeightLayout = Literal["sat", "wan", "diffusers"]
 
 SAT_PREFIX = "model.diffusion_model."
 _MIXIN = "mixins.adaln_layer"
@@ -61,7 +61,7 @@ _PARAMETERS: tuple[tuple[str, str, str], ...] = (  # tensors without a suffix
     ("mixins.final_layer.adaLN_modulation", "head.modulation", "scale_shift_table"),
     (f"{_MIXIN}.adaLN_modulations.{{i}}", "blocks.{i}.modulation", "blocks.{i}.scale_shift_table"),
 )
-_BLOCK_OF: dict[Layout, re.Pattern[str]] = {
+_BLOCK_PATTERNS: dict[WeightLayout, re.Pattern[str]] = {
     "sat": re.compile(r"transformer\.layers\.(\d+)\."),
     "wan": re.compile(r"blocks\.(\d+)\."),
     "diffusers": re.compile(r"blocks\.(\d+)\."),
@@ -69,22 +69,22 @@ _BLOCK_OF: dict[Layout, re.Pattern[str]] = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorNames:
     """One tensor of the SAT layout and what it is in the others."""
 
     sat: str
     wan: tuple[str, ...]
     diffusers: tuple[str, ...]
 
-    def names(self, layout: Layout) -> tuple[str, ...]:
+    def get_names(self, layout: WeightLayout) -> tuple[str, ...]:
         return (self.sat,) if layout == "sat" else self.wan if layout == "wan" else self.diffusers
 
 
-def entries(blocks: int) -> list[Entry]:
+def list_tensors(blocks: int) -> list[TensorNames]:
     """Every tensor of a model with so many blocks."""
     rows: list[tuple[str, _Names, _Names]] = [
         *(
-            (f"{sat}{kind}", _add(wan, kind), _add(own, kind))
+            (f"{sat}{kind}", _add_suffix(wan, kind), _add_suffix(own, kind))
             for sat, wan, own in _MODULES
             for kind in _SUFFIXES
         ),
@@ -94,12 +94,12 @@ def entries(blocks: int) -> list[Entry]:
     found = []
     for sat, wan, own in rows:
         for i in range(blocks if "{i}" in sat else 1):
-            names = (_fill(wan, i), _fill(own, i))
-            found.append(Entry(SAT_PREFIX + sat.format(i=i), *names))
+            names = (_fill_block(wan, i), _fill_block(own, i))
+            found.append(TensorNames(SAT_PREFIX + sat.format(i=i), *names))
     return found
 
 
-def layout_of(keys: Iterable[str]) -> Layout:
+def detect_layout(keys: Iterable[str]) -> WeightLayout:
     """Which layout a checkpoint's keys are of; RepriseError where it is of another model."""
     names = set(keys)
     if f"{SAT_PREFIX}mixins.final_layer.linear.weight" in names:
@@ -115,19 +115,19 @@ def layout_of(keys: Iterable[str]) -> Layout:
     )
 
 
-def plan(keys: Iterable[str]) -> tuple[Layout, list[Entry], list[str]]:
+def plan_conversion(keys: Iterable[str]) -> tuple[WeightLayout, list[TensorNames], list[str]]:
     """Layout, entries and unknown keys of a checkpoint; RepriseError where tensors are missing.
 
     Keys of other parts of the model (text encoder, VAE) and any else that the layout does not know are
     reported, not an error: the official loader is not strict either.
     """
     names = set(keys)
-    layout = layout_of(names)
+    layout = detect_layout(names)
     blocks = 1 + max(
-        (int(found[1]) for name in names if (found := _BLOCK_OF[layout].search(name))), default=-1
+        (int(found[1]) for name in names if (found := _BLOCK_PATTERNS[layout].search(name))), default=-1
     )
-    wanted = entries(blocks)
-    expected = {name for entry in wanted for name in entry.names(layout)}
+    wanted = list_tensors(blocks)
+    expected = {name for entry in wanted for name in entry.get_names(layout)}
     missing = sorted(expected - names)
     if missing:
         raise RepriseError(
@@ -137,12 +137,12 @@ def plan(keys: Iterable[str]) -> tuple[Layout, list[Entry], list[str]]:
     return layout, wanted, sorted(names - expected)
 
 
-def convert_entry(
-    entry: Entry, source: Layout, to: Layout, tensors: Mapping[str, Tensor]
+def convert_tensor(
+    entry: TensorNames, source: WeightLayout, to: WeightLayout, tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """One entry in another layout: names -> tensors. Only q/k/v are split or stacked, and so copied."""
-    parts = [tensors[name] for name in entry.names(source)]
-    names = entry.names(to)
+    parts = [tensors[name] for name in entry.get_names(source)]
+    names = entry.get_names(to)
     if len(parts) > len(names):
         parts = [torch.cat(parts)]
     elif len(parts) < len(names):
@@ -150,21 +150,21 @@ def convert_entry(
     return dict(zip(names, parts, strict=True))
 
 
-def convert(tensors: Mapping[str, Tensor], to: Layout) -> dict[str, Tensor]:
+def convert_state_dict(tensors: Mapping[str, Tensor], to: WeightLayout) -> dict[str, Tensor]:
     """A whole state dict (or its gradients) in another layout; unknown keys are left out (see `plan`)."""
-    source, wanted, _ = plan(tensors)
+    source, wanted, _ = plan_conversion(tensors)
     converted: dict[str, Tensor] = {}
     for entry in wanted:
-        converted.update(convert_entry(entry, source, to, tensors))
+        converted.update(convert_tensor(entry, source, to, tensors))
     return converted
 
 
 _SUFFIXES = (".weight", ".bias")
 
 
-def _add(names: _Names, suffix: str) -> _Names:
+def _add_suffix(names: _Names, suffix: str) -> _Names:
     return names + suffix if isinstance(names, str) else tuple(name + suffix for name in names)
 
 
-def _fill(names: _Names, i: int) -> tuple[str, ...]:
+def _fill_block(names: _Names, i: int) -> tuple[str, ...]:
     return tuple(name.format(i=i) for name in ((names,) if isinstance(names, str) else names))

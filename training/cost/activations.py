@@ -21,23 +21,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from training.config import LoraConfig
-from training.cost.flops import Checkpointing, Shape
+from training.cost.flops import Checkpointing, TransformerShape
 from training.loop import parallel
 from training.lora.adapters import add_lora
-from training.models.components import vae_class
-from training.models.vae import decode
-from training.models.video_size import vae_scales
+from training.models.components import find_vae_class
+from training.models.vae import decode_latents
+from training.models.video_size import get_vae_scales
 
 
 @dataclass(frozen=True)
-class Trace:
+class ActivationBytes:
     """Bytes of tensors made by one forward and backward pass; weights and inputs are not among them."""
 
     saved: int  # alive between the two
     peak: int
 
 
-def traced(
+def measure_activations(
     config: Mapping[str, Any],
     tokens: int,
     batch: int,
@@ -46,19 +46,21 @@ def traced(
     *,
     layers: int,
     text: int | None = None,
-    each_token: bool = False,
+    token_timesteps: bool = False,
     lora: LoraConfig | None = None,
-) -> Trace:
+) -> ActivationBytes:
     """Follow one pass of the transformer of a diffusers config with so many blocks, over `batch` samples.
 
     text: tokens of a caption; None: as the released pipelines pad it. each_token: has a timestep of its own.
     """
     key = json.dumps(dict(config), sort_keys=True)
-    return _traced(key, tokens, batch, checkpointing, precision, layers, text, each_token, lora)
+    return _measure_activations(
+        key, tokens, batch, checkpointing, precision, layers, text, token_timesteps, lora
+    )
 
 
 @functools.lru_cache(maxsize=256)  # a search for a layout asks for the same again and again
-def _traced(
+def _measure_activations(
     config: str,
     tokens: int,
     batch: int,
@@ -66,29 +68,29 @@ def _traced(
     precision: str,
     layers: int,
     text: int | None,
-    each_token: bool,
+    token_timesteps: bool,
     lora: LoraConfig | None,
-) -> Trace:
+) -> ActivationBytes:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     # CPU, because without a GPU a fake CUDA tensor is given the attention that stores every score. The CPU's
     # keeps what FlashAttention keeps: queries, keys, values, the output, one number per row.
-    model = build(json.loads(config), layers=layers)
+    model = build_stock_model(json.loads(config), layers=layers)
     if lora is not None:
-        add_lora(model, lora, Shape.of(json.loads(config)).family)
+        add_lora(model, lora, TransformerShape.from_config(json.loads(config)).family)
     with FakeTensorMode():
-        _become_fake(model, dtype)
-        recompute(model, checkpointing)
+        _make_fake(model, dtype)
+        recompute_blocks(model, checkpointing)
         for parameter in filter(lambda each: each.requires_grad, model.parameters()):
             parameter.register_post_accumulate_grad_hook(_drop_gradient)  # as FSDP does, once it is reduced
-        call = inputs(model, tokens, batch, dtype, text=text, each_token=each_token)
-        with Following() as following:
+        call = make_inputs(model, tokens, batch, dtype, text=text, token_timesteps=token_timesteps)
+        with MemoryTracer() as tracer:
             loss = model(**call, return_dict=False)[0].float().square().mean()
-            saved = following.alive
+            saved = tracer.alive
             loss.backward()
-    return Trace(saved, following.peak)
+    return ActivationBytes(saved, tracer.peak)
 
 
-def decoding(
+def measure_decoding(
     config: Mapping[str, Any], video: tuple[int, int, int], precision: Literal["bf16", "fp32"]
 ) -> int:
     """Peak bytes of turning a latent video (T, h, w) into pixels in tiles, the VAE's weights among them.
@@ -97,39 +99,39 @@ def decoding(
 
     config: of a diffusers VAE, or one of ours.
     """
-    return _decoding(json.dumps(dict(config), sort_keys=True), video, precision)
+    return _measure_decoding(json.dumps(dict(config), sort_keys=True), video, precision)
 
 
 @functools.lru_cache(maxsize=16)
-def _decoding(config: str, video: tuple[int, int, int], precision: str) -> int:
+def _measure_decoding(config: str, video: tuple[int, int, int], precision: str) -> int:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     settings = json.loads(config)
-    vae = build(settings)
+    vae = build_stock_model(settings)
     if hasattr(vae, "enable_tiling"):
         vae.enable_tiling()
     frames, height, width = video
-    temporal, spatial = vae_scales(vae.config)
+    temporal, spatial = get_vae_scales(vae.config)
     # A batch of frames (CogVideoX: two, at first three) and another, which finds what the first one kept.
-    shown = (
+    tile = (
         min(frames, 4 + frames % 2),
         min(height, getattr(vae, "tile_sample_min_height", height * spatial) // spatial),
         min(width, getattr(vae, "tile_sample_min_width", width * spatial) // spatial),
     )
     with FakeTensorMode(), torch.no_grad():
-        _become_fake(vae, dtype)
+        _make_fake(vae, dtype)
         channels = getattr(vae.config, "z_dim", None) or vae.config.latent_channels
-        latents = torch.empty(1, channels, *shown)
-        with Following() as following:
-            decode(vae, latents).float()
+        latents = torch.empty(1, channels, *tile)
+        with MemoryTracer() as tracer:
+            decode_latents(vae, latents).float()
     weights = sum(parameter.numel() * dtype.itemsize for parameter in vae.parameters())
-    if shown == video:
-        return weights + following.peak
+    if tile == video:
+        return weights + tracer.peak
     pixels = 3 * ((frames - 1) * temporal + 1) * height * width * spatial**2
     # Tiles, which overlap by a third, side by side; as one video; and that again in float32.
-    return weights + following.peak + pixels * (3 * dtype.itemsize + 4)
+    return weights + tracer.peak + pixels * (3 * dtype.itemsize + 4)
 
 
-class Following(TorchDispatchMode):
+class MemoryTracer(TorchDispatchMode):
     """Counts the bytes of every storage that is made under it, until it is freed."""
 
     def __init__(self) -> None:
@@ -145,31 +147,33 @@ class Following(TorchDispatchMode):
             if _is_tensor(each):
                 storage = each.untyped_storage()
                 if id(storage) not in older and id(storage) not in self._known:
-                    self._follow(storage)
+                    self._track_storage(storage)
         return made
 
-    def _follow(self, storage: torch.UntypedStorage) -> None:
+    def _track_storage(self, storage: torch.UntypedStorage) -> None:
         key, size = id(storage), storage.nbytes()
         self._known.add(key)
         self.alive += size
         self.peak = max(self.peak, self.alive)
-        weakref.finalize(storage, self._freed, key, size)
+        weakref.finalize(storage, self._release_storage, key, size)
 
-    def _freed(self, key: int, size: int) -> None:
+    def _release_storage(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.alive -= size
 
 
-def parameters(config: Mapping[str, Any], layers: int, lora: LoraConfig | None = None) -> tuple[int, int]:
+def count_parameters(
+    config: Mapping[str, Any], layers: int, lora: LoraConfig | None = None
+) -> tuple[int, int]:
     """Numbers of all parameters and of the trained ones, with so many blocks."""
-    model = build(config, layers=layers)
+    model = build_stock_model(config, layers=layers)
     if lora is not None:
-        add_lora(model, lora, Shape.of(config).family)
+        add_lora(model, lora, TransformerShape.from_config(config).family)
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
 
-def build(
+def build_stock_model(
     config: Mapping[str, Any],
     *,
     layers: int | None = None,
@@ -184,12 +188,12 @@ def build(
     torch.set_default_dtype(dtype)  # made as such: parameters without memory cannot be cast afterwards
     try:
         with torch.device(device):
-            return vae_class(config["_class_name"])(**kept)
+            return find_vae_class(config["_class_name"])(**kept)
     finally:
         torch.set_default_dtype(before)
 
 
-def inputs(
+def make_inputs(
     model: nn.Module,
     tokens: int,
     batch: int,
@@ -197,13 +201,13 @@ def inputs(
     device: torch.device | str = "cpu",
     *,
     text: int | None = None,
-    each_token: bool = False,
+    token_timesteps: bool = False,
 ) -> dict[str, Any]:
     """Arguments of a stock transformer: a strip of so many patches, and rotary tables of its length."""
-    shape = Shape.of(dict(model.config) | {"_class_name": type(model).__name__}, text)
+    shape = TransformerShape.from_config(dict(model.config) | {"_class_name": type(model).__name__}, text)
     first, height, width = shape.patch
     channels, head = shape.channels_in, shape.dim // shape.heads
-    timestep = torch.rand((batch, tokens) if each_token else batch, device=device) * 1000
+    timestep = torch.rand((batch, tokens) if token_timesteps else batch, device=device) * 1000
     caption = torch.randn(batch, shape.text_tokens, shape.text_dim, device=device, dtype=dtype)
     if shape.family == "wan":
         strip = torch.randn(batch, channels, first, height, width * tokens, device=device, dtype=dtype)
@@ -223,12 +227,12 @@ def inputs(
     }
 
 
-def recompute(model: nn.Module, mode: Checkpointing) -> None:
+def recompute_blocks(model: nn.Module, mode: Checkpointing) -> None:
     """Compute blocks of a stock transformer again in the backward pass, as training does."""
-    parallel.recompute(model.blocks if hasattr(model, "blocks") else model.transformer_blocks, mode)
+    parallel.recompute_blocks(model.blocks if hasattr(model, "blocks") else model.transformer_blocks, mode)
 
 
-def _become_fake(model: nn.Module, dtype: torch.dtype) -> None:
+def _make_fake(model: nn.Module, dtype: torch.dtype) -> None:
     """Parameters and buffers of `dtype` under the fake mode: `Module.to` cannot swap them."""
     for module in model.modules():
         for name, parameter in module._parameters.items():

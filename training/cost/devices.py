@@ -6,7 +6,7 @@ import re
 
 # Name as CUDA gives it -> FLOP/s. First match wins, so variants stand before what they are variants of.
 # Sources: NVIDIA's data sheets, without sparsity; GeForce: the Ada and Ampere white papers, float32 sums.
-PEAKS: tuple[tuple[str, float], ...] = (
+PEAK_FLOPS: tuple[tuple[str, float], ...] = (
     (r"\bGB?300\b|\bB300\b", 2_250e12),
     (r"\bGB200\b", 2_500e12),
     (r"\bB200\b", 2_250e12),
@@ -30,6 +30,6 @@ PEAKS: tuple[tuple[str, float], ...] = (
 )
 
 
-def peak_flops(name: str) -> float | None:
+def get_peak_flops(name: str) -> float | None:
     """FLOP/s of one device by its name, such as "NVIDIA H100 80GB HBM3"; None where it is not known."""
-    return next((peak for pattern, peak in PEAKS if re.search(pattern, name, re.IGNORECASE)), None)
+    return next((peak for pattern, peak in PEAK_FLOPS if re.search(pattern, name, re.IGNORECASE)), None)

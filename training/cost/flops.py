@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from reprise.errors import RepriseError
-from training.models.text_length import text_length
+from training.models.text_length import get_text_length
 
 # What is not recomputed in the backward pass, by compute.checkpointing.
 Checkpointing = Literal["none", "selective", "full"]
 
 
 @dataclass(frozen=True)
-class Product:
+class MatrixProduct:
     """One kind of matrix product of a forward pass, of one sample."""
 
     part: str  # "patches", "conditions", "projections", "self-attention", "cross-attention", "mlp", "head"
@@ -32,7 +32,7 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Shape:
+class TransformerShape:
     """The sizes of a transformer that its cost depends on."""
 
     family: Literal["wan", "cogvideox"]
@@ -49,7 +49,7 @@ class Shape:
     time_dim: int  # of the timestep's vector
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], text_tokens: int | None = None) -> Shape:
+    def from_config(cls, config: Mapping[str, Any], text_tokens: int | None = None) -> TransformerShape:
         """From the config of a diffusers transformer (a dict, or `model.config`).
 
         text_tokens: to which prompts are padded; None: as the released pipelines do.
@@ -73,7 +73,7 @@ class Shape:
                 channels_in=channels,
                 channels_out=config.get("out_channels") or channels,
                 text_dim=config.get("text_dim", 4096),
-                text_tokens=text_tokens or text_length("wan", config),
+                text_tokens=text_tokens or get_text_length("wan", config),
                 time_in=config.get("freq_dim", 256),
                 time_dim=dim,
             )
@@ -90,20 +90,22 @@ class Shape:
                 channels_in=config.get("in_channels", 16),
                 channels_out=config.get("out_channels") or config.get("in_channels", 16),
                 text_dim=config.get("text_embed_dim", 4096),
-                text_tokens=text_tokens or text_length("cogvideox", config),
+                text_tokens=text_tokens or get_text_length("cogvideox", config),
                 time_in=dim,
                 time_dim=config.get("time_embed_dim", 512),
             )
         raise RepriseError(f"no cost is known for a transformer of the class {name or '(none named)'}")
 
-    def tokens(self, frames: int, height: int, width: int) -> int:
+    def count_tokens(self, frames: int, height: int, width: int) -> int:
         """Tokens of a latent video (or, with one frame, of a reference)."""
         return math.prod(
             size // patch for size, patch in zip((frames, height, width), self.patch, strict=True)
         )
 
 
-def products(shape: Shape, tokens: int, *, text: int | None = None, timesteps: int = 1) -> Iterator[Product]:
+def iterate_products(
+    shape: TransformerShape, tokens: int, *, text: int | None = None, timesteps: int = 1
+) -> Iterator[MatrixProduct]:
     """Every matrix product of the forward pass of one sample.
 
     Args:
@@ -114,38 +116,42 @@ def products(shape: Shape, tokens: int, *, text: int | None = None, timesteps: i
     text = shape.text_tokens if text is None else text
     n, d, f, layers = tokens, shape.dim, shape.mlp, shape.layers
     volume = math.prod(shape.patch)
-    yield Product("patches", 2 * n * d * shape.channels_in * volume, backward=1, block=False)
+    yield MatrixProduct("patches", 2 * n * d * shape.channels_in * volume, backward=1, block=False)
     if shape.family == "wan":
-        yield Product("conditions", 2 * text * shape.text_dim * d, backward=1, block=False)
-        yield Product("conditions", 2 * text * d * d, block=False)
-        yield Product("conditions", 2 * timesteps * shape.time_in * d, backward=1, block=False)
-        yield Product("conditions", 2 * timesteps * (d * d + d * 6 * d), block=False)
-        yield Product("projections", layers * 4 * 2 * n * d * d)
-        yield Product("self-attention", layers * 2 * 2 * n * n * d)
-        yield Product(
+        yield MatrixProduct("conditions", 2 * text * shape.text_dim * d, backward=1, block=False)
+        yield MatrixProduct("conditions", 2 * text * d * d, block=False)
+        yield MatrixProduct("conditions", 2 * timesteps * shape.time_in * d, backward=1, block=False)
+        yield MatrixProduct("conditions", 2 * timesteps * (d * d + d * 6 * d), block=False)
+        yield MatrixProduct("projections", layers * 4 * 2 * n * d * d)
+        yield MatrixProduct("self-attention", layers * 2 * 2 * n * n * d)
+        yield MatrixProduct(
             "cross-attention", layers * (2 * 2 * n * d * d + 2 * 2 * text * d * d + 2 * 2 * n * text * d)
         )
-        yield Product("mlp", layers * 2 * 2 * n * d * f)
+        yield MatrixProduct("mlp", layers * 2 * 2 * n * d * f)
     else:
         m = n + text
-        yield Product("conditions", 2 * text * shape.text_dim * d, backward=1, block=False)
-        yield Product("conditions", 2 * timesteps * shape.time_in * shape.time_dim, backward=1, block=False)
-        yield Product("conditions", 2 * timesteps * shape.time_dim**2, block=False)
-        yield Product("conditions", layers * 2 * 2 * timesteps * shape.time_dim * 6 * d)
-        yield Product("projections", layers * 4 * 2 * m * d * d)
-        yield Product("self-attention", layers * 2 * 2 * m * m * d)
-        yield Product("mlp", layers * 2 * 2 * m * d * f)
-        yield Product("head", 2 * timesteps * shape.time_dim * 2 * d, block=False)
-    yield Product("head", 2 * n * d * shape.channels_out * volume, block=False)
+        yield MatrixProduct("conditions", 2 * text * shape.text_dim * d, backward=1, block=False)
+        yield MatrixProduct(
+            "conditions", 2 * timesteps * shape.time_in * shape.time_dim, backward=1, block=False
+        )
+        yield MatrixProduct("conditions", 2 * timesteps * shape.time_dim**2, block=False)
+        yield MatrixProduct("conditions", layers * 2 * 2 * timesteps * shape.time_dim * 6 * d)
+        yield MatrixProduct("projections", layers * 4 * 2 * m * d * d)
+        yield MatrixProduct("self-attention", layers * 2 * 2 * m * m * d)
+        yield MatrixProduct("mlp", layers * 2 * 2 * m * d * f)
+        yield MatrixProduct("head", 2 * timesteps * shape.time_dim * 2 * d, block=False)
+    yield MatrixProduct("head", 2 * n * d * shape.channels_out * volume, block=False)
 
 
-def forward(shape: Shape, tokens: int, *, text: int | None = None, timesteps: int = 1) -> int:
+def count_forward(
+    shape: TransformerShape, tokens: int, *, text: int | None = None, timesteps: int = 1
+) -> int:
     """FLOPs of the forward pass of one sample."""
-    return sum(each.forward for each in products(shape, tokens, text=text, timesteps=timesteps))
+    return sum(each.forward for each in iterate_products(shape, tokens, text=text, timesteps=timesteps))
 
 
-def training(
-    shape: Shape, tokens: int, *, text: int | None = None, timesteps: int = 1, frozen: bool = False
+def count_training(
+    shape: TransformerShape, tokens: int, *, text: int | None = None, timesteps: int = 1, frozen: bool = False
 ) -> int:
     """FLOPs of forward and backward of one sample.
 
@@ -154,24 +160,26 @@ def training(
             adapters' own products are left out: a tenth more at rank 128 on all layers of CogVideoX-5B.
     """
     total = 0
-    for each in products(shape, tokens, text=text, timesteps=timesteps):
+    for each in iterate_products(shape, tokens, text=text, timesteps=timesteps):
         two_factors = each.part == "self-attention"
         backward = min(each.backward, 1) if frozen and not two_factors else each.backward
         total += each.forward * (1 + backward)
     return total
 
 
-def recomputed(shape: Shape, tokens: int, checkpointing: Checkpointing, *, text: int | None = None) -> int:
+def count_recomputed(
+    shape: TransformerShape, tokens: int, checkpointing: Checkpointing, *, text: int | None = None
+) -> int:
     """FLOPs that activation checkpointing computes a second time, of one sample: "selective" no product."""
     if checkpointing != "full":
         return 0
-    return sum(each.forward for each in products(shape, tokens, text=text) if each.block)
+    return sum(each.forward for each in iterate_products(shape, tokens, text=text) if each.block)
 
 
-def by_part(shape: Shape, tokens: int, *, text: int | None = None) -> dict[str, float]:
+def compute_part_shares(shape: TransformerShape, tokens: int, *, text: int | None = None) -> dict[str, float]:
     """Share of each part in the forward pass."""
     shares: dict[str, int] = {}
-    for each in products(shape, tokens, text=text):
+    for each in iterate_products(shape, tokens, text=text):
         shares[each.part] = shares.get(each.part, 0) + each.forward
     total = sum(shares.values())
     return {part: count / total for part, count in shares.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from training.cost.estimate import Estimate, Work
+    from training.cost.estimate import Estimate, Workload
 
 # Section 3.5 of the paper (arXiv 2504.17816): "C_vid = 169 C_img (13 latent frames, 169 = 13^2), our approach
 # yields E[C] = 0.8 C_img + 0.2 C_vid = 13.72 C_img, achieving 92.7% reduction".
@@ -48,25 +48,28 @@ class ReplayCost:
         return ((1 - self.p) * self.image + self.p * self.video) / self.video
 
 
-def of(estimate: Estimate) -> ReplayCost | None:
+def compute_cost(estimate: Estimate) -> ReplayCost | None:
     """None where a run does not switch between identity and replay."""
-    video = [work for work in estimate.works if work.kind == "replay"]
-    image = [work for work in estimate.works if work.kind != "replay"]
+    video = [work for work in estimate.workloads if work.kind == "replay"]
+    image = [work for work in estimate.workloads if work.kind != "replay"]
     if not video or not image or any(work.kind != "identity" for work in image):
         return None
-    image_batch, video_batch = _mean(image, lambda work: work.batch), _mean(video, lambda work: work.batch)
+    image_batch, video_batch = (
+        _average_by_share(image, lambda work: work.batch),
+        _average_by_share(video, lambda work: work.batch),
+    )
     return ReplayCost(
         p=sum(work.share for work in video),
-        image=_mean(image, estimate.flops) / image_batch,
-        video=_mean(video, estimate.flops) / video_batch,
+        image=_average_by_share(image, estimate.count_flops) / image_batch,
+        video=_average_by_share(video, estimate.count_flops) / video_batch,
         image_batch=image_batch,
         video_batch=video_batch,
     )
 
 
-def describe(cost: ReplayCost | None) -> list[str]:
+def describe_cost(cost: ReplayCost | None) -> list[str]:
     """Lines for a person; none without a cost."""
-    from training.cost.estimate import si
+    from training.cost.estimate import format_si
 
     if cost is None:
         return []
@@ -74,30 +77,32 @@ def describe(cost: ReplayCost | None) -> list[str]:
     right = (1 - PAPER_P) + PAPER_P * PAPER_FACTOR
     needed = (PAPER_MEAN - 1) / (PAPER_FACTOR - 1)
     return [
-        f"cost      {si(cost.expected)} FLOPs a step expected = {1 - p:.3g} x {si(cost.image_step)} "
-        f"(identity) + {p:.3g} x {si(cost.video_step)} (replay)",
+        f"cost      {format_si(cost.expected)} FLOPs a step expected = "
+        f"{1 - p:.3g} x {format_si(cost.image_step)} "
+        f"(identity) + {p:.3g} x {format_si(cost.video_step)} (replay)",
         f"  one video is {cost.video / cost.image:.3g} pictures; one replay step of {cost.video_batch:g} is "
         f"{cost.video_step / cost.image_step:.3g} identity steps of {images}",
-        f"  {_against(cost.share)} as many steps of videos alone; {_against(cost.share_at_equal_batches)} it "
-        "at equal batches",
+        f"  {_format_share(cost.share)} as many steps of videos alone; "
+        f"{_format_share(cost.share_at_equal_batches)} it at equal batches",
         f"  the paper (arXiv 2504.17816) takes a video as 13² = {PAPER_FACTOR} pictures: quadratic in 13 "
         "latent frames, at equal batches, without references and text. It writes",
-        f"  {1 - PAPER_P:g} + {PAPER_P:g} x {PAPER_FACTOR} = {PAPER_MEAN} pictures, {_less(1 - PAPER_SAVED)}."
-        f" The sum is {right:.1f}, {_less(right / PAPER_FACTOR)}; {PAPER_MEAN} would be "
-        f"{_less(PAPER_MEAN / PAPER_FACTOR)} and need p = {needed:.3f},",
-        f"  {_less(1 - PAPER_SAVED)} would be {(1 - PAPER_SAVED) * PAPER_FACTOR:.1f} pictures",
+        f"  {1 - PAPER_P:g} + {PAPER_P:g} x {PAPER_FACTOR} = {PAPER_MEAN} pictures, "
+        f"{_format_saving(1 - PAPER_SAVED)}."
+        f" The sum is {right:.1f}, {_format_saving(right / PAPER_FACTOR)}; {PAPER_MEAN} would be "
+        f"{_format_saving(PAPER_MEAN / PAPER_FACTOR)} and need p = {needed:.3f},",
+        f"  {_format_saving(1 - PAPER_SAVED)} would be {(1 - PAPER_SAVED) * PAPER_FACTOR:.1f} pictures",
     ]
 
 
-def _against(share: float) -> str:
+def _format_share(share: float) -> str:
     return f"{100 * share:.1f} % of" if share <= 1 else f"{share:.3g} times"
 
 
-def _less(share: float) -> str:
+def _format_saving(share: float) -> str:
     return f"{100 * (1 - share):.1f} % less"
 
 
-def _mean(works: Iterable[Work], value: Callable[[Work], float]) -> float:
+def _average_by_share(works: Iterable[Workload], value: Callable[[Workload], float]) -> float:
     """Over the steps of some tasks."""
     given = list(works)
     return sum(work.share * value(work) for work in given) / sum(work.share for work in given)

@@ -8,17 +8,17 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from training.data.sampler import Sampler, StepPlan
-from training.data.samples import Batch, Sample
+from training.data.samples import Batch, LatentSample
 from training.latents.store import Latents
 from training.tasks.base import Task
 
 
-class Step:
+class StepBatches:
     """One step of one rank: iterate over it, once, for its micro batches."""
 
     def __init__(self, plan: StepPlan, micro_steps: int) -> None:
         self.plan, self.micro_steps = plan, micro_steps
-        self.waited = 0.0  # seconds, so far, that somebody waited for a batch
+        self.wait_seconds = 0.0  # seconds, so far, that somebody waited for a batch
         self._batches: Iterator[Batch] = iter(())
 
     def __iter__(self) -> Iterator[Batch]:
@@ -47,45 +47,47 @@ class Loader:
         rank: int = 0,
         ranks: int = 1,
         threads: int = 4,
-        ahead: int = 4,
-        pin: bool = False,
+        prefetch: int = 4,
+        pin_memory: bool = False,
     ) -> None:
         self.sampler, self.latents = sampler, latents
         self.rank, self.ranks = rank, ranks
-        self.threads, self.ahead, self.pin = threads, ahead, pin
+        self.threads, self.prefetch, self.pin_memory = threads, prefetch, pin_memory
         self._tasks: dict[str, Task] = {task.name: task for task in sampler.tasks}
 
-    def steps(self, start: int, stop: int) -> Iterator[Step]:
+    def iterate_steps(self, start: int, stop: int) -> Iterator[StepBatches]:
         """Steps `start` to `stop`. A step's micro batches that were not taken are skipped with it."""
         readers = ThreadPoolExecutor(self.threads, thread_name_prefix="read-latents")
         # Of its own: it waits for readers, who must not wait for it.
         assembler = ThreadPoolExecutor(1, thread_name_prefix="assemble-batch")
         coming: deque[Future[Batch]] = deque()
-        jobs = self._jobs(start, stop)
+        jobs = self._iterate_jobs(start, stop)
 
-        def fill() -> None:
-            while len(coming) <= self.ahead:
+        def fill_queue() -> None:
+            while len(coming) <= self.prefetch:
                 job = next(jobs, None)
                 if job is None:
                     return
                 plan, pairs = job
-                read = [readers.submit(self._read, plan, index, row) for index, row in pairs]
-                coming.append(assembler.submit(self._assemble, plan, read))
+                read = [readers.submit(self._read_sample, plan, index, row) for index, row in pairs]
+                coming.append(assembler.submit(self._assemble_batch, plan, read))
 
-        def batches(step: Step) -> Iterator[Batch]:
+        def take_batches(step: StepBatches) -> Iterator[Batch]:
             for _ in range(step.micro_steps):
-                fill()
+                fill_queue()
                 began = time.perf_counter()
                 batch = coming.popleft().result()
-                step.waited += time.perf_counter() - began
-                fill()
+                step.wait_seconds += time.perf_counter() - began
+                fill_queue()
                 yield batch
 
         try:
             for number in range(start, stop):
-                plan = self.sampler.step(number)
-                step = Step(plan, plan.micro_steps(self.ranks, self._tasks[plan.task].micro_batch))
-                step._batches = batches(step)
+                plan = self.sampler.plan_step(number)
+                step = StepBatches(
+                    plan, plan.count_micro_steps(self.ranks, self._tasks[plan.task].micro_batch)
+                )
+                step._batches = take_batches(step)
                 yield step
                 for _ in step:
                     pass
@@ -93,26 +95,26 @@ class Loader:
             assembler.shutdown(wait=False, cancel_futures=True)
             readers.shutdown(wait=False, cancel_futures=True)
 
-    def read(self, plan: StepPlan, micro_step: int) -> Batch:
+    def read_batch(self, plan: StepPlan, micro_step: int) -> Batch:
         """One micro batch, at once."""
-        pairs = plan.slice(self.rank, self.ranks, micro_step, self._tasks[plan.task].micro_batch)
-        return self._collate(plan, [self._read(plan, index, row) for index, row in pairs])
+        pairs = plan.slice_samples(self.rank, self.ranks, micro_step, self._tasks[plan.task].micro_batch)
+        return self._collate_batch(plan, [self._read_sample(plan, index, row) for index, row in pairs])
 
-    def _jobs(self, start: int, stop: int) -> Iterator[tuple[StepPlan, list[tuple[int, int]]]]:
+    def _iterate_jobs(self, start: int, stop: int) -> Iterator[tuple[StepPlan, list[tuple[int, int]]]]:
         for number in range(start, stop):
-            plan = self.sampler.step(number)
+            plan = self.sampler.plan_step(number)
             micro_batch = self._tasks[plan.task].micro_batch
-            for micro_step in range(plan.micro_steps(self.ranks, micro_batch)):
-                yield plan, plan.slice(self.rank, self.ranks, micro_step, micro_batch)
+            for micro_step in range(plan.count_micro_steps(self.ranks, micro_batch)):
+                yield plan, plan.slice_samples(self.rank, self.ranks, micro_step, micro_batch)
 
-    def _read(self, plan: StepPlan, index: int, row: int) -> Sample:
+    def _read_sample(self, plan: StepPlan, index: int, row: int) -> LatentSample:
         latents = self.latents[plan.task]
         record = latents.records[row]
-        return latents.sample(index, record, self.sampler.choice(plan, index, record))
+        return latents.read_sample(index, record, self.sampler.draw_choice(plan, index, record))
 
-    def _assemble(self, plan: StepPlan, samples: list[Future[Sample]]) -> Batch:
-        batch = self._collate(plan, [sample.result() for sample in samples])
-        return batch.pinned() if self.pin else batch
+    def _assemble_batch(self, plan: StepPlan, samples: list[Future[LatentSample]]) -> Batch:
+        batch = self._collate_batch(plan, [sample.result() for sample in samples])
+        return batch.pin_memory() if self.pin_memory else batch
 
-    def _collate(self, plan: StepPlan, samples: list[Sample]) -> Batch:
-        return self._tasks[plan.task].collate(samples, self.latents[plan.task].manifest.text.length)
+    def _collate_batch(self, plan: StepPlan, samples: list[LatentSample]) -> Batch:
+        return self._tasks[plan.task].collate_samples(samples, self.latents[plan.task].manifest.text.length)

@@ -13,36 +13,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Key = int | str
+SeedKey = int | str
 
 
-def seed_of(seed: int, *keys: Key) -> int:
+def derive_seed(seed: int, *keys: SeedKey) -> int:
     """A 63-bit seed for one purpose, the same on every machine and in every Python process."""
     # As JSON, so that ("a", 1) and ("a1",) differ.
-    words = json.dumps([seed, *keys]).encode()
-    return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest()) >> 1
+    encoded = json.dumps([seed, *keys]).encode()
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest()) >> 1
 
 
-def generator(seed: int, *keys: Key, device: str | torch.device = "cpu") -> torch.Generator:
+def make_generator(seed: int, *keys: SeedKey, device: str | torch.device = "cpu") -> torch.Generator:
     """A generator for one purpose: `generator(seed, "noise", index)`.
 
     The numbers differ between kinds of devices, as torch's do, and between nothing else.
     """
-    return torch.Generator(device=device).manual_seed(seed_of(seed, *keys))
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, *keys))
 
 
-def uniforms(count: int, seed: int, *keys: Key) -> NDArray[np.float64]:
+def draw_uniforms(count: int, seed: int, *keys: SeedKey) -> NDArray[np.float64]:
     """(count,) numbers in [0, 1). A shorter draw is the beginning of a longer one."""
     # numpy keeps the streams of its bit generators for ever, those of `Generator` not.
-    raw = np.random.Philox(key=seed_of(seed, *keys)).random_raw(count)
+    raw = np.random.Philox(key=derive_seed(seed, *keys)).random_raw(count)
     return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def permutation(count: int, seed: int, *keys: Key) -> NDArray[np.int64]:
+def draw_permutation(count: int, seed: int, *keys: SeedKey) -> NDArray[np.int64]:
     """(count,) the numbers from 0 to count - 1 in random order."""
-    return np.argsort(uniforms(count, seed, *keys), kind="stable").astype(np.int64)
+    return np.argsort(draw_uniforms(count, seed, *keys), kind="stable").astype(np.int64)
 
 
-def share_of(name: str, purpose: str) -> float:
+def derive_share(name: str, purpose: str) -> float:
     """A number in [0, 1) that belongs to a name whatever the seed: for splits that outlive a run."""
-    return seed_of(0, purpose, name) * 2.0**-63
+    return derive_seed(0, purpose, name) * 2.0**-63

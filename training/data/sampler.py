@@ -25,18 +25,18 @@ from numpy.typing import NDArray
 
 from reprise.errors import RepriseError
 from training.data import random_streams
-from training.data.samples import Choice, Record, Size
+from training.data.samples import LatentSize, SampleChoice, SampleRecord
 from training.latents.store import Records
 from training.tasks.base import Task
 
-_WATCHED = 1 << 48  # indices of samples that are looked at and not trained on: more than any run has
+_WATCHED_INDEX = 1 << 48  # indices of samples that are looked at and not trained on: more than any run has
 
 
 @dataclass(frozen=True)
 class Bucket:
     """Samples that may share a step."""
 
-    size: Size  # latent frames, height, width
+    size: LatentSize  # latent frames, height, width
     capacity: int  # references that each of them can give
     rows: NDArray[np.int64]  # of the index
 
@@ -51,29 +51,31 @@ class StepPlan:
 
     step: int
     task: str
-    size: Size
+    size: LatentSize
     references: int  # that each sample has
     indices: range  # global sample indices
     rows: tuple[int, ...]  # of the task's index, one per sample
 
-    def micro_steps(self, ranks: int, micro_batch: int) -> int:
+    def count_micro_steps(self, ranks: int, micro_batch: int) -> int:
         """Forward passes per rank."""
-        return -(-self._per_rank(ranks) // micro_batch)
+        return -(-self._count_per_rank(ranks) // micro_batch)
 
-    def slice(self, rank: int, ranks: int, micro_step: int, micro_batch: int) -> list[tuple[int, int]]:
+    def slice_samples(
+        self, rank: int, ranks: int, micro_step: int, micro_batch: int
+    ) -> list[tuple[int, int]]:
         """(global index, row) of the samples that one data rank sees in one micro step.
 
         Slices of all ranks and micro steps are disjoint, and together they are the step. Ranks that share a
         sequence ask with the same `rank`.
         """
-        share = self._per_rank(ranks)
+        share = self._count_per_rank(ranks)
         if not 0 <= rank < ranks:
             raise ValueError(f"rank {rank} of {ranks}")
         begin = rank * share + micro_step * micro_batch
         end = min(begin + micro_batch, (rank + 1) * share)
         return list(zip(self.indices[begin:end], self.rows[begin:end], strict=True))
 
-    def _per_rank(self, ranks: int) -> int:
+    def _count_per_rank(self, ranks: int) -> int:
         share, rest = divmod(len(self.rows), ranks)
         if rest:
             raise RepriseError(
@@ -103,46 +105,46 @@ class Sampler:
         self.seed, self.tasks = seed, tuple(tasks)
         weights = np.array([task.weight for task in tasks], np.float64)
         self._bounds = np.cumsum(weights / weights.sum())
-        self._drawn = np.zeros(0, np.int64)
-        self._before = np.zeros((1, len(tasks)), np.int64)
+        self._task_draws = np.zeros(0, np.int64)
+        self._steps_before = np.zeros((1, len(tasks)), np.int64)
         self.buckets: dict[str, tuple[Bucket, ...]] = {}  # trained on, by task
         self.held_out: dict[str, tuple[Bucket, ...]] = {}
         facts: list[object] = [seed, holdout]
         for task, index in zip(tasks, records, strict=True):
             if task.name in self.buckets:
                 raise ValueError(f"two tasks named {task.name}")
-            trained, held = _split(task, index, holdout)
+            trained, held = _split_holdout(task, index, holdout)
             self.buckets[task.name], self.held_out[task.name] = trained, held
             if not task.weight:
                 continue  # only watched: no step depends on it
             facts.append([task.name, task.weight, task.batch])
-            facts += [[*bucket.size, bucket.capacity, index.digest(bucket.rows)] for bucket in trained]
+            facts += [[*bucket.size, bucket.capacity, index.hash_rows(bucket.rows)] for bucket in trained]
         self.fingerprint = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
-        self._permutation = functools.lru_cache(maxsize=64)(self._permuted)
+        self._get_permutation = functools.lru_cache(maxsize=64)(self._permute_rows)
 
-    def step(self, step: int) -> StepPlan:
+    def plan_step(self, step: int) -> StepPlan:
         """The plan of a step, 0 being the first. Cheap, and the same in any order of asking."""
-        which, before = self._task_of(step)
+        which, before = self._find_task(step)
         first = int(sum(count * other.batch for count, other in zip(before, self.tasks, strict=True)))
-        return self._plan(self.tasks[which], step, int(before[which]), first)
+        return self._plan_turn(self.tasks[which], step, int(before[which]), first)
 
-    def watched(self, task: str, step: int) -> StepPlan | None:
+    def plan_watched_step(self, task: str, step: int) -> StepPlan | None:
         """What a step would be if it were of a task that no step is of; None where the task has steps.
 
         Its samples' indices are none that training draws from.
         """
-        found = next(each for each in self.tasks if each.name == task)
-        if found.weight > 0:
+        watched_task = next(each for each in self.tasks if each.name == task)
+        if watched_task.weight > 0:
             return None
-        return self._plan(found, step, step, _WATCHED + step * found.batch)
+        return self._plan_turn(watched_task, step, step, _WATCHED_INDEX + step * watched_task.batch)
 
-    def _plan(self, task: Task, step: int, turn: int, first: int) -> StepPlan:
+    def _plan_turn(self, task: Task, step: int, turn: int, first: int) -> StepPlan:
         """The `turn`-th step of a task, whose samples have the indices from `first` on."""
         buckets = self.buckets[task.name]
-        chosen, turn = turn_of([len(bucket.rows) for bucket in buckets], turn)
+        chosen, turn = find_turn([len(bucket.rows) for bucket in buckets], turn)
         bucket = buckets[chosen]
-        count = task.count(
-            bucket.capacity, random_streams.generator(self.seed, "references", task.name, step)
+        count = task.draw_count(
+            bucket.capacity, random_streams.make_generator(self.seed, "references", task.name, step)
         )
         return StepPlan(
             step=step,
@@ -150,41 +152,45 @@ class Sampler:
             size=bucket.size,
             references=count,
             indices=range(first, first + task.batch),
-            rows=tuple(self._stream(task.name, chosen, turn * task.batch, task.batch)),
+            rows=tuple(self._take_rows(task.name, chosen, turn * task.batch, task.batch)),
         )
 
-    def choice(self, plan: StepPlan, index: int, record: Record) -> Choice:
+    def draw_choice(self, plan: StepPlan, index: int, record: SampleRecord) -> SampleChoice:
         """What the task draws for one sample of a plan."""
         task = next(task for task in self.tasks if task.name == plan.task)
-        return task.choose(record, plan.references, random_streams.generator(self.seed, "choice", index))
+        return task.choose_references(
+            record, plan.references, random_streams.make_generator(self.seed, "choice", index)
+        )
 
-    def _stream(self, task: str, bucket: int, begin: int, count: int) -> list[int]:
+    def _take_rows(self, task: str, bucket: int, begin: int, count: int) -> list[int]:
         """Rows `begin` to `begin + count` of a bucket's endless stream."""
         size = len(self.buckets[task][bucket].rows)
         rows: list[int] = []
         while len(rows) < count:
             epoch, at = divmod(begin + len(rows), size)
-            order = self._permutation(task, bucket, epoch)
+            order = self._get_permutation(task, bucket, epoch)
             rows += order[at : at + count - len(rows)].tolist()
         return rows
 
-    def _permuted(self, task: str, bucket: int, epoch: int) -> NDArray[np.int64]:
+    def _permute_rows(self, task: str, bucket: int, epoch: int) -> NDArray[np.int64]:
         found = self.buckets[task][bucket]
         name = "x".join(str(side) for side in (*found.size, found.capacity))
-        return found.rows[random_streams.permutation(len(found.rows), self.seed, "order", task, name, epoch)]
+        return found.rows[
+            random_streams.draw_permutation(len(found.rows), self.seed, "order", task, name, epoch)
+        ]
 
-    def _task_of(self, step: int) -> tuple[int, NDArray[np.int64]]:
+    def _find_task(self, step: int) -> tuple[int, NDArray[np.int64]]:
         """The task of a step, and how many steps each task had before it."""
-        if step >= len(self._drawn):
+        if step >= len(self._task_draws):
             length = max(1024, 2 * (step + 1))
-            uniforms = random_streams.uniforms(length, self.seed, "task")
-            self._drawn = np.searchsorted(self._bounds[:-1], uniforms, side="right")
-            had = np.cumsum(self._drawn[:, None] == np.arange(len(self.tasks)), axis=0)
-            self._before = np.vstack([np.zeros((1, len(self.tasks)), np.int64), had])
-        return int(self._drawn[step]), self._before[step]
+            uniforms = random_streams.draw_uniforms(length, self.seed, "task")
+            self._task_draws = np.searchsorted(self._bounds[:-1], uniforms, side="right")
+            had = np.cumsum(self._task_draws[:, None] == np.arange(len(self.tasks)), axis=0)
+            self._steps_before = np.vstack([np.zeros((1, len(self.tasks)), np.int64), had])
+        return int(self._task_draws[step]), self._steps_before[step]
 
 
-def turn_of(sizes: Sequence[int], step: int) -> tuple[int, int]:
+def find_turn(sizes: Sequence[int], step: int) -> tuple[int, int]:
     """Whose turn a step is among buckets of these sizes, and how many turns that bucket had before.
 
     The k-th turn (from 0) of a bucket of n is due at the time (k + 1/2) / n; turns are taken in the order of
@@ -205,26 +211,30 @@ def turn_of(sizes: Sequence[int], step: int) -> tuple[int, int]:
     return bucket, had[bucket]
 
 
-def _split(task: Task, records: Records, holdout: float) -> tuple[tuple[Bucket, ...], tuple[Bucket, ...]]:
+def _split_holdout(
+    task: Task, records: Records, holdout: float
+) -> tuple[tuple[Bucket, ...], tuple[Bucket, ...]]:
     """The buckets of a task's samples: trained on, and held out."""
-    capacities = task.capacity(records)
+    capacities = task.get_capacities(records)
     usable = np.flatnonzero(capacities >= 0)
     if not len(usable):
         raise RepriseError(
             f"task {task.name}: none of the {len(records)} samples in {task.latents} can be used: "
             "do they have references of the variants that the mixture names?"
         )
-    sources = records.column("source_id") if holdout else []
+    sources = records.get_column("source_id") if holdout else []
     held = np.zeros(len(records), bool)
     for row in usable if holdout else ():
-        held[row] = random_streams.share_of(sources[row], "holdout") < holdout
-    trained = _buckets(records, capacities, usable[~held[usable]])
+        held[row] = random_streams.derive_share(sources[row], "holdout") < holdout
+    trained = _group_buckets(records, capacities, usable[~held[usable]])
     if not trained:
         raise RepriseError(f"task {task.name}: validation.holdout leaves no sample to train on: lower it")
-    return trained, _buckets(records, capacities, usable[held[usable]])
+    return trained, _group_buckets(records, capacities, usable[held[usable]])
 
 
-def _buckets(records: Records, capacities: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[Bucket, ...]:
+def _group_buckets(
+    records: Records, capacities: NDArray[np.int64], rows: NDArray[np.int64]
+) -> tuple[Bucket, ...]:
     keys = np.column_stack([records.sizes[rows].astype(np.int64), capacities[rows]])
     found, which = np.unique(keys, axis=0, return_inverse=True)
     return tuple(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-Size = tuple[int, int, int]  # T, h, w in latent units
+LatentSize = tuple[int, int, int]  # T, h, w in latent units
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +31,19 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SampleRecord:
     """One sample of the latents' index; its tensors are still on disk."""
 
     sample_id: str
     source_id: str  # of the video it was cut from
     shard: str
-    size: Size
+    size: LatentSize
     caption: str
     subjects: tuple[Subject, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SampleChoice:
     """What a task drew for one sample."""
 
     references: tuple[int, ...] = ()  # positions, in the order in which the model sees them
@@ -51,7 +51,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class LatentSample:
     index: int  # global: the how-manieth sample of the run it is
     sample_id: str
     video: Tensor  # (C, T, h, w)
@@ -72,16 +72,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
+    def move_to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
         """On a device; without waiting for it where the memory is pinned."""
 
-        def moved(tensor: Tensor) -> Tensor:
+        def move_tensor(tensor: Tensor) -> Tensor:
             return tensor.to(device, dtype, non_blocking=True)
 
-        references = tuple(moved(reference) for reference in self.references)
-        return replace(self, video=moved(self.video), references=references, text=moved(self.text))
+        references = tuple(move_tensor(reference) for reference in self.references)
+        return replace(
+            self, video=move_tensor(self.video), references=references, text=move_tensor(self.text)
+        )
 
-    def pinned(self) -> Batch:
+    def pin_memory(self) -> Batch:
         """In page-locked memory, from which copies to a GPU run beside its work."""
         references = tuple(reference.pin_memory() for reference in self.references)
         return replace(
@@ -89,7 +91,7 @@ class Batch:
         )
 
 
-def stack(samples: Sequence[Sample], text_length: int) -> Batch:
+def stack_samples(samples: Sequence[LatentSample], text_length: int) -> Batch:
     """Samples of equal shapes -> one batch; texts filled up with zeros to `text_length` tokens.
 
     Raises:

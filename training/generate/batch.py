@@ -12,16 +12,16 @@ import torch
 
 from reprise.errors import RepriseError
 from training.config import PositionsConfig
-from training.generate.media import to_uint8, write_video
+from training.generate.media import convert_to_uint8, write_video
 from training.models.components import read_config
-from training.models.video_size import DEFAULT_SIZES, check_size, grid_of
+from training.models.video_size import DEFAULT_SIZES, check_size, get_token_grid
 from training.references import open_picture
 
 SEPARATOR = "@@"  # of the released script's prompt files
 
 
 @dataclass(frozen=True)
-class Settings:
+class GenerationSettings:
     """What all videos of a call share. It is written beside each video."""
 
     model: str
@@ -44,7 +44,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerationRequest:
     """One video to make."""
 
     name: str  # how messages call it
@@ -54,9 +54,9 @@ class Request:
     target: Path  # .mp4
 
 
-def read_batch(
+def read_requests(
     file: Path, folder: Path, seeds: Sequence[int], whole_line: bool = False
-) -> tuple[list[Request], list[str]]:
+) -> tuple[list[GenerationRequest], list[str]]:
     """Lines `prompt@@a.png@@b.png` -> requests for <folder>/0001.mp4, ... and one message for each bad line.
 
     Files are numbered by line; with several seeds they end in -seed<n>. Pictures are looked for beside
@@ -68,34 +68,38 @@ def read_batch(
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RepriseError(f"{file} cannot be read as a text file ({type(error).__name__})") from error
-    requests: list[Request] = []
+    requests: list[GenerationRequest] = []
     bad: list[str] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         prompt, *named = (part.strip() for part in line.split(SEPARATOR))
         try:
-            found = tuple(str(_beside(file, name)) for name in named if name)
-            _check(prompt, found)
+            pictures = tuple(str(_resolve_picture(file, name)) for name in named if name)
+            _check_request(prompt, pictures)
         except RepriseError as error:
             bad.append(f"{file.name}, line {number}: {error}")
             continue
         for seed in seeds:
             name = f"{number:04d}.mp4" if len(seeds) == 1 else f"{number:04d}-seed{seed}.mp4"
             text = line.strip() if whole_line else prompt
-            requests.append(Request(f"{file.name}, line {number}", text, found, seed, folder / name))
+            requests.append(
+                GenerationRequest(f"{file.name}, line {number}", text, pictures, seed, folder / name)
+            )
     if not requests and not bad:
         raise RepriseError(f"{file} has no line; one is prompt{SEPARATOR}a.png{SEPARATOR}b.png")
     return requests, bad
 
 
-def single(prompt: str, references: Sequence[str], target: Path, seeds: Sequence[int]) -> list[Request]:
+def make_requests(
+    prompt: str, references: Sequence[str], target: Path, seeds: Sequence[int]
+) -> list[GenerationRequest]:
     """The requests of one prompt: `target`, or with several seeds <target>-seed<n>.mp4."""
-    _check(prompt, references)
+    _check_request(prompt, references)
     if target.suffix.lower() != ".mp4":
         raise RepriseError(f"{target} must end in .mp4")
     return [
-        Request(
+        GenerationRequest(
             target.name,
             prompt,
             tuple(references),
@@ -106,7 +110,7 @@ def single(prompt: str, references: Sequence[str], target: Path, seeds: Sequence
     ]
 
 
-def settled(settings: Settings) -> Settings:
+def with_model_defaults(settings: GenerationSettings) -> GenerationSettings:
     """The settings with the model's default size where they say nothing; reads configs alone.
 
     RepriseError where the model is missing, of no family known here, or cannot make that size.
@@ -124,11 +128,13 @@ def settled(settings: Settings) -> Settings:
         frames=settings.frames if settings.frames is not None else frames,
         fps=settings.fps or fps,
     )
-    check_size((whole.height, whole.width, whole.frames), grid_of(transformer, vae))  # type: ignore[arg-type]
+    check_size((whole.height, whole.width, whole.frames), get_token_grid(transformer, vae))  # type: ignore[arg-type]
     return whole
 
 
-def load(settings: Settings, device: str | None = None, offload: bool = False, tile: bool = False) -> Any:
+def load_pipeline(
+    settings: GenerationSettings, device: str | None = None, offload: bool = False, tile: bool = False
+) -> Any:
     """The pipeline, on its device. offload: only the part at work is on the GPU; tile: the VAE, in tiles."""
     from training.generate.pipeline import ReferenceToVideoPipeline  # diffusers takes seconds to import
 
@@ -150,7 +156,7 @@ def load(settings: Settings, device: str | None = None, offload: bool = False, t
     return pipeline.to(device)
 
 
-def make(pipeline: Any, request: Request, settings: Settings) -> None:
+def generate_video(pipeline: Any, request: GenerationRequest, settings: GenerationSettings) -> None:
     """Generate one video and write it, with what it was made from in a .json beside it.
 
     RepriseError where a picture cannot be read or memory does not suffice; the next request may still do.
@@ -176,38 +182,38 @@ def make(pipeline: Any, request: Request, settings: Settings) -> None:
             f"{settings.frames} frames of {settings.height}x{settings.width} do not fit "
             "into the memory of the device; try --offload, --tile, --dtype bf16 or a smaller size"
         ) from error
-    write_video(request.target, to_uint8(frames), settings.fps or 16.0)
-    _record_file(request).write_text(
-        json.dumps(_record(request, settings), indent=2) + "\n", encoding="utf-8"
+    write_video(request.target, convert_to_uint8(frames), settings.fps or 16.0)
+    _get_record_path(request).write_text(
+        json.dumps(_build_record(request, settings), indent=2) + "\n", encoding="utf-8"
     )
 
 
-def is_made(request: Request, settings: Settings) -> bool:
+def is_generated(request: GenerationRequest, settings: GenerationSettings) -> bool:
     """Whether an earlier call made this very video: the file beside it says the same."""
     try:
-        found = json.loads(_record_file(request).read_text(encoding="utf-8"))
+        found = json.loads(_get_record_path(request).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return request.target.is_file() and found == _record(request, settings)
+    return request.target.is_file() and found == _build_record(request, settings)
 
 
-def _record(request: Request, settings: Settings) -> Mapping[str, Any]:
+def _build_record(request: GenerationRequest, settings: GenerationSettings) -> Mapping[str, Any]:
     shared = asdict(settings)
     shared["positions"] = settings.positions.model_dump() if settings.positions is not None else None
-    asked = {"prompt": request.prompt, "references": list(request.references), "seed": request.seed}
-    return {**asked, **shared}
+    request_fields = {"prompt": request.prompt, "references": list(request.references), "seed": request.seed}
+    return {**request_fields, **shared}
 
 
-def _record_file(request: Request) -> Path:
+def _get_record_path(request: GenerationRequest) -> Path:
     return request.target.with_suffix(".json")
 
 
-def _beside(file: Path, name: str) -> Path:
+def _resolve_picture(file: Path, name: str) -> Path:
     here = file.parent / name  # an absolute name stays as it is
     return here if here.is_file() or not Path(name).is_file() else Path(name)
 
 
-def _check(prompt: str, references: Sequence[str]) -> None:
+def _check_request(prompt: str, references: Sequence[str]) -> None:
     if not prompt.strip():
         raise RepriseError("the prompt is empty")
     if not references:

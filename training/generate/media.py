@@ -33,6 +33,6 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float = 16
     partial.rename(path)
 
 
-def to_uint8(frames: NDArray[np.floating]) -> NDArray[np.uint8]:
+def convert_to_uint8(frames: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Frames in 0..1, any shape -> 0..255."""
     return (frames * 255.0).round().clip(0, 255).astype(np.uint8)

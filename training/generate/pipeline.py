@@ -32,18 +32,24 @@ from reprise.errors import RepriseError
 from training import references as pictures
 from training import subject_token
 from training.config import LoraConfig, PositionsConfig
-from training.generate.solvers import Velocity, dynamic_scale, euler, guided_velocity, scheduled
+from training.generate.solvers import (
+    Velocity,
+    compute_dynamic_scale,
+    make_guided_velocity,
+    run_scheduler,
+    solve_euler,
+)
 from training.lora import adapters, files
 from training.models.cogvideox import CogVideoXFamily
-from training.models.components import INDEX, read_config, vae_class
+from training.models.components import INDEX_FILE, find_vae_class, read_config
 from training.models.family import Conditioning, Family
-from training.models.text import embed
-from training.models.text_length import text_length
-from training.models.vae import decode, encode_picture
-from training.models.video_size import DEFAULT_SIZES, check_size, grid_of, vae_scales
+from training.models.text import embed_captions
+from training.models.text_length import get_text_length
+from training.models.vae import decode_latents, encode_picture
+from training.models.video_size import DEFAULT_SIZES, check_size, get_token_grid, get_vae_scales
 from training.models.wan import WanFamily
-from training.references import Picture, open_picture
-from training.schedules import sampling_sigmas
+from training.references import PictureSource, open_picture
+from training.schedules import make_sampling_sigmas
 
 
 @dataclass
@@ -82,11 +88,13 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
             scheduler=scheduler,
             transformer=transformer,
         )
-        self.positions = _positions(positions)
+        self.positions = _parse_positions(positions)
         self.register_to_config(positions=self.positions.model_dump())
-        self.family = _family(transformer, vae)
+        self.family = _make_family(transformer, vae)
         channels = transformer.config
-        self.family.prepare(transformer, self.positions, channels.in_channels // channels.out_channels - 1)
+        self.family.prepare_model(
+            transformer, self.positions, channels.in_channels // channels.out_channels - 1
+        )
         self.video_processor = VideoProcessor(vae_scale_factor=self.family.spatial_scale)
 
     @classmethod
@@ -103,22 +111,22 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
                     f"{path} holds a {settings.get('_class_name')}; known are {', '.join(DEFAULT_SIZES)}"
                 )
         folder = Path(path)
-        if folder.is_dir() and not (folder / INDEX).is_file():
+        if folder.is_dir() and not (folder / INDEX_FILE).is_file():
             raise RepriseError(
-                f"{folder} has no {INDEX}: a whole pipeline folder is needed, not a transformer alone "
+                f"{folder} has no {INDEX_FILE}: a whole pipeline folder is needed, not a transformer alone "
                 "(`reprise convert kaleido IN OUT --base WAN` makes one)"
             )
         if (folder / "transformer_2").is_dir():
             raise RepriseError(f"{folder} has two transformers (Wan 2.2 A14B); models with one are supported")
         settings = read_config(str(path), revision, "vae")
         # Imported, that is all: diffusers takes classes of ours only once they are.
-        vae_class(settings.get("_class_name", ""))
+        find_vae_class(settings.get("_class_name", ""))
         try:
             pipeline: ReferenceToVideoPipeline = super().from_pretrained(path, **options)
         except (OSError, ValueError, AttributeError) as error:
             line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise RepriseError(f"{path} could not be loaded as a pipeline: {line}") from error
-        if (folder / subject_token.FILE).is_file():
+        if (folder / subject_token.SUBJECT_TOKEN_FILE).is_file():
             subject_token.load_subject_token(pipeline.transformer, folder)
         return pipeline
 
@@ -167,12 +175,12 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         usual = DEFAULT_SIZES[type(self.transformer).__name__]
         height, width, num_frames = height or usual[0], width or usual[1], num_frames or usual[2]
-        check_size((height, width, num_frames), grid_of(self.transformer.config, self.vae.config))
-        given = _per_prompt(references, len(prompts))
+        check_size((height, width, num_frames), get_token_grid(self.transformer.config, self.vae.config))
+        given = _group_by_prompt(references, len(prompts))
         shown = [[open_picture(picture) for picture in some] for some in given]
-        noise = self._noise(len(prompts), (height, width, num_frames), generator, seed, latents)
-        empty = self._text([negative_prompt])
-        texts = self._text(prompts)
+        noise = self._make_noise(len(prompts), (height, width, num_frames), generator, seed, latents)
+        empty = self._encode_prompts([negative_prompt])
+        texts = self._encode_prompts(prompts)
         done = []
         with self.progress_bar(total=num_inference_steps * len(prompts)) as bar:
             steps_done = 0
@@ -184,28 +192,28 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
                 if callback is not None:
                     callback(self, step, round(timestep), {"latents": now})
 
-            def growing() -> float:
-                return dynamic_scale(guidance_scale, steps_done / num_inference_steps)
+            def get_text_scale() -> float:
+                return compute_dynamic_scale(guidance_scale, steps_done / num_inference_steps)
 
             for i, some in enumerate(shown):
                 ready = [self.prepare_reference(one, height, width, pad_references) for one in some]
-                clean = tuple(self._encode(one, seed or 0) for one in ready)
-                velocity = guided_velocity(
+                clean = tuple(self._encode_reference(one, seed or 0) for one in ready)
+                velocity = make_guided_velocity(
                     self.family,
                     self.transformer,
                     Conditioning(texts[i : i + 1], clean, marked=bool(clean)),
                     empty,
                     self.positions,
-                    text=growing if dynamic_guidance else guidance_scale,
+                    text=get_text_scale if dynamic_guidance else guidance_scale,
                     reference=reference_guidance_scale,
                     dtype=self.transformer.dtype,
                 )
                 start = noise[i : i + 1].to(self._execution_device)
-                done.append(self._walk(velocity, start, num_inference_steps, flow_shift, on_step))
+                done.append(self._sample_latents(velocity, start, num_inference_steps, flow_shift, on_step))
         if output_type == "latent":
             video: Any = torch.cat(done)
         else:
-            decoded = torch.cat([decode(self.vae, part).float().cpu() for part in done])
+            decoded = torch.cat([decode_latents(self.vae, part).float().cpu() for part in done])
             video = self.video_processor.postprocess_video(decoded, output_type=output_type)
         self.maybe_free_model_hooks()
         return ReferenceToVideoOutput(frames=video) if return_dict else (video,)
@@ -216,32 +224,32 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         alpha: where the file stores none; the released proxy replay file (rank 128) is for 64, which is the
         default for that rank. RepriseError where it is of another model.
         """
-        file = files.read(path, self.family.name)
+        file = files.read_lora_file(path, self.family.name)
         known = file.alpha or alpha or (64.0 if file.rank == 128 else None)
         if known is None:
             raise RepriseError(f"{file.path} does not say its alpha (rank {file.rank}); give it")
         config = LoraConfig(rank=file.rank, alpha=known, targets=tuple(sorted(file.modules)))
         adapters.load_lora(self.transformer, path, config, self.family.name)
-        if (file.path.parent / subject_token.FILE).is_file():
+        if (file.path.parent / subject_token.SUBJECT_TOKEN_FILE).is_file():
             subject_token.load_subject_token(self.transformer, file.path.parent)
         self.transformer.eval()
 
     def prepare_reference(self, picture: Image.Image, height: int, width: int, pad: bool = True) -> Tensor:
         """What the VAE sees of a picture: (3, H, W) float32 in [-1, 1], of the video's size where padded."""
         if pad:
-            return pictures.prepare(picture, height, width)
+            return pictures.prepare_picture(picture, height, width)
         rows, columns = (self.family.spatial_scale * step for step in self.family.patch[1:])
-        picture = pictures.on_white(picture)
-        w, h = pictures.fitted_size(picture.size, height, width)
+        picture = pictures.composite_on_white(picture)
+        w, h = pictures.get_fitted_size(picture.size, height, width)
         size = max(columns, w // columns * columns), max(rows, h // rows * rows)
-        return pictures.to_tensor(picture.resize(size, Image.Resampling.LANCZOS))
+        return pictures.convert_to_tensor(picture.resize(size, Image.Resampling.LANCZOS))
 
-    def _encode(self, picture: Tensor, seed: int) -> Tensor:
+    def _encode_reference(self, picture: Tensor, seed: int) -> Tensor:
         """A reference's latent; CogVideoX's is a sample of the posterior, as released."""
         drawn = torch.Generator().manual_seed(seed) if self.family.name == "cogvideox" else None
         return encode_picture(self.vae, picture.to(self._execution_device), drawn)
 
-    def _walk(
+    def _sample_latents(
         self,
         velocity: Velocity,
         noise: Tensor,
@@ -252,27 +260,29 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         """From noise (1, C, T, h, w) to latents, by the family's sampler; on_step(i, timestep, latents)."""
         if self.family.name == "cogvideox":
             scheduler = CogVideoXDDIMScheduler.from_config(self.scheduler.config)
-            return scheduled(
+            return run_scheduler(
                 lambda latents, timestep: velocity(latents, timestep / 1000.0),
                 noise,
                 scheduler,
                 steps,
                 lambda i, latents: on_step(i, float(scheduler.timesteps[i]), latents),
             )
-        sigmas = sampling_sigmas(steps, flow_shift).tolist()
-        return euler(velocity, noise, sigmas, lambda i, latents: on_step(i, 1000.0 * sigmas[i], latents))
+        sigmas = make_sampling_sigmas(steps, flow_shift).tolist()
+        return solve_euler(
+            velocity, noise, sigmas, lambda i, latents: on_step(i, 1000.0 * sigmas[i], latents)
+        )
 
-    def _text(self, prompts: Sequence[str]) -> Tensor:
+    def _encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """(prompts, L, D). Wan: zeros after the last token, no mask, as it was trained."""
         limit = self.tokenizer.model_max_length
-        length = text_length(self.family.name, self.transformer.config, limit)
-        rows = embed(prompts, self.text_encoder, self.tokenizer, self.family.name, length)
+        length = get_text_length(self.family.name, self.transformer.config, limit)
+        rows = embed_captions(prompts, self.text_encoder, self.tokenizer, self.family.name, length)
         filled = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
         for row, text in zip(filled, rows, strict=True):
             row[: len(text)] = text
         return filled.to(self._execution_device, self.transformer.dtype)
 
-    def _noise(
+    def _make_noise(
         self,
         count: int,
         size: tuple[int, int, int],
@@ -300,17 +310,17 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
 
 
-def _family(transformer: Any, vae: Any) -> Family:
+def _make_family(transformer: Any, vae: Any) -> Family:
     """What is known of a kind of model, for these very parts."""
     config = transformer.config
-    temporal, spatial = vae_scales(vae.config)
+    temporal, spatial = get_vae_scales(vae.config)
     if isinstance(transformer, CogVideoXTransformer3DModel):
         side = int(config.patch_size)
         return CogVideoXFamily((1, side, side), temporal, spatial)
     return WanFamily(tuple(config.patch_size), temporal, spatial)
 
 
-def _positions(given: PositionsConfig | dict[str, Any] | None) -> PositionsConfig:
+def _parse_positions(given: PositionsConfig | dict[str, Any] | None) -> PositionsConfig:
     if isinstance(given, PositionsConfig):
         return given
     try:
@@ -319,7 +329,7 @@ def _positions(given: PositionsConfig | dict[str, Any] | None) -> PositionsConfi
         raise RepriseError(f"the pipeline's positions are none that are known here: {given}") from error
 
 
-def _per_prompt(references: Sequence[Any], prompts: int) -> list[list[Picture]]:
+def _group_by_prompt(references: Sequence[Any], prompts: int) -> list[list[PictureSource]]:
     """The pictures of each prompt."""
     if isinstance(references, Image.Image | str | Path):
         references = [references]

@@ -18,12 +18,12 @@ from training.models.family import Conditioning, Family
 Velocity = Callable[[Tensor, float], Tensor]
 
 
-def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
+def apply_guidance(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance: u + scale (c - u). Both see the references, so it acts on the text alone."""
     return unconditional + scale * (conditional - unconditional)
 
 
-def guide_references(
+def apply_reference_guidance(
     nothing: Tensor, references: Tensor, both: Tensor, text: float, reference: float
 ) -> Tensor:
     """Separate scales: v0 + reference (v_ref - v0) + text (v_ref_text - v_ref).
@@ -34,7 +34,7 @@ def guide_references(
     return nothing + reference * (references - nothing) + text * (both - references)
 
 
-def guided_velocity(
+def make_guided_velocity(
     family: Family,
     model: nn.Module,
     condition: Conditioning,
@@ -55,37 +55,39 @@ def guided_velocity(
     both = replace(
         condition,
         text=torch.cat([empty.expand_as(condition.text), condition.text]),
-        references=tuple(_twice(part) for part in condition.references),
-        keep=_twice_kept(condition.keep),
+        references=tuple(_double_batch(part) for part in condition.references),
+        keep=_double_keep(condition.keep),
     )
     nothing = Conditioning(empty.expand_as(condition.text))
 
-    def ask(latents: Tensor, sigma: float, given: Conditioning) -> Tensor:
+    def predict_velocity(latents: Tensor, sigma: float, given: Conditioning) -> Tensor:
         timestep = torch.full((given.text.shape[0],), 1000.0 * sigma, device=latents.device)
         latents = latents.expand(given.text.shape[0], *latents.shape[1:]) if len(latents) == 1 else latents
         return family.predict(model, latents, timestep, given, positions, dtype=dtype).float()
 
-    def velocity(latents: Tensor, sigma: float) -> Tensor:
+    def compute_velocity(latents: Tensor, sigma: float) -> Tensor:
         scale = text() if callable(text) else text
         if scale == 1 and reference is None:
-            return ask(latents, sigma, condition)
-        without_text, full = ask(torch.cat([latents, latents]), sigma, both).chunk(2)
+            return predict_velocity(latents, sigma, condition)
+        without_text, full = predict_velocity(torch.cat([latents, latents]), sigma, both).chunk(2)
         if reference is None or not condition.references:
-            return guide(without_text, full, scale)
-        return guide_references(ask(latents, sigma, nothing), without_text, full, scale, reference)
+            return apply_guidance(without_text, full, scale)
+        return apply_reference_guidance(
+            predict_velocity(latents, sigma, nothing), without_text, full, scale, reference
+        )
 
-    return velocity
+    return compute_velocity
 
 
-def _twice_kept(keep: Tensor | None) -> Tensor | None:
+def _double_keep(keep: Tensor | None) -> Tensor | None:
     return keep if keep is None or keep.ndim == 1 else torch.cat([keep, keep])
 
 
-def _twice(part: Tensor) -> Tensor:
+def _double_batch(part: Tensor) -> Tensor:
     return part if part.shape[0] == 1 else torch.cat([part, part])
 
 
-def euler(
+def solve_euler(
     velocity: Velocity,
     noise: Tensor,
     sigmas: Sequence[float] | Tensor,
@@ -106,8 +108,8 @@ def euler(
     return latents
 
 
-def scheduled(
-    answer: Callable[[Tensor, float], Tensor],
+def run_scheduler(
+    predict: Callable[[Tensor, float], Tensor],
     noise: Tensor,
     scheduler: Any,
     steps: int,
@@ -123,14 +125,14 @@ def scheduled(
     latents = noise.float() * scheduler.init_noise_sigma
     with torch.no_grad():
         for i, timestep in enumerate(scheduler.timesteps.tolist()):
-            prediction = answer(latents, float(timestep)).float()
+            prediction = predict(latents, float(timestep)).float()
             latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
             if on_step is not None:
                 on_step(i, latents)
     return latents
 
 
-def dynamic_scale(scale: float, progress: float) -> float:
+def compute_dynamic_scale(scale: float, progress: float) -> float:
     """CogVideoX's dynamic guidance: from 1 at progress 0 to 1 + scale at 1.
 
     1 + scale (1 - cos(pi progress^5)) / 2. progress is the share of the steps that are done. diffusers'

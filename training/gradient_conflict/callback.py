@@ -17,29 +17,29 @@ from reprise.errors import RepriseError
 from training.callbacks.base import Callback
 from training.config import ConflictConfig
 from training.gradient_conflict.measure import (
-    ALL,
-    Conflict,
+    ALL_PARAMETERS,
     GradientBuffer,
-    by_group,
-    layer_group,
-    module_kind,
-    moments,
-    project,
+    GradientConflict,
+    compare_groups,
+    compute_moments,
+    get_module_kind,
+    make_layer_grouper,
+    project_gradients,
 )
 
 if TYPE_CHECKING:
     from training.data.sampler import StepPlan
-    from training.loop.state import State
+    from training.loop.state import RunState
 
-HORIZON = 100_000  # steps among which a task's next one must lie
+MAX_LOOKAHEAD_STEPS = 100_000  # steps among which a task's next one must lie
 
 
-class Recorder(Protocol):
-    def record(self, step: int, scalars: Mapping[str, float]) -> None:
+class ScalarRecorder(Protocol):
+    def record_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write numbers down under a step."""
 
 
-def conflict_callbacks(config: ConflictConfig, recorder: Recorder) -> list[Callback]:
+def build_conflict_callbacks(config: ConflictConfig, recorder: ScalarRecorder) -> list[Callback]:
     """What the config asks for; the comparison comes before the projection changes gradients."""
     found: list[Callback] = []
     if config.every is not None:
@@ -59,14 +59,14 @@ class ConflictMonitor(Callback):
     """
 
     def __init__(
-        self, recorder: Recorder, every: int, *, groups: int = 4, tasks: tuple[str, str] | None = None
+        self, recorder: ScalarRecorder, every: int, *, groups: int = 4, tasks: tuple[str, str] | None = None
     ) -> None:
         """tasks: their names; null: the first two of the run."""
         self._recorder, self.every, self._groups = recorder, every, groups
         self._tasks = tasks
-        self.history: list[tuple[int, Conflict]] = []  # of all parameters, in this process
+        self.history: list[tuple[int, GradientConflict]] = []  # of all parameters, in this process
 
-    def on_start(self, state: State) -> None:
+    def on_start(self, state: RunState) -> None:
         names = self._tasks or tuple(itertools.islice(state.tasks, 2))
         if len(names) != 2 or any(name not in state.tasks for name in names):
             raise RepriseError(
@@ -75,30 +75,35 @@ class ConflictMonitor(Callback):
             )
         self._tasks = (names[0], names[1])
 
-    def on_gradients(self, state: State, plan: StepPlan) -> None:
+    def on_gradients(self, state: RunState, plan: StepPlan) -> None:
         if state.step % self.every or self._tasks is None or plan.task not in self._tasks:
             return
         one, other = self._tasks
-        own = taken(state)
+        own = take_gradients(state)
         try:
-            beside = next_plan(state, other if plan.task == one else one)
+            beside = find_next_plan(state, other if plan.task == one else one)
             if beside is None:
                 return
-            _compute(state, beside)
-            found = taken(state)
+            _compute_gradients(state, beside)
+            found = take_gradients(state)
         finally:
-            give(state, own)
+            restore_gradients(state, own)
         pair = (own, found) if plan.task == one else (found, own)
-        groups = [layer_group(len(state.family.blocks(state.model)), self._groups), module_kind]
-        compared = by_group(summed(state, *(local(gradients) for gradients in pair)), groups)
-        self.history.append((state.step, compared[ALL]))
+        groups = [
+            make_layer_grouper(len(state.family.list_blocks(state.model)), self._groups),
+            get_module_kind,
+        ]
+        compared = compare_groups(
+            sum_moments(state, *(get_local_gradients(gradients) for gradients in pair)), groups
+        )
+        self.history.append((state.step, compared[ALL_PARAMETERS]))
         scalars: dict[str, float] = {}
         for group, conflict in compared.items():
-            prefix = "conflict" if group == ALL else f"conflict/{group}"
+            prefix = "conflict" if group == ALL_PARAMETERS else f"conflict/{group}"
             scalars[f"{prefix}/cosine"] = conflict.cosine
-            scalars[f"{prefix}/norm/{one}"] = conflict.first
-            scalars[f"{prefix}/norm/{other}"] = conflict.second
-        self._recorder.record(state.step, scalars)
+            scalars[f"{prefix}/norm/{one}"] = conflict.first_norm
+            scalars[f"{prefix}/norm/{other}"] = conflict.second_norm
+        self._recorder.record_scalars(state.step, scalars)
 
 
 class ProjectGradients(Callback):
@@ -112,25 +117,25 @@ class ProjectGradients(Callback):
         self.buffer = GradientBuffer(size)
         self.projected = 0  # steps in which something was taken out
 
-    def on_gradients(self, state: State, plan: StepPlan) -> None:
-        parameters = trainable(state)
-        whole = {name: _whole(p.grad) for name, p in parameters.items() if p.grad is not None}
+    def on_gradients(self, state: RunState, plan: StepPlan) -> None:
+        parameters = get_trainable(state)
+        whole = {name: _gather_gradient(p.grad) for name, p in parameters.items() if p.grad is not None}
         gradients: Mapping[str, Tensor] = whole
-        for task in self.buffer.others(plan.task):
-            other = self.buffer.mean(task)
+        for task in self.buffer.list_other_tasks(plan.task):
+            other = self.buffer.average_gradients(task)
             if other is not None:
-                projected = project(gradients, other)
+                projected = project_gradients(gradients, other)
                 changed = any(projected[name] is not gradients[name] for name in gradients)
                 self.projected += int(changed)
                 gradients = projected
-        self.buffer.push(plan.task, whole)
+        self.buffer.add_gradients(plan.task, whole)
         if gradients is not whole:
             from training.loop import weights
 
             for name, gradient in gradients.items():
                 grad = parameters[name].grad
                 if grad is not None:
-                    weights.put(gradient.to(grad.dtype), grad)
+                    weights.fill_parameter(gradient.to(grad.dtype), grad)
 
     def state_dict(self) -> dict[str, Any]:
         # As bytes: what a checkpoint reads into must be of one shape, and a buffer begins empty.
@@ -142,66 +147,68 @@ class ProjectGradients(Callback):
         self.buffer.load_state_dict(torch.load(io.BytesIO(saved["buffer"]), weights_only=True))
 
 
-def next_plan(state: State, task: str) -> StepPlan | None:
+def find_next_plan(state: RunState, task: str) -> StepPlan | None:
     """The plan of a task's next step, from this one on; None where it never comes.
 
     A task that is never trained on is compared all the same, on samples that would have been this step's.
     """
-    if (watched := state.sampler.watched(task, state.step)) is not None:
+    if (watched := state.sampler.plan_watched_step(task, state.step)) is not None:
         return watched
-    for step in range(state.step, state.step + HORIZON):
-        plan = state.sampler.step(step)
+    for step in range(state.step, state.step + MAX_LOOKAHEAD_STEPS):
+        plan = state.sampler.plan_step(step)
         if plan.task == task:
             return plan
     return None
 
 
-def trainable(state: State) -> dict[str, torch.nn.Parameter]:
+def get_trainable(state: RunState) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in state.model.named_parameters() if p.requires_grad}
 
 
-def taken(state: State) -> dict[str, Tensor]:
+def take_gradients(state: RunState) -> dict[str, Tensor]:
     """The gradients, taken from the parameters: these are left with none."""
     gradients = {}
-    for name, parameter in trainable(state).items():
+    for name, parameter in get_trainable(state).items():
         if parameter.grad is not None:
             gradients[name] = parameter.grad
         parameter.grad = None
     return gradients
 
 
-def give(state: State, gradients: Mapping[str, Tensor]) -> None:
+def restore_gradients(state: RunState, gradients: Mapping[str, Tensor]) -> None:
     """Back to the parameters, in place of whatever they have."""
-    for name, parameter in trainable(state).items():
+    for name, parameter in get_trainable(state).items():
         parameter.grad = gradients.get(name)
 
 
-def local(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def get_local_gradients(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """This worker's shards."""
     return {name: g.to_local() if isinstance(g, DTensor) else g for name, g in gradients.items()}
 
 
-def summed(state: State, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def sum_moments(
+    state: RunState, first: Mapping[str, Tensor], second: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """`moments` over all workers, from each one's shards. Collective."""
     names = sorted(set(first) & set(second))
-    found = moments({name: first[name] for name in names}, second)
+    found = compute_moments({name: first[name] for name in names}, second)
     if not names:
         return {}
     # Each replica holds the same shards: their sums are counted once.
     copies = state.world.mesh["replicate"].size()
     together = torch.stack([found[name] for name in names]).to(state.device)
-    state.world.sum(together)
+    state.world.sum_values(together)
     return dict(zip(names, (together / copies).cpu(), strict=True))
 
 
-def _compute(state: State, plan: StepPlan) -> None:
-    from training.loop.loop import gradients
+def _compute_gradients(state: RunState, plan: StepPlan) -> None:
+    from training.loop.loop import compute_gradients
 
     devices = [state.device.index or 0] if state.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        gradients(state, plan)
+        compute_gradients(state, plan)
 
 
-def _whole(gradient: Tensor) -> Tensor:
+def _gather_gradient(gradient: Tensor) -> Tensor:
     whole = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
     return whole.detach().to("cpu", torch.float32)

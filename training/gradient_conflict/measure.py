@@ -22,21 +22,21 @@ from torch import Tensor
 
 Gradients = Mapping[str, Tensor]
 
-ALL = "all"
+ALL_PARAMETERS = "all"
 
 
 @dataclass(frozen=True)
-class Conflict:
+class GradientConflict:
     """Two gradients on the same weights."""
 
     cosine: float  # -1..1; 0 where either gradient is zero
     dot: float
-    first: float  # norm
-    second: float  # norm
+    first_norm: float  # norm
+    second_norm: float  # norm
 
 
 @dataclass(frozen=True)
-class Decay:
+class DecayFit:
     """phi(t) = initial * exp(-rate * t), least squares."""
 
     initial: float
@@ -48,11 +48,11 @@ class Decay:
         """Steps in which |phi| halves; infinite where it does not decay."""
         return math.log(2.0) / self.rate if self.rate > 0 else math.inf
 
-    def at(self, step: ArrayLike) -> Any:
+    def predict_cosines(self, step: ArrayLike) -> Any:
         return self.initial * np.exp(-self.rate * np.asarray(step, np.float64))
 
 
-def moments(first: Gradients, second: Gradients, piece: int = 1 << 24) -> dict[str, Tensor]:
+def compute_moments(first: Gradients, second: Gradients, piece: int = 1 << 24) -> dict[str, Tensor]:
     """(3,) float64 on the CPU for each parameter: <a, b>, |a|^2, |b|^2.
 
     Both have the same names; a second gradient may lie on the CPU already (a snapshot): it is brought to the
@@ -72,28 +72,30 @@ def moments(first: Gradients, second: Gradients, piece: int = 1 << 24) -> dict[s
     return dict(zip(sums, torch.stack(list(sums.values())).cpu(), strict=True))
 
 
-def conflict(sums: Tensor) -> Conflict:
+def compute_conflict(sums: Tensor) -> GradientConflict:
     """(3,) sums of `moments` -> the comparison."""
     dot, first, second = (float(value) for value in sums)
     norms = math.sqrt(first), math.sqrt(second)
     scale = norms[0] * norms[1]
-    return Conflict(dot / scale if scale > 0 else 0.0, dot, *norms)
+    return GradientConflict(dot / scale if scale > 0 else 0.0, dot, *norms)
 
 
-def by_group(sums: Mapping[str, Tensor], groups: Sequence[Callable[[str], str]]) -> dict[str, Conflict]:
+def compare_groups(
+    sums: Mapping[str, Tensor], groups: Sequence[Callable[[str], str]]
+) -> dict[str, GradientConflict]:
     """The comparison over all parameters ("all") and over each group that the functions put names into."""
     added: dict[str, Tensor] = {}
     for name, values in sums.items():
-        for group in (ALL, *(function(name) for function in groups)):
+        for group in (ALL_PARAMETERS, *(function(name) for function in groups)):
             added[group] = added[group] + values if group in added else values
-    return {group: conflict(values) for group, values in added.items()}
+    return {group: compute_conflict(values) for group, values in added.items()}
 
 
-def layer_group(blocks: int, groups: int = 4) -> Callable[[str], str]:
+def make_layer_grouper(blocks: int, groups: int = 4) -> Callable[[str], str]:
     """Names parameters by depth, in equal parts: "layers/embedding", "layers/00-10", ..., "layers/head"."""
     size = -(-blocks // groups)
 
-    def name_of(parameter: str) -> str:
+    def get_layer_group(parameter: str) -> str:
         found = re.search(r"(?:^|\.)(?:transformer_blocks|blocks)\.(\d+)\.", parameter)
         if found:
             first = int(found[1]) // size * size
@@ -104,10 +106,10 @@ def layer_group(blocks: int, groups: int = 4) -> Callable[[str], str]:
             else "layers/embedding"
         )
 
-    return name_of
+    return get_layer_group
 
 
-def module_kind(parameter: str) -> str:
+def get_module_kind(parameter: str) -> str:
     """Names parameters by what they do: "modules/attention", "modules/feed_forward", ..."""
     if re.search(r"\.attn2\.", parameter):
         return "modules/cross_attention"
@@ -120,7 +122,7 @@ def module_kind(parameter: str) -> str:
     return "modules/embedding" if "embed" in parameter or "proj" in parameter else "modules/other"
 
 
-def fit_decay(steps: Sequence[float], values: Sequence[float]) -> Decay | None:
+def fit_decay(steps: Sequence[float], values: Sequence[float]) -> DecayFit | None:
     """Fit a exp(-rate t) by least squares; None with fewer than three points or where all values are zero.
 
     For each rate the best a is a ratio of sums, so one search over the rate is enough: a grid over the rates
@@ -134,7 +136,7 @@ def fit_decay(steps: Sequence[float], values: Sequence[float]) -> Decay | None:
     start, span = t.min(), t.max() - t.min()
     unit = (t - start) / span
 
-    def best(rate: float) -> tuple[float, float]:
+    def fit_amplitude(rate: float) -> tuple[float, float]:
         curve = np.exp(-rate * unit)
         a = float(curve @ y / (curve @ curve))
         return float(np.square(y - a * curve).sum()), a
@@ -142,24 +144,26 @@ def fit_decay(steps: Sequence[float], values: Sequence[float]) -> Decay | None:
     shortest = float(np.diff(np.unique(unit)).min())
     fastest = 10.0 / shortest  # faster than that, only the first point would be seen
     grid = np.concatenate([np.linspace(-5.0, 5.0, 101), np.geomspace(5.0, max(fastest, 5.1), 200)])
-    errors = [best(rate)[0] for rate in grid]
+    errors = [fit_amplitude(rate)[0] for rate in grid]
     middle = int(np.argmin(errors))
     low, high = grid[max(middle - 1, 0)], grid[min(middle + 1, len(grid) - 1)]
-    rate = _golden(lambda value: best(value)[0], float(low), float(high))
-    error, a = best(rate)
+    rate = _search_golden_section(lambda value: fit_amplitude(value)[0], float(low), float(high))
+    error, a = fit_amplitude(rate)
     variance = float(np.square(y - y.mean()).sum())
     per_step = rate / span
-    return Decay(a * math.exp(per_step * start), per_step, 1.0 - error / variance if variance > 0 else 1.0)
+    return DecayFit(a * math.exp(per_step * start), per_step, 1.0 - error / variance if variance > 0 else 1.0)
 
 
-def project(gradients: Gradients, other: Gradients, sums: Tensor | None = None) -> dict[str, Tensor]:
+def project_gradients(
+    gradients: Gradients, other: Gradients, sums: Tensor | None = None
+) -> dict[str, Tensor]:
     """PCGrad (Yu et al. 2020; proxy replay Eq. 20): where two conflict, take out what points against `other`.
 
     g - <g, other> / |other|^2 other if <g, other> < 0, else g. `sums`: of `moments` over all parameters and
     ranks, which a rank that has shards alone must give.
     """
     if sums is None:
-        found = moments(gradients, other)
+        found = compute_moments(gradients, other)
         sums = torch.stack(list(found.values())).sum(0) if found else torch.zeros(3)
     dot, _, square = (float(value) for value in sums)
     if dot >= 0 or square == 0:
@@ -178,32 +182,37 @@ class GradientBuffer:
         if size < 1:
             raise ValueError(f"a buffer holds at least 1 gradient, not {size}")
         self.size = size
-        self.held: dict[str, deque[dict[str, Tensor]]] = {}
+        self.gradients_by_task: dict[str, deque[dict[str, Tensor]]] = {}
 
-    def push(self, task: str, gradients: Gradients) -> None:
+    def add_gradients(self, task: str, gradients: Gradients) -> None:
         """Keep a copy of a task's gradient (float32, CPU); the oldest of k + 1 goes."""
         copy = {name: one.detach().to("cpu", torch.float32, copy=True) for name, one in gradients.items()}
-        self.held.setdefault(task, deque(maxlen=self.size)).append(copy)
+        self.gradients_by_task.setdefault(task, deque(maxlen=self.size)).append(copy)
 
-    def mean(self, task: str) -> dict[str, Tensor] | None:
+    def average_gradients(self, task: str) -> dict[str, Tensor] | None:
         """Mean of what is held of a task; None before its first step."""
-        held = self.held.get(task)
+        held = self.gradients_by_task.get(task)
         if not held:
             return None
         return {name: torch.stack([one[name] for one in held]).mean(0) for name in held[0]}
 
-    def others(self, task: str) -> list[str]:
+    def list_other_tasks(self, task: str) -> list[str]:
         """Other tasks of which something is held, in the order of their names."""
-        return sorted(name for name, held in self.held.items() if name != task and held)
+        return sorted(name for name, held in self.gradients_by_task.items() if name != task and held)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"size": self.size, "held": {task: list(held) for task, held in self.held.items()}}
+        return {
+            "size": self.size,
+            "held": {task: list(held) for task, held in self.gradients_by_task.items()},
+        }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        self.held = {task: deque(held, maxlen=self.size) for task, held in saved["held"].items()}
+        self.gradients_by_task = {task: deque(held, maxlen=self.size) for task, held in saved["held"].items()}
 
 
-def _golden(error: Callable[[float], float], low: float, high: float, rounds: int = 80) -> float:
+def _search_golden_section(
+    error: Callable[[float], float], low: float, high: float, rounds: int = 80
+) -> float:
     """Minimum of a function with one dip in [low, high]."""
     ratio = (math.sqrt(5.0) - 1.0) / 2.0
     left, right = high - ratio * (high - low), low + ratio * (high - low)

@@ -9,7 +9,7 @@ from typing import Any
 from reprise.errors import RepriseError
 from training.gradient_conflict.measure import fit_decay
 
-COSINE, NORM = "conflict/cosine", "conflict/norm/"
+COSINE_KEY, NORM_PREFIX = "conflict/cosine", "conflict/norm/"
 
 
 def plot_conflict(records: Iterable[Mapping[str, Any]]) -> bytes:
@@ -19,11 +19,11 @@ def plot_conflict(records: Iterable[Mapping[str, Any]]) -> bytes:
     """
     from matplotlib.figure import Figure
 
-    rows = [row for row in records if row.get(COSINE) is not None]
+    rows = [row for row in records if row.get(COSINE_KEY) is not None]
     if not rows:
         raise RepriseError("the run has no gradient conflict: train with conflict.every set")
     steps = [int(row["step"]) for row in rows]
-    cosines = [float(row[COSINE]) for row in rows]
+    cosines = [float(row[COSINE_KEY]) for row in rows]
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.axhline(0, color="0.7", linewidth=0.8)
@@ -31,11 +31,13 @@ def plot_conflict(records: Iterable[Mapping[str, Any]]) -> bytes:
     decay = fit_decay(steps, cosines)
     if decay is not None:
         label = f"{decay.initial:.2f} exp(-{decay.rate:.2g} t), R² {decay.r2:.2f}"
-        left.plot(steps, decay.at(steps), "--", label=label)
+        left.plot(steps, decay.predict_cosines(steps), "--", label=label)
     left.set(xlabel="step", ylabel="cosine of the two gradients", ylim=(-1, 1))
     left.legend(frameon=False)
-    for name in sorted({key for row in rows for key in row if key.startswith(NORM)}):
-        right.plot(steps, [row.get(name) for row in rows], linewidth=0.9, label=name.removeprefix(NORM))
+    for name in sorted({key for row in rows for key in row if key.startswith(NORM_PREFIX)}):
+        right.plot(
+            steps, [row.get(name) for row in rows], linewidth=0.9, label=name.removeprefix(NORM_PREFIX)
+        )
     right.set(xlabel="step", ylabel="norm of the gradient", yscale="log")
     right.legend(frameon=False)
     memory = io.BytesIO()

@@ -14,18 +14,18 @@ from reprise.errors import RepriseError
 from training.latents.config import BucketsConfig
 
 # What the released models were trained on.
-FPS = {"wan": 16.0, "wan2.2-ti2v": 24.0, "cogvideox": 8.0}
-FRAMES = {
+DEFAULT_FPS = {"wan": 16.0, "wan2.2-ti2v": 24.0, "cogvideox": 8.0}
+DEFAULT_FRAMES = {
     "wan": (81, 65, 49, 33, 17),
     "wan2.2-ti2v": (121, 97, 81, 65, 49, 33),
     "cogvideox": (49, 41, 33, 25, 17),
 }
-_SMALLEST = 4  # multiples that a side has at least
-_WIDEST = 4.0  # aspect ratio; beyond, frames are cropped
+_MIN_MULTIPLES = 4  # multiples that a side has at least
+_MAX_ASPECT_RATIO = 4.0  # aspect ratio; beyond, frames are cropped
 
 
 @dataclass(frozen=True)
-class Grid:
+class SizeGrid:
     """What sizes a model takes."""
 
     multiple: int  # px: spatial factor of the VAE x patch of the transformer
@@ -33,7 +33,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Buckets:
+class SizeBuckets:
     """The buckets of one config and one model.
 
     Raises:
@@ -41,14 +41,14 @@ class Buckets:
     """
 
     config: BucketsConfig
-    grid: Grid
+    grid: SizeGrid
     model: str = "wan"  # a key of FPS and FRAMES
 
     def __post_init__(self) -> None:
         for frames in self.frames:
             check_frames(frames, self.grid.temporal)
         for size in self.config.sizes or ():
-            height, width = _sides(size)
+            height, width = _parse_size(size)
             if height % self.grid.multiple or width % self.grid.multiple:
                 near = [
                     max(1, round(side / self.grid.multiple)) * self.grid.multiple for side in (height, width)
@@ -57,8 +57,8 @@ class Buckets:
                     f"buckets.sizes: {size} is no multiple of {self.grid.multiple} px, as this model needs; "
                     f"the nearest is {near[0]}x{near[1]}"
                 )
-        if not self.config.sizes and self.config.area < (_SMALLEST * self.grid.multiple) ** 2:
-            least = (_SMALLEST * self.grid.multiple) ** 2
+        if not self.config.sizes and self.config.area < (_MIN_MULTIPLES * self.grid.multiple) ** 2:
+            least = (_MIN_MULTIPLES * self.grid.multiple) ** 2
             raise RepriseError(
                 f"buckets.area: {self.config.area} pixels is too small; this model needs {least}"
             )
@@ -66,50 +66,50 @@ class Buckets:
     @property
     def frames(self) -> tuple[int, ...]:
         """Numbers of frames, longest first."""
-        given = self.config.frames or FRAMES[self.model]
+        given = self.config.frames or DEFAULT_FRAMES[self.model]
         return tuple(sorted(set(given), reverse=True))
 
     @property
     def fps(self) -> float:
-        return self.config.fps or FPS[self.model]
+        return self.config.fps or DEFAULT_FPS[self.model]
 
-    def length(self, available: int) -> int | None:
+    def choose_length(self, available: int) -> int | None:
         """The most frames that `available` frames fill; None: too few for any."""
         return next((frames for frames in self.frames if frames <= available), None)
 
-    def size(self, height: int, width: int) -> tuple[int, int] | str:
+    def choose_size(self, height: int, width: int) -> tuple[int, int] | str:
         """(height, width) for frames of that size, or why there is none."""
         if self.config.sizes:
-            sizes = [_sides(size) for size in self.config.sizes]
-            best = closest(sizes, height, width)
-            if enlargement(best, height, width) > self.config.enlarge:
+            sizes = [_parse_size(size) for size in self.config.sizes]
+            best = find_closest_size(sizes, height, width)
+            if compute_enlargement(best, height, width) > self.config.enlarge:
                 return "smaller than every size"
-            return self._cropped(best, height, width)
+            return self._check_crop(best, height, width)
         area = self.config.area
-        while area >= (_SMALLEST * self.grid.multiple) ** 2:
-            best = closest(sizes_of(area, self.grid.multiple), height, width)
-            if enlargement(best, height, width) <= self.config.enlarge:
-                return self._cropped(best, height, width)
+        while area >= (_MIN_MULTIPLES * self.grid.multiple) ** 2:
+            best = find_closest_size(list_sizes(area, self.grid.multiple), height, width)
+            if compute_enlargement(best, height, width) <= self.config.enlarge:
+                return self._check_crop(best, height, width)
             area //= 2
         return "too small"
 
-    def _cropped(self, size: tuple[int, int], height: int, width: int) -> tuple[int, int] | str:
+    def _check_crop(self, size: tuple[int, int], height: int, width: int) -> tuple[int, int] | str:
         ratio = (size[1] / size[0]) / (width / height)
         return "aspect ratio" if 1 - min(ratio, 1 / ratio) > self.config.crop else size
 
 
-def sizes_of(area: int, multiple: int) -> list[tuple[int, int]]:
+def list_sizes(area: int, multiple: int) -> list[tuple[int, int]]:
     """All (height, width) px of at most `area` pixels with the largest height for each width."""
     found = []
-    least = _SMALLEST * multiple
+    least = _MIN_MULTIPLES * multiple
     for height in range(least, area // least + 1, multiple):
         width = area // height // multiple * multiple
-        if width >= least and max(height / width, width / height) <= _WIDEST:
+        if width >= least and max(height / width, width / height) <= _MAX_ASPECT_RATIO:
             found.append((height, width))
     return [(h, w) for h, w in found if not any(other[1] == w and other[0] > h for other in found)]
 
 
-def closest(sizes: Sequence[tuple[int, int]], height: int, width: int) -> tuple[int, int]:
+def find_closest_size(sizes: Sequence[tuple[int, int]], height: int, width: int) -> tuple[int, int]:
     """The size of the nearest aspect ratio; of several, the largest."""
     wanted = math.log(width / height)
     return min(
@@ -117,14 +117,14 @@ def closest(sizes: Sequence[tuple[int, int]], height: int, width: int) -> tuple[
     )
 
 
-def enlargement(size: tuple[int, int], height: int, width: int) -> float:
+def compute_enlargement(size: tuple[int, int], height: int, width: int) -> float:
     """By how much a frame must be enlarged to cover a size; below 1 it is shrunk."""
     return max(size[0] / height, size[1] / width)
 
 
-def cover(size: tuple[int, int], height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def compute_cover(size: tuple[int, int], height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """How a frame comes to a size: (height, width) to resize to, and (top, left) of what is kept of that."""
-    scale = enlargement(size, height, width)
+    scale = compute_enlargement(size, height, width)
     resized = max(size[0], round(height * scale)), max(size[1], round(width * scale))
     return resized, ((resized[0] - size[0]) // 2, (resized[1] - size[1]) // 2)
 
@@ -139,16 +139,18 @@ def check_frames(frames: int, temporal: int) -> None:
         )
 
 
-def window(available: int, taken: int, where: str) -> int:
+def find_window_start(available: int, count: int, where: str) -> int:
     """The first of `taken` frames out of `available`."""
-    return 0 if where == "start" else (available - taken) // 2
+    return 0 if where == "start" else (available - count) // 2
 
 
-def latent_size(frames: int, height: int, width: int, temporal: int, spatial: int) -> tuple[int, int, int]:
+def get_latent_size(
+    frames: int, height: int, width: int, temporal: int, spatial: int
+) -> tuple[int, int, int]:
     """(T, h, w) of a video's latent."""
     return (frames - 1) // temporal + 1, height // spatial, width // spatial
 
 
-def _sides(size: str) -> tuple[int, int]:
+def _parse_size(size: str) -> tuple[int, int]:
     height, width = size.split("x")
     return int(height), int(width)

@@ -7,11 +7,11 @@ import pyarrow.compute as pc
 
 from reprise.errors import RepriseError
 from training.config import ModelConfig
-from training.latents.encoders import digest_of
+from training.latents.encoders import hash_model_parts
 from training.latents.store import Latents
-from training.models.components import local_folder, read_config, tokenizer_limit
+from training.models.components import locate_part, read_config, read_tokenizer_limit
 from training.models.family import Family
-from training.models.text_length import text_length
+from training.models.text_length import get_text_length
 
 
 def check_latents(latents: Latents, family: Family, model: ModelConfig) -> None:
@@ -22,17 +22,17 @@ def check_latents(latents: Latents, family: Family, model: ModelConfig) -> None:
             model cannot take, or have a reference larger than its video.
     """
     manifest, where = latents.manifest, latents.folder.uri
-    mend = "encode the dataset with the model that is trained"
+    hint = "encode the dataset with the model that is trained"
     if manifest.model.family != family.name:
         raise RepriseError(
-            f"the latents in {where} are of a {manifest.model.family} model, not {family.name}: {mend}"
+            f"the latents in {where} are of a {manifest.model.family} model, not {family.name}: {hint}"
         )
     made = manifest.latents.temporal, manifest.latents.spatial
     here = family.temporal_scale, family.spatial_scale
     if made != here:
         raise RepriseError(
             f"the latents in {where} hold {made[0]} frames and {made[1]} px each, the model's {here[0]} and "
-            f"{here[1]}: {mend}"
+            f"{here[1]}: {hint}"
         )
     transformer = read_config(model.path, model.revision, "transformer")
     for name, stored, wanted in (
@@ -40,21 +40,21 @@ def check_latents(latents: Latents, family: Family, model: ModelConfig) -> None:
         ("text width", manifest.text.width, transformer.get("text_dim", transformer.get("text_embed_dim"))),
     ):
         if wanted is not None and stored != wanted:
-            raise RepriseError(f"{name} of the latents in {where} is {stored}, the model's {wanted}: {mend}")
+            raise RepriseError(f"{name} of the latents in {where} is {stored}, the model's {wanted}: {hint}")
     # A folder may hold the transformer alone. Then nobody generates with it as it is.
-    limit = tokenizer_limit(model.path, model.revision)
-    wanted = text_length(family.name, transformer, limit)
+    limit = read_tokenizer_limit(model.path, model.revision)
+    wanted = get_text_length(family.name, transformer, limit)
     if limit is not None and manifest.text.length != wanted:
         raise RepriseError(
             f"captions of the latents in {where} are padded to {manifest.text.length} tokens, the model's "
-            f"prompts to {wanted}: {mend}"
+            f"prompts to {wanted}: {hint}"
         )
-    if manifest.model.vae and local_folder(model.path, model.revision, "vae") is not None:
-        found = digest_of(model.path, model.revision, "vae")
+    if manifest.model.vae and locate_part(model.path, model.revision, "vae") is not None:
+        found = hash_model_parts(model.path, model.revision, "vae")
         if found != manifest.model.vae:
             raise RepriseError(
                 f"the latents in {where} were made with another VAE ({manifest.model.vae[:12]}, "
-                f"the model's is {found[:12]}): {mend}"
+                f"the model's is {found[:12]}): {hint}"
             )
     _check_sizes(latents, family)
 

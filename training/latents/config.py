@@ -40,7 +40,7 @@ class BucketsConfig(_Section):
 
     @field_validator("sizes")
     @classmethod
-    def _read_sizes(cls, sizes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _check_sizes(cls, sizes: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for size in sizes or ():
             if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
                 raise ValueError(f"{size!r} is no size: write height x width, as in 480x832")
@@ -64,7 +64,7 @@ class ReferencesConfig(_Section):
 
     @field_validator("variants")
     @classmethod
-    def _known(cls, variants: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_variants(cls, variants: tuple[str, ...]) -> tuple[str, ...]:
         for variant in variants:
             if variant not in VARIANTS:
                 raise ValueError(f"no variant {variant!r}: there are {', '.join(VARIANTS)}")
@@ -125,6 +125,6 @@ class EncodeConfig(_Section):
     seed: int = Field(0, description="of posterior samples")
     engine: EngineConfig = EngineConfig()
 
-    def content(self) -> dict[str, object]:
+    def dump_content(self) -> dict[str, object]:
         """What decides the latents."""
         return self.model_dump(mode="json", exclude={"engine"})

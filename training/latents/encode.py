@@ -21,48 +21,48 @@ import pyarrow.parquet as pq
 import torch
 
 from reprise.errors import RepriseError
-from training.latents.buckets import Buckets
+from training.latents.buckets import SizeBuckets
 from training.latents.config import EncodeConfig
-from training.latents.encoders import Encoders, Facts, describe, digest_of
-from training.latents.prepare import Prepared, prepare
-from training.latents.sources.source import Item, Planned, Source, digest
+from training.latents.encoders import Encoders, ModelFacts, hash_model_parts, read_model_facts
+from training.latents.prepare import PreparedItem, prepare_item
+from training.latents.sources.source import EncodeItem, PlannedItem, Source, hash_values
 from training.latents.store import (
-    DATA,
-    EMPTY,
+    DATA_FOLDER,
+    EMPTY_FILE,
     INDEX_FILE,
-    MANIFEST,
+    MANIFEST_FILE,
     SCHEMA_VERSION,
-    Manifest,
+    EncodedSample,
+    LatentsManifest,
     ModelInfo,
-    Written,
-    finish,
+    finish_latents,
     read_index,
     write_empty,
     write_part,
 )
-from training.latents.video import Unusable
+from training.latents.video import UnusableItemError
 from training.storage import Folder
 
-STAMP = "encode.json"  # what a folder is being filled with; written before the first part
-DROPPED = "dropped.parquet"
-_DROPPED = pa.schema([(name, pa.string()) for name in ("sample_id", "key", "reason", "words")])
+STAMP_FILE = "encode.json"  # what a folder is being filled with; written before the first part
+DROPPED_FILE = "dropped.parquet"
+_DROPPED_SCHEMA = pa.schema([(name, pa.string()) for name in ("sample_id", "key", "reason", "words")])
 # Another run may succeed where these stood in the way; all other reasons lie in the item.
-_PASSING = ("missing file", "worker died")
+_RETRYABLE_REASONS = ("missing file", "worker died")
 
 
 @dataclass(frozen=True)
-class Job:
+class EncodeJob:
     """What a worker must know."""
 
     source: Source
-    facts: Facts
+    facts: ModelFacts
     config: EncodeConfig
     folder: Folder
     fingerprint: str
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ItemOutcome:
     """What became of one item; `reason` is null where it was encoded."""
 
     sample_id: str
@@ -71,7 +71,7 @@ class Outcome:
     words: str = ""
 
 
-class Progress(Protocol):
+class EncodeProgress(Protocol):
     def begin(self, task: str, total: int, done: int = 0) -> None: ...
 
     def advance(self, by: int = 1, note: str | None = None) -> None: ...
@@ -79,89 +79,91 @@ class Progress(Protocol):
     def end(self) -> None: ...
 
 
-Unit = tuple[Planned, ...]
-Execute = Callable[[Job, Sequence[Unit]], Iterable[Outcome]]
+WorkUnit = tuple[PlannedItem, ...]
+ExecuteUnits = Callable[[EncodeJob, Sequence[WorkUnit]], Iterable[ItemOutcome]]
 
 
-def encode(
+def encode_dataset(
     source: Source,
     model: str,
     output: str | Folder,
     config: EncodeConfig,
-    execute: Execute,
+    execute: ExecuteUnits,
     *,
     revision: str | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Manifest:
+    progress: EncodeProgress | None = None,
+) -> LatentsManifest:
     """Bring a folder of latents up to date with a source; returns its manifest.
 
     Raises:
         RepriseError: the model cannot be used, there is nothing to encode, or the folder holds latents of
             another model or config.
     """
-    folder = Folder.at(output) if isinstance(output, str) else output
-    facts = describe(model, revision, config)
-    buckets_of(facts, config)  # a size that the model cannot take is said before anything is read
-    planned = source.plan()
+    folder = Folder.from_uri(output) if isinstance(output, str) else output
+    facts = read_model_facts(model, revision, config)
+    make_buckets(facts, config)  # a size that the model cannot take is said before anything is read
+    planned = source.plan_items()
     info = ModelInfo(
         path=model,
         family=facts.family,
         revision=revision,
-        vae=digest_of(model, revision, "vae"),
-        text_encoder=digest_of(model, revision, "text_encoder", "tokenizer"),
+        vae=hash_model_parts(model, revision, "vae"),
+        text_encoder=hash_model_parts(model, revision, "text_encoder", "tokenizer"),
     )
-    stamp = _stamp(info, config)
+    stamp = _make_stamp(info, config)
     if overwrite:
-        _clear(folder)
+        _clear_folder(folder)
     _refuse_stale(folder, stamp)
-    done, dropped = _finished(folder)
+    done, dropped = _read_finished(folder)
     todo = [p for p in planned if not p.drop and p.key not in done and p.key not in dropped]
-    job = Job(source, facts, config, folder, stamp["fingerprint"])
+    job = EncodeJob(source, facts, config, folder, stamp["fingerprint"])
     if todo:
-        folder.write(STAMP, json.dumps(stamp, indent=2).encode())
+        folder.write_bytes(STAMP_FILE, json.dumps(stamp, indent=2).encode())
         total = sum(not p.drop for p in planned)
-        outcomes = _work(job, todo, total, execute, progress)
-        done = _finished(folder)[0]
+        outcomes = _run_units(job, todo, total, execute, progress)
+        done = _read_finished(folder)[0]
         lost = [p for p in todo if p.key not in done and not outcomes[p.key].reason]
         if lost:
             # Each by itself, so that one that kills its worker takes no other along.
-            alone = config.model_copy(update={"engine": config.engine.model_copy(update={"part_rows": 1})})
-            outcomes |= _work(replace(job, config=alone), lost, total, execute, progress)
-            done = _finished(folder)[0]
+            single_item_config = config.model_copy(
+                update={"engine": config.engine.model_copy(update={"part_rows": 1})}
+            )
+            outcomes |= _run_units(replace(job, config=single_item_config), lost, total, execute, progress)
+            done = _read_finished(folder)[0]
         for key, outcome in outcomes.items():
             if key not in done:
                 died = replace(outcome, reason="worker died", words="its worker died, each time")
                 dropped[key] = outcome if outcome.reason else died
-    return _finish(job, info, planned, done, dropped)
+    return _write_results(job, info, planned, done, dropped)
 
 
-def here(job: Job, units: Sequence[Unit]) -> Iterator[Outcome]:
+def execute_here(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
     """Work on units in this process."""
     encoders = Encoders(job.facts, job.config)
     for unit in units:
         yield from encode_unit(job, unit, encoders)
 
 
-def encode_unit(job: Job, unit: Unit, encoders: Encoders) -> Iterator[Outcome]:
+def encode_unit(job: EncodeJob, unit: WorkUnit, encoders: Encoders) -> Iterator[ItemOutcome]:
     """Encode the items of a unit and write them as one part; yields what became of each.
 
     Raises:
         RepriseError: the device has too little memory, or the folder cannot be written.
     """
-    if not job.folder.exists(EMPTY):
-        write_empty(job.folder, encoders.texts([""])[0])
-    items = job.source.load([planned.place for planned in unit])
-    written: list[Written] = []
-    for planned, prepared in zip(unit, _prepared(job, items), strict=True):
-        if isinstance(prepared, Unusable):
-            yield Outcome(planned.sample_id, planned.key, prepared.reason, prepared.words)
+    if not job.folder.exists(EMPTY_FILE):
+        write_empty(job.folder, encoders.encode_texts([""])[0])
+    items = job.source.load_items([planned.place for planned in unit])
+    written: list[EncodedSample] = []
+    for planned, prepared in zip(unit, _prepare_items(job, items), strict=True):
+        if isinstance(prepared, UnusableItemError):
+            yield ItemOutcome(planned.sample_id, planned.key, prepared.reason, prepared.message)
             continue
         try:
-            written.append(encode_one(prepared, planned.key, encoders))
-            yield Outcome(planned.sample_id, planned.key)
-        except Unusable as why:
-            yield Outcome(planned.sample_id, planned.key, why.reason, why.words)
+            written.append(encode_item(prepared, planned.key, encoders))
+            yield ItemOutcome(planned.sample_id, planned.key)
+        except UnusableItemError as why:
+            yield ItemOutcome(planned.sample_id, planned.key, why.reason, why.message)
         except torch.OutOfMemoryError as error:
             shape = "x".join(str(side) for side in prepared.frames.shape[:3])
             raise RepriseError(
@@ -172,53 +174,57 @@ def encode_unit(job: Job, unit: Unit, encoders: Encoders) -> Iterator[Outcome]:
         write_part(job.folder, written, job.fingerprint)
 
 
-def encode_one(prepared: Prepared, key: str, encoders: Encoders) -> Written:
+def encode_item(prepared: PreparedItem, key: str, encoders: Encoders) -> EncodedSample:
     """Pixels and caption -> tensors and the row of the index.
 
     Raises:
         Unusable: the VAE's answer is not finite.
     """
-    video = encoders.video(prepared.frames, f"{key}/video")
-    pictures = encoders.pictures(prepared.pictures, [f"{key}/{name}" for name in prepared.names])
-    text = encoders.texts([prepared.row["caption"]])[0]
+    video = encoders.encode_video(prepared.frames, f"{key}/video")
+    pictures = encoders.encode_pictures(prepared.pictures, [f"{key}/{name}" for name in prepared.names])
+    text = encoders.encode_texts([prepared.row["caption"]])[0]
     if not all(bool(tensor.isfinite().all()) for tensor in (video, text, *pictures)):
-        raise Unusable("not finite", "the encoders answered with numbers that are not finite")
-    return Written({**prepared.row, "key": key, "text_tokens": len(text)}, video, text, pictures)
+        raise UnusableItemError("not finite", "the encoders answered with numbers that are not finite")
+    return EncodedSample({**prepared.row, "key": key, "text_tokens": len(text)}, video, text, pictures)
 
 
-def buckets_of(facts: Facts, config: EncodeConfig) -> Buckets:
+def make_buckets(facts: ModelFacts, config: EncodeConfig) -> SizeBuckets:
     # Wan 2.2's TI2V is told by its VAE of 48 channels.
     model = "wan2.2-ti2v" if facts.family == "wan" and facts.latents.channels == 48 else facts.family
-    return Buckets(config.buckets, facts.grid, model)
+    return SizeBuckets(config.buckets, facts.grid, model)
 
 
-def _prepared(job: Job, items: Iterator[Item]) -> Iterator[Prepared | Unusable]:
+def _prepare_items(job: EncodeJob, items: Iterator[EncodeItem]) -> Iterator[PreparedItem | UnusableItemError]:
     """Items decoded ahead of their encoding, in order."""
-    buckets, engine = buckets_of(job.facts, job.config), job.config.engine
+    buckets, engine = make_buckets(job.facts, job.config), job.config.engine
 
-    def one(item: Item) -> Prepared | Unusable:
+    def prepare_one(item: EncodeItem) -> PreparedItem | UnusableItemError:
         try:
-            return prepare(item, buckets, job.config, job.facts.latents.spatial)
-        except Unusable as why:
+            return prepare_item(item, buckets, job.config, job.facts.latents.spatial)
+        except UnusableItemError as why:
             return why
 
     with ThreadPoolExecutor(max(1, int(engine.cpus))) as pool:
-        coming: deque[Future[Prepared | Unusable]] = deque()
-        coming.extend(pool.submit(one, item) for item in islice(items, engine.ahead + 1))
+        coming: deque[Future[PreparedItem | UnusableItemError]] = deque()
+        coming.extend(pool.submit(prepare_one, item) for item in islice(items, engine.ahead + 1))
         while coming:
             yield coming.popleft().result()
-            coming.extend(pool.submit(one, item) for item in islice(items, 1))
+            coming.extend(pool.submit(prepare_one, item) for item in islice(items, 1))
 
 
-def _work(
-    job: Job, todo: Sequence[Planned], total: int, execute: Execute, progress: Progress | None
-) -> dict[str, Outcome]:
+def _run_units(
+    job: EncodeJob,
+    todo: Sequence[PlannedItem],
+    total: int,
+    execute: ExecuteUnits,
+    progress: EncodeProgress | None,
+) -> dict[str, ItemOutcome]:
     """What became of each; of those whose worker died, nothing did."""
-    outcomes = {p.key: Outcome(p.sample_id, p.key) for p in todo}
+    outcomes = {p.key: ItemOutcome(p.sample_id, p.key) for p in todo}
     if progress:
         progress.begin("encode", total, total - len(todo))
     try:
-        for outcome in execute(job, units_of(todo, job.config.engine.part_rows)):
+        for outcome in execute(job, group_units(todo, job.config.engine.part_rows)):
             outcomes[outcome.key] = outcome
             if progress:
                 progress.advance(1, outcome.words if outcome.reason else None)
@@ -228,115 +234,124 @@ def _work(
     return outcomes
 
 
-def units_of(planned: Sequence[Planned], rows: int) -> list[Unit]:
+def group_units(planned: Sequence[PlannedItem], rows: int) -> list[WorkUnit]:
     """Rows of one file after another, so that a worker reads few files, and few at a time."""
-    units: list[Unit] = []
-    current: list[Planned] = []
+    units: list[WorkUnit] = []
+    current: list[PlannedItem] = []
     for row in planned:
         # Plain videos are files of their own.
-        apart = current and row.place[0] != current[0].place[0] and not row.place[0].startswith("[")
-        if apart or len(current) == rows:
+        starts_new_file = current and row.place[0] != current[0].place[0] and not row.place[0].startswith("[")
+        if starts_new_file or len(current) == rows:
             units.append(tuple(current))
             current = []
         current.append(row)
     return [*units, tuple(current)] if current else units
 
 
-def _stamp(info: ModelInfo, config: EncodeConfig) -> dict[str, Any]:
-    told = {"schema": SCHEMA_VERSION, "model": info.model_dump(exclude={"path", "revision"})}
-    content = config.content()
-    return {**told, "config": content, "path": info.path, "fingerprint": digest(told, content)}
+def _make_stamp(info: ModelInfo, config: EncodeConfig) -> dict[str, Any]:
+    fingerprint_fields = {"schema": SCHEMA_VERSION, "model": info.model_dump(exclude={"path", "revision"})}
+    content = config.dump_content()
+    return {
+        **fingerprint_fields,
+        "config": content,
+        "path": info.path,
+        "fingerprint": hash_values(fingerprint_fields, content),
+    }
 
 
 def _refuse_stale(folder: Folder, stamp: dict[str, Any]) -> None:
     """A folder is filled with one model and one config: samples of two would never fit together."""
-    if not folder.exists(STAMP):
-        if folder.exists(MANIFEST) or folder.names():
+    if not folder.exists(STAMP_FILE):
+        if folder.exists(MANIFEST_FILE) or folder.list_files():
             raise RepriseError(f"{folder.uri} holds something else than latents: name an empty folder")
         return
     try:
-        found = json.loads(folder.read(STAMP))
+        found = json.loads(folder.read_bytes(STAMP_FILE))
     except ValueError as error:
-        raise RepriseError(f"{folder.join(STAMP)} is no JSON: start over with --overwrite") from error
+        raise RepriseError(
+            f"{folder.join_path(STAMP_FILE)} is no JSON: start over with --overwrite"
+        ) from error
     if found.get("fingerprint") == stamp["fingerprint"]:
         return
-    mend = "name another folder, or start over with --overwrite"
+    hint = "name another folder, or start over with --overwrite"
     before, now = found.get("model", {}), stamp["model"]
-    for part, words in (("family", "model family"), ("vae", "VAE"), ("text_encoder", "text encoder")):
+    for part, label in (("family", "model family"), ("vae", "VAE"), ("text_encoder", "text encoder")):
         if before.get(part) != now[part]:
             old, new = (str(values.get(part))[:12] for values in (before, now))
-            raise RepriseError(f"{folder.uri} holds latents of another {words} ({old}, now {new}): {mend}")
-    changed = next(_differences(found.get("config", {}), stamp["config"]), "its schema")
-    raise RepriseError(f"{folder.uri} was encoded with another config ({changed}): {mend}")
+            raise RepriseError(f"{folder.uri} holds latents of another {label} ({old}, now {new}): {hint}")
+    changed = next(_list_differences(found.get("config", {}), stamp["config"]), "its schema")
+    raise RepriseError(f"{folder.uri} was encoded with another config ({changed}): {hint}")
 
 
-def _differences(before: Any, now: Any, at: str = "") -> Iterator[str]:
+def _list_differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for name in sorted({*before, *now}):
-            yield from _differences(before.get(name), now.get(name), f"{at}.{name}" if at else name)
+            yield from _list_differences(before.get(name), now.get(name), f"{path}.{name}" if path else name)
     elif before != now:
-        yield f"{at} {json.dumps(before)}, now {json.dumps(now)}"
+        yield f"{path} {json.dumps(before)}, now {json.dumps(now)}"
 
 
-def _finished(folder: Folder) -> tuple[dict[str, dict[str, Any]], dict[str, Outcome]]:
+def _read_finished(folder: Folder) -> tuple[dict[str, dict[str, Any]], dict[str, ItemOutcome]]:
     """By key: rows that parts hold, and items that an earlier run found unusable."""
-    names = set(folder.names(DATA))
+    names = set(folder.list_files(DATA_FOLDER))
     rows: dict[str, dict[str, Any]] = {}
     if folder.exists(INDEX_FILE):
         known = read_index(folder).to_pylist()
         rows = {row["key"]: row for row in known if row["shard"] in names}
     indexed = {row["shard"] for row in rows.values()}
     shards = {name for name in names if name.endswith(".safetensors")} - indexed
-    parts = sorted(f"{DATA}/{_rows_of(shard)}" for shard in shards if _rows_of(shard) in names)
+    parts = sorted(
+        f"{DATA_FOLDER}/{_get_rows_file(shard)}" for shard in shards if _get_rows_file(shard) in names
+    )
     with ThreadPoolExecutor(8) as pool:  # on S3 each is a wait for an answer
         for table in pool.map(lambda part: read_index(folder, part), parts):
             rows |= {row["key"]: row for row in table.to_pylist()}
-    dropped: dict[str, Outcome] = {}
-    if folder.exists(DROPPED):
-        for row in pq.read_table(pa.BufferReader(folder.read(DROPPED))).to_pylist():
-            if row["key"] not in rows and row["reason"] not in _PASSING:
-                dropped[row["key"]] = Outcome(row["sample_id"], row["key"], row["reason"], row["words"])
+    dropped: dict[str, ItemOutcome] = {}
+    if folder.exists(DROPPED_FILE):
+        for row in pq.read_table(pa.BufferReader(folder.read_bytes(DROPPED_FILE))).to_pylist():
+            if row["key"] not in rows and row["reason"] not in _RETRYABLE_REASONS:
+                dropped[row["key"]] = ItemOutcome(row["sample_id"], row["key"], row["reason"], row["words"])
     return rows, dropped
 
 
-def _finish(
-    job: Job,
+def _write_results(
+    job: EncodeJob,
     info: ModelInfo,
-    planned: Sequence[Planned],
+    planned: Sequence[PlannedItem],
     done: dict[str, dict[str, Any]],
-    dropped: dict[str, Outcome],
-) -> Manifest:
+    dropped: dict[str, ItemOutcome],
+) -> LatentsManifest:
     """Index, ledger and manifest of exactly the rows that the source has now."""
-    folder, rows, ledger, seen = job.folder, [], [], set()
+    folder, rows, ledger, known_ids = job.folder, [], [], set()
     for p in planned:
         if p.drop:
             # Without a key, so that no later run remembers it: the source says it as long as it is so.
-            ledger.append(Outcome(p.sample_id, "", p.drop, p.words))
-        elif p.sample_id in seen:
-            ledger.append(Outcome(p.sample_id, "", "listed twice"))
+            ledger.append(ItemOutcome(p.sample_id, "", p.drop, p.message))
+        elif p.sample_id in known_ids:
+            ledger.append(ItemOutcome(p.sample_id, "", "listed twice"))
         elif p.key in done:
-            seen.add(p.sample_id)
+            known_ids.add(p.sample_id)
             rows.append(done[p.key])
         else:
             ledger.append(dropped[p.key])
     if rows:
         used = {row["shard"] for row in rows}
-        used |= {_rows_of(shard) for shard in used}
-        for name in folder.names(DATA):
+        used |= {_get_rows_file(shard) for shard in used}
+        for name in folder.list_files(DATA_FOLDER):
             # Parts without a row that still counts, and halves that a killed run left.
             if name not in used:
-                folder.delete(f"{DATA}/{name}")
-    folder.write(DROPPED, _ledger(ledger))
+                folder.delete_file(f"{DATA_FOLDER}/{name}")
+    folder.write_bytes(DROPPED_FILE, _encode_ledger(ledger))
     sizes = Counter(f"{row['frames']}x{row['height']}x{row['width']}" for row in rows)
     variants = Counter(r["variant"] for row in rows for s in row["subjects"] for r in s["references"])
-    manifest = Manifest(
+    manifest = LatentsManifest(
         created_by="reprise encode",
         fingerprint=job.fingerprint,
         model=info,
         latents=job.facts.latents,
         text=job.facts.text,
-        dataset=job.source.describe(),
-        config=job.config.content(),
+        dataset=job.source.describe_source(),
+        config=job.config.dump_content(),
         rows_in=len(planned),
         encoded=len(rows),
         dropped=len(ledger),
@@ -345,22 +360,29 @@ def _finish(
         references=dict(variants.most_common()),
         buckets=dict(sorted(sizes.items())),
     )
-    finish(folder, rows, manifest)
+    finish_latents(folder, rows, manifest)
     return manifest
 
 
-def _rows_of(shard: str) -> str:
+def _get_rows_file(shard: str) -> str:
     """The file of a part's rows, beside its tensors."""
     return shard.removesuffix(".safetensors") + ".parquet"
 
 
-def _ledger(outcomes: Sequence[Outcome]) -> bytes:
+def _encode_ledger(outcomes: Sequence[ItemOutcome]) -> bytes:
     rows = [{"sample_id": o.sample_id, "key": o.key, "reason": o.reason, "words": o.words} for o in outcomes]
     memory = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_DROPPED), memory, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=_DROPPED_SCHEMA), memory, compression="zstd")
     return memory.getvalue()
 
 
-def _clear(folder: Folder) -> None:
-    for rel in (MANIFEST, STAMP, INDEX_FILE, EMPTY, DROPPED, *(f"{DATA}/{n}" for n in folder.names(DATA))):
-        folder.delete(rel)
+def _clear_folder(folder: Folder) -> None:
+    for rel in (
+        MANIFEST_FILE,
+        STAMP_FILE,
+        INDEX_FILE,
+        EMPTY_FILE,
+        DROPPED_FILE,
+        *(f"{DATA_FOLDER}/{n}" for n in folder.list_files(DATA_FOLDER)),
+    ):
+        folder.delete_file(rel)

@@ -17,39 +17,39 @@ from torch import Tensor
 
 from reprise.errors import RepriseError
 from training.data import random_streams
-from training.latents.buckets import Grid
+from training.latents.buckets import SizeGrid
 from training.latents.config import EncodeConfig
 from training.latents.store import DTYPES, LatentInfo, TextInfo
 from training.models.components import (
     find_config,
-    load_text,
+    load_text_encoder,
     load_vae,
-    local_folder,
+    locate_part,
     read_config,
-    tokenizer_limit,
+    read_tokenizer_limit,
 )
-from training.models.text import embed
-from training.models.text_length import text_length
-from training.models.vae import normalise
-from training.models.video_size import vae_scales
+from training.models.text import embed_captions
+from training.models.text_length import get_text_length
+from training.models.vae import normalise_latents
+from training.models.video_size import get_vae_scales
 
-_FAMILIES = {"wan": "wan", "cogvideox": "cogvideox"}  # what a class name holds, in lower case
-_CHUNK = 16 << 20
+_FAMILY_NAMES = {"wan": "wan", "cogvideox": "cogvideox"}  # what a class name holds, in lower case
+_CHUNK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelFacts:
     """What a model folder's configs say; no weights are read for it."""
 
     path: str
     revision: str | None
     family: str
-    grid: Grid
+    grid: SizeGrid
     latents: LatentInfo
     text: TextInfo
 
 
-def describe(path: str, revision: str | None, config: EncodeConfig) -> Facts:
+def read_model_facts(path: str, revision: str | None, config: EncodeConfig) -> ModelFacts:
     """Read the configs of a diffusers pipeline folder or hub id.
 
     Raises:
@@ -58,8 +58,8 @@ def describe(path: str, revision: str | None, config: EncodeConfig) -> Facts:
     vae = read_config(path, revision, "vae")
     text = read_config(path, revision, "text_encoder")
     transformer = find_config(path, revision, "transformer") or {}  # not needed, if it is not there
-    family = _family(path, str(transformer.get("_class_name", "")), str(vae.get("_class_name", "")))
-    temporal, spatial = vae_scales(vae)
+    family = _detect_family(path, str(transformer.get("_class_name", "")), str(vae.get("_class_name", "")))
+    temporal, spatial = get_vae_scales(vae)
     patch = transformer.get("patch_size", 2)
     patch = int(patch if isinstance(patch, int) else patch[-1])
     posterior = config.posterior
@@ -74,15 +74,20 @@ def describe(path: str, revision: str | None, config: EncodeConfig) -> Facts:
         posterior=posterior,
     )
     width = text.get("d_model") or text.get("hidden_size") or 0
-    length = text_length(family, transformer, tokenizer_limit(path, revision))
-    return Facts(
-        path, revision, family, Grid(spatial * patch, temporal), latents, TextInfo(length=length, width=width)
+    length = get_text_length(family, transformer, read_tokenizer_limit(path, revision))
+    return ModelFacts(
+        path,
+        revision,
+        family,
+        SizeGrid(spatial * patch, temporal),
+        latents,
+        TextInfo(length=length, width=width),
     )
 
 
-def _family(path: str, *classes: str) -> str:
+def _detect_family(path: str, *classes: str) -> str:
     for name in classes:
-        for part, family in _FAMILIES.items():
+        for part, family in _FAMILY_NAMES.items():
             if part in name.lower():
                 return family
     raise RepriseError(
@@ -90,7 +95,7 @@ def _family(path: str, *classes: str) -> str:
     )
 
 
-def digest_of(path: str, revision: str | None, *parts: str) -> str:
+def hash_model_parts(path: str, revision: str | None, *parts: str) -> str:
     """sha256 of the contents of some parts of a model: the tensors and what the configs say, in any packing.
 
     A VAE that was loaded and saved again has the same digest. Of files in a hub cache the names, which are
@@ -99,31 +104,31 @@ def digest_of(path: str, revision: str | None, *parts: str) -> str:
     with ThreadPoolExecutor(4) as pool:
         found = []
         for part in parts:
-            folder = local_folder(path, revision, part)
+            folder = locate_part(path, revision, part)
             if folder is None:
                 raise RepriseError(
                     f"{path} has no {part}/; a diffusers pipeline folder of the model is needed"
                 )
-            files = sorted(f for f in folder.iterdir() if f.is_file() and f.suffix in _CONTENT)
-            for facts in pool.map(_facts_of, files):
+            files = sorted(f for f in folder.iterdir() if f.is_file() and f.suffix in _CONTENT_SUFFIXES)
+            for facts in pool.map(_hash_file, files):
                 found += [f"{part} {fact}" for fact in facts]
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
 
 
-_CONTENT = (".json", ".safetensors", ".bin", ".model", ".txt", ".pt", ".pth")
+_CONTENT_SUFFIXES = (".json", ".safetensors", ".bin", ".model", ".txt", ".pt", ".pth")
 
 
-def _facts_of(file: Path) -> list[str]:
+def _hash_file(file: Path) -> list[str]:
     if file.name.endswith(".index.json"):
         return []  # how tensors are spread over files
     if file.suffix == ".json":
         data = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(data, dict):
             # Which version of a library saved it, and when, changes no latent.
-            data = {k: v for k, v in data.items() if not k.startswith("_") and k not in _INCIDENTAL}
+            data = {k: v for k, v in data.items() if not k.startswith("_") and k not in _INCIDENTAL_KEYS}
         return [f"{file.name} {hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()}"]
     if file.suffix == ".safetensors":
-        return list(_tensors_of(file))
+        return list(_hash_tensors(file))
     blob = file.resolve().name
     if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob):
         return [f"{file.name} {blob}"]
@@ -131,10 +136,10 @@ def _facts_of(file: Path) -> list[str]:
         return [f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}"]
 
 
-_INCIDENTAL = ("transformers_version", "torch_dtype", "dtype", "name_or_path")
+_INCIDENTAL_KEYS = ("transformers_version", "torch_dtype", "dtype", "name_or_path")
 
 
-def _tensors_of(file: Path) -> list[str]:
+def _hash_tensors(file: Path) -> list[str]:
     """Name, type, shape and content of each tensor of a safetensors file."""
     facts = []
     with file.open("rb") as opened:
@@ -147,7 +152,7 @@ def _tensors_of(file: Path) -> list[str]:
             opened.seek(8 + size + begin)
             content, left = hashlib.sha256(), end - begin
             while left:
-                chunk = opened.read(min(left, _CHUNK))
+                chunk = opened.read(min(left, _CHUNK_BYTES))
                 if not chunk:
                     raise RepriseError(f"{file} is cut short: fetch the model again")
                 content.update(chunk)
@@ -159,20 +164,24 @@ def _tensors_of(file: Path) -> list[str]:
 class Encoders:
     """The VAE and the text encoder on a device; loaded once per worker."""
 
-    def __init__(self, facts: Facts, config: EncodeConfig, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self, facts: ModelFacts, config: EncodeConfig, device: torch.device | str | None = None
+    ) -> None:
         self.facts, self.config = facts, config
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         vae_dtype, text_dtype = DTYPES[config.vae_dtype], DTYPES[config.text_dtype]
         self.vae = load_vae(facts.path, facts.revision, vae_dtype, self.device).requires_grad_(False)
-        self.text_encoder, self.tokenizer = load_text(facts.path, facts.revision, text_dtype, self.device)
+        self.text_encoder, self.tokenizer = load_text_encoder(
+            facts.path, facts.revision, text_dtype, self.device
+        )
         self.text_encoder.requires_grad_(False)
 
-    def video(self, frames: NDArray[np.uint8], key: str) -> Tensor:
+    def encode_video(self, frames: NDArray[np.uint8], key: str) -> Tensor:
         """(T, H, W, 3) RGB -> (C, t, h, w), normalised, on the CPU. `key` seeds a posterior sample."""
         pixels = torch.from_numpy(frames).to(self.device).permute(3, 0, 1, 2)
-        return self._encode((pixels.to(self.vae.dtype) / 127.5 - 1.0).unsqueeze(0), [key])[0]
+        return self._encode_pixels((pixels.to(self.vae.dtype) / 127.5 - 1.0).unsqueeze(0), [key])[0]
 
-    def pictures(self, pictures: Sequence[Tensor], keys: Sequence[str]) -> list[Tensor]:
+    def encode_pictures(self, pictures: Sequence[Tensor], keys: Sequence[str]) -> list[Tensor]:
         """Each (3, H, W) in [-1, 1] -> (C, h, w).
 
         Each picture is a video of one frame. Several go through the VAE side by side, never as frames of one
@@ -186,16 +195,18 @@ class Encoders:
             for start in range(0, len(numbers), self.config.engine.image_batch):
                 some = numbers[start : start + self.config.engine.image_batch]
                 pixels = torch.stack([pictures[n] for n in some]).to(self.device, self.vae.dtype).unsqueeze(2)
-                latents = self._encode(pixels, [keys[n] for n in some])
+                latents = self._encode_pixels(pixels, [keys[n] for n in some])
                 made.update(zip(some, latents[:, :, 0], strict=True))
         return [made[n] for n in range(len(pictures))]
 
-    def texts(self, captions: Sequence[str]) -> list[Tensor]:
+    def encode_texts(self, captions: Sequence[str]) -> list[Tensor]:
         """Each caption -> (L, D), on the CPU."""
-        found = embed(captions, self.text_encoder, self.tokenizer, self.facts.family, self.facts.text.length)
+        found = embed_captions(
+            captions, self.text_encoder, self.tokenizer, self.facts.family, self.facts.text.length
+        )
         return [text.to("cpu", DTYPES[self.config.dtype]) for text in found]
 
-    def _encode(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
+    def _encode_pixels(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
         """(B, 3, T, H, W) in [-1, 1] -> (B, C, t, h, w)."""
         with torch.no_grad():
             posterior = self.vae.encode(pixels).latent_dist
@@ -203,11 +214,12 @@ class Encoders:
             latents = posterior.mean.float()
             noise = [
                 torch.randn(
-                    latents.shape[1:], generator=random_streams.generator(self.config.seed, "posterior", key)
+                    latents.shape[1:],
+                    generator=random_streams.make_generator(self.config.seed, "posterior", key),
                 )
                 for key in keys
             ]
             latents = latents + posterior.std.float() * torch.stack(noise).to(latents.device)
         else:
             latents = posterior.mode().float()
-        return normalise(latents, self.vae.config).to("cpu", DTYPES[self.config.dtype])
+        return normalise_latents(latents, self.vae.config).to("cpu", DTYPES[self.config.dtype])

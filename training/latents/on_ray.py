@@ -14,19 +14,21 @@ from typing import Any
 import pyarrow as pa
 
 from reprise.errors import RepriseError
-from training.cluster import started
+from training.cluster import connect_ray
 from training.latents.config import EngineConfig
-from training.latents.encode import Job, Outcome, Unit, encode_unit
+from training.latents.encode import EncodeJob, ItemOutcome, WorkUnit, encode_unit
 from training.latents.encoders import Encoders
-from training.latents.sources.source import Planned
+from training.latents.sources.source import PlannedItem
 
-_RETRIES = 2  # of a unit whose worker died; Ray Data's own default is to try for ever
+_TASK_RETRIES = 2  # of a unit whose worker died; Ray Data's own default is to try for ever
 _MAX_BLOCKS = 20_000
 # An item's outcome, or instead of one the reason to give the run up.
-_OUTCOMES = pa.schema([(name, pa.string()) for name in ("sample_id", "key", "reason", "words", "trouble")])
+_OUTCOME_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("sample_id", "key", "reason", "words", "error")]
+)
 
 
-def execute(job: Job, units: Sequence[Unit]) -> Iterator[Outcome]:
+def execute_on_ray(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
     """Work on units wherever Ray is. Items whose worker died again and again are missing from the outcomes.
 
     Raises:
@@ -37,41 +39,41 @@ def execute(job: Job, units: Sequence[Unit]) -> Iterator[Outcome]:
     from ray.data import ActorPoolStrategy
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    with started(job.config.engine.address):
+    with connect_ray(job.config.engine.address):
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_errored_blocks = -1  # only the death of a worker is one: all else comes as a row
         context.target_max_block_size = 1  # what is yielded is passed on at once
         rows = [{"unit": json.dumps([asdict(planned) for planned in unit])} for unit in units]
-        workers, gpus = _workers(job.config.engine, len(units), ray.cluster_resources())
+        workers, gpus = _plan_workers(job.config.engine, len(units), ray.cluster_resources())
         ds = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
         with warnings.catch_warnings():
             # Ray deprecates restarts and retries here and has nothing in their place yet.
             warnings.simplefilter("ignore", DeprecationWarning)
             ds = ds.map_batches(
-                Worker,
+                EncodeWorker,
                 fn_constructor_args=(job,),
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(size=workers),
                 num_cpus=job.config.engine.cpus,
                 num_gpus=gpus or None,
-                max_restarts=_RETRIES * len(units),
-                max_task_retries=_RETRIES,
+                max_restarts=_TASK_RETRIES * len(units),
+                max_task_retries=_TASK_RETRIES,
             )
         for batch in ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in batch.to_pylist():
-                trouble = row.pop("trouble")
-                if trouble:
-                    plain, words = json.loads(trouble)
-                    raise RepriseError(words) if plain else RuntimeError(f"in a worker:\n{words}")
-                yield Outcome(**row)
+                error = row.pop("error")
+                if error:
+                    plain, message = json.loads(error)
+                    raise RepriseError(message) if plain else RuntimeError(f"in a worker:\n{message}")
+                yield ItemOutcome(**row)
 
 
-class Worker:
+class EncodeWorker:
     """An actor: holds the encoders."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: EncodeJob) -> None:
         self._job = job
         self._encoders: Encoders | None = None
 
@@ -84,21 +86,21 @@ class Worker:
                 torch.set_num_threads(max(1, math.ceil(self._job.config.engine.cpus)))
                 self._encoders = Encoders(self._job.facts, self._job.config)
             for text in batch["unit"].to_pylist():
-                unit = tuple(_planned(values) for values in json.loads(text))
+                unit = tuple(_decode_planned(values) for values in json.loads(text))
                 for outcome in encode_unit(self._job, unit, self._encoders):
-                    yield pa.Table.from_pylist([asdict(outcome)], schema=_OUTCOMES)
+                    yield pa.Table.from_pylist([asdict(outcome)], schema=_OUTCOME_SCHEMA)
         except Exception as error:
             plain = isinstance(error, RepriseError)
-            words = json.dumps([plain, str(error) if plain else traceback.format_exc()])
-            yield pa.Table.from_pylist([{"trouble": words}], schema=_OUTCOMES)
+            encoded_error = json.dumps([plain, str(error) if plain else traceback.format_exc()])
+            yield pa.Table.from_pylist([{"error": encoded_error}], schema=_OUTCOME_SCHEMA)
 
 
-def _planned(values: dict[str, Any]) -> Planned:
+def _decode_planned(values: dict[str, Any]) -> PlannedItem:
     file, row = values.pop("place")
-    return Planned(**values, place=(file, row))
+    return PlannedItem(**values, place=(file, row))
 
 
-def _workers(engine: EngineConfig, units: int, resources: dict[str, float]) -> tuple[int, float]:
+def _plan_workers(engine: EngineConfig, units: int, resources: dict[str, float]) -> tuple[int, float]:
     """Number of workers, and GPUs of each."""
     there = resources.get("GPU", 0.0)
     gpus = (1.0 if there else 0.0) if engine.gpus == -1 else engine.gpus

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from reprise.errors import RepriseError
 from training import references
-from training.latents.buckets import Buckets, cover, latent_size
+from training.latents.buckets import SizeBuckets, compute_cover, get_latent_size
 from training.latents.config import EncodeConfig
-from training.latents.sources.source import Item, Picture
-from training.latents.video import Clip, Unusable, read_clip
+from training.latents.sources.source import EncodeItem, SubjectPicture
+from training.latents.video import DecodedClip, UnusableItemError, read_clip
 
-FRAME = "frame"  # variant of a clip's own frames, encoded alone
+FRAME_VARIANT = "frame"  # variant of a clip's own frames, encoded alone
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedItem:
     """What goes through the encoders, and the row of the index that comes of it."""
 
     row: dict[str, Any]  # complete but for `key`, `shard` and `text_tokens`
@@ -31,20 +31,22 @@ class Prepared:
     names: tuple[str, ...]  # of the pictures
 
 
-def prepare(item: Item, buckets: Buckets, config: EncodeConfig, spatial: int) -> Prepared:
+def prepare_item(item: EncodeItem, buckets: SizeBuckets, config: EncodeConfig, spatial: int) -> PreparedItem:
     """Decode an item and bring all of it to one bucket.
 
     Raises:
         Unusable: with the reason why it cannot be encoded.
     """
-    clip = _still(_bytes(item), buckets) if item.still else read_clip(_media(item), buckets)
+    clip = _read_still(_read_bytes(item), buckets) if item.still else read_clip(_open_media(item), buckets)
     frames, height, width = clip.frames.shape[:3]
     pictures: list[Tensor] = []
     names: list[str] = []
     left_out: list[str] = []
     subjects: dict[str, dict[str, Any]] = {}
 
-    def add(subject_id: str, category: str, reference_id: str, variant: str, pixels: Tensor) -> None:
+    def add_reference(
+        subject_id: str, category: str, reference_id: str, variant: str, pixels: Tensor
+    ) -> None:
         subject = {"subject_id": subject_id, "category": category, "references": []}
         described = {
             "reference_id": reference_id,
@@ -58,20 +60,26 @@ def prepare(item: Item, buckets: Buckets, config: EncodeConfig, spatial: int) ->
         names.append(reference_id)
 
     if item.still and config.pairs.alpha == "required" and not all(_has_alpha(p) for p in item.pictures):
-        raise Unusable("no alpha", "the reference has no transparency, and pairs.alpha is required")
+        raise UnusableItemError("no alpha", "the reference has no transparency, and pairs.alpha is required")
     for picture in item.pictures:
         try:
-            pixels = _reference(picture, height, width, buckets.grid.multiple, config.references.size)
+            pixels = _prepare_reference(picture, height, width, buckets.grid.multiple, config.references.size)
         except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
             left_out.append(picture.reference_id)
             continue
-        add(picture.subject_id, picture.category, picture.reference_id, picture.variant, pixels)
+        add_reference(picture.subject_id, picture.category, picture.reference_id, picture.variant, pixels)
     if item.pictures and not pictures and config.references.required:
-        raise Unusable("no usable reference", "none of its pictures can be read")
-    for number in _evenly(frames, config.frames_alone):
-        pixels = references.to_tensor(Image.fromarray(clip.frames[number]))
-        add(f"{item.sample_id}-frames", FRAME, f"{item.sample_id}-frame{number}", FRAME, pixels)
-    size = latent_size(frames, height, width, buckets.grid.temporal, spatial)
+        raise UnusableItemError("no usable reference", "none of its pictures can be read")
+    for number in _space_evenly(frames, config.frames_alone):
+        pixels = references.convert_to_tensor(Image.fromarray(clip.frames[number]))
+        add_reference(
+            f"{item.sample_id}-frames",
+            FRAME_VARIANT,
+            f"{item.sample_id}-frame{number}",
+            FRAME_VARIANT,
+            pixels,
+        )
+    size = get_latent_size(frames, height, width, buckets.grid.temporal, spatial)
     row = {
         "sample_id": item.sample_id,
         "source_id": item.source_id,
@@ -86,23 +94,23 @@ def prepare(item: Item, buckets: Buckets, config: EncodeConfig, spatial: int) ->
         "subjects": list(subjects.values()),
         "left_out": left_out,
     }
-    return Prepared(row, clip.frames, tuple(pictures), tuple(names))
+    return PreparedItem(row, clip.frames, tuple(pictures), tuple(names))
 
 
-def _reference(picture: Picture, height: int, width: int, multiple: int, size: str) -> Tensor:
+def _prepare_reference(picture: SubjectPicture, height: int, width: int, multiple: int, size: str) -> Tensor:
     image: Image.Image = Image.open(io.BytesIO(picture.data))
     if size == "own":
         # The canvas ends where the fitted picture does, but for what the patches need; the video's sides are
         # multiples, so it is never larger.
-        image = references.on_white(image)
-        fitted = references.fitted_size(image.size, height, width)
+        image = references.composite_on_white(image)
+        fitted = references.get_fitted_size(image.size, height, width)
         width, height = (-(-side // multiple) * multiple for side in fitted)
         image = image.resize(fitted, Image.Resampling.LANCZOS)
-        return references.to_tensor(references.centre(image, height, width))
-    return references.prepare(image, height, width)
+        return references.convert_to_tensor(references.centre_on_white(image, height, width))
+    return references.prepare_picture(image, height, width)
 
 
-def _has_alpha(picture: Picture) -> bool:
+def _has_alpha(picture: SubjectPicture) -> bool:
     try:
         image = Image.open(io.BytesIO(picture.data))
     except (UnidentifiedImageError, OSError):
@@ -110,47 +118,47 @@ def _has_alpha(picture: Picture) -> bool:
     return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
 
 
-def _still(data: bytes, buckets: Buckets) -> Clip:
+def _read_still(data: bytes, buckets: SizeBuckets) -> DecodedClip:
     """A picture as a video of one frame, covering its bucket."""
     try:
-        image = references.on_white(Image.open(io.BytesIO(data)))
+        image = references.composite_on_white(Image.open(io.BytesIO(data)))
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise Unusable("unreadable", str(error)) from error
-    size = buckets.size(image.height, image.width)
+        raise UnusableItemError("unreadable", str(error)) from error
+    size = buckets.choose_size(image.height, image.width)
     if isinstance(size, str):
-        raise Unusable(size, f"{size}: a picture of {image.width}x{image.height} fits no bucket")
-    (height, width), (top, left) = cover(size, image.height, image.width)
+        raise UnusableItemError(size, f"{size}: a picture of {image.width}x{image.height} fits no bucket")
+    (height, width), (top, left) = compute_cover(size, image.height, image.width)
     image = image.resize((width, height), Image.Resampling.LANCZOS)
     image = image.crop((left, top, left + size[1], top + size[0]))
-    return Clip(np.array(image, np.uint8)[None], 0.0, 0.0)
+    return DecodedClip(np.array(image, np.uint8)[None], 0.0, 0.0)
 
 
-def _media(item: Item) -> Any:
+def _open_media(item: EncodeItem) -> Any:
     """A path that FFmpeg reads as it needs, or the bytes of what lies elsewhere."""
     if isinstance(item.media, tuple):
         folder, rel = item.media
-        if not folder.remote:
-            path = folder.local(rel)
+        if not folder.is_remote:
+            path = folder.get_local_path(rel)
             if not path.is_file():
-                raise Unusable("missing file", f"no such file: {path}")
+                raise UnusableItemError("missing file", f"no such file: {path}")
             return path
-        return _bytes(item)
+        return _read_bytes(item)
     return item.media
 
 
-def _bytes(item: Item) -> bytes:
+def _read_bytes(item: EncodeItem) -> bytes:
     if isinstance(item.media, bytes):
         return item.media
     if not isinstance(item.media, tuple):
         return item.media.read_bytes()
     folder, rel = item.media
     try:
-        return folder.read(rel)
+        return folder.read_bytes(rel)
     except RepriseError as error:
-        raise Unusable("missing file", str(error)) from error
+        raise UnusableItemError("missing file", str(error)) from error
 
 
-def _evenly(count: int, wanted: int) -> list[int]:
+def _space_evenly(count: int, wanted: int) -> list[int]:
     """Up to `wanted` different numbers from 0 to count - 1, evenly spread, both ends among them."""
     if not wanted:
         return []

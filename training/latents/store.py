@@ -33,14 +33,19 @@ from safetensors.torch import save
 from torch import Tensor
 
 from reprise.errors import RepriseError
-from training.data.samples import Choice, Record, Reference, Sample, Subject
+from training.data.samples import LatentSample, Reference, SampleChoice, SampleRecord, Subject
 from training.storage import Folder
 
 SCHEMA_VERSION = "1"
-MANIFEST, INDEX_FILE, EMPTY, DATA = "manifest.json", "index.parquet", "empty.safetensors", "data"
+MANIFEST_FILE, INDEX_FILE, EMPTY_FILE, DATA_FOLDER = (
+    "manifest.json",
+    "index.parquet",
+    "empty.safetensors",
+    "data",
+)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
-_REFERENCE = pa.struct(
+_REFERENCE_TYPE = pa.struct(
     [
         ("reference_id", pa.string()),
         ("variant", pa.string()),  # crop | segment | inpaint | redux | crosspair | retrieved | frame
@@ -49,10 +54,10 @@ _REFERENCE = pa.struct(
         ("width", pa.int32()),  # latent pixels
     ]
 )
-_SUBJECT = pa.struct(
-    [("subject_id", pa.string()), ("category", pa.string()), ("references", pa.list_(_REFERENCE))]
+_SUBJECT_TYPE = pa.struct(
+    [("subject_id", pa.string()), ("category", pa.string()), ("references", pa.list_(_REFERENCE_TYPE))]
 )
-INDEX: pa.Schema = pa.schema(
+INDEX_SCHEMA: pa.Schema = pa.schema(
     [
         ("sample_id", pa.string()),  # of a curated clip: its clip_id
         ("source_id", pa.string()),  # of the video it was cut from
@@ -67,19 +72,19 @@ INDEX: pa.Schema = pa.schema(
         ("fps", pa.float64()),  # frames per second that were encoded
         ("caption", pa.string()),
         ("text_tokens", pa.int32()),  # rows of the text embedding
-        ("subjects", pa.list_(_SUBJECT)),
+        ("subjects", pa.list_(_SUBJECT_TYPE)),
         ("left_out", pa.list_(pa.string())),  # ids of pictures that could not be read
     ],
     metadata={b"reprise.latents": SCHEMA_VERSION.encode()},
 )
 
 
-class _Part(BaseModel):
+class _ManifestPart(BaseModel):
     # What another version added is no reason to refuse its latents: the schema version is.
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class ModelInfo(_Part):
+class ModelInfo(_ManifestPart):
     """What the latents were made with."""
 
     path: str  # as it was given
@@ -89,7 +94,7 @@ class ModelInfo(_Part):
     text_encoder: str  # digest of the text encoder and the tokenizer
 
 
-class LatentInfo(_Part):
+class LatentInfo(_ManifestPart):
     dtype: str  # bf16 | fp32
     channels: int
     temporal: int  # frames per latent frame after the first
@@ -98,12 +103,12 @@ class LatentInfo(_Part):
     posterior: str  # mode | sample
 
 
-class TextInfo(_Part):
+class TextInfo(_ManifestPart):
     length: int  # tokens that the model sees: shorter texts are filled up with zeros
     width: int
 
 
-class Manifest(_Part):
+class LatentsManifest(_ManifestPart):
     """`manifest.json`."""
 
     schema_version: str = SCHEMA_VERSION
@@ -136,7 +141,7 @@ class Records:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def __getitem__(self, row: int) -> Record:
+    def __getitem__(self, row: int) -> SampleRecord:
         found = self.table.slice(row, 1).to_pylist()[0]
         subjects = tuple(
             Subject(
@@ -148,7 +153,7 @@ class Records:
             )
             for subject in found["subjects"]
         )
-        return Record(
+        return SampleRecord(
             sample_id=found["sample_id"],
             source_id=found["source_id"],
             shard=found["shard"],
@@ -157,10 +162,10 @@ class Records:
             subjects=subjects,
         )
 
-    def column(self, name: str) -> list[Any]:
+    def get_column(self, name: str) -> list[Any]:
         return list(self.table[name].to_pylist())
 
-    def subject_counts(self, variants: Sequence[str]) -> NDArray[np.int64]:
+    def count_subjects(self, variants: Sequence[str]) -> NDArray[np.int64]:
         """(n,) how many subjects of each record have a reference of one of these variants."""
         subjects = self.table["subjects"]
         counts = np.zeros(len(self), np.int64)
@@ -175,7 +180,7 @@ class Records:
         np.add.at(counts, row_of_subject[with_any], 1)
         return counts
 
-    def digest(self, rows: NDArray[np.int64]) -> str:
+    def hash_rows(self, rows: NDArray[np.int64]) -> str:
         """Hash of the contents of some rows, in their order: another order of samples is another run."""
         keys = self.table["key"].take(pa.array(rows)).to_pylist()
         return hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()
@@ -189,7 +194,7 @@ class Latents:
     """
 
     def __init__(self, folder: Folder | str) -> None:
-        self.folder = Folder.at(folder) if isinstance(folder, str) else folder
+        self.folder = Folder.from_uri(folder) if isinstance(folder, str) else folder
         self.manifest = read_manifest(self.folder)
         self.records = Records(read_index(self.folder))
         if not len(self.records):
@@ -197,39 +202,39 @@ class Latents:
         self._shards: OrderedDict[str, _Shard] = OrderedDict()
         self._lock = threading.Lock()
 
-    def sample(self, index: int, record: Record, choice: Choice) -> Sample:
+    def read_sample(self, index: int, record: SampleRecord, choice: SampleChoice) -> LatentSample:
         """Read what was chosen of one sample, and nothing else."""
-        shard = self._shard(record.shard)
+        shard = self._get_shard(record.shard)
         name = record.sample_id
-        references = [shard.read(f"{name}/reference/{position}") for position in choice.references]
-        return Sample(
+        references = [shard.read_tensor(f"{name}/reference/{position}") for position in choice.references]
+        return LatentSample(
             index=index,
             sample_id=name,
-            video=shard.read(f"{name}/video"),
+            video=shard.read_tensor(f"{name}/video"),
             references=tuple(reference.unsqueeze(1) for reference in references),
-            text=self.empty_text if choice.drop_caption else shard.read(f"{name}/text"),
+            text=self.empty_text if choice.drop_caption else shard.read_tensor(f"{name}/text"),
         )
 
     @functools.cached_property
     def empty_text(self) -> Tensor:
         """(L, D) the embedding of the empty caption."""
-        return _Shard(self.folder, EMPTY).read("text")
+        return _Shard(self.folder, EMPTY_FILE).read_tensor("text")
 
-    def _shard(self, name: str) -> _Shard:
+    def _get_shard(self, name: str) -> _Shard:
         with self._lock:
             shard = self._shards.get(name)
             if shard is None:
-                shard = self._shards[name] = _Shard(self.folder, f"{DATA}/{name}")
-                if len(self._shards) > _OPEN_SHARDS:
+                shard = self._shards[name] = _Shard(self.folder, f"{DATA_FOLDER}/{name}")
+                if len(self._shards) > _MAX_OPEN_SHARDS:
                     self._shards.popitem(last=False)  # closed when its last reader is done
             self._shards.move_to_end(name)
             return shard
 
 
-_OPEN_SHARDS = 256  # open files and their parsed headers
-_HEAD = 1 << 16  # bytes of a first read: most headers fit
-_LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
-_TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+_MAX_OPEN_SHARDS = 256  # open files and their parsed headers
+_FIRST_READ_BYTES = 1 << 16  # bytes of a first read: most headers fit
+_MAX_HEADER_BYTES = 100_000_000  # bytes; the format's own limit
+_TORCH_TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 
 class _Shard:
@@ -245,9 +250,9 @@ class _Shard:
         self._header: dict[str, Any] = {}
         self._start = 0
 
-    def read(self, name: str) -> Tensor:
+    def read_tensor(self, name: str) -> Tensor:
         try:
-            file = self._opened()
+            file = self._open_file()
             found = self._header.get(name)
             if found is None:
                 raise RepriseError(f"{self._where} has no tensor {name}: encode again into an empty folder")
@@ -258,19 +263,19 @@ class _Shard:
         if len(data) != end - begin:
             raise RepriseError(f"{self._where} is cut short: encode again into an empty folder")
         # bytearray: torch wants memory that it may write to.
-        return torch.frombuffer(bytearray(data), dtype=_TYPES[found["dtype"]]).reshape(found["shape"])
+        return torch.frombuffer(bytearray(data), dtype=_TORCH_TYPES[found["dtype"]]).reshape(found["shape"])
 
     @property
     def _where(self) -> str:
-        return self._folder.join(self._rel)
+        return self._folder.join_path(self._rel)
 
-    def _opened(self) -> pa.NativeFile:
+    def _open_file(self) -> pa.NativeFile:
         with self._lock:
             if self._file is None:
-                file = self._folder.open(self._rel)
-                head = file.read_at(_HEAD, 0)
+                file = self._folder.open_file(self._rel)
+                head = file.read_at(_FIRST_READ_BYTES, 0)
                 size = int.from_bytes(head[:8], "little")
-                if size > _LONGEST_HEADER:
+                if size > _MAX_HEADER_BYTES:
                     raise ValueError("not a safetensors file")
                 if size + 8 > len(head):
                     head = file.read_at(size + 8, 0)
@@ -281,7 +286,7 @@ class _Shard:
 
 
 @dataclass(frozen=True)
-class Written:
+class EncodedSample:
     """One sample to write: its row of the index but for `shard`, and its tensors."""
 
     row: dict[str, Any]
@@ -290,7 +295,7 @@ class Written:
     references: Sequence[Tensor] = ()  # each (C, h_i, w_i), by position
 
 
-def write_part(folder: Folder, samples: Sequence[Written], fingerprint: str) -> list[dict[str, Any]]:
+def write_part(folder: Folder, samples: Sequence[EncodedSample], fingerprint: str) -> list[dict[str, Any]]:
     """Write some samples as one file; returns their complete rows of the index.
 
     The name is that of the content, so that the same work done twice leaves one file. Its rows lie beside it
@@ -307,70 +312,74 @@ def write_part(folder: Folder, samples: Sequence[Written], fingerprint: str) -> 
         for position, reference in enumerate(sample.references):
             tensors[f"{sample_id}/reference/{position}"] = reference.contiguous()
         rows.append({**sample.row, "shard": f"{name}.safetensors"})
-    folder.write(f"{DATA}/{name}.safetensors", save(tensors, metadata={"fingerprint": fingerprint}))
-    folder.write(f"{DATA}/{name}.parquet", _parquet(to_index(rows)))
+    folder.write_bytes(
+        f"{DATA_FOLDER}/{name}.safetensors", save(tensors, metadata={"fingerprint": fingerprint})
+    )
+    folder.write_bytes(f"{DATA_FOLDER}/{name}.parquet", _encode_parquet(build_index(rows)))
     return rows
 
 
 def write_empty(folder: Folder, text: Tensor) -> None:
     """Write the embedding (L, D) of the empty caption."""
-    folder.write(EMPTY, save({"text": text.contiguous()}))
+    folder.write_bytes(EMPTY_FILE, save({"text": text.contiguous()}))
 
 
-def finish(folder: Folder, rows: Iterable[Mapping[str, Any]], manifest: Manifest) -> None:
+def finish_latents(folder: Folder, rows: Iterable[Mapping[str, Any]], manifest: LatentsManifest) -> None:
     """Write the index, sorted so that it does not depend on who encoded what, and then the manifest."""
-    table = to_index(sorted(rows, key=lambda row: str(row["sample_id"])))
-    folder.write(INDEX_FILE, _parquet(table))
-    folder.write(MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+    table = build_index(sorted(rows, key=lambda row: str(row["sample_id"])))
+    folder.write_bytes(INDEX_FILE, _encode_parquet(table))
+    folder.write_bytes(MANIFEST_FILE, (manifest.model_dump_json(indent=2) + "\n").encode())
 
 
-def to_index(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def build_index(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows -> a table of `INDEX`, checked.
 
     Raises:
         ValueError: a row lacks a column, or has one that the index does not know.
     """
     for row in rows:
-        if set(row) != set(INDEX.names):
-            raise ValueError(f"row {row.get('sample_id')}: columns {sorted(set(row) ^ set(INDEX.names))}")
-    return pa.Table.from_pylist([dict(row) for row in rows], schema=INDEX)
+        if set(row) != set(INDEX_SCHEMA.names):
+            raise ValueError(
+                f"row {row.get('sample_id')}: columns {sorted(set(row) ^ set(INDEX_SCHEMA.names))}"
+            )
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=INDEX_SCHEMA)
 
 
-def read_manifest(folder: Folder) -> Manifest:
-    if not folder.exists(MANIFEST):
-        if folder.exists(DATA):
+def read_manifest(folder: Folder) -> LatentsManifest:
+    if not folder.exists(MANIFEST_FILE):
+        if folder.exists(DATA_FOLDER):
             raise RepriseError(f"the latents in {folder.uri} are not finished: run `reprise encode` again")
-        raise RepriseError(f"no latents in {folder.uri}: it has no {MANIFEST}")
+        raise RepriseError(f"no latents in {folder.uri}: it has no {MANIFEST_FILE}")
     try:
-        data = json.loads(folder.read(MANIFEST))
+        data = json.loads(folder.read_bytes(MANIFEST_FILE))
         version = data.get("schema_version")
         if version != SCHEMA_VERSION:
             raise RepriseError(
                 f"{folder.uri} was written with version {version} of the latents' schema, this is version "
                 f"{SCHEMA_VERSION}: encode again into an empty folder"
             )
-        return Manifest.model_validate(data)
+        return LatentsManifest.model_validate(data)
     except (ValueError, AttributeError, ValidationError) as error:
-        raise RepriseError(f"{folder.join(MANIFEST)} is not a manifest of latents") from error
+        raise RepriseError(f"{folder.join_path(MANIFEST_FILE)} is not a manifest of latents") from error
 
 
 def read_index(folder: Folder, rel: str = INDEX_FILE) -> pa.Table:
-    where = folder.join(rel)
+    where = folder.join_path(rel)
     try:
-        with folder.open(rel) as file:
+        with folder.open_file(rel) as file:
             table = pq.read_table(file)
     except pa.ArrowException as error:
         raise RepriseError(f"{where} is not Parquet, or cut short: {' '.join(str(error).split())}") from error
-    missing = [name for name in INDEX.names if name not in table.column_names]
+    missing = [name for name in INDEX_SCHEMA.names if name not in table.column_names]
     if missing:
         raise RepriseError(f"{where} has no column {', '.join(missing)}: is it an index of latents?")
     try:
-        return table.select(INDEX.names).cast(INDEX)
+        return table.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
     except pa.ArrowException as error:
         raise RepriseError(f"{where} has columns of other types: {' '.join(str(error).split())}") from error
 
 
-def _parquet(table: pa.Table) -> bytes:
+def _encode_parquet(table: pa.Table) -> bytes:
     memory = io.BytesIO()
     pq.write_table(table, memory, compression="zstd")
     return memory.getvalue()

@@ -16,21 +16,21 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from training.latents.buckets import Buckets, cover, window
+from training.latents.buckets import SizeBuckets, compute_cover, find_window_start
 
-_TOLERANCE = 1e-6  # s
+_TOLERANCE_S = 1e-6  # s
 
 
-class Unusable(Exception):
+class UnusableItemError(Exception):
     """Why one item cannot be encoded: a reason to count, and words about this one."""
 
-    def __init__(self, reason: str, words: str = "") -> None:
-        super().__init__(words or reason)
-        self.reason, self.words = reason, words or reason
+    def __init__(self, reason: str, message: str = "") -> None:
+        super().__init__(message or reason)
+        self.reason, self.message = reason, message or reason
 
 
 @dataclass(frozen=True)
-class Clip:
+class DecodedClip:
     """Frames as the VAE takes them, but for the scale."""
 
     frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
@@ -38,7 +38,7 @@ class Clip:
     first_s: float  # of the first frame, from the video's first
 
 
-def read_clip(source: Path | bytes, buckets: Buckets) -> Clip:
+def read_clip(source: Path | bytes, buckets: SizeBuckets) -> DecodedClip:
     """Decode a video and bring it to its bucket.
 
     Frames are taken where they are nearest to the ticks of `buckets.fps`, counted from the first frame. Of a
@@ -51,73 +51,75 @@ def read_clip(source: Path | bytes, buckets: Buckets) -> Clip:
         file: Any = io.BytesIO(source) if isinstance(source, bytes) else str(source)
         with av.open(file, mode="r") as container:
             if not container.streams.video:
-                raise Unusable("unreadable", "it has no video stream")
+                raise UnusableItemError("unreadable", "it has no video stream")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             rate = float(stream.average_rate or 0)
-            if rate and rate < buckets.fps * (1 - buckets.config.slow) - _TOLERANCE:
-                raise Unusable("frame rate", f"{rate:.4g} frames per second, {buckets.fps:g} are wanted")
+            if rate and rate < buckets.fps * (1 - buckets.config.slow) - _TOLERANCE_S:
+                raise UnusableItemError(
+                    "frame rate", f"{rate:.4g} frames per second, {buckets.fps:g} are wanted"
+                )
             wanted = buckets.frames[0]
             start = 0
             if buckets.config.window == "middle":
-                length = math.floor(_duration(container, stream) * buckets.fps + _TOLERANCE)
-                start = window(max(length, wanted), wanted, "middle")
-            frames = _Frames(buckets)
-            for _, frame in at_ticks(_decoded(container, stream), buckets.fps):
-                frames.add(frame)
-                if frames.complete(start + wanted):
+                length = math.floor(_get_duration(container, stream) * buckets.fps + _TOLERANCE_S)
+                start = find_window_start(max(length, wanted), wanted, "middle")
+            frames = _FrameWindow(buckets)
+            for _, frame in sample_at_ticks(_decode_frames(container, stream), buckets.fps):
+                frames.add_frame(frame)
+                if frames.is_complete(start + wanted):
                     break
     except av.FFmpegError as error:
-        raise Unusable("unreadable", str(error.strerror or error)) from error
+        raise UnusableItemError("unreadable", str(error.strerror or error)) from error
     except (OSError, ValueError) as error:
-        raise Unusable("unreadable", str(error)) from error
-    return frames.taken()
+        raise UnusableItemError("unreadable", str(error)) from error
+    return frames.build_clip()
 
 
-class _Frames:
+class _FrameWindow:
     """The newest frames, resized: as many as the longest bucket has.
 
     They are kept before the window begins, too: a video may end earlier than its container says.
     """
 
-    def __init__(self, buckets: Buckets) -> None:
+    def __init__(self, buckets: SizeBuckets) -> None:
         self._buckets = buckets
         self._scaler = VideoReformatter()
         self._kept: list[NDArray[np.uint8]] = []
         self._first = 0
         self._size: tuple[int, int] | None = None
 
-    def add(self, frame: VideoFrame) -> None:
-        self._kept.append(self._picture(frame))
+    def add_frame(self, frame: VideoFrame) -> None:
+        self._kept.append(self._convert_frame(frame))
         if len(self._kept) > self._buckets.frames[0]:
             del self._kept[0]
             self._first += 1
 
-    def complete(self, end: int) -> bool:
+    def is_complete(self, end: int) -> bool:
         return self._first + len(self._kept) >= end
 
-    def taken(self) -> Clip:
+    def build_clip(self) -> DecodedClip:
         available = len(self._kept)
-        length = self._buckets.length(available)
+        length = self._buckets.choose_length(available)
         if length is None:
             least = self._buckets.frames[-1]
-            raise Unusable(
+            raise UnusableItemError(
                 "too short",
                 f"{available} frames at {self._buckets.fps:g} per second, at least {least} are needed",
             )
-        at = window(available, length, self._buckets.config.window)
+        at = find_window_start(available, length, self._buckets.config.window)
         frames = np.stack(self._kept[at : at + length])
-        return Clip(frames, self._buckets.fps, (self._first + at) / self._buckets.fps)
+        return DecodedClip(frames, self._buckets.fps, (self._first + at) / self._buckets.fps)
 
-    def _picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
+    def _convert_frame(self, frame: VideoFrame) -> NDArray[np.uint8]:
         turns = round(float(frame.rotation) / 90) % 4  # counter-clockwise, as players turn it
         height, width = (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
         if self._size is None:
-            size = self._buckets.size(height, width)
+            size = self._buckets.choose_size(height, width)
             if isinstance(size, str):
-                raise Unusable(size, f"{size}: frames of {width}x{height} fit no bucket")
+                raise UnusableItemError(size, f"{size}: frames of {width}x{height} fit no bucket")
             self._size = size
-        resized, (top, left) = cover(self._size, height, width)
+        resized, (top, left) = compute_cover(self._size, height, width)
         to_height, to_width = resized[::-1] if turns % 2 else resized
         shrinks = frame.width > 1.5 * to_width
         rgb = self._scaler.reformat(
@@ -127,7 +129,9 @@ class _Frames:
         return np.ascontiguousarray(upright[top : top + self._size[0], left : left + self._size[1]])
 
 
-def at_ticks(frames: Iterator[tuple[float, VideoFrame]], fps: float) -> Iterator[tuple[int, VideoFrame]]:
+def sample_at_ticks(
+    frames: Iterator[tuple[float, VideoFrame]], fps: float
+) -> Iterator[tuple[int, VideoFrame]]:
     """For each tick k = 0, 1, ... the frame nearest to k / fps, until the last frame.
 
     frames: (seconds from the first, frame), in order. Of two equally near the later one is taken.
@@ -137,17 +141,17 @@ def at_ticks(frames: Iterator[tuple[float, VideoFrame]], fps: float) -> Iterator
     for now in frames:
         if last is not None:
             middle = (last[0] + now[0]) / 2
-            while tick / fps < middle - _TOLERANCE:
+            while tick / fps < middle - _TOLERANCE_S:
                 yield tick, last[1]
                 tick += 1
         last = now
     if last is not None:
-        while tick / fps <= last[0] + _TOLERANCE:
+        while tick / fps <= last[0] + _TOLERANCE_S:
             yield tick, last[1]
             tick += 1
 
 
-def _decoded(container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[float, VideoFrame]]:
+def _decode_frames(container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[float, VideoFrame]]:
     """Frames with their times from the first one, in seconds; always going forward."""
     step = 1 / float(stream.average_rate or 25)
     first, last = None, -math.inf
@@ -160,7 +164,7 @@ def _decoded(container: InputContainer, stream: av.VideoStream) -> Iterator[tupl
         yield last, frame
 
 
-def _duration(container: InputContainer, stream: av.VideoStream) -> float:
+def _get_duration(container: InputContainer, stream: av.VideoStream) -> float:
     """As the container says, in seconds; 0 where it does not."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)

@@ -30,45 +30,45 @@ from torch.distributed.checkpoint.state_dict import (
 from reprise.errors import RepriseError
 from training.callbacks.base import Callback
 from training.config import TrainConfig
-from training.loop.run_folder import COMPLETE
-from training.loop.state import State
+from training.loop.run_folder import COMPLETE_MARKER
+from training.loop.state import RunState
 from training.storage import Folder
 
 #: Sections and keys that say where and how fast a run goes, not what it computes: they may change on
 #: resuming.
-FREE = (
+FREE_KEYS = (
     *("run", "log", "checkpoint", "validation", "parallel"),
     *("compute.checkpointing", "compute.compile", "compute.attention"),
     *("model.path", "model.revision"),
     *("conflict.every", "conflict.groups"),
 )
-FREE_OF_TASK = ("latents", "micro_batch")
+FREE_TASK_KEYS = ("latents", "micro_batch")
 
 
-def save(state: State, callbacks: Sequence[Callback] = ()) -> str:
+def save_checkpoint(state: RunState, callbacks: Sequence[Callback] = ()) -> str:
     """Write a checkpoint of `state.step`; returns its address. Collective."""
-    folder, rel = state.folder, state.folder.checkpoint(state.step)
-    writing = rel if folder.root.remote else f"{rel}.partial"
+    folder, rel = state.folder, state.folder.get_checkpoint_path(state.step)
+    writing = rel if folder.root.is_remote else f"{rel}.partial"
     if state.world.is_main:
         folder.root.delete_folder(writing)
-    state.world.barrier()
-    tensors = _tensors(state, callbacks)
-    with _quiet():
-        dcp.save(tensors, storage_writer=_writer(folder.root, writing))
+    state.world.wait_for_all()
+    tensors = _collect_tensors(state, callbacks)
+    with _silence_warnings():
+        dcp.save(tensors, storage_writer=_open_writer(folder.root, writing))
     if state.world.is_main:
-        folder.root.write(
-            f"{writing}/{COMPLETE}",
-            (json.dumps(facts(state, list(tensors["callbacks"])), indent=2) + "\n").encode(),
+        folder.root.write_bytes(
+            f"{writing}/{COMPLETE_MARKER}",
+            (json.dumps(collect_facts(state, list(tensors["callbacks"])), indent=2) + "\n").encode(),
         )
-        if not folder.root.remote:
+        if not folder.root.is_remote:
             folder.root.delete_folder(rel)  # the same step, without its marker
-            folder.root.rename(writing, rel)
-        folder.rotate(state.config.checkpoint)
-    state.world.barrier()
-    return folder.join(rel)
+            folder.root.rename_folder(writing, rel)
+        folder.remove_old_checkpoints(state.config.checkpoint)
+    state.world.wait_for_all()
+    return folder.get_address(rel)
 
 
-def resume(state: State, callbacks: Sequence[Callback] = ()) -> int | None:
+def resume_run(state: RunState, callbacks: Sequence[Callback] = ()) -> int | None:
     """Load the newest complete checkpoint, if there is one; returns its step. Collective.
 
     Raises:
@@ -77,20 +77,20 @@ def resume(state: State, callbacks: Sequence[Callback] = ()) -> int | None:
     found: list[int | None] = [None]
     if state.world.is_main:
         state.folder.clear_partial()
-        found = [max(state.folder.complete(), default=None)]
+        found = [max(state.folder.list_complete_steps(), default=None)]
     dist.broadcast_object_list(found)
     if found[0] is None:
         return None
-    load(state, found[0], callbacks)
+    load_checkpoint(state, found[0], callbacks)
     return found[0]
 
 
-def load(state: State, step: int, callbacks: Sequence[Callback] = ()) -> None:
+def load_checkpoint(state: RunState, step: int, callbacks: Sequence[Callback] = ()) -> None:
     """Load the checkpoint of one step into a state of the same config. Collective."""
-    saved = state.folder.facts(step)
-    where = state.folder.join(state.folder.checkpoint(step))
-    check_same(saved, state, where)
-    tensors = _tensors(state, callbacks)
+    saved = state.folder.read_facts(step)
+    where = state.folder.get_address(state.folder.get_checkpoint_path(step))
+    check_same_run(saved, state, where)
+    tensors = _collect_tensors(state, callbacks)
     tensors["callbacks"] = {
         name: kept for name, kept in tensors["callbacks"].items() if name in saved["callbacks"]
     }
@@ -101,21 +101,24 @@ def load(state: State, step: int, callbacks: Sequence[Callback] = ()) -> None:
             f"{where} has no averaged weights: set optimizer.ema to null, or use another run.name"
         )
     try:
-        with _quiet():
-            dcp.load(tensors, storage_reader=_reader(state.folder.root, state.folder.checkpoint(step)))
+        with _silence_warnings():
+            dcp.load(
+                tensors,
+                storage_reader=_open_reader(state.folder.root, state.folder.get_checkpoint_path(step)),
+            )
     except (dcp.api.CheckpointException, OSError, EOFError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise RepriseError(
             f"{where} cannot be read ({reason}): remove this folder to go back one more"
         ) from error
     set_optimizer_state_dict(state.model, state.optimizer, tensors["optimizer"])
-    by_name = {_name(callback): callback for callback in callbacks}
+    by_name = {_get_callback_name(callback): callback for callback in callbacks}
     for name, kept in tensors.get("callbacks", {}).items():
         by_name[name].load_state_dict(kept)
     state.step = step
 
 
-def facts(state: State, callbacks: Sequence[str]) -> dict[str, Any]:
+def collect_facts(state: RunState, callbacks: Sequence[str]) -> dict[str, Any]:
     """What is said of a checkpoint besides its tensors; callbacks: names of those that keep something."""
     return {
         "step": state.step,
@@ -130,13 +133,13 @@ def facts(state: State, callbacks: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def check_same(saved: Mapping[str, Any], state: State, where: str) -> None:
+def check_same_run(saved: Mapping[str, Any], state: RunState, where: str) -> None:
     """Refuse to go on with a run as what it was not begun as.
 
     Raises:
         RepriseError: names the key that changed, or says that the data did.
     """
-    check_config(saved, state.config, where)
+    check_same_config(saved, state.config, where)
     if saved["sampler"] != state.sampler.fingerprint:
         raise RepriseError(
             f"{where} was trained on other latents than the tasks name now: put them back, or start another "
@@ -144,13 +147,13 @@ def check_same(saved: Mapping[str, Any], state: State, where: str) -> None:
         )
 
 
-def check_config(saved: Mapping[str, Any], config: TrainConfig, where: str) -> None:
+def check_same_config(saved: Mapping[str, Any], config: TrainConfig, where: str) -> None:
     """The part of `check_same` that needs no data."""
     try:
         before = TrainConfig.model_validate(saved["config"]).model_dump(mode="json")  # with keys of today
     except ValidationError:
         before = saved["config"]
-    changed = changed_keys(before, config.model_dump(mode="json"))
+    changed = list_changed_keys(before, config.model_dump(mode="json"))
     if changed:
         key, was, now = changed[0]
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
@@ -160,26 +163,26 @@ def check_config(saved: Mapping[str, Any], config: TrainConfig, where: str) -> N
         )
 
 
-def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+def list_changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(key, before, now) of what differs and matters. Adding steps to a constant schedule does not."""
-    old, new = _flat(before), _flat(now)
+    old, new = _flatten_keys(before), _flatten_keys(now)
     constant = new.get("optimizer.schedule") == "constant"
     return [
         (key, old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _free(key) and not (key == "steps" and constant)
+        if old.get(key) != new.get(key) and not _is_free(key) and not (key == "steps" and constant)
     ]
 
 
-def _free(key: str) -> bool:
+def _is_free(key: str) -> bool:
     # validation.holdout and what else decides the samples is in the sampler's fingerprint.
     parts = key.split(".")
     if parts[0] == "tasks":
-        return parts[-1] in FREE_OF_TASK
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+        return parts[-1] in FREE_TASK_KEYS
+    return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten_keys(value: Any, prefix: str = "") -> dict[str, Any]:
     items: list[tuple[str, Any]]
     if isinstance(value, Mapping):
         items = list(value.items())
@@ -189,51 +192,51 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: value}
     found: dict[str, Any] = {}
     for key, each in items:
-        found |= _flat(each, f"{prefix}.{key}" if prefix else key)
+        found |= _flatten_keys(each, f"{prefix}.{key}" if prefix else key)
     return found
 
 
-def _tensors(state: State, callbacks: Sequence[Callback]) -> dict[str, Any]:
+def _collect_tensors(state: RunState, callbacks: Sequence[Callback]) -> dict[str, Any]:
     """All that is kept, as tensors to write or to read into. What is frozen is not kept: the model has it."""
     options = StateDictOptions(ignore_frozen_params=True)
     tensors: dict[str, Any] = {
         "model": get_model_state_dict(state.model, options=options),
         "optimizer": get_optimizer_state_dict(state.model, state.optimizer, options=options),
-        "callbacks": {_name(each): kept for each in callbacks if (kept := each.state_dict())},
+        "callbacks": {_get_callback_name(each): kept for each in callbacks if (kept := each.state_dict())},
     }
     if state.ema is not None:
         tensors["ema"] = dict(state.ema.averages)
     return tensors
 
 
-def _name(callback: Callback) -> str:
+def _get_callback_name(callback: Callback) -> str:
     return type(callback).__name__
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
+def _silence_warnings() -> Generator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _writer(root: Folder, rel: str) -> dcp.FileSystemWriter:
-    if not root.remote:
-        return dcp.FileSystemWriter(root.join(rel))
+def _open_writer(root: Folder, rel: str) -> dcp.FileSystemWriter:
+    if not root.is_remote:
+        return dcp.FileSystemWriter(root.join_path(rel))
     writer = dcp.FileSystemWriter("", sync_files=False)
-    writer.fs, writer.path = _Objects(root), rel
+    writer.fs, writer.path = _ObjectFileSystem(root), rel
     return writer
 
 
-def _reader(root: Folder, rel: str) -> dcp.FileSystemReader:
-    if not root.remote:
-        return dcp.FileSystemReader(root.join(rel))
+def _open_reader(root: Folder, rel: str) -> dcp.FileSystemReader:
+    if not root.is_remote:
+        return dcp.FileSystemReader(root.join_path(rel))
     reader = dcp.FileSystemReader("")
-    reader.fs, reader.path = _Objects(root), rel
+    reader.fs, reader.path = _ObjectFileSystem(root), rel
     return reader
 
 
-class _Whole:
+class _UnseekableFile:
     """A file that says it cannot seek, so that torch reads each tensor in one request.
 
     Otherwise it unpacks tensors where they lie, in dozens of requests of a few bytes each.
@@ -249,7 +252,7 @@ class _Whole:
         return getattr(self._file, name)
 
 
-class _Objects(FileSystemBase):
+class _ObjectFileSystem(FileSystemBase):
     """What torch.distributed.checkpoint asks of a file system, on an object store; paths are relative."""
 
     def __init__(self, root: Folder) -> None:
@@ -258,10 +261,10 @@ class _Objects(FileSystemBase):
     @contextmanager
     def create_stream(self, path: Any, mode: str) -> Generator[io.IOBase, None, None]:
         if "r" in mode:
-            with self.root.open(str(path)) as file:
-                yield _Whole(file)  # type: ignore[misc]
+            with self.root.open_file(str(path)) as file:
+                yield _UnseekableFile(file)  # type: ignore[misc]
         else:
-            with self.root.create(str(path)) as file:
+            with self.root.create_file(str(path)) as file:
                 yield file
 
     def concat_path(self, path: Any, suffix: str) -> str:
@@ -271,8 +274,8 @@ class _Objects(FileSystemBase):
         return str(path)
 
     def rename(self, path: Any, new_path: Any) -> None:
-        self.root.write(str(new_path), self.root.read(str(path)))
-        self.root.delete(str(path))
+        self.root.write_bytes(str(new_path), self.root.read_bytes(str(path)))
+        self.root.delete_file(str(path))
 
     def mkdir(self, path: Any) -> None:
         """Objects need no folder."""
@@ -285,4 +288,4 @@ class _Objects(FileSystemBase):
         return self.root.exists(str(path))
 
     def rm_file(self, path: Any) -> None:
-        self.root.delete(str(path))
+        self.root.delete_file(str(path))

@@ -20,27 +20,27 @@ class Ema:
             name: parameter.detach().clone() for name, parameter in self._live.items()
         }
 
-    def update(self) -> None:
-        averages = [_local(average) for average in self.averages.values()]
-        weights = [_local(parameter.detach()) for parameter in self._live.values()]
+    def update_averages(self) -> None:
+        averages = [_get_local(average) for average in self.averages.values()]
+        weights = [_get_local(parameter.detach()) for parameter in self._live.values()]
         torch._foreach_lerp_(averages, weights, 1 - self.decay)
 
     @contextmanager
-    def swapped(self) -> Iterator[None]:
+    def use_averages(self) -> Iterator[None]:
         """The model holds the averages inside, its own weights again afterwards."""
-        self._swap()
+        self._swap_weights()
         try:
             yield
         finally:
-            self._swap()
+            self._swap_weights()
 
-    def _swap(self) -> None:
+    def _swap_weights(self) -> None:
         for name, parameter in self._live.items():
-            weight, average = _local(parameter.detach()), _local(self.averages[name])
+            weight, average = _get_local(parameter.detach()), _get_local(self.averages[name])
             kept = weight.clone()
             weight.copy_(average)
             average.copy_(kept)
 
 
-def _local(tensor: Tensor) -> Tensor:
+def _get_local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -28,7 +28,7 @@ def check_lengths(
         RepriseError: names the bucket and the number.
     """
     for bucket in buckets:
-        pictures = _reference_tokens(records, bucket, patch) if bucket.capacity else set()
+        pictures = _count_reference_tokens(records, bucket, patch) if bucket.capacity else set()
         lengths = {math.prod(bucket.size) // math.prod(patch)}
         for count in range(bucket.capacity + 1):
             bad = [length for length in lengths if length % workers]
@@ -55,7 +55,7 @@ def check_shapes(
         RepriseError: they have sizes of their own.
     """
     for bucket in buckets if micro_batch > 1 else ():
-        references = _references(records, bucket)
+        references = _get_references(records, bucket)
         chosen = pc.is_in(pc.struct_field(references, "variant"), value_set=pa.array(variants, pa.string()))
         height, width = (np.asarray(pc.struct_field(references, side)) for side in ("height", "width"))
         sizes = np.unique(np.stack([height, width], axis=1)[np.asarray(chosen)], axis=0)
@@ -68,14 +68,14 @@ def check_shapes(
             )
 
 
-def _references(records: Records, bucket: Bucket) -> pa.Array:
+def _get_references(records: Records, bucket: Bucket) -> pa.Array:
     """References of a bucket's samples."""
     subjects = pc.list_flatten(records.table["subjects"].take(pa.array(bucket.rows)))
     return pc.list_flatten(pc.struct_field(subjects, "references"))
 
 
-def _reference_tokens(records: Records, bucket: Bucket, patch: Size) -> set[int]:
+def _count_reference_tokens(records: Records, bucket: Bucket, patch: Size) -> set[int]:
     """Numbers of tokens that references of a bucket's samples have."""
-    references = _references(records, bucket)
+    references = _get_references(records, bucket)
     pixels = pc.multiply(pc.struct_field(references, "height"), pc.struct_field(references, "width"))
     return {count // (patch[1] * patch[2]) for count in pc.unique(pixels).to_pylist()}

@@ -19,24 +19,24 @@ from training.data import random_streams
 from training.data.sampler import StepPlan
 from training.data.samples import Batch
 from training.loop import checkpoint, preemption
-from training.loop.export import export
-from training.loop.optimizer import clip, learning_rate, set_learning_rate
-from training.loop.parallel import synchronize
+from training.loop.export import export_run
+from training.loop.optimizer import clip_gradients, compute_learning_rate, set_learning_rate
+from training.loop.parallel import set_gradient_sync
 from training.loop.preemption import Preempted
-from training.loop.setup import start
-from training.loop.state import State
+from training.loop.setup import build_state
+from training.loop.state import RunState
 from training.loop.world import World
 
 DRAIN_POLL_S = 5.0  # asking costs a message to every worker
 
 
-def train(
+def train_model(
     config: TrainConfig,
     world: World,
     callbacks: Sequence[Callback] = (),
     *,
-    draining: Callable[[], bool] | None = None,
-) -> State:
+    is_draining: Callable[[], bool] | None = None,
+) -> RunState:
     """Train to the end of `config.steps`, from the newest complete checkpoint if there is one.
 
     Collective: every worker of `world` calls it with the same arguments.
@@ -49,16 +49,16 @@ def train(
         RepriseError: a person must mend something; NaN or infinite losses among them.
         Preempted: after SIGTERM, with everything saved.
     """
-    state = start(config, world)
-    resumed = checkpoint.resume(state, callbacks)
+    state = build_state(config, world)
+    resumed = checkpoint.resume_run(state, callbacks)
     if world.is_main:
-        state.folder.root.write("config.yaml", yaml.safe_dump(config.model_dump(mode="json")).encode())
+        state.folder.root.write_bytes("config.yaml", yaml.safe_dump(config.model_dump(mode="json")).encode())
     error: BaseException | None = None
     try:
         for callback in callbacks:
             callback.on_start(state)
-        _steps(state, callbacks, resumed, draining)
-        export(state)
+        _run_steps(state, callbacks, resumed, is_draining)
+        export_run(state)
     except BaseException as raised:
         error = raised
         raise
@@ -68,53 +68,58 @@ def train(
     return state
 
 
-def _steps(
-    state: State,
+def _run_steps(
+    state: RunState,
     callbacks: Sequence[Callback],
     saved: int | None,
-    draining: Callable[[], bool] | None,
+    is_draining: Callable[[], bool] | None,
 ) -> None:
     config, world = state.config, state.world
     polled = began = time.perf_counter()
     drained = False
-    for step in state.loader.steps(state.step, config.steps):
+    for step in state.loader.iterate_steps(state.step, config.steps):
         plan = step.plan
         for callback in callbacks:
             callback.before_step(state, plan)
 
-        sums = gradients(state, plan, step)
+        sums = compute_gradients(state, plan, step)
         for callback in callbacks:
             callback.on_gradients(state, plan)
-        norm = clip(state.model.parameters(), config.optimizer.clip)
-        sums.flag("preempted", preemption.requested.is_set())
-        sums.flag("poll", world.is_main and time.perf_counter() - polled > DRAIN_POLL_S)
-        totals = sums.over_workers(world, norm)  # the one moment of a step at which this waits for the GPU
+        norm = clip_gradients(state.model.parameters(), config.optimizer.clip)
+        sums.set_flag("preempted", preemption.stop_requested.is_set())
+        sums.set_flag("poll", world.is_main and time.perf_counter() - polled > DRAIN_POLL_S)
+        totals = sums.sum_over_workers(
+            world, norm
+        )  # the one moment of a step at which this waits for the GPU
         if totals["broken"] or not totals["finite_norm"]:
-            raise _broken(state, plan, sums, saved)
+            raise _make_loss_error(state, plan, sums, saved)
 
-        rate = learning_rate(config.optimizer, state.step, config.steps)
+        rate = compute_learning_rate(config.optimizer, state.step, config.steps)
         set_learning_rate(state.optimizer, rate)
         state.optimizer.step()
         state.optimizer.zero_grad()
         if state.ema is not None:
-            state.ema.update()
+            state.ema.update_averages()
         state.step += 1
 
         now = time.perf_counter()
-        metrics = _metrics(state, plan, totals, rate) | {"seconds": now - began, "data_wait": step.waited}
+        metrics = _collect_metrics(state, plan, totals, rate) | {
+            "seconds": now - began,
+            "data_wait": step.wait_seconds,
+        }
         began = now
         for callback in callbacks:
             callback.on_step(state, metrics)
 
-        if totals["poll"] and draining is not None:
+        if totals["poll"] and is_draining is not None:
             polled = now
-            before, drained = drained, draining()
+            before, drained = drained, is_draining()
             newly = drained and not before
         else:
             newly = False
         due = state.step % config.checkpoint.every == 0 or state.step == config.steps
         if due or newly or totals["preempted"]:
-            path = checkpoint.save(state, callbacks)
+            path = checkpoint.save_checkpoint(state, callbacks)
             saved = state.step
             for callback in callbacks:
                 callback.on_checkpoint(state, path)
@@ -124,7 +129,7 @@ def _steps(
 
 
 @dataclass
-class Sums:
+class StepSums:
     """What one worker adds up over the micro batches of a step; stays on the device until the step's end."""
 
     losses: list[Tensor] = field(default_factory=list)  # (B,) each: this worker's part of each sample's loss
@@ -135,10 +140,10 @@ class Sums:
     tokens: float = 0.0
     flags: dict[str, float] = field(default_factory=dict)
 
-    def flag(self, name: str, value: bool) -> None:
+    def set_flag(self, name: str, value: bool) -> None:
         self.flags[name] = float(value)
 
-    def over_workers(self, world: World, norm: Tensor) -> dict[str, float]:
+    def sum_over_workers(self, world: World, norm: Tensor) -> dict[str, float]:
         """Sums over all workers of losses, of what tasks logged, and of flags, by name."""
         losses = torch.cat(self.losses).double()
         names = ["loss", "broken", "tokens", *self.flags, *sorted(self.logged)]
@@ -148,33 +153,33 @@ class Sums:
         logged = [self.logged[name].double().reshape(1) for name in sorted(self.logged)]
         broken = (~losses.isfinite()).sum().double()
         mine = torch.cat([losses.sum()[None], broken[None], known, *logged])
-        ours = world.sum(mine)
+        ours = world.sum_values(mine)
         norm = norm.double().reshape(1)
         values = torch.cat([ours, norm, norm.isfinite().double()]).tolist()
         return dict(zip([*names, "grad_norm", "finite_norm"], values, strict=True))
 
 
-def gradients(state: State, plan: StepPlan, batches: Iterable[Batch] | None = None) -> Sums:
+def compute_gradients(state: RunState, plan: StepPlan, batches: Iterable[Batch] | None = None) -> StepSums:
     """Put into `parameter.grad` the gradient of the mean loss over a plan's samples, summed over all workers.
 
     batches: this worker's micro batches of the plan; by default they are read now. Collective.
     """
     task = state.tasks[plan.task]
-    count = plan.micro_steps(state.world.data_size, task.micro_batch)
+    count = plan.count_micro_steps(state.world.data_size, task.micro_batch)
     if batches is None:
-        batches = (state.loader.read(plan, number) for number in range(count))
-    sums = Sums()
+        batches = (state.loader.read_batch(plan, number) for number in range(count))
+    sums = StepSums()
     patch = state.family.patch
     for number, batch in enumerate(itertools.islice(batches, count)):
         # Nothing random carries over from one micro batch to the next, so nothing random has to be saved.
-        torch.manual_seed(random_streams.seed_of(state.config.seed, "dropout", batch.indices[0]))
-        synchronize(
+        torch.manual_seed(random_streams.derive_seed(state.config.seed, "dropout", batch.indices[0]))
+        set_gradient_sync(
             state.model,
             state.world,
             last=number == count - 1,
             always=state.config.parallel.reduce == "micro_batch",
         )
-        losses, logged = task.loss(batch.to(state.device), state.context)
+        losses, logged = task.compute_loss(batch.move_to(state.device), state.context)
         (losses.sum() / len(plan.rows)).backward()
         sums.losses.append(losses.detach())
         sums.batches.append((batch.indices, batch.sample_ids))
@@ -187,7 +192,9 @@ def gradients(state: State, plan: StepPlan, batches: Iterable[Batch] | None = No
     return sums
 
 
-def _metrics(state: State, plan: StepPlan, totals: dict[str, float], rate: float) -> dict[str, float]:
+def _collect_metrics(
+    state: RunState, plan: StepPlan, totals: dict[str, float], rate: float
+) -> dict[str, float]:
     """See `Callback.on_step`."""
     device, task = state.device, state.tasks[plan.task]
     loss = totals["loss"] / len(plan.rows)
@@ -204,12 +211,12 @@ def _metrics(state: State, plan: StepPlan, totals: dict[str, float], rate: float
         "lr": rate,
         "samples": float(len(plan.rows)),
         "tokens": totals["tokens"],
-        "micro_steps": float(plan.micro_steps(state.world.data_size, task.micro_batch)),
+        "micro_steps": float(plan.count_micro_steps(state.world.data_size, task.micro_batch)),
         "memory": memory,
     } | {f"{plan.task}/{name}": value for name, value in totals.items() if name not in known}
 
 
-def _broken(state: State, plan: StepPlan, sums: Sums, saved: int | None) -> RepriseError:
+def _make_loss_error(state: RunState, plan: StepPlan, sums: StepSums, saved: int | None) -> RepriseError:
     """The error of a step whose loss or gradient is no number. Collective."""
     mine = [
         (ids[at], indices[at])

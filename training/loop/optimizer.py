@@ -25,7 +25,7 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
     )
 
 
-def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+def compute_learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     """The rate of step `step` (from 0) of `steps`: a linear warm-up that reaches `lr` at its last step,
     then the schedule over the steps that are left, down to 0 after the last one.
     """
@@ -46,7 +46,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def clip(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     """Scale gradients to a norm, over all parameters and workers, of at most `limit`; returns that before."""
     having = [parameter for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in having])

@@ -23,22 +23,22 @@ from training.loop.world import World
 from training.models.family import Family
 
 
-def parallelize(model: nn.Module, family: Family, world: World, compute: ComputeConfig) -> None:
+def parallelize_model(model: nn.Module, family: Family, world: World, compute: ComputeConfig) -> None:
     """Spread a prepared model, in place. On the meta device no rank ever holds the whole of it."""
-    blocks = family.blocks(model)
+    blocks = family.list_blocks(model)
     if world.sequence_size > 1:
-        share_sequences(model, blocks, ulysses(world))
+        share_sequences(model, blocks, make_sequence_config(world))
     if compute.attention is not None:
         _set_attention(model, compute.attention)
-    recompute(blocks, compute.checkpointing)
+    recompute_blocks(blocks, compute.checkpointing)
     if compute.compile:
         for block in blocks:
             # The forward alone: FSDP's hooks stay outside of the graph, and names of parameters as they are.
             block.forward = torch.compile(block.forward)
-    shard(model, blocks, world, compute)
+    shard_model(model, blocks, world, compute)
 
 
-def shard(model: nn.Module, blocks: Sequence[nn.Module], world: World, compute: ComputeConfig) -> None:
+def shard_model(model: nn.Module, blocks: Sequence[nn.Module], world: World, compute: ComputeConfig) -> None:
     """FSDP2 per block and around the rest. Weights and the reduction of gradients are float32.
 
     Inputs are not cast: the family casts what it must and leaves timesteps and rotary tables exact.
@@ -53,7 +53,7 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], world: World, compute: 
     again = mesh["shard"].size() > 1
     # Said of every model whose output is a view; it matters to who changes outputs in place, and none does.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-    for module in _kept_exact(model, blocks) if bf16 else ():
+    for module in _list_exact_modules(model, blocks) if bf16 else ():
         fully_shard(module, mesh=mesh, mp_policy=exact, reshard_after_forward=again)
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=again)
@@ -66,7 +66,7 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], world: World, compute: 
             module.set_force_sum_reduction_for_comms(True)
 
 
-def synchronize(model: nn.Module, world: World, last: bool, *, always: bool = False) -> None:
+def set_gradient_sync(model: nn.Module, world: World, last: bool, *, always: bool = False) -> None:
     """Whether the next backward pass reduces gradients over the workers, or adds to what this worker has.
 
     always: also before the last one, so that no worker ever holds more than its shard of them. Copies of the
@@ -80,14 +80,14 @@ def synchronize(model: nn.Module, world: World, last: bool, *, always: bool = Fa
     model.set_requires_all_reduce(last)
 
 
-def recompute(blocks: Sequence[nn.Module], mode: str) -> None:
+def recompute_blocks(blocks: Sequence[nn.Module], mode: str) -> None:
     """Compute what blocks made again in the backward pass, instead of keeping it.
 
     full: all of it. selective: all but the results of matrix products and attention, which are most of the
     work and a third of the memory. none: nothing.
     """
     for block in blocks if mode != "none" else ():
-        block.forward = _recomputed(block, selective=mode == "selective")
+        block.forward = _wrap_forward(block, selective=mode == "selective")
 
 
 def share_sequences(model: nn.Module, blocks: Sequence[nn.Module], config: Any) -> None:
@@ -106,7 +106,7 @@ def share_sequences(model: nn.Module, blocks: Sequence[nn.Module], config: Any) 
         block.attn1.processor._parallel_config = config
 
 
-def ulysses(world: World) -> Any:
+def make_sequence_config(world: World) -> Any:
     """diffusers' description of this rank's sequence group."""
     from diffusers import ContextParallelConfig
     from diffusers.models._modeling_parallel import ParallelConfig
@@ -121,31 +121,31 @@ def ulysses(world: World) -> Any:
     return config
 
 
-def _recomputed(block: nn.Module, *, selective: bool) -> Callable[..., Any]:
+def _wrap_forward(block: nn.Module, *, selective: bool) -> Callable[..., Any]:
     forward = block.forward
     drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in block.modules())
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": drops}
     if selective:
-        options["context_fn"] = partial(create_selective_checkpoint_contexts, _kept)
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _choose_policy)
 
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run_forward(*args: Any, **kwargs: Any) -> Any:
         return checkpoint(forward, *args, **options, **kwargs)
 
-    return run
+    return run_forward
 
 
 # Products with weights. Not `bmm`: where attention has no kernel of its own, it would be all its scores.
-_PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.linear.default)
+_MATRIX_PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.linear.default)
 
 
-def _kept(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+def _choose_policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
     """What selective recomputation keeps: by name, as each attention kernel is an operation of its own."""
-    if operation in _PRODUCTS or "attention" in operation.name() or "flash_attn" in operation.name():
+    if operation in _MATRIX_PRODUCTS or "attention" in operation.name() or "flash_attn" in operation.name():
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _kept_exact(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
+def _list_exact_modules(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
     """Modules outside the blocks that diffusers keeps in float32: for Wan, what embeds the timestep."""
     names = set(getattr(model, "_keep_in_fp32_modules", None) or ())
     inside = {id(module) for block in blocks for module in block.modules()}

@@ -7,18 +7,18 @@ import threading
 from types import FrameType
 
 #: Set by SIGTERM once `listen` was called.
-requested = threading.Event()
+stop_requested = threading.Event()
 
 
 class Preempted(Exception):
     """The run was told to go and has saved itself; started again, it goes on from there."""
 
 
-def listen() -> None:
+def install_handler() -> None:
     """Turn SIGTERM into a request to save and stop. Works in the main thread alone, as Python has it."""
-    requested.clear()
-    signal.signal(signal.SIGTERM, _notice)
+    stop_requested.clear()
+    signal.signal(signal.SIGTERM, _request_stop)
 
 
-def _notice(number: int, frame: FrameType | None) -> None:
-    requested.set()
+def _request_stop(number: int, frame: FrameType | None) -> None:
+    stop_requested.set()

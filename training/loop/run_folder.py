@@ -23,8 +23,8 @@ from typing import Any
 from training.config import CheckpointConfig, RunConfig
 from training.storage import Folder
 
-COMPLETE = "complete.json"
-_STEP = re.compile(r"step-(\d{8,})")
+COMPLETE_MARKER = "complete.json"
+_STEP_NAME = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
@@ -32,43 +32,45 @@ class RunFolder:
     root: Folder
 
     @classmethod
-    def of(cls, run: RunConfig) -> RunFolder:
-        return cls(Folder.at(f"{run.output.rstrip('/')}/{run.name}"))
+    def from_config(cls, run: RunConfig) -> RunFolder:
+        return cls(Folder.from_uri(f"{run.output.rstrip('/')}/{run.name}"))
 
-    def join(self, rel: str) -> str:
+    def get_address(self, rel: str) -> str:
         """An address below the run's folder."""
-        return self.root.join(rel)
+        return self.root.join_path(rel)
 
-    def checkpoint(self, step: int) -> str:
+    def get_checkpoint_path(self, step: int) -> str:
         """Relative path of a checkpoint."""
         return f"checkpoints/step-{step:08d}"
 
-    def complete(self) -> list[int]:
+    def list_complete_steps(self) -> list[int]:
         """Steps of the checkpoints that are complete, ascending."""
         found = []
-        for name in self.root.folders("checkpoints"):
-            match = _STEP.fullmatch(name)
-            if match and self.root.exists(f"checkpoints/{name}/{COMPLETE}"):
+        for name in self.root.list_folders("checkpoints"):
+            match = _STEP_NAME.fullmatch(name)
+            if match and self.root.exists(f"checkpoints/{name}/{COMPLETE_MARKER}"):
                 found.append(int(match[1]))
         return sorted(found)
 
-    def facts(self, step: int) -> dict[str, Any]:
+    def read_facts(self, step: int) -> dict[str, Any]:
         """What `complete.json` of a checkpoint says."""
-        facts: dict[str, Any] = json.loads(self.root.read(f"{self.checkpoint(step)}/{COMPLETE}"))
+        facts: dict[str, Any] = json.loads(
+            self.root.read_bytes(f"{self.get_checkpoint_path(step)}/{COMPLETE_MARKER}")
+        )
         return facts
 
     def clear_partial(self) -> None:
         """Remove what crashes left half written."""
-        complete = set(self.complete())
-        for name in self.root.folders("checkpoints"):
-            match = _STEP.match(name)
+        complete = set(self.list_complete_steps())
+        for name in self.root.list_folders("checkpoints"):
+            match = _STEP_NAME.match(name)
             if match and (name.endswith(".partial") or int(match[1]) not in complete):
                 self.root.delete_folder(f"checkpoints/{name}")
 
-    def rotate(self, config: CheckpointConfig) -> None:
+    def remove_old_checkpoints(self, config: CheckpointConfig) -> None:
         """Remove checkpoints beyond the newest `keep`, but those of every `keep_every` steps."""
-        for step in self.complete()[: -config.keep]:
+        for step in self.list_complete_steps()[: -config.keep]:
             if config.keep_every is None or step % config.keep_every:
                 # The marker goes first: what is left of an interrupted removal does not count.
-                self.root.delete(f"{self.checkpoint(step)}/{COMPLETE}")
-                self.root.delete_folder(self.checkpoint(step))
+                self.root.delete_file(f"{self.get_checkpoint_path(step)}/{COMPLETE_MARKER}")
+                self.root.delete_folder(self.get_checkpoint_path(step))

@@ -17,30 +17,30 @@ from training.loop import weights
 from training.loop.ema import Ema
 from training.loop.lengths import check_lengths, check_shapes
 from training.loop.optimizer import make_optimizer
-from training.loop.parallel import parallelize
+from training.loop.parallel import parallelize_model
 from training.loop.run_folder import RunFolder
-from training.loop.state import State
+from training.loop.state import RunState
 from training.loop.world import World
 from training.lora import in_training
-from training.models.build import family_of
-from training.models.components import load_scheduler, load_transformer, part_config
+from training.models.build import build_family
+from training.models.components import fetch_part, load_scheduler, load_transformer
 from training.models.family import Family
 from training.models.packing import SequenceShard
-from training.tasks.base import Context, Task
+from training.tasks.base import LossContext, Task
 from training.tasks.build import build_tasks
 from training.tasks.kaleido import Kaleido
-from training.tasks.video import Video
+from training.tasks.video import TextToVideo
 
 
-def start(config: TrainConfig, world: World) -> State:
+def build_state(config: TrainConfig, world: World) -> RunState:
     """Data first, then the model: what is wrong with the config shows before the long part.
 
     Raises:
         RepriseError: anything that a person must mend, in one line.
     """
-    family = family_of(config.model)
+    family = build_family(config.model)
     watched = config.conflict.every is not None
-    tasks = build_tasks(share_replay(config.tasks, config.replay, watched=watched))
+    tasks = build_tasks(share_replay(config.tasks, config.replay, keep_zero_weight=watched))
     latents = open_latents(tasks)
     for each in {each.folder.uri: each for each in latents.values()}.values():
         check_latents(each, family, config.model)
@@ -53,17 +53,17 @@ def start(config: TrainConfig, world: World) -> State:
     _check_batches(tasks, world)
     for number, task in enumerate(tasks):
         option, records = f"tasks.{number}.micro_batch", latents[task.name].records
-        check_shapes(option, sampler.buckets[task.name], records, task.variants(), task.micro_batch)
+        check_shapes(option, sampler.buckets[task.name], records, task.list_variants(), task.micro_batch)
     _check_sequence(config, family, sampler, latents, world.sequence_size)
     model = build_model(config, family, world)
     # Wan's noise schedule is a formula; CogVideoX's is a file of the model.
     wan = family.name == "wan"
     scheduler = None if wan else load_scheduler(config.model.path, config.model.revision)
     sharded = SequenceShard(world.sequence_rank, world.sequence_size) if world.sequence_size > 1 else None
-    context = Context(
+    context = LossContext(
         model=model,
         family=family,
-        objective=family.objective(config.objective, scheduler),
+        objective=family.make_objective(config.objective, scheduler),
         positions=config.positions,
         seed=config.seed,
         dtype=torch.bfloat16 if config.compute.precision == "bf16" else torch.float32,
@@ -76,12 +76,12 @@ def start(config: TrainConfig, world: World) -> State:
         rank=world.data_rank,
         ranks=world.data_size,
         threads=max(1, min(8, cores // world.local_size)),
-        pin=world.device.type == "cuda",
+        pin_memory=world.device.type == "cuda",
     )
-    return State(
+    return RunState(
         config=config,
         world=world,
-        folder=RunFolder.of(config.run),
+        folder=RunFolder.from_config(config.run),
         family=family,
         model=model,
         context=context,
@@ -98,18 +98,18 @@ def build_model(config: TrainConfig, family: Family, world: World) -> nn.Module:
     """The transformer, ready to train: built without memory, spread over the workers, then given weights."""
     model = load_transformer(config.model, family.transformer, torch.float32, "meta")
     references = max((t.max_references for t in config.tasks if isinstance(t, KaleidoTask)), default=0)
-    family.prepare(model, config.positions, references)
-    file = in_training.add(model, config, family.name)
+    family.prepare_model(model, config.positions, references)
+    file = in_training.add_adapters(model, config, family.name)
     model.train()
-    parallelize(model, family, world, config.compute)
+    parallelize_model(model, family, world, config.compute)
     if config.model.init == "random":
-        weights.initialize(model, config.seed, world.device)
+        weights.initialize_weights(model, config.seed, world.device)
     else:
-        folder, _ = part_config(config.model.path, config.model.revision, "transformer")
-        weights.load(model, folder, config.seed, world.device)
-        in_training.fill_token(model, folder.parent)  # beside a transformer that was trained with it
+        folder, _ = fetch_part(config.model.path, config.model.revision, "transformer")
+        weights.load_sharded_weights(model, folder, config.seed, world.device)
+        in_training.load_token(model, folder.parent)  # beside a transformer that was trained with it
     if file is not None:
-        in_training.fill(model, file)
+        in_training.load_adapters(model, file)
     return model
 
 
@@ -138,7 +138,7 @@ def _check_sequence(
     if workers == 1 or family.name != "wan":
         return
     for task in sampler.tasks:
-        if isinstance(task, Video) or (
+        if isinstance(task, TextToVideo) or (
             isinstance(task, Kaleido) and config.positions.scheme != "channel_concat"
         ):
             never = isinstance(task, Kaleido) and task.config.reference_dropout == 0

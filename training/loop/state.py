@@ -16,23 +16,23 @@ from training.loop.ema import Ema
 from training.loop.run_folder import RunFolder
 from training.loop.world import World
 from training.models.family import Family
-from training.tasks.base import Context, Task
+from training.tasks.base import LossContext, Task
 
 
 @dataclass
-class State:
+class RunState:
     config: TrainConfig
     world: World
     folder: RunFolder  # where the run writes
     family: Family
     model: nn.Module  # sharded: parameters are DTensors; call it through `task.loss` or `family.predict`
-    context: Context  # what losses are computed with
+    context: LossContext  # what losses are computed with
     tasks: Mapping[str, Task]  # by name
     latents: Mapping[str, Latents]  # by the name of the task
     sampler: Sampler
     loader: Loader  # of this worker's data rank
     optimizer: torch.optim.Optimizer
-    ema: Ema | None  # `with state.ema.swapped():` the model holds the averaged weights
+    ema: Ema | None  # `with state.ema.use_averages():` the model holds the averaged weights
     step: int = 0  # optimizer steps done
 
     @property

@@ -60,16 +60,16 @@ class World:
     def sequence_rank(self) -> int:
         return self.mesh["sequence"].get_local_rank()
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
+    def sum_values(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over all workers, in place."""
         dist.all_reduce(values)
         return values
 
-    def barrier(self) -> None:
+    def wait_for_all(self) -> None:
         dist.barrier()
 
 
-def sizes(parallel: ParallelConfig, workers: int) -> tuple[int, int, int]:
+def compute_mesh_sizes(parallel: ParallelConfig, workers: int) -> tuple[int, int, int]:
     """(replicate, shard, sequence) for so many workers; their product is `workers`."""
     fixed = parallel.replicate * parallel.sequence
     shard = workers // fixed if parallel.shard == -1 else parallel.shard
@@ -103,7 +103,7 @@ def make_world(
             dist.init_process_group(backend, timeout=timeout)
         else:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
-    shape = sizes(parallel, dist.get_world_size())
+    shape = compute_mesh_sizes(parallel, dist.get_world_size())
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard", "sequence"))
     replicate, together = shape[0], shape[1] * shape[2]
     if replicate > 1:

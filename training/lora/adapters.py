@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from reprise.errors import RepriseError
 from training.config import LoraConfig
-from training.lora.files import Layout, LoraFile, pack, read, write
+from training.lora.files import LoraFile, LoraKeyLayout, pack_lora_state, read_lora_file, write_lora_file
 from training.lora.modulation import ReferenceModulation
 
-ADAPTER = "default"
+ADAPTER_NAME = "default"
 
 # What the released proxy replay code names. They match as suffixes, so "proj" also hits ff.net.0.proj and the
 # patch convolution; see the goldens' list of modules.
@@ -37,7 +37,7 @@ RELEASED_TARGETS = (
 )
 # Wan modulates by a table per block and has no linear to adapt there.
 WAN_TARGETS = ("to_k", "to_q", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
-TARGETS = {"cogvideox": RELEASED_TARGETS, "wan": WAN_TARGETS}
+DEFAULT_TARGETS = {"cogvideox": RELEASED_TARGETS, "wan": WAN_TARGETS}
 
 
 def add_lora(
@@ -47,20 +47,24 @@ def add_lora(
 
     The model must be prepared (`Family.prepare`) before. Raises RepriseError where a target names nothing.
     """
-    _none_yet(model)
-    modules = sorted(file.modules) if file else adapted_modules(model, config.targets or TARGETS[family])
+    _check_no_lora(model)
+    modules = (
+        sorted(file.modules)
+        if file
+        else find_target_modules(model, config.targets or DEFAULT_TARGETS[family])
+    )
     alpha = file.alpha if file and file.alpha is not None else config.alpha
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _inject(model, modules, config.rank, alpha, config.dropout)
-    _scope(model, "reference_only" if file and file.reference_only else config.scope)
+        _inject_adapters(model, modules, config.rank, alpha, config.dropout)
+    _apply_scope(model, "reference_only" if file and file.reference_only else config.scope)
     return modules
 
 
 def open_lora(model: nn.Module, path: str | Path, config: LoraConfig, family: str) -> LoraFile:
     """Read a LoRA file and check it against a model without LoRA (on the meta device, too) and the config."""
-    _none_yet(model)
-    file = read(path, family)
+    _check_no_lora(model)
+    file = read_lora_file(path, family)
     _check_file(file, model, config, family)
     return file
 
@@ -76,20 +80,20 @@ def load_lora(model: nn.Module, path: str | Path, config: LoraConfig, family: st
     file = open_lora(model, path, config, family)
     modules = add_lora(model, config, family, file=file)
     with torch.no_grad():
-        for parameter, weight in filled(model, file):
+        for parameter, weight in pair_lora_weights(model, file):
             parameter.copy_(weight)
     return modules
 
 
-def filled(model: nn.Module, file: LoraFile) -> Iterator[tuple[nn.Parameter, Tensor]]:
+def pair_lora_weights(model: nn.Module, file: LoraFile) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """The LoRA parameters of a model that was given `file`, each with its weight in the file."""
     for name, parameter in model.named_parameters():
         module, found, rest = name.rpartition(".lora_")
-        if found and rest.endswith(f".{ADAPTER}.weight"):
+        if found and rest.endswith(f".{ADAPTER_NAME}.weight"):
             yield parameter, file.weights[module, rest[0]]
 
 
-def lora_state(model: nn.Module) -> dict[str, Tensor]:
+def get_lora_state(model: nn.Module) -> dict[str, Tensor]:
     """`<module>.lora_A.weight` / `<module>.lora_B.weight` -> weight, whole also where FSDP2 has sharded it.
 
     With sharded weights every rank must call it.
@@ -97,13 +101,13 @@ def lora_state(model: nn.Module) -> dict[str, Tensor]:
     state = {}
     for name, parameter in model.named_parameters():
         for side in ("lora_A", "lora_B"):
-            if name.endswith(f".{side}.{ADAPTER}.weight"):
+            if name.endswith(f".{side}.{ADAPTER_NAME}.weight"):
                 whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
-                state[name.replace(f".{side}.{ADAPTER}.", f".{side}.")] = whole.detach()
+                state[name.replace(f".{side}.{ADAPTER_NAME}.", f".{side}.")] = whole.detach()
     return state
 
 
-def save_lora(model: nn.Module, path: str | Path, family: str, layout: Layout = "diffusers") -> Path:
+def save_lora(model: nn.Module, path: str | Path, family: str, layout: LoraKeyLayout = "diffusers") -> Path:
     """Write a model's LoRA to one .safetensors file that diffusers or ComfyUI loads; returns its path.
 
     Both store alpha (diffusers: in the header, ComfyUI: as `.alpha`). LoRA of scope `reference_only` cannot
@@ -111,28 +115,28 @@ def save_lora(model: nn.Module, path: str | Path, family: str, layout: Layout = 
     module reads and others report as unknown instead of applying them to every token; for ComfyUI it is
     refused.
     """
-    return write(path, *pack_lora(model, family, layout))
+    return write_lora_file(path, *pack_lora(model, family, layout))
 
 
 def pack_lora(
-    model: nn.Module, family: str, layout: Layout = "diffusers"
+    model: nn.Module, family: str, layout: LoraKeyLayout = "diffusers"
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of the file that `save_lora` writes. Collective where weights are sharded."""
-    alpha, scope = _alpha(model), _reference_only(model)
-    return pack(lora_state(model), alpha, family, layout, reference_only=scope)
+    alpha, scope = _get_alpha(model), _is_reference_only(model)
+    return pack_lora_state(get_lora_state(model), alpha, family, layout, reference_only=scope)
 
 
 def merge_lora(model: nn.Module) -> None:
     """Add LoRA to the weights, in place: the model is as fast as without. `unmerge_lora` undoes it."""
-    if _reference_only(model):
+    if _is_reference_only(model):
         raise RepriseError("LoRA of scope reference_only cannot be merged: it does not act on all tokens")
-    for layer in _layers(model):
+    for layer in _list_lora_layers(model):
         layer.merge()
 
 
 def unmerge_lora(model: nn.Module) -> None:
     """Take merged LoRA out of the weights again (equal to before within rounding)."""
-    for layer in _layers(model):
+    for layer in _list_lora_layers(model):
         layer.unmerge()
 
 
@@ -148,9 +152,9 @@ def remove_lora(model: nn.Module) -> nn.Module:
     return model
 
 
-def adapted_modules(model: nn.Module, targets: Iterable[str]) -> list[str]:
+def find_target_modules(model: nn.Module, targets: Iterable[str]) -> list[str]:
     """Modules whose name is or ends in `.` + a target, as peft matches; each target must hit one."""
-    names = [name for name, module in model.named_modules() if _adaptable(module)]
+    names = [name for name, module in model.named_modules() if _is_adaptable(module)]
     hits: set[str] = set()
     for target in targets:
         own = {name for name in names if name == target or name.endswith(f".{target}")}
@@ -160,11 +164,13 @@ def adapted_modules(model: nn.Module, targets: Iterable[str]) -> list[str]:
     return sorted(hits)
 
 
-def _adaptable(module: nn.Module) -> bool:
+def _is_adaptable(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d)
 
 
-def _inject(model: nn.Module, modules: Sequence[str], rank: int, alpha: float, dropout: float) -> None:
+def _inject_adapters(
+    model: nn.Module, modules: Sequence[str], rank: int, alpha: float, dropout: float
+) -> None:
     import peft
 
     model.requires_grad_(False)
@@ -172,13 +178,13 @@ def _inject(model: nn.Module, modules: Sequence[str], rank: int, alpha: float, d
     adapter = peft.LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(modules), init_lora_weights=True
     )
-    model.add_adapter(adapter, ADAPTER)
+    model.add_adapter(adapter, ADAPTER_NAME)
     model.train(model.training)  # new layers come in training mode, with dropout
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(f".{ADAPTER}." in name and ".lora_" in name)
+        parameter.requires_grad_(f".{ADAPTER_NAME}." in name and ".lora_" in name)
 
 
-def _scope(model: nn.Module, scope: str) -> None:
+def _apply_scope(model: nn.Module, scope: str) -> None:
     if scope != "reference_only":
         return
     if not hasattr(model, "call"):
@@ -188,38 +194,44 @@ def _scope(model: nn.Module, scope: str) -> None:
             setattr(block, name, ReferenceModulation(getattr(block, name), model.call.references))
 
 
-def _reference_only(model: nn.Module) -> bool:
+def _is_reference_only(model: nn.Module) -> bool:
     return any(isinstance(module, ReferenceModulation) for module in model.modules())
 
 
-def _none_yet(model: nn.Module) -> None:
-    if any(True for _ in _layers(model)):
+def _check_no_lora(model: nn.Module) -> None:
+    if any(True for _ in _list_lora_layers(model)):
         raise RepriseError("the model already has LoRA; merge it, or start from the stock model")
 
 
-def _layers(model: nn.Module) -> Iterable[Any]:
+def _list_lora_layers(model: nn.Module) -> Iterable[Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return (module for module in model.modules() if isinstance(module, BaseTunerLayer))
 
 
-def _alpha(model: nn.Module) -> float:
-    for layer in _layers(model):
-        return float(layer.lora_alpha[ADAPTER])
+def _get_alpha(model: nn.Module) -> float:
+    for layer in _list_lora_layers(model):
+        return float(layer.lora_alpha[ADAPTER_NAME])
     raise RepriseError("the model has no LoRA")
 
 
 def _check_file(file: LoraFile, model: nn.Module, config: LoraConfig, family: str) -> None:
     """The file's modules exist in the model, have its shapes, and are the targets of the config."""
     modules = dict(model.named_modules())
-    unknown = sorted(name for name in file.modules if name not in modules or not _adaptable(modules[name]))
+    unknown = sorted(name for name in file.modules if name not in modules or not _is_adaptable(modules[name]))
     if unknown:
-        raise RepriseError(f"{file.path}: {_few(unknown)} not in the model; is this LoRA of another model?")
-    expected = set(adapted_modules(model, config.targets or TARGETS[family]))
+        raise RepriseError(
+            f"{file.path}: {_abbreviate_names(unknown)} not in the model; is this LoRA of another model?"
+        )
+    expected = set(find_target_modules(model, config.targets or DEFAULT_TARGETS[family]))
     if missing := sorted(expected - file.modules):
-        raise RepriseError(f"{file.path}: no LoRA for {_few(missing)}, which lora.targets asks for")
+        raise RepriseError(
+            f"{file.path}: no LoRA for {_abbreviate_names(missing)}, which lora.targets asks for"
+        )
     if extra := sorted(file.modules - expected):
-        raise RepriseError(f"{file.path}: LoRA for {_few(extra)}, which lora.targets does not name")
+        raise RepriseError(
+            f"{file.path}: LoRA for {_abbreviate_names(extra)}, which lora.targets does not name"
+        )
     if file.rank != config.rank:
         raise RepriseError(f"{file.path}: LoRA of rank {file.rank}, but lora.rank is {config.rank}")
     for name in sorted(file.modules):
@@ -231,5 +243,5 @@ def _check_file(file: LoraFile, model: nn.Module, config: LoraConfig, family: st
             )
 
 
-def _few(names: Sequence[str]) -> str:
+def _abbreviate_names(names: Sequence[str]) -> str:
     return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from reprise.errors import RepriseError
-from training.subject_token import FILE as TOKEN_FILE
+from training.subject_token import SUBJECT_TOKEN_FILE as TOKEN_FILE
 
 # (diffusers' module name, ComfyUI's), with places for what differs between modules. ComfyUI has, for Wan,
 # names of the official code, which diffusers' own loader converts back; for CogVideoX names of its own.
-_PLACES = {"#": r"(\d+)", "$": "([qkv])", "@": "([12])"}
-_NAMES = {
+_PLACEHOLDERS = {"#": r"(\d+)", "$": "([qkv])", "@": "([12])"}
+_MODULE_NAMES = {
     "wan": (
         ("blocks.#.attn1.to_$", "blocks.#.self_attn.$"),
         ("blocks.#.attn1.to_out.0", "blocks.#.self_attn.o"),
@@ -55,10 +55,10 @@ _NAMES = {
         ("proj_out", "proj_out"),
     ),
 }
-FILE = "pytorch_lora_weights.safetensors"
-Layout = Literal["diffusers", "comfyui"]
-_METADATA = "lora_adapter_metadata"  # diffusers' key for a peft config in a file's header
-_REFERENCE = re.compile(r"\.norm([12])\.reference$")
+LORA_FILE = "pytorch_lora_weights.safetensors"
+LoraKeyLayout = Literal["diffusers", "comfyui"]
+_METADATA_KEY = "lora_adapter_metadata"  # diffusers' key for a peft config in a file's header
+_REFERENCE_NORM = re.compile(r"\.norm([12])\.reference$")
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class LoraFile:
         return {name for name, _ in self.weights}
 
 
-def read(path: str | Path, family: str) -> LoraFile:
+def read_lora_file(path: str | Path, family: str) -> LoraFile:
     """Read a LoRA file of either format; RepriseError in one line for what is none."""
     from safetensors import SafetensorError, safe_open
 
-    file = _only_file(Path(path))
+    file = _find_only_file(Path(path))
     try:
         with safe_open(file, framework="pt") as opened:
             header = opened.metadata() or {}
@@ -91,14 +91,14 @@ def read(path: str | Path, family: str) -> LoraFile:
     reference_only = False
     for key, tensor in tensors.items():
         match = re.fullmatch(r"(?:transformer\.|diffusion_model\.|base_model\.model\.)?(.+?)\.(.+)", key)
-        name = _module(key, family)
+        name = _parse_module(key, family)
         if match is None or name is None:
             unknown.append(key)
         elif key.endswith(".alpha"):
             alphas.add(float(tensor))
         elif side := re.search(r"\.lora_([AB])(?:\.default)?\.weight$", key):
-            if _REFERENCE.search(name):
-                name, reference_only = _REFERENCE.sub(r".norm\1.linear", name), True
+            if _REFERENCE_NORM.search(name):
+                name, reference_only = _REFERENCE_NORM.sub(r".norm\1.linear", name), True
             weights[name, side[1]] = tensor
         else:
             unknown.append(key)
@@ -110,27 +110,27 @@ def read(path: str | Path, family: str) -> LoraFile:
         )
     if len(alphas) > 1:
         raise RepriseError(f"{file}: modules of different alpha ({min(alphas):g} to {max(alphas):g})")
-    alpha = alphas.pop() if alphas else _header_alpha(header)
-    return LoraFile(file, weights, _rank(file, weights), alpha, reference_only)
+    alpha = alphas.pop() if alphas else _read_header_alpha(header)
+    return LoraFile(file, weights, _get_common_rank(file, weights), alpha, reference_only)
 
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Path:
+def write_lora_file(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Path:
     """Write what `pack` gave to one file; a folder gets diffusers' usual file name."""
     from safetensors.torch import save_file
 
     file = Path(path)
     if file.suffix != ".safetensors":
-        file = file / FILE
+        file = file / LORA_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(dict(tensors), file, metadata=dict(header))
     return file
 
 
-def pack(
+def pack_lora_state(
     state: Mapping[str, Tensor],
     alpha: float,
     family: str,
-    layout: Layout,
+    layout: LoraKeyLayout,
     *,
     reference_only: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -143,7 +143,7 @@ def pack(
             raise RepriseError(
                 "ComfyUI cannot apply LoRA to reference tokens alone (lora.scope reference_only)"
             )
-        names = comfyui_names(modules, family)
+        names = map_comfyui_names(modules, family)
         for key, weight in state.items():
             module, _, rest = key.rpartition(".lora_")
             tensors[f"diffusion_model.{names[module]}.lora_{rest}"] = weight
@@ -161,41 +161,45 @@ def pack(
             tensors[f"transformer.{name}"] = weight
         rank = next(weight.shape[0] for key, weight in state.items() if ".lora_A." in key)
         adapter: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "target_modules": modules}
-        header[_METADATA] = json.dumps({f"transformer.{key}": value for key, value in adapter.items()})
+        header[_METADATA_KEY] = json.dumps({f"transformer.{key}": value for key, value in adapter.items()})
     return {key: weight.cpu().contiguous() for key, weight in tensors.items()}, header
 
 
-def comfyui_names(modules: list[str], family: str) -> dict[str, str]:
+def map_comfyui_names(modules: list[str], family: str) -> dict[str, str]:
     """Names of diffusers' modules in ComfyUI; RepriseError for one that it has no name for."""
     names = {}
     for module in modules:
-        name = _rename(module, _NAMES[family])
+        name = _translate_name(module, _MODULE_NAMES[family])
         if name is None:
             raise RepriseError(f"LoRA of {module} has no name in ComfyUI; export for diffusers instead")
         names[module] = name
     return names
 
 
-def _module(key: str, family: str) -> str | None:
+def _parse_module(key: str, family: str) -> str | None:
     """The stock transformer's name of the module that a key is about; None: no such key."""
     name = re.sub(r"\.(alpha|lora_[AB](?:\.default)?\.weight)$", "", key)
     if name == key:
         return None
     if name.startswith("diffusion_model."):
-        return _rename(name.removeprefix("diffusion_model."), [pair[::-1] for pair in _NAMES[family]])
+        return _translate_name(
+            name.removeprefix("diffusion_model."), [pair[::-1] for pair in _MODULE_NAMES[family]]
+        )
     return re.sub(r"^(transformer|base_model\.model)\.", "", name)
 
 
-def _rename(name: str, table: Sequence[tuple[str, ...]]) -> str | None:
+def _translate_name(name: str, table: Sequence[tuple[str, ...]]) -> str | None:
     for given, wanted in table:
-        match = re.fullmatch("".join(_PLACES.get(letter) or re.escape(letter) for letter in given), name)
+        match = re.fullmatch(
+            "".join(_PLACEHOLDERS.get(letter) or re.escape(letter) for letter in given), name
+        )
         if match:
             found = iter(match.groups())
-            return "".join(next(found) if letter in _PLACES else letter for letter in wanted)
+            return "".join(next(found) if letter in _PLACEHOLDERS else letter for letter in wanted)
     return None
 
 
-def _only_file(path: Path) -> Path:
+def _find_only_file(path: Path) -> Path:
     if path.is_dir():
         files = sorted(file for file in path.glob("*.safetensors") if file.name != TOKEN_FILE)
         if len(files) != 1:
@@ -206,13 +210,13 @@ def _only_file(path: Path) -> Path:
     return path
 
 
-def _header_alpha(header: Mapping[str, str]) -> float | None:
-    stored = json.loads(header[_METADATA]) if _METADATA in header else {}
+def _read_header_alpha(header: Mapping[str, str]) -> float | None:
+    stored = json.loads(header[_METADATA_KEY]) if _METADATA_KEY in header else {}
     alpha = stored.get("transformer.lora_alpha")
     return float(alpha) if alpha is not None else None
 
 
-def _rank(file: Path, weights: Mapping[tuple[str, str], Tensor]) -> int:
+def _get_common_rank(file: Path, weights: Mapping[tuple[str, str], Tensor]) -> int:
     """The one rank of all modules, each of which has both halves."""
     ranks = {}
     for name, _ in weights:

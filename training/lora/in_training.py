@@ -8,18 +8,18 @@ from torch import nn
 
 from training.config import TrainConfig
 from training.loop import weights
-from training.lora.adapters import add_lora, filled, open_lora, pack_lora
-from training.lora.files import FILE, LoraFile
-from training.subject_token import FILE as TOKEN_FILE
+from training.lora.adapters import add_lora, open_lora, pack_lora, pair_lora_weights
+from training.lora.files import LORA_FILE, LoraFile
+from training.subject_token import SUBJECT_TOKEN_FILE as TOKEN_FILE
 from training.subject_token import (
     add_subject_token,
+    get_subject_token,
     pack_subject_token,
     read_subject_token,
-    subject_token,
 )
 
 
-def add(model: nn.Module, config: TrainConfig, family: str) -> LoraFile | None:
+def add_adapters(model: nn.Module, config: TrainConfig, family: str) -> LoraFile | None:
     """Give a prepared model, on the meta device and not yet spread, what the config asks for.
 
     Returns the file of which LoRA's weights come (`fill`), if there is one.
@@ -36,28 +36,28 @@ def add(model: nn.Module, config: TrainConfig, family: str) -> LoraFile | None:
     return file
 
 
-def fill(model: nn.Module, file: LoraFile) -> None:
+def load_adapters(model: nn.Module, file: LoraFile) -> None:
     """LoRA's weights of a file, and of the token beside it, into a spread model; each rank takes its part."""
-    for parameter, weight in filled(model, file):
-        weights.put(weight, parameter)
-    fill_token(model, file.path.parent)
+    for parameter, weight in pair_lora_weights(model, file):
+        weights.fill_parameter(weight, parameter)
+    load_token(model, file.path.parent)
 
 
-def fill_token(model: nn.Module, folder: Path) -> None:
+def load_token(model: nn.Module, folder: Path) -> None:
     """The subject's token of a folder, where the model has one and the folder, too."""
-    token = subject_token(model)
+    token = get_subject_token(model)
     if token is not None and (folder / TOKEN_FILE).is_file():
-        weights.put(read_subject_token(folder, len(token.weight)), token.weight)
+        weights.fill_parameter(read_subject_token(folder, len(token.weight)), token.weight)
 
 
-def packed(model: nn.Module, config: TrainConfig, family: str) -> dict[str, bytes]:
+def pack_adapters(model: nn.Module, config: TrainConfig, family: str) -> dict[str, bytes]:
     """File name -> content of all that was added: what `lora/` of a run holds. Collective."""
     from safetensors.torch import save
 
     files: dict[str, bytes] = {}
     if config.lora is not None:
         tensors, header = pack_lora(model, family)
-        files[FILE] = save(tensors, metadata=header)
+        files[LORA_FILE] = save(tensors, metadata=header)
     if config.token.kind == "trained":
         files[TOKEN_FILE] = save(pack_subject_token(model))
     return files

@@ -11,8 +11,8 @@ import torch
 from reprise.errors import RepriseError
 from training.config import LoraConfig, ModelConfig
 from training.lora.adapters import load_lora, open_lora, remove_lora
-from training.lora.files import Layout, LoraFile, pack, read, write
-from training.models.build import family_of
+from training.lora.files import LoraFile, LoraKeyLayout, pack_lora_state, read_lora_file, write_lora_file
+from training.models.build import build_family
 from training.models.components import load_transformer
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -25,17 +25,17 @@ def check_lora(path: str | Path, model: str, revision: str | None = None) -> Lor
         RepriseError: no LoRA, or not of this model.
     """
     given = ModelConfig(path=model, revision=revision)
-    family = family_of(given)
+    family = build_family(given)
     stock = load_transformer(given, family.transformer, torch.float32, "meta")
-    file = read(path, family.name)
-    open_lora(stock, path, _config(file, 1.0), family.name)
+    file = read_lora_file(path, family.name)
+    open_lora(stock, path, _make_config(file, 1.0), family.name)
     return file
 
 
 def export_lora(
     path: str | Path,
     target: str | Path,
-    layout: Layout,
+    layout: LoraKeyLayout,
     model: str,
     revision: str | None = None,
     alpha: float | None = None,
@@ -47,12 +47,14 @@ def export_lora(
     """
     file = check_lora(path, model, revision)
     state = {f"{module}.lora_{side}.weight": weight for (module, side), weight in file.weights.items()}
-    family = family_of(ModelConfig(path=model, revision=revision)).name
-    packed = pack(state, _alpha(file, alpha), family, layout, reference_only=file.reference_only)
-    return write(target, *packed)
+    family = build_family(ModelConfig(path=model, revision=revision)).name
+    packed = pack_lora_state(
+        state, _require_alpha(file, alpha), family, layout, reference_only=file.reference_only
+    )
+    return write_lora_file(target, *packed)
 
 
-def merge_into(
+def write_merged_model(
     path: str | Path,
     target: str | Path,
     *,
@@ -76,9 +78,9 @@ def merge_into(
     if file.reference_only:
         raise RepriseError(f"{file.path}: LoRA of scope reference_only cannot be merged")
     given = ModelConfig(path=model, revision=revision)
-    family = family_of(given)
+    family = build_family(given)
     transformer = load_transformer(given, family.transformer, torch.float32)
-    load_lora(transformer, path, _config(file, _alpha(file, alpha)), family.name)
+    load_lora(transformer, path, _make_config(file, _require_alpha(file, alpha)), family.name)
     with torch.no_grad():
         for name, parameter in transformer.named_parameters():
             if ".lora_B." in name:
@@ -93,11 +95,11 @@ def merge_into(
     return folder
 
 
-def _config(file: LoraFile, alpha: float) -> LoraConfig:
+def _make_config(file: LoraFile, alpha: float) -> LoraConfig:
     return LoraConfig(rank=file.rank, alpha=alpha, dropout=0.0, targets=tuple(sorted(file.modules)))
 
 
-def _alpha(file: LoraFile, alpha: float | None) -> float:
+def _require_alpha(file: LoraFile, alpha: float | None) -> float:
     known = file.alpha if file.alpha is not None else alpha
     if known is None:
         raise RepriseError(f"{file.path} does not say its alpha (rank {file.rank}): give --alpha")

@@ -25,25 +25,25 @@ from training.config import ObjectiveConfig, PositionsConfig
 from training.lora.modulation import ReferenceTokens
 from training.models.family import Conditioning
 from training.models.packing import (
-    Layout,
+    SequenceLayout,
     SequenceShard,
     Size,
-    from_strip,
-    layout,
-    narrow,
-    patches,
-    take,
-    to_strip,
+    count_patches,
+    make_layout,
+    pack_strip,
+    select_tokens,
+    slice_tokens,
+    unpack_strip,
 )
 from training.objectives import Objective, VPrediction
-from training.positions import cogvideox_positions, cogvideox_split, rotary_tables
-from training.subject_token import mark
+from training.positions import make_cogvideox_positions, make_rotary_tables, split_cogvideox_head
+from training.subject_token import reserve_token
 
-Tables = tuple[Tensor, Tensor]
+RotaryTables = tuple[Tensor, Tensor]
 
 
 @dataclass
-class Call:
+class CallInputs:
     """What the replaced parts of a model need to know of the call under way."""
 
     references: ReferenceTokens = field(default_factory=ReferenceTokens)
@@ -66,7 +66,7 @@ class CogVideoXAttention:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        image_rotary_emb: Tables | None = None,
+        image_rotary_emb: RotaryTables | None = None,
     ) -> tuple[Tensor, Tensor]:
         text = encoder_hidden_states.shape[1]
         tokens = torch.cat([encoder_hidden_states, hidden_states], dim=1)
@@ -77,7 +77,7 @@ class CogVideoXAttention:
         key = attn.norm_k(key) if attn.norm_k is not None else key
         if image_rotary_emb is not None:
             query, key = (
-                torch.cat([part[:, :text], rotate(part[:, text:], image_rotary_emb)], dim=1)
+                torch.cat([part[:, :text], rotate_pairs(part[:, text:], image_rotary_emb)], dim=1)
                 for part in (query, key)
             )
         answer = dispatch_attention_fn(
@@ -92,7 +92,7 @@ class CogVideoXAttention:
         return answer[:, text:], answer[:, :text]
 
 
-def rotate(x: Tensor, tables: Tables) -> Tensor:
+def rotate_pairs(x: Tensor, tables: RotaryTables) -> Tensor:
     """Rotate pairs of neighbouring channels: x (B, N, heads, d), tables (1 or B, N, d) float32."""
     cos, sin = (table[:, :, None] for table in tables)
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
@@ -110,7 +110,7 @@ class CogVideoXFamily:
         self.temporal_scale = temporal_scale
         self.spatial_scale = spatial_scale
 
-    def prepare(
+    def prepare_model(
         self, model: nn.Module, positions: PositionsConfig | None = None, references: int = 0
     ) -> None:
         """See Family.prepare. Refuses CogVideoX 1.5 (patches two frames deep) and image-to-video models."""
@@ -125,13 +125,13 @@ class CogVideoXFamily:
         if (1, config.patch_size, config.patch_size) != self.patch:
             raise RepriseError(f"the model's patches are {config.patch_size}, not {self.patch[1]}")
         if positions is not None:
-            _check(positions)
-        model.call = Call()
+            _check_positions(positions)
+        model.call = CallInputs()
         model.set_attn_processor(CogVideoXAttention())
         if not config.use_rotary_positional_embeddings:
             model.patch_embed.use_positional_embeddings = False
             del model.patch_embed.pos_embedding  # not saved, and here computed for each call
-            model.patch_embed.register_forward_hook(_add_places(model.call))
+            model.patch_embed.register_forward_hook(_make_places_hook(model.call))
 
     def predict(
         self,
@@ -149,35 +149,37 @@ class CogVideoXFamily:
         With `shard`, the text is cut as well (attention is joint, so it needs equal shares of all tokens):
         its length, 226, must divide too, which leaves groups of 2.
         """
-        _check(positions)
+        _check_positions(positions)
         config = model.config
         dtype = dtype if dtype is not None else model.patch_embed.proj.weight.dtype
-        whole = self._whole(noisy, condition)
-        place = self.layout(noisy, condition, positions)
-        strip = to_strip([part.to(dtype) for part in (*condition.references, noisy)], self.patch)
+        whole = self._get_full_layout(noisy, condition)
+        place = self.get_layout(noisy, condition, positions)
+        strip = pack_strip([part.to(dtype) for part in (*condition.references, noisy)], self.patch)
         base = (config.sample_height // config.patch_size, config.sample_width // config.patch_size)
         device = str(noisy.device)
-        tables: Tables | None = None
+        tables: RotaryTables | None = None
         places: Tensor | None = None
         if config.use_rotary_positional_embeddings:
-            tables = _tables(whole, base, positions.crop, config.attention_head_dim, device)
+            tables = _make_tables(whole, base, positions.crop, config.attention_head_dim, device)
         else:
             width = config.num_attention_heads * config.attention_head_dim
             scales = (config.spatial_interpolation_scale, config.temporal_interpolation_scale)
-            places = _sincos(whole, width, scales, device)
+            places = _make_sincos(whole, width, scales, device)
         if condition.keep is not None:
-            seen = whole.seen(condition.keep)
-            strip = take(strip, seen, self.patch)
-            tables = tuple(_rows(table, seen) for table in tables) if tables is not None else None
-            places = _rows(places, seen) if places is not None else None
-        text = mark(model, condition.text.to(dtype), condition.marked, first=shard is None or not shard.rank)
-        own = range(place.total)
+            visible = whole.select_visible_tokens(condition.keep)
+            strip = select_tokens(strip, visible, self.patch)
+            tables = tuple(_select_rows(table, visible) for table in tables) if tables is not None else None
+            places = _select_rows(places, visible) if places is not None else None
+        text = reserve_token(
+            model, condition.text.to(dtype), condition.marked, first=shard is None or not shard.rank
+        )
+        own = range(place.total_tokens)
         if shard is not None:
-            own = shard.tokens(place.total)
-            strip = narrow(strip, own, self.patch)
+            own = shard.get_token_range(place.total_tokens)
+            strip = slice_tokens(strip, own, self.patch)
             tables = tuple(table[:, own.start : own.stop] for table in tables) if tables is not None else None
             places = places[:, own.start : own.stop] if places is not None else None
-            text = _own_words(text, shard)
+            text = _take_own_text(text, shard)
         clean = place.video_tokens.start
         model.call.references.count = max(min(clean, own.stop) - own.start, 0)
         model.call.places = places
@@ -189,33 +191,35 @@ class CogVideoXFamily:
             return_dict=False,
         )[0].transpose(1, 2)
         if shard is None:
-            return from_strip(answer, place.sizes, self.patch)[place.video]
+            return unpack_strip(answer, place.sizes, self.patch)[place.video_index]
         first = model.call.references.count
-        return narrow(answer, range(first, first + len(place.own_video(shard))), self.patch)
+        return slice_tokens(answer, range(first, first + len(place.get_own_video(shard))), self.patch)
 
-    def layout(self, video: Tensor, condition: Conditioning, positions: PositionsConfig) -> Layout:
+    def get_layout(
+        self, video: Tensor, condition: Conditioning, positions: PositionsConfig
+    ) -> SequenceLayout:
         """Where references and video lie in the sequence; video: (B, C, T, h, w)."""
-        whole = self._whole(video, condition)
-        return whole if condition.keep is None else whole.kept(condition.keep.shape[-1])
+        whole = self._get_full_layout(video, condition)
+        return whole if condition.keep is None else whole.keep_reference_tokens(condition.keep.shape[-1])
 
-    def _whole(self, video: Tensor, condition: Conditioning) -> Layout:
+    def _get_full_layout(self, video: Tensor, condition: Conditioning) -> SequenceLayout:
         """The same before any token was dropped."""
         sizes = [(int(t), int(h), int(w)) for t, h, w in (part.shape[2:] for part in condition.references)]
         frames, height, width = video.shape[2:]
-        return layout(sizes, (int(frames), int(height), int(width)), self.patch)
+        return make_layout(sizes, (int(frames), int(height), int(width)), self.patch)
 
-    def blocks(self, model: nn.Module) -> list[nn.Module]:
+    def list_blocks(self, model: nn.Module) -> list[nn.Module]:
         return list(model.transformer_blocks)
 
-    def objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
+    def make_objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
         if config.kind == "flow_matching":
             raise RepriseError("CogVideoX predicts v; set objective.kind to auto or v_prediction")
         if scheduler is None:
             raise ValueError("v-prediction needs the model's scheduler for its noise schedule")
-        return VPrediction.of(scheduler)
+        return VPrediction.from_scheduler(scheduler)
 
 
-def _check(positions: PositionsConfig) -> None:
+def _check_positions(positions: PositionsConfig) -> None:
     if positions.scheme not in ("auto", "first_frame") or positions.place != "before":
         raise RepriseError(
             "CogVideoX takes references as the frames before the video; set positions.scheme to auto or "
@@ -225,7 +229,7 @@ def _check(positions: PositionsConfig) -> None:
         raise RepriseError("CogVideoX has one timestep per sample; set positions.reference_time to video")
 
 
-def _own_words(text: Tensor, shard: SequenceShard) -> Tensor:
+def _take_own_text(text: Tensor, shard: SequenceShard) -> Tensor:
     """This rank's part of the text: attention is joint, so all ranks must have equal shares of it."""
     if text.shape[1] % shard.size:
         raise RepriseError(
@@ -235,13 +239,13 @@ def _own_words(text: Tensor, shard: SequenceShard) -> Tensor:
     return text.chunk(shard.size, dim=1)[shard.rank]
 
 
-def _rows(table: Tensor, tokens: Tensor) -> Tensor:
+def _select_rows(table: Tensor, tokens: Tensor) -> Tensor:
     """(1, N, d) and (n,) or (B, n) indices -> (1 or B, n, d)."""
     return table[0][tokens] if tokens.ndim == 2 else table[:, tokens]
 
 
-def _add_places(call: Call) -> Any:
-    def hook(module: nn.Module, args: tuple[Tensor, Tensor], embeds: Tensor) -> Tensor:
+def _make_places_hook(call: CallInputs) -> Any:
+    def add_places(module: nn.Module, args: tuple[Tensor, Tensor], embeds: Tensor) -> Tensor:
         if call.places is None:
             raise RuntimeError(
                 "a CogVideoX model prepared for references is called through its family's predict"
@@ -249,34 +253,37 @@ def _add_places(call: Call) -> Any:
         text = args[0].shape[1]
         return torch.cat([embeds[:, :text], embeds[:, text:] + call.places.to(embeds.dtype)], dim=1)
 
-    return hook
+    return add_places
 
 
-def _frames(place: Layout) -> list[tuple[Size, int]]:
+def _list_frames(place: SequenceLayout) -> list[tuple[Size, int]]:
     """Each part's size in patches and its first frame: references are frames 0..n-1, the video follows."""
-    sizes = [patches(size, place.patch) for size in place.sizes]
+    sizes = [count_patches(size, place.patch) for size in place.sizes]
     return list(zip(sizes, accumulate((size[0] for size in sizes), initial=0), strict=False))
 
 
 @lru_cache(maxsize=4)  # buckets repeat from step to step
-def _tables(place: Layout, base: tuple[int, int], crop: Any, head_dim: int, device: str) -> Tables:
+def _make_tables(
+    place: SequenceLayout, base: tuple[int, int], crop: Any, head_dim: int, device: str
+) -> RotaryTables:
     """Rotary tables of a whole sequence: cos and sin, (1, tokens, head_dim) float32."""
     with torch.inference_mode(False):  # a table first asked for while sampling is used in training as well
         where = torch.cat(
-            [cogvideox_positions(size, first, base, crop, device) for size, first in _frames(place)]
+            [make_cogvideox_positions(size, first, base, crop, device) for size, first in _list_frames(place)]
         )
         cos, sin = (
-            table.repeat_interleave(2, dim=-1) for table in rotary_tables(where, cogvideox_split(head_dim))
+            table.repeat_interleave(2, dim=-1)
+            for table in make_rotary_tables(where, split_cogvideox_head(head_dim))
         )
     return cos[None], sin[None]
 
 
 @lru_cache(maxsize=4)
-def _sincos(place: Layout, width: int, scales: tuple[float, float], device: str) -> Tensor:
+def _make_sincos(place: SequenceLayout, width: int, scales: tuple[float, float], device: str) -> Tensor:
     """Positions that CogVideoX 2B adds to patches, as diffusers has them: (1, tokens, width) float32."""
     parts = []
     with torch.inference_mode(False):
-        for (frames, high, wide), first in _frames(place):
+        for (frames, high, wide), first in _list_frames(place):
             table = get_3d_sincos_pos_embed(
                 width,
                 (wide, high),

@@ -17,9 +17,9 @@ from torch import nn
 from reprise.errors import RepriseError
 from training.config import ModelConfig, PositionsConfig
 
-INDEX = "model_index.json"
+INDEX_FILE = "model_index.json"
 # VAE classes that are not diffusers' own: name in `vae/config.json` -> module, imported when needed.
-VAES: dict[str, str] = {"PixelUnshuffleVAE": "training.playground.pixel_vae"}
+VAE_MODULES: dict[str, str] = {"PixelUnshuffleVAE": "training.playground.pixel_vae"}
 
 
 def register_vae(cls: type) -> type:
@@ -27,19 +27,19 @@ def register_vae(cls: type) -> type:
 
     For diffusers to load it as a part of a pipeline, its module must be importable and know `ModelMixin`.
     """
-    VAES[cls.__name__] = cls.__module__
+    VAE_MODULES[cls.__name__] = cls.__module__
     return cls
 
 
-def vae_class(name: str) -> Any:
+def find_vae_class(name: str) -> Any:
     """The class of ours or of diffusers with this name, or None."""
     import diffusers
 
-    home = importlib.import_module(VAES[name]) if name in VAES else diffusers
+    home = importlib.import_module(VAE_MODULES[name]) if name in VAE_MODULES else diffusers
     return getattr(home, name, None)
 
 
-def local_folder(path: str, revision: str | None, part: str, files: str = "*") -> Path | None:
+def locate_part(path: str, revision: str | None, part: str, files: str = "*") -> Path | None:
     """The folder of one part on this machine, None where there is none; `files` of it are fetched where
     `path` is a hub id.
     """
@@ -56,7 +56,9 @@ def local_folder(path: str, revision: str | None, part: str, files: str = "*") -
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        root = Path(snapshot_download(path, revision=revision, allow_patterns=[INDEX, f"{part}/{files}"]))
+        root = Path(
+            snapshot_download(path, revision=revision, allow_patterns=[INDEX_FILE, f"{part}/{files}"])
+        )
     except RepositoryNotFoundError as error:
         raise RepriseError(
             f"{path} is neither a folder here nor a model on the hub that you may read"
@@ -69,10 +71,10 @@ def local_folder(path: str, revision: str | None, part: str, files: str = "*") -
     return root / part if (root / part).is_dir() else None
 
 
-def part_config(path: str, revision: str | None, part: str) -> tuple[Path, dict[str, Any]]:
+def fetch_part(path: str, revision: str | None, part: str) -> tuple[Path, dict[str, Any]]:
     """Folder and config.json of one part, fetched whole; RepriseError where it is missing."""
     config = read_config(path, revision, part)
-    return local_folder(path, revision, part) or Path(path), config
+    return locate_part(path, revision, part) or Path(path), config
 
 
 def read_config(path: str, revision: str | None, part: str) -> dict[str, Any]:
@@ -80,15 +82,16 @@ def read_config(path: str, revision: str | None, part: str) -> dict[str, Any]:
     config = find_config(path, revision, part)
     if config is None:
         raise RepriseError(
-            f"{path} has no {part}/{_config_name(part)}; a diffusers pipeline folder of the model is needed"
+            f"{path} has no {part}/{_get_config_name(part)}; "
+            "a diffusers pipeline folder of the model is needed"
         )
     return config
 
 
 def find_config(path: str, revision: str | None, part: str) -> dict[str, Any] | None:
     """The same, and None where it is missing."""
-    name = _config_name(part)
-    folder = local_folder(path, revision, part, name)
+    name = _get_config_name(part)
+    folder = locate_part(path, revision, part, name)
     if folder is None or not (folder / name).is_file():
         return None
     try:
@@ -98,7 +101,7 @@ def find_config(path: str, revision: str | None, part: str) -> dict[str, Any] | 
     return config
 
 
-def _config_name(part: str) -> str:
+def _get_config_name(part: str) -> str:
     return f"{part}_config.json" if part in ("scheduler", "tokenizer") else "config.json"
 
 
@@ -130,8 +133,8 @@ def load_transformer(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls.from_config(settings).to(device=device, dtype=dtype)
-    folder, _ = part_config(config.path, config.revision, "transformer")
-    return _from_pretrained(cls, folder, dtype=dtype).to(device)
+    folder, _ = fetch_part(config.path, config.revision, "transformer")
+    return _load_pretrained(cls, folder, dtype=dtype).to(device)
 
 
 def load_vae(
@@ -141,17 +144,17 @@ def load_vae(
     device: torch.device | str = "cpu",
 ) -> nn.Module:
     """The VAE that the folder's config names: one of diffusers' classes or a registered one."""
-    folder, settings = part_config(path, revision, "vae")
+    folder, settings = fetch_part(path, revision, "vae")
     name = settings.get("_class_name", "")
-    cls = vae_class(name)
+    cls = find_vae_class(name)
     if cls is None:
         raise RepriseError(
             f"{folder}/config.json names the VAE class {name!r}, which neither diffusers nor we have"
         )
-    return _from_pretrained(cls, folder, dtype=dtype).to(device).eval()
+    return _load_pretrained(cls, folder, dtype=dtype).to(device).eval()
 
 
-def load_text(
+def load_text_encoder(
     path: str,
     revision: str | None = None,
     dtype: torch.dtype = torch.float32,
@@ -160,26 +163,26 @@ def load_text(
     """Text encoder, of the class that its config names, and tokenizer."""
     import transformers
 
-    folder, settings = part_config(path, revision, "text_encoder")
+    folder, settings = fetch_part(path, revision, "text_encoder")
     name = (settings.get("architectures") or ["?"])[0]
     cls = getattr(transformers, name, None)
     if cls is None:
         raise RepriseError(
             f"{folder}/config.json names the text encoder {name!r}, which transformers does not have"
         )
-    tokens = local_folder(path, revision, "tokenizer")
+    tokens = locate_part(path, revision, "tokenizer")
     if tokens is None:
         raise RepriseError(f"{path} has no tokenizer/; a diffusers pipeline folder of the model is needed")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(tokens)
     except (OSError, ValueError) as error:
         raise RepriseError(
-            f"{tokens} holds no tokenizer that transformers can load: {_first(error)}"
+            f"{tokens} holds no tokenizer that transformers can load: {_get_first_line(error)}"
         ) from error
-    return _from_pretrained(cls, folder, dtype=dtype).to(device).eval(), tokenizer
+    return _load_pretrained(cls, folder, dtype=dtype).to(device).eval(), tokenizer
 
 
-def tokenizer_limit(path: str, revision: str | None = None) -> int | None:
+def read_tokenizer_limit(path: str, revision: str | None = None) -> int | None:
     """Most tokens of a text, as the tokenizer's config says, which alone is fetched; None: it says none."""
     limit = (find_config(path, revision, "tokenizer") or {}).get("model_max_length")
     return None if limit is None else int(limit)
@@ -189,7 +192,7 @@ def load_scheduler(path: str, revision: str | None = None) -> Any:
     """The scheduler that the folder's scheduler_config.json names."""
     import diffusers
 
-    folder, settings = part_config(path, revision, "scheduler")
+    folder, settings = fetch_part(path, revision, "scheduler")
     cls = getattr(diffusers, settings.get("_class_name", ""), None)
     if cls is None:
         raise RepriseError(
@@ -200,18 +203,20 @@ def load_scheduler(path: str, revision: str | None = None) -> Any:
 
 def record_positions(folder: Path, positions: PositionsConfig) -> None:
     """Write into a pipeline folder where its transformer was trained to see references."""
-    file = folder / INDEX
+    file = folder / INDEX_FILE
     index = json.loads(file.read_text(encoding="utf-8"))
     index["positions"] = positions.model_dump()
     file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _from_pretrained(cls: Any, folder: Path, **options: Any) -> nn.Module:
+def _load_pretrained(cls: Any, folder: Path, **options: Any) -> nn.Module:
     """Weights into a class; what does not fit is one clear line, never a half-loaded model."""
     try:
         model, report = cls.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise RepriseError(f"{folder} could not be loaded as {cls.__name__}: {_first(error)}") from error
+        raise RepriseError(
+            f"{folder} could not be loaded as {cls.__name__}: {_get_first_line(error)}"
+        ) from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise RepriseError(
@@ -222,5 +227,5 @@ def _from_pretrained(cls: Any, folder: Path, **options: Any) -> nn.Module:
     return loaded
 
 
-def _first(error: Exception) -> str:
+def _get_first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import ObjectiveConfig, PositionsConfig
-from training.models.packing import Layout, SequenceShard, Size, narrow, to_strip
+from training.models.packing import SequenceLayout, SequenceShard, Size, pack_strip, slice_tokens
 from training.objectives import Objective
 
 
@@ -38,7 +38,7 @@ class Family(Protocol):
     temporal_scale: int  # frames per latent frame (after the first)
     spatial_scale: int  # pixels per latent
 
-    def prepare(
+    def prepare_model(
         self, model: nn.Module, positions: PositionsConfig | None = None, references: int = 0
     ) -> None:
         """Make a stock model take references: once, before it is wrapped, sharded or optimised.
@@ -69,20 +69,22 @@ class Family(Protocol):
         group.
         """
 
-    def layout(self, video: Tensor, condition: Conditioning, positions: PositionsConfig) -> Layout:
+    def get_layout(
+        self, video: Tensor, condition: Conditioning, positions: PositionsConfig
+    ) -> SequenceLayout:
         """Where references and video lie in the sequence; video: (B, C, T, h, w)."""
 
-    def blocks(self, model: nn.Module) -> list[nn.Module]:
+    def list_blocks(self, model: nn.Module) -> list[nn.Module]:
         """What FSDP2 shards, checkpointing wraps and compile compiles, in order (self-attention: attn1)."""
 
-    def objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
+    def make_objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
         """The objective of the config; `auto` is what the family was pretrained with.
 
         scheduler: the model's diffusers scheduler, where the objective needs its noise schedule.
         """
 
 
-def own(
+def take_own_part(
     family: Family,
     video: Tensor,
     condition: Conditioning,
@@ -92,5 +94,5 @@ def own(
     """The part of a video-shaped tensor (B, C, T, h, w) that `predict` answers for on this rank."""
     if shard is None:
         return video
-    place = family.layout(video, condition, positions)
-    return narrow(to_strip([video], family.patch), place.own_video(shard), family.patch)
+    place = family.get_layout(video, condition, positions)
+    return slice_tokens(pack_strip([video], family.patch), place.get_own_video(shard), family.patch)

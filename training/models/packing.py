@@ -22,7 +22,7 @@ from reprise.errors import RepriseError
 Size = tuple[int, int, int]
 
 
-def patches(size: Sequence[int], patch: Size) -> Size:
+def count_patches(size: Sequence[int], patch: Size) -> Size:
     """Latents of `size` (frames, height, width) in patches; ValueError where a patch does not divide it."""
     if any(length % step for length, step in zip(size, patch, strict=True)):
         raise ValueError(f"latents of {'x'.join(map(str, size))} cannot be cut into patches of {patch}")
@@ -30,7 +30,7 @@ def patches(size: Sequence[int], patch: Size) -> Size:
     return frames, height, width
 
 
-def to_strip(frames: Sequence[Tensor], patch: Size) -> Tensor:
+def pack_strip(frames: Sequence[Tensor], patch: Size) -> Tensor:
     """Lay the patches of tensors (B, C, T_i, H_i, W_i) side by side: (B, C, p_t, p_h, p_w * N).
 
     Tokens in (t, h, w) order, tensors in the given order. A batch of 1 is repeated to that of the others.
@@ -39,17 +39,17 @@ def to_strip(frames: Sequence[Tensor], patch: Size) -> Tensor:
     p_t, p_h, p_w = patch
     strips = []
     for part in frames:
-        t, h, w = patches(part.shape[2:], patch)
+        t, h, w = count_patches(part.shape[2:], patch)
         cells = part.expand(batch, *part.shape[1:]).reshape(batch, -1, t, p_t, h, p_h, w, p_w)
         strips.append(cells.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, -1, p_t, p_h, t * h * w * p_w))
     return torch.cat(strips, dim=-1)
 
 
-def from_strip(strip: Tensor, sizes: Sequence[Size], patch: Size) -> list[Tensor]:
+def unpack_strip(strip: Tensor, sizes: Sequence[Size], patch: Size) -> list[Tensor]:
     """The inverse of `to_strip`: tensors (B, C, T_i, H_i, W_i) of the given latent sizes."""
     batch, channels = strip.shape[:2]
     p_t, p_h, p_w = patch
-    grids = [patches(size, patch) for size in sizes]
+    grids = [count_patches(size, patch) for size in sizes]
     lengths = [math.prod(grid) * p_w for grid in grids]
     frames = []
     for (t, h, w), part in zip(grids, strip.split(lengths, dim=-1), strict=True):
@@ -58,7 +58,7 @@ def from_strip(strip: Tensor, sizes: Sequence[Size], patch: Size) -> list[Tensor
     return frames
 
 
-def take(strip: Tensor, tokens: Tensor, patch: Size) -> Tensor:
+def select_tokens(strip: Tensor, tokens: Tensor, patch: Size) -> Tensor:
     """The strip of the given tokens alone, in the given order: (n,) int64 or, for each sample, (B, n)."""
     cells = strip.unflatten(-1, (-1, patch[2]))
     if tokens.ndim == 1:
@@ -67,7 +67,7 @@ def take(strip: Tensor, tokens: Tensor, patch: Size) -> Tensor:
     return cells.gather(-2, index).flatten(-2)
 
 
-def narrow(strip: Tensor, tokens: range, patch: Size) -> Tensor:
+def slice_tokens(strip: Tensor, tokens: range, patch: Size) -> Tensor:
     """The strip of a contiguous range of tokens; may be empty."""
     return strip.narrow(-1, tokens.start * patch[2], len(tokens) * patch[2])
 
@@ -79,7 +79,7 @@ class SequenceShard:
     rank: int
     size: int
 
-    def tokens(self, total: int) -> range:
+    def get_token_range(self, total: int) -> range:
         """This rank's part of `total` tokens. They must divide: attention has no mask to hide padding."""
         if total % self.size:
             raise RepriseError(
@@ -91,52 +91,54 @@ class SequenceShard:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SequenceLayout:
     """Where things lie in the sequence of one sample."""
 
     sizes: tuple[Size, ...]  # latent sizes, in sequence order
-    video: int  # which of them is the video
+    video_index: int  # which of them is the video
     patch: Size
 
     @property
-    def counts(self) -> tuple[int, ...]:
+    def token_counts(self) -> tuple[int, ...]:
         """Tokens of each part."""
-        return tuple(math.prod(patches(size, self.patch)) for size in self.sizes)
+        return tuple(math.prod(count_patches(size, self.patch)) for size in self.sizes)
 
     @property
-    def total(self) -> int:
-        return sum(self.counts)
+    def total_tokens(self) -> int:
+        return sum(self.token_counts)
 
     @property
     def video_tokens(self) -> range:
-        start = sum(self.counts[: self.video])
-        return range(start, start + self.counts[self.video])
+        start = sum(self.token_counts[: self.video_index])
+        return range(start, start + self.token_counts[self.video_index])
 
-    def kept(self, count: int) -> Layout:
+    def keep_reference_tokens(self, count: int) -> SequenceLayout:
         """The layout when `count` reference tokens are left: they lie in one row of patches."""
         p_t, p_h, p_w = self.patch
         left = ((p_t, p_h, p_w * count),) if count else ()
-        return layout(left, self.sizes[self.video], self.patch, after=self.video == 0)
+        return make_layout(left, self.sizes[self.video_index], self.patch, video_first=self.video_index == 0)
 
-    def seen(self, keep: Tensor) -> Tensor:
+    def select_visible_tokens(self, keep: Tensor) -> Tensor:
         """Tokens of the sequence that are left, where `keep` counts reference tokens: (n,) or (B, n) ->
         (n + video,) or (B, n + video).
         """
         video = self.video_tokens
         every = torch.arange(video.start, video.stop, device=keep.device).expand(*keep.shape[:-1], -1)
-        if self.video == 0:
+        if self.video_index == 0:
             return torch.cat([every, keep + len(video)], dim=-1)
         return torch.cat([keep, every], dim=-1)
 
-    def own_video(self, shard: SequenceShard) -> range:
+    def get_own_video(self, shard: SequenceShard) -> range:
         """The video's tokens, counted from its first, that this rank has; may be empty."""
-        own, video = shard.tokens(self.total), self.video_tokens
+        own, video = shard.get_token_range(self.total_tokens), self.video_tokens
         start, stop = (min(max(end - video.start, 0), len(video)) for end in (own.start, own.stop))
         return range(start, stop)
 
 
-def layout(references: Sequence[Size], video: Size, patch: Size, after: bool = False) -> Layout:
+def make_layout(
+    references: Sequence[Size], video: Size, patch: Size, video_first: bool = False
+) -> SequenceLayout:
     """[reference 1 | reference 2 | ... | video], or the video first. Sizes are latent sizes."""
-    if after:
-        return Layout((video, *references), 0, patch)
-    return Layout((*references, video), len(references), patch)
+    if video_first:
+        return SequenceLayout((video, *references), 0, patch)
+    return SequenceLayout((*references, video), len(references), patch)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from training.config import ModelConfig
-from training.cost.flops import Shape
-from training.models.components import find_config, read_config, tokenizer_limit
-from training.models.text_length import text_length
+from training.cost.flops import TransformerShape
+from training.models.components import find_config, read_config, read_tokenizer_limit
+from training.models.text_length import get_text_length
 
 # hub id -> transformer/config.json
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -69,7 +69,7 @@ _WAN_2_2 = {
     "latents_mean": [0.0] * 48,
     "latents_std": [1.0] * 48,
 }
-VAES: dict[str, dict[str, Any]] = {
+VAE_CONFIGS: dict[str, dict[str, Any]] = {
     name: _WAN_2_2
     if "Wan2.2" in name
     else {"_class_name": "AutoencoderKLWan" if "Wan" in name else "AutoencoderKLCogVideoX"}
@@ -77,32 +77,32 @@ VAES: dict[str, dict[str, Any]] = {
 }
 
 
-def transformer_config(model: ModelConfig) -> dict[str, Any]:
+def get_transformer_config(model: ModelConfig) -> dict[str, Any]:
     """The config of the transformer that `model` names: of its folder, of the table above, else of the hub.
 
     Raises:
         RepriseError: there is none.
     """
-    if _listed(model):
+    if _is_published(model):
         return dict(PUBLISHED[model.path])
     return read_config(model.path, model.revision, "transformer")
 
 
-def vae_config(model: ModelConfig) -> dict[str, Any] | None:
+def get_vae_config(model: ModelConfig) -> dict[str, Any] | None:
     """The config of the VAE that `model` names, from where `transformer_config` has its own; None: no VAE."""
-    if _listed(model):
-        return VAES[model.path]
+    if _is_published(model):
+        return VAE_CONFIGS[model.path]
     return find_config(model.path, model.revision, "vae")
 
 
-def shape_of(model: ModelConfig, transformer: Mapping[str, Any]) -> Shape:
+def get_model_shape(model: ModelConfig, transformer: Mapping[str, Any]) -> TransformerShape:
     """What the model's steps cost: its transformer's sizes, and the text that its tokenizer lets through."""
-    shape = Shape.of(transformer)
-    if _listed(model):  # their tokenizers take what the released pipelines pad to
+    shape = TransformerShape.from_config(transformer)
+    if _is_published(model):  # their tokenizers take what the released pipelines pad to
         return shape
-    limit = tokenizer_limit(model.path, model.revision)
-    return replace(shape, text_tokens=text_length(shape.family, transformer, limit))
+    limit = read_tokenizer_limit(model.path, model.revision)
+    return replace(shape, text_tokens=get_text_length(shape.family, transformer, limit))
 
 
-def _listed(model: ModelConfig) -> bool:
+def _is_published(model: ModelConfig) -> bool:
     return model.path in PUBLISHED and not Path(model.path).is_dir()

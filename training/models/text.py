@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-def embed(
+def embed_captions(
     captions: Sequence[str], encoder: nn.Module, tokenizer: Any, family: str, length: int
 ) -> list[Tensor]:
     """One (L, D) tensor per caption, on the encoder's device and of its type, L <= `length` tokens.

@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 
-def normalise(latents: Tensor, config: Any) -> Tensor:
+def normalise_latents(latents: Tensor, config: Any) -> Tensor:
     """The VAE's latents (B, C, T, h, w) -> the transformer's: (x - mean) / std, or x * scaling factor."""
     if getattr(config, "latents_mean", None):
-        mean, std = _statistics(latents, config)
+        mean, std = _get_statistics(latents, config)
         return (latents - mean) / std
-    return (latents - _shift(config)) * _scale(config)
+    return (latents - _get_shift(config)) * _get_scale(config)
 
 
-def denormalise(latents: Tensor, config: Any) -> Tensor:
+def denormalise_latents(latents: Tensor, config: Any) -> Tensor:
     """The inverse of `normalise`."""
     if getattr(config, "latents_mean", None):
-        mean, std = _statistics(latents, config)
+        mean, std = _get_statistics(latents, config)
         return latents * std + mean
-    return latents / _scale(config) + _shift(config)
+    return latents / _get_scale(config) + _get_shift(config)
 
 
 def encode_picture(vae: nn.Module, picture: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -33,15 +33,15 @@ def encode_picture(vae: nn.Module, picture: Tensor, generator: torch.Generator |
     pixels = picture[None, :, None].to(vae.dtype)
     posterior = vae.encode(pixels).latent_dist
     latents = posterior.mode() if generator is None else posterior.sample(generator)
-    return normalise(latents.float(), vae.config)
+    return normalise_latents(latents.float(), vae.config)
 
 
-def decode(vae: nn.Module, latents: Tensor) -> Tensor:
+def decode_latents(vae: nn.Module, latents: Tensor) -> Tensor:
     """The transformer's latents (B, C, T, h, w) -> video (B, 3, frames, H, W), about [-1, 1], VAE's dtype."""
-    return vae.decode(denormalise(latents.float(), vae.config).to(vae.dtype), return_dict=False)[0]
+    return vae.decode(denormalise_latents(latents.float(), vae.config).to(vae.dtype), return_dict=False)[0]
 
 
-def _statistics(latents: Tensor, config: Any) -> tuple[Tensor, Tensor]:
+def _get_statistics(latents: Tensor, config: Any) -> tuple[Tensor, Tensor]:
     mean, std = (
         torch.tensor(values, device=latents.device, dtype=latents.dtype).view(1, -1, 1, 1, 1)
         for values in (config.latents_mean, config.latents_std)
@@ -49,9 +49,9 @@ def _statistics(latents: Tensor, config: Any) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _scale(config: Any) -> float:
+def _get_scale(config: Any) -> float:
     return float(getattr(config, "scaling_factor", None) or 1.0)
 
 
-def _shift(config: Any) -> float:
+def _get_shift(config: Any) -> float:
     return float(getattr(config, "shift_factor", None) or 0.0)

@@ -15,15 +15,15 @@ DEFAULT_SIZES: dict[str, tuple[int, int, int, float]] = {
 }
 
 
-def grid_of(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Size:
+def get_token_grid(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Size:
     """(frames, rows, columns) of one token, from the configs: the steps in which a video's size can grow."""
-    temporal, spatial = vae_scales(vae)
+    temporal, spatial = get_vae_scales(vae)
     patch = transformer.get("patch_size", (1, 2, 2))
     p_t, p_h, p_w = (1, patch, patch) if isinstance(patch, int) else patch
     return temporal * p_t, spatial * p_h, spatial * p_w
 
 
-def vae_scales(vae: Mapping[str, Any]) -> tuple[int, int]:
+def get_vae_scales(vae: Mapping[str, Any]) -> tuple[int, int]:
     """Frames per latent frame (after the first) and pixels per latent, from a VAE's config."""
     temporal = vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio") or 4
     blocks = vae.get("block_out_channels")

@@ -18,19 +18,19 @@ from reprise.errors import RepriseError
 from training.config import ObjectiveConfig, PositionsConfig
 from training.models.family import Conditioning
 from training.models.packing import (
-    Layout,
+    SequenceLayout,
     SequenceShard,
     Size,
-    from_strip,
-    layout,
-    narrow,
-    patches,
-    take,
-    to_strip,
+    count_patches,
+    make_layout,
+    pack_strip,
+    select_tokens,
+    slice_tokens,
+    unpack_strip,
 )
 from training.objectives import FlowMatching, Objective
-from training.positions import rotary_tables, sequence_positions, wan_split
-from training.subject_token import mark
+from training.positions import make_rotary_tables, make_sequence_positions, split_wan_head
+from training.subject_token import reserve_token
 
 
 class ReferenceRope(nn.Module):
@@ -72,7 +72,7 @@ class WanFamily:
         self.temporal_scale = temporal_scale
         self.spatial_scale = spatial_scale
 
-    def prepare(
+    def prepare_model(
         self, model: nn.Module, positions: PositionsConfig | None = None, references: int = 0
     ) -> None:
         if tuple(model.config.patch_size) != self.patch:
@@ -80,7 +80,7 @@ class WanFamily:
         model.rope = ReferenceRope()
         model.condition_embedder.timesteps_proj = TimestepSinusoid(model.config.freq_dim)
         if positions is not None and positions.scheme == "channel_concat":
-            widen(model, references)
+            widen_patch_embedding(model, references)
 
     def predict(
         self,
@@ -102,86 +102,93 @@ class WanFamily:
         """
         weight = model.patch_embedding.weight
         dtype = dtype if dtype is not None else weight.dtype
-        parts, place = self._sequence(model, noisy, condition, positions)
-        strip = to_strip([part.to(dtype) for part in parts], self.patch)
-        tables = _tables(place, positions, model.config.attention_head_dim, str(noisy.device))
+        parts, place = self._build_sequence(model, noisy, condition, positions)
+        strip = pack_strip([part.to(dtype) for part in parts], self.patch)
+        tables = _make_tables(place, positions, model.config.attention_head_dim, str(noisy.device))
         if condition.keep is not None:
-            seen = place.seen(condition.keep)
-            strip = take(strip, seen, self.patch)
-            tables = tuple(table[0][seen] if seen.ndim == 2 else table[:, seen] for table in tables)
-            place = place.kept(condition.keep.shape[-1])
+            visible = place.select_visible_tokens(condition.keep)
+            strip = select_tokens(strip, visible, self.patch)
+            tables = tuple(table[0][visible] if visible.ndim == 2 else table[:, visible] for table in tables)
+            place = place.keep_reference_tokens(condition.keep.shape[-1])
         if reference_timestep is None and positions.reference_time == "zero":
             reference_timestep = timestep.new_zeros(timestep.shape[0])
-        steps = self._timesteps(timestep, reference_timestep, place)
+        steps = self._expand_timesteps(timestep, reference_timestep, place)
         if shard is not None:
-            own = shard.tokens(place.total)
-            strip = narrow(strip, own, self.patch)
+            own = shard.get_token_range(place.total_tokens)
+            strip = slice_tokens(strip, own, self.patch)
             tables = tuple(table[:, own.start : own.stop] for table in tables)
             steps = steps[:, own.start : own.stop] if steps.ndim == 2 else steps
         model.rope.tables = tables
-        text = mark(model, condition.text.to(dtype), condition.marked)
+        text = reserve_token(model, condition.text.to(dtype), condition.marked)
         answer = model(strip, steps, text, return_dict=False)[0]
         if shard is None:
-            return from_strip(answer, place.sizes, self.patch)[place.video]
+            return unpack_strip(answer, place.sizes, self.patch)[place.video_index]
         # Video tokens are contiguous, so those that this rank has are as well.
         first = min(max(place.video_tokens.start - own.start, 0), len(own))
-        return narrow(answer, range(first, first + len(place.own_video(shard))), self.patch)
+        return slice_tokens(answer, range(first, first + len(place.get_own_video(shard))), self.patch)
 
-    def layout(self, video: Tensor, condition: Conditioning, positions: PositionsConfig) -> Layout:
+    def get_layout(
+        self, video: Tensor, condition: Conditioning, positions: PositionsConfig
+    ) -> SequenceLayout:
         """Where references and video lie in the sequence; video: (B, C, T, h, w)."""
-        whole = self._whole(video, condition, positions)
-        return whole if condition.keep is None else whole.kept(condition.keep.shape[-1])
+        whole = self._get_full_layout(video, condition, positions)
+        return whole if condition.keep is None else whole.keep_reference_tokens(condition.keep.shape[-1])
 
-    def _whole(self, video: Tensor, condition: Conditioning, positions: PositionsConfig) -> Layout:
+    def _get_full_layout(
+        self, video: Tensor, condition: Conditioning, positions: PositionsConfig
+    ) -> SequenceLayout:
         """The same before any reference token was dropped."""
         references = () if positions.scheme == "channel_concat" else condition.references
         if positions.scheme == "channel_concat" and condition.keep is not None:
             raise RepriseError("channel_concat has no reference tokens that could be dropped")
-        return layout(
-            [_size(part) for part in references], _size(video), self.patch, after=positions.place == "after"
+        return make_layout(
+            [_get_size(part) for part in references],
+            _get_size(video),
+            self.patch,
+            video_first=positions.place == "after",
         )
 
-    def blocks(self, model: nn.Module) -> list[nn.Module]:
+    def list_blocks(self, model: nn.Module) -> list[nn.Module]:
         return list(model.blocks)
 
-    def objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
+    def make_objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
         if config.kind == "v_prediction":
             raise RepriseError(
                 "Wan predicts velocities of a flow; set objective.kind to auto or flow_matching"
             )
         return FlowMatching(config)
 
-    def tokens_per_frame(self, height: int, width: int) -> int:
+    def count_frame_tokens(self, height: int, width: int) -> int:
         """Tokens of one latent frame of the given latent size."""
         return height * width // (self.patch[1] * self.patch[2])
 
-    def _sequence(
+    def _build_sequence(
         self, model: nn.Module, noisy: Tensor, condition: Conditioning, positions: PositionsConfig
-    ) -> tuple[list[Tensor], Layout]:
+    ) -> tuple[list[Tensor], SequenceLayout]:
         """The tensors of the strip in sequence order, and where they lie."""
-        place = self._whole(noisy, condition, positions)
+        place = self._get_full_layout(noisy, condition, positions)
         if positions.scheme == "channel_concat":
             return [_concat_channels(noisy, condition.references, model.config)], place
         if positions.place == "after":
             return [noisy, *condition.references], place
         return [*condition.references, noisy], place
 
-    def _timesteps(self, timestep: Tensor, reference: Tensor | None, place: Layout) -> Tensor:
+    def _expand_timesteps(self, timestep: Tensor, reference: Tensor | None, place: SequenceLayout) -> Tensor:
         """(B,) where all tokens share one, else (B, tokens)."""
         if reference is None:
-            if timestep.ndim == 2 and timestep.shape[1] != place.total:
-                raise ValueError(f"{timestep.shape[1]} timesteps for {place.total} tokens")
+            if timestep.ndim == 2 and timestep.shape[1] != place.total_tokens:
+                raise ValueError(f"{timestep.shape[1]} timesteps for {place.total_tokens} tokens")
             return timestep
-        frames = patches(place.sizes[place.video], self.patch)[0]
+        frames = count_patches(place.sizes[place.video_index], self.patch)[0]
         video = timestep[:, None].expand(-1, frames) if timestep.ndim == 1 else timestep
         if video.shape[1] != frames:
             raise ValueError(f"{video.shape[1]} timesteps for {frames} latent frames")
-        video = video.repeat_interleave(place.counts[place.video] // frames, dim=1)
-        clean = reference[:, None].to(video).expand(-1, place.total - video.shape[1])
-        return torch.cat([clean, video] if place.video else [video, clean], dim=1)
+        video = video.repeat_interleave(place.token_counts[place.video_index] // frames, dim=1)
+        clean = reference[:, None].to(video).expand(-1, place.total_tokens - video.shape[1])
+        return torch.cat([clean, video] if place.video_index else [video, clean], dim=1)
 
 
-def widen(model: nn.Module, references: int) -> None:
+def widen_patch_embedding(model: nn.Module, references: int) -> None:
     """Give the patch embedding channels for `references` references (Kaleido Table 5, "Channel-Concat").
 
     Channels 0..C-1 stay the noisy video's; C more for each reference start at zero, so that the widened model
@@ -238,16 +245,21 @@ def _concat_channels(noisy: Tensor, references: Sequence[Tensor], config: Any) -
 
 
 @lru_cache(maxsize=4)  # buckets repeat from step to step; at 480x832x81 one entry is 38 MB
-def _tables(place: Layout, positions: PositionsConfig, head_dim: int, device: str) -> tuple[Tensor, Tensor]:
+def _make_tables(
+    place: SequenceLayout, positions: PositionsConfig, head_dim: int, device: str
+) -> tuple[Tensor, Tensor]:
     """Rotary tables of a whole sequence, as diffusers' Wan takes them: (1, tokens, 1, head_dim) float32."""
-    sizes = [patches(size, place.patch) for size in place.sizes]
-    video = sizes.pop(place.video)
+    sizes = [count_patches(size, place.patch) for size in place.sizes]
+    video = sizes.pop(place.video_index)
     with torch.inference_mode(False):  # a table first asked for while sampling is used in training as well
-        where = sequence_positions(sizes, video, positions, torch.device(device))
-        cos, sin = (table.repeat_interleave(2, dim=-1) for table in rotary_tables(where, wan_split(head_dim)))
+        where = make_sequence_positions(sizes, video, positions, torch.device(device))
+        cos, sin = (
+            table.repeat_interleave(2, dim=-1)
+            for table in make_rotary_tables(where, split_wan_head(head_dim))
+        )
     return cos[None, :, None], sin[None, :, None]
 
 
-def _size(part: Tensor) -> Size:
+def _get_size(part: Tensor) -> Size:
     frames, height, width = part.shape[2:]
     return int(frames), int(height), int(width)

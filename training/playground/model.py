@@ -29,11 +29,11 @@ WORDS = (
 )
 TEXT_LENGTH = 8  # tokens: the longest caption has six words, a full stop and its end
 TEXT_WIDTH = 32
-_LATENTS = 6  # of a frame's side: 12 px
+_LATENT_SIDE = 6  # of a frame's side: 12 px
 
 
 @dataclass(frozen=True)
-class Shape:
+class PlaygroundShape:
     """Of the transformer."""
 
     heads: int
@@ -41,10 +41,15 @@ class Shape:
     layers: int
 
 
-SHAPES = {"wan": Shape(heads=4, head_dim=24, layers=4), "cogvideox": Shape(heads=3, head_dim=32, layers=4)}
+SHAPES = {
+    "wan": PlaygroundShape(heads=4, head_dim=24, layers=4),
+    "cogvideox": PlaygroundShape(heads=3, head_dim=32, layers=4),
+}
 
 
-def write_model(folder: Path, *, family: str = "wan", seed: int = 0, shape: Shape | None = None) -> Path:
+def write_model(
+    folder: Path, *, family: str = "wan", seed: int = 0, shape: PlaygroundShape | None = None
+) -> Path:
     """Write transformer (random weights), lossless VAE, frozen random text encoder, tokenizer and scheduler.
 
     Stock classes but for the VAE; the same seed gives the same weights. family: of `SHAPES`, whose shapes
@@ -53,9 +58,9 @@ def write_model(folder: Path, *, family: str = "wan", seed: int = 0, shape: Shap
     vae = PixelUnshuffleVAE()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        write = {"wan": _wan, "cogvideox": _cogvideox}[family]
+        write = {"wan": _make_wan, "cogvideox": _make_cogvideox}[family]
         pipeline, made = write(shape or SHAPES[family], vae.config.z_dim)
-    parts: dict[str, Any] = {**made, "vae": vae, "tokenizer": _tokenizer()}
+    parts: dict[str, Any] = {**made, "vae": vae, "tokenizer": _make_tokenizer()}
     for name, part in parts.items():
         part.save_pretrained(folder / name)
     homes = {"transformer": "diffusers", "scheduler": "diffusers", "vae": PixelUnshuffleVAE.__module__}
@@ -66,13 +71,13 @@ def write_model(folder: Path, *, family: str = "wan", seed: int = 0, shape: Shap
     return folder
 
 
-def _wan(shape: Shape, channels: int) -> tuple[str, dict[str, Any]]:
+def _make_wan(shape: PlaygroundShape, channels: int) -> tuple[str, dict[str, Any]]:
     """Name of diffusers' pipeline, and what it is made of."""
     from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel
 
     return "WanPipeline", {
-        "text_encoder": UMT5EncoderModel(UMT5Config(**_text())),
+        "text_encoder": UMT5EncoderModel(UMT5Config(**_make_text_config())),
         "transformer": WanTransformer3DModel(
             patch_size=(1, 2, 2),
             num_attention_heads=shape.heads,
@@ -88,13 +93,13 @@ def _wan(shape: Shape, channels: int) -> tuple[str, dict[str, Any]]:
     }
 
 
-def _cogvideox(shape: Shape, channels: int) -> tuple[str, dict[str, Any]]:
+def _make_cogvideox(shape: PlaygroundShape, channels: int) -> tuple[str, dict[str, Any]]:
     """As CogVideoX-5B is: rotary positions, v-prediction, no signal at the last timestep."""
     from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
     from transformers import T5Config, T5EncoderModel
 
     return "CogVideoXPipeline", {
-        "text_encoder": T5EncoderModel(T5Config(**_text())),
+        "text_encoder": T5EncoderModel(T5Config(**_make_text_config())),
         "transformer": CogVideoXTransformer3DModel(
             num_attention_heads=shape.heads,
             attention_head_dim=shape.head_dim,
@@ -103,8 +108,8 @@ def _cogvideox(shape: Shape, channels: int) -> tuple[str, dict[str, Any]]:
             time_embed_dim=64,
             text_embed_dim=TEXT_WIDTH,
             num_layers=shape.layers,
-            sample_width=_LATENTS,
-            sample_height=_LATENTS,
+            sample_width=_LATENT_SIDE,
+            sample_height=_LATENT_SIDE,
             sample_frames=3,
             patch_size=2,
             temporal_compression_ratio=1,
@@ -121,7 +126,7 @@ def _cogvideox(shape: Shape, channels: int) -> tuple[str, dict[str, Any]]:
     }
 
 
-def _text() -> dict[str, int]:
+def _make_text_config() -> dict[str, int]:
     """Embeddings of random words in random directions: different captions differ, which is all it takes."""
     return {
         "d_model": TEXT_WIDTH,
@@ -129,11 +134,11 @@ def _text() -> dict[str, int]:
         "d_ff": 64,
         "num_layers": 1,
         "num_heads": 4,
-        "vocab_size": len(_vocabulary()),
+        "vocab_size": len(_make_vocabulary()),
     }
 
 
-def _vocabulary() -> list[tuple[str, float]]:
+def _make_vocabulary() -> list[tuple[str, float]]:
     """Pieces of a sentencepiece model and their scores: the words, and letters for all others."""
     start = "\u2581"  # sentencepiece's mark of a word's beginning
     letters = [chr(code) for code in range(ord("b"), ord("z") + 1)]
@@ -142,7 +147,7 @@ def _vocabulary() -> list[tuple[str, float]]:
     return [*special, *((word, -2.0) for word in words), *((letter, -6.0) for letter in ["a", *letters])]
 
 
-def _tokenizer() -> Any:
+def _make_tokenizer() -> Any:
     from transformers import T5Tokenizer
 
-    return T5Tokenizer(vocab=_vocabulary(), extra_ids=0, model_max_length=TEXT_LENGTH)
+    return T5Tokenizer(vocab=_make_vocabulary(), extra_ids=0, model_max_length=TEXT_LENGTH)

@@ -37,18 +37,18 @@ class PixelUnshuffleVAE(ModelMixin, ConfigMixin):
 
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[object]:
         """x: (B, 3, T, H, W) -> a distribution without spread around the rearranged pixels."""
-        mean = _per_frame(pixel_unshuffle, x, self.config.scale_factor_spatial)
+        mean = _apply_per_frame(pixel_unshuffle, x, self.config.scale_factor_spatial)
         certain = torch.full_like(mean, -30.0)  # log variance; the least that diffusers keeps
         posterior = DiagonalGaussianDistribution(torch.cat([mean, certain], dim=1))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
         """z: (B, 3 f^2, T, h, w) -> (B, 3, T, h f, w f), clamped to [-1, 1]."""
-        sample = _per_frame(pixel_shuffle, z, self.config.scale_factor_spatial).clamp(-1, 1)
+        sample = _apply_per_frame(pixel_shuffle, z, self.config.scale_factor_spatial).clamp(-1, 1)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
 
-def _per_frame(function: object, video: Tensor, factor: int) -> Tensor:
+def _apply_per_frame(function: object, video: Tensor, factor: int) -> Tensor:
     frames = video.transpose(1, 2)
     moved: Tensor = function(frames.flatten(0, 1), factor)  # type: ignore[operator]
     return moved.unflatten(0, frames.shape[:2]).transpose(1, 2)

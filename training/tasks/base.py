@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.config import PositionsConfig
-from training.data.samples import Batch, Choice, Record, Sample
+from training.data.samples import Batch, LatentSample, SampleChoice, SampleRecord
 from training.latents.store import Records
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Losses = tuple[Tensor, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Context:
+class LossContext:
     """What losses are computed with; the same for every task of a run."""
 
     model: nn.Module
@@ -46,28 +46,28 @@ class Task(Protocol):
     batch: int  # samples per step, over all workers
     micro_batch: int  # samples per worker and forward pass
 
-    def capacity(self, records: Records) -> NDArray[np.int64]:
+    def get_capacities(self, records: Records) -> NDArray[np.int64]:
         """(n,) the most references that each record can give; -1: the task cannot use it.
 
         Samples of a step have equal sizes and equal capacities, so that they can have equal shapes.
         """
 
-    def variants(self) -> tuple[str, ...]:
+    def list_variants(self) -> tuple[str, ...]:
         """Of the references that `choose` may draw."""
 
-    def count(self, capacity: int, generator: torch.Generator) -> int:
+    def draw_count(self, capacity: int, generator: torch.Generator) -> int:
         """How many references the samples of one step have, 0 to `capacity`."""
 
-    def choose(self, record: Record, count: int, generator: torch.Generator) -> Choice:
+    def choose_references(self, record: SampleRecord, count: int, generator: torch.Generator) -> SampleChoice:
         """Which `count` references one sample has, and whether its caption is dropped."""
 
-    def collate(self, samples: Sequence[Sample], text_length: int) -> Batch:
+    def collate_samples(self, samples: Sequence[LatentSample], text_length: int) -> Batch:
         """Samples of one step -> what `loss` wants."""
 
-    def condition(self, batch: Batch, context: Context) -> Conditioning:
+    def build_conditioning(self, batch: Batch, context: LossContext) -> Conditioning:
         """What the model is conditioned on, in training and when validation samples videos."""
 
-    def loss(self, batch: Batch, context: Context) -> Losses:
+    def compute_loss(self, batch: Batch, context: LossContext) -> Losses:
         """Losses of a batch. All its randomness is `draws.generator(context.seed, purpose, index)`.
 
         With `context.shard` they are this rank's share: summed over the sequence group they are the samples'.

@@ -10,24 +10,24 @@ from torch import Tensor
 
 from training.data import random_streams
 from training.data.samples import Batch
-from training.tasks.base import Context, Losses
+from training.tasks.base import LossContext, Losses
 
 if TYPE_CHECKING:
     from training.models.family import Conditioning
 
 
-def denoising_loss(batch: Batch, context: Context, condition: Conditioning) -> Losses:
+def denoising_loss(batch: Batch, context: LossContext, condition: Conditioning) -> Losses:
     """(B,) mean square error over each sample's video; references are conditions and have no loss.
 
     Noise and noise level are drawn per sample from its global index, so any layout sees the same numbers.
     """
-    from training.models.family import own
-    from training.objectives import loss_per_sample
+    from training.models.family import take_own_part
+    from training.objectives import compute_sample_losses
 
     family, positions = context.family, context.positions
     video = batch.video.float()
-    noise, level = noise_of(batch, context)
-    noised = context.objective.noised(video, noise, level)
+    noise, level = draw_noise(batch, context)
+    noised = context.objective.add_noise(video, noise, level)
     prediction = family.predict(
         context.model,
         noised.input,
@@ -37,21 +37,21 @@ def denoising_loss(batch: Batch, context: Context, condition: Conditioning) -> L
         shard=context.shard,
         dtype=context.dtype,
     )
-    target = own(family, noised.target, condition, positions, context.shard)
-    losses = loss_per_sample(prediction, target, elements=math.prod(video.shape[1:]))
+    target = take_own_part(family, noised.target, condition, positions, context.shard)
+    losses = compute_sample_losses(prediction, target, elements=math.prod(video.shape[1:]))
     return losses, {}
 
 
-def noise_of(batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
+def draw_noise(batch: Batch, context: LossContext) -> tuple[Tensor, Tensor]:
     """Noise (B, C, T, h, w) and noise levels (B,), both float32, of a batch's samples."""
     device, shape = batch.video.device, batch.video.shape[1:]
     patch = context.family.patch
     tokens_per_frame = shape[-2] * shape[-1] / (patch[1] * patch[2])
     noise, levels = [], []
     for index in batch.indices:
-        generator = random_streams.generator(context.seed, "noise", index, device=device)
+        generator = random_streams.make_generator(context.seed, "noise", index, device=device)
         noise.append(torch.randn(shape, generator=generator, device=device))
         # On the CPU, where a single number costs no launch and is the same for every kind of device.
-        generator = random_streams.generator(context.seed, "level", index)
-        levels.append(context.objective.level(generator, tokens_per_frame))
+        generator = random_streams.make_generator(context.seed, "level", index)
+        levels.append(context.objective.draw_level(generator, tokens_per_frame))
     return torch.stack(noise), torch.stack(levels).to(device, non_blocking=True)

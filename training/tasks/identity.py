@@ -10,18 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from training.config import IdentityTask as Config
-from training.data.samples import Batch, Choice, Record, Sample, stack
+from training.data.samples import Batch, LatentSample, SampleChoice, SampleRecord, stack_samples
 from training.latents.store import Records
-from training.tasks.base import Context, Losses
+from training.tasks.base import LossContext, Losses
 from training.tasks.denoising import denoising_loss
 
 if TYPE_CHECKING:
     from training.models.family import Conditioning
 
-PAIR = "pair"  # variant of the picture that a pair gives as its reference
+PAIR_VARIANT = "pair"  # variant of the picture that a pair gives as its reference
 
 
-class Identity:
+class IdentityInjection:
     """Each sample is a target of one frame with one reference; see `reprise encode --pairs`."""
 
     def __init__(self, config: Config, name: str = "identity") -> None:
@@ -30,30 +30,30 @@ class Identity:
         self.batch, self.micro_batch = config.batch, config.micro_batch
         self.config = config
 
-    def capacity(self, records: Records) -> NDArray[np.int64]:
-        usable = (records.subject_counts((PAIR,)) > 0) & (records.sizes[:, 0] == 1)
+    def get_capacities(self, records: Records) -> NDArray[np.int64]:
+        usable = (records.count_subjects((PAIR_VARIANT,)) > 0) & (records.sizes[:, 0] == 1)
         return np.where(usable, 1, -1)
 
-    def variants(self) -> tuple[str, ...]:
-        return (PAIR,)
+    def list_variants(self) -> tuple[str, ...]:
+        return (PAIR_VARIANT,)
 
-    def count(self, capacity: int, generator: torch.Generator) -> int:
+    def draw_count(self, capacity: int, generator: torch.Generator) -> int:
         dropped = float(torch.rand((), generator=generator)) < self.config.reference_dropout
         return 0 if dropped else capacity
 
-    def choose(self, record: Record, count: int, generator: torch.Generator) -> Choice:
+    def choose_references(self, record: SampleRecord, count: int, generator: torch.Generator) -> SampleChoice:
         drop_caption = float(torch.rand((), generator=generator)) < self.config.caption_dropout
-        pairs = [r.position for s in record.subjects for r in s.references if r.variant == PAIR]
+        pairs = [r.position for s in record.subjects for r in s.references if r.variant == PAIR_VARIANT]
         which = int(torch.randint(len(pairs), (), generator=generator))
-        return Choice((pairs[which],) if count else (), drop_caption)
+        return SampleChoice((pairs[which],) if count else (), drop_caption)
 
-    def collate(self, samples: Sequence[Sample], text_length: int) -> Batch:
-        return stack(samples, text_length)
+    def collate_samples(self, samples: Sequence[LatentSample], text_length: int) -> Batch:
+        return stack_samples(samples, text_length)
 
-    def condition(self, batch: Batch, context: Context) -> Conditioning:
+    def build_conditioning(self, batch: Batch, context: LossContext) -> Conditioning:
         from training.models.family import Conditioning
 
         return Conditioning(batch.text, batch.references, marked=bool(batch.references))
 
-    def loss(self, batch: Batch, context: Context) -> Losses:
-        return denoising_loss(batch, context, self.condition(batch, context))
+    def compute_loss(self, batch: Batch, context: LossContext) -> Losses:
+        return denoising_loss(batch, context, self.build_conditioning(batch, context))

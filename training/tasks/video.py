@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 
 from training.config import VideoTask as Config
-from training.data.samples import Batch, Choice, Record, Sample, stack
+from training.data.samples import Batch, LatentSample, SampleChoice, SampleRecord, stack_samples
 from training.latents.store import Records
-from training.tasks.base import Context, Losses
+from training.tasks.base import LossContext, Losses
 from training.tasks.denoising import denoising_loss
 
 if TYPE_CHECKING:
     from training.models.family import Conditioning
 
 
-class Video:
+class TextToVideo:
     """Every clip, with or without subjects; references stay on disk."""
 
     def __init__(self, config: Config, name: str = "video") -> None:
@@ -28,25 +28,25 @@ class Video:
         self.batch, self.micro_batch = config.batch, config.micro_batch
         self.config = config
 
-    def capacity(self, records: Records) -> NDArray[np.int64]:
+    def get_capacities(self, records: Records) -> NDArray[np.int64]:
         return np.zeros(len(records), np.int64)
 
-    def variants(self) -> tuple[str, ...]:
+    def list_variants(self) -> tuple[str, ...]:
         return ()
 
-    def count(self, capacity: int, generator: torch.Generator) -> int:
+    def draw_count(self, capacity: int, generator: torch.Generator) -> int:
         return 0
 
-    def choose(self, record: Record, count: int, generator: torch.Generator) -> Choice:
-        return Choice((), float(torch.rand((), generator=generator)) < self.config.caption_dropout)
+    def choose_references(self, record: SampleRecord, count: int, generator: torch.Generator) -> SampleChoice:
+        return SampleChoice((), float(torch.rand((), generator=generator)) < self.config.caption_dropout)
 
-    def collate(self, samples: Sequence[Sample], text_length: int) -> Batch:
-        return stack(samples, text_length)
+    def collate_samples(self, samples: Sequence[LatentSample], text_length: int) -> Batch:
+        return stack_samples(samples, text_length)
 
-    def condition(self, batch: Batch, context: Context) -> Conditioning:
+    def build_conditioning(self, batch: Batch, context: LossContext) -> Conditioning:
         from training.models.family import Conditioning
 
         return Conditioning(batch.text, batch.references)
 
-    def loss(self, batch: Batch, context: Context) -> Losses:
-        return denoising_loss(batch, context, self.condition(batch, context))
+    def compute_loss(self, batch: Batch, context: LossContext) -> Losses:
+        return denoising_loss(batch, context, self.build_conditioning(batch, context))

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.imaging.codec import BoolMask
-from curation.models.classical.colours import colour_terms
-from curation.models.classical.frame import Frame
-from curation.models.classical.regions import Region, ring, window
+from curation.models.classical.colours import find_colour_terms
+from curation.models.classical.frame import FrameMaps
+from curation.models.classical.regions import Region, get_ring, get_window
 from curation.models.roles import Phrase
 
 F32 = NDArray[np.float32]
@@ -30,7 +30,7 @@ _BALLS: Final = frozenset({"ball", "soccer ball", "basketball", "baseball", "vol
 _DISCS: Final = frozenset({"coin", "orange", "apple", "clock", "donut", "pizza", "plate", "sun"})
 
 
-def wanted(phrases: Sequence[Phrase]) -> list[int]:
+def select_phrases(phrases: Sequence[Phrase]) -> list[int]:
     """Indices of the phrases that can be looked for here.
 
     Backgrounds are no objects. What is worn is part of the one that wears it: without knowing shirts from
@@ -44,13 +44,13 @@ def wanted(phrases: Sequence[Phrase]) -> list[int]:
     ]
 
 
-def prior(phrase: Phrase, phrases: Sequence[Phrase]) -> float:
+def weigh_phrase(phrase: Phrase, phrases: Sequence[Phrase]) -> float:
     """0.3 for what only stands around while something that acts or is handled is named too, else 1."""
     others = any(other.group not in _STILL_GROUPS for other in phrases)
     return 0.3 if others and phrase.group in _STILL_GROUPS else 1.0
 
 
-def objectness(region: Region, frame: Frame) -> float:
+def score_objectness(region: Region, frame: FrameMaps) -> float:
     """0..1: does the region stand out from what is right around it, by movement, by colour or by both?
 
     Contrast with the surrounding band and not the value itself: a part of a moving body is surrounded by more
@@ -58,25 +58,25 @@ def objectness(region: Region, frame: Frame) -> float:
     patch.
     """
     inside = region.mask
-    band = ring(inside, max(4, round(0.12 * float(np.sqrt(region.area)))))
+    band = get_ring(inside, max(4, round(0.12 * float(np.sqrt(region.area)))))
     if not band.any():
         return 0.0
-    unlikely = 1 - 0.6 * _contrast(frame.salient, inside, band)
+    unlikely = 1 - 0.6 * _measure_contrast(frame.salient, inside, band)
     if frame.moving is not None:
-        unlikely *= 1 - 0.8 * _contrast(frame.moving, inside, band)
-        unlikely *= 1 - 0.8 * _contrast(np.sqrt(frame.moving * frame.salient), inside, band)
-    seen = (1 - unlikely) * _compact(inside)
-    return float(1 - (1 - seen) * (1 - 0.6 * region.people))
+        unlikely *= 1 - 0.8 * _measure_contrast(frame.moving, inside, band)
+        unlikely *= 1 - 0.8 * _measure_contrast(np.sqrt(frame.moving * frame.salient), inside, band)
+    prominence = (1 - unlikely) * _score_compactness(inside)
+    return float(1 - (1 - prominence) * (1 - 0.6 * region.people))
 
 
-def fit(region: Region, frame: Frame, score: float) -> float:
+def score_fit(region: Region, frame: FrameMaps, score: float) -> float:
     """How well the region's outline fits a thing, to choose among versions of it; `score`: its objectness.
 
     Three views multiplied: objectness; the F-measure of the mask against all that stands out in its
     neighbourhood, which a part fails by recall and a sprawl by precision; and edges along the outline.
     """
-    near = window(region.box, 0.5, region.mask.shape)
-    inside, evidence = region.mask[near], frame.standing_out[near] ** 2
+    near = get_window(region.box, 0.5, region.mask.shape)
+    inside, evidence = region.mask[near], frame.prominent[near] ** 2
     held = float(evidence[inside].sum())
     precision, recall = held / max(1, region.area), held / max(1e-6, float(evidence.sum()))
     overlap = 2 * precision * recall / max(1e-6, precision + recall)
@@ -85,9 +85,9 @@ def fit(region: Region, frame: Frame, score: float) -> float:
     return float(np.sqrt(score) * overlap * edges * (1 + 3 * region.people))
 
 
-def affinity(phrase: Phrase, region: Region, frame: Frame) -> float:
+def score_affinity(phrase: Phrase, region: Region, frame: FrameMaps) -> float:
     """Likelihood ratio: how much better the region fits the phrase than a thing of unknown kind would."""
-    ratio = _kind(phrase, region) * colour_match(phrase, region.mask, frame.colours)
+    ratio = _score_kind(phrase, region) * score_colour_match(phrase, region.mask, frame.colours)
     movement = 0.0 if frame.moving is None else float(frame.moving[region.mask].mean())
     if phrase.group in _STILL_GROUPS:
         return ratio * (1 - 0.8 * movement)
@@ -96,18 +96,18 @@ def affinity(phrase: Phrase, region: Region, frame: Frame) -> float:
     least = 0.5
     if phrase.group in _ALIVE_GROUPS and frame.moving is not None and float(frame.moving.max()) > 0.5:
         least = 0.4
-    elif colour_terms(phrase.text):
+    elif find_colour_terms(phrase.text):
         least = 1.0
     known = max(min(1.0, movement / 0.3), region.people)
     return ratio * (least + (1 - least) * known)
 
 
-def colour_match(phrase: Phrase, mask: BoolMask, colours: dict[str, F32]) -> float:
+def score_colour_match(phrase: Phrase, mask: BoolMask, colours: dict[str, F32]) -> float:
     """Likelihood ratio of the phrase's colour words, 1 without any; 0.15 where nothing has the colour."""
-    terms = colour_terms(phrase.text)
+    terms = find_colour_terms(phrase.text)
     if not terms:
         return 1.0
-    share = colour_share(terms, mask, colours)
+    share = measure_colour_share(terms, mask, colours)
     least = min(float(colours[term][mask].mean()) for term in terms)
     if phrase.group == "human":  # the colour of what a person wears, or of hair: a part of the region
         return 0.7 + 1.3 * min(1.0, share / 0.3)
@@ -117,38 +117,38 @@ def colour_match(phrase: Phrase, mask: BoolMask, colours: dict[str, F32]) -> flo
     return 0.15 + 3.85 * float(min(1.0, share / 0.6) ** 0.6)
 
 
-def colour_share(terms: Sequence[str], mask: BoolMask, colours: dict[str, F32]) -> float:
+def measure_colour_share(terms: Sequence[str], mask: BoolMask, colours: dict[str, F32]) -> float:
     """Share of the masked pixels that one of the terms names, 0..1; 0 for an empty mask."""
     if not mask.any():
         return 0.0
     return float(np.max([colours[term][mask] for term in terms], axis=0).mean())
 
 
-def moves_apart(region: Region, frame: Frame) -> bool:
+def is_moving_apart(region: Region, frame: FrameMaps) -> bool:
     """Does the region move otherwise than what is right around it? False where motion was not measured.
 
     Speeds half as fast again, or one of the two at rest: a ball before a player, not a tank on a motorcycle.
     """
     if frame.moving is None:
         return False
-    band = ring(region.mask, max(3, round(0.2 * float(np.sqrt(region.area)))))
+    band = get_ring(region.mask, max(3, round(0.2 * float(np.sqrt(region.area)))))
     shares = [float(np.clip(frame.moving[part].mean(), 0, 0.98)) for part in (region.mask, band)]
     slow, fast = sorted(share / (1 - share) for share in shares)
     return fast > 0.4 and fast > 1.5 * slow
 
 
-def roundness(mask: BoolMask) -> float:
+def measure_roundness(mask: BoolMask) -> float:
     """1 for a disc: the area over that of a circle as wide as the mask is at its widest."""
     points = np.argwhere(mask)[:, ::-1].astype(np.int32)
     _, radius = cv2.minEnclosingCircle(points)
     return float(min(1.0, mask.sum() / (np.pi * (radius + 0.5) ** 2)))
 
 
-def _contrast(values: F32, inside: BoolMask, band: BoolMask) -> float:
+def _measure_contrast(values: F32, inside: BoolMask, band: BoolMask) -> float:
     return float(np.clip(1.6 * (values[inside].mean() - values[band].mean()), 0, 1))
 
 
-def _compact(mask: BoolMask) -> float:
+def _score_compactness(mask: BoolMask) -> float:
     """0.3..1: share of its convex hull that a mask fills; subjects are hardly ever below a half."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     hull = cv2.convexHull(np.concatenate(contours))
@@ -156,11 +156,11 @@ def _compact(mask: BoolMask) -> float:
     return float(np.clip(share / 0.55, 0.3, 1))
 
 
-def _kind(phrase: Phrase, region: Region) -> float:
+def _score_kind(phrase: Phrase, region: Region) -> float:
     """Person or not by the trained detectors; standing upright and being round, weakly."""
     x0, y0, x1, y1 = region.box
     upright = (y1 - y0) / max(1.0, x1 - x0)
-    disc = float(np.clip((roundness(region.mask) - 0.72) / 0.16, 0, 1))
+    disc = float(np.clip((measure_roundness(region.mask) - 0.72) / 0.16, 0, 1))
     people = region.people
     if phrase.group == "human":
         shape = float(np.clip(upright / 1.1, 0.35, 1.6)) * (1 - 0.93 * disc)

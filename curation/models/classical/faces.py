@@ -18,19 +18,19 @@ import numpy as np
 import skimage
 from numpy.typing import NDArray
 
-from curation.imaging.codec import RGB, box_iou, luma
+from curation.imaging.codec import RGB, compute_box_iou, compute_luma
 from curation.models.roles import Face
 
 Grey = NDArray[np.uint8]
 Box = list[float]
 
-FRONTAL = ("frontalface_alt2", "frontalface_default", "lbp")
-PROFILE = "profileface"
-_EYES = "eye_tree_eyeglasses"
+FRONTAL_CASCADES = ("frontalface_alt2", "frontalface_default", "lbp")
+PROFILE_CASCADE = "profileface"
+_EYE_CASCADE = "eye_tree_eyeglasses"
 
 _SEARCH_SIDE = 480  # px; a face must be 24 px there, that is 1/20 of the long side
 _PROFILE_SHARE = 2 / 3  # of that size, for the profile cascade
-_SMALLEST = 24  # px, the window of the cascades
+_MIN_FACE_SIDE = 24  # px, the window of the cascades
 _FACE_SIDE = 72  # px of a candidate when it is looked at again
 _CONTEXT = 0.5  # of its side, added on every side of a candidate
 _FULL_VOTE = 12  # windows; a clear frontal face gets 15 to 40 of them from each cascade
@@ -38,7 +38,7 @@ _MIN_VOTES = 0.35  # below it a candidate is not reported at all
 
 
 @dataclass(frozen=True)
-class Votes:
+class CascadeVotes:
     """Accepted windows around one place, each cascade's count cut off at `_FULL_VOTE` and divided by it."""
 
     frontal: tuple[float, ...]  # in the order of FRONTAL, 0..1 each
@@ -58,89 +58,95 @@ class Votes:
         return forward / max(forward + max(self.profile - 0.25 * forward, 0.0), 1e-6)
 
 
-class EmbeddedFaces:
+class ClassicalFaces:
     """roles.FaceDetector. No embedding, no yaw or pitch; roll only where both eyes are found."""
 
     name = "embedded-faces"
     revision = f"1-cv{cv2.__version__}"
 
-    def faces(self, images: Sequence[RGB]) -> list[list[Face]]:
+    def detect_faces(self, images: Sequence[RGB]) -> list[list[Face]]:
         """Faces of each picture, surest first. Boxes in pixels of the picture."""
         return [find_faces(image) for image in images]
 
 
 def find_faces(image: RGB, search_side: int = _SEARCH_SIDE) -> list[Face]:
     """All faces of one picture, surest first."""
-    grey = luma(image)
+    grey = compute_luma(image)
     found = []
-    for box in _candidates(grey, search_side):
-        votes = _look_again(grey, box)
+    for box in _find_candidates(grey, search_side):
+        votes = _collect_votes(grey, box)
         if votes.score >= _MIN_VOTES:
             found.append((votes, box))
     found.sort(key=lambda each: (-each[0].score, each[1]))
     kept: list[Face] = []
     for votes, box in found:
-        if all(not _same_place(box, other.box) for other in kept):
-            roll, symmetry = _eyes(grey, box)
+        if all(not _is_same_place(box, other.box) for other in kept):
+            roll, symmetry = _measure_eyes(grey, box)
             kept.append(Face(box, votes.score, votes.frontality * symmetry, roll=roll))
     return kept
 
 
-def _candidates(grey: Grey, search_side: int) -> list[Box]:
+def _find_candidates(grey: Grey, search_side: int) -> list[Box]:
     """Places that any cascade accepts, one box per place, pixels of `grey`."""
     height, width = grey.shape
     scale = min(1.0, search_side / max(height, width))
     small = grey
     if scale < 1:
         small = cast(Grey, cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
-    if min(small.shape) < _SMALLEST:
+    if min(small.shape) < _MIN_FACE_SIDE:
         return []
-    boxes = _detect(_cascade("lbp"), small, 1.1, 2) + _detect(_cascade(FRONTAL[0]), small, 1.2, 1)
+    boxes = _run_cascade(_load_cascade("lbp"), small, 1.1, 2) + _run_cascade(
+        _load_cascade(FRONTAL_CASCADES[0]), small, 1.2, 1
+    )
     # The slowest cascade, needed twice, for faces that are no portrait anyway: only the larger of them.
     share = _PROFILE_SHARE
     less = cast(Grey, cv2.resize(small, None, fx=share, fy=share, interpolation=cv2.INTER_AREA))
-    sides = _detect(_cascade(PROFILE), less, 1.2, 2)
-    mirrored = _detect(_cascade(PROFILE), cast(Grey, cv2.flip(less, 1)), 1.2, 2)  # trained on one side only
+    sides = _run_cascade(_load_cascade(PROFILE_CASCADE), less, 1.2, 2)
+    mirrored = _run_cascade(
+        _load_cascade(PROFILE_CASCADE), cast(Grey, cv2.flip(less, 1)), 1.2, 2
+    )  # trained on one side only
     sides += [[less.shape[1] - b[2], b[1], less.shape[1] - b[0], b[3]] for b in mirrored]
     boxes += [[side / share for side in box] for box in sides]
     places: list[Box] = []
     for box in boxes:
-        if all(box_iou(box, other) < 0.4 for other in places):
+        if all(compute_box_iou(box, other) < 0.4 for other in places):
             places.append(box)
     return [[side / scale for side in box] for box in places]
 
 
-def _look_again(grey: Grey, box: Box) -> Votes:
+def _collect_votes(grey: Grey, box: Box) -> CascadeVotes:
     """Cut the place out at one size and count the windows that each cascade accepts there."""
     side = max(box[2] - box[0], box[3] - box[1])
-    crop = _square(grey, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side * (1 + 2 * _CONTEXT))
+    crop = _crop_square(grey, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side * (1 + 2 * _CONTEXT))
     whole = round(_FACE_SIDE * (1 + 2 * _CONTEXT))
     crop = cast(Grey, cv2.resize(crop, (whole, whole), interpolation=cv2.INTER_AREA))
     crop = cast(Grey, cv2.equalizeHist(crop))
     margin = _FACE_SIDE * _CONTEXT
     place = [margin, margin, whole - margin, whole - margin]
     mirrored = cast(Grey, cv2.flip(crop, 1))
-    profile = max(_windows(PROFILE, crop, place), _windows(PROFILE, mirrored, place))
-    return Votes(tuple(_windows(name, crop, place) for name in FRONTAL), profile)
+    profile = max(
+        _count_windows(PROFILE_CASCADE, crop, place), _count_windows(PROFILE_CASCADE, mirrored, place)
+    )
+    return CascadeVotes(tuple(_count_windows(name, crop, place) for name in FRONTAL_CASCADES), profile)
 
 
-def _windows(name: str, crop: Grey, place: Box) -> float:
+def _count_windows(name: str, crop: Grey, place: Box) -> float:
     """Windows of one cascade that overlap `place`, 0..1 of a full vote."""
     low, high = round(_FACE_SIDE * 0.7), round(_FACE_SIDE * 1.4)
-    boxes = _detect(_cascade(name), crop, 1.05, 0, low, high)
-    return min(1.0, sum(box_iou(box, place) > 0.45 for box in boxes) / _FULL_VOTE)
+    boxes = _run_cascade(_load_cascade(name), crop, 1.05, 0, low, high)
+    return min(1.0, sum(compute_box_iou(box, place) > 0.45 for box in boxes) / _FULL_VOTE)
 
 
-def _eyes(grey: Grey, box: Box) -> tuple[float | None, float]:
+def _measure_eyes(grey: Grey, box: Box) -> tuple[float | None, float]:
     """Roll in degrees and how evenly two eyes sit about the middle of the face, 0.5..1.
 
     (None, 1) where two eyes are not found: closed or hidden eyes say nothing against a frontal face.
     """
     side = box[2] - box[0]
-    crop = _square(grey, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side)
+    crop = _crop_square(grey, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side)
     crop = cast(Grey, cv2.resize(crop, (120, 120), interpolation=cv2.INTER_AREA))
     upper = np.ascontiguousarray(crop[15:75])
-    boxes = _detect(_cascade(_EYES), upper, 1.1, 3, 18, 48)
+    boxes = _run_cascade(_load_cascade(_EYE_CASCADE), upper, 1.1, 3, 18, 48)
     centres = sorted(((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for b in boxes)
     if len(centres) != 2:
         return None, 1.0
@@ -153,14 +159,14 @@ def _eyes(grey: Grey, box: Box) -> tuple[float | None, float]:
     return roll, float(np.clip(1.25 - 3.5 * offset, 0.5, 1.0))
 
 
-def _same_place(left: Box, right: Box) -> bool:
+def _is_same_place(left: Box, right: Box) -> bool:
     """One face seen twice: much overlap, or one middle inside the other box."""
     x, y = (left[0] + left[2]) / 2, (left[1] + left[3]) / 2
     inside = right[0] < x < right[2] and right[1] < y < right[3]
-    return inside or box_iou(left, right) > 0.3
+    return inside or compute_box_iou(left, right) > 0.3
 
 
-def _square(grey: Grey, x: float, y: float, side: float) -> Grey:
+def _crop_square(grey: Grey, x: float, y: float, side: float) -> Grey:
     """The square about (x, y), edges repeated where it leaves the picture."""
     size = max(2, round(side))
     left, top = round(x - size / 2), round(y - size / 2)
@@ -170,12 +176,12 @@ def _square(grey: Grey, x: float, y: float, side: float) -> Grey:
     return np.ascontiguousarray(grey[np.ix_(rows, columns)])
 
 
-def _detect(
+def _run_cascade(
     cascade: cv2.CascadeClassifier,
     grey: Grey,
     step: float,
     neighbours: int,
-    smallest: int = _SMALLEST,
+    smallest: int = _MIN_FACE_SIDE,
     largest: int = 0,
 ) -> list[Box]:
     """Boxes xyxy; `largest` 0: no bound."""
@@ -190,7 +196,7 @@ def _detect(
 
 
 @cache
-def _cascade(name: str) -> cv2.CascadeClassifier:
+def _load_cascade(name: str) -> cv2.CascadeClassifier:
     """A cascade by its short name; "lbp" is scikit-image's.
 
     Raises:

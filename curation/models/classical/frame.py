@@ -11,49 +11,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.imaging.codec import RGB
-from curation.models.classical.colours import colour_terms, memberships
-from curation.models.roles import Phrase, Scene
+from curation.models.classical.colours import compute_memberships, find_colour_terms
+from curation.models.roles import DetectionScene, Phrase
 
 F32 = NDArray[np.float32]
 
 WORK_SIDE = 256  # px, long side; the size of the motion maps
 STILL_SPEED = 0.04  # diagonals per second: what moves so fast is half-way between still and moving
-_EDGE = 60.0  # Lab gradient (Sobel) at which an outline is half-way between none and certain
-_FAR = 40.0  # Lab distance from all of the border's colours that counts as 1: about red against brown
+_EDGE_GRADIENT = 60.0  # Lab gradient (Sobel) at which an outline is half-way between none and certain
+_FAR_DISTANCE = (
+    40.0  # Lab distance from all of the border's colours that counts as 1: about red against brown
+)
 
 
 @dataclass(frozen=True)
-class Frame:
+class FrameMaps:
     """Maps (h, w) float32 0..1 at working size; `scale` takes full pixels there."""
 
     image: RGB
     scale: float
     moving: F32 | None  # against the camera; None: not measured
     salient: F32  # unlike the colours along the frame's border
-    standing_out: F32  # by any of the two, most by both
+    prominent: F32  # by any of the two, most by both
     edges: F32  # strength of colour edges
     colours: dict[str, F32]  # basic colour term -> how well it names the pixel
 
 
-def measure(scene: Scene, phrases: Sequence[Phrase]) -> Frame:
+def measure_frame(scene: DetectionScene, phrases: Sequence[Phrase]) -> FrameMaps:
     """Reduce a scene to working size and make its maps; colours are those that the phrases speak of."""
     height, width = scene.image.shape[:2]
     scale = min(1.0, WORK_SIDE / max(height, width))
     size = (max(8, round(width * scale)), max(8, round(height * scale)))
     small = cast(RGB, cv2.resize(scene.image, size, interpolation=cv2.INTER_AREA))
     lab = np.asarray(cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
-    salient = _saliency(lab)
+    salient = _compute_saliency(lab)
     moving: F32 | None = None
     rest = 1 - 0.6 * salient
     if scene.motion is not None:
         speed = np.asarray(cv2.resize(scene.motion, size, interpolation=cv2.INTER_AREA), np.float32)
         moving = speed / (speed + np.float32(STILL_SPEED))
         rest = rest * (1 - 0.8 * moving) * (1 - 0.8 * np.sqrt(moving * salient))
-    terms = sorted({term for phrase in phrases for term in colour_terms(phrase.text)})
-    return Frame(small, scale, moving, salient, 1 - rest, _edges(lab), memberships(lab, terms))
+    terms = sorted({term for phrase in phrases for term in find_colour_terms(phrase.text)})
+    return FrameMaps(
+        small, scale, moving, salient, 1 - rest, _compute_edges(lab), compute_memberships(lab, terms)
+    )
 
 
-def _saliency(lab: F32) -> F32:
+def _compute_saliency(lab: F32) -> F32:
     """How far each colour is from everything seen along the frame's border.
 
     The border is background more often than not (boundary prior, Wei et al., ECCV 2012); its colours are six
@@ -71,11 +75,11 @@ def _saliency(lab: F32) -> F32:
     # A colour that holds only a corner of the border is more likely a subject cut off by the frame.
     share = np.bincount(np.ravel(labels), minlength=6) / len(border)
     distances = [np.linalg.norm(lab - centre, axis=2) for centre in np.asarray(centres)[share > 0.04]]
-    return np.asarray(np.clip(np.min(distances, axis=0) / _FAR, 0, 1), np.float32)
+    return np.asarray(np.clip(np.min(distances, axis=0) / _FAR_DISTANCE, 0, 1), np.float32)
 
 
-def _edges(lab: F32) -> F32:
+def _compute_edges(lab: F32) -> F32:
     across, down = cv2.Sobel(lab, cv2.CV_32F, 1, 0), cv2.Sobel(lab, cv2.CV_32F, 0, 1)
     gradient = np.sqrt((np.asarray(across) ** 2 + np.asarray(down) ** 2).sum(axis=2))
-    strength = (gradient / (gradient + _EDGE)).astype(np.float32)
+    strength = (gradient / (gradient + _EDGE_GRADIENT)).astype(np.float32)
     return np.asarray(cv2.dilate(strength, np.ones((3, 3), np.uint8)), np.float32)

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from curation.imaging.codec import RGB, BoolMask
 
-_SIDE = 240  # px, long side while filling: Telea's cost grows with the masked area
-_RADIUS = 4  # px while filling
+_FILL_SIDE = 240  # px, long side while filling: Telea's cost grows with the masked area
+_FILL_RADIUS = 4  # px while filling
 _CONTEXT = 0.35  # of the mask's box, on every side
 _GROW = 0.006  # of the frame's diagonal: soft edges and shadows of the subject just outside its mask
 
 
-class EmbeddedInpainter:
+class ClassicalInpainter:
     """roles.Inpainter. Prompts are ignored: nothing here understands them."""
 
     name = "embedded-inpainter"
@@ -34,10 +34,10 @@ class EmbeddedInpainter:
         seeds: Sequence[int],
     ) -> list[RGB]:
         """Pictures with what is under each mask replaced; all other pixels are returned bit for bit."""
-        return [fill(image, mask, seed) for image, mask, seed in zip(images, masks, seeds, strict=True)]
+        return [fill_mask(image, mask, seed) for image, mask, seed in zip(images, masks, seeds, strict=True)]
 
 
-def fill(image: RGB, mask: BoolMask, seed: int) -> RGB:
+def fill_mask(image: RGB, mask: BoolMask, seed: int) -> RGB:
     """One picture; returned as it is for a mask of nothing or of everything (nothing to fill from)."""
     if not mask.any() or mask.all():
         return image.copy()
@@ -55,7 +55,7 @@ def fill(image: RGB, mask: BoolMask, seed: int) -> RGB:
         unknown = hole.astype(np.uint8)
     if unknown.all():
         return image.copy()
-    scale = min(1.0, _SIDE / max(crop.shape[:2]))
+    scale = min(1.0, _FILL_SIDE / max(crop.shape[:2]))
     size = (max(4, round(crop.shape[1] * scale)), max(4, round(crop.shape[0] * scale)))
     known = (1 - unknown).astype(np.float32)[..., None]
     # Averages over known pixels only, so that the subject does not bleed into what is filled from.
@@ -63,15 +63,15 @@ def fill(image: RGB, mask: BoolMask, seed: int) -> RGB:
     small = cv2.resize(crop.astype(np.float32) * known, size, interpolation=cv2.INTER_AREA)
     small = np.clip(small / np.maximum(weight, 1e-3), 0, 255).astype(np.uint8)
     small_hole = (weight[..., 0] < 0.25).astype(np.uint8)
-    filled = cv2.inpaint(small, small_hole, _RADIUS, cv2.INPAINT_TELEA)
+    filled = cv2.inpaint(small, small_hole, _FILL_RADIUS, cv2.INPAINT_TELEA)
     smooth = cv2.resize(filled, crop.shape[1::-1], interpolation=cv2.INTER_CUBIC).astype(np.float32)
-    patch = np.clip(smooth + _grain(crop, unknown == 0, seed), 0, 255).astype(np.uint8)
+    patch = np.clip(smooth + _make_grain(crop, unknown == 0, seed), 0, 255).astype(np.uint8)
     result = image.copy()
     result[top:bottom, left:right][hole] = patch[hole]
     return result
 
 
-def _grain(crop: RGB, known: BoolMask, seed: int) -> NDArray[np.float32]:
+def _make_grain(crop: RGB, known: BoolMask, seed: int) -> NDArray[np.float32]:
     """(h, w, 1) noise as strong as that of the known pixels (median absolute Laplacian), in grey levels."""
     laplacian = cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.CV_32F)
     strength = min(4.0, float(np.median(np.abs(laplacian[known]))) / 4.5)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def marginals(weights: NDArray[np.float64], absent: float) -> NDArray[np.float64]:
+def compute_marginals(weights: NDArray[np.float64], absent: float) -> NDArray[np.float64]:
     """(slots, regions) weights >= 0 -> probability that a slot is that region, rows summing to at most 1.
 
     Exact, by dynamic programming over sets of regions: meant for at most about ten regions.
@@ -24,7 +24,7 @@ def marginals(weights: NDArray[np.float64], absent: float) -> NDArray[np.float64
     forward[0, 0] = 1
     backward[slots] = 1
     for slot in range(slots):
-        forward[slot + 1] = _step(forward[slot], weights[slot], absent)
+        forward[slot + 1] = _advance_states(forward[slot], weights[slot], absent)
     for slot in reversed(range(slots)):
         for used in range(states):
             total = absent * backward[slot + 1, used]
@@ -42,7 +42,9 @@ def marginals(weights: NDArray[np.float64], absent: float) -> NDArray[np.float64
     return np.asarray(result / max(backward[0, 0], 1e-300))
 
 
-def _step(before: NDArray[np.float64], weights: NDArray[np.float64], absent: float) -> NDArray[np.float64]:
+def _advance_states(
+    before: NDArray[np.float64], weights: NDArray[np.float64], absent: float
+) -> NDArray[np.float64]:
     after: NDArray[np.float64] = absent * before
     for used in np.flatnonzero(before):
         for region, weight in enumerate(weights):

@@ -8,17 +8,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.imaging.codec import RGB, BoolMask, box_iou
-from curation.models.classical.frame import Frame
+from curation.imaging.codec import RGB, BoolMask, compute_box_iou
+from curation.models.classical.frame import FrameMaps
 from curation.models.classical.regions import (
     MAX_SHARE,
     MIN_SHARE,
     Region,
-    close,
-    components,
-    grow,
-    inside,
-    mask_iou,
+    close_gaps,
+    compute_mask_iou,
+    find_components,
+    grow_seed,
+    measure_inside_share,
 )
 
 F32 = NDArray[np.float32]
@@ -34,7 +34,9 @@ _THINNEST = 7.0  # ratio of a box's sides; a standing person has 3 to 4
 _BLUR = {"motion": 5, "joint": 3, "saliency": 3, "people": 3}
 
 
-def seeds(frame: Frame, colours: Sequence[F32], people: Sequence[BoolMask]) -> list[tuple[BoolMask, str]]:
+def make_seeds(
+    frame: FrameMaps, colours: Sequence[F32], people: Sequence[BoolMask]
+) -> list[tuple[BoolMask, str]]:
     """Rough masks and where each came from; the most telling sources first, none twice."""
     size = frame.salient.size
     low, high = MIN_SHARE * size, MAX_SHARE * size
@@ -42,36 +44,41 @@ def seeds(frame: Frame, colours: Sequence[F32], people: Sequence[BoolMask]) -> l
     for colour in colours:
         named = (colour > _COLOUR_LEVEL).astype(np.uint8)
         opened = cv2.morphologyEx(named, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(bool)
-        found += [(mask, "colour") for mask in components(close(opened, 3), low, 0.4 * size)[:4]]
+        found += [(mask, "colour") for mask in find_components(close_gaps(opened, 3), low, 0.4 * size)[:4]]
     if frame.moving is not None:
         joint = np.sqrt(frame.moving * frame.salient)
         for level in _JOINT_LEVELS:
-            found += [(mask, "joint") for mask in components(close(joint > level, 5), low, high)[:3]]
+            found += [
+                (mask, "joint") for mask in find_components(close_gaps(joint > level, 5), low, high)[:3]
+            ]
         for level in _MOTION_LEVELS:
-            found += [(mask, "motion") for mask in components(close(frame.moving > level, 5), low, high)[:3]]
+            found += [
+                (mask, "motion")
+                for mask in find_components(close_gaps(frame.moving > level, 5), low, high)[:3]
+            ]
     found += [(mask, "people") for mask in people]
     for level in _SALIENCY_LEVELS:
-        pieces = components(close(frame.salient > level, 5), low, 0.5 * size)[:3]
+        pieces = find_components(close_gaps(frame.salient > level, 5), low, 0.5 * size)[:3]
         found += [(mask, "saliency") for mask in pieces]
     unique: list[tuple[BoolMask, str]] = []
     for mask, source in found:
-        if all(mask_iou(mask, other) < 0.8 for other, _ in unique):
+        if all(compute_mask_iou(mask, other) < 0.8 for other, _ in unique):
             unique.append((mask, source))
     return unique[:_MAX_SEEDS]
 
 
-def regions(image: RGB, rough: Sequence[tuple[BoolMask, str]]) -> list[Region]:
+def grow_regions(image: RGB, rough: Sequence[tuple[BoolMask, str]]) -> list[Region]:
     """Each seed as it is and grown to the colours that it stands for; a colour word's pixels are exact."""
     found = []
     for mask, source in rough:
-        shapes = [mask] if source in ("colour", "people") else [_shrunk(mask, _BLUR[source] - 2)]
+        shapes = [mask] if source in ("colour", "people") else [_erode_mask(mask, _BLUR[source] - 2)]
         if source != "colour":
-            shapes.append(grow(image, mask, _BLUR[source]))
-        found += [Region(shape, source) for shape in shapes if _plausible(shape)]
+            shapes.append(grow_seed(image, mask, _BLUR[source]))
+        found += [Region(shape, source) for shape in shapes if _is_region_plausible(shape)]
     return found
 
 
-def _plausible(mask: BoolMask) -> bool:
+def _is_region_plausible(mask: BoolMask) -> bool:
     """Neither a speck nor the whole frame nor a line (a horizon, a pole)."""
     if not MIN_SHARE * mask.size <= mask.sum() <= MAX_SHARE * mask.size:
         return False
@@ -79,7 +86,9 @@ def _plausible(mask: BoolMask) -> bool:
     return max(x1 - x0, y1 - y0) <= _THINNEST * min(x1 - x0, y1 - y0)
 
 
-def disjoint(candidates: Sequence[Region], fits: Sequence[float], split: bool, apart: set[int]) -> list[int]:
+def select_disjoint(
+    candidates: Sequence[Region], fits: Sequence[float], split: bool, separate: set[int]
+) -> list[int]:
     """Indices of regions that are different things, best first by `fits`.
 
     Of two versions of one thing the better stays. `split`: several subjects are expected, so a region that
@@ -87,41 +96,43 @@ def disjoint(candidates: Sequence[Region], fits: Sequence[float], split: bool, a
     """
     order = sorted(range(len(candidates)), key=lambda index: -fits[index])
     if split:
-        order = [index for index in order if not _made_of_others(index, candidates, fits)]
+        order = [index for index in order if not _is_made_of_others(index, candidates, fits)]
     kept: list[int] = []
     for index in order:
-        if all(_different(index, other, candidates, apart) for other in kept):
+        if all(_is_different(index, other, candidates, separate) for other in kept):
             kept.append(index)
     return kept[:MAX_REGIONS]
 
 
-def _shrunk(mask: BoolMask, by: int) -> BoolMask:
+def _erode_mask(mask: BoolMask, width: int) -> BoolMask:
     """The mask without its outer `by` pixels, or as it was where nothing would be left."""
-    kernel = np.ones((2 * by + 1, 2 * by + 1), np.uint8)
+    kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     inner = cv2.erode(mask.astype(np.uint8), kernel, borderValue=1).astype(bool)
     return inner if inner.any() else mask
 
 
-def _made_of_others(index: int, candidates: Sequence[Region], fits: Sequence[float]) -> bool:
+def _is_made_of_others(index: int, candidates: Sequence[Region], fits: Sequence[float]) -> bool:
     whole = candidates[index]
     parts: list[Region] = []
     for other in sorted(range(len(candidates)), key=lambda each: -fits[each]):
         part = candidates[other]
         if other == index or fits[other] < 0.6 * fits[index] or part.area > 0.8 * whole.area:
             continue
-        if inside(part.mask, whole.mask) > 0.8 and all(inside(part.mask, p.mask) < 0.1 for p in parts):
+        if measure_inside_share(part.mask, whole.mask) > 0.8 and all(
+            measure_inside_share(part.mask, p.mask) < 0.1 for p in parts
+        ):
             parts.append(part)
     covered = sum(part.area for part in parts)
     return len(parts) > 1 and covered > 0.55 * whole.area and min(p.area for p in parts) > 0.1 * whole.area
 
 
-def _different(left: int, right: int, candidates: Sequence[Region], apart: set[int]) -> bool:
+def _is_different(left: int, right: int, candidates: Sequence[Region], separate: set[int]) -> bool:
     small, large = sorted((left, right), key=lambda index: candidates[index].area)
     part, whole = candidates[small], candidates[large]
-    if small in apart and large not in apart and part.area < 0.5 * whole.area:
+    if small in separate and large not in separate and part.area < 0.5 * whole.area:
         return True
     return (
-        mask_iou(part.mask, whole.mask) < 0.3
-        and inside(part.mask, whole.mask) < 0.5
-        and box_iou(part.box, whole.box) < 0.6
+        compute_mask_iou(part.mask, whole.mask) < 0.3
+        and measure_inside_share(part.mask, whole.mask) < 0.5
+        and compute_box_iou(part.box, whole.box) < 0.6
     )

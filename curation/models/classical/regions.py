@@ -41,7 +41,7 @@ class Region:
         return int(self.mask.sum())
 
 
-def components(mask: BoolMask, min_area: float, max_area: float) -> list[BoolMask]:
+def find_components(mask: BoolMask, min_area: float, max_area: float) -> list[BoolMask]:
     """Connected pieces of a mask within an area in pixels, largest first."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]
@@ -49,7 +49,7 @@ def components(mask: BoolMask, min_area: float, max_area: float) -> list[BoolMas
     return [labels == 1 + index for index in order if min_area <= areas[index] <= max_area and count > 1]
 
 
-def close(mask: BoolMask, size: int) -> BoolMask:
+def close_gaps(mask: BoolMask, size: int) -> BoolMask:
     """Bridge gaps of up to `size` pixels and fill what is enclosed."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel)
@@ -68,13 +68,13 @@ def fill_holes(mask: BoolMask, largest_share: float = 1.0) -> BoolMask:
     return np.asarray(mask | fill[labels][1:-1, 1:-1])
 
 
-def ring(mask: BoolMask, width: int) -> BoolMask:
+def get_ring(mask: BoolMask, width: int) -> BoolMask:
     """The band of `width` pixels around a mask."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
     return np.asarray((cv2.dilate(mask.astype(np.uint8), kernel) == 1) & ~mask)
 
 
-def grow(image: RGB, seed: BoolMask, blur: int, reach: float = 0.3) -> BoolMask:
+def grow_seed(image: RGB, seed: BoolMask, blur: int, reach: float = 0.3) -> BoolMask:
     """GrabCut from a seed: colours of the seed against colours around its box.
 
     `blur`: how far the seed's outline may be off, in pixels; what is deeper inside stays foreground, whatever
@@ -107,17 +107,17 @@ def grow(image: RGB, seed: BoolMask, blur: int, reach: float = 0.3) -> BoolMask:
         labels[:rim] = cv2.GC_BGD
     if bottom < height:
         labels[-rim:] = cv2.GC_BGD
-    found = cut(small.astype(np.uint8), labels, 2)
+    found = run_grabcut(small.astype(np.uint8), labels, 2)
     if not 0.15 < found.sum() / max(1.0, float(small_seed.sum())) < 4:
         return seed
-    found = _touching(found, small_seed.astype(bool))
+    found = _keep_touching(found, small_seed.astype(bool))
     result = np.zeros_like(seed)
     back = cv2.resize(found.astype(np.uint8), crop.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     result[top:bottom, left:right] = fill_holes(back.astype(bool))
     return result if result.any() else seed
 
 
-def cut(image: RGB, labels: NDArray[np.uint8], iterations: int) -> BoolMask:
+def run_grabcut(image: RGB, labels: NDArray[np.uint8], iterations: int) -> BoolMask:
     """GrabCut from a labelled picture; the picture is small enough for what the caller can afford."""
     foreground = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
     # GrabCut begins with k-means of five colours a side.
@@ -130,7 +130,7 @@ def cut(image: RGB, labels: NDArray[np.uint8], iterations: int) -> BoolMask:
     return cast(BoolMask, (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD))
 
 
-def _touching(mask: BoolMask, seed: BoolMask) -> BoolMask:
+def _keep_touching(mask: BoolMask, seed: BoolMask) -> BoolMask:
     """Pieces of `mask` that share pixels with `seed`; specks dropped."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     keep = np.unique(labels[mask & seed])
@@ -138,18 +138,18 @@ def _touching(mask: BoolMask, seed: BoolMask) -> BoolMask:
     return np.isin(labels, keep) & mask
 
 
-def mask_iou(left: BoolMask, right: BoolMask) -> float:
+def compute_mask_iou(left: BoolMask, right: BoolMask) -> float:
     """Intersection over union, 0..1."""
     union = int((left | right).sum())
     return float((left & right).sum() / union) if union else 0.0
 
 
-def inside(part: BoolMask, whole: BoolMask) -> float:
+def measure_inside_share(part: BoolMask, whole: BoolMask) -> float:
     """Share of `part` that lies in `whole`, 0..1."""
     return float((part & whole).sum() / max(1, int(part.sum())))
 
 
-def window(box: list[float], share: float, shape: tuple[int, ...]) -> tuple[slice, slice]:
+def get_window(box: list[float], share: float, shape: tuple[int, ...]) -> tuple[slice, slice]:
     """Rows and columns of a box widened on each side by `share` of its sides and a few pixels."""
     dx, dy = (box[2] - box[0]) * share + 4, (box[3] - box[1]) * share + 4
     rows = slice(max(0, round(box[1] - dy)), min(shape[0], round(box[3] + dy)))

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.imaging.codec import RGB, BoolMask, box_iou, clamp_box, mask_box
-from curation.models.classical.regions import cut, fill_holes, ring
+from curation.imaging.codec import RGB, BoolMask, clamp_box, compute_box_iou, get_mask_box
+from curation.models.classical.regions import fill_holes, get_ring, run_grabcut
 from curation.models.roles import Segmentation
 
 F32 = NDArray[np.float32]
@@ -27,7 +27,7 @@ _GUIDE_RADIUS = 3  # px while cutting
 _GUIDE_EPSILON = 1e-3  # of squared intensity 0..1; He et al., "Guided image filtering", uses 1e-6 for mattes
 
 
-class EmbeddedSegmenter:
+class ClassicalSegmenter:
     """roles.Segmenter."""
 
     name = "embedded-segmenter"
@@ -37,10 +37,12 @@ class EmbeddedSegmenter:
         """One mask per box, (H, W) bool; score 0..1: how unlike the colours on both sides of its outline are,
         less where the mask does not fill its box.
         """
-        return [self._one(image, asked) for image, asked in zip(images, boxes, strict=True)]
+        return [
+            self._segment_image(image, image_boxes) for image, image_boxes in zip(images, boxes, strict=True)
+        ]
 
     @staticmethod
-    def _one(image: RGB, boxes: Sequence[list[float]]) -> Segmentation:
+    def _segment_image(image: RGB, boxes: Sequence[list[float]]) -> Segmentation:
         results = [segment_box(image, box) for box in boxes]
         return Segmentation([mask for mask, _ in results], [score for _, score in results])
 
@@ -58,19 +60,19 @@ def segment_box(image: RGB, box: list[float]) -> tuple[BoolMask, float]:
     small = cast(RGB, cv2.resize(crop, size, interpolation=cv2.INTER_AREA))
     scale_x, scale_y = size[0] / crop.shape[1], size[1] / crop.shape[0]
     inner = [(x0 - left) * scale_x, (y0 - top) * scale_y, (x1 - left) * scale_x, (y1 - top) * scale_y]
-    found = clean(cut(small, _labels(size, inner), _ITERATIONS))
-    score = separation(small, found)
+    found = remove_specks(run_grabcut(small, _make_labels(size, inner), _ITERATIONS))
+    score = score_separation(small, found)
     if found.sum() < _EMPTY * (inner[2] - inner[0]) * (inner[3] - inner[1]):
         # Foreground and background share their colours: hold the middle, and say that it was held.
-        found = clean(cut(small, _labels(size, inner, held=0.45), _ITERATIONS))
-        score = 0.5 * separation(small, found)
-    score *= _filling(found, inner)
+        found = remove_specks(run_grabcut(small, _make_labels(size, inner, held=0.45), _ITERATIONS))
+        score = 0.5 * score_separation(small, found)
+    score *= _score_filling(found, inner)
     mask = np.zeros((height, width), bool)
-    mask[top:bottom, left:right] = _upsample(crop, small, found)
+    mask[top:bottom, left:right] = _upsample_mask(crop, small, found)
     return mask, score
 
 
-def clean(mask: BoolMask) -> BoolMask:
+def remove_specks(mask: BoolMask) -> BoolMask:
     """Without specks, with small holes filled."""
     opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
@@ -81,12 +83,12 @@ def clean(mask: BoolMask) -> BoolMask:
     return fill_holes(np.isin(labels, keep), _HOLE)
 
 
-def separation(image: RGB, mask: BoolMask) -> float:
+def score_separation(image: RGB, mask: BoolMask) -> float:
     """1 - Bhattacharyya coefficient of the colours inside and in the band just outside, 0..1.
 
     0 where one of them is empty: a mask of everything or of nothing separates nothing.
     """
-    band = ring(mask, max(3, round(0.15 * float(np.sqrt(mask.sum())))))
+    band = get_ring(mask, max(3, round(0.15 * float(np.sqrt(mask.sum())))))
     if mask.sum() < 10 or band.sum() < 10:
         return 0.0
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
@@ -102,16 +104,16 @@ def separation(image: RGB, mask: BoolMask) -> float:
     return float(np.clip(1 - np.sqrt(histograms[0] * histograms[1]).sum(), 0, 1))
 
 
-def _filling(mask: BoolMask, box: list[float]) -> float:
+def _score_filling(mask: BoolMask, box: list[float]) -> float:
     """0..1: does the mask reach the sides of its box and fill it? Pieces of the subject do not."""
-    tight = mask_box(mask)
+    tight = get_mask_box(mask)
     if tight is None:
         return 0.0
     share = float(mask.sum()) / max(1.0, (box[2] - box[0]) * (box[3] - box[1]))
-    return min(1.0, box_iou(tight, box) / 0.75) ** 2 * min(1.0, share / _THIN) ** 2
+    return min(1.0, compute_box_iou(tight, box) / 0.75) ** 2 * min(1.0, share / _THIN) ** 2
 
 
-def _labels(size: tuple[int, int], inner: list[float], held: float = 0.0) -> NDArray[np.uint8]:
+def _make_labels(size: tuple[int, int], inner: list[float], held: float = 0.0) -> NDArray[np.uint8]:
     """Where GrabCut starts: background outside the box, foreground on an ellipse in it, the corners open.
 
     `held`: size of the middle that cannot become background, share of the box's sides.
@@ -132,7 +134,7 @@ def _labels(size: tuple[int, int], inner: list[float], held: float = 0.0) -> NDA
     return labels
 
 
-def _upsample(crop: RGB, small: RGB, mask: BoolMask) -> BoolMask:
+def _upsample_mask(crop: RGB, small: RGB, mask: BoolMask) -> BoolMask:
     """The mask at the crop's size, its outline drawn to the edges of the picture.
 
     Fast guided filter (He and Sun, 2015): the linear model is fitted while small and applied at full size.

@@ -26,7 +26,7 @@ _LIGHT = 0.18  # gain from one side to the other
 _MARGIN = 2  # px kept empty around the result
 
 
-class EmbeddedVariator:
+class ClassicalVariator:
     """roles.Variator. Prompts are ignored: nothing here understands them."""
 
     name = "embedded-variator"
@@ -40,15 +40,15 @@ class EmbeddedVariator:
         self, subjects: Sequence[RGBA], prompts: Sequence[str | None], seeds: Sequence[int]
     ) -> list[RGBA]:
         """(H, W, 4) straight alpha -> (H', W', 4): turned, bent, lit anew, never cut off."""
-        return [vary_one(subject, seed, self.flip) for subject, seed in zip(subjects, seeds, strict=True)]
+        return [vary_subject(subject, seed, self.flip) for subject, seed in zip(subjects, seeds, strict=True)]
 
 
-def vary_one(subject: RGBA, seed: int, flip: bool = False) -> RGBA:
+def vary_subject(subject: RGBA, seed: int, flip: bool = False) -> RGBA:
     """One subject; equal seeds give equal results."""
     random = np.random.default_rng(seed)
     mirrored = flip and bool(random.integers(2))
     source = np.ascontiguousarray(subject[:, ::-1]) if mirrored else subject
-    columns, rows = _geometry(source.shape[0], source.shape[1], random)
+    columns, rows = _make_warp(source.shape[0], source.shape[1], random)
     # Premultiplied while resampling, or the colours of transparent pixels would show along the outline.
     alpha = source[..., 3:].astype(np.float32) / 255
     premultiplied = np.dstack([source[..., :3].astype(np.float32) * alpha, alpha])
@@ -56,12 +56,12 @@ def vary_one(subject: RGBA, seed: int, flip: bool = False) -> RGBA:
     flat = np.asarray(cv2.remap(premultiplied, columns, rows, cv2.INTER_LINEAR, borderMode=edge))
     reached = flat[..., 3:]
     colour = np.where(reached > 0, flat[..., :3] / np.maximum(reached, 1e-4), 0)
-    colour = _light(cast(F32, colour.astype(np.float32)), random)
+    colour = _change_light(cast(F32, colour.astype(np.float32)), random)
     result = np.dstack([colour, np.clip(reached * 255, 0, 255)])
-    return _trim(np.round(result).astype(np.uint8))
+    return _trim_margins(np.round(result).astype(np.uint8))
 
 
-def _geometry(height: int, width: int, random: np.random.Generator) -> tuple[F32, F32]:
+def _make_warp(height: int, width: int, random: np.random.Generator) -> tuple[F32, F32]:
     """Where each pixel of the result comes from, (H', W') columns and rows of the source.
 
     The canvas is half as large again: turn, scale, perspective and bend together stay within it.
@@ -92,7 +92,7 @@ def _geometry(height: int, width: int, random: np.random.Generator) -> tuple[F32
     return cast(F32, back[..., 0].astype(np.float32)), cast(F32, back[..., 1].astype(np.float32))
 
 
-def _light(colour: F32, random: np.random.Generator) -> F32:
+def _change_light(colour: F32, random: np.random.Generator) -> F32:
     """Gamma, contrast, warmth and a soft light from one side; values 0..255 in and out."""
     unit = np.clip(colour / 255, 0, 1) ** random.uniform(*_GAMMA)
     unit = (unit - 0.5) * random.uniform(*_CONTRAST) + 0.5
@@ -106,7 +106,7 @@ def _light(colour: F32, random: np.random.Generator) -> F32:
     return cast(F32, np.clip(unit * 255, 0, 255))
 
 
-def _trim(subject: RGBA) -> RGBA:
+def _trim_margins(subject: RGBA) -> RGBA:
     """Cropped to what is visible, with an empty margin; unchanged where nothing is."""
     rows, columns = np.flatnonzero(subject[..., 3].any(axis=1)), np.flatnonzero(subject[..., 3].any(axis=0))
     if rows.size == 0:

@@ -17,24 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.imaging.codec import RGB
-from curation.models.pretrained.device import Batches
+from curation.models.pretrained.device import BatchRunner
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 F32 = NDArray[np.float32]
 
-_KEPT_LISTS = 8
+_CACHE_SIZE = 8
 
 
 class Embedder:
     """roles.ImageEmbedder of whoever has `_encode_images` and `_batches`."""
 
-    _batches: Batches
+    _batches: BatchRunner
 
     def embed(self, images: Sequence[RGB]) -> NDArray[np.float32]:
         """Unit vectors (images, d); the dot product of two is their similarity, -1..1."""
         rows = self._batches(images, self._encode_images)
-        return unit(np.stack(rows)) if rows else np.zeros((0, 0), np.float32)
+        return normalize_rows(np.stack(rows)) if rows else np.zeros((0, 0), np.float32)
 
     def _encode_images(self, images: Sequence[RGB]) -> list[F32]:
         """(d,) per picture of one batch."""
@@ -51,9 +51,9 @@ class Scorer(Embedder):
         """Probabilities (images, texts), each row summing to 1; how they are formed: see the module."""
         if not images or not texts:
             return np.zeros((len(images), len(texts)), np.float32)
-        return probabilities(self.embed(images), self._texts(texts), self._scale)
+        return compute_probabilities(self.embed(images), self._texts(texts), self._scale)
 
-    def similarities(self, images: Sequence[RGB], texts: Sequence[str]) -> NDArray[np.float32]:
+    def compute_similarities(self, images: Sequence[RGB], texts: Sequence[str]) -> NDArray[np.float32]:
         """Cosines (images, texts), -1..1: how well each phrase fits, whatever the others are."""
         if not images or not texts:
             return np.zeros((len(images), len(texts)), np.float32)
@@ -70,21 +70,21 @@ def check_fit(spec: ModelSpec, fit: Any) -> None:
         raise RepriseError(f"models: {spec.backend} option fit must be pad or crop, not {fit!r}")
 
 
-def fill_colour(preprocessing: Any, fit: str) -> list[float] | None:
+def get_fill_colour(preprocessing: Any, fit: str) -> list[float] | None:
     """The colour of the square that pictures are put on, 0..255 a channel: the mean that preprocessing takes
     off, so that it counts as nothing. None: they are put on none."""
     mean = getattr(preprocessing, "image_mean", None) or (0.5, 0.5, 0.5)
     return None if fit == "crop" else [255 * value for value in mean]
 
 
-def unit(vectors: NDArray[np.floating]) -> F32:
+def normalize_rows(vectors: NDArray[np.floating]) -> F32:
     """(n, d) -> (n, d) with rows of length 1; a row of zeros stays one."""
     vectors = np.asarray(vectors, np.float64)
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)
 
 
-def probabilities(images: F32, texts: F32, scale: float) -> F32:
+def compute_probabilities(images: F32, texts: F32, scale: float) -> F32:
     """Unit vectors (n, d) and (m, d) -> (n, m), each row summing to 1: see the module."""
     logits = scale * (images.astype(np.float64) @ texts.astype(np.float64).T)
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -105,12 +105,12 @@ class TextCache:
         if found is None:
             found = self._encode(key)
         self._known[key] = found  # the last used one is last
-        while len(self._known) > _KEPT_LISTS:
+        while len(self._known) > _CACHE_SIZE:
             self._known.pop(next(iter(self._known)))
         return found
 
 
-def squared(image: RGB, fill: Sequence[float], share: float = 1.0) -> RGB:
+def pad_to_square(image: RGB, fill: Sequence[float], share: float = 1.0) -> RGB:
     """A picture on a square of one colour, whole and in the middle.
 
     These models resize the shorter side and cut a square from the middle: of a standing person that is the

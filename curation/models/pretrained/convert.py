@@ -16,13 +16,13 @@ from torch import Tensor
 
 from reprise.errors import RepriseError
 
-Rules = Sequence[tuple[str, str]]
+NameRules = Sequence[tuple[str, str]]
 
 _SWIN = "model.backbone.conv_encoder.model."
 _BLOCK = r"^backbone\.0\.layers\.(\d+)\.blocks\.(\d+)\."
 _TO_BLOCK = _SWIN + r"encoder.layers.\1.blocks.\2."
 # Tried in this order, each on what the ones before it made. {} stands for query, key and value.
-_DINO: Rules = (
+_DINO_RULES: NameRules = (
     (r"^backbone\.0\.patch_embed\.proj\.", _SWIN + "embeddings.patch_embeddings.projection."),
     (r"^backbone\.0\.patch_embed\.norm\.", _SWIN + "embeddings.norm."),
     (r"^backbone\.0\.norm0\.", _SWIN + "hidden_states_norms.stage1."),
@@ -68,7 +68,7 @@ _DINO: Rules = (
     (r"^transformer\.enc_out_bbox_embed\.", "model.encoder_output_bbox_embed."),
     (r"^transformer\.", "model."),
 )
-_SAM: Rules = (
+_SAM_RULES: NameRules = (
     (r"^image_encoder\.", "vision_encoder."),
     (r"patch_embed\.proj\.", "patch_embed.projection."),
     (r"\.blocks\.", ".layers."),
@@ -99,67 +99,69 @@ _SAM: Rules = (
 _ORIGINAL_ONLY = (r"\.relative_position_index$", r"^bert\.pooler\.", r"position_ids$", r"^label_enc\.")
 
 
-def dino_to_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_dino_to_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """groundingdino-py's weights -> `GroundingDinoForObjectDetection`'s, by name."""
-    return _to_hf(state, _DINO)
+    return _convert_to_hf(state, _DINO_RULES)
 
 
-def dino_from_hf(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_dino_from_hf(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The way back. `like`: the state dict of the original model, for its names.
 
     Raises:
         RepriseError: a weight is not there.
     """
-    return _from_hf(state, like, _DINO)
+    return _convert_from_hf(state, like, _DINO_RULES)
 
 
-def sam_to_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_sam_to_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """segment-anything's weights -> `SamModel`'s, by name."""
-    return _to_hf(state, _SAM)
+    return _convert_to_hf(state, _SAM_RULES)
 
 
-def sam_from_hf(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_sam_from_hf(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The way back. `like`: the state dict of the original model, for its names.
 
     Raises:
         RepriseError: a weight is not there.
     """
-    return _from_hf(state, like, _SAM)
+    return _convert_from_hf(state, like, _SAM_RULES)
 
 
-def _names(name: str, rules: Rules) -> list[str]:
+def _map_name(name: str, rules: NameRules) -> list[str]:
     """What transformers calls a weight of the original: one name, or those of query, key and value."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return [name.format(part) for part in ("query", "key", "value")] if "{}" in name else [name]
 
 
-def _original_only(name: str) -> bool:
+def _is_original_only(name: str) -> bool:
     return any(re.search(pattern, name) for pattern in _ORIGINAL_ONLY)
 
 
-def _to_hf(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+def _convert_to_hf(state: Mapping[str, Tensor], rules: NameRules) -> dict[str, Tensor]:
     made: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if not _original_only(name):
-            names = _names(name, rules)
+        if not _is_original_only(name):
+            names = _map_name(name, rules)
             parts = tensor.chunk(len(names))
             # Cloned: safetensors refuses weights that share memory.
             made.update({other: part.clone() for other, part in zip(names, parts, strict=True)})
     return made
 
 
-def _from_hf(state: Mapping[str, Tensor], like: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+def _convert_from_hf(
+    state: Mapping[str, Tensor], like: Mapping[str, Tensor], rules: NameRules
+) -> dict[str, Tensor]:
     made: dict[str, Tensor] = {}
     alike: dict[tuple[str, ...], Tensor] = {}  # what is one weight under several names stays one in the file
     for name, tensor in like.items():
-        if _original_only(name):
+        if _is_original_only(name):
             made[name] = tensor.clone()
             continue
         # Box heads that are one and the same are saved once.
         names = [
             each if each in state else re.sub(r"^bbox_embed\.\d+\.", "bbox_embed.0.", each)
-            for each in _names(name, rules)
+            for each in _map_name(name, rules)
         ]
         absent = [each for each in names if each not in state]
         if absent:

@@ -22,13 +22,13 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 @dataclass(frozen=True)
-class Place:
+class ComputeTarget:
     """`dtype`: what the heavy part of a model computes in."""
 
     device: torch.device
     dtype: torch.dtype
 
-    def autocast(self) -> contextlib.AbstractContextManager[object]:
+    def enter_autocast(self) -> contextlib.AbstractContextManager[object]:
         """Compute in `dtype` with weights left in float32; nothing at all where `dtype` is float32.
 
         For models that answer in coordinates: with weights in bfloat16 a coordinate of 1,000 px has a grain
@@ -39,7 +39,7 @@ class Place:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
 
-def place(spec: ModelSpec) -> Place:
+def choose_target(spec: ModelSpec) -> ComputeTarget:
     """Device and dtype of a spec: auto is bfloat16 on CUDA where there is one, else float32 on the CPU.
 
     Raises:
@@ -58,15 +58,15 @@ def place(spec: ModelSpec) -> Place:
             f"models: {spec.backend} wants device {name}, but there are {torch.cuda.device_count()} GPUs here"
         )
     if spec.dtype == "auto":
-        return Place(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+        return ComputeTarget(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     if spec.dtype not in DTYPES:
         raise RepriseError(
             f"models: {spec.backend} wants dtype {spec.dtype}; known: auto, {', '.join(DTYPES)}"
         )
-    return Place(device, DTYPES[spec.dtype])
+    return ComputeTarget(device, DTYPES[spec.dtype])
 
 
-class Batches:
+class BatchRunner:
     """Runs items in batches, and remembers the size that memory allowed."""
 
     def __init__(self, size: int) -> None:
@@ -86,10 +86,10 @@ class Batches:
         results: list[Result] = []
         while len(results) < len(items):
             batch = items[len(results) : len(results) + self.size]
-            done = self._attempt(batch, run)
+            done = self._try_batch(batch, run)
             if done is None:
                 # Out of the except block, or its traceback would hold the tensors that filled the memory.
-                _free()
+                _free_gpu_memory()
                 if len(batch) == 1:
                     raise RepriseError(
                         "the GPU is out of memory with a single item: use smaller pictures, "
@@ -104,19 +104,19 @@ class Batches:
         return results
 
     @staticmethod
-    def _attempt(
+    def _try_batch(
         batch: Sequence[Item], run: Callable[[Sequence[Item]], Sequence[Result]]
     ) -> Sequence[Result] | None:
         try:
             with torch.inference_mode():
                 return run(batch)
         except RuntimeError as error:
-            if not _is_memory(error):
+            if not _is_out_of_memory(error):
                 raise
             return None
 
 
-def batched(
+def run_in_batches(
     items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Sequence[Result]]
 ) -> list[Result]:
     """`Batches` for a caller that need not remember: one result per item, at most `size` items at a time.
@@ -124,17 +124,17 @@ def batched(
     Raises:
         RepriseError: a single item does not fit the GPU's memory.
     """
-    return Batches(size)(items, run)
+    return BatchRunner(size)(items, run)
 
 
-def _is_memory(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: RuntimeError) -> bool:
     """Out of device memory, also as cuBLAS, cuDNN and the driver put it."""
-    said = str(error)
+    message = str(error)
     return isinstance(error, torch.OutOfMemoryError) or any(
-        sign in said for sign in ("CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+        sign in message for sign in ("CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
     )
 
 
-def _free() -> None:
+def _free_gpu_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from curation.imaging.codec import RGB
-from curation.models.checkpoints import resolve
+from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.clip_hf import ClipHf
-from curation.models.pretrained.contrastive import F32, Embedder, check_fit, fill_colour, squared
-from curation.models.pretrained.device import Batches, place
-from curation.models.pretrained.loading import options, pretrained, processor, to_device
+from curation.models.pretrained.contrastive import F32, Embedder, check_fit, get_fill_colour, pad_to_square
+from curation.models.pretrained.device import BatchRunner, choose_target
+from curation.models.pretrained.loading import load_pretrained, load_processor, move_to_device, read_options
 from curation.models.pretrained.open_clip_scorer import OpenClipScorer
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
-_WHAT = "DINOv2"
-_KINDS = ("dinov2", "dinov2_with_registers", "dinov3_vit")
+_MODEL_LABEL = "DINOv2"
+_MODEL_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 
 
 class DinoEmbedder(Embedder):
@@ -38,27 +38,33 @@ class DinoEmbedder(Embedder):
         """
         from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-        given = options(spec, fit="pad")
+        given = read_options(spec, fit="pad")
         check_fit(spec, given["fit"])
-        checkpoint = resolve(spec)
+        checkpoint = resolve_checkpoint(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
-        self._place = place(spec)
-        kind = processor(AutoConfig, checkpoint, _WHAT).model_type
-        if kind not in _KINDS:
-            raise RepriseError(f"{checkpoint.path} is a {kind}, not one of {', '.join(_KINDS)}")
-        self._pictures: Any = processor(AutoImageProcessor, checkpoint, f"the image processor of {_WHAT}")
-        self._model = pretrained(AutoModel, checkpoint, _WHAT, self._place.dtype).to(self._place.device)
-        self._fill = fill_colour(self._pictures, given["fit"])
-        self._share = _kept_share(self._pictures)
-        self._batches = Batches(spec.batch_size)
+        self._target = choose_target(spec)
+        kind = load_processor(AutoConfig, checkpoint, _MODEL_LABEL).model_type
+        if kind not in _MODEL_TYPES:
+            raise RepriseError(f"{checkpoint.path} is a {kind}, not one of {', '.join(_MODEL_TYPES)}")
+        self._pictures: Any = load_processor(
+            AutoImageProcessor, checkpoint, f"the image processor of {_MODEL_LABEL}"
+        )
+        self._model = load_pretrained(AutoModel, checkpoint, _MODEL_LABEL, self._target.dtype).to(
+            self._target.device
+        )
+        self._fill = get_fill_colour(self._pictures, given["fit"])
+        self._share = _get_kept_share(self._pictures)
+        self._batches = BatchRunner(spec.batch_size)
 
     def _encode_images(self, images: Sequence[RGB]) -> list[F32]:
         shown = (
-            images if self._fill is None else [squared(image, self._fill, self._share) for image in images]
+            images
+            if self._fill is None
+            else [pad_to_square(image, self._fill, self._share) for image in images]
         )
         inputs = self._pictures(list(shown), return_tensors="pt", input_data_format="channels_last")
-        found = self._model(**to_device(inputs, self._place.device, self._place.dtype))
+        found = self._model(**move_to_device(inputs, self._target.device, self._target.dtype))
         return list(np.asarray(found.last_hidden_state[:, 0].float().cpu().numpy(), np.float32))
 
 
@@ -74,15 +80,15 @@ class OpenClipEmbedder(OpenClipScorer):
     name = "open-clip-embedder"
 
 
-def _kept_share(pictures: Any) -> float:
+def _get_kept_share(pictures: Any) -> float:
     """Side of the square that an image processor cuts out / the side that it resizes to, 0..1."""
     size, crop = getattr(pictures, "size", None), getattr(pictures, "crop_size", None)
     if not getattr(pictures, "do_center_crop", False) or not size or not crop:
         return 1.0
-    resized = _side(size)
-    return min(1.0, _side(crop) / resized) if resized else 1.0
+    resized = _get_side(size)
+    return min(1.0, _get_side(crop) / resized) if resized else 1.0
 
 
-def _side(size: Any) -> float:
+def _get_side(size: Any) -> float:
     found = dict(size) if not isinstance(size, int) else {"shortest_edge": size}
     return float(found.get("shortest_edge") or found.get("height") or 0)

@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from curation.imaging.codec import RGB, BoolMask
-from curation.models.checkpoints import Checkpoint, resolve
-from curation.models.pretrained.device import Batches, Place, place
-from curation.models.pretrained.loading import explained, has_tokenizer, options
+from curation.models.checkpoints import Checkpoint, resolve_checkpoint
+from curation.models.pretrained.device import BatchRunner, ComputeTarget, choose_target
+from curation.models.pretrained.loading import explain_errors, has_tokenizer, read_options
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
-OFFLOAD = ("none", "model", "sequential")
+OFFLOAD_MODES = ("none", "model", "sequential")
 _STEPS_PER_SIDE = (
     16  # canvases come in this many steps up to `side`, so that pictures of like shape share a batch
 )
-_WEIGHTS = (".safetensors", ".bin")
+_WEIGHT_SUFFIXES = (".safetensors", ".bin")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Canvas:
     content: tuple[int, int]
 
 
-def canvas_for(height: int, width: int, side: int, multiple: int) -> Canvas:
+def choose_canvas(height: int, width: int, side: int, multiple: int) -> Canvas:
     """The canvas of a picture of height x width px.
 
     Args:
@@ -49,56 +49,56 @@ def canvas_for(height: int, width: int, side: int, multiple: int) -> Canvas:
         multiple: what both sides must be multiples of.
     """
     if side == 0:
-        return Canvas((_up(height, multiple), _up(width, multiple)), (height, width))
+        return Canvas((_round_up(height, multiple), _round_up(width, multiple)), (height, width))
     step = multiple * max(1, side // (_STEPS_PER_SIDE * multiple))
     scale = side / float(np.sqrt(height * width))
     tall = max(step, round(height * scale / step) * step)
     wide = max(step, round(width * scale / step) * step)
     fit = min(tall / height, wide / width)
-    return Canvas((tall, wide), (_within(height * fit, tall), _within(width * fit, wide)))
+    return Canvas((tall, wide), (_round_within(height * fit, tall), _round_within(width * fit, wide)))
 
 
-def _up(length: int, multiple: int) -> int:
+def _round_up(length: int, multiple: int) -> int:
     return -(-length // multiple) * multiple
 
 
-def _within(length: float, most: int) -> int:
+def _round_within(length: float, most: int) -> int:
     return min(most, max(1, round(length)))
 
 
-def lay(image: RGB, canvas: Canvas) -> RGB:
+def place_on_canvas(image: RGB, canvas: Canvas) -> RGB:
     """Picture -> canvas; what it does not fill repeats its border."""
-    scaled = _resize(image, canvas.content)
+    scaled = _resize_image(image, canvas.content)
     below, right = canvas.size[0] - canvas.content[0], canvas.size[1] - canvas.content[1]
     return cast(RGB, cv2.copyMakeBorder(scaled, 0, below, 0, right, cv2.BORDER_REPLICATE))
 
 
-def lay_mask(mask: BoolMask, canvas: Canvas) -> NDArray[np.uint8]:
+def place_mask(mask: BoolMask, canvas: Canvas) -> NDArray[np.uint8]:
     """Mask -> canvas, 255 where masked, if only in part; what the picture does not fill is not masked."""
     laid = np.zeros(canvas.size, np.uint8)
-    scaled = _resize(mask.astype(np.uint8) * 255, canvas.content) > 0
+    scaled = _resize_image(mask.astype(np.uint8) * 255, canvas.content) > 0
     laid[: canvas.content[0], : canvas.content[1]] = scaled * 255
     return laid
 
 
-def lift(painted: RGB, canvas: Canvas, height: int, width: int) -> RGB:
+def crop_from_canvas(painted: RGB, canvas: Canvas, height: int, width: int) -> RGB:
     """Canvas -> picture of exactly height x width px."""
     content = np.ascontiguousarray(painted[: canvas.content[0], : canvas.content[1]])
-    return _resize(content, (height, width))
+    return _resize_image(content, (height, width))
 
 
-def _resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def _resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     if image.shape[:2] == size:
         return image
     smaller = size[0] * size[1] < image.shape[0] * image.shape[1]
     # Linear for masks, too: cubic would ring beyond their edges.
     enlarge = cv2.INTER_CUBIC if image.ndim == 3 else cv2.INTER_LINEAR
-    how = cv2.INTER_AREA if smaller else enlarge
-    return np.asarray(cv2.resize(image, size[::-1], interpolation=how), np.uint8)
+    interpolation = cv2.INTER_AREA if smaller else enlarge
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=interpolation), np.uint8)
 
 
 @dataclass(frozen=True)
-class Job:
+class PaintJob:
     """One picture to paint, of `size` (height, width) px.
 
     `image`: RGB, what the model is shown. `mask`: (height, width), 255 where it paints; empty: everywhere.
@@ -111,10 +111,10 @@ class Job:
     mask: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
 
 
-Painter = Callable[[Sequence[Job]], list[RGB]]
+Painter = Callable[[Sequence[PaintJob]], list[RGB]]
 
 
-def paint(jobs: Sequence[Job], batches: Batches, painter: Painter) -> list[RGB]:
+def paint_jobs(jobs: Sequence[PaintJob], batches: BatchRunner, painter: Painter) -> list[RGB]:
     """Pictures in the order of the jobs; those of one size go to the painter together."""
     groups: dict[tuple[int, int], list[int]] = {}
     for number, job in enumerate(jobs):
@@ -127,7 +127,7 @@ def paint(jobs: Sequence[Job], batches: Batches, painter: Painter) -> list[RGB]:
     return cast(list[RGB], painted)
 
 
-def inpaint(
+def inpaint_on_canvas(
     images: Sequence[RGB],
     masks: Sequence[BoolMask],
     prompts: Sequence[str | None],
@@ -135,7 +135,7 @@ def inpaint(
     *,
     side: int,
     multiple: int,
-    batches: Batches,
+    batches: BatchRunner,
     painter: Painter,
 ) -> list[RGB]:
     """roles.Inpainter.inpaint with a painter of canvases: what is not masked stays, bit for bit.
@@ -150,12 +150,14 @@ def inpaint(
             raise ValueError(f"a mask of {mask.shape} for a picture of {image.shape[:2]}")
         results.append(image.copy())
         if mask.any():
-            canvas = canvas_for(mask.shape[0], mask.shape[1], side, multiple)
-            jobs.append(Job(prompt, seed, canvas.size, lay(image, canvas), lay_mask(mask, canvas)))
+            canvas = choose_canvas(mask.shape[0], mask.shape[1], side, multiple)
+            jobs.append(
+                PaintJob(prompt, seed, canvas.size, place_on_canvas(image, canvas), place_mask(mask, canvas))
+            )
             wanted.append((number, canvas))
-    for (number, canvas), painted in zip(wanted, paint(jobs, batches, painter), strict=True):
+    for (number, canvas), painted in zip(wanted, paint_jobs(jobs, batches, painter), strict=True):
         mask = masks[number]
-        results[number][mask] = lift(painted, canvas, mask.shape[0], mask.shape[1])[mask]
+        results[number][mask] = crop_from_canvas(painted, canvas, mask.shape[0], mask.shape[1])[mask]
     return results
 
 
@@ -174,13 +176,15 @@ class FluxInpainter:
         Raises:
             RepriseError: the folder is not here, not whole, or of another pipeline; or an option is wrong.
         """
-        self._options = options(spec, **defaults)
+        self._options = read_options(spec, **defaults)
         check_options(spec, self._options)
-        checkpoint = resolve(spec)
+        checkpoint = resolve_checkpoint(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
-        self._pipeline = load_pipeline(checkpoint, wanted, accepted, place(spec), self._options["offload"])
-        self._batches = Batches(spec.batch_size)
+        self._pipeline = load_pipeline(
+            checkpoint, wanted, accepted, choose_target(spec), self._options["offload"]
+        )
+        self._batches = BatchRunner(spec.batch_size)
 
     def inpaint(
         self,
@@ -190,7 +194,7 @@ class FluxInpainter:
         seeds: Sequence[int],
     ) -> list[RGB]:
         """As roles.Inpainter."""
-        return inpaint(
+        return inpaint_on_canvas(
             images,
             masks,
             prompts,
@@ -198,21 +202,21 @@ class FluxInpainter:
             side=self._options["side"],
             multiple=2 * self._pipeline.vae_scale_factor,
             batches=self._batches,
-            painter=self._paint,
+            painter=self._paint_batch,
         )
 
-    def instruction(self, prompt: str | None) -> str:
+    def build_instruction(self, prompt: str | None) -> str:
         """What the model is told for a description of the picture that is wanted; None: erase."""
         return str(self._options["erase"]) if prompt is None else prompt
 
-    def _further(self, height: int, width: int) -> dict[str, Any]:
+    def _get_extra_arguments(self, height: int, width: int) -> dict[str, Any]:
         """Arguments of the pipeline that only this one has, for a canvas of height x width px."""
         return {}
 
-    def _paint(self, jobs: Sequence[Job]) -> list[RGB]:
+    def _paint_batch(self, jobs: Sequence[PaintJob]) -> list[RGB]:
         height, width = jobs[0].size
         painted = self._pipeline(
-            prompt=[self.instruction(job.prompt) for job in jobs],
+            prompt=[self.build_instruction(job.prompt) for job in jobs],
             image=[Image.fromarray(job.image) for job in jobs],
             mask_image=[Image.fromarray(job.mask) for job in jobs],
             height=height,
@@ -220,26 +224,26 @@ class FluxInpainter:
             num_inference_steps=self._options["steps"],
             guidance_scale=self._options["guidance"],
             max_sequence_length=self._options["tokens"],
-            generator=generators(jobs),
+            generator=make_generators(jobs),
             output_type="np",
-            **self._further(height, width),
+            **self._get_extra_arguments(height, width),
         )
-        return to_pictures(painted.images)
+        return convert_to_images(painted.images)
 
 
-def generators(jobs: Sequence[Job]) -> list[torch.Generator]:
+def make_generators(jobs: Sequence[PaintJob]) -> list[torch.Generator]:
     """One generator a picture, on the CPU: a seed draws the same noise on every device and in any batch."""
     return [torch.Generator("cpu").manual_seed(job.seed) for job in jobs]
 
 
-def to_pictures(values: Any) -> list[RGB]:
+def convert_to_images(values: Any) -> list[RGB]:
     """A pipeline's `output_type="np"`, (n, h, w, 3) floats 0..1 -> pictures."""
     scaled = np.nan_to_num(np.asarray(values, np.float32)) * 255
     return list(scaled.round().clip(0, 255).astype(np.uint8))
 
 
 def load_pipeline(
-    checkpoint: Checkpoint, wanted: str, accepted: Sequence[str], place: Place, offload: str
+    checkpoint: Checkpoint, wanted: str, accepted: Sequence[str], target: ComputeTarget, offload: str
 ) -> Any:
     """A pipeline of class `wanted` from a folder, in `place`, silent.
 
@@ -258,27 +262,27 @@ def load_pipeline(
     if not hasattr(diffusers, wanted):
         raise RepriseError(f"models: the installed diffusers {diffusers.__version__} has no {wanted}")
     diffusers.utils.logging.disable_progress_bar()
-    with explained(checkpoint, wanted):
+    with explain_errors(checkpoint, wanted):
         pipeline = getattr(diffusers, wanted).from_pretrained(
-            checkpoint.path, dtype=place.dtype, local_files_only=True
+            checkpoint.path, dtype=target.dtype, local_files_only=True
         )
     pipeline.set_progress_bar_config(disable=True)
-    return settle(pipeline, place, offload)
+    return place_pipeline(pipeline, target, offload)
 
 
-def settle(pipeline: Any, place: Place, offload: str) -> Any:
+def place_pipeline(pipeline: Any, target: ComputeTarget, offload: str) -> Any:
     """Put a pipeline where it runs.
 
     Args:
         offload: "none"; "model": the parts wait in the CPU's memory and come to the GPU in turn;
             "sequential": layer by layer, slower and in a few GB. On a CPU there is nothing to offload.
     """
-    if offload == "none" or place.device.type == "cpu":
-        return pipeline.to(place.device)
+    if offload == "none" or target.device.type == "cpu":
+        return pipeline.to(target.device)
     if offload == "model":
-        pipeline.enable_model_cpu_offload(device=place.device)
+        pipeline.enable_model_cpu_offload(device=target.device)
     else:
-        pipeline.enable_sequential_cpu_offload(device=place.device)
+        pipeline.enable_sequential_cpu_offload(device=target.device)
     return pipeline
 
 
@@ -306,7 +310,7 @@ def check_folder(checkpoint: Checkpoint, accepted: Sequence[str]) -> None:
             continue  # a setting, or a part that this pipeline does without
         files = [file for file in (path / part).glob("*") if file.is_file()]
         heavy = any(file.name == "config.json" for file in files)
-        if not files or (heavy and not any(file.suffix in _WEIGHTS for file in files)):
+        if not files or (heavy and not any(file.suffix in _WEIGHT_SUFFIXES for file in files)):
             lacks = "no weights in" if files else "no folder"
             raise RepriseError(f"{path} is only part of a {name}: {lacks} {part}; fetch it again")
         if part.startswith("tokenizer") and not has_tokenizer(path / part):
@@ -321,8 +325,8 @@ def check_options(spec: ModelSpec, given: dict[str, Any]) -> None:
     """
     if given["steps"] < 1:
         raise RepriseError(f"models: {spec.backend} option steps must be at least 1, not {given['steps']}")
-    if given["offload"] not in OFFLOAD:
-        known = ", ".join(OFFLOAD)
+    if given["offload"] not in OFFLOAD_MODES:
+        known = ", ".join(OFFLOAD_MODES)
         raise RepriseError(
             f"models: {spec.backend} option offload must be one of {known}, not {given['offload']!r}"
         )

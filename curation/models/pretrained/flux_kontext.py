@@ -46,13 +46,13 @@ class FluxKontext(FluxInpainter):
             offload="none",
         )
 
-    def instruction(self, prompt: str | None) -> str:
+    def build_instruction(self, prompt: str | None) -> str:
         """What the model is told for a description of the picture that is wanted; None: erase."""
         if prompt is None:
-            return super().instruction(None)
+            return super().build_instruction(None)
         return str(self._options["instruction"]).replace("{prompt}", prompt)
 
-    def _further(self, height: int, width: int) -> dict[str, Any]:
+    def _get_extra_arguments(self, height: int, width: int) -> dict[str, Any]:
         # Else it would choose a size of its own.
         return {
             "max_area": height * width,

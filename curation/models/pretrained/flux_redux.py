@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from curation.imaging.codec import RGB
-from curation.models.checkpoints import resolve
+from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained import flux
-from curation.models.pretrained.device import Batches, place
-from curation.models.pretrained.loading import options
+from curation.models.pretrained.device import BatchRunner, choose_target
+from curation.models.pretrained.loading import read_options
 from curation.models.spec import ModelSpec
-from curation.rows.ids import digest
-from curation.rows.references import RGBA, over
+from curation.rows.ids import compute_digest
+from curation.rows.references import RGBA, composite_over
 from reprise.errors import RepriseError
 
 _PRIOR, _BASE = "FluxPriorReduxPipeline", "FluxPipeline"
@@ -48,7 +48,7 @@ class FluxRedux:
             RepriseError: a folder is not here, not whole, or of another pipeline; prior and base do not
                 belong together; or an option is wrong.
         """
-        self._options = options(
+        self._options = read_options(
             spec,
             base="black-forest-labs/FLUX.1-dev",
             base_revision=None,
@@ -61,16 +61,16 @@ class FluxRedux:
             offload="none",
         )
         flux.check_options(spec, self._options)
-        where = place(spec)
-        prior = resolve(spec)
+        where = choose_target(spec)
+        prior = resolve_checkpoint(spec)
         base_spec = spec.model_copy(
             update={"checkpoint": self._options["base"], "revision": self._options["base_revision"]}
         )
         # The cheap checks of both first: a base of 34 GB is not loaded only to learn that the prior is none.
         flux.check_folder(prior, [_PRIOR])
-        base = resolve(base_spec)
+        base = resolve_checkpoint(base_spec)
         self.revision = f"{prior.revision}+{base.revision}"
-        self.sha256 = digest(prior.sha256, base.sha256, length=64)
+        self.sha256 = compute_digest(prior.sha256, base.sha256, length=64)
         self._prior = flux.load_pipeline(prior, _PRIOR, [_PRIOR], where, "none")
         self._base = flux.load_pipeline(base, _BASE, [_BASE], where, self._options["offload"])
         wide = int(self._prior.image_embedder.config.txt_in_features)
@@ -79,8 +79,8 @@ class FluxRedux:
                 f"{prior.path} makes tokens of {wide} numbers, {base.path} reads "
                 f"{self._config.joint_attention_dim}: they do not belong together"
             )
-        self._place = where
-        self._batches = Batches(spec.batch_size)
+        self._target = where
+        self._batches = BatchRunner(spec.batch_size)
 
     @property
     def _config(self) -> Any:
@@ -92,16 +92,16 @@ class FluxRedux:
         """(H, W, 4) cut-outs -> (H', W', 4) pictures of about their shape, alpha 255."""
         jobs = []
         for subject, prompt, seed in zip(subjects, prompts, seeds, strict=True):
-            canvas = flux.canvas_for(
+            canvas = flux.choose_canvas(
                 subject.shape[0], subject.shape[1], self._options["side"], 2 * self._base.vae_scale_factor
             )
-            jobs.append(flux.Job(prompt, seed, canvas.size, on_white_square(subject)))
-        painted = flux.paint(jobs, self._batches, self._paint)
+            jobs.append(flux.PaintJob(prompt, seed, canvas.size, paste_on_white(subject)))
+        painted = flux.paint_jobs(jobs, self._batches, self._paint_batch)
         return [np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)]) for picture in painted]
 
-    def _paint(self, jobs: Sequence[flux.Job]) -> list[RGB]:
+    def _paint_batch(self, jobs: Sequence[flux.PaintJob]) -> list[RGB]:
         height, width = jobs[0].size
-        tokens, pooled = self.condition([job.image for job in jobs], [job.prompt for job in jobs])
+        tokens, pooled = self.encode_conditions([job.image for job in jobs], [job.prompt for job in jobs])
         painted = self._base(
             prompt_embeds=tokens,
             pooled_prompt_embeds=pooled,
@@ -109,28 +109,28 @@ class FluxRedux:
             width=width,
             num_inference_steps=self._options["steps"],
             guidance_scale=self._options["guidance"],
-            generator=flux.generators(jobs),
+            generator=flux.make_generators(jobs),
             output_type="np",
         )
-        return flux.to_pictures(painted.images)
+        return flux.convert_to_images(painted.images)
 
-    def condition(
+    def encode_conditions(
         self, images: Sequence[RGB], prompts: Sequence[str | None]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens (n, text + picture, d) and pooled text (n, p) for the base.
 
         For one picture these are what calling the prior gives; of several, the prior would make one blend.
         """
-        device, dtype = self._place.device, self._place.dtype
+        device, dtype = self._target.device, self._target.dtype
         seen = self._prior.encode_image([Image.fromarray(image) for image in images], device, 1)
         shown = self._prior.image_embedder(seen).image_embeds.to(device=device, dtype=dtype)
-        texts, pooled = zip(*(self._told(prompt) for prompt in prompts), strict=True)
+        texts, pooled = zip(*(self._encode_prompt(prompt) for prompt in prompts), strict=True)
         tokens = torch.cat([torch.cat(texts), shown * self._options["strength"]], dim=1)
         return tokens, torch.cat(pooled)
 
-    def _told(self, prompt: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode_prompt(self, prompt: str | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Text tokens (1, tokens, d) and pooled text (1, p); zeros where nothing is said."""
-        device, dtype, count = self._place.device, self._place.dtype, self._options["tokens"]
+        device, dtype, count = self._target.device, self._target.dtype, self._options["tokens"]
         if prompt is None or not self._options["prompted"]:
             return (
                 torch.zeros((1, count, self._config.joint_attention_dim), device=device, dtype=dtype),
@@ -142,12 +142,12 @@ class FluxRedux:
         return tokens.to(dtype), pooled.to(dtype)
 
 
-def on_white_square(subject: RGBA) -> RGB:
+def paste_on_white(subject: RGBA) -> RGB:
     """The subject in the middle of a white square, as the prior's picture encoder would else squeeze it."""
     height, width = subject.shape[:2]
     side = max(height, width)
     canvas = np.full((side, side, 3), _WHITE, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
     window = canvas[top : top + height, left : left + width]
-    window[...] = over(subject, window.copy())
+    window[...] = composite_over(subject, window.copy())
     return cast(RGB, canvas)

@@ -10,16 +10,25 @@ from torch import Tensor
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from curation.imaging.codec import RGB
-from curation.models.checkpoints import resolve
-from curation.models.pretrained.device import Batches, place
-from curation.models.pretrained.loading import options, pretrained, processor, to_device
-from curation.models.pretrained.phrases import Prompt, Prompter, Rules, detect_each, pad
-from curation.models.roles import Detection, Phrase, Scene
+from curation.models.checkpoints import resolve_checkpoint
+from curation.models.pretrained.device import BatchRunner, choose_target
+from curation.models.pretrained.loading import load_pretrained, load_processor, move_to_device, read_options
+from curation.models.pretrained.phrases import (
+    DetectionRules,
+    Prompt,
+    PromptPacker,
+    detect_scenes,
+    pad_prompts,
+)
+from curation.models.roles import Detection, DetectionScene, Phrase
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
-_WHAT = "Grounding DINO (transformers)"
-_TYPES = ("grounding-dino", "mm-grounding-dino")  # one architecture; the second is MMDetection's training
+_MODEL_LABEL = "Grounding DINO (transformers)"
+_MODEL_TYPES = (
+    "grounding-dino",
+    "mm-grounding-dino",
+)  # one architecture; the second is MMDetection's training
 
 
 class GroundingDinoHF:
@@ -35,35 +44,37 @@ class GroundingDinoHF:
     name = "grounding-dino-hf"
 
     def __init__(self, spec: ModelSpec) -> None:
-        rules = Rules()
-        self._rules = Rules(**options(spec, **vars(rules)))
-        self._place = place(spec)
-        self._batches = Batches(spec.batch_size)
-        checkpoint = resolve(spec)
+        rules = DetectionRules()
+        self._rules = DetectionRules(**read_options(spec, **vars(rules)))
+        self._target = choose_target(spec)
+        self._batches = BatchRunner(spec.batch_size)
+        checkpoint = resolve_checkpoint(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
-        both = processor(AutoProcessor, checkpoint, _WHAT)
+        both = load_processor(AutoProcessor, checkpoint, _MODEL_LABEL)
         self._images: Any = getattr(both, "image_processor", None)
         tokenizer: Any = getattr(both, "tokenizer", None)
         if self._images is None or tokenizer is None:
             lost = "image processor" if self._images is None else "tokenizer"
-            raise RepriseError(f"{checkpoint.path} has no {lost}, which {_WHAT} needs")
+            raise RepriseError(f"{checkpoint.path} has no {lost}, which {_MODEL_LABEL} needs")
         # Weights stay in float32, see Place.autocast.
-        model = pretrained(AutoModelForZeroShotObjectDetection, checkpoint, _WHAT, torch.float32)
-        if model.config.model_type not in _TYPES:
-            raise RepriseError(f"{checkpoint.path} holds a {model.config.model_type}, not {_WHAT}")
-        self._prompter = Prompter(tokenizer, min(model.config.max_text_len, 256))
-        self._model = model.to(self._place.device)
+        model = load_pretrained(AutoModelForZeroShotObjectDetection, checkpoint, _MODEL_LABEL, torch.float32)
+        if model.config.model_type not in _MODEL_TYPES:
+            raise RepriseError(f"{checkpoint.path} holds a {model.config.model_type}, not {_MODEL_LABEL}")
+        self._prompter = PromptPacker(tokenizer, min(model.config.max_text_len, 256))
+        self._model = model.to(self._target.device)
 
-    def detect(self, scenes: Sequence[Scene], phrases: Sequence[Sequence[Phrase]]) -> list[list[Detection]]:
+    def detect(
+        self, scenes: Sequence[DetectionScene], phrases: Sequence[Sequence[Phrase]]
+    ) -> list[list[Detection]]:
         """For each scene, the boxes of its phrases, xyxy pixels of its image; best first."""
-        return detect_each(scenes, phrases, self._prompter, self._batches, self._forward, self._rules)
+        return detect_scenes(scenes, phrases, self._prompter, self._batches, self._run_model, self._rules)
 
-    def _forward(self, images: Sequence[RGB], prompts: Sequence[Prompt]) -> list[tuple[Tensor, Tensor]]:
+    def _run_model(self, images: Sequence[RGB], prompts: Sequence[Prompt]) -> list[tuple[Tensor, Tensor]]:
         """(logits (queries, tokens), boxes (queries, 4) centre and size in shares) per picture."""
-        device = self._place.device
+        device = self._target.device
         # Said, because a picture three pixels high would be taken for one with its channels first.
-        seen = self._images(list(images), return_tensors="pt", input_data_format="channels_last")
-        with self._place.autocast():
-            out = self._model(**to_device(seen, device, torch.float32), **pad(prompts, device))
+        inputs = self._images(list(images), return_tensors="pt", input_data_format="channels_last")
+        with self._target.enter_autocast():
+            out = self._model(**move_to_device(inputs, device, torch.float32), **pad_prompts(prompts, device))
         return list(zip(out.logits.float().cpu(), out.pred_boxes.float().cpu(), strict=True))

@@ -25,19 +25,25 @@ from torchvision.transforms import functional as transforms
 from transformers import AutoConfig, AutoTokenizer, BatchEncoding, BertModel
 
 from curation.imaging.codec import RGB
-from curation.models.checkpoints import Checkpoint, locate, resolve
+from curation.models.checkpoints import Checkpoint, locate_checkpoint, resolve_checkpoint
 from curation.models.pretrained import pth
 from curation.models.pretrained.compat_bert import BertTextEncoder
-from curation.models.pretrained.device import Batches, place
-from curation.models.pretrained.loading import explained, options
-from curation.models.pretrained.phrases import Prompt, Prompter, Rules, detect_each, pad
-from curation.models.roles import Detection, Phrase, Scene
+from curation.models.pretrained.device import BatchRunner, choose_target
+from curation.models.pretrained.loading import explain_errors, read_options
+from curation.models.pretrained.phrases import (
+    DetectionRules,
+    Prompt,
+    PromptPacker,
+    detect_scenes,
+    pad_prompts,
+)
+from curation.models.roles import Detection, DetectionScene, Phrase
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
-_WHAT = "Grounding DINO (groundingdino-py)"
+_MODEL_LABEL = "Grounding DINO (groundingdino-py)"
 # In the published files and not in the model: training's label embedding, and buffers that are computed.
-_LEFT_OVER = (r"label_enc\.weight", r"bert\.embeddings\.position_ids", r".*relative_position_index")
+_IGNORED_WEIGHTS = (r"label_enc\.weight", r"bert\.embeddings\.position_ids", r".*relative_position_index")
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the library's `load_image`
 
 
@@ -59,39 +65,49 @@ class GroundingDinoOriginal:
     name = "grounding-dino-original"
 
     def __init__(self, spec: ModelSpec) -> None:
-        defaults = vars(Rules()) | {
+        defaults = vars(DetectionRules()) | {
             "config": None,
             "text_encoder": None,
             "short_side": 800,
             "long_side": 1333,
         }
-        chosen = options(spec, **defaults)
+        chosen = read_options(spec, **defaults)
         self._sides: tuple[int, int] = chosen.pop("short_side"), chosen.pop("long_side")
         config, text_encoder = chosen.pop("config"), chosen.pop("text_encoder")
-        self._rules = Rules(**chosen)
-        self._place = place(spec)
-        self._batches = Batches(spec.batch_size)
-        checkpoint = resolve(spec)
+        self._rules = DetectionRules(**chosen)
+        self._target = choose_target(spec)
+        self._batches = BatchRunner(spec.batch_size)
+        checkpoint = resolve_checkpoint(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
-        weights = pth.find(checkpoint.path, ".pth", _WHAT)
-        settings = read_config(_config_path(config, weights.parent))
-        text = _text_encoder(text_encoder, settings, weights.parent)
-        with explained(checkpoint, _WHAT):
+        weights = pth.find_single_file(checkpoint.path, ".pth", _MODEL_LABEL)
+        settings = read_config(_find_config(config, weights.parent))
+        text = _find_text_encoder(text_encoder, settings, weights.parent)
+        with explain_errors(checkpoint, _MODEL_LABEL):
             tokenizer = AutoTokenizer.from_pretrained(text, local_files_only=True)
-        self._prompter = Prompter(tokenizer)
-        self._model = build(settings, text, checkpoint).to(self._place.device)
-        pth.fill(self._model, pth.read(weights, checkpoint, _WHAT), weights, _WHAT, _LEFT_OVER)
+        self._prompter = PromptPacker(tokenizer)
+        self._model = build_dino_model(settings, text, checkpoint).to(self._target.device)
+        pth.load_weights(
+            self._model,
+            pth.read_weights(weights, checkpoint, _MODEL_LABEL),
+            weights,
+            _MODEL_LABEL,
+            _IGNORED_WEIGHTS,
+        )
 
-    def detect(self, scenes: Sequence[Scene], phrases: Sequence[Sequence[Phrase]]) -> list[list[Detection]]:
+    def detect(
+        self, scenes: Sequence[DetectionScene], phrases: Sequence[Sequence[Phrase]]
+    ) -> list[list[Detection]]:
         """For each scene, the boxes of its phrases, xyxy pixels of its image; best first."""
-        return detect_each(scenes, phrases, self._prompter, self._batches, self._forward, self._rules)
+        return detect_scenes(scenes, phrases, self._prompter, self._batches, self._run_model, self._rules)
 
-    def _forward(self, images: Sequence[RGB], prompts: Sequence[Prompt]) -> list[tuple[Tensor, Tensor]]:
+    def _run_model(self, images: Sequence[RGB], prompts: Sequence[Prompt]) -> list[tuple[Tensor, Tensor]]:
         """(logits (queries, tokens), boxes (queries, 4) centre and size in shares) per picture; one size."""
-        seen = torch.stack([prepare(image, *self._sides) for image in images]).to(self._place.device)
-        with self._place.autocast():
-            out = run(self._model, seen, prompts)
+        inputs = torch.stack([normalize_image(image, *self._sides) for image in images]).to(
+            self._target.device
+        )
+        with self._target.enter_autocast():
+            out = run_dino_model(self._model, inputs, prompts)
         logits, boxes = out["pred_logits"].float().cpu(), out["pred_boxes"].float().cpu()
         return list(zip(logits, boxes, strict=True))
 
@@ -105,7 +121,7 @@ def read_config(path: Path) -> SimpleNamespace:
     try:
         body = ast.parse(path.read_text(encoding="utf-8")).body
     except (OSError, UnicodeDecodeError, SyntaxError) as error:
-        raise RepriseError(f"cannot read the config {path} of {_WHAT}: {error}") from error
+        raise RepriseError(f"cannot read the config {path} of {_MODEL_LABEL}: {error}") from error
     values: dict[str, Any] = {}
     for line in body:
         try:
@@ -117,31 +133,31 @@ def read_config(path: Path) -> SimpleNamespace:
                 f"{path}, line {line.lineno}: only name = value, with a plain value"
             ) from error
     if values.get("modelname") != "groundingdino":
-        raise RepriseError(f"{path} configures {values.get('modelname', 'no model')}, not {_WHAT}")
+        raise RepriseError(f"{path} configures {values.get('modelname', 'no model')}, not {_MODEL_LABEL}")
     return SimpleNamespace(**values)
 
 
-def build(settings: SimpleNamespace, text: Path, checkpoint: Checkpoint) -> nn.Module:
+def build_dino_model(settings: SimpleNamespace, text: Path, checkpoint: Checkpoint) -> nn.Module:
     """The library's model with random weights, for inference. `text`: what holds BERT's `config.json`.
 
     One key is ours: `swin`, a dict over the sizes of the backbone's Swin (the library knows T, B and L only).
     """
     # What saves memory in training costs time here.
     settings = SimpleNamespace(**{**vars(settings), "use_checkpoint": False, "use_transformer_ckpt": False})
-    with explained(checkpoint, _WHAT), _library_for(settings, text):
+    with explain_errors(checkpoint, _MODEL_LABEL), _patch_library(settings, text):
         model: nn.Module = build_model(settings)
     model.tokenizer = _PackedPrompts()
     return model.eval()
 
 
-def run(model: nn.Module, images: Tensor, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+def run_dino_model(model: nn.Module, images: Tensor, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
     """`pred_logits` (pictures, queries, 256) and `pred_boxes` (pictures, queries, 4)."""
-    with _sines_for(model.hidden_dim):
+    with _patch_sines(model.hidden_dim):
         out: dict[str, Tensor] = model(images, captions=list(prompts))
     return out
 
 
-def prepare(image: RGB, short_side: int, long_side: int) -> Tensor:
+def normalize_image(image: RGB, short_side: int, long_side: int) -> Tensor:
     """(H, W, 3) uint8 -> (3, h, w) float32 as the library's `load_image` makes it."""
     scaled, _ = resize(Image.fromarray(image), None, short_side, long_side)
     tensor: Tensor = transforms.normalize(transforms.to_tensor(scaled), _MEAN, _STD)
@@ -152,11 +168,11 @@ class _PackedPrompts:
     """In the place of the model's tokenizer: prompts are tokenised already, see `phrases.Prompter`."""
 
     def __call__(self, prompts: Sequence[Prompt], **_: object) -> BatchEncoding:
-        return BatchEncoding(pad(prompts, torch.device("cpu")))
+        return BatchEncoding(pad_prompts(prompts, torch.device("cpu")))
 
 
 @contextlib.contextmanager
-def _library_for(settings: SimpleNamespace, text: Path) -> Iterator[None]:
+def _patch_library(settings: SimpleNamespace, text: Path) -> Iterator[None]:
     """While a model is built: our text encoder, its weights from the `.pth` alone, and Swin in any size."""
     loader = SimpleNamespace(
         get_tokenlizer=lambda _: AutoTokenizer.from_pretrained(text, local_files_only=True),
@@ -174,32 +190,32 @@ def _library_for(settings: SimpleNamespace, text: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _sines_for(width: int) -> Iterator[None]:
+def _patch_sines(width: int) -> Iterator[None]:
     """While a model runs: position sines as wide as the model, where the library has its 256 written in."""
 
-    def of_words(positions: Tensor, num_pos_feats: int, **given: Any) -> Tensor:
+    def embed_words(positions: Tensor, num_pos_feats: int, **given: Any) -> Tensor:
         return get_sine_pos_embed(positions, num_pos_feats=width, **given)
 
-    of_boxes = partial(get_sine_pos_embed, num_pos_feats=width // 2)
+    embed_boxes = partial(get_sine_pos_embed, num_pos_feats=width // 2)
     with (
-        mock.patch.object(_transformer, "get_sine_pos_embed", of_words),
-        mock.patch.object(_transformer, "gen_sineembed_for_position", of_boxes),
+        mock.patch.object(_transformer, "get_sine_pos_embed", embed_words),
+        mock.patch.object(_transformer, "gen_sineembed_for_position", embed_boxes),
     ):
         yield
 
 
-def _config_path(chosen: str | None, folder: Path) -> Path:
+def _find_config(chosen: str | None, folder: Path) -> Path:
     if chosen is None:
-        return pth.find(folder, ".py", f"{_WHAT} (or the option config)")
+        return pth.find_single_file(folder, ".py", f"{_MODEL_LABEL} (or the option config)")
     shipped = Path(groundingdino.__file__).parent / "config" / chosen
     return shipped if shipped.is_file() else Path(chosen).expanduser()
 
 
-def _text_encoder(chosen: str | None, settings: SimpleNamespace, folder: Path) -> Path:
+def _find_text_encoder(chosen: str | None, settings: SimpleNamespace, folder: Path) -> Path:
     """The folder of BERT's config and tokenizer, see `GroundingDinoOriginal`."""
     named = str(settings.text_encoder_type)
     if chosen is None and (folder / named).is_dir():
         return folder / named
     # Its name from before the hub had owners.
     source = chosen or ("google-bert/bert-base-uncased" if named == "bert-base-uncased" else named)
-    return locate(source, None)[0]
+    return locate_checkpoint(source, None)[0]

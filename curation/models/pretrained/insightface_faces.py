@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.imaging.codec import RGB
-from curation.models.checkpoints import resolve
-from curation.models.pretrained.contrastive import unit
-from curation.models.pretrained.device import place
-from curation.models.pretrained.loading import explained, options
+from curation.models.checkpoints import resolve_checkpoint
+from curation.models.pretrained.contrastive import normalize_rows
+from curation.models.pretrained.device import choose_target
+from curation.models.pretrained.loading import explain_errors, read_options
 from curation.models.roles import Face
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
@@ -44,22 +44,22 @@ class InsightFaces:
         Raises:
             RepriseError: the pack is not here, damaged, or lacks a face detector.
         """
-        given = options(spec, det_sizes=[128, 640], det_thresh=0.5)
+        given = read_options(spec, det_sizes=[128, 640], det_thresh=0.5)
         sizes = given["det_sizes"]
         if not sizes or any(type(side) is not int or side < 32 or side % 32 for side in sizes):
             raise RepriseError(f"models: insightface option det_sizes must be multiples of 32, not {sizes!r}")
-        checkpoint = resolve(spec)
+        checkpoint = resolve_checkpoint(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
-        pack = pack_folder(checkpoint.path)
+        pack = find_pack_folder(checkpoint.path)
         # Importing it takes a second, and what is missing should be said before.
         from insightface.app import FaceAnalysis
 
-        device = place(spec).device
+        device = choose_target(spec).device
         providers, context = ["CPUExecutionProvider"], -1
         if device.type == "cuda":
             providers, context = ["CUDAExecutionProvider", "CPUExecutionProvider"], device.index or 0
-        with explained(checkpoint, "an InsightFace pack"):
+        with explain_errors(checkpoint, "an InsightFace pack"):
             try:
                 self._app: Any = FaceAnalysis(
                     name=str(pack), providers=providers, allowed_modules=[_DETECTION, _POSE, _IDENTITY]
@@ -78,21 +78,21 @@ class InsightFaces:
                 f"{pack} can tell no frontal face: it has neither 3D landmarks nor a detector with keypoints"
             )
 
-    def faces(self, images: Sequence[RGB]) -> list[list[Face]]:
+    def detect_faces(self, images: Sequence[RGB]) -> list[list[Face]]:
         """For each picture its faces, the surest first; boxes in pixels of the picture, inside it."""
-        return [self._find(image) for image in images]
+        return [self._detect_image(image) for image in images]
 
-    def _find(self, image: RGB) -> list[Face]:
+    def _detect_image(self, image: RGB) -> list[Face]:
         # InsightFace takes what OpenCV reads, which is BGR; in RGB it finds fewer faces, and others.
         found = self._app.get(np.ascontiguousarray(image[..., ::-1]))
-        faces = [_face(each, image.shape[1], image.shape[0]) for each in found]
+        faces = [_convert_face(each, image.shape[1], image.shape[0]) for each in found]
         return sorted(
             (face for face in faces if face is not None),
             key=lambda face: (-face.score, face.box[0], face.box[1]),
         )
 
 
-def pack_folder(path: Path) -> Path:
+def find_pack_folder(path: Path) -> Path:
     """The folder of a pack that holds its ONNX files: itself, or the one folder in it (as in antelopev2.zip).
 
     Raises:
@@ -109,7 +109,7 @@ def pack_folder(path: Path) -> Path:
     raise RepriseError(f"{path} is no InsightFace pack: a folder with ONNX files is wanted")
 
 
-def frontality(yaw: float, pitch: float) -> float:
+def compute_frontality(yaw: float, pitch: float) -> float:
     """How much a face looks at the camera, 0..1, from its angles in degrees.
 
     1 - a / 90 with a = acos(cos yaw * cos pitch), the angle between the direction that the face looks in and
@@ -121,7 +121,7 @@ def frontality(yaw: float, pitch: float) -> float:
     return max(0.0, 1 - angle / 90)
 
 
-def turn_from_points(points: NDArray[np.floating]) -> tuple[float, float]:
+def estimate_turn(points: NDArray[np.floating]) -> tuple[float, float]:
     """(yaw, roll) in degrees from five points (5, 2), px: left eye, right eye, nose, mouth corners.
 
     Roll is the slope of the eyes. Yaw: along the line of the eyes, the nose lies off their middle by
@@ -138,7 +138,7 @@ def turn_from_points(points: NDArray[np.floating]) -> tuple[float, float]:
     return float(np.degrees(np.arctan2(offset, half))), roll
 
 
-def _face(found: Any, width: int, height: int) -> Face | None:
+def _convert_face(found: Any, width: int, height: int) -> Face | None:
     """None for a box that lies outside the picture."""
     x0, y0, x1, y1 = (float(side) for side in found.bbox)
     x0, x1 = np.clip([x0, x1], 0, width).tolist()
@@ -149,7 +149,7 @@ def _face(found: Any, width: int, height: int) -> Face | None:
     if found.pose is not None:
         pitch, yaw, roll = (float(angle) for angle in found.pose)
     else:
-        pitch, (yaw, roll) = None, turn_from_points(found.kps)
-    embedding = None if found.embedding is None else unit(np.asarray(found.embedding)[None])[0]
-    front = frontality(yaw, pitch or 0.0)
+        pitch, (yaw, roll) = None, estimate_turn(found.kps)
+    embedding = None if found.embedding is None else normalize_rows(np.asarray(found.embedding)[None])[0]
+    front = compute_frontality(yaw, pitch or 0.0)
     return Face([x0, y0, x1, y1], float(found.det_score), front, yaw, pitch, roll, embedding)

@@ -14,7 +14,7 @@ from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 
-def options(spec: ModelSpec, **defaults: Any) -> dict[str, Any]:
+def read_options(spec: ModelSpec, **defaults: Any) -> dict[str, Any]:
     """A backend's options with its defaults, checked.
 
     Raises:
@@ -34,7 +34,7 @@ def options(spec: ModelSpec, **defaults: Any) -> dict[str, Any]:
     return {**defaults, **spec.options}
 
 
-def pretrained(auto: Any, checkpoint: Checkpoint, what: str, dtype: torch.dtype, **kwargs: Any) -> Any:
+def load_pretrained(auto: Any, checkpoint: Checkpoint, label: str, dtype: torch.dtype, **kwargs: Any) -> Any:
     """`auto.from_pretrained` of a checkpoint folder, ready for inference.
 
     Args:
@@ -45,7 +45,7 @@ def pretrained(auto: Any, checkpoint: Checkpoint, what: str, dtype: torch.dtype,
         RepriseError: no model of this kind, or weights are missing or of other shapes: transformers would
             draw those at random and go on with a warning.
     """
-    with explained(checkpoint, what), _quiet():
+    with explain_errors(checkpoint, label), _silence_transformers():
         model, report = auto.from_pretrained(
             checkpoint.path,
             local_files_only=True,
@@ -55,33 +55,33 @@ def pretrained(auto: Any, checkpoint: Checkpoint, what: str, dtype: torch.dtype,
             ignore_mismatched_sizes=True,  # reported below, in one line instead of a table
             **kwargs,
         )
-    absent = [*_names(report.get("missing_keys")), *_names(report.get("mismatched_keys"))]
+    absent = [*_get_key_names(report.get("missing_keys")), *_get_key_names(report.get("mismatched_keys"))]
     if absent:
         raise RepriseError(
-            f"{checkpoint.path} is a checkpoint of another model than {what}: "
+            f"{checkpoint.path} is a checkpoint of another model than {label}: "
             f"{len(absent)} weights are missing or of another shape, for example {absent[0]}"
         )
     return model.eval()
 
 
-def processor(auto: Any, checkpoint: Checkpoint, what: str, **kwargs: Any) -> Any:
+def load_processor(auto: Any, checkpoint: Checkpoint, label: str, **kwargs: Any) -> Any:
     """`auto.from_pretrained` of a processor, tokenizer or image processor.
 
     Raises:
         RepriseError: it is not in the checkpoint.
     """
-    with explained(checkpoint, what):
+    with explain_errors(checkpoint, label):
         return auto.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False, **kwargs)
 
 
-def require_tokenizer(checkpoint: Checkpoint, what: str) -> None:
+def require_tokenizer(checkpoint: Checkpoint, label: str) -> None:
     """Check that a tokenizer is in the checkpoint: without its files, transformers 5 builds an empty one.
 
     Raises:
         RepriseError: it is not.
     """
     if not has_tokenizer(checkpoint.path):
-        raise RepriseError(f"{checkpoint.path} cannot be loaded as {what}: it has no tokenizer")
+        raise RepriseError(f"{checkpoint.path} cannot be loaded as {label}: it has no tokenizer")
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -91,7 +91,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def explained(checkpoint: Checkpoint, what: str) -> Iterator[None]:
+def explain_errors(checkpoint: Checkpoint, label: str) -> Iterator[None]:
     """Turn whatever a library says of a checkpoint into one line.
 
     Libraries raise nearly every type for a checkpoint that is not theirs; running out of memory is not among
@@ -102,15 +102,15 @@ def explained(checkpoint: Checkpoint, what: str) -> Iterator[None]:
     except (RepriseError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        said = " ".join(str(error).split())
-        said = said if len(said) <= 300 else said[:300] + "..."
+        message = " ".join(str(error).split())
+        message = message if len(message) <= 300 else message[:300] + "..."
         raise RepriseError(
-            f"{checkpoint.path} cannot be loaded as {what}: {said or type(error).__name__}"
+            f"{checkpoint.path} cannot be loaded as {label}: {message or type(error).__name__}"
         ) from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_transformers() -> Iterator[None]:
     """No progress bar and no table of weights per worker: what matters of them becomes an error."""
     from transformers.utils import logging
 
@@ -125,7 +125,7 @@ def _quiet() -> Iterator[None]:
         quiet.enable_progress_bar()
 
 
-def to_device(inputs: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def move_to_device(inputs: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """A processor's output on a device, its floating-point tensors in `dtype`."""
     moved = {}
     for key, value in inputs.items():
@@ -135,6 +135,6 @@ def to_device(inputs: Mapping[str, Any], device: torch.device, dtype: torch.dtyp
     return moved
 
 
-def _names(keys: Any) -> list[str]:
+def _get_key_names(keys: Any) -> list[str]:
     """Names from a loading report, whose entries are names or tuples that begin with one."""
     return sorted(str(key[0]) if isinstance(key, tuple) else str(key) for key in keys or ())

@@ -36,7 +36,7 @@ def clean_mask(
     return fill_holes(keep[labels], hole_share)
 
 
-def best_masks(
+def select_best_masks(
     logits: Tensor,
     scores: Tensor,
     size: tuple[int, int],
@@ -66,7 +66,7 @@ def best_masks(
     return masks, [float(score) for score in chosen]
 
 
-def prompt_boxes(
+def scale_boxes(
     boxes: list[list[float]], size: tuple[int, int], scaled: tuple[int, int], device: torch.device
 ) -> Tensor:
     """xyxy boxes in a picture of (height, width) `size` -> (n, 4) float32 on the picture that the model sees.
@@ -80,14 +80,14 @@ def prompt_boxes(
     return (inside * scale).to(device, torch.float32)
 
 
-def where_asked(
+def skip_without_boxes(
     run: Callable[[Sequence[tuple[RGB, list[list[float]]]]], list[Segmentation]],
 ) -> Callable[[Sequence[tuple[RGB, Sequence[list[float]]]]], list[Segmentation]]:
     """`run`, from pictures and their boxes to masks, on those that have boxes; the others have no masks."""
 
-    def answer(items: Sequence[tuple[RGB, Sequence[list[float]]]]) -> list[Segmentation]:
-        asked = [(image, list(boxes)) for image, boxes in items if len(boxes)]
-        found = iter(run(asked) if asked else ())
+    def segment_items(items: Sequence[tuple[RGB, Sequence[list[float]]]]) -> list[Segmentation]:
+        with_boxes = [(image, list(boxes)) for image, boxes in items if len(boxes)]
+        found = iter(run(with_boxes) if with_boxes else ())
         return [next(found) if len(boxes) else Segmentation([], []) for _, boxes in items]
 
-    return answer
+    return segment_items

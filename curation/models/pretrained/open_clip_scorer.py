@@ -16,22 +16,22 @@ import torch
 from PIL import Image
 
 from curation.imaging.codec import RGB
-from curation.models.checkpoints import resolve
+from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.contrastive import (
     F32,
     Scorer,
     TextCache,
     check_fit,
-    fill_colour,
-    squared,
-    unit,
+    get_fill_colour,
+    normalize_rows,
+    pad_to_square,
 )
-from curation.models.pretrained.device import Batches, place
-from curation.models.pretrained.loading import explained, has_tokenizer, options
+from curation.models.pretrained.device import BatchRunner, choose_target
+from curation.models.pretrained.loading import explain_errors, has_tokenizer, read_options
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
-_CONFIG = "open_clip_config.json"
+_CONFIG_FILE = "open_clip_config.json"
 
 
 class OpenClipScorer(Scorer):
@@ -51,41 +51,41 @@ class OpenClipScorer(Scorer):
         """
         import open_clip
 
-        given = options(spec, model=None, fit="pad")
+        given = read_options(spec, model=None, fit="pad")
         check_fit(spec, given["fit"])
-        checkpoint = resolve(spec)
+        checkpoint = resolve_checkpoint(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
-        self._place = place(spec)
-        name, weights = _address(checkpoint.path, given["model"], open_clip.list_models())
-        with explained(checkpoint, "an open_clip model"):
+        self._target = choose_target(spec)
+        name, weights = _resolve_model_name(checkpoint.path, given["model"], open_clip.list_models())
+        with explain_errors(checkpoint, "an open_clip model"):
             model, self._preprocess = open_clip.create_model_from_pretrained(
-                name, pretrained=weights, device=str(self._place.device)
+                name, pretrained=weights, device=str(self._target.device)
             )
             self._tokenize = open_clip.get_tokenizer(name)
         self._model: Any = model.eval()
         self._scale = float(self._model.logit_scale.detach().exp())
-        self._fill = fill_colour(self._model.visual, given["fit"])
-        self._batches = Batches(spec.batch_size)
+        self._fill = get_fill_colour(self._model.visual, given["fit"])
+        self._batches = BatchRunner(spec.batch_size)
         self._texts = TextCache(self._encode_texts)
 
     def _encode_images(self, images: Sequence[RGB]) -> list[F32]:
-        shown = images if self._fill is None else [squared(image, self._fill) for image in images]
+        shown = images if self._fill is None else [pad_to_square(image, self._fill) for image in images]
         pixels = torch.stack([self._preprocess(Image.fromarray(image)) for image in shown])
-        with self._place.autocast():
-            vectors = self._model.encode_image(pixels.to(self._place.device))
+        with self._target.enter_autocast():
+            vectors = self._model.encode_image(pixels.to(self._target.device))
         return list(np.asarray(vectors.float().cpu().numpy(), np.float32))
 
     def _encode_texts(self, texts: Sequence[str]) -> F32:
-        def run(batch: Sequence[str]) -> list[F32]:
-            with self._place.autocast():
-                vectors = self._model.encode_text(self._tokenize(list(batch)).to(self._place.device))
+        def encode_batch(batch: Sequence[str]) -> list[F32]:
+            with self._target.enter_autocast():
+                vectors = self._model.encode_text(self._tokenize(list(batch)).to(self._target.device))
             return list(np.asarray(vectors.float().cpu().numpy(), np.float32))
 
-        return unit(np.stack(self._batches(texts, run)))
+        return normalize_rows(np.stack(self._batches(texts, encode_batch)))
 
 
-def _address(path: Path, model: str | None, known: Sequence[str]) -> tuple[str, str | None]:
+def _resolve_model_name(path: Path, model: str | None, known: Sequence[str]) -> tuple[str, str | None]:
     """open_clip's (model name, pretrained) for a checkpoint.
 
     Raises:
@@ -101,17 +101,17 @@ def _address(path: Path, model: str | None, known: Sequence[str]) -> tuple[str, 
             raise RepriseError(f"models: open-clip knows no architecture {model}; ViT-L-14 is one")
         return model, str(path)
     try:
-        config = json.loads((path / _CONFIG).read_text(encoding="utf-8"))["model_cfg"]
+        config = json.loads((path / _CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
         text = dict(config.get("text_cfg", {}))
     except FileNotFoundError as error:
-        raise RepriseError(f"{path} holds no {_CONFIG}, so it is no checkpoint of open_clip") from error
+        raise RepriseError(f"{path} holds no {_CONFIG_FILE}, so it is no checkpoint of open_clip") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RepriseError(f"{path / _CONFIG} is unreadable or lacks model_cfg") from error
+        raise RepriseError(f"{path / _CONFIG_FILE} is unreadable or lacks model_cfg") from error
     elsewhere = text.get("hf_model_name")
     if elsewhere and not Path(elsewhere).is_dir():
         # open_clip would ask the hub for its config.
         raise RepriseError(f"{path} takes its text tower {elsewhere} from the hub, which no run may ask")
     if text.get("hf_tokenizer_name") and not has_tokenizer(path):
         # open_clip reads it from this folder, and transformers makes an empty one of nothing.
-        raise RepriseError(f"{path} has no tokenizer, which its {_CONFIG} asks for: fetch it again")
+        raise RepriseError(f"{path} has no tokenizer, which its {_CONFIG_FILE} asks for: fetch it again")
     return f"local-dir:{path}", None

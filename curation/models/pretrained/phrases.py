@@ -16,8 +16,8 @@ from torch import Tensor
 from torchvision.ops import box_convert, box_iou, nms
 
 from curation.imaging.codec import RGB
-from curation.models.pretrained.device import Batches
-from curation.models.roles import Detection, Phrase, Scene
+from curation.models.pretrained.device import BatchRunner
+from curation.models.roles import Detection, DetectionScene, Phrase
 from reprise.errors import RepriseError
 
 SEPARATORS = ("[CLS]", "[SEP]", ".", "?")
@@ -39,7 +39,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Answer:
+class PromptOutput:
     """What the model says to one prompt: `logits` (queries, tokens), `boxes` (queries, 4) as centre, width
     and height in shares of the picture; both float32 on the CPU."""
 
@@ -49,7 +49,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Rules:
+class DetectionRules:
     """How answers become detections; every threshold is a probability."""
 
     box_threshold: float = 0.25  # OpenS2V-5M's, and transformers' default
@@ -65,7 +65,7 @@ class Rules:
             raise RepriseError(f"models.detector: pool is max or mean, not {self.pool}")
 
 
-class Prompter:
+class PromptPacker:
     """Packs phrases into prompts.
 
     Args:
@@ -89,17 +89,17 @@ class Prompter:
         self.limit = limit
         self._cls, self._sep, self._dot, _ = SEPARATOR_IDS
 
-    def tokens(self, text: str) -> list[int]:
+    def tokenize_phrase(self, text: str) -> list[int]:
         """Ids of one phrase without separators, cut to what a prompt holds; empty if it says nothing."""
         cleaned = " ".join(text.lower().replace(".", " ").replace("?", " ").split())
         ids = self.tokenizer.encode(cleaned, add_special_tokens=False)
         return [each for each in ids if each not in SEPARATOR_IDS][: self.limit - 3]
 
-    def prompts(self, texts: Sequence[str]) -> list[Prompt]:
+    def pack_prompts(self, texts: Sequence[str]) -> list[Prompt]:
         """As few prompts as hold all texts, in their order. A text without any token is in none."""
         same: dict[tuple[int, ...], list[int]] = {}
         for index, text in enumerate(texts):
-            tokens = tuple(self.tokens(text))
+            tokens = tuple(self.tokenize_phrase(text))
             if tokens:
                 same.setdefault(tokens, []).append(index)
         lines: list[list[tuple[int, ...]]] = []
@@ -110,9 +110,11 @@ class Prompter:
                 room = self.limit - 2
             lines[-1].append(tokens)
             room -= len(tokens) + 1
-        return [self._prompt(line, same) for line in lines]
+        return [self._build_prompt(line, same) for line in lines]
 
-    def _prompt(self, line: Sequence[tuple[int, ...]], same: dict[tuple[int, ...], list[int]]) -> Prompt:
+    def _build_prompt(
+        self, line: Sequence[tuple[int, ...]], same: dict[tuple[int, ...], list[int]]
+    ) -> Prompt:
         ids, spans = [self._cls], []
         for tokens in line:
             spans.append((len(ids), len(ids) + len(tokens)))
@@ -120,7 +122,7 @@ class Prompter:
         return Prompt((*ids, self._sep), tuple(spans), tuple(tuple(same[tokens]) for tokens in line))
 
 
-def pad(prompts: Sequence[Prompt], device: torch.device) -> dict[str, Tensor]:
+def pad_prompts(prompts: Sequence[Prompt], device: torch.device) -> dict[str, Tensor]:
     """Prompts -> `input_ids`, `token_type_ids`, `attention_mask`, each (prompts, longest) int64."""
     longest = max(len(prompt.ids) for prompt in prompts)
     ids = torch.zeros((len(prompts), longest), dtype=torch.long)
@@ -135,13 +137,13 @@ def pad(prompts: Sequence[Prompt], device: torch.device) -> dict[str, Tensor]:
     }
 
 
-def detect_each(
-    scenes: Sequence[Scene],
+def detect_scenes(
+    scenes: Sequence[DetectionScene],
     phrases: Sequence[Sequence[Phrase]],
-    prompter: Prompter,
-    batches: Batches,
+    prompter: PromptPacker,
+    batches: BatchRunner,
     forward: Callable[[Sequence[RGB], Sequence[Prompt]], list[tuple[Tensor, Tensor]]],
-    rules: Rules,
+    rules: DetectionRules,
 ) -> list[list[Detection]]:
     """`roles.Detector.detect` around a model's `forward`.
 
@@ -150,26 +152,28 @@ def detect_each(
     Pictures of one batch have one size: padding them to a common one changes what the backbone sees at their
     edges, and a box must not depend on which other clips were in the batch.
     """
-    asked = [
+    requests = [
         (index, scene.image, prompt)
         for index, (scene, named) in enumerate(zip(scenes, phrases, strict=True))
-        for prompt in prompter.prompts([phrase.text for phrase in named])
+        for prompt in prompter.pack_prompts([phrase.text for phrase in named])
     ]
     by_size: dict[tuple[int, ...], list[tuple[int, RGB, Prompt]]] = {}
-    for item in asked:
+    for item in requests:
         by_size.setdefault(item[1].shape, []).append(item)
-    answers: list[list[Answer]] = [[] for _ in scenes]
+    answers: list[list[PromptOutput]] = [[] for _ in scenes]
     for items in by_size.values():
         found = batches(items, lambda part: forward([item[1] for item in part], [item[2] for item in part]))
         for (index, _, prompt), (logits, boxes) in zip(items, found, strict=True):
-            answers[index].append(Answer(prompt, logits.float().cpu(), boxes.float().cpu()))
+            answers[index].append(PromptOutput(prompt, logits.float().cpu(), boxes.float().cpu()))
     return [
-        detections(given, scene.image.shape[1], scene.image.shape[0], rules)
+        collect_detections(given, scene.image.shape[1], scene.image.shape[0], rules)
         for given, scene in zip(answers, scenes, strict=True)
     ]
 
 
-def detections(answers: Sequence[Answer], width: int, height: int, rules: Rules) -> list[Detection]:
+def collect_detections(
+    answers: Sequence[PromptOutput], width: int, height: int, rules: DetectionRules
+) -> list[Detection]:
     """Boxes per phrase in pixels of a picture of `width` x `height`; best first (by `score * label`).
 
     A query speaks of a phrase where the phrase's probability reaches `text_threshold`, and of anything at
@@ -178,15 +182,15 @@ def detections(answers: Sequence[Answer], width: int, height: int, rules: Rules)
     same box; of texts in another prompt, it is the highest among that prompt's boxes with an IoU of at
     least `nms_iou`.
     """
-    boxes = [pixels(answer.boxes, width, height) for answer in answers]
-    chances = [probabilities(answer.logits, answer.prompt, rules.pool) for answer in answers]
+    boxes = [convert_to_pixels(answer.boxes, width, height) for answer in answers]
+    chances = [pool_probabilities(answer.logits, answer.prompt, rules.pool) for answer in answers]
     found: list[Detection] = []
     for own, answer in enumerate(answers):
         solid = (boxes[own][:, 2:] > boxes[own][:, :2]).all(1)
-        seen = solid & (chances[own].amax(1) >= rules.box_threshold)
+        confident = solid & (chances[own].amax(1) >= rules.box_threshold)
         for text, named in enumerate(answer.prompt.phrases):
             chance = chances[own][:, text]
-            mine = torch.nonzero(seen & (chance >= rules.text_threshold)).flatten()
+            mine = torch.nonzero(confident & (chance >= rules.text_threshold)).flatten()
             mine = mine[nms(boxes[own][mine], chance[mine], rules.nms_iou)]
             everyone = chances[own][mine]
             for other in range(len(answers)):
@@ -202,14 +206,14 @@ def detections(answers: Sequence[Answer], width: int, height: int, rules: Rules)
     return sorted(found, key=lambda each: (-each.score * each.label, each.phrase, each.box))
 
 
-def probabilities(logits: Tensor, prompt: Prompt, pool: str) -> Tensor:
+def pool_probabilities(logits: Tensor, prompt: Prompt, pool: str) -> Tensor:
     """(queries, tokens) logits -> (queries, texts): sigmoid, then max or mean over each text's own tokens."""
     chances = logits.sigmoid()
     columns = [chances[:, start:stop] for start, stop in prompt.spans]
     return torch.stack([each.amax(1) if pool == "max" else each.mean(1) for each in columns], dim=1)
 
 
-def pixels(boxes: Tensor, width: int, height: int) -> Tensor:
+def convert_to_pixels(boxes: Tensor, width: int, height: int) -> Tensor:
     """Centre, width and height in shares of a picture -> xyxy in its pixels, inside it; (n, 4) float32.
 
     The models answer in shares of the picture without its padding, whatever size it was scaled to, so its own

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from curation.models.checkpoints import Checkpoint
-from curation.models.pretrained.loading import explained
+from curation.models.pretrained.loading import explain_errors
 from reprise.errors import RepriseError
 
 
-def find(path: Path, suffix: str, what: str) -> Path:
+def find_single_file(path: Path, suffix: str, label: str) -> Path:
     """`path` itself, or the one file with `suffix` in the folder `path`.
 
     Raises:
@@ -23,22 +23,22 @@ def find(path: Path, suffix: str, what: str) -> Path:
     """
     if path.is_file():
         if path.suffix != suffix:
-            raise RepriseError(f"{path} is no {suffix} file: {what} needs one")
+            raise RepriseError(f"{path} is no {suffix} file: {label} needs one")
         return path
     found = sorted(path.glob(f"*{suffix}"))
     if len(found) != 1:
         names = ", ".join(each.name for each in found) or "none"
-        raise RepriseError(f"{what} needs one {suffix} file in {path}; found {names}")
+        raise RepriseError(f"{label} needs one {suffix} file in {path}; found {names}")
     return found[0]
 
 
-def read(path: Path, checkpoint: Checkpoint, what: str) -> dict[str, Tensor]:
+def read_weights(path: Path, checkpoint: Checkpoint, label: str) -> dict[str, Tensor]:
     """Name -> tensor on the CPU. The dict may lie under `model` or `state_dict`; `module.` prefixes go.
 
     Raises:
         RepriseError: half a file, no PyTorch file, or one without weights.
     """
-    with explained(checkpoint, what):
+    with explain_errors(checkpoint, label):
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     for key in ("model", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
@@ -49,12 +49,12 @@ def read(path: Path, checkpoint: Checkpoint, what: str) -> dict[str, Tensor]:
         or not state
         or not all(torch.is_tensor(each) for each in state.values())
     ):
-        raise RepriseError(f"{path} holds no weights by name: it is no checkpoint of {what}")
+        raise RepriseError(f"{path} holds no weights by name: it is no checkpoint of {label}")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def fill(
-    model: nn.Module, state: Mapping[str, Tensor], path: Path, what: str, ignore: Iterable[str] = ()
+def load_weights(
+    model: nn.Module, state: Mapping[str, Tensor], path: Path, label: str, ignore: Iterable[str] = ()
 ) -> None:
     """Put weights into a model, every one of them.
 
@@ -70,11 +70,11 @@ def fill(
         name for name in set(state) - set(own) if not any(re.fullmatch(each, name) for each in ignore)
     )
     other = sorted(name for name in set(own) & set(state) if own[name].shape != state[name].shape)
-    said = [
+    problems = [
         f"{len(names)} weights {fault}, for example {names[0]}"
         for names, fault in ((missing, "are missing"), (extra, "are not its"), (other, "have another shape"))
         if names
     ]
-    if said:
-        raise RepriseError(f"{path} is a checkpoint of another model than {what}: {'; '.join(said)}")
+    if problems:
+        raise RepriseError(f"{path} is a checkpoint of another model than {label}: {'; '.join(problems)}")
     model.load_state_dict({name: tensor for name, tensor in state.items() if name in own})

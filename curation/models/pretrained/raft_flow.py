@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from curation.imaging.codec import RGB
-from curation.models.checkpoints import resolve, weight_file
-from curation.models.pretrained.device import Batches, place
-from curation.models.pretrained.loading import options
+from curation.models.checkpoints import find_weight_file, resolve_checkpoint
+from curation.models.pretrained.device import BatchRunner, choose_target
+from curation.models.pretrained.loading import read_options
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 _MULTIPLE = 8  # RAFT works at an eighth of the resolution
-_SMALLEST = 128  # its correlation pyramid has four levels: below, torchvision raises
+_MIN_SIDE = 128  # its correlation pyramid has four levels: below, torchvision raises
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _ImagePair:
     """Two pictures (3, h', w') float32 in -1..1, padded, and the size that they had."""
 
     before: torch.Tensor
@@ -50,17 +50,17 @@ class RaftFlow:
         """
         from torchvision.models.optical_flow import raft_large, raft_small
 
-        self._updates = int(options(spec, updates=12)["updates"])
+        self._updates = int(read_options(spec, updates=12)["updates"])
         if self._updates < 1:
             raise RepriseError("models: raft option updates must be at least 1")
-        checkpoint = resolve(spec)
+        checkpoint = resolve_checkpoint(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
-        found = place(spec)
+        found = choose_target(spec)
         self._device = found.device
         self._dtype = torch.float32 if spec.dtype == "auto" else found.dtype
-        file = weight_file(checkpoint.path)
-        state = _state_dict(file)
+        file = find_weight_file(checkpoint.path)
+        state = _load_state_dict(file)
         large = any(key.startswith("mask_predictor.") for key in state)
         model: Any = (raft_large if large else raft_small)(weights=None)
         try:
@@ -71,9 +71,9 @@ class RaftFlow:
             ) from error
         self.variant = "large" if large else "small"
         self._model = model.to(self._device, self._dtype).eval()
-        self._batches = Batches(spec.batch_size)
+        self._batches = BatchRunner(spec.batch_size)
 
-    def flow(self, before: Sequence[RGB], after: Sequence[RGB]) -> list[NDArray[np.float32]]:
+    def estimate_flow(self, before: Sequence[RGB], after: Sequence[RGB]) -> list[NDArray[np.float32]]:
         """For each pair of pictures of one size, (H, W, 2): where a pixel of `before` went, (x, y) in pixels.
 
         Pairs of different sizes may be mixed.
@@ -81,18 +81,18 @@ class RaftFlow:
         Raises:
             ValueError: the pictures of a pair differ in size.
         """
-        pairs = [_pair(first, second) for first, second in zip(before, after, strict=True)]
+        pairs = [_make_pair(first, second) for first, second in zip(before, after, strict=True)]
         # Pairs of one padded size run together, in the order of their first.
         sizes: dict[torch.Size, list[int]] = {}
         for position, pair in enumerate(pairs):
             sizes.setdefault(pair.before.shape, []).append(position)
         flows: dict[int, NDArray[np.float32]] = {}
         for positions in sizes.values():
-            found = self._batches([pairs[position] for position in positions], self._run)
+            found = self._batches([pairs[position] for position in positions], self._run_batch)
             flows.update(zip(positions, found, strict=True))
         return [flows[position] for position in range(len(pairs))]
 
-    def _run(self, pairs: Sequence[_Pair]) -> list[NDArray[np.float32]]:
+    def _run_batch(self, pairs: Sequence[_ImagePair]) -> list[NDArray[np.float32]]:
         before = torch.stack([pair.before for pair in pairs]).to(self._device, self._dtype)
         after = torch.stack([pair.after for pair in pairs]).to(self._device, self._dtype)
         last = self._model(before, after, num_flow_updates=self._updates)[-1]
@@ -103,31 +103,31 @@ class RaftFlow:
         ]
 
 
-def _pair(before: RGB, after: RGB) -> _Pair:
+def _make_pair(before: RGB, after: RGB) -> _ImagePair:
     if before.shape != after.shape:
         raise ValueError(f"a pair of pictures of different sizes: {before.shape} and {after.shape}")
     height, width = before.shape[:2]
-    return _Pair(_padded(before), _padded(after), height, width)
+    return _ImagePair(_pad_image(before), _pad_image(after), height, width)
 
 
-def _padded(image: RGB) -> torch.Tensor:
+def _pad_image(image: RGB) -> torch.Tensor:
     """(h, w, 3) uint8 -> (3, h', w') in -1..1, its right and bottom edges repeated up to what RAFT takes.
 
     Padded there only, so that a pixel keeps its coordinates.
     """
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 127.5 - 1
     height, width = image.shape[:2]
-    down, right = _room(height), _room(width)
+    down, right = _get_padding(height), _get_padding(width)
     if not (down or right):
         return pixels
     return functional.pad(pixels[None], (0, right, 0, down), mode="replicate")[0]
 
 
-def _room(side: int) -> int:
-    return max(_SMALLEST, -(-side // _MULTIPLE) * _MULTIPLE) - side
+def _get_padding(side: int) -> int:
+    return max(_MIN_SIDE, -(-side // _MULTIPLE) * _MULTIPLE) - side
 
 
-def _state_dict(file: Any) -> dict[str, torch.Tensor]:
+def _load_state_dict(file: Any) -> dict[str, torch.Tensor]:
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file

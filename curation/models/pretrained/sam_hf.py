@@ -11,17 +11,17 @@ from torch import Tensor
 from transformers import AutoImageProcessor, Sam2Model, SamModel
 
 from curation.imaging.codec import RGB
-from curation.models.checkpoints import Checkpoint, resolve
-from curation.models.pretrained.device import Batches, place
-from curation.models.pretrained.loading import options, pretrained, processor
-from curation.models.pretrained.masks import best_masks, prompt_boxes, where_asked
+from curation.models.checkpoints import Checkpoint, resolve_checkpoint
+from curation.models.pretrained.device import BatchRunner, choose_target
+from curation.models.pretrained.loading import load_pretrained, load_processor, read_options
+from curation.models.pretrained.masks import scale_boxes, select_best_masks, skip_without_boxes
 from curation.models.roles import Segmentation
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
-_WHAT = "SAM (transformers)"
+_MODEL_LABEL = "SAM (transformers)"
 # SAM 2 is published as a video model, which holds the picture model.
-_TYPES: dict[str, Any] = {"sam": SamModel, "sam2": Sam2Model, "sam2_video": Sam2Model}
+_MODEL_CLASSES: dict[str, Any] = {"sam": SamModel, "sam2": Sam2Model, "sam2_video": Sam2Model}
 
 
 class SamHF:
@@ -34,56 +34,62 @@ class SamHF:
     name = "sam-hf"
 
     def __init__(self, spec: ModelSpec) -> None:
-        options(spec)
-        self._place = place(spec)
-        self._batches = Batches(spec.batch_size)
-        checkpoint = resolve(spec)
+        read_options(spec)
+        self._target = choose_target(spec)
+        self._batches = BatchRunner(spec.batch_size)
+        checkpoint = resolve_checkpoint(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
-        kind = model_type(checkpoint)
-        if kind not in _TYPES:
-            raise RepriseError(f"{checkpoint.path} holds a {kind}, not {_WHAT}: one of {', '.join(_TYPES)}")
+        kind = read_model_type(checkpoint)
+        if kind not in _MODEL_CLASSES:
+            raise RepriseError(
+                f"{checkpoint.path} holds a {kind}, not {_MODEL_LABEL}: one of {', '.join(_MODEL_CLASSES)}"
+            )
         self._pads = kind == "sam"
-        self._images = processor(AutoImageProcessor, checkpoint, _WHAT)
+        self._images = load_processor(AutoImageProcessor, checkpoint, _MODEL_LABEL)
         # Weights stay in float32, see Place.autocast.
-        self._model = pretrained(_TYPES[kind], checkpoint, _WHAT, torch.float32).to(self._place.device)
+        self._model = load_pretrained(_MODEL_CLASSES[kind], checkpoint, _MODEL_LABEL, torch.float32).to(
+            self._target.device
+        )
 
     def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:
         """One cleaned mask per box, (H, W) bool, best of three; score: the model's predicted IoU, 0..1."""
-        return self._batches(list(zip(images, boxes, strict=True)), where_asked(self._prompted))
+        return self._batches(list(zip(images, boxes, strict=True)), skip_without_boxes(self._segment_batch))
 
-    def _prompted(self, items: Sequence[tuple[RGB, list[list[float]]]]) -> list[Segmentation]:
-        device = self._place.device
-        seen = self._images(
+    def _segment_batch(self, items: Sequence[tuple[RGB, list[list[float]]]]) -> list[Segmentation]:
+        device = self._target.device
+        inputs = self._images(
             [image for image, _ in items], return_tensors="pt", input_data_format="channels_last"
         )
-        with self._place.autocast():
-            embedded = self._model.get_image_embeddings(seen["pixel_values"].to(device))
-        canvas = (int(seen["pixel_values"].shape[2]), int(seen["pixel_values"].shape[3]))
+        with self._target.enter_autocast():
+            embedded = self._model.get_image_embeddings(inputs["pixel_values"].to(device))
+        canvas = (int(inputs["pixel_values"].shape[2]), int(inputs["pixel_values"].shape[3]))
         results = []
         # Prompts and masks in float32: a box in bfloat16 would be a pixel or two off, and they cost little.
         for index, (image, boxes) in enumerate(items):
             size = image.shape[:2]
             # SAM scales to the long side and pads; SAM 2 stretches to a square.
-            height, width = seen["reshaped_input_sizes"][index].tolist() if self._pads else canvas
-            prompts = prompt_boxes(boxes, size, (height, width), device)
+            height, width = inputs["reshaped_input_sizes"][index].tolist() if self._pads else canvas
+            prompts = scale_boxes(boxes, size, (height, width), device)
             out = self._model(
-                image_embeddings=_one(embedded, index), input_boxes=prompts[None], multimask_output=True
+                image_embeddings=_select_embedding(embedded, index),
+                input_boxes=prompts[None],
+                multimask_output=True,
             )
             logits, scores = out.pred_masks[0], out.iou_scores[0]
             padded = (canvas, (height, width)) if self._pads else (None, None)
-            results.append(Segmentation(*best_masks(logits, scores, size, *padded)))
+            results.append(Segmentation(*select_best_masks(logits, scores, size, *padded)))
         return results
 
 
-def _one(embedded: Tensor | list[Tensor], index: int) -> Tensor | list[Tensor]:
+def _select_embedding(embedded: Tensor | list[Tensor], index: int) -> Tensor | list[Tensor]:
     """The embedding of one picture of a batch: one map for SAM, several for SAM 2."""
     if isinstance(embedded, Tensor):
         return embedded[index : index + 1].float()
     return [level[index : index + 1].float() for level in embedded]
 
 
-def model_type(checkpoint: Checkpoint) -> str:
+def read_model_type(checkpoint: Checkpoint) -> str:
     """`model_type` of a checkpoint folder's `config.json`.
 
     Raises:

@@ -22,17 +22,17 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
 
 from curation.imaging.codec import RGB
-from curation.models.checkpoints import resolve
+from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained import pth
-from curation.models.pretrained.device import Batches, place
-from curation.models.pretrained.loading import options
-from curation.models.pretrained.masks import best_masks, prompt_boxes, where_asked
+from curation.models.pretrained.device import BatchRunner, choose_target
+from curation.models.pretrained.loading import read_options
+from curation.models.pretrained.masks import scale_boxes, select_best_masks, skip_without_boxes
 from curation.models.roles import Segmentation
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
-_WHAT = "SAM (segment-anything)"
-_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}  # segment_anything.build_sam
+_MODEL_LABEL = "SAM (segment-anything)"
+_WIDTH_TYPES = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}  # segment_anything.build_sam
 # What `build_sam` fixes for its three sizes; a JSON beside the `.pth` may say otherwise.
 _ARCHITECTURE: dict[str, Any] = {
     "image_size": 1024,
@@ -67,35 +67,35 @@ class SamOriginal:
     name = "sam-original"
 
     def __init__(self, spec: ModelSpec) -> None:
-        chosen = options(spec, model_type=None)["model_type"]
-        self._place = place(spec)
-        self._batches = Batches(spec.batch_size)
-        checkpoint = resolve(spec)
+        chosen = read_options(spec, model_type=None)["model_type"]
+        self._target = choose_target(spec)
+        self._batches = BatchRunner(spec.batch_size)
+        checkpoint = resolve_checkpoint(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
-        weights = pth.find(checkpoint.path, ".pth", _WHAT)
-        state = pth.read(weights, checkpoint, _WHAT)
-        self._sam = build(weights, state, chosen)
-        pth.fill(self._sam, state, weights, _WHAT)
-        self._sam.eval().to(self._place.device)
+        weights = pth.find_single_file(checkpoint.path, ".pth", _MODEL_LABEL)
+        state = pth.read_weights(weights, checkpoint, _MODEL_LABEL)
+        self._sam = build_empty_model(weights, state, chosen)
+        pth.load_weights(self._sam, state, weights, _MODEL_LABEL)
+        self._sam.eval().to(self._target.device)
 
     def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:
         """One cleaned mask per box, (H, W) bool, best of three; score: the model's predicted IoU, 0..1."""
-        return self._batches(list(zip(images, boxes, strict=True)), where_asked(self._prompted))
+        return self._batches(list(zip(images, boxes, strict=True)), skip_without_boxes(self._segment_batch))
 
-    def _prompted(self, items: Sequence[tuple[RGB, list[list[float]]]]) -> list[Segmentation]:
-        device, sam = self._place.device, self._sam
+    def _segment_batch(self, items: Sequence[tuple[RGB, list[list[float]]]]) -> list[Segmentation]:
+        device, sam = self._target.device, self._sam
         side = sam.image_encoder.img_size
-        scaled = [prepare(image, side) for image, _ in items]
-        with self._place.autocast():
-            seen = torch.stack([sam.preprocess(each.to(device)) for each in scaled])
-            embeddings: Tensor = sam.image_encoder(seen)
+        scaled = [resize_longest_side(image, side) for image, _ in items]
+        with self._target.enter_autocast():
+            inputs = torch.stack([sam.preprocess(each.to(device)) for each in scaled])
+            embeddings: Tensor = sam.image_encoder(inputs)
         results = []
         # Prompts and masks in float32: a box in bfloat16 would be a pixel or two off, and they cost little.
         for (image, boxes), small, embedding in zip(items, scaled, embeddings.float(), strict=True):
             size, valid = image.shape[:2], (small.shape[1], small.shape[2])
             sparse, dense = sam.prompt_encoder(
-                points=None, boxes=prompt_boxes(boxes, size, valid, device), masks=None
+                points=None, boxes=scale_boxes(boxes, size, valid, device), masks=None
             )
             logits, scores = sam.mask_decoder(
                 image_embeddings=embedding[None],
@@ -104,17 +104,17 @@ class SamOriginal:
                 dense_prompt_embeddings=dense,
                 multimask_output=True,
             )
-            results.append(Segmentation(*best_masks(logits, scores, size, (side, side), valid)))
+            results.append(Segmentation(*select_best_masks(logits, scores, size, (side, side), valid)))
         return results
 
 
-def prepare(image: RGB, side: int) -> Tensor:
+def resize_longest_side(image: RGB, side: int) -> Tensor:
     """(H, W, 3) uint8 -> (3, h, w) float32 in 0..255, its longer side `side`, as the encoder wants it."""
     scaled = ResizeLongestSide(side).apply_image(image)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))).float()
 
 
-def build(path: Path, state: dict[str, Tensor], chosen: str | None) -> Any:
+def build_empty_model(path: Path, state: dict[str, Tensor], chosen: str | None) -> Any:
     """An empty model of the architecture that the option, a JSON beside `path`, or the weights say.
 
     Raises:
@@ -122,21 +122,23 @@ def build(path: Path, state: dict[str, Tensor], chosen: str | None) -> Any:
     """
     beside = path.with_suffix(".json")
     if chosen is None and beside.is_file():
-        return build_sized(read_sizes(beside))
+        return build_from_sizes(read_model_sizes(beside))
     if chosen is None:
         width = state["image_encoder.pos_embed"].shape[-1] if "image_encoder.pos_embed" in state else 0
-        chosen = _WIDTHS.get(width)
+        chosen = _WIDTH_TYPES.get(width)
         if chosen is None:
             raise RepriseError(
-                f"{path} is a checkpoint of another model than {_WHAT}, or of a size of its own: "
+                f"{path} is a checkpoint of another model than {_MODEL_LABEL}, or of a size of its own: "
                 f"say model_type, or its sizes in {beside.name}"
             )
     if chosen not in sam_model_registry:
-        raise RepriseError(f"{_WHAT} knows {', '.join(sam_model_registry)}; there is no model_type {chosen}")
+        raise RepriseError(
+            f"{_MODEL_LABEL} knows {', '.join(sam_model_registry)}; there is no model_type {chosen}"
+        )
     return sam_model_registry[chosen](checkpoint=None)
 
 
-def read_sizes(path: Path) -> dict[str, Any]:
+def read_model_sizes(path: Path) -> dict[str, Any]:
     """The JSON of sizes, over the defaults of ViT-B.
 
     Raises:
@@ -152,7 +154,7 @@ def read_sizes(path: Path) -> dict[str, Any]:
     return {**_ARCHITECTURE, **sizes}
 
 
-def build_sized(sizes: dict[str, Any]) -> Any:
+def build_from_sizes(sizes: dict[str, Any]) -> Any:
     """`segment_anything.build_sam` with every size open."""
     side = sizes["image_size"] // sizes["patch_size"]
     return Sam(

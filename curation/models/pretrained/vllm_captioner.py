@@ -1,8 +1,8 @@
 """A vision-language model under vLLM, through Ray Data LLM: captions for many clips at once.
 
 vLLM schedules its own batches over its own workers, so it is no stage that is called with rows but an
-operator of the graph (`curation.runner.vllm_captions`). Here is what goes in and what comes out of it, as pure
-functions.
+operator of the graph (`curation.runner.vllm_captions`). This file holds what
+goes in and what comes out of it, as pure functions.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from curation.imaging.codec import RGB, decode, encode
-from curation.models.checkpoints import resolve
-from curation.models.pretrained.loading import options, require_tokenizer
-from curation.models.pretrained.vlm_captioner import PROMPT, clean_caption, shrunk, thinned
+from curation.imaging.codec import RGB, decode_image, encode_image
+from curation.models.checkpoints import resolve_checkpoint
+from curation.models.pretrained.loading import read_options, require_tokenizer
+from curation.models.pretrained.vlm_captioner import DEFAULT_PROMPT, clean_caption, shrink_frames, thin_frames
 from curation.models.spec import ModelSpec
 from curation.rows.schema import ClipRow
-from curation.stages.stage import stop
+from curation.stages.stage import stop_row
 from reprise.errors import RepriseError
 
-_WHAT = "a vision-language model"
+_MODEL_LABEL = "a vision-language model"
 
 
 class VllmCaptioner:
@@ -45,16 +45,16 @@ class VllmCaptioner:
         Raises:
             RepriseError: the checkpoint is not here, damaged or without tokenizer; or an option is wrong.
         """
-        self._given = options(
-            spec, prompt=PROMPT, max_frames=8, max_new_tokens=128, max_side=768, workers=1, engine={}
+        self._given = read_options(
+            spec, prompt=DEFAULT_PROMPT, max_frames=8, max_new_tokens=128, max_side=768, workers=1, engine={}
         )
         small = min(self._given[name] for name in ("max_new_tokens", "workers"))
         if small < 1 or min(self._given["max_frames"], self._given["max_side"]) < 0:
             raise RepriseError(
                 "models: vllm options max_new_tokens, workers, max_frames and max_side must be positive"
             )
-        checkpoint = resolve(spec)
-        require_tokenizer(checkpoint, _WHAT)
+        checkpoint = resolve_checkpoint(spec)
+        require_tokenizer(checkpoint, _MODEL_LABEL)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
         self._path, self._batch_size = str(checkpoint.path), spec.batch_size
@@ -70,7 +70,7 @@ class VllmCaptioner:
             "for one stage alone use models.captioner=vlm"
         )
 
-    def engine(self) -> dict[str, Any]:
+    def build_engine_config(self) -> dict[str, Any]:
         """Arguments of `ray.data.llm.vLLMEngineProcessorConfig`."""
         frames = self._given["max_frames"]
         limit = {"limit_mm_per_prompt": {"image": frames}} if frames else {}
@@ -84,17 +84,17 @@ class VllmCaptioner:
             "should_continue_on_error": True,
         }
 
-    def ask(self, row: ClipRow) -> dict[str, Any]:
+    def build_chat_request(self, row: ClipRow) -> dict[str, Any]:
         """The request for a clip: OpenAI's chat messages, and how to answer.
 
         A clip that needs no caption takes its place in the engine's stream with the shortest of questions.
         """
-        needed = silent(row) and bool(row["frames"])
+        needed = needs_caption(row) and bool(row["frames"])
         content: list[dict[str, Any]] = []
         if needed:
-            frames = [decode(frame["image"]) for frame in row["frames"]]
-            shown = shrunk(thinned(frames, self._given["max_frames"]), self._given["max_side"])
-            content += [{"type": "image_url", "image_url": {"url": data_url(each)}} for each in shown]
+            frames = [decode_image(frame["image"]) for frame in row["frames"]]
+            shown = shrink_frames(thin_frames(frames, self._given["max_frames"]), self._given["max_side"])
+            content += [{"type": "image_url", "image_url": {"url": encode_data_url(each)}} for each in shown]
         content.append({"type": "text", "text": self._given["prompt"] if needed else "Say: yes."})
         tokens = self._given["max_new_tokens"] if needed else 1
         return {
@@ -103,7 +103,7 @@ class VllmCaptioner:
             "sampling_params": {"temperature": 0.0, "max_tokens": tokens},
         }
 
-    def hear(
+    def store_caption(
         self, row: ClipRow, text: str | None, tokens: int, source: str, problem: str | None = None
     ) -> None:
         """Put an answer into a clip that has no caption; one that gets none stops here.
@@ -114,25 +114,25 @@ class VllmCaptioner:
             source: `registry.identity` of this captioner.
             problem: what the engine says where it failed on this clip.
         """
-        if not silent(row):
+        if not needs_caption(row):
             return
         if problem:
-            stop(row, "failed", "caption", " ".join(f"vLLM: {problem}".split())[:300])
+            stop_row(row, "failed", "caption", " ".join(f"vLLM: {problem}".split())[:300])
             return
         caption = clean_caption(text or "", cut=tokens >= self._given["max_new_tokens"])
         if caption:
             row["caption"], row["caption_source"] = caption, source
         else:
-            stop(row, "rejected", "caption", "no caption")
+            stop_row(row, "rejected", "caption", "no caption")
 
 
-def silent(row: ClipRow) -> bool:
+def needs_caption(row: ClipRow) -> bool:
     """Whether a clip is still worked on and has no caption."""
     return row["status"] == "open" and not (row["caption"] or "").strip()
 
 
-def data_url(image: RGB) -> str:
+def encode_data_url(image: RGB) -> str:
     """A picture as JPEG in a `data:` address."""
-    data = encode(np.ascontiguousarray(image))["bytes"]
+    data = encode_image(np.ascontiguousarray(image))["bytes"]
     assert data is not None
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"

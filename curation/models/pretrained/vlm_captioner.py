@@ -10,14 +10,20 @@ import cv2
 import numpy as np
 
 from curation.imaging.codec import RGB
-from curation.models.checkpoints import resolve
-from curation.models.pretrained.device import Batches, place
-from curation.models.pretrained.loading import options, pretrained, processor, require_tokenizer, to_device
+from curation.models.checkpoints import resolve_checkpoint
+from curation.models.pretrained.device import BatchRunner, choose_target
+from curation.models.pretrained.loading import (
+    load_pretrained,
+    load_processor,
+    move_to_device,
+    read_options,
+    require_tokenizer,
+)
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
-_WHAT = "a vision-language model"
-PROMPT = (
+_MODEL_LABEL = "a vision-language model"
+DEFAULT_PROMPT = (
     "Describe this video in one or two plain sentences. Name every person, animal and object that can be "
     "seen with its kind and appearance, how many there are and what each of them does. "
     "Only say what is visible."
@@ -47,8 +53,14 @@ class VlmCaptioner:
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        given = options(
-            spec, prompt=PROMPT, frames="video", fps=2.0, max_frames=16, max_new_tokens=128, max_side=768
+        given = read_options(
+            spec,
+            prompt=DEFAULT_PROMPT,
+            frames="video",
+            fps=2.0,
+            max_frames=16,
+            max_new_tokens=128,
+            max_side=768,
         )
         if given["frames"] not in ("video", "images"):
             raise RepriseError(f"models: vlm option frames must be video or images, not {given['frames']!r}")
@@ -61,16 +73,16 @@ class VlmCaptioner:
                 "models: vlm options fps, max_new_tokens, max_frames and max_side must be positive"
             )
         self._given = given
-        checkpoint = resolve(spec)
+        checkpoint = resolve_checkpoint(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
-        self._place = place(spec)
-        require_tokenizer(checkpoint, _WHAT)
-        self._processor: Any = processor(AutoProcessor, checkpoint, f"the processor of {_WHAT}")
+        self._target = choose_target(spec)
+        require_tokenizer(checkpoint, _MODEL_LABEL)
+        self._processor: Any = load_processor(AutoProcessor, checkpoint, f"the processor of {_MODEL_LABEL}")
         tokenizer = getattr(self._processor, "tokenizer", None)
         if tokenizer is None:
             raise RepriseError(
-                f"{checkpoint.path} cannot be loaded as {_WHAT}: its processor has no tokenizer"
+                f"{checkpoint.path} cannot be loaded as {_MODEL_LABEL}: its processor has no tokenizer"
             )
         if not getattr(self._processor, "chat_template", None):
             raise RepriseError(f"{checkpoint.path} has no chat template, so nobody can say how to ask it")
@@ -81,35 +93,38 @@ class VlmCaptioner:
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         self._tokenizer = tokenizer
-        self._model = pretrained(AutoModelForImageTextToText, checkpoint, _WHAT, self._place.dtype).to(
-            self._place.device
-        )
+        self._model = load_pretrained(
+            AutoModelForImageTextToText, checkpoint, _MODEL_LABEL, self._target.dtype
+        ).to(self._target.device)
         # Published generation settings often sample; what is left of them would only be warned about.
         settings = self._model.generation_config
         settings.do_sample = False
         settings.temperature = settings.top_p = settings.top_k = None
-        self._batches = Batches(spec.batch_size)
+        self._batches = BatchRunner(spec.batch_size)
 
     def caption(self, clips: Sequence[Sequence[RGB]]) -> list[str]:
         """Frames of each clip in time order -> one line a clip, in their order; "" for one without frames."""
-        shown = [shrunk(thinned(clip, self._given["max_frames"]), self._given["max_side"]) for clip in clips]
+        shown = [
+            shrink_frames(thin_frames(clip, self._given["max_frames"]), self._given["max_side"])
+            for clip in clips
+        ]
         captions = [""] * len(clips)
         # A video needs two frames. What goes through as pictures cannot share a batch with videos.
         kinds = [
             "" if not clip else "video" if self._given["frames"] == "video" and len(clip) > 1 else "images"
             for clip in shown
         ]
-        for kind, ask in (("video", self._ask_videos), ("images", self._ask_pictures)):
+        for kind, run_batch in (("video", self._caption_videos), ("images", self._caption_images)):
             positions = [position for position, each in enumerate(kinds) if each == kind]
-            said = self._batches([shown[position] for position in positions], ask)
-            for position, text in zip(positions, said, strict=True):
+            texts = self._batches([shown[position] for position in positions], run_batch)
+            for position, text in zip(positions, texts, strict=True):
                 captions[position] = text
         return captions
 
-    def _ask_videos(self, clips: Sequence[Sequence[RGB]]) -> list[str]:
+    def _caption_videos(self, clips: Sequence[Sequence[RGB]]) -> list[str]:
         fps = float(self._given["fps"])
         inputs = self._processor(
-            text=[self._prompt([{"type": "video"}])] * len(clips),
+            text=[self._build_prompt([{"type": "video"}])] * len(clips),
             videos=[np.stack(clip) for clip in clips],
             # Without metadata 24 frames per second are assumed, and the frames sampled once more.
             video_metadata=[
@@ -127,36 +142,36 @@ class VlmCaptioner:
             padding=True,
             return_tensors="pt",
         )
-        return self._continue(inputs)
+        return self._generate_texts(inputs)
 
-    def _ask_pictures(self, clips: Sequence[Sequence[RGB]]) -> list[str]:
+    def _caption_images(self, clips: Sequence[Sequence[RGB]]) -> list[str]:
         inputs = self._processor(
-            text=[self._prompt([{"type": "image"}] * len(clip)) for clip in clips],
+            text=[self._build_prompt([{"type": "image"}] * len(clip)) for clip in clips],
             images=[list(clip) for clip in clips],
             padding=True,
             return_tensors="pt",
         )
-        return self._continue(inputs)
+        return self._generate_texts(inputs)
 
-    def _prompt(self, shown: list[dict[str, str]]) -> str:
-        asked = [*shown, {"type": "text", "text": self._given["prompt"]}]
+    def _build_prompt(self, shown: list[dict[str, str]]) -> str:
+        content = [*shown, {"type": "text", "text": self._given["prompt"]}]
         return str(
             self._processor.apply_chat_template(
-                [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
+                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
             )
         )
 
-    def _continue(self, inputs: Any) -> list[str]:
-        inputs = to_device(inputs, self._place.device, self._place.dtype)
-        asked = inputs["input_ids"].shape[1]
+    def _generate_texts(self, inputs: Any) -> list[str]:
+        inputs = move_to_device(inputs, self._target.device, self._target.dtype)
+        prompt_length = inputs["input_ids"].shape[1]
         found = self._model.generate(
             **inputs,
             do_sample=False,
             num_beams=1,
             max_new_tokens=self._given["max_new_tokens"],
             pad_token_id=self._tokenizer.pad_token_id,
-        )[:, asked:]
-        ends = self._ends()
+        )[:, prompt_length:]
+        ends = self._get_end_tokens()
         texts = self._tokenizer.batch_decode(
             found, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -165,7 +180,7 @@ class VlmCaptioner:
             for text, tokens in zip(texts, found, strict=True)
         ]
 
-    def _ends(self) -> set[int]:
+    def _get_end_tokens(self) -> set[int]:
         ends = self._model.generation_config.eos_token_id
         if ends is None:
             ends = self._tokenizer.eos_token_id
@@ -209,14 +224,14 @@ def clean_caption(text: str, cut: bool = False) -> str:
     return text
 
 
-def thinned(clip: Sequence[RGB], most: int) -> list[RGB]:
+def thin_frames(clip: Sequence[RGB], most: int) -> list[RGB]:
     """At most so many frames, evenly spread, first and last among them; 0: all."""
     if not most or len(clip) <= most:
         return list(clip)
     return [clip[int(index)] for index in np.linspace(0, len(clip) - 1, most).round()]
 
 
-def shrunk(clip: list[RGB], side: int) -> list[RGB]:
+def shrink_frames(clip: list[RGB], side: int) -> list[RGB]:
     """Frames of one size, their longer side at most `side`; the size of the first rules."""
     if not clip:
         return clip

@@ -19,52 +19,62 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from curation.imaging.codec import RGB, pad_box
-from curation.playground.scenes import Picture, Seen, scene_at, some_scene
-from curation.playground.train_models.grounding import HELD_OUT_SEED, MEAN, STD, plural
-from curation.playground.train_models.grounding import pixels as normalised
-from curation.playground.train_models.loop import Budget, Metrics, Recipe, fit, without_gradients
-from curation.playground.train_models.stock import Stock
+from curation.playground.scenes import ScenePicture, ThingTruth, make_scene, sample_scene
+from curation.playground.train_models.grounding import HELD_OUT_SEED, MEAN, STD, make_plural
+from curation.playground.train_models.grounding import normalise_images as normalised
+from curation.playground.train_models.loop import (
+    Metrics,
+    TrainingBudget,
+    TrainingRecipe,
+    disable_gradients,
+    train_model,
+)
+from curation.playground.train_models.stock import SampleCache
 from curation.playground.world import COLOURS, NAMES, PERSON, SHAPES
 
 SIDE: Final = 64
 FILL: Final = 128  # what a crop that is not square is padded with, 0..255
 LABELS: Final = (*NAMES, PERSON)
-SHAPES_SEEN: Final = ((96, 96), (128, 96), (192, 144))  # (width, height) of scenes
+SCENE_SIZES: Final = ((96, 96), (128, 96), (192, 144))  # (width, height) of scenes
 TEMPLATES: Final = (
     "a photo of a {}", "a picture of a {}", "{}", "a {}", "the {}", "an image of a {}", "a photo of the {}",
     "a cropped photo of a {}", "a photo of {s}", "two {s}",
 )  # fmt: skip
-_GLUE: Final = (
+_FILLER_WORDS: Final = (
     "a", "an", "the", "of", "in", "on", "and", "with", "one", "two", "three", "some", "several", "photo",
     "picture", "image", "cropped", "background",
 )  # fmt: skip
-_PLAIN: Final = "a photo of a {}"
+_PLAIN_TEMPLATE: Final = "a photo of a {}"
 # What says only half of a name: a picture is told apart by its colour and by its shape, too. Without these
 # a model from nothing sees shapes late, as the colour alone already tells most names apart.
-_HALVES: Final = (*(f"a picture of a {colour}" for colour in COLOURS), *(f"a photo of a {s}" for s in SHAPES))
+_HALF_NAME_TEXTS: Final = (
+    *(f"a picture of a {colour}" for colour in COLOURS),
+    *(f"a photo of a {s}" for s in SHAPES),
+)
 
 
-def vocabulary() -> list[str]:
+def build_vocabulary() -> list[str]:
     return [
-        "[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *_GLUE, *COLOURS, *SHAPES, *(plural(s) for s in SHAPES),
-        PERSON, plural(PERSON), "people",
+        "[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *_FILLER_WORDS, *COLOURS, *SHAPES,
+        *(make_plural(s) for s in SHAPES),
+        PERSON, make_plural(PERSON), "people",
     ]  # fmt: skip
 
 
-def tokenizer() -> Any:
+def build_tokenizer() -> Any:
     from transformers import BertTokenizer
 
-    return BertTokenizer(vocab={token: i for i, token in enumerate(vocabulary())}, model_max_length=16)
+    return BertTokenizer(vocab={token: i for i, token in enumerate(build_vocabulary())}, model_max_length=16)
 
 
-def model_config() -> dict[str, Any]:
+def build_model_config() -> dict[str, Any]:
     """The `model_cfg` of open_clip_config.json."""
     return {
         "embed_dim": 64,
         "vision_cfg": {"image_size": SIDE, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64},
         "text_cfg": {
             "context_length": 16,
-            "vocab_size": len(vocabulary()),
+            "vocab_size": len(build_vocabulary()),
             "hf_tokenizer_name": "playground",  # any name: open_clip then reads the tokenizer of the folder
             "width": 64,
             "heads": 4,
@@ -75,16 +85,16 @@ def model_config() -> dict[str, Any]:
     }
 
 
-def build(seed: int) -> Any:
+def build_scorer(seed: int) -> Any:
     from open_clip.model import CLIP
 
     torch.manual_seed(seed)
-    config = model_config()
+    config = build_model_config()
     text = {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}
     return CLIP(config["embed_dim"], config["vision_cfg"], text)
 
 
-def save(model: torch.nn.Module, output: Path) -> None:
+def save_scorer(model: torch.nn.Module, output: Path) -> None:
     from safetensors.torch import save_file
 
     output.mkdir(parents=True, exist_ok=True)
@@ -94,9 +104,9 @@ def save(model: torch.nn.Module, output: Path) -> None:
         "size": [SIDE, SIDE], "mode": "RGB", "mean": list(MEAN), "std": list(STD), "interpolation": "bicubic",
         "resize_mode": "longest", "fill_color": FILL,
     }  # fmt: skip
-    config = {"model_cfg": model_config(), "preprocess_cfg": preprocess}
+    config = {"model_cfg": build_model_config(), "preprocess_cfg": preprocess}
     (output / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    tokenizer().save_pretrained(output)
+    build_tokenizer().save_pretrained(output)
 
 
 # ---- crops ---------------------------------------------------------------------------------------
@@ -114,14 +124,14 @@ def fit_square(image: RGB, side: int = SIDE) -> RGB:
     return square
 
 
-def crop(picture: Picture, seen: Seen, padding: float = 0.1) -> RGB:
+def crop_thing(picture: ScenePicture, seen: ThingTruth, padding: float = 0.1) -> RGB:
     """A thing in its box, widened by `padding` of its sides."""
     height, width = picture.image.shape[:2]
     x0, y0, x1, y1 = pad_box(seen.box, padding, width, height)
     return picture.image[y0:y1, x0:x1]
 
 
-def _some_crop(picture: Picture, seen: Seen, rng: np.random.Generator) -> RGB:
+def _sample_crop(picture: ScenePicture, seen: ThingTruth, rng: np.random.Generator) -> RGB:
     """A crop with a box that is not quite right; now and then on a plain ground, as a cut-out is shown."""
     height, width = picture.image.shape[:2]
     x0, y0, x1, y1 = seen.box
@@ -136,48 +146,52 @@ def _some_crop(picture: Picture, seen: Seen, rng: np.random.Generator) -> RGB:
     return part[:, ::-1] if rng.uniform() < 0.5 else part
 
 
-def pixels(crops: list[RGB], light: torch.Tensor | None = None) -> torch.Tensor:
+def prepare_crops(crops: list[RGB], light: torch.Tensor | None = None) -> torch.Tensor:
     """Crops of any sizes -> (B, 3, 64, 64), normalised; `light`: (B, 1, 1, 1), factors on brightness."""
     square = [fit_square(np.ascontiguousarray(each)) for each in crops]
     return normalised(square, light).contiguous(memory_format=torch.channels_last)
 
 
-def tokens(words: Any, texts: list[str]) -> torch.Tensor:
-    encoded = words(texts, max_length=16, padding="max_length", truncation=True, return_tensors="pt")
+def tokenize_texts(tokenizer: Any, texts: list[str]) -> torch.Tensor:
+    encoded = tokenizer(texts, max_length=16, padding="max_length", truncation=True, return_tensors="pt")
     found: torch.Tensor = encoded["input_ids"]
     return found
 
 
-def sentence(template: str, name: str) -> str:
-    return template.replace("{s}", plural(name)).replace("{}", name)
+def fill_template(template: str, name: str) -> str:
+    return template.replace("{s}", make_plural(name)).replace("{}", name)
 
 
-def sample(seed: int, index: int) -> Picture:
+def make_sample(seed: int, index: int) -> ScenePicture:
     """The training scene with this number, with at least one thing to look at."""
     rng = np.random.default_rng([seed, 7, index])
-    width, height = SHAPES_SEEN[index % len(SHAPES_SEEN)]
+    width, height = SCENE_SIZES[index % len(SCENE_SIZES)]
     while True:
-        picture = some_scene(rng, width=width, height=height)
-        clear = tuple(seen for seen in picture.seen if seen.share >= 0.4)
+        picture = sample_scene(rng, width=width, height=height)
+        clear = tuple(seen for seen in picture.truths if seen.share >= 0.4)
         if clear:
-            return Picture(picture.image, clear)
+            return ScenePicture(picture.image, clear)
 
 
-def batch_at(seed: int, step: int, size: int, stock: Stock[Picture]) -> tuple[torch.Tensor, torch.Tensor]:
+def make_batch(
+    seed: int, step: int, size: int, stock: SampleCache[ScenePicture]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Training batch: pixels (B, 3, 64, 64) and the label of each, an index into `LABELS`."""
     rng = np.random.default_rng([seed, step, 2])
     crops: list[RGB] = []
     labels: list[int] = []
-    for picture in stock.some(size, rng):
-        for seen in picture.seen:
-            crops.append(_some_crop(picture, seen, rng))
+    for picture in stock.draw_samples(size, rng):
+        for seen in picture.truths:
+            crops.append(_sample_crop(picture, seen, rng))
             labels.append(LABELS.index(seen.name))
     light = torch.from_numpy(rng.uniform(0.9, 1.1, (size, 1, 1, 1))).float()
-    return pixels(crops[:size], light), torch.tensor(labels[:size])
+    return prepare_crops(crops[:size], light), torch.tensor(labels[:size])
 
 
-@without_gradients
-def evaluate(model: torch.nn.Module, words: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 150) -> Metrics:
+@disable_gradients
+def evaluate_scorer(
+    model: torch.nn.Module, tokenizer: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 150
+) -> Metrics:
     """Top-1 among the 64 names, of crops of things that show at least 0.6 of themselves, from unseen scenes.
 
     `person`: share of people whose best label among all 65 is theirs.
@@ -185,15 +199,20 @@ def evaluate(model: torch.nn.Module, words: Any, *, seed: int = HELD_OUT_SEED, s
     crops: list[RGB] = []
     labels: list[int] = []
     for index in range(scenes):
-        picture = scene_at(seed, index)
-        for seen in picture.seen:
+        picture = make_scene(seed, index)
+        for seen in picture.truths:
             if seen.share >= 0.6:
-                crops.append(crop(picture, seen))
+                crops.append(crop_thing(picture, seen))
                 labels.append(LABELS.index(seen.name))
     scorer: Any = model
-    known = scorer.encode_text(tokens(words, [sentence(_PLAIN, name) for name in LABELS]), normalize=True)
+    known = scorer.encode_text(
+        tokenize_texts(tokenizer, [fill_template(_PLAIN_TEMPLATE, name) for name in LABELS]), normalize=True
+    )
     looks = torch.cat(
-        [scorer.encode_image(pixels(crops[i : i + 64]), normalize=True) for i in range(0, len(crops), 64)]
+        [
+            scorer.encode_image(prepare_crops(crops[i : i + 64]), normalize=True)
+            for i in range(0, len(crops), 64)
+        ]
     )
     scores = looks @ known.T
     truth = torch.tensor(labels)
@@ -203,17 +222,19 @@ def evaluate(model: torch.nn.Module, words: Any, *, seed: int = HELD_OUT_SEED, s
     return {"top1_of_64": round(float(hit.float().mean()), 4), "person": round(float(best.mean()), 4)}
 
 
-def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 64, scenes: int = 20_000) -> Metrics:
+def train(
+    output: Path, *, seed: int = 0, budget: TrainingBudget, size: int = 64, scenes: int = 20_000
+) -> Metrics:
     """Train the scorer on `scenes` scenes and save it in `output`."""
-    words = tokenizer()
-    stock = Stock(lambda index: sample(seed, index), scenes)
+    tokenizer = build_tokenizer()
+    stock = SampleCache(lambda index: make_sample(seed, index), scenes)
 
-    def loss(model: torch.nn.Module, step: int) -> torch.Tensor:
+    def compute_loss(model: torch.nn.Module, step: int) -> torch.Tensor:
         scorer: Any = model
-        images, labels = batch_at(seed, step, size, stock)
+        images, labels = make_batch(seed, step, size, stock)
         templates = np.random.default_rng([seed, step, 3]).choice(len(TEMPLATES), len(LABELS))
-        texts = [sentence(TEMPLATES[t], name) for t, name in zip(templates, LABELS, strict=True)]
-        known = scorer.encode_text(tokens(words, [*texts, *_HALVES]), normalize=True)
+        texts = [fill_template(TEMPLATES[t], name) for t, name in zip(templates, LABELS, strict=True)]
+        known = scorer.encode_text(tokenize_texts(tokenizer, [*texts, *_HALF_NAME_TEXTS]), normalize=True)
         scores = scorer.encode_image(images, normalize=True) @ known.T
         scores = scores * scorer.logit_scale.exp().clamp(max=100)
         thing = labels < len(NAMES)
@@ -225,21 +246,21 @@ def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 64, scenes
             + 0.5 * F.cross_entropy(halves[:, len(COLOURS) :], shapes[thing])
         )
 
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         role="scorer",
-        model=build(seed).to(memory_format=torch.channels_last),
-        loss=loss,
-        evaluate=lambda model: evaluate(model, words),
-        save=save,
+        model=build_scorer(seed).to(memory_format=torch.channels_last),
+        loss=compute_loss,
+        evaluate=lambda model: evaluate_scorer(model, tokenizer),
+        save=save_scorer,
         seed=seed,
         rate=2e-3,
         decay=0.05,
         average=0.99,
-        about={
+        details={
             "batch": size,
             "scenes": scenes,
             "format": "open_clip local-dir folder",
             "input": f"{SIDE} px",
         },
     )
-    return fit(recipe, budget, output)
+    return train_model(recipe, budget, output)

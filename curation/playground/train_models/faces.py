@@ -21,21 +21,34 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from curation.imaging.codec import RGB, box_iou, pad_box
+from curation.imaging.codec import RGB, compute_box_iou, pad_box
 from curation.models.spec import ModelSpec
-from curation.playground.scenes import Seen, Thing, compose, photograph, some_names, some_scene
-from curation.playground.train_models.grounding import HELD_OUT_SEED, auc
-from curation.playground.train_models.loop import Budget, Metrics, Recipe, fit, without_gradients
-from curation.playground.train_models.stock import Stock
+from curation.playground.scenes import (
+    Thing,
+    ThingTruth,
+    compose_things,
+    degrade_picture,
+    sample_names,
+    sample_scene,
+)
+from curation.playground.train_models.grounding import HELD_OUT_SEED, compute_auc
+from curation.playground.train_models.loop import (
+    Metrics,
+    TrainingBudget,
+    TrainingRecipe,
+    disable_gradients,
+    train_model,
+)
+from curation.playground.train_models.stock import SampleCache
 from curation.playground.world import (
     PERSON,
     Body,
+    CanvasPlacement,
     FaceTruth,
     Gaze,
-    Placement,
-    backdrop,
-    face_truth,
-    some_body,
+    draw_backdrop,
+    measure_face,
+    sample_body,
 )  # fmt: skip
 
 F32 = NDArray[np.float32]
@@ -44,34 +57,36 @@ SIDE: Final = 128  # what pictures are scaled to for detection
 STRIDES: Final = (8, 16, 32)
 _LARGEST: Final = (34, 70)  # px: larger faces belong to the next stride
 _POSE_SIDE, _ID_SIDE = 192, 112  # inputs by which InsightFace knows what a file is
-_SHRINK: Final = 4  # both are looked at this much smaller
+_REDUCTION: Final = 4  # both are looked at this much smaller
 _LANDMARKS: Final = 1103  # of which the last 68 are the face
 IDENTITIES: Final = 300
 OPTIONS: Final[dict[str, Any]] = {"det_sizes": [SIDE]}  # of the backend
-SCENES: Final = ((128, 96), (96, 96), (192, 144))  # (width, height)
+SCENE_SIZES: Final = ((128, 96), (96, 96), (192, 144))  # (width, height)
 
 
 # ---- models --------------------------------------------------------------------------------------
 
 
-def _conv(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
+def _make_conv(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
     layer = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(outside), nn.ReLU())
 
 
-class Detector(nn.Module):
+class FaceDetectorNet(nn.Module):
     """(1, 3, H, W) -> nine outputs; H and W multiples of 32, pixels as (value - 127.5) / 128."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_conv(3, 16, 2), _conv(16, 32, 2), _conv(32, 48, 2), _conv(48, 48))
-        self.deeper, self.deepest = _conv(48, 64, 2), _conv(64, 64, 2)
+        self.stem = nn.Sequential(
+            _make_conv(3, 16, 2), _make_conv(16, 32, 2), _make_conv(32, 48, 2), _make_conv(48, 48)
+        )
+        self.deeper, self.deepest = _make_conv(48, 64, 2), _make_conv(64, 64, 2)
         self.sides = nn.ModuleList([nn.Conv2d(width, 48, 1) for width in (48, 64, 64)])
-        self.heads = nn.ModuleList([nn.Sequential(_conv(48, 48), nn.Conv2d(48, 30, 1)) for _ in STRIDES])
+        self.heads = nn.ModuleList([nn.Sequential(_make_conv(48, 48), nn.Conv2d(48, 30, 1)) for _ in STRIDES])
         for head in self.heads:
             nn.init.constant_(cast(Any, head)[1].bias[:2], -4.0)
 
-    def maps(self, images: Tensor) -> list[Tensor]:
+    def compute_maps(self, images: Tensor) -> list[Tensor]:
         """Per stride (B, H, W, 2, 15): logit, distances to the box's four sides, five points; in strides."""
         near = self.stem(images)
         middle = self.deeper(near)
@@ -87,12 +102,12 @@ class Detector(nn.Module):
         return found
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        maps = [each.reshape(-1, 15) for each in self.maps(images)]
+        maps = [each.reshape(-1, 15) for each in self.compute_maps(images)]
         scores = [each[:, :1].sigmoid() for each in maps]
         return (*scores, *(each[:, 1:5] for each in maps), *(each[:, 5:] for each in maps))
 
 
-class Landmarks(nn.Module):
+class LandmarkNet(nn.Module):
     """(1, 3, 192, 192) -> (1, 3309): 1,103 points, x and y in halves of the input from its middle, z alike.
 
     A network says how the mean face is turned, scaled and moved; the points follow from it.
@@ -101,53 +116,54 @@ class Landmarks(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
-            _conv(3, 16, 2), _conv(16, 32, 2), _conv(32, 48, 2), _conv(48, 64, 2), nn.Flatten(),
-            nn.Linear(64 * 9, 64), nn.ReLU(), nn.Linear(64, 12),
+            _make_conv(3, 16, 2), _make_conv(16, 32, 2), _make_conv(32, 48, 2), _make_conv(48, 64, 2),
+            nn.Flatten(), nn.Linear(64 * 9, 64), nn.ReLU(), nn.Linear(64, 12),
         )  # fmt: skip
         points = np.zeros((_LANDMARKS, 3, 3, 4), np.float32)
-        mean = mean_face()
+        mean = load_mean_face()
         for axis in range(3):
             points[-68:, axis, axis, :3] = mean
             points[-68:, axis, axis, 3] = 1
         basis = torch.from_numpy(points.reshape(_LANDMARKS * 3, 12).T.copy())
         self.register_buffer("basis", basis, persistent=False)
 
-    def turn(self, small: Tensor) -> Tensor:
+    def predict_pose(self, small: Tensor) -> Tensor:
         """(B, 3, 48, 48) -> (B, 12): the 3 x 4 matrix that takes the mean face to where the face is."""
         return cast(Tensor, self.trunk(small))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.turn(F.avg_pool2d(images, _SHRINK)) @ cast(Tensor, self.basis)
+        return self.predict_pose(F.avg_pool2d(images, _REDUCTION)) @ cast(Tensor, self.basis)
 
 
-class Recogniser(nn.Module):
+class RecogniserNet(nn.Module):
     """(1, 3, 112, 112), aligned -> (1, 64), of which the direction is the identity."""
 
     def __init__(self) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
-            _conv(3, 24), _conv(24, 48, 2), _conv(48, 64, 2), _conv(64, 64, 2), nn.Flatten(),
+            _make_conv(3, 24), _make_conv(24, 48, 2), _make_conv(48, 64, 2), _make_conv(64, 64, 2),
+            nn.Flatten(),
             nn.Linear(64 * 16, 64),
         )  # fmt: skip
 
-    def look(self, small: Tensor) -> Tensor:
+    def embed_face(self, small: Tensor) -> Tensor:
         """(B, 3, 28, 28) -> (B, 64)."""
         return cast(Tensor, self.trunk(small))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.look(F.avg_pool2d(images, _SHRINK))
+        return self.embed_face(F.avg_pool2d(images, _REDUCTION))
 
 
-class Pack(nn.Module):
+class FacePack(nn.Module):
     """The three, and while they learn what each identity of the training set looks like."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.detector, self.landmarks, self.recogniser = Detector(), Landmarks(), Recogniser()
+        self.detector, self.landmarks, self.recogniser = FaceDetectorNet(), LandmarkNet(), RecogniserNet()
         self.people = nn.Parameter(torch.randn(IDENTITIES, 64))
 
 
-def mean_face() -> F32:
+def load_mean_face() -> F32:
     """InsightFace's mean face, (68, 3): x right, y down, z towards the camera, its middle at 0."""
     from insightface.data import get_object
 
@@ -155,18 +171,18 @@ def mean_face() -> F32:
     return np.asarray(found - found.mean(0), np.float32)
 
 
-def save(model: nn.Module, output: Path) -> None:
+def save_pack(model: nn.Module, output: Path) -> None:
     """The three ONNX files of the pack."""
     pack = cast(Any, model)
     output.mkdir(parents=True, exist_ok=True)
     names = [f"{kind}_{stride}" for kind in ("score", "bbox", "kps") for stride in STRIDES]
     anyhow = {2: "height", 3: "width"}
-    _export(pack.detector, SIDE, output / "det_playground.onnx", names, {"input.1": anyhow})
-    _export(pack.landmarks, _POSE_SIDE, output / "1k3d68.onnx", ["fc1"])
-    _export(pack.recogniser, _ID_SIDE, output / "w_playground.onnx", ["fc"])
+    _export_onnx(pack.detector, SIDE, output / "det_playground.onnx", names, {"input.1": anyhow})
+    _export_onnx(pack.landmarks, _POSE_SIDE, output / "1k3d68.onnx", ["fc1"])
+    _export_onnx(pack.recogniser, _ID_SIDE, output / "w_playground.onnx", ["fc"])
 
 
-def _export(
+def _export_onnx(
     model: nn.Module, side: int, file: Path, outputs: list[str], axes: dict[str, dict[int, str]] | None = None
 ) -> None:
     was = model.training
@@ -181,14 +197,14 @@ def _export(
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class CrowdPicture:
     """A picture at detection size. `image`: (SIDE, SIDE, 3). `faces`: (n, 14) px, box and five points."""
 
     image: RGB
     faces: F32
 
 
-def looks_out(seen: Seen) -> bool:
+def has_visible_face(seen: ThingTruth) -> bool:
     """Whether a person's face can be seen: turned to the camera at least a little, and not hidden."""
     if seen.face is None or not seen.face.visible.any():
         return False
@@ -198,30 +214,30 @@ def looks_out(seen: Seen) -> bool:
     return float(seen.mask[y0:y1, x0:x1].sum()) >= 0.55 * area
 
 
-def crowd(seed: int, index: int) -> Crowd:
+def make_crowd(seed: int, index: int) -> CrowdPicture:
     """The training picture with this number: a whole scene, or a person's crop as the filters cut it."""
     rng = np.random.default_rng([seed, 9, index])
-    width, height = SCENES[index % len(SCENES)]
-    names = some_names(int(rng.integers(0, 3)), rng)
+    width, height = SCENE_SIZES[index % len(SCENE_SIZES)]
+    names = sample_names(int(rng.integers(0, 3)), rng)
     if rng.uniform() < 0.85 and PERSON not in names:
         names.insert(int(rng.integers(len(names) + 1)), PERSON)
-    picture = some_scene(rng, width=width, height=height, names=names)
-    people = [seen for seen in picture.seen if seen.name == PERSON]
+    picture = sample_scene(rng, width=width, height=height, names=names)
+    people = [seen for seen in picture.truths if seen.name == PERSON]
     window = (0, 0, width, height)
     if people and rng.uniform() < 0.6:
         window = pad_box(people[0].box, float(rng.uniform(0, 0.2)), width, height)
     x0, y0, x1, y1 = window
-    faces = [_row(seen.face) for seen in people if seen.face is not None and looks_out(seen)]
+    faces = [_flatten_face(seen.face) for seen in people if seen.face is not None and has_visible_face(seen)]
     rows = np.array(faces, np.float32).reshape(-1, 14) - np.array([x0, y0] * 7, np.float32)
-    image, scale = fitted(picture.image[y0:y1, x0:x1])
-    return Crowd(image, rows * np.float32(scale))
+    image, scale = letterbox_image(picture.image[y0:y1, x0:x1])
+    return CrowdPicture(image, rows * np.float32(scale))
 
 
-def _row(face: FaceTruth) -> list[float]:
+def _flatten_face(face: FaceTruth) -> list[float]:
     return [*face.box, *(float(v) for v in face.points.reshape(-1))]
 
 
-def fitted(image: RGB) -> tuple[RGB, float]:
+def letterbox_image(image: RGB) -> tuple[RGB, float]:
     """A picture in the upper left of a black square of `SIDE`, as SCRFD's own code puts it; and its scale."""
     height, width = image.shape[:2]
     scale = SIDE / max(height, width)
@@ -239,29 +255,29 @@ class Portrait:
     face: FaceTruth
 
 
-def portrait(rng: np.random.Generator, body: Body, gaze: Gaze) -> Portrait:
+def draw_portrait(rng: np.random.Generator, body: Body, gaze: Gaze) -> Portrait:
     """A picture of one person who looks in a direction."""
     side, half = 96, float(rng.uniform(20, 44))
-    where = Placement(
+    where = CanvasPlacement(
         48 + float(rng.uniform(-6, 6)), 48 + 0.4 * half + float(rng.uniform(-4, 4)), half,
         float(rng.uniform(-8, 8)),
     )  # fmt: skip
-    canvas, _ = compose(backdrop(side, side, rng), [Thing(PERSON, where, body=body, gaze=gaze)])
-    return Portrait(photograph(canvas, rng), face_truth(body, gaze, where))
+    canvas, _ = compose_things(draw_backdrop(side, side, rng), [Thing(PERSON, where, body=body, gaze=gaze)])
+    return Portrait(degrade_picture(canvas, rng), measure_face(body, gaze, where))
 
 
-def turned(seed: int, index: int) -> tuple[NDArray[np.uint8], F32]:
+def make_pose_sample(seed: int, index: int) -> tuple[NDArray[np.uint8], F32]:
     """A face as InsightFace cuts it out for landmarks, (3, 48, 48), and what `Landmarks.turn` should say."""
     rng = np.random.default_rng([seed, 10, index])
     gaze = Gaze(float(rng.uniform(-95, 95)), float(rng.uniform(-25, 25)), float(rng.uniform(-20, 20)))
-    made = portrait(rng, some_body(rng), gaze)
+    made = draw_portrait(rng, sample_body(rng), gaze)
     x0, y0, x1, y1 = made.face.box
     wide, tall = (x1 - x0), (y1 - y0)
     cx = (x0 + x1) / 2 + wide * float(rng.normal(0, 0.05))
     cy = (y0 + y1) / 2 + tall * float(rng.normal(0, 0.05))
     scale = _POSE_SIDE / (max(wide, tall) * 1.5) * float(np.exp(rng.normal(0, 0.06)))
-    small, half = scale / _SHRINK, _POSE_SIDE / 2
-    middle = half / _SHRINK
+    small, half = scale / _REDUCTION, _POSE_SIDE / 2
+    middle = half / _REDUCTION
     move = np.array([[small, 0, middle - small * cx], [0, small, middle - small * cy]])
     cut = cv2.warpAffine(made.image, move, (2 * int(middle), 2 * int(middle)))
     matrix = np.zeros((3, 4))
@@ -272,18 +288,18 @@ def turned(seed: int, index: int) -> tuple[NDArray[np.uint8], F32]:
     return np.asarray(cut.transpose(2, 0, 1), np.uint8).copy(), matrix.reshape(-1).astype(np.float32)
 
 
-def known(seed: int, index: int) -> tuple[NDArray[np.uint8], int]:
+def make_identity_sample(seed: int, index: int) -> tuple[NDArray[np.uint8], int]:
     """A face aligned as InsightFace aligns it, (3, 28, 28), and whose it is."""
     from insightface.utils import face_align
 
     rng = np.random.default_rng([seed, 11, index])
     who = index % IDENTITIES
-    body = some_body(np.random.default_rng([seed, 12, who]))
+    body = sample_body(np.random.default_rng([seed, 12, who]))
     gaze = Gaze(float(rng.uniform(-45, 45)), float(rng.uniform(-12, 12)), float(rng.uniform(-15, 15)))
-    made = portrait(rng, body, gaze)
+    made = draw_portrait(rng, body, gaze)
     points = made.face.points + rng.normal(0, 0.05 * made.face.scale, (5, 2))
     aligned = face_align.norm_crop(made.image, landmark=points, image_size=_ID_SIDE)
-    side = _ID_SIDE // _SHRINK
+    side = _ID_SIDE // _REDUCTION
     small = cv2.resize(aligned, (side, side), interpolation=cv2.INTER_AREA)
     return small.transpose(2, 0, 1).copy(), who
 
@@ -291,14 +307,14 @@ def known(seed: int, index: int) -> tuple[NDArray[np.uint8], int]:
 # ---- loss ----------------------------------------------------------------------------------------
 
 
-def _pixels(images: Sequence[NDArray[np.uint8]], rng: np.random.Generator, spread: float) -> Tensor:
+def _prepare_batch(images: Sequence[NDArray[np.uint8]], rng: np.random.Generator, spread: float) -> Tensor:
     """(3, H, W) uint8 each -> (B, 3, H, W) as InsightFace hands them over, under somewhat other light."""
     batch = torch.from_numpy(np.stack(images)).float()
     light = torch.from_numpy(rng.uniform(0.9, 1.1, (len(images), 1, 1, 1))).float()
     return ((batch * light).clamp(max=255) - 127.5) / spread
 
 
-def detection_loss(maps: Sequence[Tensor], faces: Sequence[F32]) -> Tensor:
+def compute_detection_loss(maps: Sequence[Tensor], faces: Sequence[F32]) -> Tensor:
     """Which cells see a face's middle, and from there the face's sides (GIoU and L1) and points (L1)."""
     loss = torch.zeros(())
     total = max(1, sum(len(each) for each in faces))
@@ -329,17 +345,17 @@ def detection_loss(maps: Sequence[Tensor], faces: Sequence[F32]) -> Tensor:
     return loss
 
 
-def loss_at(pack: Any, seed: int, step: int, size: int, stocks: Stocks) -> Tensor:
+def compute_loss(pack: Any, seed: int, step: int, size: int, stocks: FaceSamples) -> Tensor:
     """The sum of the three losses on batch number `step`."""
     rng = np.random.default_rng([seed, step, 5])
-    crowds = stocks.crowds.some(size, rng)
-    images = _pixels([each.image.transpose(2, 0, 1) for each in crowds], rng, 128)
-    found = detection_loss(pack.detector.maps(images), [each.faces for each in crowds])
-    turns = stocks.turned.some(3 * size, rng)
-    said = pack.landmarks.turn(_pixels([image for image, _ in turns], rng, 128))
+    crowds = stocks.crowds.draw_samples(size, rng)
+    images = _prepare_batch([each.image.transpose(2, 0, 1) for each in crowds], rng, 128)
+    found = compute_detection_loss(pack.detector.compute_maps(images), [each.faces for each in crowds])
+    turns = stocks.poses.draw_samples(3 * size, rng)
+    said = pack.landmarks.predict_pose(_prepare_batch([image for image, _ in turns], rng, 128))
     pose = F.smooth_l1_loss(said, torch.from_numpy(np.stack([m for _, m in turns])), beta=0.05)
-    faces = stocks.known.some(3 * size, rng)
-    looks = F.normalize(pack.recogniser.look(_pixels([image for image, _ in faces], rng, 127.5)))
+    faces = stocks.identities.draw_samples(3 * size, rng)
+    looks = F.normalize(pack.recogniser.embed_face(_prepare_batch([image for image, _ in faces], rng, 127.5)))
     who = torch.tensor([each for _, each in faces])
     cosine = looks @ F.normalize(pack.people).T
     margin = 0.2 * F.one_hot(who, IDENTITIES)
@@ -347,27 +363,27 @@ def loss_at(pack: Any, seed: int, step: int, size: int, stocks: Stocks) -> Tenso
 
 
 @dataclass(frozen=True, slots=True)
-class Stocks:
-    crowds: Stock[Crowd]
-    turned: Stock[tuple[NDArray[np.uint8], F32]]
-    known: Stock[tuple[NDArray[np.uint8], int]]
+class FaceSamples:
+    crowds: SampleCache[CrowdPicture]
+    poses: SampleCache[tuple[NDArray[np.uint8], F32]]
+    identities: SampleCache[tuple[NDArray[np.uint8], int]]
 
 
 # ---- held-out ------------------------------------------------------------------------------------
 
 
-@without_gradients
-def evaluate(model: nn.Module, *, seed: int = HELD_OUT_SEED, pictures: int = 60) -> Metrics:
+@disable_gradients
+def evaluate_pack(model: nn.Module, *, seed: int = HELD_OUT_SEED, pictures: int = 60) -> Metrics:
     """`measure` of the saved pack."""
     from curation.models.pretrained.insightface_faces import InsightFaces
 
     with tempfile.TemporaryDirectory() as folder:
-        save(model, Path(folder))
+        save_pack(model, Path(folder))
         spec = ModelSpec(backend="insightface", checkpoint=folder, options=OPTIONS)
-        return measure(InsightFaces(spec), seed=seed, pictures=pictures)
+        return measure_pack(InsightFaces(spec), seed=seed, pictures=pictures)
 
 
-def measure(backend: Any, *, seed: int, pictures: int) -> Metrics:
+def measure_pack(backend: Any, *, seed: int, pictures: int) -> Metrics:
     """A pack, loaded by the real backend, on people that nobody has seen.
 
     `face_found`: share of faces in crops of people with a box of IoU >= 0.5. `face_right`: share of what was
@@ -379,42 +395,44 @@ def measure(backend: Any, *, seed: int, pictures: int) -> Metrics:
     errors: list[float] = []
     front: list[bool] = []
     for index in range(pictures):
-        one = crowd(seed, index)
-        found = backend.faces([one.image])[0]
+        one = make_crowd(seed, index)
+        found = backend.detect_faces([one.image])[0]
         for row in one.faces:
             shown += 1
-            hit += any(box_iou(face.box, row[:4].tolist()) >= 0.5 for face in found)
+            hit += any(compute_box_iou(face.box, row[:4].tolist()) >= 0.5 for face in found)
         claimed += len(found)
-        right += sum(any(box_iou(face.box, row[:4].tolist()) >= 0.5 for row in one.faces) for face in found)
+        right += sum(
+            any(compute_box_iou(face.box, row[:4].tolist()) >= 0.5 for row in one.faces) for face in found
+        )
         rng = np.random.default_rng([seed, 13, index])
         gaze = Gaze(float(rng.uniform(-80, 80)), float(rng.uniform(-12, 12)), float(rng.uniform(-10, 10)))
-        alone = portrait(rng, some_body(rng), gaze)
-        seen = backend.faces([alone.image])[0]
+        alone = draw_portrait(rng, sample_body(rng), gaze)
+        seen = backend.detect_faces([alone.image])[0]
         if seen:
             if abs(gaze.yaw) < 60:
                 errors.append(abs((seen[0].yaw or 0.0) - gaze.yaw))
             if not 40 < abs(gaze.yaw) < 50:
                 front.append((seen[0].frontality >= 0.5) == (abs(gaze.yaw) < 45))
-    same, other = _pairs(backend, seed, pictures // 2)
+    same, other = _compare_portraits(backend, seed, pictures // 2)
     return {
         "face_found": round(hit / max(1, shown), 4),
         "face_right": round(right / max(1, claimed), 4),
         "turn_error": round(float(np.mean(errors)) if errors else 90.0, 2),
         "front_right": round(float(np.mean(front)) if front else 0.0, 4),
-        "same_auc": round(auc(same, other) if same and other else 0.0, 4),
+        "same_auc": round(compute_auc(same, other) if same and other else 0.0, 4),
     }
 
 
-def _pairs(backend: Any, seed: int, people: int) -> tuple[list[float], list[float]]:
+def _compare_portraits(backend: Any, seed: int, people: int) -> tuple[list[float], list[float]]:
     """Similarities of two pictures of each person, and of pictures of two people."""
     looks: list[list[F32]] = []
     for who in range(people):
         rng = np.random.default_rng([seed, 14, who])
-        body = some_body(rng)
+        body = sample_body(rng)
         found = []
         for _ in range(2):
             gaze = Gaze(float(rng.uniform(-30, 30)), float(rng.uniform(-10, 10)), 0.0)
-            faces = backend.faces([portrait(rng, body, gaze).image])[0]
+            faces = backend.detect_faces([draw_portrait(rng, body, gaze).image])[0]
             if faces and faces[0].embedding is not None:
                 found.append(faces[0].embedding)
         if len(found) == 2:
@@ -424,24 +442,26 @@ def _pairs(backend: Any, seed: int, people: int) -> tuple[list[float], list[floa
     return same, others
 
 
-def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 8, scenes: int = 6_000) -> Metrics:
+def train(
+    output: Path, *, seed: int = 0, budget: TrainingBudget, size: int = 8, scenes: int = 6_000
+) -> Metrics:
     """Train the pack on `scenes` pictures of each kind and save it in `output`."""
     torch.manual_seed(seed)
-    stocks = Stocks(
-        Stock(lambda index: crowd(seed, index), scenes),
-        Stock(lambda index: turned(seed, index), scenes),
-        Stock(lambda index: known(seed, index), scenes),
+    stocks = FaceSamples(
+        SampleCache(lambda index: make_crowd(seed, index), scenes),
+        SampleCache(lambda index: make_pose_sample(seed, index), scenes),
+        SampleCache(lambda index: make_identity_sample(seed, index), scenes),
     )
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         role="faces",
-        model=Pack(),
-        loss=lambda model, step: loss_at(model, seed, step, size, stocks),
-        evaluate=evaluate,
-        save=save,
+        model=FacePack(),
+        loss=lambda model, step: compute_loss(model, seed, step, size, stocks),
+        evaluate=evaluate_pack,
+        save=save_pack,
         seed=seed,
         rate=2e-3,
         decay=0.01,
         average=0.99,
-        about={"batch": size, "scenes": scenes, "format": "InsightFace pack (ONNX)", "input": f"{SIDE} px"},
+        details={"batch": size, "scenes": scenes, "format": "InsightFace pack (ONNX)", "input": f"{SIDE} px"},
     )
-    return fit(recipe, budget, output)
+    return train_model(recipe, budget, output)

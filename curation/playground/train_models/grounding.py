@@ -19,43 +19,64 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-from curation.imaging.codec import RGB, box_iou
-from curation.playground.scenes import SIZES, scene_at, some_prompt, some_scene
-from curation.playground.train_models.loop import Budget, Metrics, Recipe, fit, without_gradients
-from curation.playground.train_models.stock import Stock
+from curation.imaging.codec import RGB, compute_box_iou
+from curation.playground.scenes import SIZES, make_scene, sample_prompt, sample_scene
+from curation.playground.train_models.loop import (
+    Metrics,
+    TrainingBudget,
+    TrainingRecipe,
+    disable_gradients,
+    train_model,
+)
+from curation.playground.train_models.stock import SampleCache
 from curation.playground.world import COLOURS, PERSON, SHAPES
 
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
 HELD_OUT_SEED: Final = 900_001  # scenes that no trainer sees: training seeds are below it
 # Grounding DINO's code tells phrases apart by these ids of the original BERT vocabulary: they must stay.
-SPECIAL: Final = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}
+SPECIAL_TOKENS: Final = {
+    "[PAD]": 0,
+    "[UNK]": 100,
+    "[CLS]": 101,
+    "[SEP]": 102,
+    "[MASK]": 103,
+    ".": 1012,
+    "?": 1029,
+}
 # Words that no phrase of this world rightly uses: the model must find nothing under them.
-STRANGERS: Final = ("dog", "grey car", "tall tree", "cup", "brown horse")
+ABSENT_PHRASES: Final = ("dog", "grey car", "tall tree", "cup", "brown horse")
 
 
-def vocabulary() -> list[str]:
+def build_vocabulary() -> list[str]:
     """A WordPiece vocabulary: the special tokens at their places, then this world's words and plurals."""
-    words = [*COLOURS, *SHAPES, *(plural(shape) for shape in SHAPES), PERSON, plural(PERSON), "people"]
+    words = [
+        *COLOURS,
+        *SHAPES,
+        *(make_plural(shape) for shape in SHAPES),
+        PERSON,
+        make_plural(PERSON),
+        "people",
+    ]
     size = 1030 + len(words)
     rows = [f"[unused{i}]" for i in range(size)]
-    for token, index in SPECIAL.items():
+    for token, index in SPECIAL_TOKENS.items():
         rows[index] = token
     rows[1030:] = words
     return rows
 
 
-def plural(shape: str) -> str:
+def make_plural(shape: str) -> str:
     return shape + ("es" if shape.endswith(("s", "x")) else "s")
 
 
-def tokenizer() -> Any:
+def build_tokenizer() -> Any:
     from transformers import BertTokenizer
 
-    return BertTokenizer(vocab={token: i for i, token in enumerate(vocabulary())}, model_max_length=64)
+    return BertTokenizer(vocab={token: i for i, token in enumerate(build_vocabulary())}, model_max_length=64)
 
 
-def build(seed: int) -> Any:
+def build_detector(seed: int) -> Any:
     """The untrained model."""
     from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection, SwinConfig
 
@@ -66,7 +87,7 @@ def build(seed: int) -> Any:
         mlp_ratio=2.0, drop_path_rate=0.0, out_features=["stage2", "stage3", "stage4"],
     )  # fmt: skip
     text = BertConfig(
-        vocab_size=len(vocabulary()), hidden_size=64, num_hidden_layers=1, num_attention_heads=4,
+        vocab_size=len(build_vocabulary()), hidden_size=64, num_hidden_layers=1, num_attention_heads=4,
         intermediate_size=128, max_position_embeddings=64, hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )  # fmt: skip
@@ -93,7 +114,7 @@ def build(seed: int) -> Any:
     return model
 
 
-def processor() -> Any:
+def build_processor() -> Any:
     """Pictures are resized so that their shorter side is 96 px (the longer at most 192)."""
     from transformers import GroundingDinoImageProcessor, GroundingDinoProcessor
 
@@ -101,41 +122,41 @@ def processor() -> Any:
         size={"shortest_edge": 96, "longest_edge": 192}, image_mean=list(MEAN), image_std=list(STD)
     )
     make: Any = GroundingDinoProcessor
-    return make(images, tokenizer())
+    return make(images, build_tokenizer())
 
 
-def save(model: torch.nn.Module, output: Path) -> None:
+def save_detector(model: torch.nn.Module, output: Path) -> None:
     """A folder of transformers, and the same weights in the original's files, under `original/`."""
     trained: Any = model
     trained.save_pretrained(output)
-    processor().save_pretrained(output)
-    to_original(output, output / "original")
+    build_processor().save_pretrained(output)
+    convert_to_original(output, output / "original")
 
 
-def to_original(trained: Path, output: Path) -> None:
+def convert_to_original(trained: Path, output: Path) -> None:
     """Write a saved folder of transformers as groundingdino-py's `.pth`, config `.py` and BERT folder."""
     from safetensors.torch import load_file
     from transformers import AutoConfig
 
     from curation.models.checkpoints import Checkpoint
-    from curation.models.pretrained.convert import dino_from_hf
-    from curation.models.pretrained.grounding_dino_original import build as build_original
+    from curation.models.pretrained.convert import convert_dino_from_hf
+    from curation.models.pretrained.grounding_dino_original import build_dino_model as build_original
     from curation.models.pretrained.grounding_dino_original import read_config
 
     config: Any = AutoConfig.from_pretrained(trained)
     text = output / "text"
     config.text_config.save_pretrained(text)
-    tokenizer().save_pretrained(text)
+    build_tokenizer().save_pretrained(text)
     file = output / "GroundingDINO_playground.cfg.py"
-    lines = (f"{key} = {value!r}" for key, value in _original_config(config, text.name).items())
+    lines = (f"{key} = {value!r}" for key, value in _build_original_config(config, text.name).items())
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     nowhere = Checkpoint(trained, str(trained), "", "")
     like = build_original(read_config(file), text, nowhere).state_dict()
-    state = dino_from_hf(load_file(trained / "model.safetensors"), like)
+    state = convert_dino_from_hf(load_file(trained / "model.safetensors"), like)
     torch.save({"model": state}, output / "groundingdino_playground.pth")
 
 
-def _original_config(config: Any, text: str) -> dict[str, Any]:
+def _build_original_config(config: Any, text: str) -> dict[str, Any]:
     """What groundingdino-py calls the settings of a transformers config; `text`: where BERT's are."""
     swin = config.backbone_config
     return {
@@ -195,7 +216,7 @@ def _original_config(config: Any, text: str) -> dict[str, Any]:
 # ---- batches -------------------------------------------------------------------------------------
 
 
-def pixels(images: Sequence[RGB], light: torch.Tensor | None = None) -> torch.Tensor:
+def normalise_images(images: Sequence[RGB], light: torch.Tensor | None = None) -> torch.Tensor:
     """Pictures of one size, (H, W, 3) uint8 -> (B, 3, H, W), normalised as the processor does.
 
     `light`: (B, 1, 1, 1), a factor on the brightness of each.
@@ -208,11 +229,11 @@ def pixels(images: Sequence[RGB], light: torch.Tensor | None = None) -> torch.Te
 
 
 def encode_phrases(
-    words: Any, prompts: Sequence[Sequence[str]]
+    tokenizer: Any, prompts: Sequence[Sequence[str]]
 ) -> tuple[dict[str, torch.Tensor], list[list[list[int]]]]:
     """Prompts -> model inputs, and per prompt and phrase the positions of its tokens."""
     texts = [". ".join(prompt) + "." for prompt in prompts]
-    encoded = words(texts, padding=True, return_tensors="pt")
+    encoded = tokenizer(texts, padding=True, return_tensors="pt")
     places: list[list[list[int]]] = []
     for row in encoded["input_ids"].tolist():
         phrases: list[list[int]] = []
@@ -228,37 +249,37 @@ def encode_phrases(
     return dict(encoded), places
 
 
-def _asked(names: Sequence[str], rng: np.random.Generator) -> list[str]:
+def _sample_phrases(names: Sequence[str], rng: np.random.Generator) -> list[str]:
     """What a picture is asked for: names, half of them of what is not there, and often half a name.
 
     A colour or a shape alone names all that has it. It teaches what the words mean long before pairs of them
     are told apart.
     """
     there = list(dict.fromkeys(names))
-    prompt = some_prompt(there, rng)
+    prompt = sample_prompt(there, rng)
     halves = [word for name in there for word in name.split() if rng.uniform() < 0.35]
     halves += [str(rng.choice(words)) for words in (COLOURS, SHAPES) if rng.uniform() < 0.4]
-    strangers = [str(rng.choice(STRANGERS))] if rng.uniform() < 0.15 else []
+    strangers = [str(rng.choice(ABSENT_PHRASES))] if rng.uniform() < 0.15 else []
     for phrase in (*dict.fromkeys(halves), *strangers):
         if phrase not in prompt:
             prompt.insert(int(rng.integers(len(prompt) + 1)), phrase)
     return prompt
 
 
-def _names(phrase: str, name: str) -> bool:
+def _is_phrase_for(phrase: str, name: str) -> bool:
     """Whether a phrase, a name or half of one, is right for a thing of this name."""
     return phrase == name or phrase in name.split()
 
 
-def _spoken(name: str, count: int, rng: np.random.Generator) -> str:
+def _inflect_name(name: str, count: int, rng: np.random.Generator) -> str:
     """A name as a caption has it: in the plural where there are several, now and then anyway."""
     if name in COLOURS:
         return name
-    return plural(name) if (count > 1 and rng.uniform() < 0.5) or rng.uniform() < 0.08 else name
+    return make_plural(name) if (count > 1 and rng.uniform() < 0.5) or rng.uniform() < 0.08 else name
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class DetectorSample:
     """What training keeps of a scene: picture (H, W, 3) uint8, names, boxes (n, 4) in shares, cxcywh."""
 
     image: RGB
@@ -266,41 +287,44 @@ class Sample:
     boxes: NDArray[np.float32]
 
 
-def sample(seed: int, index: int) -> Sample:
+def make_sample(seed: int, index: int) -> DetectorSample:
     """The training scene with this number; its size is that of `SIZES` which the number's remainder says."""
     rng = np.random.default_rng([seed, 5, index])
     height, width = SIZES[index % len(SIZES)]
     while True:
-        picture = some_scene(rng, width=width, height=height)
-        if picture.seen:
-            corners = np.array([each.box for each in picture.seen], np.float32).reshape(-1, 4)
+        picture = sample_scene(rng, width=width, height=height)
+        if picture.truths:
+            corners = np.array([each.box for each in picture.truths], np.float32).reshape(-1, 4)
             corners /= np.array([width, height, width, height], np.float32)
             boxes = np.concatenate(
                 [(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1
             )
-            return Sample(picture.image, tuple(each.name for each in picture.seen), boxes)
+            return DetectorSample(picture.image, tuple(each.name for each in picture.truths), boxes)
 
 
 Targets = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def batch_at(
-    seed: int, step: int, size: int, words: Any, stock: Stock[Sample]
+def make_batch(
+    seed: int, step: int, size: int, tokenizer: Any, stock: SampleCache[DetectorSample]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], Targets]:
     """Batch number `step`: pixels, text inputs, and per picture boxes (cxcywh, 0..1) and token targets."""
     rng = np.random.default_rng([seed, step])
-    samples = stock.some(size, rng, kind=int(rng.integers(len(SIZES))), kinds=len(SIZES))
-    asked = [_asked(each.names, rng) for each in samples]
+    samples = stock.draw_samples(size, rng, kind=int(rng.integers(len(SIZES))), kinds=len(SIZES))
+    requested = [_sample_phrases(each.names, rng) for each in samples]
     prompts = [
-        [_spoken(phrase, sum(_names(phrase, name) for name in each.names), rng) for phrase in prompt]
-        for each, prompt in zip(samples, asked, strict=True)
+        [
+            _inflect_name(phrase, sum(_is_phrase_for(phrase, name) for name in each.names), rng)
+            for phrase in prompt
+        ]
+        for each, prompt in zip(samples, requested, strict=True)
     ]
-    text, places = encode_phrases(words, prompts)
+    text, places = encode_phrases(tokenizer, prompts)
     length = text["input_ids"].shape[1]
     images = []
     targets: Targets = []
-    for each, prompt, positions in zip(samples, asked, places, strict=True):
-        named = [[_names(phrase, name) for phrase in prompt] for name in each.names]
+    for each, prompt, positions in zip(samples, requested, places, strict=True):
+        named = [[_is_phrase_for(phrase, name) for phrase in prompt] for name in each.names]
         wanted = [row for row, fits in enumerate(named) if any(fits)]
         boxes = torch.from_numpy(each.boxes[wanted])
         tokens = torch.zeros(len(wanted), length)
@@ -315,20 +339,20 @@ def batch_at(
         images.append(image)
         targets.append((boxes, tokens))
     light = torch.from_numpy(rng.uniform(0.92, 1.08, (size, 1, 1, 1))).float()
-    return pixels(images, light), text, targets
+    return normalise_images(images, light), text, targets
 
 
 # ---- loss ----------------------------------------------------------------------------------------
 
 
-def _corners(boxes: torch.Tensor) -> torch.Tensor:
+def _convert_to_corners(boxes: torch.Tensor) -> torch.Tensor:
     centre, size = boxes[..., :2], boxes[..., 2:].clamp(min=1e-6)
     return torch.cat([centre - size / 2, centre + size / 2], -1)
 
 
-def _overlap(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def _compute_giou(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Generalised IoU (Rezatofighi et al., arXiv 1902.09630) of cxcywh boxes (..., 4), which broadcast."""
-    a, b = _corners(one), _corners(other)
+    a, b = _convert_to_corners(one), _convert_to_corners(other)
     size_a, size_b = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]
     inside = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     around = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
@@ -337,7 +361,7 @@ def _overlap(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return both / either - (hull - either) / hull
 
 
-def set_loss(
+def compute_set_loss(
     logits: torch.Tensor, boxes: torch.Tensor, mask: torch.Tensor, targets: Targets, copies: int = 1
 ) -> torch.Tensor:
     """DETR's set loss with token targets, for one set of predictions.
@@ -365,7 +389,7 @@ def set_loss(
         weights = tokens / tokens.sum(2, keepdim=True).clamp(min=1)
         far = (boxes[:, :, None] - true_boxes[:, None]).abs().sum(-1)
         cost = torch.where(real, gain, torch.zeros_like(gain)) @ weights.transpose(1, 2)
-        cost = (cost + 5 * far - 2 * _overlap(boxes[:, :, None], true_boxes[:, None])).numpy()
+        cost = (cost + 5 * far - 2 * _compute_giou(boxes[:, :, None], true_boxes[:, None])).numpy()
     rows, columns, owners = [], [], []
     for b, wanted in enumerate(count):
         found, meant = linear_sum_assignment(cost[b, :, :wanted])
@@ -380,11 +404,11 @@ def set_loss(
     right = p * aim + (1 - p) * (1 - aim)
     focal = 0.5 * (1 - right) ** 2 * entropy
     found, true = boxes[owner, row], true_boxes[owner, column]
-    off = 5 * (found - true).abs().sum() + 2 * (1 - _overlap(found, true)).sum()
+    off = 5 * (found - true).abs().sum() + 2 * (1 - _compute_giou(found, true)).sum()
     return (2 * (focal * real).sum() + off) / total
 
 
-def full_loss(
+def compute_full_loss(
     model: Any, images: torch.Tensor, text: dict[str, torch.Tensor], targets: Targets
 ) -> torch.Tensor:
     """The set loss of every decoder layer and of the encoder's proposals.
@@ -395,7 +419,7 @@ def full_loss(
     out = model(pixel_values=images, **text)
     mask = text["attention_mask"].bool()
     length = mask.shape[1]
-    loss = set_loss(out.logits[..., :length], out.pred_boxes, mask, targets)
+    loss = compute_set_loss(out.logits[..., :length], out.pred_boxes, mask, targets)
     states, known = out.intermediate_hidden_states, out.encoder_last_hidden_state_text
     for level in range(states.shape[1] - 1):
         reference = (
@@ -405,16 +429,18 @@ def full_loss(
             model.bbox_embed[level](states[:, level]) + torch.special.logit(reference, eps=1e-5)
         ).sigmoid()
         logits = model.class_embed[level](states[:, level], known, mask)
-        loss = loss + set_loss(logits[..., :length], boxes, mask, targets, copies=3)
+        loss = loss + compute_set_loss(logits[..., :length], boxes, mask, targets, copies=3)
     proposals = out.enc_outputs_coord_logits.sigmoid()
-    return loss + set_loss(out.enc_outputs_class[..., :length], proposals, mask, targets, copies=4)
+    return loss + compute_set_loss(out.enc_outputs_class[..., :length], proposals, mask, targets, copies=4)
 
 
 # ---- held-out ------------------------------------------------------------------------------------
 
 
-@without_gradients
-def evaluate(model: torch.nn.Module, words: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 80) -> Metrics:
+@disable_gradients
+def evaluate_detector(
+    model: torch.nn.Module, tokenizer: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 80
+) -> Metrics:
     """Metrics on scenes of an unseen seed, every prompt with rivals of what is there.
 
     `box_iou`: mean over names that are there, of the best-scored box against the nearest thing of that name.
@@ -422,63 +448,65 @@ def evaluate(model: torch.nn.Module, words: Any, *, seed: int = HELD_OUT_SEED, s
     are there from names that are not.
     """
     overlaps: list[float] = []
-    there: list[float] = []
+    present: list[float] = []
     absent: list[float] = []
     for first in range(0, scenes, 20):
-        pictures = [scene_at(seed, i) for i in range(first, min(scenes, first + 20))]
-        pictures = [p for p in pictures if p.seen]
+        pictures = [make_scene(seed, i) for i in range(first, min(scenes, first + 20))]
+        pictures = [p for p in pictures if p.truths]
         prompts = []
         for index, picture in enumerate(pictures):
             rng = np.random.default_rng([seed, first + index, 1])
-            prompts.append(list(dict.fromkeys([*picture.names, *some_prompt(picture.names, rng)])))
-        text, places = encode_phrases(words, prompts)
-        out: Any = model(pixel_values=pixels([p.image for p in pictures]), **text)
+            prompts.append(list(dict.fromkeys([*picture.names, *sample_prompt(picture.names, rng)])))
+        text, places = encode_phrases(tokenizer, prompts)
+        out: Any = model(pixel_values=normalise_images([p.image for p in pictures]), **text)
         scores = out.logits.sigmoid()
         for b, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True)):
             height, width = picture.image.shape[:2]
-            boxes = _corners(out.pred_boxes[b]) * torch.tensor([width, height, width, height])
+            boxes = _convert_to_corners(out.pred_boxes[b]) * torch.tensor([width, height, width, height])
             for name, positions in zip(prompt, places[b], strict=True):
                 of_phrase = scores[b][:, positions].mean(1)
                 best = int(of_phrase.argmax())
-                truths = [each.box for each in picture.seen if each.name == name]
-                (there if truths else absent).append(float(of_phrase[best]))
+                truths = [each.box for each in picture.truths if each.name == name]
+                (present if truths else absent).append(float(of_phrase[best]))
                 if truths:
-                    overlaps.append(max(box_iou(boxes[best].tolist(), truth) for truth in truths))
+                    overlaps.append(max(compute_box_iou(boxes[best].tolist(), truth) for truth in truths))
     return {
         "box_iou": round(float(np.mean(overlaps)), 4),
         "accuracy": round(float(np.mean(np.array(overlaps) >= 0.5)), 4),
-        "presence_auc": round(auc(there, absent), 4),
+        "presence_auc": round(compute_auc(present, absent), 4),
     }
 
 
-def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
+def compute_auc(positive: Sequence[float], negative: Sequence[float]) -> float:
     """The probability that a positive's score is above a negative's; ties count half."""
     high, low = np.asarray(positive)[:, None], np.asarray(negative)[None, :]
     return float(((high > low) + 0.5 * (high == low)).mean())
 
 
-def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 16, scenes: int = 24_000) -> Metrics:
+def train(
+    output: Path, *, seed: int = 0, budget: TrainingBudget, size: int = 16, scenes: int = 24_000
+) -> Metrics:
     """Train the detector on `scenes` scenes and save it in `output`."""
-    words = tokenizer()
-    stock = Stock(lambda index: sample(seed, index), scenes)
+    tokenizer = build_tokenizer()
+    stock = SampleCache(lambda index: make_sample(seed, index), scenes)
 
-    def loss(model: torch.nn.Module, step: int) -> torch.Tensor:
-        return full_loss(model, *batch_at(seed, step, size, words, stock))
+    def compute_loss(model: torch.nn.Module, step: int) -> torch.Tensor:
+        return compute_full_loss(model, *make_batch(seed, step, size, tokenizer, stock))
 
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         role="detector",
-        model=build(seed),
-        loss=loss,
-        evaluate=lambda model: evaluate(model, words),
-        save=save,
+        model=build_detector(seed),
+        loss=compute_loss,
+        evaluate=lambda model: evaluate_detector(model, tokenizer),
+        save=save_detector,
         seed=seed,
         rate=1e-3,
         decay=0.01,
-        about={
+        details={
             "batch": size,
             "scenes": scenes,
             "format": "transformers folder",
             "input": "shorter side 96 px",
         },
     )
-    return fit(recipe, budget, output)
+    return train_model(recipe, budget, output)

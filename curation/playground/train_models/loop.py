@@ -14,32 +14,32 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 import torch
 
-RECORD: Final = "training.json"
+RECORD_FILE: Final = "training.json"
 _PACKAGES: Final = ("torch", "transformers", "segment-anything", "open-clip-torch", "onnxruntime", "numpy")
 Metrics = dict[str, float]
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def without_gradients(function: Callable[P, T]) -> Callable[P, T]:
+def disable_gradients(function: Callable[P, T]) -> Callable[P, T]:
     """`torch.no_grad` with its types kept."""
     return cast(Callable[P, T], torch.no_grad()(function))
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class TrainingBudget:
     """How long to train, how often to look: `steps`, or `minutes` of wall time, whichever comes first."""
 
     minutes: float
     steps: int | None = None
-    look_every: float = 3.0  # minutes between two evaluations, each of which saves
+    evaluate_every: float = 3.0  # minutes between two evaluations, each of which saves
     threads: int = (
         2  # at most; on a busy machine one thread is often faster than two that wait for each other
     )
 
 
 @dataclass(slots=True)
-class Recipe:
+class TrainingRecipe:
     """What a trainer brings: the model, what one step costs, how good it is, how it is saved.
 
     `loss`: (step) -> scalar; it draws its own batch from the seed and the step. `evaluate`: averaged model ->
@@ -56,10 +56,12 @@ class Recipe:
     decay: float = 0.02
     clip: float = 1.0
     average: float = 0.995
-    about: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
 
-def fit(recipe: Recipe, budget: Budget, output: Path, say: Callable[[str], None] = print) -> Metrics:
+def train_model(
+    recipe: TrainingRecipe, budget: TrainingBudget, output: Path, log_line: Callable[[str], None] = print
+) -> Metrics:
     """Train until the budget is spent; at every look the averaged weights are evaluated and saved.
 
     Batches are a function of seed and step, and the learning rate one of the share of the budget that is
@@ -69,7 +71,7 @@ def fit(recipe: Recipe, budget: Budget, output: Path, say: Callable[[str], None]
     Returns:
         The metrics of the weights that were saved last.
     """
-    pace = _Pace(budget.threads)
+    pace = _ThreadTuner(budget.threads)
     output.mkdir(parents=True, exist_ok=True)
     model = recipe.model.train()
     averaged = copy.deepcopy(model).eval()
@@ -92,23 +94,23 @@ def fit(recipe: Recipe, budget: Budget, output: Path, say: Callable[[str], None]
         optimizer.load_state_dict(state["optimizer"])
         step, history = state["step"], state["history"]
         started -= 60 * state["minutes"]
-        say(f"going on from step {step}")
+        log_line(f"going on from step {step}")
     while True:
         now = time.monotonic()
         spent = (now - started - paused) / (60 * budget.minutes)
         if budget.steps is not None:
             spent = max(spent, step / budget.steps)
         over = spent >= 1
-        if over or now - last_look >= 60 * budget.look_every:
+        if over or now - last_look >= 60 * budget.evaluate_every:
             metrics = recipe.evaluate(averaged)
             mean = sum(recent) / max(1, len(recent))
             recent.clear()
             minutes = round((now - started) / 60, 2)
             entry = {"step": step, "minutes": minutes, "loss": round(mean, 4), **metrics}
             history.append(entry)
-            say(" ".join(f"{key}={value:.4g}" for key, value in entry.items()))
+            log_line(" ".join(f"{key}={value:.4g}" for key, value in entry.items()))
             recipe.save(averaged, output)
-            _record(recipe, budget, output, history, parameters)
+            _write_record(recipe, budget, output, history, parameters)
             last_look = time.monotonic()
             paused += last_look - now
             if over:
@@ -125,19 +127,19 @@ def fit(recipe: Recipe, budget: Budget, output: Path, say: Callable[[str], None]
         )
         for group in optimizer.param_groups:
             group["lr"] = rate
-        pace.begin(step)
+        pace.begin_step(step)
         loss = recipe.loss(model, step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimizer.step()
-        pace.end(step)
+        pace.end_step(step)
         recent.append(float(loss.detach()))
         step += 1
-        _average(averaged, model, min(recipe.average, (step + 1) / (step + 10)))
+        _update_average(averaged, model, min(recipe.average, (step + 1) / (step + 10)))
 
 
-class _Pace:
+class _ThreadTuner:
     """Chooses how many threads to use: now and then a few steps with one, a few with all, then the faster."""
 
     _ROUND: Final = 60
@@ -146,7 +148,7 @@ class _Pace:
         self._most, self._took, self._began = most, {1: 0.0, most: 0.0}, 0.0
         torch.set_num_threads(most)
 
-    def begin(self, step: int) -> None:
+    def begin_step(self, step: int) -> None:
         phase = step % self._ROUND
         if phase == 0:
             self._took = {1: 0.0, self._most: 0.0}
@@ -156,14 +158,14 @@ class _Pace:
             torch.set_num_threads(min(self._took, key=lambda threads: self._took[threads]))
         self._began = time.monotonic()
 
-    def end(self, step: int) -> None:
+    def end_step(self, step: int) -> None:
         phase = step % self._ROUND
         if phase < 12:
             self._took[1 if phase < 6 else self._most] += time.monotonic() - self._began
 
 
-@without_gradients
-def _average(into: torch.nn.Module, model: torch.nn.Module, keep: float) -> None:
+@disable_gradients
+def _update_average(into: torch.nn.Module, model: torch.nn.Module, keep: float) -> None:
     """Move averaged weights towards the current ones; buffers (counts, running means) are copied."""
     theirs = dict(model.named_parameters())
     for name, parameter in into.named_parameters():
@@ -173,9 +175,9 @@ def _average(into: torch.nn.Module, model: torch.nn.Module, keep: float) -> None
         buffer.copy_(buffers[name])
 
 
-def _record(
-    recipe: Recipe,
-    budget: Budget,
+def _write_record(
+    recipe: TrainingRecipe,
+    budget: TrainingBudget,
     output: Path,
     history: list[dict[str, Any]],
     parameters: list[torch.nn.Parameter],
@@ -199,7 +201,7 @@ def _record(
         "parameters": sum(p.numel() for p in parameters),
         "reached": {k: v for k, v in history[-1].items() if k not in ("step", "minutes", "loss")},
         "versions": found,
-        **recipe.about,
+        **recipe.details,
         "history": history,
     }
-    (output / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (output / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

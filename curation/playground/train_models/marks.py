@@ -11,11 +11,11 @@ from typing import Any, Final
 import numpy as np
 
 from curation.config import CurationConfig, load_config
-from curation.imaging.codec import box_iou, pad_box
+from curation.imaging.codec import compute_box_iou, pad_box
 from curation.models import registry
-from curation.models.roles import Phrase, Scene
+from curation.models.roles import DetectionScene, Phrase
 from curation.models.spec import ModelSpec
-from curation.playground.scenes import Picture, scene_at, some_prompt
+from curation.playground.scenes import ScenePicture, make_scene, sample_prompt
 from curation.playground.world import NAMES, PERSON
 
 Metrics = dict[str, float]
@@ -24,83 +24,87 @@ SEEDS: Final = {"detector": 77_001, "segmenter": 77_002, "scorer": 77_003, "face
 SIZES: Final = ((96, 96), (128, 96), (256, 192))  # (width, height): as trained, and as videos are
 
 
-def marks(scenes: int) -> dict[str, Metrics]:
+def measure_models(scenes: int) -> dict[str, Metrics]:
     """All of them, by role; `scenes` for each."""
     config = load_config(None, ["profile=playground"])
     return {
-        "detector": detector(registry.load(config, "detector"), scenes),
-        "segmenter": segmenter(registry.load(config, "segmenter"), scenes),
-        "scorer": scorer(registry.load(config, "scorer"), scenes),
-        "faces": faces(config, scenes),
+        "detector": measure_detector(registry.load_backend(config, "detector"), scenes),
+        "segmenter": measure_segmenter(registry.load_backend(config, "segmenter"), scenes),
+        "scorer": measure_scorer(registry.load_backend(config, "scorer"), scenes),
+        "faces": measure_face_models(config, scenes),
     }
 
 
-def pictures(role: str, scenes: int) -> list[Picture]:
+def make_scenes(role: str, scenes: int) -> list[ScenePicture]:
     """Unseen scenes of all `SIZES`, with something in each."""
     found = (
-        scene_at(SEEDS[role], index, width=SIZES[index % len(SIZES)][0], height=SIZES[index % len(SIZES)][1])
+        make_scene(
+            SEEDS[role], index, width=SIZES[index % len(SIZES)][0], height=SIZES[index % len(SIZES)][1]
+        )
         for index in range(scenes)
     )
-    return [picture for picture in found if picture.seen]
+    return [picture for picture in found if picture.truths]
 
 
-def as_phrases(names: Sequence[str]) -> list[Phrase]:
+def make_phrases(names: Sequence[str]) -> list[Phrase]:
     return [Phrase(name, name, "human" if name == PERSON else name.split()[1], 1) for name in names]
 
 
-def detector(backend: Any, scenes: int) -> Metrics:
+def measure_detector(backend: Any, scenes: int) -> Metrics:
     """Asked for everything that is there, rivals of it and others.
 
     `box_iou`: mean over names that are there of the surest box against the nearest thing of that name, 0
     where there is none. `accuracy`: the share of them at IoU >= 0.5. `presence_auc`: how well the surest
     box's score tells names that are there from names that are not. Thresholds are the backend's own.
     """
-    seen = pictures("detector", scenes)
-    asked = []
+    seen = make_scenes("detector", scenes)
+    prompts = []
     for index, picture in enumerate(seen):
         rng = np.random.default_rng([SEEDS["detector"], index, 1])
-        asked.append(list(dict.fromkeys([*picture.names, *some_prompt(picture.names, rng)])))
-    found = backend.detect([Scene(picture.image) for picture in seen], [as_phrases(names) for names in asked])
+        prompts.append(list(dict.fromkeys([*picture.names, *sample_prompt(picture.names, rng)])))
+    found = backend.detect(
+        [DetectionScene(picture.image) for picture in seen], [make_phrases(names) for names in prompts]
+    )
     overlaps: list[float] = []
-    there: list[float] = []
+    present: list[float] = []
     absent: list[float] = []
-    for picture, names, boxes in zip(seen, asked, found, strict=True):
+    for picture, names, boxes in zip(seen, prompts, found, strict=True):
         for number, name in enumerate(names):
             mine = [each for each in boxes if each.phrase == number]
             best = max(mine, key=lambda each: each.score * each.label, default=None)
-            truths = [each.box for each in picture.seen if each.name == name]
-            (there if truths else absent).append(best.score * best.label if best else 0.0)
+            truths = [each.box for each in picture.truths if each.name == name]
+            (present if truths else absent).append(best.score * best.label if best else 0.0)
             if truths:
-                overlaps.append(max(box_iou(best.box, truth) for truth in truths) if best else 0.0)
+                overlaps.append(max(compute_box_iou(best.box, truth) for truth in truths) if best else 0.0)
     return {
-        "box_iou": _mean(overlaps),
-        "accuracy": _mean([value >= 0.5 for value in overlaps]),
-        "presence_auc": round(ranking(there, absent), 4),
+        "box_iou": _compute_mean(overlaps),
+        "accuracy": _compute_mean([value >= 0.5 for value in overlaps]),
+        "presence_auc": round(compute_auc(present, absent), 4),
     }
 
 
-def segmenter(backend: Any, scenes: int) -> Metrics:
+def measure_segmenter(backend: Any, scenes: int) -> Metrics:
     """`mask_iou` from true boxes, over all things."""
-    seen = pictures("segmenter", scenes)
-    boxes = [[each.box for each in picture.seen] for picture in seen]
+    seen = make_scenes("segmenter", scenes)
+    boxes = [[each.box for each in picture.truths] for picture in seen]
     found = backend.segment([picture.image for picture in seen], boxes)
     overlaps = [
         float((mask & each.mask).sum() / (mask | each.mask).sum())
         for picture, one in zip(seen, found, strict=True)
-        for each, mask in zip(picture.seen, one.masks, strict=True)
+        for each, mask in zip(picture.truths, one.masks, strict=True)
     ]
-    return {"mask_iou": _mean(overlaps)}
+    return {"mask_iou": _compute_mean(overlaps)}
 
 
-def scorer(backend: Any, scenes: int) -> Metrics:
+def measure_scorer(backend: Any, scenes: int) -> Metrics:
     """Of things that show at least 0.6 of themselves, cropped as the filters crop.
 
     `top1_of_64`: among the names. `person`: the share of people who are taken for one among all 65.
     """
     crops, labels = [], []
-    for picture in pictures("scorer", scenes):
+    for picture in make_scenes("scorer", scenes):
         height, width = picture.image.shape[:2]
-        for each in picture.seen:
+        for each in picture.truths:
             if each.share >= 0.6:
                 x0, y0, x1, y1 = pad_box(each.box, 0.1, width, height)
                 crops.append(picture.image[y0:y1, x0:x1])
@@ -111,25 +115,27 @@ def scorer(backend: Any, scenes: int) -> Metrics:
     people = [row for row, name in enumerate(labels) if name == PERSON]
     named = scores[things][:, : len(NAMES)].argmax(1)
     return {
-        "top1_of_64": _mean([NAMES[at] == labels[row] for at, row in zip(named, things, strict=True)]),
-        "person": _mean([bool(scores[row].argmax() == len(NAMES)) for row in people]),
+        "top1_of_64": _compute_mean(
+            [NAMES[at] == labels[row] for at, row in zip(named, things, strict=True)]
+        ),
+        "person": _compute_mean([bool(scores[row].argmax() == len(NAMES)) for row in people]),
     }
 
 
-def faces(config: CurationConfig, scenes: int) -> Metrics:
+def measure_face_models(config: CurationConfig, scenes: int) -> Metrics:
     """See `zoo.faces.measure`."""
-    from curation.playground.train_models.faces import measure
+    from curation.playground.train_models.faces import measure_pack
 
-    spec = registry.spec_of(config, "faces")
+    spec = registry.get_model_spec(config, "faces")
     assert isinstance(spec, ModelSpec)
-    return measure(registry.build("faces", spec), seed=SEEDS["faces"], pictures=scenes)
+    return measure_pack(registry.build_backend("faces", spec), seed=SEEDS["faces"], pictures=scenes)
 
 
-def ranking(positive: Sequence[float], negative: Sequence[float]) -> float:
+def compute_auc(positive: Sequence[float], negative: Sequence[float]) -> float:
     """Area under the ROC curve: the probability that a positive's score is above a negative's; ties half."""
     high, low = np.asarray(positive)[:, None], np.asarray(negative)[None, :]
     return float(((high > low) + 0.5 * (high == low)).mean())
 
 
-def _mean(values: Sequence[float] | Sequence[bool]) -> float:
+def _compute_mean(values: Sequence[float] | Sequence[bool]) -> float:
     return round(float(np.mean(values)), 4) if len(values) else 0.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from curation.playground.train_models import SHIPPED
+from curation.playground.train_models import PLAYGROUND_WEIGHTS
 from reprise.errors import RepriseError
 
 if TYPE_CHECKING:  # the loop needs torch, which only training does
@@ -32,20 +32,22 @@ TRAINERS: Final[Mapping[str, Trainer]] = {
 }
 
 
-def shipped(role: str) -> Path:
+def get_shipped_folder(role: str) -> Path:
     """The folder of a role's trained checkpoint inside the package.
 
     Raises:
         RepriseError: it is not there; the line says how to make it.
     """
-    folder = SHIPPED / role
+    folder = PLAYGROUND_WEIGHTS / role
     if not (folder / "training.json").exists():
         command = f"reprise playground train {role} --output {folder}"
         raise RepriseError(f"no playground checkpoint at {folder}: make it with {command}")
     return folder
 
 
-def train(role: str, output: Path, *, seed: int, minutes: float, steps: int | None, threads: int) -> Metrics:
+def train_role(
+    role: str, output: Path, *, seed: int, minutes: float, steps: int | None, threads: int
+) -> Metrics:
     """Train one role into `output`; the metrics of what was saved.
 
     Raises:
@@ -55,11 +57,11 @@ def train(role: str, output: Path, *, seed: int, minutes: float, steps: int | No
         raise RepriseError(f"no trainer for role {role!r}; known: {', '.join(TRAINERS)}")
     trainer = TRAINERS[role]
     try:
-        from curation.playground.train_models.loop import Budget
+        from curation.playground.train_models.loop import TrainingBudget
 
         module = importlib.import_module(f"curation.playground.train_models.{trainer.module}")
         run = cast(Callable[..., Any], module.train)
-        budget = Budget(minutes=minutes, steps=steps or trainer.steps, threads=threads)
+        budget = TrainingBudget(minutes=minutes, steps=steps or trainer.steps, threads=threads)
         return cast("Metrics", run(output, seed=seed, budget=budget))
     except ImportError as error:
         raise RepriseError(f"training the {role} needs {trainer.needs}: {error}") from error

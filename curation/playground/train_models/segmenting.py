@@ -21,17 +21,23 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from curation.imaging.codec import RGB
-from curation.models.pretrained.convert import sam_to_hf
-from curation.models.pretrained.sam_original import build_sized
-from curation.models.pretrained.sam_original import prepare as resized
-from curation.playground.scenes import Picture, scene_at, some_scene
+from curation.models.pretrained.convert import convert_sam_to_hf
+from curation.models.pretrained.sam_original import build_from_sizes
+from curation.models.pretrained.sam_original import resize_longest_side as resized
+from curation.playground.scenes import ScenePicture, make_scene, sample_scene
 from curation.playground.train_models.grounding import HELD_OUT_SEED
-from curation.playground.train_models.loop import Budget, Metrics, Recipe, fit, without_gradients
-from curation.playground.train_models.stock import Stock
+from curation.playground.train_models.loop import (
+    Metrics,
+    TrainingBudget,
+    TrainingRecipe,
+    disable_gradients,
+    train_model,
+)
+from curation.playground.train_models.stock import SampleCache
 
 SIDE: Final = 128
 # Written to sam_playground.json, from which `sam_original` builds the model.
-SIZES: Final[dict[str, Any]] = {
+MODEL_SIZES: Final[dict[str, Any]] = {
     "image_size": SIDE,
     "patch_size": 8,
     "encoder_width": 96,
@@ -52,18 +58,20 @@ SIZES: Final[dict[str, Any]] = {
 MEAN: Final = (123.675, 116.28, 103.53)
 STD: Final = (58.395, 57.12, 57.375)
 # (width, height) of scenes; the model sees each with its longer side at `SIDE`.
-SHAPES: Final = ((128, 96), (96, 96), (128, 128), (192, 144), (96, 128))
+SCENE_SIZES: Final = ((128, 96), (96, 96), (128, 128), (192, 144), (96, 128))
 
 
-def save(model: torch.nn.Module, output: Path) -> None:
+def save_segmenter(model: torch.nn.Module, output: Path) -> None:
     """`sam_playground.pth` (a state dict) with its `.json`, and the same weights as `transformers/`."""
     output.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), output / "sam_playground.pth")
-    (output / "sam_playground.json").write_text(json.dumps(SIZES, indent=1) + "\n", encoding="utf-8")
-    to_transformers(model.state_dict(), SIZES, output / "transformers")
+    (output / "sam_playground.json").write_text(json.dumps(MODEL_SIZES, indent=1) + "\n", encoding="utf-8")
+    convert_to_transformers(model.state_dict(), MODEL_SIZES, output / "transformers")
 
 
-def to_transformers(state: Mapping[str, torch.Tensor], sizes: Mapping[str, Any], output: Path) -> None:
+def convert_to_transformers(
+    state: Mapping[str, torch.Tensor], sizes: Mapping[str, Any], output: Path
+) -> None:
     """Write a segment-anything state dict as a Hugging Face folder for `SamModel`.
 
     Raises:
@@ -99,7 +107,7 @@ def to_transformers(state: Mapping[str, torch.Tensor], sizes: Mapping[str, Any],
     model: Any = SamModel(
         SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
     )
-    renamed = sam_to_hf(state)
+    renamed = convert_sam_to_hf(state)
     # One matrix under two names: transformers ties them.
     shared = "shared_image_embedding.positional_embedding"
     renamed["prompt_encoder.shared_embedding.positional_embedding"] = renamed[shared].clone()
@@ -118,7 +126,7 @@ def to_transformers(state: Mapping[str, torch.Tensor], sizes: Mapping[str, Any],
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SegmenterSample:
     """A scene as the model sees it. `image`: (3, h, w) uint8, longer side `SIDE`. `boxes`: (n, 4) xyxy in its
     pixels. `masks`: (n, SIDE / 2, SIDE / 2), how much of each pixel of the decoder's masks is the thing, as
     uint8 0..255."""
@@ -128,37 +136,37 @@ class Sample:
     masks: NDArray[np.uint8]
 
 
-def sample(seed: int, index: int) -> Sample:
+def make_sample(seed: int, index: int) -> SegmenterSample:
     """The training scene with this number."""
     rng = np.random.default_rng([seed, 6, index])
-    width, height = SHAPES[index % len(SHAPES)]
+    width, height = SCENE_SIZES[index % len(SCENE_SIZES)]
     while True:
-        picture = some_scene(rng, width=width, height=height)
-        if picture.seen:
-            return as_seen(picture)
+        picture = sample_scene(rng, width=width, height=height)
+        if picture.truths:
+            return scale_scene(picture)
 
 
-def as_seen(picture: Picture) -> Sample:
+def scale_scene(picture: ScenePicture) -> SegmenterSample:
     """A picture and its truth at the size that the model works in."""
-    image = scaled(picture.image)
+    image = scale_image(picture.image)
     height, width = image.shape[1:]
     factor = width / picture.image.shape[1]
-    masks = np.zeros((len(picture.seen), SIDE // 2, SIDE // 2), np.uint8)
-    for row, seen in enumerate(picture.seen):
+    masks = np.zeros((len(picture.truths), SIDE // 2, SIDE // 2), np.uint8)
+    for row, seen in enumerate(picture.truths):
         whole = cv2.resize(seen.mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
         padded = np.zeros((SIDE, SIDE), np.uint8)
         padded[:height, :width] = whole
         masks[row] = cv2.resize(padded, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)
-    boxes = np.array([seen.box for seen in picture.seen], np.float32) * np.float32(factor)
-    return Sample(image, boxes, masks)
+    boxes = np.array([seen.box for seen in picture.truths], np.float32) * np.float32(factor)
+    return SegmenterSample(image, boxes, masks)
 
 
-def scaled(image: RGB) -> NDArray[np.uint8]:
+def scale_image(image: RGB) -> NDArray[np.uint8]:
     """A picture (H, W, 3) -> (3, h, w) with its longer side at `SIDE`, by the package's own means."""
     return np.asarray(resized(image, SIDE).numpy(), np.uint8)
 
 
-def frames(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+def normalise_images(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
     """Pictures (3, h, w) as `scaled` gives them -> (N, 3, SIDE, SIDE), normalised, padded right and below."""
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     batch = torch.zeros(len(images), 3, SIDE, SIDE)
@@ -167,7 +175,9 @@ def frames(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
     return batch
 
 
-def decode(sam: Any, embeddings: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def decode_masks(
+    sam: Any, embeddings: torch.Tensor, boxes: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One box per embedding: `MaskDecoder.predict_masks` for many pictures at once.
 
     embeddings (N, C, g, g), boxes (N, 4) xyxy in input pixels -> mask logits (N, 4, 4g, 4g), scores (N, 4).
@@ -189,10 +199,12 @@ def decode(sam: Any, embeddings: torch.Tensor, boxes: torch.Tensor) -> tuple[tor
     return masks, decoder.iou_prediction_head(states[:, 0])
 
 
-def loss_at(model: Any, seed: int, step: int, size: int, stock: Stock[Sample]) -> torch.Tensor:
+def compute_loss(
+    model: Any, seed: int, step: int, size: int, stock: SampleCache[SegmenterSample]
+) -> torch.Tensor:
     """The loss of batch number `step`: `size` pictures, every thing in them asked for by its box."""
     rng = np.random.default_rng([seed, step, 4])
-    samples = stock.some(size, rng)
+    samples = stock.draw_samples(size, rng)
     owner = [index for index, each in enumerate(samples) for _ in each.boxes]
     boxes = torch.from_numpy(np.concatenate([each.boxes for each in samples]))
     target = torch.from_numpy(np.concatenate([each.masks for each in samples])).float()[:, None] / 255
@@ -200,11 +212,11 @@ def loss_at(model: Any, seed: int, step: int, size: int, stock: Stock[Sample]) -
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     noise = torch.from_numpy(rng.normal(0, 0.04, boxes.shape).clip(-0.1, 0.1)).float()
     noise *= torch.from_numpy(rng.uniform(0, 1, (len(boxes), 1)) < 0.6).float()
-    embeddings = model.image_encoder(frames([each.image for each in samples]))[owner]
-    masks, quality = decode(model, embeddings, boxes + noise * sides)
+    embeddings = model.image_encoder(normalise_images([each.image for each in samples]))[owner]
+    masks, quality = decode_masks(model, embeddings, boxes + noise * sides)
     target = target.expand_as(masks)
     # Mostly around the box: elsewhere a box leaves no doubt, and easy pixels would drown the edge.
-    near = _near(boxes / 2, sides / 2, masks.shape[-1])[:, None]
+    near = _mark_near_boxes(boxes / 2, sides / 2, masks.shape[-1])[:, None]
     entropy = F.binary_cross_entropy_with_logits(masks, target, reduction="none")
     p = masks.sigmoid()
     focal = ((p - target).abs() ** 2 * entropy * (0.1 + near)).sum((2, 3)) / near.sum((2, 3))
@@ -215,7 +227,7 @@ def loss_at(model: Any, seed: int, step: int, size: int, stock: Stock[Sample]) -
     return (20 * focal + dice).mean() + F.mse_loss(quality, overlap)
 
 
-def _near(boxes: torch.Tensor, sides: torch.Tensor, size: int) -> torch.Tensor:
+def _mark_near_boxes(boxes: torch.Tensor, sides: torch.Tensor, size: int) -> torch.Tensor:
     """1 inside the boxes widened by a quarter on each side: (N, size, size)."""
     grid = torch.arange(size) + 0.5
     wide = boxes + 0.25 * sides * torch.tensor([-1, -1, 1, 1])
@@ -224,8 +236,8 @@ def _near(boxes: torch.Tensor, sides: torch.Tensor, size: int) -> torch.Tensor:
     return (y[:, :, None] & x[:, None, :]).float()
 
 
-@without_gradients
-def evaluate(model: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 60) -> Metrics:
+@disable_gradients
+def evaluate_segmenter(model: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 60) -> Metrics:
     """On unseen scenes of 128 x 96, from true boxes, the best of three masks by the model's own score.
 
     `mask_iou`: mean over things. `box_fill`: the same for the whole box taken as the mask, which is what a
@@ -234,13 +246,13 @@ def evaluate(model: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 60) -> Metr
     overlaps: list[float] = []
     fills: list[float] = []
     for first in range(0, scenes, 20):
-        pictures = [scene_at(seed, i, width=128, height=96) for i in range(first, min(scenes, first + 20))]
-        pictures = [p for p in pictures if p.seen]
-        owner = [index for index, picture in enumerate(pictures) for _ in picture.seen]
-        everything = [seen for picture in pictures for seen in picture.seen]
+        pictures = [make_scene(seed, i, width=128, height=96) for i in range(first, min(scenes, first + 20))]
+        pictures = [p for p in pictures if p.truths]
+        owner = [index for index, picture in enumerate(pictures) for _ in picture.truths]
+        everything = [seen for picture in pictures for seen in picture.truths]
         boxes = torch.tensor([seen.box for seen in everything])
-        embeddings = model.image_encoder(frames([scaled(p.image) for p in pictures]))[owner]
-        masks, quality = decode(model, embeddings, boxes)
+        embeddings = model.image_encoder(normalise_images([scale_image(p.image) for p in pictures]))[owner]
+        masks, quality = decode_masks(model, embeddings, boxes)
         masks = F.interpolate(masks, (SIDE, SIDE), mode="bilinear", align_corners=False) > 0
         best = quality[:, 1:].argmax(1) + 1
         for mask, seen in zip(masks[torch.arange(len(best)), best].numpy(), everything, strict=True):
@@ -251,25 +263,27 @@ def evaluate(model: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 60) -> Metr
     return {"mask_iou": round(float(np.mean(overlaps)), 4), "box_fill": round(float(np.mean(fills)), 4)}
 
 
-def train(output: Path, *, seed: int = 0, budget: Budget, size: int = 10, scenes: int = 12_000) -> Metrics:
+def train(
+    output: Path, *, seed: int = 0, budget: TrainingBudget, size: int = 10, scenes: int = 12_000
+) -> Metrics:
     """Train the segmenter on `scenes` scenes and save it in `output`."""
     torch.manual_seed(seed)
-    stock = Stock(lambda index: sample(seed, index), scenes)
-    recipe = Recipe(
+    stock = SampleCache(lambda index: make_sample(seed, index), scenes)
+    recipe = TrainingRecipe(
         role="segmenter",
-        model=build_sized(SIZES),
-        loss=lambda model, step: loss_at(model, seed, step, size, stock),
-        evaluate=evaluate,
-        save=save,
+        model=build_from_sizes(MODEL_SIZES),
+        loss=lambda model, step: compute_loss(model, seed, step, size, stock),
+        evaluate=evaluate_segmenter,
+        save=save_segmenter,
         seed=seed,
         rate=2e-3,
         decay=0.01,
         average=0.995,
-        about={
+        details={
             "batch": size,
             "scenes": scenes,
             "format": "segment-anything .pth with sizes in .json; transformers folder",
             "input": f"longer side {SIDE} px",
         },
     )
-    return fit(recipe, budget, output)
+    return train_model(recipe, budget, output)

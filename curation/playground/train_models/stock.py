@@ -11,7 +11,7 @@ import numpy as np
 T = TypeVar("T")
 
 
-class Stock(Generic[T]):
+class SampleCache(Generic[T]):
     """`size` things by number, each made by `draw` when it is first asked for.
 
     What a number stands for never depends on what was asked for before, so batches that are chosen by seed
@@ -20,15 +20,15 @@ class Stock(Generic[T]):
 
     def __init__(self, draw: Callable[[int], T], size: int) -> None:
         self._draw, self.size = draw, size
-        self._drawn: dict[int, T] = {}
+        self._cache: dict[int, T] = {}
 
     def __getitem__(self, index: int) -> T:
         index %= self.size
-        if index not in self._drawn:
-            self._drawn[index] = self._draw(index)
-        return self._drawn[index]
+        if index not in self._cache:
+            self._cache[index] = self._draw(index)
+        return self._cache[index]
 
-    def some(self, count: int, rng: np.random.Generator, *, kind: int = 0, kinds: int = 1) -> list[T]:
+    def draw_samples(self, count: int, rng: np.random.Generator, *, kind: int = 0, kinds: int = 1) -> list[T]:
         """`count` of them, different ones; of every `kinds` neighbours only number `kind`."""
         found = rng.choice(self.size // kinds, count, replace=False) * kinds + kind
         return [self[int(index)] for index in found]

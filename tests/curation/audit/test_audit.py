@@ -20,12 +20,38 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.audit import Audit, open_audit, open_sample, serve, summarise
+from curation.audit import Audit, create_server, open_audit, open_sample, summarise_audit
 from curation.audit.judgements import Judgements
-from curation.audit.questions import CATEGORY, CLEAR, FRONTAL, MASK, PRESENT, Answer, agrees, asked, good
-from curation.audit.sample import KEPT, Generated, Item, Sample, Stratum, allocate, draw, halves, scan
-from curation.audit.server import MAX_BODY, byte_range
-from curation.audit.statistics import Row, cohens_kappa, consensus, weighted, wilson
+from curation.audit.questions import (
+    CATEGORY,
+    CLEAR,
+    FRONTAL,
+    MASK,
+    PRESENT,
+    Answer,
+    is_good_subject,
+    is_rejection_right,
+    select_questions,
+)
+from curation.audit.sample import (
+    KEPT,
+    AuditItem,
+    AuditSample,
+    GeneratedPicture,
+    Stratum,
+    allocate_places,
+    draw_sample,
+    scan_subjects,
+    split_places,
+)
+from curation.audit.server import MAX_BODY, parse_byte_range
+from curation.audit.statistics import (
+    AgreementRow,
+    compute_kappa,
+    compute_wilson_interval,
+    estimate_share,
+    find_consensus,
+)
 from pipelines.audit import main
 from reprise.errors import RepriseError
 from reprise.storage import Storage
@@ -42,8 +68,8 @@ def item(
     also: tuple[str, ...] = (),
     questions: Any = OPEN,
     made: tuple[str, ...] = (),
-) -> Item:
-    return Item(
+) -> AuditItem:
+    return AuditItem(
         subject_id=name,
         shard="data/a.parquet",
         row=0,
@@ -52,18 +78,18 @@ def item(
         reason=reason,
         failures=(reason, *also) if reason else (),
         questions=questions,
-        generated=tuple(Generated(each, each.rstrip("0"), True, None) for each in made),
+        generated=tuple(GeneratedPicture(each, each.rstrip("0"), True, None) for each in made),
         stratum=reason or KEPT,
     )
 
 
-def sample_of(*items: Item, population: dict[str, int] | None = None) -> Sample:
+def sample_of(*items: AuditItem, population: dict[str, int] | None = None) -> AuditSample:
     drawn = Counter(each.stratum for each in items)
     strata = {name: Stratum((population or drawn)[name], count) for name, count in drawn.items()}
-    return Sample(0, len(items), items, strata)
+    return AuditSample(0, len(items), items, strata)
 
 
-def all_yes(item: Item, **otherwise: Answer) -> dict[str, Answer]:
+def all_yes(item: AuditItem, **otherwise: Answer) -> dict[str, Answer]:
     return {question.name: otherwise.get(question.name, "yes") for question in item.all_questions}
 
 
@@ -80,52 +106,55 @@ def all_yes(item: Item, **otherwise: Answer) -> dict[str, Answer]:
     ],
 )
 def test_wilson_gives_the_published_intervals(successes: int, trials: int, low: float, high: float) -> None:
-    assert wilson(successes, trials) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+    assert compute_wilson_interval(successes, trials) == (
+        pytest.approx(low, abs=5e-5),
+        pytest.approx(high, abs=5e-5),
+    )
 
 
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_holds_the_share_mirrors_and_narrows(case: tuple[int, int]) -> None:
     successes, trials = case
-    low, high = wilson(successes, trials)
+    low, high = compute_wilson_interval(successes, trials)
     assert 0 <= low <= successes / trials <= high <= 1
-    mirrored = wilson(trials - successes, trials)
+    mirrored = compute_wilson_interval(trials - successes, trials)
     assert (1 - mirrored[1], 1 - mirrored[0]) == (pytest.approx(low), pytest.approx(high))
-    wider = wilson(successes, trials)
-    narrower = wilson(4 * successes, 4 * trials)
+    wider = compute_wilson_interval(successes, trials)
+    narrower = compute_wilson_interval(4 * successes, 4 * trials)
     assert narrower[1] - narrower[0] < wider[1] - wider[0]
 
 
 def test_wilson_knows_nothing_without_trials_and_refuses_nonsense() -> None:
-    assert wilson(0, 0) == (0, 1)
+    assert compute_wilson_interval(0, 0) == (0, 1)
     for successes, trials in ((3, 2), (-1, 2), (1, -2)):
         with pytest.raises(ValueError):
-            wilson(successes, trials)
+            compute_wilson_interval(successes, trials)
 
 
 def test_cohens_kappa_gives_the_textbook_value() -> None:
     pairs = [("yes", "yes")] * 20 + [("yes", "no")] * 5 + [("no", "yes")] * 10 + [("no", "no")] * 15
-    assert cohens_kappa(pairs) == pytest.approx(0.4)
+    assert compute_kappa(pairs) == pytest.approx(0.4)
 
 
 def test_cohens_kappa_at_its_ends() -> None:
-    assert cohens_kappa([("yes", "yes"), ("no", "no")]) == 1
-    assert cohens_kappa([("yes", "no"), ("no", "yes")]) == -1
-    assert cohens_kappa([("yes", "yes")] * 9) is None
-    assert cohens_kappa([]) is None
+    assert compute_kappa([("yes", "yes"), ("no", "no")]) == 1
+    assert compute_kappa([("yes", "no"), ("no", "yes")]) == -1
+    assert compute_kappa([("yes", "yes")] * 9) is None
+    assert compute_kappa([]) is None
 
 
 @given(st.lists(st.tuples(st.sampled_from("yn?"), st.sampled_from("yn?")), min_size=1))
 def test_cohens_kappa_is_symmetric_and_bounded(pairs: list[tuple[str, str]]) -> None:
-    kappa = cohens_kappa(pairs)
-    mirrored = cohens_kappa([(right, left) for left, right in pairs])
+    kappa = compute_kappa(pairs)
+    mirrored = compute_kappa([(right, left) for left, right in pairs])
     assert (kappa is None) == (mirrored is None)
     assert kappa is None or (kappa == pytest.approx(mirrored) and -1 <= kappa <= 1)
 
 
 @given(st.lists(st.booleans(), min_size=1), st.floats(0.5, 1e6))
 def test_equal_weights_change_nothing(outcomes: list[bool], weight: float) -> None:
-    plain = Row("x", "kept", len(outcomes), sum(outcomes), 0)
-    found = weighted("x", [(weight, outcome) for outcome in outcomes])
+    plain = AgreementRow("x", "kept", len(outcomes), sum(outcomes), 0)
+    found = estimate_share("x", [(weight, outcome) for outcome in outcomes])
     assert found.share == pytest.approx(plain.accuracy)
     assert (found.low, found.high) == pytest.approx(plain.interval, abs=1e-9)
 
@@ -133,19 +162,22 @@ def test_equal_weights_change_nothing(outcomes: list[bool], weight: float) -> No
 def test_unequal_weights_are_undone() -> None:
     # 10 of 1,000 and 10 of 10: nine tenths of the first stratum are right, none of the second.
     outcomes = [(100.0, n < 9) for n in range(10)] + [(1.0, False)] * 10
-    found = weighted("x", outcomes)
+    found = estimate_share("x", outcomes)
     assert found.share == pytest.approx(900 / 1010)
-    assert found.high - found.low > wilson(18, 20)[1] - wilson(18, 20)[0]
+    assert found.high - found.low > compute_wilson_interval(18, 20)[1] - compute_wilson_interval(18, 20)[0]
 
 
 # ---- questions ---------------------------------------------------------------------------------------------
 
 
 def test_questions_follow_from_what_was_found() -> None:
-    names = [q.name for q in asked(box=True, mask=True, overlaps=True, human=True)]
+    names = [q.name for q in select_questions(box=True, mask=True, overlaps=True, human=True)]
     assert names == ["category", "mask", "clear", "own", "frontal"]
-    assert [q.name for q in asked(box=True, mask=False, overlaps=False, human=False)] == ["category", "clear"]
-    assert asked(box=False, mask=False, overlaps=False, human=True) == [PRESENT]
+    assert [q.name for q in select_questions(box=True, mask=False, overlaps=False, human=False)] == [
+        "category",
+        "clear",
+    ]
+    assert select_questions(box=False, mask=False, overlaps=False, human=True) == [PRESENT]
 
 
 @pytest.mark.parametrize(
@@ -154,30 +186,30 @@ def test_questions_follow_from_what_was_found() -> None:
 )
 def test_a_filter_is_judged_by_its_own_question(failure: str, question: str) -> None:
     answers: dict[str, Answer] = {q.name: "yes" for q in OPEN}
-    assert agrees(failure, answers, OPEN) is False
-    assert agrees(failure, {**answers, question: "no"}, OPEN) is True
-    assert agrees(failure, {**answers, question: "unsure"}, OPEN) is None
-    assert agrees(failure, {}, OPEN) is None
+    assert is_rejection_right(failure, answers, OPEN) is False
+    assert is_rejection_right(failure, {**answers, question: "no"}, OPEN) is True
+    assert is_rejection_right(failure, {**answers, question: "unsure"}, OPEN) is None
+    assert is_rejection_right(failure, {}, OPEN) is None
 
 
 def test_a_reason_without_a_question_is_judged_by_all() -> None:
     answers: dict[str, Answer] = {"category": "yes", "clear": "yes"}
-    assert agrees("no mask", answers, (CATEGORY, CLEAR)) is False
-    assert agrees("no mask", {**answers, "clear": "no"}, (CATEGORY, CLEAR)) is True
-    assert agrees("novelty_min", {**answers, "clear": "unsure"}, (CATEGORY, CLEAR)) is None
+    assert is_rejection_right("no mask", answers, (CATEGORY, CLEAR)) is False
+    assert is_rejection_right("no mask", {**answers, "clear": "no"}, (CATEGORY, CLEAR)) is True
+    assert is_rejection_right("novelty_min", {**answers, "clear": "unsure"}, (CATEGORY, CLEAR)) is None
     # A threshold on faces of something that is not asked about faces.
-    assert agrees("face_count_min", answers, (CATEGORY, CLEAR)) is False
+    assert is_rejection_right("face_count_min", answers, (CATEGORY, CLEAR)) is False
 
 
 def test_a_subject_that_was_not_found_is_judged_by_its_clip() -> None:
-    assert agrees("not found", {"present": "no"}, (PRESENT,)) is True
-    assert agrees("not found", {"present": "yes"}, (PRESENT,)) is False
+    assert is_rejection_right("not found", {"present": "no"}, (PRESENT,)) is True
+    assert is_rejection_right("not found", {"present": "yes"}, (PRESENT,)) is False
 
 
 def test_good_needs_every_answer_and_bad_only_one() -> None:
-    assert good({"category": "yes", "mask": "yes"}, OPEN) is None
-    assert good({"category": "no"}, OPEN) is False
-    assert good({"category": "yes", "mask": "yes", "clear": "yes"}, OPEN) is True
+    assert is_good_subject({"category": "yes", "mask": "yes"}, OPEN) is None
+    assert is_good_subject({"category": "no"}, OPEN) is False
+    assert is_good_subject({"category": "yes", "mask": "yes", "clear": "yes"}, OPEN) is True
 
 
 # ---- the draw ----------------------------------------------------------------------------------------------
@@ -187,24 +219,24 @@ SIZES = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(1
 
 @given(SIZES, st.integers(0, 300))
 def test_places_are_shared_fairly(sizes: dict[str, int], n: int) -> None:
-    places = allocate(sizes, n)
+    places = allocate_places(sizes, n)
     assert sum(places.values()) == min(n, sum(sizes.values()))
     assert all(0 <= places[name] <= sizes[name] for name in sizes)
     unfilled = [places[name] for name in sizes if places[name] < sizes[name]]
     if unfilled:  # nobody else has more than one place more
         assert max(places.values()) <= min(unfilled) + 1
-    more = allocate(sizes, n + 1)
+    more = allocate_places(sizes, n + 1)
     assert all(more[name] >= places[name] for name in sizes)
 
 
 def test_half_and_half_unless_there_are_too_few() -> None:
-    assert halves(1000, 1000, 200) == (100, 100)
-    assert halves(1000, 30, 200) == (170, 30)
-    assert halves(5, 3, 200) == (5, 3)
-    assert halves(0, 9, 4) == (0, 4)
+    assert split_places(1000, 1000, 200) == (100, 100)
+    assert split_places(1000, 30, 200) == (170, 30)
+    assert split_places(5, 3, 200) == (5, 3)
+    assert split_places(0, 9, 4) == (0, 4)
 
 
-def crowd() -> list[Item]:
+def crowd() -> list[AuditItem]:
     found = [item(f"k{n}") for n in range(500)]
     for reason, count in (("label_min", 300), ("sharpness_min", 40), ("not found", 3)):
         found += [item(f"{reason}{n}", reason) for n in range(count)]
@@ -212,30 +244,30 @@ def crowd() -> list[Item]:
 
 
 def test_the_draw_is_half_kept_and_spread_over_the_reasons() -> None:
-    made = draw(crowd(), 100, 0)
+    made = draw_sample(crowd(), 100, 0)
     assert Counter(each.stratum for each in made.items) == {
         KEPT: 50, "label_min": 24, "sharpness_min": 23, "not found": 3,
     }  # fmt: skip
     assert made.strata["label_min"] == Stratum(300, 24)
-    assert math.fsum(made.weight(each) for each in made.items) == pytest.approx(843)
+    assert math.fsum(made.get_weight(each) for each in made.items) == pytest.approx(843)
 
 
 def test_the_seed_decides_and_the_order_of_rows_does_not() -> None:
-    one, again = draw(crowd(), 60, 7), draw(reversed(crowd()), 60, 7)
+    one, again = draw_sample(crowd(), 60, 7), draw_sample(reversed(crowd()), 60, 7)
     assert [i.subject_id for i in one.items] == [i.subject_id for i in again.items]
-    other = draw(crowd(), 60, 8)
+    other = draw_sample(crowd(), 60, 8)
     assert {i.subject_id for i in one.items} != {i.subject_id for i in other.items}
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 300), st.integers(0, 200))
 def test_a_larger_draw_contains_the_smaller(n: int, more: int) -> None:
-    small, large = draw(crowd(), n, 3), draw(crowd(), n + more, 3)
+    small, large = draw_sample(crowd(), n, 3), draw_sample(crowd(), n + more, 3)
     assert {i.subject_id for i in small.items} <= {i.subject_id for i in large.items}
 
 
 def test_verdicts_are_mixed_in_the_order_of_showing() -> None:
-    kept = [each.kept for each in draw(crowd(), 200, 0).items]
+    kept = [each.kept for each in draw_sample(crowd(), 200, 0).items]
     changes = sum(left != right for left, right in itertools.pairwise(kept))
     assert 70 < changes < 130
 
@@ -251,7 +283,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Fake:
 @pytest.fixture
 def dataset(fake: Fake, tmp_path: Path) -> Storage:
     shutil.copytree(fake.root, tmp_path / "walk")
-    return Storage.at(tmp_path / "walk")
+    return Storage.from_uri(tmp_path / "walk")
 
 
 def test_every_judged_subject_of_the_dataset_can_be_drawn(fake: Fake, dataset: Storage) -> None:
@@ -261,7 +293,7 @@ def test_every_judged_subject_of_the_dataset_can_be_drawn(fake: Fake, dataset: S
 
 def test_the_draw_is_frozen_when_it_is_first_made(dataset: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_sample(dataset, 20, 0)
-    monkeypatch.setattr("curation.audit.sample.draw", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr("curation.audit.sample.draw_sample", lambda *_: pytest.fail("drawn again"))
     assert open_sample(dataset, 20, 0) == first
     frozen = json.loads(dataset.read_bytes("audit/0-20.json"))
     assert [each["subject_id"] for each in frozen["items"]] == [each.subject_id for each in first.items]
@@ -273,8 +305,8 @@ def test_a_frozen_draw_judges_the_verdicts_of_today(
     first = open_sample(dataset, 20, 0)
     # As after a refilter that keeps everything.
     monkeypatch.setattr(
-        "curation.audit.sample.scan",
-        lambda *given: (replace(i, kept=True, reason=None, failures=()) for i in scan(*given)),
+        "curation.audit.sample.scan_subjects",
+        lambda *given: (replace(i, kept=True, reason=None, failures=()) for i in scan_subjects(*given)),
     )
     again = open_sample(dataset, 20, 0)
     assert all(each.kept for each in again.items)
@@ -294,7 +326,7 @@ def test_a_frozen_draw_judges_the_verdicts_of_today(
     ],
 )  # fmt: skip
 def test_a_place_without_a_finished_dataset_costs_one_line(dataset: Storage, spoil: Any, said: str) -> None:
-    spoil(dataset.local())
+    spoil(dataset.get_local_path())
     result = CliRunner().invoke(main, ["--dataset", dataset.uri, "--summary"])
     assert result.exit_code == 2
     assert said in result.stderr
@@ -311,7 +343,7 @@ def test_a_dataset_without_verdicts_has_nothing_to_judge(tmp_path: Path) -> None
     (tmp_path / "walk/manifest.json").write_text(json.dumps(manifest))
     pq.write_table(pq.read_table(path).slice(0, 0), path)
     with pytest.raises(RepriseError, match="nothing to judge"):
-        open_sample(Storage.at(tmp_path / "walk"), 20, 0)
+        open_sample(Storage.from_uri(tmp_path / "walk"), 20, 0)
 
 
 def test_a_damaged_draw_and_a_dataset_made_anew_are_told(dataset: Storage) -> None:
@@ -331,39 +363,43 @@ def test_a_damaged_draw_and_a_dataset_made_anew_are_told(dataset: Storage) -> No
 PAIR = sample_of(item("a", made=("redux0",)), item("b", "label_min"))
 
 
-def open_judgements(place: Path, judge: str = "ana", sample: Sample = PAIR) -> Judgements:
-    return Judgements(Storage.at(place), sample, judge)
+def open_judgements(place: Path, judge: str = "ana", sample: AuditSample = PAIR) -> Judgements:
+    return Judgements(Storage.from_uri(place), sample, judge)
 
 
 def test_answers_are_on_disk_and_read_back(tmp_path: Path) -> None:
     first = open_judgements(tmp_path)
-    first.record("a", "category", "yes", 1.25)
-    first.record("a", "mask", "unsure", 2)
+    first.record_answer("a", "category", "yes", 1.25)
+    first.record_answer("a", "mask", "unsure", 2)
     lines = (tmp_path / "audit/0-2.jsonl").read_text().splitlines()
     assert [json.loads(line)["answer"] for line in lines] == ["yes", "unsure"]
     assert json.loads(lines[0])["seconds"] == 1.25
-    assert open_judgements(tmp_path).answers() == {"a": {"category": "yes", "mask": "unsure"}}
+    assert open_judgements(tmp_path).get_answers() == {"a": {"category": "yes", "mask": "unsure"}}
 
 
 def test_the_last_answer_wins_and_null_takes_it_back(tmp_path: Path) -> None:
     made = open_judgements(tmp_path)
     for answer in ("yes", "no", None, "unsure", "no"):
-        made.record("a", "category", answer, 1)  # type: ignore[arg-type]
-    made.record("a", "mask", "yes", 1)
-    made.record("a", "mask", None, 1)
-    assert made.of("a") == {"category": "no"} == open_judgements(tmp_path).of("a")
+        made.record_answer("a", "category", answer, 1)  # type: ignore[arg-type]
+    made.record_answer("a", "mask", "yes", 1)
+    made.record_answer("a", "mask", None, 1)
+    assert (
+        made.get_subject_answers("a")
+        == {"category": "no"}
+        == open_judgements(tmp_path).get_subject_answers("a")
+    )
 
 
 def test_a_torn_last_line_costs_only_itself(tmp_path: Path) -> None:
     made = open_judgements(tmp_path)
-    made.record("a", "category", "yes", 1)
-    made.record("a", "mask", "yes", 1)
+    made.record_answer("a", "category", "yes", 1)
+    made.record_answer("a", "mask", "yes", 1)
     path = tmp_path / "audit/0-2.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
     again = open_judgements(tmp_path)
-    assert (again.damaged, again.of("a")) == (1, {"category": "yes"})
-    again.record("a", "clear", "no", 1)
-    assert open_judgements(tmp_path).of("a") == {"category": "yes", "clear": "no"}
+    assert (again.damaged, again.get_subject_answers("a")) == (1, {"category": "yes"})
+    again.record_answer("a", "clear", "no", 1)
+    assert open_judgements(tmp_path).get_subject_answers("a") == {"category": "yes", "clear": "no"}
 
 
 @settings(max_examples=40, deadline=None)  # every answer waits for the disk
@@ -376,18 +412,18 @@ def test_no_line_whatever_it_holds_stops_the_audit(line: bytes) -> None:
         path.parent.mkdir()
         path.write_bytes(line + b"\n")
         made = open_judgements(Path(folder))
-        made.record("b", "clear", "no", 1)
-        assert open_judgements(Path(folder)).of("b") == {"clear": "no"}
+        made.record_answer("b", "clear", "no", 1)
+        assert open_judgements(Path(folder)).get_subject_answers("b") == {"clear": "no"}
 
 
 def test_judges_share_a_file_and_not_their_answers(tmp_path: Path) -> None:
     ana, bo = open_judgements(tmp_path), open_judgements(tmp_path, "Bo Ström / 猫")
-    ana.record("a", "category", "yes", 1)
-    bo.record("a", "category", "no", 1)
+    ana.record_answer("a", "category", "yes", 1)
+    bo.record_answer("a", "category", "no", 1)
     again = open_judgements(tmp_path)
-    assert again.judges() == ["Bo Ström / 猫", "ana"]
-    assert again.of("a") == {"category": "yes"}
-    assert again.answers("Bo Ström / 猫") == {"a": {"category": "no"}}
+    assert again.list_judges() == ["Bo Ström / 猫", "ana"]
+    assert again.get_subject_answers("a") == {"category": "yes"}
+    assert again.get_answers("Bo Ström / 猫") == {"a": {"category": "no"}}
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 61])
@@ -399,20 +435,20 @@ def test_a_judge_has_a_name(tmp_path: Path, name: str) -> None:
 def test_what_was_answered_after_the_verdict_is_marked(tmp_path: Path) -> None:
     made = open_judgements(tmp_path)
     for question in ("category", "mask", "clear"):
-        assert made.record("b", question, "yes", 1).blind
-    assert not made.record("b", "mask", "no", 1).blind
+        assert made.record_answer("b", question, "yes", 1).blind
+    assert not made.record_answer("b", "mask", "no", 1).blind
     again = open_judgements(tmp_path)
     assert again.revised == {("ana", "b", "mask")}
-    again.record("b", "mask", None, 1)
-    assert not open_judgements(tmp_path).record("b", "mask", "yes", 1).blind
+    again.record_answer("b", "mask", None, 1)
+    assert not open_judgements(tmp_path).record_answer("b", "mask", "yes", 1).blind
 
 
 def test_the_time_of_a_subject_is_that_of_its_questions(tmp_path: Path) -> None:
     made = open_judgements(tmp_path)
     for question, seconds in (("category", 1.0), ("mask", 2.5), ("clear", 1e9)):
-        made.record("b", question, "yes", seconds)
-    made.record("a", "category", "yes", 9)
-    assert made.seconds() == [3603.5]
+        made.record_answer("b", question, "yes", seconds)
+    made.record_answer("a", "category", "yes", 9)
+    assert made.list_seconds() == [3603.5]
 
 
 def test_a_full_disk_is_told_and_the_answer_does_not_count(tmp_path: Path, monkeypatch: Any) -> None:
@@ -423,8 +459,8 @@ def test_a_full_disk_is_told_and_the_answer_does_not_count(tmp_path: Path, monke
 
     monkeypatch.setattr("curation.audit.judgements.os.write", full)
     with pytest.raises(RepriseError, match=r"cannot write .*: No space left on device"):
-        made.record("a", "category", "yes", 1)
-    assert made.of("a") == {}
+        made.record_answer("a", "category", "yes", 1)
+    assert made.get_subject_answers("a") == {}
 
 
 # ---- the summary -------------------------------------------------------------------------------------------
@@ -441,19 +477,19 @@ def test_the_summary_counts_what_was_answered() -> None:
         "r1": all_yes(lost[1]),
     }
     population = {KEPT: 400, "label_min": 20}
-    found = summarise(sample_of(*kept, *lost, population=population), {"ana": answers})
+    found = summarise_audit(sample_of(*kept, *lost, population=population), {"ana": answers})
     assert (found.subjects, found.drawn, found.uncovered) == (5, 6, 0)
     assert found.kept == [
-        Row("category", "kept", 2, 2, 1),
-        Row("mask", "kept", 3, 2, 0),
-        Row("clear", "kept", 3, 3, 0),
-        Row("all", "kept", 2, 1, 1),
+        AgreementRow("category", "kept", 2, 2, 1),
+        AgreementRow("mask", "kept", 3, 2, 0),
+        AgreementRow("clear", "kept", 3, 3, 0),
+        AgreementRow("all", "kept", 2, 1, 1),
     ]
     assert found.rejected == [
-        Row("label_min", "rejected", 2, 1, 0),
-        Row("sharpness_min", "rejected", 1, 0, 0),
+        AgreementRow("label_min", "rejected", 2, 1, 0),
+        AgreementRow("sharpness_min", "rejected", 1, 0, 0),
     ]
-    assert found.generated == [Row("redux", "generated", 3, 2, 0)]
+    assert found.generated == [AgreementRow("redux", "generated", 3, 2, 0)]
     shares = {each.name: each.share for each in found.dataset}
     # k0 and k1 stand for 200 subjects each, r0 and r1 for 10 each.
     assert shares == {
@@ -466,7 +502,7 @@ def test_the_summary_counts_what_was_answered() -> None:
 
 def test_reasons_that_nobody_judged_are_said_to_be_missing() -> None:
     items = [item("k"), item("r", "label_min")]
-    found = summarise(
+    found = summarise_audit(
         sample_of(*items, population={KEPT: 9, "label_min": 5}), {"ana": {"k": all_yes(items[0])}}
     )
     assert found.uncovered == 5
@@ -474,23 +510,23 @@ def test_reasons_that_nobody_judged_are_said_to_be_missing() -> None:
 
 
 def test_a_rejected_picture_is_agreed_with_by_no() -> None:
-    made = replace(item("k"), generated=(Generated("redux0", "redux", False, "identity_min"),))
-    found = summarise(sample_of(made), {"ana": {"k": all_yes(made, **{"same:redux0": "no"})}})
-    assert found.generated == [Row("redux: identity_min", "rejected", 1, 1, 0)]
+    made = replace(item("k"), generated=(GeneratedPicture("redux0", "redux", False, "identity_min"),))
+    found = summarise_audit(sample_of(made), {"ana": {"k": all_yes(made, **{"same:redux0": "no"})}})
+    assert found.generated == [AgreementRow("redux: identity_min", "rejected", 1, 1, 0)]
 
 
 def test_faces_are_asked_of_humans_only() -> None:
     human, dog = item("h", questions=(*OPEN, FRONTAL)), item("d")
-    found = summarise(sample_of(human, dog), {"ana": {"h": all_yes(human), "d": all_yes(dog)}})
+    found = summarise_audit(sample_of(human, dog), {"ana": {"h": all_yes(human), "d": all_yes(dog)}})
     assert [(row.name, row.judged) for row in found.kept if row.name == "frontal"] == [("frontal", 1)]
 
 
 def test_two_judges_make_one_judgement_and_a_kappa() -> None:
     one = item("a")
     ana, bo, cy = all_yes(one), all_yes(one, mask="no"), all_yes(one, mask="unsure", clear="unsure")
-    assert consensus([{"a": ana}, {"a": bo}])["a"]["mask"] == "unsure"
-    assert consensus([{"a": ana}, {"a": cy}])["a"]["mask"] == "yes"
-    found = summarise(sample_of(one), {"ana": {"a": ana}, "bo": {"a": bo}})
+    assert find_consensus([{"a": ana}, {"a": bo}])["a"]["mask"] == "unsure"
+    assert find_consensus([{"a": ana}, {"a": cy}])["a"]["mask"] == "yes"
+    found = summarise_audit(sample_of(one), {"ana": {"a": ana}, "bo": {"a": bo}})
     assert found.subjects == 1
     assert [(k.judges, k.answers, k.agreed) for k in found.kappas] == [(("ana", "bo"), 3, 2)]
 
@@ -538,7 +574,7 @@ class Client:
 @pytest.fixture
 def client(dataset: Storage) -> Iterator[Client]:
     audit = open_audit(dataset, n=30, seed=0, judge="ana")
-    server = serve(audit)
+    server = create_server(audit)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield Client(audit, server.server_port)
@@ -547,7 +583,7 @@ def client(dataset: Storage) -> Iterator[Client]:
     thread.join()
 
 
-def first(client: Client, wanted: Any) -> Item:
+def first(client: Client, wanted: Any) -> AuditItem:
     return next(each for each in client.audit.sample.items if wanted(each))
 
 
@@ -629,7 +665,9 @@ def test_a_row_cannot_lead_out_of_the_dataset(client: Client, monkeypatch: pytes
     secret = Path(client.audit.storage.uri).parent / "secret.mp4"
     secret.write_bytes(b"secret")
     for path in ("../secret.mp4", str(secret), "clips/../../secret.mp4"):
-        monkeypatch.setattr(type(client.audit.rows), "of", lambda *_, path=path: ({"clip_path": path}, {}))
+        monkeypatch.setattr(
+            type(client.audit.rows), "read_subject", lambda *_, path=path: ({"clip_path": path}, {})
+        )
         assert client(f"/clips/{one.subject_id}").status == 404
 
 
@@ -655,7 +693,7 @@ def test_answers_come_from_the_page_itself(client: Client) -> None:
     body = {"item": one.subject_id, "question": one.questions[0].name, "answer": "yes", "seconds": 1}
     assert client("/api/answers", body, Origin="http://evil.example").status == 403
     assert client("/api/answers", body, Content_Type="text/plain").status == 415
-    assert client.audit.judgements.answers() == {}
+    assert client.audit.judgements.get_answers() == {}
     assert client("/api/answers", body, Origin=f"http://127.0.0.1:{client.port}").status == 200
 
 
@@ -737,13 +775,13 @@ def test_the_page_asks_no_other_machine(client: Client) -> None:
     ],
 )
 def test_ranges(header: str | None, wanted: Any) -> None:
-    assert byte_range(header, 100) == wanted
+    assert parse_byte_range(header, 100) == wanted
 
 
 @given(st.integers(1, 500), st.integers(0, 600), st.one_of(st.none(), st.integers(0, 600)))
 def test_a_range_is_the_slice_it_names(size: int, start: int, last: int | None) -> None:
     data = bytes(n % 251 for n in range(size))
-    found = byte_range(f"bytes={start}-{'' if last is None else last}", size)
+    found = parse_byte_range(f"bytes={start}-{'' if last is None else last}", size)
     if last is not None and last < start:
         assert found is None
     else:
@@ -775,8 +813,10 @@ def test_an_audit_goes_on_where_it_stopped(client: Client, dataset: Storage) -> 
     for question in one.questions:
         client.answer(one.subject_id, question.name)
     again = open_audit(dataset, n=30, seed=0, judge="ana")
-    assert {each["id"] for each in again.state()["items"] if each["done"]} == {one.subject_id}
-    assert not any(each["done"] for each in open_audit(dataset, n=30, seed=0, judge="bo").state()["items"])
+    assert {each["id"] for each in again.get_state()["items"] if each["done"]} == {one.subject_id}
+    assert not any(
+        each["done"] for each in open_audit(dataset, n=30, seed=0, judge="bo").get_state()["items"]
+    )
 
 
 # ---- the door ----------------------------------------------------------------------------------------------
@@ -786,7 +826,7 @@ def test_the_door_prints_the_table(dataset: Storage) -> None:
     audit = open_audit(dataset, n=30, seed=0, judge="ana")
     for each in audit.sample.items:
         for question in each.all_questions:
-            audit.judgements.record(each.subject_id, question.name, "yes" if each.kept else "no", 2)
+            audit.judgements.record_answer(each.subject_id, question.name, "yes" if each.kept else "no", 2)
     result = CliRunner().invoke(main, ["--dataset", dataset.uri, "--n", "30", "--summary"])
     assert result.exit_code == 0, result.output
     lines = {" ".join(line.split()[:2]): line.split() for line in result.stdout.splitlines() if line.strip()}
@@ -826,23 +866,23 @@ def test_ctrl_c_ends_with_the_figures(dataset: Storage, monkeypatch: pytest.Monk
 
 
 def test_a_dataset_on_s3_is_judged_in_one_small_file_per_judge(s3: S3, fake: Fake) -> None:
-    place = Storage.at(s3.uri)
+    place = Storage.from_uri(s3.uri)
     for path in sorted(each for each in fake.root.rglob("*") if each.is_file()):
         place.put_file(path, path.relative_to(fake.root).as_posix())
     ana = open_audit(place, n=20, seed=0, judge="ana")
     one = ana.sample.items[0]
     for question in one.questions:
-        ana.answer(one.subject_id, question.name, "yes", 1)
+        ana.record_answer(one.subject_id, question.name, "yes", 1)
     bo = open_audit(place, n=20, seed=0, judge="Bo/../x")
-    bo.answer(one.subject_id, one.questions[0].name, "no", 1)
-    names = place.list("audit")
+    bo.record_answer(one.subject_id, one.questions[0].name, "no", 1)
+    names = place.list_paths("audit")
     assert names[0] == "audit/0-20.json"
     assert len(names) == 3
     assert all(name.startswith("audit/0-20/") and name.count("/") == 2 for name in names[1:])
     again = open_audit(place, n=20, seed=0, judge="ana")
-    assert again.judgements.judges() == ["Bo/../x", "ana"]
-    assert set(again.judgements.of(one.subject_id)) == {q.name for q in one.questions}
-    again.answer(one.subject_id, one.questions[0].name, "no", 1)
+    assert again.judgements.list_judges() == ["Bo/../x", "ana"]
+    assert set(again.judgements.get_subject_answers(one.subject_id)) == {q.name for q in one.questions}
+    again.record_answer(one.subject_id, one.questions[0].name, "no", 1)
     assert len(place.read_bytes("audit/0-20/ana.jsonl").splitlines()) == len(one.questions) + 1
-    assert again.picture(one.subject_id, "frame")[1] == "image/jpeg" or one.questions == (PRESENT,)
-    assert place.is_file(again.clip(one.subject_id))
+    assert again.get_picture(one.subject_id, "frame")[1] == "image/jpeg" or one.questions == (PRESENT,)
+    assert place.is_file(again.get_clip_path(one.subject_id))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from curation.audit import Audit, open_audit, serve
+from curation.audit import Audit, create_server, open_audit
 from curation.audit.questions import PRESENT
 from reprise.storage import Storage
 from tests.curation.dataset.fake_dataset import Fake, write_dataset
@@ -32,7 +32,7 @@ class Page:
     def __init__(self, browser: Any, storage: Storage, judge: str = "ana") -> None:
         self.browser, self.storage, self.judge = browser, storage, judge
         self.audit: Audit = open_audit(storage, n=DRAWN, seed=0, judge=judge)
-        self._server = serve(self.audit)
+        self._server = create_server(self.audit)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
@@ -109,7 +109,7 @@ class Page:
     def kept_on_disk(self) -> dict[str, dict[str, str]]:
         """What a restart would know."""
         again = open_audit(self.storage, n=DRAWN, seed=0, judge=self.judge)
-        return {subject: dict(given) for subject, given in again.judgements.answers().items() if given}
+        return {subject: dict(given) for subject, given in again.judgements.get_answers().items() if given}
 
     def errors(self) -> list[str]:
         return [entry["message"] for entry in self.browser.get_log("browser")]
@@ -118,7 +118,7 @@ class Page:
 @pytest.fixture
 def page(browser: Any, fake: Fake, tmp_path: Path) -> Iterator[Page]:
     shutil.copytree(fake.root, tmp_path / fake.root.name)
-    made = Page(browser, Storage.at(tmp_path / fake.root.name))
+    made = Page(browser, Storage.from_uri(tmp_path / fake.root.name))
     yield made
     made.close()
 
@@ -349,7 +349,7 @@ def test_the_figures_are_what_was_answered(page: Page) -> None:
         "return [...document.querySelectorAll('[data-row]')].map((r) => [r.dataset.row,"
         " ...[...r.cells].slice(1, 4).map((c) => c.textContent)])"
     )
-    found = page.audit.summary()
+    found = page.audit.build_summary()
     wanted = [
         [f"{r.of}/{r.name}", str(r.judged), str(r.agreed), f"{100 * r.accuracy:.1f} %" if r.judged else ""]
         for r in [*found.kept, *found.rejected, *found.generated]

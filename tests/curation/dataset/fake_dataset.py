@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from curation.dataset.manifest import describe_thresholds
 from curation.dataset.tally import Tally
 from curation.imaging import codec
-from curation.rows.schema import CLIPS, Scores, to_table
-from curation.rows.thresholds import Thresholds, rules
+from curation.rows.schema import CLIPS, Scores, build_table
+from curation.rows.thresholds import Thresholds, build_rules
 from curation.rows.verdicts import decide_clip
 
 KINDS = [  # category, group, name, phrase, RGB
@@ -41,7 +41,7 @@ KINDS = [  # category, group, name, phrase, RGB
 CYCLE = ["kept", "kept", "dark", "kept", "small", "kept", "failed", "kept", "uncaptioned", "kept"]
 NASTY = """say "hi" & <script>document.title='owned'</script> <img src=x onerror="document.title='owned'">"""
 CHINESE = "一只棕色的小狗在公园里奔跑"
-RULES = rules(Thresholds())
+RULES = build_rules(Thresholds())
 
 
 @dataclass
@@ -89,13 +89,13 @@ def write_dataset(
     for start in range(0, clips, rows_per_shard):
         rows = [_row(n, size) for n in range(start, min(start + rows_per_shard, clips))]
         for row in rows:
-            tally.add(row)  # type: ignore[arg-type]
+            tally.add_row(row)  # type: ignore[arg-type]
             if row["clip_path"]:
                 path = root / row["clip_path"]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(encoded[len(fake.rows) % len(encoded)])
         rel = f"data/clips-{start // rows_per_shard:05d}.parquet"
-        table = to_table(rows, CLIPS)
+        table = build_table(rows, CLIPS)
         pq.write_table(table, root / rel, row_group_size=8, compression="zstd")
         shards.append({"path": rel, "rows": table.num_rows, "bytes": (root / rel).stat().st_size})
         fake.rows += [without_pictures(row) for row in rows]
@@ -166,7 +166,7 @@ def _row(n: int, size: tuple[int, int]) -> dict[str, Any]:
         row["caption"] = f"{' and '.join(kind[3] for kind in kinds).capitalize()} in a quiet street; {extra}."
         row["caption_source"] = "sidecar"
     scene, masks = _scene(tuple(kinds), n % 12, size)
-    picture = codec.encode(scene)
+    picture = codec.encode_image(scene)
     for index in (first, first + 25, first + 50):
         row["frames"].append({"index": index, "time_s": index / 25, "image": picture, "motion": None})
     for ordinal, (kind, mask) in enumerate(zip(kinds, masks, strict=True)):
@@ -212,7 +212,7 @@ def _subject(
         "phrase": phrase,
         "instance": 0,
         "frame_index": frame,
-        "box": codec.mask_box(mask),
+        "box": codec.get_mask_box(mask),
         "mask": codec.encode_mask(mask),
         "scores": scores,
         "verdict": None,
@@ -261,7 +261,7 @@ def _references(subject: dict[str, Any], scene: Any, mask: Any, n: int) -> list[
         {
             "reference_id": f"{subject['subject_id']}-{variant}0",
             "variant": variant,
-            "image": codec.encode(np.ascontiguousarray(picture)),
+            "image": codec.encode_image(np.ascontiguousarray(picture)),
             "width": picture.shape[1],
             "height": picture.shape[0],
             "model": model,
@@ -333,7 +333,7 @@ def _manifest(tally: Tally, shards: list[dict[str, Any]]) -> dict[str, Any]:
         "config": {"profile": "embedded", "seed": 0, "slice": {"detector": "content", "min_length": 2.0}},
         "config_hash": "c0ffee123456",
         "versions": {"python": "3.11.2", "pyarrow": pa.__version__, "opencv": cv2.__version__},
-        **tally.as_manifest(),
+        **tally.summarize_counts(),
         "thresholds": describe_thresholds(Thresholds()),
         "seconds": {
             "slice": 14.2,

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.config import load_config
-from curation.dataset.fragments import Entry, Fragments, current
-from curation.dataset.shards import plan, read_rows, write_shard
+from curation.dataset.fragments import Fragments, RowIndex, select_current
+from curation.dataset.shards import plan_shards, read_rows, write_shard
 from curation.rows.schema import CLIPS, ClipRow
 from reprise.errors import RepriseError
 from reprise.storage import Storage
@@ -20,13 +20,13 @@ from tests.curation.dataset.test_fragments import entry, row
 ROWS = [row(video, 50 * number, 3 * (number == 2)) for video in range(5) for number in range(3)]
 
 
-def dataset_of(folder: Path, groups: Sequence[Sequence[ClipRow]]) -> tuple[Storage, list[Entry]]:
+def dataset_of(folder: Path, groups: Sequence[Sequence[ClipRow]]) -> tuple[Storage, list[RowIndex]]:
     """Rows stored as fragments in these groups; the dataset and its entries."""
-    dataset = Storage.at(folder)
+    dataset = Storage.from_uri(folder)
     fragments = Fragments(dataset, "abcdefabcdef")
     for group in groups:
-        fragments.write(group, {})
-    return dataset, current(fragments.entries()[0], [])
+        fragments.write_rows(group, {})
+    return dataset, select_current(fragments.read_index()[0], [])
 
 
 def shuffled_groups(seed: int) -> list[list[ClipRow]]:
@@ -42,8 +42,8 @@ def shuffled_groups(seed: int) -> list[list[ClipRow]]:
 # --- the plan -----------------------------------------------------------------------------------------
 
 
-def sizes(entries: list[Entry], target: int, share: float = 0.0) -> list[int]:
-    return [len(shard.entries) for shard in plan(entries, target, share)]
+def sizes(entries: list[RowIndex], target: int, share: float = 0.0) -> list[int]:
+    return [len(shard.entries) for shard in plan_shards(entries, target, share)]
 
 
 def test_a_shard_is_closed_once_it_has_its_size() -> None:
@@ -72,37 +72,37 @@ def test_cross_pairs_are_reckoned_with_for_kept_rows_only() -> None:
 
 def test_shards_are_numbered_and_say_how_many_there_are() -> None:
     entries = [entry("a", number) for number in range(3)]
-    assert [shard.path for shard in plan(entries, 100, 0.0)] == [
+    assert [shard.path for shard in plan_shards(entries, 100, 0.0)] == [
         f"data/clips-{number:05d}-of-00003.parquet" for number in range(3)
     ]
 
 
 def test_every_row_is_in_one_shard_in_order() -> None:
     entries = [entry(name, number) for name in "bca" for number in range(5)]
-    placed = [each for shard in plan(entries, 350, 0.4) for each in shard.entries]
-    assert placed == sorted(entries, key=lambda each: each.order)
+    placed = [each for shard in plan_shards(entries, 350, 0.4) for each in shard.entries]
+    assert placed == sorted(entries, key=lambda each: each.sort_key)
 
 
 def test_the_plan_does_not_depend_on_who_finished_first() -> None:
     entries = [entry(name, number, payload_bytes=40 + number) for name in "abc" for number in range(7)]
-    wanted = plan(entries, 200, 0.4)
+    wanted = plan_shards(entries, 200, 0.4)
     for seed in range(5):
         random.Random(seed).shuffle(entries)
-        assert plan(entries, 200, 0.4) == wanted
+        assert plan_shards(entries, 200, 0.4) == wanted
 
 
 def test_nothing_gives_no_shard() -> None:
-    assert plan([], 100, 0.4) == []
+    assert plan_shards([], 100, 0.4) == []
 
 
 # --- the files ----------------------------------------------------------------------------------------
 
 
-def written(dataset: Storage, entries: list[Entry], target: int) -> dict[str, bytes]:
+def written(dataset: Storage, entries: list[RowIndex], target: int) -> dict[str, bytes]:
     config = load_config(None, ["shard.row_group_rows=2"])
-    for shard in plan(entries, target, 0.0):
+    for shard in plan_shards(entries, target, 0.0):
         write_shard(dataset, shard, [], config)
-    return {file: dataset.read_bytes(file) for file in dataset.list("data")}
+    return {file: dataset.read_bytes(file) for file in dataset.list_paths("data")}
 
 
 def test_files_are_byte_equal_however_rows_were_grouped_into_fragments(tmp_path: Path) -> None:
@@ -115,17 +115,17 @@ def test_files_are_byte_equal_however_rows_were_grouped_into_fragments(tmp_path:
 
 def test_rows_in_are_rows_out(tmp_path: Path) -> None:
     dataset, entries = dataset_of(tmp_path, shuffled_groups(7))
-    results = [write_shard(dataset, shard, [], load_config()) for shard in plan(entries, 50_000, 0.0)]
+    results = [write_shard(dataset, shard, [], load_config()) for shard in plan_shards(entries, 50_000, 0.0)]
     assert sum(result.rows for result in results) == len(ROWS)
     found = [each for result in results for each in dataset.read_table(result.path).to_pylist()]
     assert found == sorted(ROWS, key=lambda each: each["clip_id"])
     assert sum(result.tally.clips.total() for result in results) == len(ROWS)
-    assert all(result.bytes == dataset.size(result.path) for result in results)
+    assert all(result.bytes == dataset.get_size(result.path) for result in results)
 
 
 def test_row_groups_are_as_long_as_the_config_says(tmp_path: Path) -> None:
     dataset, entries = dataset_of(tmp_path, [ROWS])
-    (shard,) = plan(entries, 1 << 30, 0.0)
+    (shard,) = plan_shards(entries, 1 << 30, 0.0)
     write_shard(dataset, shard, [], load_config(None, ["shard.row_group_rows=4"]))
     parquet = pq.ParquetFile(tmp_path / shard.path)
     groups = [parquet.metadata.row_group(each).num_rows for each in range(parquet.num_row_groups)]
@@ -147,7 +147,7 @@ class Marks:
 
 def test_a_row_that_fails_in_the_last_stage_is_in_its_shard_unmarked(tmp_path: Path) -> None:
     dataset, entries = dataset_of(tmp_path, [ROWS])
-    (shard,) = plan(entries, 1 << 30, 0.0)
+    (shard,) = plan_shards(entries, 1 << 30, 0.0)
     result = write_shard(dataset, shard, [Marks()], load_config())
     found = {each["clip_id"]: each for each in dataset.read_table(shard.path).to_pylist()}
     failed = found.pop(ROWS[4]["clip_id"])
@@ -167,4 +167,4 @@ def test_a_fragment_that_turns_out_damaged_is_removed_and_the_error_says_how_to_
     with pytest.raises(RepriseError, match="run the same command again"):
         list(read_rows(dataset, entries, 4))
     assert not file.exists()
-    assert len(current(Fragments(dataset, "abcdefabcdef").entries()[0], [])) == len(ROWS) - 1
+    assert len(select_current(Fragments(dataset, "abcdefabcdef").read_index()[0], [])) == len(ROWS) - 1

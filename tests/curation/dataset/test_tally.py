@@ -9,17 +9,17 @@ import pytest
 from curation.config import load_config
 from curation.dataset import manifest
 from curation.dataset.shards import ShardResult
-from curation.dataset.tally import Tally, tally
+from curation.dataset.tally import Tally, tally_rows
 from curation.rows.schema import ClipRow
-from curation.stages.slice import blank_row
-from curation.stages.stage import stop
+from curation.stages.slice import make_blank_row
+from curation.stages.stage import stop_row
 from reprise.errors import RepriseError
 from tests.curation.dataset.test_fragments import row, video
 
 
 def stopped(number: int, start: int, status: str, stage: str, reason: str) -> ClipRow:
     made = row(number, start)
-    stop(made, status, stage, reason)
+    stop_row(made, status, stage, reason)
     return made
 
 
@@ -30,8 +30,8 @@ def kept(number: int, start: int) -> ClipRow:
 
 
 def unread(name: str, status: str, reason: str) -> ClipRow:
-    made = blank_row(video(name), f"unread-{name}")
-    stop(made, status, "slice", reason)
+    made = make_blank_row(video(name), f"unread-{name}")
+    stop_row(made, status, "slice", reason)
     return made
 
 
@@ -48,7 +48,7 @@ ROWS = [
 
 
 def test_a_video_is_what_the_best_of_its_rows_is() -> None:
-    videos = {key.split("|")[0]: status for key, status in tally(ROWS).videos.items()}
+    videos = {key.split("|")[0]: status for key, status in tally_rows(ROWS).videos.items()}
     assert videos == {
         "/videos/0.mp4": "kept",
         "/videos/1.mp4": "rejected",
@@ -59,46 +59,46 @@ def test_a_video_is_what_the_best_of_its_rows_is() -> None:
 
 
 def test_videos_and_clips_add_up() -> None:
-    counts = tally(ROWS).as_manifest()
+    counts = tally_rows(ROWS).summarize_counts()
     assert counts["videos"] == {"in": 5, "kept": 1, "rejected": 2, "failed": 2}
     assert counts["clips"] == {"in": 6, "kept": 1, "rejected": 2, "failed": 3}
 
 
 def test_every_stopped_row_is_among_the_reasons() -> None:
-    reasons = tally(ROWS).as_manifest()["reasons"]
+    reasons = tally_rows(ROWS).summarize_counts()["reasons"]
     assert reasons["video"] == {"duplicate of another video": 1, "not a readable video": 1}
     assert reasons["clip"] == {"damaged": 2, "RuntimeError: no": 1, "no caption": 1, "shot too short": 1}
 
 
 def test_what_goes_into_a_step_of_the_funnel_came_out_of_the_one_before() -> None:
-    funnel = [step for step in tally(ROWS).as_manifest()["funnel"] if step["unit"] == "clip"]
+    funnel = [step for step in tally_rows(ROWS).summarize_counts()["funnel"] if step["unit"] == "clip"]
     assert [step["stage"] for step in funnel] == ["slice", "caption", "match", "inpaint"]
     assert [(step["in"], step["out"]) for step in funnel] == [(6, 3), (3, 2), (2, 2), (2, 1)]
 
 
 def test_sums_of_tallies_are_tallies_in_any_order() -> None:
-    whole = tally(ROWS).as_manifest()
+    whole = tally_rows(ROWS).summarize_counts()
     for seed in range(5):
         rows = list(ROWS)
         random.Random(seed).shuffle(rows)
         total = Tally()
         for start in range(0, len(rows), 3):
-            total.merge(tally(rows[start : start + 3]))
-        assert total.as_manifest() == whole
+            total.merge(tally_rows(rows[start : start + 3]))
+        assert total.summarize_counts() == whole
 
 
 def test_a_table_that_some_stages_have_not_seen_can_be_counted() -> None:
-    assert tally([row(0), kept(1, 0)]).as_manifest()["clips"]["in"] == 2
+    assert tally_rows([row(0), kept(1, 0)]).summarize_counts()["clips"]["in"] == 2
 
 
 def test_nothing_is_counted_as_nothing() -> None:
-    counts = Tally().as_manifest()
+    counts = Tally().summarize_counts()
     assert counts["videos"]["in"] == counts["clips"]["in"] == 0
 
 
 def composed(rows: list[ClipRow]) -> dict[str, object]:
-    result = ShardResult("data/clips-00000-of-00001.parquet", len(rows), 1, tally(rows), {})
-    return manifest.compose(load_config(), "abcdefabcdef", {}, [result], {})
+    result = ShardResult("data/clips-00000-of-00001.parquet", len(rows), 1, tally_rows(rows), {})
+    return manifest.build_manifest(load_config(), "abcdefabcdef", {}, [result], {})
 
 
 def test_a_dataset_that_adds_up_is_accepted() -> None:

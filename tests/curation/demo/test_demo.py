@@ -14,15 +14,15 @@ import pytest
 from pycocotools import mask as coco
 
 from curation.demo import render_demo
-from curation.demo.backdrops import OCCLUDERS, PLACES, backdrop, canvas_size, occluder
-from curation.demo.cutouts import NAMES, cutout
-from curation.demo.render import camera_matrix, pose_matrix, render_scene
-from curation.demo.scenes import SCENES, Actor, Pose, Scene, Shot, Track, View
+from curation.demo.backdrops import OCCLUDERS, PLACES, get_backdrop, get_canvas_size, get_occluder
+from curation.demo.cutouts import NAMES, get_cutout
+from curation.demo.render import get_camera_matrix, get_pose_matrix, render_scene
+from curation.demo.scenes import SCENES, Actor, ActorPath, ActorPose, DemoScene, DemoShot, View
 
 U8 = npt.NDArray[np.uint8]
 
 
-def _short(name: str, seconds: float = 0.4) -> Scene:
+def _short(name: str, seconds: float = 0.4) -> DemoScene:
     scene = next(each for each in SCENES if each.name == name)
     return replace(scene, shots=tuple(replace(shot, seconds=seconds) for shot in scene.shots))
 
@@ -50,7 +50,7 @@ def coin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cutout_is_one_clean_piece(name: str) -> None:
-    piece = cutout(name)
+    piece = get_cutout(name)
     alpha = piece.rgba[..., 3]
     assert piece.words and piece.rgba.shape[2] == 4
     assert 0.3 < float((alpha > 127).mean()) < 0.9  # cropped to its content, and not a rectangle
@@ -60,27 +60,27 @@ def test_a_cutout_is_one_clean_piece(name: str) -> None:
 
 def test_an_unknown_cutout_is_named() -> None:
     with pytest.raises(KeyError, match=r"no cut-out called 'dragon'.*astronaut"):
-        cutout("dragon")
+        get_cutout("dragon")
 
 
 def test_every_place_fills_its_canvas() -> None:
     for name in PLACES:
-        assert backdrop(name, 96, 54).shape == (*canvas_size(96, 54)[::-1], 3)
+        assert get_backdrop(name, 96, 54).shape == (*get_canvas_size(96, 54)[::-1], 3)
     for name in OCCLUDERS:
-        layer = occluder(name, 96, 54)
-        assert layer.shape == (*canvas_size(96, 54)[::-1], 4)
+        layer = get_occluder(name, 96, 54)
+        assert layer.shape == (*get_canvas_size(96, 54)[::-1], 4)
         assert 0.02 < float((layer[..., 3] > 127).mean()) < 0.3
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
-def test_a_scene_uses_what_exists_and_no_camera_leaves_its_backdrop(scene: Scene) -> None:
+def test_a_scene_uses_what_exists_and_no_camera_leaves_its_backdrop(scene: DemoScene) -> None:
     assert scene.width % 2 == 0 and scene.height % 2 == 0
-    canvas = np.array(canvas_size(scene.width, scene.height))
+    canvas = np.array(get_canvas_size(scene.width, scene.height))
     for shot in scene.shots:
         assert shot.place in PLACES and (shot.occluder is None or shot.occluder in OCCLUDERS)
         assert 2.0 <= shot.seconds <= 5.0
         for t in (0.0, 0.5, 1.0):
-            matrix = camera_matrix(shot.camera.at(t), scene.width, scene.height)
+            matrix = get_camera_matrix(shot.camera.get_view(t), scene.width, scene.height)
             corners = np.array([(0, 0), (scene.width, scene.height)]) - matrix[:, 2]
             corners /= matrix[0, 0]
             assert (corners >= -1e-6).all() and (corners <= canvas + 1e-6).all()
@@ -99,15 +99,15 @@ def test_there_are_all_kinds_of_scenes() -> None:
 
 
 def test_a_pose_puts_the_anchor_where_it_says() -> None:
-    matrix = pose_matrix(Pose(0.25, 0.5, 0.5, 30), (10, 20), 100, 640, 360)
+    matrix = get_pose_matrix(ActorPose(0.25, 0.5, 0.5, 30), (10, 20), 100, 640, 360)
     assert matrix @ (10, 20, 1) == pytest.approx((160, 180))
     assert np.linalg.det(matrix[:, :2]) == pytest.approx(1.8**2)
 
 
 def test_a_track_begins_and_ends_at_its_poses() -> None:
-    track = Track(begin=Pose(0, 0, 1), end=Pose(1, 1, 2, 90), glide=True, bob=0.1, beats=2)
-    assert track.at(0) == track.begin
-    assert track.at(1).x == 1 and track.at(1).turn == 90
+    track = ActorPath(begin=ActorPose(0, 0, 1), end=ActorPose(1, 1, 2, 90), glide=True, bob=0.1, beats=2)
+    assert track.get_pose(0) == track.begin
+    assert track.get_pose(1).x == 1 and track.get_pose(1).turn == 90
 
 
 def test_truth_covers_exactly_the_frames_that_decode(coin: Path) -> None:
@@ -156,14 +156,14 @@ def test_captions_lie_beside_the_videos(coin: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_hidden_is_not_in_the_mask(tmp_path: Path) -> None:
-    def walk(x: float) -> Track:
-        return Track(begin=Pose(x, 0.5, 0.4), end=Pose(x, 0.5, 0.4))
+    def walk(x: float) -> ActorPath:
+        return ActorPath(begin=ActorPose(x, 0.5, 0.4), end=ActorPose(x, 0.5, 0.4))
 
     scene = replace(
         SCENES[0],
         name="hidden",
         shots=(
-            Shot(
+            DemoShot(
                 place="gravel",
                 seconds=0.08,
                 camera=SCENES[2].shots[0].camera,
@@ -210,5 +210,5 @@ def test_render_demo_reports_and_answers_in_order(tmp_path: Path, monkeypatch: p
 
 
 def test_the_view_can_reach_every_corner() -> None:
-    matrix = camera_matrix(View(-1, -1, 1.0), 640, 360)
+    matrix = get_camera_matrix(View(-1, -1, 1.0), 640, 360)
     assert matrix @ (0, 0, 1) == pytest.approx((0, 0))

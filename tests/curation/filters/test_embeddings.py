@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from curation.filters import embeddings
-from curation.filters.embeddings import Bands, Index, near_duplicates, same_subject, similarity
+from curation.filters.embeddings import (
+    SimilarityBands,
+    SubjectIndex,
+    compare_subjects,
+    compute_similarity,
+    find_near_duplicates,
+)
 
 
 def at(degrees: float, of: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -29,34 +35,34 @@ def subjects(count: int, seed: int = 0) -> tuple[list[str], list[str], NDArray[n
 
 
 def test_similarity_is_the_cosine_whatever_the_lengths() -> None:
-    assert similarity(at(0), at(60)) == pytest.approx(0.5, abs=1e-6)
-    assert similarity(at(0), at(180)) == pytest.approx(-1)
-    assert similarity(at(0), np.zeros(4, np.float32)) == 0
+    assert compute_similarity(at(0), at(60)) == pytest.approx(0.5, abs=1e-6)
+    assert compute_similarity(at(0), at(180)) == pytest.approx(-1)
+    assert compute_similarity(at(0), np.zeros(4, np.float32)) == 0
 
 
 def test_a_subject_is_the_same_between_the_bands() -> None:
-    bands = Bands(same_min=0.5, copy_min=0.9)
-    assert same_subject(at(0), at(5), bands) == "copy"
-    assert same_subject(at(0), at(45), bands) == "same"
-    assert same_subject(at(0), at(70), bands) == "different"
+    bands = SimilarityBands(same_min=0.5, copy_min=0.9)
+    assert compare_subjects(at(0), at(5), bands) == "copy"
+    assert compare_subjects(at(0), at(45), bands) == "same"
+    assert compare_subjects(at(0), at(70), bands) == "different"
     with pytest.raises(ValueError, match="same_min"):
-        Bands(same_min=0.9, copy_min=0.5)
+        SimilarityBands(same_min=0.9, copy_min=0.5)
 
 
 def test_near_duplicates_stand_under_the_nearest_one_kept() -> None:
     vectors = np.stack([at(0), at(8), at(20), at(30), at(90)])
     # c is within 16 degrees of b, but b fell to a before: only what is kept makes others fall.
-    found = near_duplicates(["a", "b", "c", "d", "e"], vectors, float(np.cos(np.radians(15))))
+    found = find_near_duplicates(["a", "b", "c", "d", "e"], vectors, float(np.cos(np.radians(15))))
     assert found == {"b": "a", "d": "c"}
 
 
 def test_near_duplicates_are_the_same_in_any_order_and_any_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, _, vectors = subjects(200)
-    whole = near_duplicates(ids, vectors, 0.9)
+    whole = find_near_duplicates(ids, vectors, 0.9)
     assert 50 < len(whole) < 199
     order = np.random.default_rng(1).permutation(len(ids))
-    monkeypatch.setattr(embeddings, "_BLOCK", 7)
-    assert near_duplicates([ids[each] for each in order], vectors[order], 0.9) == whole
+    monkeypatch.setattr(embeddings, "_BLOCK_ROWS", 7)
+    assert find_near_duplicates([ids[each] for each in order], vectors[order], 0.9) == whole
 
 
 @settings(deadline=None, max_examples=30)
@@ -65,26 +71,26 @@ def test_what_is_kept_is_apart_and_what_falls_has_somebody_near(
     count: int, seed: int, threshold: float
 ) -> None:
     ids, _, vectors = subjects(count, seed)
-    stands = near_duplicates(ids, vectors, threshold)
+    stands = find_near_duplicates(ids, vectors, threshold)
     row = dict(zip(ids, vectors, strict=True))
     kept = [each for each in ids if each not in stands]
     grain = 2e-5
     for first, left in enumerate(kept):
         for right in kept[first + 1 :]:
-            assert similarity(row[left], row[right]) < threshold + grain
+            assert compute_similarity(row[left], row[right]) < threshold + grain
     for fallen, near in stands.items():
         assert near in kept and near < fallen
-        assert similarity(row[fallen], row[near]) >= threshold - grain
+        assert compute_similarity(row[fallen], row[near]) >= threshold - grain
 
 
 def test_the_index_finds_exactly_what_comparing_everything_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embeddings, "_BLOCK", 16)
+    monkeypatch.setattr(embeddings, "_BLOCK_ROWS", 16)
     ids, videos, vectors = subjects(150)
-    found = Index(ids, videos, vectors).search(vectors[:40], videos[:40], k=9)
+    found = SubjectIndex(ids, videos, vectors).find_nearest(vectors[:40], videos[:40], k=9)
     for query in range(40):
         others = [other for other in range(150) if videos[other] != videos[query]]
         ranked = sorted(
-            (-round(similarity(vectors[query], vectors[other]), 5), ids[other]) for other in others
+            (-round(compute_similarity(vectors[query], vectors[other]), 5), ids[other]) for other in others
         )
         assert [(each.subject_id, -each.similarity) for each in found[query]] == [
             (name, pytest.approx(cosine, abs=1e-4)) for cosine, name in ranked[:9]
@@ -93,32 +99,32 @@ def test_the_index_finds_exactly_what_comparing_everything_finds(monkeypatch: py
 
 def test_a_subject_is_never_found_in_its_own_video() -> None:
     ids, videos, vectors = subjects(60)
-    index = Index(ids, videos, vectors)
-    for video, neighbours in zip(videos, index.search(vectors, videos, k=60), strict=True):
+    index = SubjectIndex(ids, videos, vectors)
+    for video, neighbours in zip(videos, index.find_nearest(vectors, videos, k=60), strict=True):
         assert video not in {each.video_id for each in neighbours}
         assert len(neighbours) == sum(other != video for other in videos)
-    assert index.search(vectors[:1], [None], k=1)[0][0].subject_id == ids[0]
+    assert index.find_nearest(vectors[:1], [None], k=1)[0][0].subject_id == ids[0]
 
 
 def test_the_same_subject_elsewhere_is_no_copy() -> None:
     vectors = np.stack([at(0), at(2), at(40), at(80)])
-    index = Index(["own", "copy", "same", "other"], ["v0", "v1", "v2", "v3"], vectors)
-    found = index.same(vectors[:1], ["v0"], Bands(same_min=0.6, copy_min=0.95))
+    index = SubjectIndex(["own", "copy", "same", "other"], ["v0", "v1", "v2", "v3"], vectors)
+    found = index.find_same_subjects(vectors[:1], ["v0"], SimilarityBands(same_min=0.6, copy_min=0.95))
     assert [each.subject_id for each in found[0]] == ["same"]
 
 
 def test_equals_come_in_the_order_of_their_ids() -> None:
-    index = Index(["c", "a", "b"], ["v1", "v2", "v3"], np.stack([at(10)] * 3))
-    assert [each.subject_id for each in index.search(at(10)[None], [None], k=3)[0]] == ["a", "b", "c"]
+    index = SubjectIndex(["c", "a", "b"], ["v1", "v2", "v3"], np.stack([at(10)] * 3))
+    assert [each.subject_id for each in index.find_nearest(at(10)[None], [None], k=3)[0]] == ["a", "b", "c"]
 
 
 def test_an_empty_index_finds_nothing_and_bad_questions_are_refused() -> None:
     nothing = np.zeros((0, 4), np.float32)
-    assert Index([], [], nothing).search(at(0)[None], [None]) == [[]]
-    assert near_duplicates([], nothing) == {}
+    assert SubjectIndex([], [], nothing).find_nearest(at(0)[None], [None]) == [[]]
+    assert find_near_duplicates([], nothing) == {}
     with pytest.raises(ValueError, match="repeat"):
-        Index(["a", "a"], ["v", "v"], np.stack([at(0), at(1)]))
+        SubjectIndex(["a", "a"], ["v", "v"], np.stack([at(0), at(1)]))
     with pytest.raises(ValueError, match="2 ids, but 1"):
-        near_duplicates(["a", "b"], at(0)[None])
+        find_near_duplicates(["a", "b"], at(0)[None])
     with pytest.raises(ValueError, match="3 numbers"):
-        Index(["a"], ["v"], at(0)[None]).search(np.ones((1, 3), np.float32), [None])
+        SubjectIndex(["a"], ["v"], at(0)[None]).find_nearest(np.ones((1, 3), np.float32), [None])

@@ -8,9 +8,9 @@ import pytest
 import skimage.data
 
 from curation.filters.category import measure_category
-from curation.filters.faces import measure_faces, own_faces
-from curation.filters.geometry import area_share, border_share, overlaps
-from curation.filters.quality import SHARPNESS_SIDE, brightness, sharpness
+from curation.filters.faces import measure_faces, select_own_faces
+from curation.filters.geometry import measure_area_share, measure_border_share, measure_overlaps
+from curation.filters.quality import SHARPNESS_SIDE, measure_brightness, measure_sharpness
 from curation.imaging.codec import RGB, BoolMask
 from curation.models.roles import Face
 
@@ -38,9 +38,9 @@ PHOTOS = {"astronaut": skimage.data.astronaut(), "cat": skimage.data.cat()[:300,
 @pytest.mark.parametrize("name", PHOTOS)
 def test_sharpness_does_not_depend_on_how_large_the_photograph_appears(name: str) -> None:
     photo = cv2.resize(PHOTOS[name], (700, 700), interpolation=cv2.INTER_CUBIC)
-    measured = [sharpness(*photographed(photo, side)) for side in (160, 200, 256, 300, 384, 512, 700)]
+    measured = [measure_sharpness(*photographed(photo, side)) for side in (160, 200, 256, 300, 384, 512, 700)]
     assert max(measured) / min(measured) < 1.25, measured
-    tiny = sharpness(*photographed(photo, 100))
+    tiny = measure_sharpness(*photographed(photo, 100))
     assert 0.6 < tiny / max(measured) < 1, "what is too small has lost detail for good"
 
 
@@ -51,33 +51,35 @@ def test_nor_does_it_once_the_photograph_is_blurred(name: str) -> None:
         measured = []
         for side in (160, 320, 640):
             image, mask = photographed(photo, side)
-            measured.append(sharpness(cv2.GaussianBlur(image, (0, 0), blur * side), mask))
+            measured.append(measure_sharpness(cv2.GaussianBlur(image, (0, 0), blur * side), mask))
         assert max(measured) / min(measured) < 1.25, (blur, measured)
 
 
 def test_blur_lowers_sharpness_monotonically() -> None:
     photo = PHOTOS["astronaut"]
     for side in (160, 512):
-        measured = [sharpness(*photographed(photo, side))]
+        measured = [measure_sharpness(*photographed(photo, side))]
         for sigma in (0.5, 1, 2, 4, 8):
             image, mask = photographed(photo, side)
-            measured.append(sharpness(cv2.GaussianBlur(image, (0, 0), sigma * side / 256), mask))
+            measured.append(measure_sharpness(cv2.GaussianBlur(image, (0, 0), sigma * side / 256), mask))
         assert measured == sorted(measured, reverse=True)
         assert measured[0] > 40 > measured[-2], "the default threshold lies between sharp and blurred"
 
 
 def test_sharpness_is_that_of_the_subject_and_not_of_what_is_around_it() -> None:
     image, mask = photographed(cv2.GaussianBlur(PHOTOS["astronaut"], (0, 0), 6), 400)
-    before = sharpness(image, mask)
+    before = measure_sharpness(image, mask)
     noisy = image.copy()
     noisy[~mask] = np.random.default_rng(0).integers(0, 256, (int((~mask).sum()), 3))
-    assert sharpness(noisy, mask) == pytest.approx(before, rel=0.05), "nor of the edge between the two"
+    assert measure_sharpness(noisy, mask) == pytest.approx(before, rel=0.05), (
+        "nor of the edge between the two"
+    )
 
 
 def test_tiny_and_empty_masks_have_a_sharpness() -> None:
     image, _ = photographed(PHOTOS["cat"], 300)
-    assert sharpness(image, box_mask(600, 300, 603, 303, WIDTH, HEIGHT)) >= 0
-    assert sharpness(image, np.zeros((HEIGHT, WIDTH), bool)) == 0
+    assert measure_sharpness(image, box_mask(600, 300, 603, 303, WIDTH, HEIGHT)) >= 0
+    assert measure_sharpness(image, np.zeros((HEIGHT, WIDTH), bool)) == 0
     assert SHARPNESS_SIDE == 256, "thresholds are tuned to it"
 
 
@@ -85,31 +87,35 @@ def test_brightness_is_that_of_the_mask_and_not_of_the_frame() -> None:
     image = np.full((100, 100, 3), 255, np.uint8)
     mask = box_mask(10, 10, 30, 30)
     image[mask] = 50
-    assert brightness(image, mask) == (50, 0)
-    assert brightness(image, ~mask) == (255, 1), "and all of it is clipped"
-    assert brightness(image, np.zeros_like(mask)) == (0, 1)
+    assert measure_brightness(image, mask) == (50, 0)
+    assert measure_brightness(image, ~mask) == (255, 1), "and all of it is clipped"
+    assert measure_brightness(image, np.zeros_like(mask)) == (0, 1)
 
 
 def test_clipped_pixels_are_those_without_detail_at_either_end() -> None:
     image = np.full((10, 10, 3), 128, np.uint8)
     image[:2], image[2:5] = 0, 255
-    assert brightness(image, np.ones((10, 10), bool))[1] == 0.5
+    assert measure_brightness(image, np.ones((10, 10), bool))[1] == 0.5
 
 
 def test_shares_of_area_and_border() -> None:
     mask = box_mask(0, 0, 50, 100)
-    assert area_share(mask) == 0.5
-    assert border_share(mask) == pytest.approx(0.5)
-    assert border_share(box_mask(1, 1, 99, 99)) == 0
-    assert border_share(np.ones((100, 100), bool)) == 1
-    assert border_share(box_mask(40, 90, 60, 100)) == pytest.approx(20 / 396)
+    assert measure_area_share(mask) == 0.5
+    assert measure_border_share(mask) == pytest.approx(0.5)
+    assert measure_border_share(box_mask(1, 1, 99, 99)) == 0
+    assert measure_border_share(np.ones((100, 100), bool)) == 1
+    assert measure_border_share(box_mask(40, 90, 60, 100)) == pytest.approx(20 / 396)
 
 
 def test_of_two_that_overlap_the_larger_stays() -> None:
     large, small = box_mask(0, 0, 50, 50), box_mask(0, 0, 50, 40)
     for masks in ([large, small], [small, large]):
         found = dict(
-            zip(("large", "small") if masks[0] is large else ("small", "large"), overlaps(masks), strict=True)
+            zip(
+                ("large", "small") if masks[0] is large else ("small", "large"),
+                measure_overlaps(masks),
+                strict=True,
+            )
         )
         assert found["large"] == (0, 0)
         assert found["small"] == (0.8, 1.0)
@@ -117,20 +123,20 @@ def test_of_two_that_overlap_the_larger_stays() -> None:
 
 def test_of_two_equals_the_earlier_stays() -> None:
     mask = box_mask(0, 0, 50, 50)
-    assert overlaps([mask, mask.copy()]) == [(0, 0), (1, 1)]
+    assert measure_overlaps([mask, mask.copy()]) == [(0, 0), (1, 1)]
 
 
 def test_containment_shows_a_part_that_iou_does_not() -> None:
     whole, wheel = box_mask(0, 0, 80, 80), box_mask(10, 60, 30, 80)
-    iou, contained = overlaps([whole, wheel])[1]
+    iou, contained = measure_overlaps([whole, wheel])[1]
     assert iou < 0.1
     assert contained == 1
 
 
 def test_neighbours_and_empty_masks_do_not_overlap() -> None:
     masks = [box_mask(0, 0, 50, 50), box_mask(50, 0, 100, 40), np.zeros((100, 100), bool)]
-    assert overlaps(masks) == [(0, 0)] * 3
-    assert overlaps([]) == []
+    assert measure_overlaps(masks) == [(0, 0)] * 3
+    assert measure_overlaps([]) == []
 
 
 def test_category_is_its_own_probability_and_the_lead_over_the_best_other() -> None:
@@ -161,4 +167,4 @@ def test_a_pattern_that_is_hardly_a_face_is_none_beside_a_sure_one() -> None:
 def test_a_face_beside_the_subject_is_somebody_elses() -> None:
     mask = box_mask(0, 0, 50, 100)
     own, other, edge = (Face([x, 10, x + 20, 30], 0.9, 0.9) for x in (20, 70, 40))
-    assert own_faces([own, other, edge], mask) == [own, edge]
+    assert select_own_faces([own, other, edge], mask) == [own, edge]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.filters.reference_frames import Sighting, choose_frames, pose_difference, qualities
+from curation.filters.reference_frames import Sighting, choose_frames, measure_pose_difference, rate_sightings
 
 
 def seen(frame: int, width: float = 40, height: float = 80, fill: float = 0.6, **more: object) -> Sighting:
@@ -35,7 +35,7 @@ def test_blur_the_edge_of_the_frame_and_absence_cost_quality() -> None:
         replace(best, presence=0.5),
         replace(best, area=best.area / 2),
     ):
-        first, second = qualities([best, worse])
+        first, second = rate_sightings([best, worse])
         assert first > second
 
 
@@ -56,11 +56,11 @@ def test_a_bad_picture_of_another_pose_is_not_taken() -> None:
 
 def test_without_embeddings_the_shape_tells_the_pose_and_distance_does_not() -> None:
     near, far, side = seen(0), seen(1, width=20, height=40), seen(2, width=60)
-    assert pose_difference(near, far, False) == pytest.approx(0)
-    assert pose_difference(near, side, False) == pytest.approx(np.log(1.5))
-    assert pose_difference(near, seen(3, fill=0.3), False) == pytest.approx(0.5 * np.log(2))
+    assert measure_pose_difference(near, far, False) == pytest.approx(0)
+    assert measure_pose_difference(near, side, False) == pytest.approx(np.log(1.5))
+    assert measure_pose_difference(near, seen(3, fill=0.3), False) == pytest.approx(0.5 * np.log(2))
     moved = replace(near, box=[200.0, 5.0, 240.0, 85.0])
-    assert pose_difference(near, moved, False) == pytest.approx(0)
+    assert measure_pose_difference(near, moved, False) == pytest.approx(0)
 
 
 def test_one_missing_embedding_switches_to_shapes_for_all() -> None:

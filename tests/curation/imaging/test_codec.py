@@ -20,10 +20,10 @@ def gradient(height: int = 40, width: int = 60, channels: int = 3) -> codec.RGB:
 @pytest.mark.parametrize(("channels", "magic"), [(3, b"\xff\xd8"), (4, b"RIFF")])
 def test_pictures_come_back_in_the_same_channel_order(channels: int, magic: bytes) -> None:
     image = gradient(channels=channels)
-    encoded = codec.encode(image)
+    encoded = codec.encode_image(image)
     assert encoded["bytes"] is not None
     assert encoded["bytes"].startswith(magic)
-    decoded = codec.decode(encoded)
+    decoded = codec.decode_image(encoded)
     assert decoded.shape == image.shape
     opaque = image[..., 3] == 255 if channels == 4 else np.ones(image.shape[:2], bool)
     # Lossy formats halve the resolution of colour; a swap of red and blue would be far worse than this.
@@ -34,7 +34,7 @@ def test_pictures_come_back_in_the_same_channel_order(channels: int, magic: byte
 
 def test_grey_pictures_are_lossless() -> None:
     image = np.random.default_rng(0).integers(0, 256, (9, 7)).astype(np.uint8)
-    assert (codec.decode(codec.encode(image)) == image).all()
+    assert (codec.decode_image(codec.encode_image(image)) == image).all()
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,14 @@ def test_grey_pictures_are_lossless() -> None:
         ({"bytes": b"no picture", "path": None}, "no picture"),
     ],
 )
-def test_what_is_no_picture_says_so(image: codec.Image | None, words: str) -> None:
+def test_what_is_no_picture_says_so(image: codec.EncodedImage | None, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        codec.decode(image)
+        codec.decode_image(image)
 
 
 def test_a_picture_that_no_format_takes_is_refused() -> None:
     with pytest.raises((ValueError, cv2.error)):
-        codec.encode(np.zeros((0, 5, 3), np.uint8))
+        codec.encode_image(np.zeros((0, 5, 3), np.uint8))
 
 
 @settings(max_examples=50, deadline=None)
@@ -69,9 +69,9 @@ def test_masks_survive_run_length_encoding(height: int, width: int, random: obje
 def test_the_box_of_a_mask_is_tight_with_exclusive_right_and_bottom() -> None:
     mask = np.zeros((10, 20), bool)
     mask[3:5, 7:11] = True
-    assert codec.mask_box(mask) == [7, 3, 11, 5]
-    assert codec.mask_box(np.ones((10, 20), bool)) == [0, 0, 20, 10]
-    assert codec.mask_box(np.zeros((10, 20), bool)) is None
+    assert codec.get_mask_box(mask) == [7, 3, 11, 5]
+    assert codec.get_mask_box(np.ones((10, 20), bool)) == [0, 0, 20, 10]
+    assert codec.get_mask_box(np.zeros((10, 20), bool)) is None
     x0, y0, x1, y1 = codec.clamp_box([7, 3, 11, 5], 20, 10)
     assert mask[y0:y1, x0:x1].all()
 
@@ -94,15 +94,17 @@ def test_padding_is_a_share_of_the_boxs_own_sides_and_ends_at_the_frame() -> Non
 
 
 def test_box_iou() -> None:
-    assert codec.box_iou([0, 0, 10, 10], [0, 0, 10, 10]) == 1
-    assert codec.box_iou([0, 0, 10, 10], [5, 0, 15, 10]) == pytest.approx(1 / 3)
-    assert codec.box_iou([0, 0, 10, 10], [10, 0, 20, 10]) == 0, "touching is not overlapping"
-    assert codec.box_iou([0, 0, 0, 0], [0, 0, 0, 0]) == 0
+    assert codec.compute_box_iou([0, 0, 10, 10], [0, 0, 10, 10]) == 1
+    assert codec.compute_box_iou([0, 0, 10, 10], [5, 0, 15, 10]) == pytest.approx(1 / 3)
+    assert codec.compute_box_iou([0, 0, 10, 10], [10, 0, 20, 10]) == 0, "touching is not overlapping"
+    assert codec.compute_box_iou([0, 0, 0, 0], [0, 0, 0, 0]) == 0
 
 
 def test_luma_weighs_green_most() -> None:
-    red, green, blue = (codec.luma(np.eye(3, dtype=np.uint8)[i][None, None] * 255)[0, 0] for i in range(3))
+    red, green, blue = (
+        codec.compute_luma(np.eye(3, dtype=np.uint8)[i][None, None] * 255)[0, 0] for i in range(3)
+    )
     assert (red, green, blue) == (76, 150, 29)
     grey = np.full((2, 2), 7, np.uint8)
-    assert codec.luma(grey) is grey
-    assert codec.luma(np.full((2, 2, 4), 7, np.uint8)).tolist() == [[7, 7], [7, 7]]
+    assert codec.compute_luma(grey) is grey
+    assert codec.compute_luma(np.full((2, 2, 4), 7, np.uint8)).tolist() == [[7, 7], [7, 7]]

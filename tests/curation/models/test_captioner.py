@@ -139,13 +139,13 @@ def test_the_same_frames_give_the_same_words_although_the_checkpoint_samples(vlm
 def test_the_model_is_told_when_each_frame_was(vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     captioner = load(vlm, fps=4.0)
-    real = captioner._continue
+    real = captioner._generate_texts
 
     def overheard(inputs: Any) -> list[str]:
         asked.extend(captioner._tokenizer.batch_decode(inputs["input_ids"]))
         return real(inputs)
 
-    monkeypatch.setattr(captioner, "_continue", overheard)
+    monkeypatch.setattr(captioner, "_generate_texts", overheard)
     captioner.caption([clip(0, 4), clip(1, 2)])
     # Two frames share a patch in time; 4 frames at 4 per second lie at 0, 0.25, 0.5, 0.75 s.
     assert "<0.1 seconds>" in asked[0] and "<0.6 seconds>" in asked[0]

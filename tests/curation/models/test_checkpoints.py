@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from curation.models import catalogue, checkpoints
-from curation.models.checkpoints import fingerprint, locate, resolve, verify, weight_file
+from curation.models.checkpoints import (
+    compute_fingerprint,
+    find_weight_file,
+    locate_checkpoint,
+    resolve_checkpoint,
+    verify_checkpoint,
+)
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
@@ -65,25 +71,25 @@ def line(error: pytest.ExceptionInfo[RepriseError]) -> str:
 
 def test_a_local_file_is_known_by_its_sum(tmp_path: Path) -> None:
     file = tensors(tmp_path / "a.safetensors")
-    found = resolve(spec(file))
+    found = resolve_checkpoint(spec(file))
     assert (found.path, found.revision) == (file, found.sha256[:12])
-    assert resolve(spec(f"local-dir:{file}")).sha256 == found.sha256
+    assert resolve_checkpoint(spec(f"local-dir:{file}")).sha256 == found.sha256
 
 
 def test_a_hub_id_is_found_where_it_was_pulled(folder: Path) -> None:
     place = pulled(folder, HUB, "c" * 40, asked="main")
     for revision in (None, "main", "c" * 40, "c" * 8):
-        found = resolve(spec(HUB, revision))
+        found = resolve_checkpoint(spec(HUB, revision))
         assert (found.path, found.revision) == (place, "c" * 40)
-    assert resolve(spec("hf-hub:" + HUB)).path == place
+    assert resolve_checkpoint(spec("hf-hub:" + HUB)).path == place
 
 
 def test_two_revisions_want_to_be_told_apart(folder: Path) -> None:
     pulled(folder, HUB, "c" * 40)
     second = pulled(folder, HUB, "d" * 40)
-    assert resolve(spec(HUB, "d" * 40)).path == second
+    assert resolve_checkpoint(spec(HUB, "d" * 40)).path == second
     with pytest.raises(RepriseError, match=r"several revisions; say which: c+, d+") as error:
-        resolve(spec(HUB))
+        resolve_checkpoint(spec(HUB))
     line(error)
 
 
@@ -92,33 +98,33 @@ def test_a_hub_id_is_found_in_the_cache_of_the_hub(tmp_path: Path) -> None:
     tensors(store / "snapshots" / ("e" * 40) / "model.safetensors")
     (store / "refs").mkdir(parents=True)
     (store / "refs" / "main").write_text("e" * 40)
-    found = resolve(spec("someone/thing"))
+    found = resolve_checkpoint(spec("someone/thing"))
     assert found.revision == "e" * 40 and found.path.name == "e" * 40
 
 
 def test_what_is_missing_says_what_to_fetch_how_and_where(folder: Path) -> None:
     with pytest.raises(RepriseError) as error:
-        resolve(spec(HUB))
+        resolve_checkpoint(spec(HUB))
     said = line(error)
     assert HUB in said and "(17.5 GB)" in said and "`reprise models pull captioner`" in said
     assert str(folder) in said
     with pytest.raises(RepriseError) as error:
-        resolve(spec("someone/thing", "v2"))
+        resolve_checkpoint(spec("someone/thing", "v2"))
     assert "`reprise models pull someone/thing@v2`" in line(error)
     with pytest.raises(RepriseError, match="pull detector --name grounding-dino-tiny"):
-        resolve(spec("IDEA-Research/grounding-dino-tiny"))
+        resolve_checkpoint(spec("IDEA-Research/grounding-dino-tiny"))
     with pytest.raises(RepriseError, match="pull segmenter`"):
-        resolve(spec("https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth"))
+        resolve_checkpoint(spec("https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth"))
     with pytest.raises(RepriseError, match="no checkpoint at /nowhere"):
-        resolve(spec("/nowhere/at/all"))
+        resolve_checkpoint(spec("/nowhere/at/all"))
     with pytest.raises(RepriseError, match="needs a checkpoint"):
-        resolve(spec(None))
+        resolve_checkpoint(spec(None))
 
 
 def test_an_interrupted_pull_is_no_checkpoint(folder: Path) -> None:
     tensors(folder / f"{HUB.replace('/', '--')}@main.part" / "model.safetensors")
     with pytest.raises(RepriseError, match="no checkpoint"):
-        locate(HUB, None)
+        locate_checkpoint(HUB, None)
 
 
 # ---- is it whole ------------------------------------------------------------------------------------------
@@ -134,7 +140,7 @@ def cut(file: Path, share: float = 0.6) -> Path:
 def test_a_cut_off_safetensors_file_is_one_line(tmp_path: Path, share: float) -> None:
     file = cut(tensors(tmp_path / "a.safetensors"), share)
     with pytest.raises(RepriseError, match="damaged or half-downloaded") as error:
-        resolve(spec(file))
+        resolve_checkpoint(spec(file))
     line(error)
 
 
@@ -142,9 +148,9 @@ def test_a_cut_off_safetensors_file_is_one_line(tmp_path: Path, share: float) ->
 def test_a_cut_off_torch_file_is_one_line(tmp_path: Path, share: float) -> None:
     file = tmp_path / "a.pth"
     torch.save({"weight": torch.zeros(64, 64)}, file)
-    verify(file)
+    verify_checkpoint(file)
     with pytest.raises(RepriseError, match="cut off"):
-        verify(cut(file, share))
+        verify_checkpoint(cut(file, share))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
@@ -163,9 +169,9 @@ def test_a_cut_off_onnx_file_is_one_line(tmp_path: Path, share: float) -> None:
     )
     file = tmp_path / "a.onnx"
     onnx.save(helper.make_model(graph), str(file))
-    verify(file)
+    verify_checkpoint(file)
     with pytest.raises(RepriseError, match="cut off"):
-        verify(cut(file, share))
+        verify_checkpoint(cut(file, share))
 
 
 def test_what_is_no_checkpoint_at_all_is_said(tmp_path: Path) -> None:
@@ -178,7 +184,7 @@ def test_what_is_no_checkpoint_at_all_is_said(tmp_path: Path) -> None:
     ):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(RepriseError, match=said) as error:
-            verify(tmp_path / name)
+            verify_checkpoint(tmp_path / name)
         line(error)
 
 
@@ -186,24 +192,24 @@ def test_a_folder_lacks_what_its_manifest_or_index_names(folder: Path, tmp_path:
     place = pulled(folder, HUB, "c" * 40)
     (place / "config.json").unlink()
     with pytest.raises(RepriseError, match=r"config.json is damaged or half-downloaded .missing"):
-        resolve(spec(HUB))
+        resolve_checkpoint(spec(HUB))
     shards = tmp_path / "sharded"
     tensors(shards / "model-00001-of-00002.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (shards / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(RepriseError, match=r"model-00002-of-00002.safetensors is damaged .* .missing"):
-        verify(shards)
+        verify_checkpoint(shards)
     (tmp_path / "bare").mkdir()
     with pytest.raises(RepriseError, match="holds no weights"):
-        verify(tmp_path / "bare")
+        verify_checkpoint(tmp_path / "bare")
 
 
 def test_the_one_weight_file_of_a_folder(tmp_path: Path) -> None:
     file = tensors(tmp_path / "a.safetensors")
-    assert weight_file(tmp_path) == weight_file(file) == file
+    assert find_weight_file(tmp_path) == find_weight_file(file) == file
     tensors(tmp_path / "b.safetensors")
     with pytest.raises(RepriseError, match="one weight file"):
-        weight_file(tmp_path)
+        find_weight_file(tmp_path)
 
 
 # ---- what exactly it is -----------------------------------------------------------------------------------
@@ -213,28 +219,28 @@ def test_weights_and_tokenizer_name_a_folder_and_its_readme_does_not(tmp_path: P
     place = tmp_path / "model"
     tensors(place / "model.safetensors")
     (place / "tokenizer.json").write_text("{}")
-    first = fingerprint(place)
+    first = compute_fingerprint(place)
     (place / "README.md").write_text("words")
-    assert fingerprint(place) == first
+    assert compute_fingerprint(place) == first
     (place / "tokenizer.json").write_text('{"a": 1}')
-    second = fingerprint(place)
+    second = compute_fingerprint(place)
     tensors(place / "model.safetensors", seed=1)
-    assert len({first, second, fingerprint(place)}) == 3
+    assert len({first, second, compute_fingerprint(place)}) == 3
 
 
 def test_a_sum_is_kept_beside_the_file_until_that_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tensors(tmp_path / "model" / "a.safetensors")
-    first = fingerprint(file)
-    assert first == checkpoints._sha256(file)
+    first = compute_fingerprint(file)
+    assert first == checkpoints._hash_file(file)
     read: list[Path] = []
-    real = checkpoints._sha256
-    monkeypatch.setattr(checkpoints, "_sha256", lambda path: read.append(path) or real(path))
-    assert fingerprint(file) == first and read == []
+    real = checkpoints._hash_file
+    monkeypatch.setattr(checkpoints, "_hash_file", lambda path: read.append(path) or real(path))
+    assert compute_fingerprint(file) == first and read == []
     tensors(file, seed=1)
     os.utime(file, ns=(time.time_ns(), time.time_ns() + 1))
-    assert fingerprint(file) != first and read == [file]
+    assert compute_fingerprint(file) != first and read == [file]
 
 
 def test_notes_that_cannot_be_kept_or_read_only_cost_time(
@@ -242,34 +248,34 @@ def test_notes_that_cannot_be_kept_or_read_only_cost_time(
 ) -> None:
     file = tensors(tmp_path / "model" / "a.safetensors")
     (file.parent / ".reprise-sha256.json").write_text("not json")
-    first = fingerprint(file)
+    first = compute_fingerprint(file)
 
     def full(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     (file.parent / ".reprise-sha256.json").unlink()
-    monkeypatch.setattr(checkpoints, "_replace", full)
-    assert fingerprint(file) == first
+    monkeypatch.setattr(checkpoints, "_replace_file", full)
+    assert compute_fingerprint(file) == first
 
 
 # ---- the catalogue ----------------------------------------------------------------------------------------
 
 
 def test_every_entry_can_be_addressed_and_every_role_has_a_default() -> None:
-    entries = catalogue.entries("full")
+    entries = catalogue.list_published("full")
     for entry in entries:
         assert checkpoints.is_url(entry.source) or checkpoints.is_hub_id(entry.source)
         assert entry.sha256 is None or len(entry.sha256) == 64
         assert entry.revision is None or len(entry.revision) == 40
-        found = catalogue.find(entry.source)  # the first of several roles that share a checkpoint
+        found = catalogue.find_published(entry.source)  # the first of several roles that share a checkpoint
         assert found is not None and (found.source, found.revision) == (entry.source, entry.revision)
-        assert catalogue.spec(entry).checkpoint == entry.source
+        assert catalogue.build_spec(entry).checkpoint == entry.source
     for role in {entry.role for entry in entries}:
-        assert any(entry.default for entry in catalogue.entries("full", role))
+        assert any(entry.default for entry in catalogue.list_published("full", role))
     assert len({(entry.role, entry.name) for entry in entries}) == len(entries)
 
 
 def test_published_face_packs_are_marked_as_non_commercial() -> None:
-    packs = catalogue.entries("full", "faces")
+    packs = catalogue.list_published("full", "faces")
     assert packs
     assert all(entry.commercial is False and "non-commercial" in str(entry.licence) for entry in packs)

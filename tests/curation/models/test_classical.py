@@ -10,17 +10,17 @@ import pytest
 import skimage.data
 from numpy.typing import NDArray
 
-from curation.imaging.codec import RGB, box_iou, luma
-from curation.models.classical.colours import colour_terms
-from curation.models.classical.detector import EmbeddedDetector
-from curation.models.classical.faces import EmbeddedFaces
-from curation.models.classical.inpainter import EmbeddedInpainter
-from curation.models.classical.matching import marginals
-from curation.models.classical.segmenter import EmbeddedSegmenter
-from curation.models.classical.variator import EmbeddedVariator
-from curation.models.roles import Detection, Phrase, Scene
+from curation.imaging.codec import RGB, compute_box_iou, compute_luma
+from curation.models.classical.colours import find_colour_terms
+from curation.models.classical.detector import ClassicalDetector
+from curation.models.classical.faces import ClassicalFaces
+from curation.models.classical.inpainter import ClassicalInpainter
+from curation.models.classical.matching import compute_marginals
+from curation.models.classical.segmenter import ClassicalSegmenter
+from curation.models.classical.variator import ClassicalVariator
+from curation.models.roles import Detection, DetectionScene, Phrase
 from curation.rows.thresholds import Thresholds
-from curation.video.motion import measure_motion, residual_motion
+from curation.video.motion import measure_motion, measure_residual
 
 Mask = NDArray[np.bool_]
 
@@ -52,16 +52,16 @@ def paint(image: RGB, mask: Mask, colour: tuple[int, int, int], seed: int = 0) -
 
 def reduced(image: RGB) -> NDArray[np.uint8]:
     size = (256, round(256 * image.shape[0] / image.shape[1]))
-    return np.asarray(cv2.resize(luma(image), size, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(compute_luma(image), size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def scene(before: RGB, now: RGB) -> Scene:
-    return Scene(now, measure_motion(reduced(before), reduced(now), DT_S).residual)
+def scene(before: RGB, now: RGB) -> DetectionScene:
+    return DetectionScene(now, measure_motion(reduced(before), reduced(now), DT_S).residual)
 
 
 def moving_discs(
     specs: list[tuple[tuple[int, int], int, tuple[int, int, int], int]],
-) -> tuple[Scene, list[Mask]]:
+) -> tuple[DetectionScene, list[Mask]]:
     """Discs (centre, radius, colour, pixels moved to the right) on gravel that stays."""
     plain = ground()[:HEIGHT, :WIDTH]
     before, now, masks = plain, plain, []
@@ -117,8 +117,8 @@ def test_nothing_moves_in_a_still_picture_or_in_the_dark() -> None:
 
 
 def test_motion_comes_back_in_the_size_it_was_given() -> None:
-    large = luma(ground())
-    assert residual_motion(large, large, DT_S).shape == large.shape
+    large = compute_luma(ground())
+    assert measure_residual(large, large, DT_S).shape == large.shape
 
 
 def test_motion_needs_time_and_equal_shapes() -> None:
@@ -133,9 +133,9 @@ def test_motion_needs_time_and_equal_shapes() -> None:
 
 
 def test_colour_words_become_basic_terms() -> None:
-    assert colour_terms("brown and white dog") == ["brown", "white"]
-    assert colour_terms("Gray cat") == ["grey"]
-    assert colour_terms("colored pencil") == []
+    assert find_colour_terms("brown and white dog") == ["brown", "white"]
+    assert find_colour_terms("Gray cat") == ["grey"]
+    assert find_colour_terms("colored pencil") == []
 
 
 def test_marginals_agree_with_counting_every_assignment() -> None:
@@ -151,7 +151,7 @@ def test_marginals_agree_with_counting_every_assignment() -> None:
         for slot, region in enumerate(choice):
             if region >= 0:
                 expected[slot, region] += product
-    np.testing.assert_allclose(marginals(weights, absent), expected / total)
+    np.testing.assert_allclose(compute_marginals(weights, absent), expected / total)
 
 
 # ---- detector -------------------------------------------------------------------------------------------
@@ -160,10 +160,10 @@ def test_marginals_agree_with_counting_every_assignment() -> None:
 def test_colour_words_tell_two_balls_apart() -> None:
     found, masks = moving_discs([((170, 180), 60, RED, 10), ((460, 170), 60, BLUE, 10)])
     phrases = [thing("blue ball"), thing("red ball")]
-    kept = passing(EmbeddedDetector().detect([found], [phrases])[0])
+    kept = passing(ClassicalDetector().detect([found], [phrases])[0])
     assert {each.phrase for each in kept} == {0, 1}
     for each in kept:
-        assert box_iou(each.box, box_of(masks[1 - each.phrase])) > 0.8
+        assert compute_box_iou(each.box, box_of(masks[1 - each.phrase])) > 0.8
 
 
 def test_what_cannot_be_told_apart_is_not_vouched_for() -> None:
@@ -172,38 +172,38 @@ def test_what_cannot_be_told_apart_is_not_vouched_for() -> None:
         thing("drum", group="instrument", category="drum"),
         thing("cake", group="food", category="cake"),
     ]
-    detections = EmbeddedDetector().detect([found], [phrases])[0]
+    detections = ClassicalDetector().detect([found], [phrases])[0]
     assert detections and not passing(detections)
 
 
 def test_a_number_asks_for_as_many_boxes() -> None:
     found, masks = moving_discs([((120 + 200 * i, 180), 55, RED, 9) for i in range(3)])
     cups = thing("red cups", 3, "kitchenware", "cup")
-    kept = passing(EmbeddedDetector().detect([found], [[cups]])[0])
+    kept = passing(ClassicalDetector().detect([found], [[cups]])[0])
     assert len(kept) == 3
     for mask in masks:
-        assert max(box_iou(each.box, box_of(mask)) for each in kept) > 0.8
+        assert max(compute_box_iou(each.box, box_of(mask)) for each in kept) > 0.8
 
 
 def test_an_absent_subject_is_not_found() -> None:
     plain = ground()[:HEIGHT, :WIDTH]
     dog = thing("dog", group="animal", category="dog")
-    assert not passing(EmbeddedDetector().detect([scene(plain, plain)], [[dog]])[0])
+    assert not passing(ClassicalDetector().detect([scene(plain, plain)], [[dog]])[0])
     panned = ground()[8 : 8 + HEIGHT, 8 : 8 + WIDTH]
-    assert not passing(EmbeddedDetector().detect([scene(plain, panned)], [[dog]])[0])
+    assert not passing(ClassicalDetector().detect([scene(plain, panned)], [[dog]])[0])
 
 
 def test_a_ball_is_no_animal() -> None:
     found, _ = moving_discs([((300, 180), 70, RED, 10)])
     dog = thing("dog", group="animal", category="dog")
-    assert not passing(EmbeddedDetector().detect([found], [[dog]])[0])
+    assert not passing(ClassicalDetector().detect([found], [[dog]])[0])
 
 
 def test_a_face_makes_a_person() -> None:
     person = Phrase("woman", "woman", "human", 1)
     dog = Phrase("dog", "dog", "animal", 1)
     image = skimage.data.astronaut()
-    kept = passing(EmbeddedDetector().detect([Scene(image)], [[dog, person]])[0])
+    kept = passing(ClassicalDetector().detect([DetectionScene(image)], [[dog, person]])[0])
     assert [each.phrase for each in kept] == [1]
     x0, y0, x1, y1 = kept[0].box
     assert x0 < 200 and x1 > 250 and y0 < 100 and y1 > 300  # head and trunk
@@ -216,14 +216,14 @@ def test_backgrounds_and_worn_clothes_are_not_looked_for() -> None:
         thing("red shirt", group="clothing", category="shirt"),
         thing("horse", group="animal", category="horse"),
     ]
-    assert all(each.phrase == 2 for each in EmbeddedDetector().detect([found], [phrases])[0])
+    assert all(each.phrase == 2 for each in ClassicalDetector().detect([found], [phrases])[0])
 
 
 def test_detection_is_deterministic() -> None:
     found, _ = moving_discs([((170, 180), 60, RED, 10), ((460, 170), 60, BLUE, 10)])
-    first = EmbeddedDetector().detect([found], [[thing("ball")]])
+    first = ClassicalDetector().detect([found], [[thing("ball")]])
     cv2.setRNGSeed(12345)
-    assert EmbeddedDetector().detect([found], [[thing("ball")]]) == first
+    assert ClassicalDetector().detect([found], [[thing("ball")]]) == first
 
 
 # ---- segmenter ------------------------------------------------------------------------------------------
@@ -234,14 +234,14 @@ def test_a_mask_follows_its_subject(colour: tuple[int, int, int]) -> None:
     mask = disc((300, 170), 90)
     mask[170:, :300] = False  # three quarters of a disc: not convex
     image = paint(ground()[:HEIGHT, :WIDTH], mask, colour)
-    result = EmbeddedSegmenter().segment([image], [[box_of(mask)]])[0]
+    result = ClassicalSegmenter().segment([image], [[box_of(mask)]])[0]
     overlap = (result.masks[0] & mask).sum() / (result.masks[0] | mask).sum()
     assert overlap > 0.93
     assert result.scores[0] > 0.7
 
 
 def test_a_box_on_nothing_separates_badly() -> None:
-    result = EmbeddedSegmenter().segment([ground()[:HEIGHT, :WIDTH]], [[[200, 100, 400, 250]]])[0]
+    result = ClassicalSegmenter().segment([ground()[:HEIGHT, :WIDTH]], [[[200, 100, 400, 250]]])[0]
     assert result.scores[0] < 0.3
 
 
@@ -249,9 +249,9 @@ def test_a_box_on_nothing_separates_badly() -> None:
 
 
 def test_the_astronaut_has_one_face_and_looks_at_us() -> None:
-    faces = EmbeddedFaces().faces([skimage.data.astronaut()])[0]
+    faces = ClassicalFaces().detect_faces([skimage.data.astronaut()])[0]
     assert len(faces) == 1
-    assert box_iou(faces[0].box, [178, 68, 268, 160]) > 0.6
+    assert compute_box_iou(faces[0].box, [178, 68, 268, 160]) > 0.6
     assert faces[0].score > 0.9
     assert faces[0].frontality > 0.8
 
@@ -259,7 +259,7 @@ def test_the_astronaut_has_one_face_and_looks_at_us() -> None:
 @pytest.mark.parametrize("name", ["coffee", "chelsea", "rocket"])
 def test_no_face_where_there_is_none(name: str) -> None:
     assert not [
-        face for face in EmbeddedFaces().faces([getattr(skimage.data, name)()])[0] if face.score > 0.5
+        face for face in ClassicalFaces().detect_faces([getattr(skimage.data, name)()])[0] if face.score > 0.5
     ]
 
 
@@ -270,18 +270,18 @@ def test_inpainting_changes_nothing_outside_the_mask() -> None:
     plain = ground()[:HEIGHT, :WIDTH]
     mask = disc((300, 180), 60)
     image = paint(plain, mask, RED)
-    filled = EmbeddedInpainter().inpaint([image], [mask], [None], [1])[0]
+    filled = ClassicalInpainter().inpaint([image], [mask], [None], [1])[0]
     assert np.array_equal(filled[~mask], image[~mask])
     redness = filled[mask].astype(int)[:, 0] - filled[mask].astype(int)[:, 1]
     assert redness.mean() < 5  # the subject does not bleed into its own place
-    again = EmbeddedInpainter().inpaint([image], [mask], ["other words"], [1])[0]
+    again = ClassicalInpainter().inpaint([image], [mask], ["other words"], [1])[0]
     assert np.array_equal(filled, again)
 
 
 def test_inpainting_nothing_or_everything_gives_the_picture_back() -> None:
     image = ground()[:HEIGHT, :WIDTH]
     for mask in (np.zeros((HEIGHT, WIDTH), bool), np.ones((HEIGHT, WIDTH), bool)):
-        assert np.array_equal(EmbeddedInpainter().inpaint([image], [mask], [None], [0])[0], image)
+        assert np.array_equal(ClassicalInpainter().inpaint([image], [mask], [None], [0])[0], image)
 
 
 # ---- variator -------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ def subject() -> NDArray[np.uint8]:
 
 
 def test_variation_depends_on_the_seed_alone() -> None:
-    first, second, third = EmbeddedVariator().vary([subject()] * 3, [None, "words", None], [7, 7, 8])
+    first, second, third = ClassicalVariator().vary([subject()] * 3, [None, "words", None], [7, 7, 8])
     assert np.array_equal(first, second)
     assert first.shape != third.shape or not np.array_equal(first, third)
 
@@ -304,7 +304,7 @@ def test_variation_depends_on_the_seed_alone() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_variation_cuts_nothing_off_and_keeps_the_colour(seed: int) -> None:
     original = subject()
-    varied = EmbeddedVariator().vary([original], [None], [seed])[0]
+    varied = ClassicalVariator().vary([original], [None], [seed])[0]
     border = np.concatenate([varied[0], varied[-1], varied[:, 0], varied[:, -1]])
     assert border[:, 3].max() == 0
     shares = (varied[..., 3] > 127).sum() / (original[..., 3] > 127).sum()

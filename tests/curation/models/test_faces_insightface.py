@@ -25,8 +25,8 @@ pytest.importorskip("torch", reason="needs torch")
 
 from curation.models.pretrained.insightface_faces import (  # noqa: E402
     InsightFaces,
-    frontality,
-    turn_from_points,
+    compute_frontality,
+    estimate_turn,
 )
 
 POINTS = [(0.3, 0.35), (0.7, 0.35), (0.5, 0.55), (0.35, 0.75), (0.65, 0.75)]  # of the face's box
@@ -179,7 +179,7 @@ def scene(width: int, height: int, *boxes: Box, colour: tuple[int, int, int] = (
 
 def test_boxes_are_pixels_of_the_picture(tmp_path: Path) -> None:
     model = load(save_pack(tmp_path / "pack"))
-    exact, halved, tall = model.faces(
+    exact, halved, tall = model.detect_faces(
         [
             scene(640, 640, (96, 64, 128, 96)),
             scene(320, 240, (48, 32, 64, 48)),  # scaled by two to 640
@@ -190,13 +190,13 @@ def test_boxes_are_pixels_of_the_picture(tmp_path: Path) -> None:
     assert exact[0].score == pytest.approx(0.996, abs=0.01)
     assert np.allclose(halved[0].box, [48, 32, 64, 48], atol=0.01)
     assert np.allclose(tall[0].box, [16, 240, 32, 256], atol=0.01)
-    assert model.faces([scene(64, 64)]) == [[]]
+    assert model.detect_faces([scene(64, 64)]) == [[]]
 
 
 def test_pictures_are_rgb(tmp_path: Path) -> None:
     """A red face is found and known as red; were red and blue swapped, a blue one would be."""
     model = load(save_pack(tmp_path / "pack"))
-    red, blue = model.faces(
+    red, blue = model.detect_faces(
         [scene(640, 640, (96, 64, 128, 96)), scene(640, 640, (96, 64, 128, 96), colour=(0, 0, 255))]
     )
     assert len(red) == 1 and blue == []
@@ -210,7 +210,7 @@ def test_the_surest_face_comes_first_and_every_picture_keeps_its_own(tmp_path: P
     image = scene(640, 640, (96, 64, 128, 96))
     image[320:352, 320:352] = (255, 0, 90)
     image[512:544, 32:64] = (255, 0, 45)
-    several, none, one = model.faces([image, scene(640, 640), scene(640, 640, (0, 0, 32, 32))])
+    several, none, one = model.detect_faces([image, scene(640, 640), scene(640, 640, (0, 0, 32, 32))])
     assert [round(face.box[0]) for face in several] == [96, 32, 320]
     assert none == [] and len(one) == 1
 
@@ -219,45 +219,47 @@ def test_the_surest_face_comes_first_and_every_picture_keeps_its_own(tmp_path: P
     ("pitch", "yaw", "roll"), [(0, 0, 0), (0, 45, 0), (-20, 30, 0), (10, -60, 15), (0, 0, 80)]
 )
 def test_angles_come_from_the_landmarks(tmp_path: Path, pitch: float, yaw: float, roll: float) -> None:
-    face = load(save_pack(tmp_path / "pack", (pitch, yaw, roll))).faces([scene(640, 640, FACE)])[0][0]
+    face = load(save_pack(tmp_path / "pack", (pitch, yaw, roll))).detect_faces([scene(640, 640, FACE)])[0][0]
     assert (face.pitch, face.yaw, face.roll) == (
         pytest.approx(pitch, abs=0.5), pytest.approx(yaw, abs=0.5), pytest.approx(roll, abs=0.5),
     )  # fmt: skip
-    assert face.frontality == pytest.approx(frontality(yaw, pitch), abs=0.01)
+    assert face.frontality == pytest.approx(compute_frontality(yaw, pitch), abs=0.01)
 
 
 def test_frontality_is_linear_in_the_angle_to_the_camera() -> None:
-    assert frontality(0, 0) == 1
-    assert frontality(45, 0) == frontality(0, -45) == pytest.approx(0.5)
-    assert frontality(90, 0) == pytest.approx(0, abs=1e-6)
-    assert frontality(150, 0) == frontality(180, 0) == 0  # the back of a head
-    assert frontality(30, 30) < frontality(30, 0) < frontality(20, 0)
+    assert compute_frontality(0, 0) == 1
+    assert compute_frontality(45, 0) == compute_frontality(0, -45) == pytest.approx(0.5)
+    assert compute_frontality(90, 0) == pytest.approx(0, abs=1e-6)
+    assert compute_frontality(150, 0) == compute_frontality(180, 0) == 0  # the back of a head
+    assert compute_frontality(30, 30) < compute_frontality(30, 0) < compute_frontality(20, 0)
 
 
 def test_without_landmarks_the_five_points_tell_the_turn(tmp_path: Path) -> None:
-    face = load(save_pack(tmp_path / "pack", pose=None, identity=False)).faces([scene(640, 640, FACE)])[0][0]
+    face = load(save_pack(tmp_path / "pack", pose=None, identity=False)).detect_faces(
+        [scene(640, 640, FACE)]
+    )[0][0]
     assert face.yaw == pytest.approx(0, abs=0.5) and face.pitch is None and face.embedding is None
     assert face.frontality == pytest.approx(1, abs=0.01)
     points = np.array(POINTS) * 100
-    assert turn_from_points(points) == (pytest.approx(0), pytest.approx(0))
+    assert estimate_turn(points) == (pytest.approx(0), pytest.approx(0))
     turned = points.copy()
     turned[2, 0] += 20  # the nose over the right eye
-    assert turn_from_points(turned)[0] == pytest.approx(45)
+    assert estimate_turn(turned)[0] == pytest.approx(45)
     spin = np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
-    yaw, roll = turn_from_points(turned @ spin.T)
+    yaw, roll = estimate_turn(turned @ spin.T)
     assert yaw == pytest.approx(45) and roll == pytest.approx(np.degrees(0.5))
-    assert turn_from_points(np.zeros((5, 2)))[0] == 90
+    assert estimate_turn(np.zeros((5, 2)))[0] == 90
 
 
 def test_a_pack_in_a_folder_of_its_own_is_found(tmp_path: Path) -> None:
     save_pack(tmp_path / "antelopev2" / "antelopev2")
-    assert load(tmp_path / "antelopev2").faces([scene(640, 640, (96, 64, 128, 96))])[0]
+    assert load(tmp_path / "antelopev2").detect_faces([scene(640, 640, (96, 64, 128, 96))])[0]
 
 
 def test_several_detection_sizes_find_a_face_once(tmp_path: Path) -> None:
     model = load(save_pack(tmp_path / "pack"), det_sizes=[128, 640])
     image = scene(640, 640, (0, 0, 160, 160))  # one cell of the small size
-    found = model.faces([image])[0]
+    found = model.detect_faces([image])[0]
     assert any(np.allclose(face.box, [0, 0, 160, 160], atol=0.1) for face in found)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from curation.filters.motion import Motion, clip_motion, foreground_background_motion, motion_class
+from curation.filters.motion import FlowMagnitude, classify_motion, measure_clip_flow, measure_flow_magnitude
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
@@ -69,7 +69,7 @@ def test_flow_has_the_size_of_the_picture_whatever_that_is(
     constant_small: Path, height: int, width: int
 ) -> None:
     model = load(constant_small, updates=UPDATES)
-    flow = model.flow([picture(height, width)], [picture(height, width, 1)])[0]
+    flow = model.estimate_flow([picture(height, width)], [picture(height, width, 1)])[0]
     assert flow.shape == (height, width, 2) and flow.dtype == np.float32
     # Pixels of the picture, x before y: neither padding nor the eighth of the resolution shows.
     inner = flow[8:-8, 8:-8]
@@ -79,7 +79,7 @@ def test_flow_has_the_size_of_the_picture_whatever_that_is(
 def test_large_is_told_from_small_by_its_keys(tmp_path: Path) -> None:
     model = load(save(tmp_path / "large.pth", "raft_large"), updates=1)
     assert model.variant == "large"
-    assert model.flow([picture(128, 136)], [picture(128, 136)])[0].shape == (128, 136, 2)
+    assert model.estimate_flow([picture(128, 136)], [picture(128, 136)])[0].shape == (128, 136, 2)
 
 
 def test_sizes_may_be_mixed_and_answers_keep_their_order(random_small: Path) -> None:
@@ -87,9 +87,9 @@ def test_sizes_may_be_mixed_and_answers_keep_their_order(random_small: Path) -> 
     sizes = [(128, 160), (136, 128), (128, 160), (127, 160), (128, 160)]
     before = [picture(height, width, seed) for seed, (height, width) in enumerate(sizes)]
     after = [np.roll(image, 3, axis=1) for image in before]
-    together = model.flow(before, after)
+    together = model.estimate_flow(before, after)
     for position, flow in enumerate(together):
-        alone = model.flow([before[position]], [after[position]])[0]
+        alone = model.estimate_flow([before[position]], [after[position]])[0]
         assert flow.shape == (*before[position].shape[:2], 2)
         assert np.allclose(flow, alone, atol=1e-3 * max(1.0, float(np.abs(alone).max())))
 
@@ -98,8 +98,8 @@ def test_padding_changes_nothing_where_there_is_none_and_little_elsewhere(random
     """A pixel keeps its place: the same picture, one row longer, has the same flow at its top."""
     model = load(random_small, updates=1)
     before, after = picture(136, 128, 1), picture(136, 128, 2)
-    whole = model.flow([before], [after])[0]
-    shorter = model.flow([before[:135]], [after[:135]])[0]
+    whole = model.estimate_flow([before], [after])[0]
+    shorter = model.estimate_flow([before[:135]], [after[:135]])[0]
     scale = float(np.abs(whole).mean())
     assert np.abs(whole[:100] - shorter[:100]).mean() < 0.2 * scale
 
@@ -110,14 +110,14 @@ def test_a_pixel_keeps_its_coordinates(random_small: Path, monkeypatch: pytest.M
     monkeypatch.setattr(model, "_model", lambda before, after, num_flow_updates: [before[:, :2]])
     for height, width in ((130, 200), (64, 40), (31, 257)):
         image = picture(height, width)
-        flow = model.flow([image], [image])[0]
+        flow = model.estimate_flow([image], [image])[0]
         assert np.allclose(flow, image[..., :2] / 127.5 - 1, atol=1e-6)
 
 
 def test_pictures_of_a_pair_must_agree_in_size(random_small: Path) -> None:
     with pytest.raises(ValueError, match="different sizes"):
-        load(random_small).flow([picture(128, 128)], [picture(128, 136)])
-    assert load(random_small).flow([], []) == []
+        load(random_small).estimate_flow([picture(128, 128)], [picture(128, 136)])
+    assert load(random_small).estimate_flow([], []) == []
 
 
 def test_a_checkpoint_of_another_model_is_one_line(tmp_path: Path, random_small: Path) -> None:
@@ -153,32 +153,32 @@ def field(
 
 
 def test_motion_is_the_mean_length_on_each_side_of_the_mask() -> None:
-    motion = foreground_background_motion(*field((3, 4), (0, -2)))
-    assert motion == Motion(pytest.approx(5), pytest.approx(2))
+    motion = measure_flow_magnitude(*field((3, 4), (0, -2)))
+    assert motion == FlowMagnitude(pytest.approx(5), pytest.approx(2))
     # The mean of lengths, not the length of the mean: what shakes moves.
     flow, mask = field((0, 0), (0, 0))
     flow[mask] = np.where((np.arange(mask.sum()) % 2)[:, None] == 0, (6, 0), (-6, 0))
-    assert foreground_background_motion(flow, mask).foreground == pytest.approx(6)
+    assert measure_flow_magnitude(flow, mask).foreground == pytest.approx(6)
 
 
 def test_nothing_to_measure_is_none_and_not_zero() -> None:
     flow, mask = field((3, 4), (0, 0))
-    assert foreground_background_motion(flow, np.zeros_like(mask)).foreground is None
-    assert foreground_background_motion(flow, np.ones_like(mask)).background is None
+    assert measure_flow_magnitude(flow, np.zeros_like(mask)).foreground is None
+    assert measure_flow_magnitude(flow, np.ones_like(mask)).background is None
     flow[5, 5] = np.nan
-    assert foreground_background_motion(flow, mask).foreground == pytest.approx(5)
-    assert clip_motion([], mask) == Motion(None, None)
+    assert measure_flow_magnitude(flow, mask).foreground == pytest.approx(5)
+    assert measure_clip_flow([], mask) == FlowMagnitude(None, None)
     with pytest.raises(ValueError, match="does not fit"):
-        foreground_background_motion(flow[:5], mask)
+        measure_flow_magnitude(flow[:5], mask)
 
 
 def test_a_clip_is_the_mean_over_its_frames_and_gets_the_classes_of_the_paper() -> None:
     flows = [field((step, 0), (1, 0)) for step in (10, 20, 60)]
-    motion = clip_motion([flow for flow, _ in flows], flows[0][1])
-    assert motion == Motion(pytest.approx(30), pytest.approx(1))
-    assert motion_class(motion) == "medium"
-    assert [motion_class(Motion(value, 0)) for value in (0, 25, 25.1, 50, 50.1)] == [
+    motion = measure_clip_flow([flow for flow, _ in flows], flows[0][1])
+    assert motion == FlowMagnitude(pytest.approx(30), pytest.approx(1))
+    assert classify_motion(motion) == "medium"
+    assert [classify_motion(FlowMagnitude(value, 0)) for value in (0, 25, 25.1, 50, 50.1)] == [
         "small", "small", "medium", "medium", "large",
     ]  # fmt: skip
-    assert motion_class(Motion(30, 10.1)) is None
-    assert motion_class(Motion(None, 0)) is None
+    assert classify_motion(FlowMagnitude(30, 10.1)) is None
+    assert classify_motion(FlowMagnitude(None, 0)) is None

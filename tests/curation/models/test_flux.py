@@ -20,10 +20,10 @@ import torch
 
 from curation.imaging.codec import RGB, BoolMask
 from curation.models.pretrained import flux
-from curation.models.pretrained.device import Batches
+from curation.models.pretrained.device import BatchRunner
 from curation.models.pretrained.flux_fill import FluxFill
 from curation.models.pretrained.flux_kontext import FluxKontext
-from curation.models.pretrained.flux_redux import FluxRedux, on_white_square
+from curation.models.pretrained.flux_redux import FluxRedux, paste_on_white
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
@@ -220,8 +220,8 @@ def test_the_prompt_reaches_the_model(fill: FluxFill, kontext: FluxKontext) -> N
         told = [inpainter.inpaint([image], [mask], [prompt], [1])[0] for prompt in ("a", "zebra", None)]
         assert not np.array_equal(told[0], told[1])
         assert not np.array_equal(told[0], told[2])
-    assert "shows a cup on a beach." in kontext.instruction("a cup on a beach")
-    assert kontext.instruction(None).startswith("Remove")
+    assert "shows a cup on a beach." in kontext.build_instruction("a cup on a beach")
+    assert kontext.build_instruction(None).startswith("Remove")
 
 
 def test_redux_answers_with_opaque_pictures_of_the_subjects_shape(redux: FluxRedux) -> None:
@@ -252,15 +252,15 @@ def test_redux_conditions_its_base_as_the_published_prior_does(zoo: Path, redux:
     )
     from PIL import Image
 
-    shown = on_white_square(subject(60, 40))
+    shown = paste_on_white(subject(60, 40))
     theirs = prior(image=Image.fromarray(shown), prompt="a cat")
-    ours = FluxRedux(redux_spec(zoo, tokens=512)).condition([shown], ["a cat"])
+    ours = FluxRedux(redux_spec(zoo, tokens=512)).encode_conditions([shown], ["a cat"])
     torch.testing.assert_close(ours[0], theirs.prompt_embeds, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(ours[1], theirs.pooled_prompt_embeds, atol=1e-4, rtol=1e-3)
 
 
 def test_the_subject_is_shown_to_the_prior_whole_and_on_white() -> None:
-    shown = on_white_square(subject(40, 20))
+    shown = paste_on_white(subject(40, 20))
     assert shown.shape == (40, 40, 3)
     assert (shown[:, :10] == 255).all()
     assert (shown[0] == 255).all()
@@ -271,28 +271,28 @@ def test_the_subject_is_shown_to_the_prior_whole_and_on_white() -> None:
 def test_a_canvas_holds_the_whole_picture_in_its_shape(size: tuple[int, int]) -> None:
     height, width = size
     for side in (0, 64, 1024):
-        canvas = flux.canvas_for(height, width, side, 16)
+        canvas = flux.choose_canvas(height, width, side, 16)
         assert canvas.size[0] % 16 == canvas.size[1] % 16 == 0
         assert 1 <= canvas.content[0] <= canvas.size[0]
         assert 1 <= canvas.content[1] <= canvas.size[1]
         image = picture(height, width)
-        laid = flux.lay(image, canvas)
+        laid = flux.place_on_canvas(image, canvas)
         assert laid.shape[:2] == canvas.size
-        back = flux.lift(laid, canvas, height, width)
+        back = flux.crop_from_canvas(laid, canvas, height, width)
         assert back.shape == image.shape
         if side == 0:
             assert np.array_equal(back, image)
 
 
 def test_ordinary_pictures_share_few_canvases() -> None:
-    sizes = {flux.canvas_for(720, width, 1024, 16).size for width in range(480, 1281, 10)}
+    sizes = {flux.choose_canvas(720, width, 1024, 16).size for width in range(480, 1281, 10)}
     assert len(sizes) < 20
     assert all(abs(height * width / 1024**2 - 1) < 0.12 for height, width in sizes)
 
 
 def test_pictures_come_back_in_order_however_they_are_grouped() -> None:
     sizes = [(16, 16), (32, 16), (16, 16), (16, 32), (32, 16)]
-    jobs = [flux.Job(None, n, size, picture(*size, n)) for n, size in enumerate(sizes)]
+    jobs = [flux.PaintJob(None, n, size, picture(*size, n)) for n, size in enumerate(sizes)]
     seen: list[int] = []
 
     def painter(batch: Any) -> list[RGB]:
@@ -300,7 +300,7 @@ def test_pictures_come_back_in_order_however_they_are_grouped() -> None:
         assert len({job.size for job in batch}) == 1
         return [job.image for job in batch]
 
-    painted = flux.paint(jobs, Batches(8), painter)
+    painted = flux.paint_jobs(jobs, BatchRunner(8), painter)
     assert all(np.array_equal(a, job.image) for a, job in zip(painted, jobs, strict=True))
     assert sorted(seen) == [1, 2, 2]
 

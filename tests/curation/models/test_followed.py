@@ -13,11 +13,11 @@ pytest.importorskip("transformers", reason="the full profile is not installed")
 
 from curation.config import load_config  # noqa: E402
 from curation.filters.motion import FLOW_SIDE  # noqa: E402
-from curation.imaging.codec import decode_mask, mask_box  # noqa: E402
-from curation.models.checkpoints import fingerprint  # noqa: E402
-from curation.rows.schema import CLIPS, to_table  # noqa: E402
+from curation.imaging.codec import decode_mask, get_mask_box  # noqa: E402
+from curation.models.checkpoints import compute_fingerprint  # noqa: E402
+from curation.rows.schema import CLIPS, build_table  # noqa: E402
 from curation.runner.graph import build_stage  # noqa: E402
-from curation.stages.stage import run  # noqa: E402
+from curation.stages.stage import run_stage  # noqa: E402
 from tests.curation.clips import HERE, WIDTH, clip, picture  # noqa: E402
 from tests.curation.models import tiny_perception as tiny  # noqa: E402
 from tests.curation.models.test_flow import SHIFT, UPDATES, save  # noqa: E402
@@ -41,16 +41,16 @@ def test_a_subject_is_followed_and_its_flow_is_measured(tmp_path: Path) -> None:
     balls = [("red", 0.3 + 0.1 * number, 0.5, 0.3) for number in range(4)]
     row = clip(images=[picture(ball, seed=number) for number, ball in enumerate(balls)])
     for name in ("match", "ground", "track", "segment", "flow"):
-        (row,) = run(build_stage(name, settings), [row], {})
+        (row,) = run_stage(build_stage(name, settings), [row], {})
         assert row["stop"] is None, row["stop"]
     (subject,) = row["subjects"]
     assert subject["track"] is not None and [each["index"] for each in subject["track"]] == [0, 5, 10, 15]
     for point in subject["track"]:
-        assert point["mask"] is None or mask_box(decode_mask(point["mask"])) == point["box"]
+        assert point["mask"] is None or get_mask_box(decode_mask(point["mask"])) == point["box"]
     made_by = json.loads(subject["made_by"] or "")
-    assert made_by["tracker"].endswith(f"#sha256={fingerprint(sam)}")
-    assert made_by["flow"].endswith(f"#sha256={fingerprint(raft)}")
+    assert made_by["tracker"].endswith(f"#sha256={compute_fingerprint(sam)}")
+    assert made_by["flow"].endswith(f"#sha256={compute_fingerprint(raft)}")
     # Whatever these untrained weights see: if anything, the flow under it is what RAFT was made to say.
     wanted = float(np.hypot(*SHIFT)) * FLOW_SIDE / WIDTH
     assert row["flow_background"] == pytest.approx(wanted, rel=0.02)
-    assert to_table([row], CLIPS).num_rows == 1
+    assert build_table([row], CLIPS).num_rows == 1

@@ -18,10 +18,10 @@ pytest.importorskip("torchvision", reason="the full profile is not installed")
 
 from curation.models.pretrained import phrases as mapping  # noqa: E402
 from curation.models.pretrained.compat_bert import BertTextEncoder  # noqa: E402
-from curation.models.pretrained.device import Batches, batched, place  # noqa: E402
+from curation.models.pretrained.device import BatchRunner, choose_target, run_in_batches  # noqa: E402
 from curation.models.pretrained.grounding_dino_hf import GroundingDinoHF  # noqa: E402
-from curation.models.pretrained.phrases import Answer, Prompter, Rules, detections  # noqa: E402
-from curation.models.roles import Phrase, Scene  # noqa: E402
+from curation.models.pretrained.phrases import DetectionRules, PromptOutput, PromptPacker, collect_detections  # noqa: E402
+from curation.models.roles import DetectionScene, Phrase  # noqa: E402
 from curation.models.spec import ModelSpec  # noqa: E402
 from reprise.errors import RepriseError  # noqa: E402
 from tests.curation.models import tiny_perception as tiny  # noqa: E402
@@ -40,8 +40,8 @@ def spec(folder: Path, **options: object) -> ModelSpec:
 
 
 @pytest.fixture(scope="module")
-def prompter() -> Prompter:
-    return Prompter(tiny.tokenizer())
+def prompter() -> PromptPacker:
+    return PromptPacker(tiny.tokenizer())
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def load(folders: dict[str, Path], which: str, **options: object) -> object:
 # Phrases and tokens
 
 
-def planted(texts_seen: dict[str, float], prompter: Prompter):
+def planted(texts_seen: dict[str, float], prompter: PromptPacker):
     """A model that sees one box for each of these texts, with this probability on every one of its tokens.
 
     It finds a text between two separators of the line of tokens, not by the positions under test.
@@ -81,7 +81,7 @@ def planted(texts_seen: dict[str, float], prompter: Prompter):
             logits = torch.full((len(texts_seen), len(prompt.ids)), -20.0)
             boxes = torch.tensor([[0.1 + 0.15 * row, 0.5, 0.1, 0.4] for row in range(len(texts_seen))])
             for row, (text, chance) in enumerate(texts_seen.items()):
-                own = prompter.tokens(text)
+                own = prompter.tokenize_phrase(text)
                 for at in range(1, len(prompt.ids) - len(own)):
                     between = prompt.ids[at - 1] in (101, 1012) and prompt.ids[at + len(own)] == 1012
                     if between and list(prompt.ids[at : at + len(own)]) == own:
@@ -109,12 +109,14 @@ VOCABULARY = [
 @settings(max_examples=40, deadline=None)
 @given(st.permutations(VOCABULARY), st.integers(1, len(VOCABULARY)), st.data())
 def test_permuting_the_phrases_permutes_their_boxes(order, count, data) -> None:
-    prompter = Prompter(tiny.tokenizer())
+    prompter = PromptPacker(tiny.tokenizer())
     texts = order[:count]
     seen = data.draw(st.lists(st.sampled_from(texts), min_size=1, max_size=4, unique=True))
     forward = planted({text: 0.9 - 0.1 * row for row, text in enumerate(seen)}, prompter)
-    scene = Scene(np.zeros((100, 200, 3), np.uint8))
-    found = mapping.detect_each([scene], [named(*texts)], prompter, Batches(4), forward, Rules())[0]
+    scene = DetectionScene(np.zeros((100, 200, 3), np.uint8))
+    found = mapping.detect_scenes(
+        [scene], [named(*texts)], prompter, BatchRunner(4), forward, DetectionRules()
+    )[0]
     assert [texts[each.phrase] for each in found] == seen
     for row, each in enumerate(found):
         assert each.box == pytest.approx(
@@ -123,47 +125,49 @@ def test_permuting_the_phrases_permutes_their_boxes(order, count, data) -> None:
         assert each.score == pytest.approx(0.9 - 0.1 * row, abs=1e-6) and each.label > 0.999
 
 
-def test_a_phrase_inside_another_keeps_its_own_tokens(prompter: Prompter) -> None:
-    (prompt,) = prompter.prompts(["dog", "hot dog", "dogs"])
+def test_a_phrase_inside_another_keeps_its_own_tokens(prompter: PromptPacker) -> None:
+    (prompt,) = prompter.pack_prompts(["dog", "hot dog", "dogs"])
     said = [prompter.tokenizer.convert_ids_to_tokens(prompt.ids[start:stop]) for start, stop in prompt.spans]
     assert said == [["dog"], ["hot", "dog"], ["dog", "##s"]]
     assert [prompt.ids[stop] for _, stop in prompt.spans] == [1012] * 3
 
 
-def test_punctuation_and_special_tokens_never_split_a_phrase(prompter: Prompter) -> None:
-    (prompt,) = prompter.prompts(["St. Bernard.", "dog [SEP] car?", "red   CAR"])
+def test_punctuation_and_special_tokens_never_split_a_phrase(prompter: PromptPacker) -> None:
+    (prompt,) = prompter.pack_prompts(["St. Bernard.", "dog [SEP] car?", "red   CAR"])
     assert [prompt.ids[start:stop] for start, stop in prompt.spans] == [
-        tuple(prompter.tokens("st bernard")),
-        tuple(prompter.tokens("dog [SEP] car")),
-        tuple(prompter.tokens("red car")),
+        tuple(prompter.tokenize_phrase("st bernard")),
+        tuple(prompter.tokenize_phrase("dog [SEP] car")),
+        tuple(prompter.tokenize_phrase("red car")),
     ]
     assert sum(each in mapping.SEPARATOR_IDS for each in prompt.ids) == 2 + 3
 
 
-def test_a_phrase_without_words_is_never_found(prompter: Prompter) -> None:
-    (prompt,) = prompter.prompts(["", "dog", "...", " ? "])
+def test_a_phrase_without_words_is_never_found(prompter: PromptPacker) -> None:
+    (prompt,) = prompter.pack_prompts(["", "dog", "...", " ? "])
     assert prompt.phrases == ((1,),)
-    assert prompter.prompts(["", "."]) == []
-    scene = Scene(np.zeros((10, 10, 3), np.uint8))
+    assert prompter.pack_prompts(["", "."]) == []
+    scene = DetectionScene(np.zeros((10, 10, 3), np.uint8))
     forward = planted({"dog": 0.9}, prompter)
-    assert mapping.detect_each([scene], [named("")], prompter, Batches(1), forward, Rules()) == [[]]
-    assert mapping.detect_each([scene], [[]], prompter, Batches(1), forward, Rules()) == [[]]
+    assert mapping.detect_scenes(
+        [scene], [named("")], prompter, BatchRunner(1), forward, DetectionRules()
+    ) == [[]]
+    assert mapping.detect_scenes([scene], [[]], prompter, BatchRunner(1), forward, DetectionRules()) == [[]]
 
 
-def test_subjects_named_alike_share_boxes_and_do_not_compete(prompter: Prompter) -> None:
+def test_subjects_named_alike_share_boxes_and_do_not_compete(prompter: PromptPacker) -> None:
     forward = planted({"dog": 0.8}, prompter)
-    scene = Scene(np.zeros((100, 100, 3), np.uint8))
+    scene = DetectionScene(np.zeros((100, 100, 3), np.uint8))
     asked = named("dog", "Dog.", "car")
-    found = mapping.detect_each([scene], [asked], prompter, Batches(1), forward, Rules())[0]
+    found = mapping.detect_scenes([scene], [asked], prompter, BatchRunner(1), forward, DetectionRules())[0]
     assert [each.phrase for each in found] == [0, 1] and all(each.label > 0.999 for each in found)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(20, 256))
 def test_long_captions_are_split_under_the_limit_and_lose_no_phrase(lengths: list[int], limit: int) -> None:
-    prompter = Prompter(tiny.tokenizer(), limit)
+    prompter = PromptPacker(tiny.tokenizer(), limit)
     texts = [" ".join(["w" * (1 + index % 9)] * length) for index, length in enumerate(lengths)]
-    prompts = prompter.prompts(texts)
+    prompts = prompter.pack_prompts(texts)
     assert all(len(prompt.ids) <= limit for prompt in prompts)
     assert sorted(index for prompt in prompts for group in prompt.phrases for index in group) == list(
         range(len(texts))
@@ -171,57 +175,61 @@ def test_long_captions_are_split_under_the_limit_and_lose_no_phrase(lengths: lis
 
 
 def test_phrases_of_another_prompt_compete_on_the_same_box() -> None:
-    prompter = Prompter(tiny.tokenizer(), limit=5)
-    first, second = prompter.prompts(["red car", "blue car"])
+    prompter = PromptPacker(tiny.tokenizer(), limit=5)
+    first, second = prompter.pack_prompts(["red car", "blue car"])
 
     def say(prompt, chance, box):
         logits = torch.logit(torch.full((1, len(prompt.ids)), chance))
-        return Answer(prompt, logits, torch.tensor([box]))
+        return PromptOutput(prompt, logits, torch.tensor([box]))
 
     here, there = [0.5, 0.5, 0.4, 0.4], [0.1, 0.1, 0.1, 0.1]
-    same = detections([say(first, 0.6, here), say(second, 0.3, here)], 100, 100, Rules())
+    same = collect_detections([say(first, 0.6, here), say(second, 0.3, here)], 100, 100, DetectionRules())
     assert [(each.phrase, round(each.label, 3), round(each.score, 3)) for each in same] == [
         (0, 0.667, 0.6),
         (1, 0.333, 0.6),
     ]
-    apart = detections([say(first, 0.6, here), say(second, 0.3, there)], 100, 100, Rules())
+    apart = collect_detections([say(first, 0.6, here), say(second, 0.3, there)], 100, 100, DetectionRules())
     assert [(each.phrase, round(each.label, 3), round(each.score, 3)) for each in apart] == [
         (0, 1.0, 0.6),
         (1, 1.0, 0.3),
     ]
 
 
-def test_labels_of_one_box_share_one_whole(prompter: Prompter) -> None:
-    (prompt,) = prompter.prompts(["dog", "car", "teapot"])
+def test_labels_of_one_box_share_one_whole(prompter: PromptPacker) -> None:
+    (prompt,) = prompter.pack_prompts(["dog", "car", "teapot"])
     logits = torch.randn((5, len(prompt.ids)), generator=torch.Generator().manual_seed(0))
     boxes = torch.tensor([[0.1 + 0.2 * row, 0.5, 0.1, 0.1] for row in range(5)])
-    found = detections([Answer(prompt, logits, boxes)], 50, 50, Rules(0.0, 0.0))
+    found = collect_detections([PromptOutput(prompt, logits, boxes)], 50, 50, DetectionRules(0.0, 0.0))
     for row in range(5):
         mine = [
-            each for each in found if each.box == pytest.approx(mapping.pixels(boxes, 50, 50)[row].tolist())
+            each
+            for each in found
+            if each.box == pytest.approx(mapping.convert_to_pixels(boxes, 50, 50)[row].tolist())
         ]
         assert len(mine) == 3 and sum(each.label for each in mine) == pytest.approx(1, abs=1e-5)
         assert len({each.score for each in mine}) == 1
 
 
-def test_overlapping_boxes_of_one_phrase_are_one_and_other_phrases_do_not_mind(prompter: Prompter) -> None:
-    (prompt,) = prompter.prompts(["dog", "car"])
+def test_overlapping_boxes_of_one_phrase_are_one_and_other_phrases_do_not_mind(
+    prompter: PromptPacker,
+) -> None:
+    (prompt,) = prompter.pack_prompts(["dog", "car"])
     logits = torch.full((3, len(prompt.ids)), -20.0)
     logits[0, 1] = 2.0
     logits[1, 1] = 1.0  # the same dog again, a little off
     logits[2, 3] = 0.5  # a car at the same place
     boxes = torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.51, 0.5, 0.4, 0.4], [0.5, 0.5, 0.4, 0.4]])
-    found = detections([Answer(prompt, logits, boxes)], 100, 100, Rules())
+    found = collect_detections([PromptOutput(prompt, logits, boxes)], 100, 100, DetectionRules())
     assert [each.phrase for each in found] == [0, 1]
     assert found[0].score == pytest.approx(float(torch.tensor(2.0).sigmoid()))
 
 
-def test_pooling_takes_the_best_token_or_their_mean(prompter: Prompter) -> None:
-    (prompt,) = prompter.prompts(["red car"])
+def test_pooling_takes_the_best_token_or_their_mean(prompter: PromptPacker) -> None:
+    (prompt,) = prompter.pack_prompts(["red car"])
     logits = torch.tensor([[9.0, 2.0, -2.0, 9.0, 9.0]])
     high, low = float(torch.tensor(2.0).sigmoid()), float(torch.tensor(-2.0).sigmoid())
-    assert mapping.probabilities(logits, prompt, "max").item() == pytest.approx(high)
-    assert mapping.probabilities(logits, prompt, "mean").item() == pytest.approx((high + low) / 2)
+    assert mapping.pool_probabilities(logits, prompt, "max").item() == pytest.approx(high)
+    assert mapping.pool_probabilities(logits, prompt, "mean").item() == pytest.approx((high + low) / 2)
 
 
 # Boxes and pixels
@@ -233,13 +241,15 @@ def test_shares_become_pixels_of_the_picture_itself(width: int, height: int, dat
     sides = sorted(data.draw(st.tuples(st.floats(0, 1), st.floats(0, 1))))
     box = [sides[0] * width, 0.0, sides[1] * width, 0.5 * height]
     share = torch.tensor([[(sides[0] + sides[1]) / 2, 0.25, sides[1] - sides[0], 0.5]])
-    assert mapping.pixels(share, width, height)[0].tolist() == pytest.approx(box, abs=width * 1e-5)
+    assert mapping.convert_to_pixels(share, width, height)[0].tolist() == pytest.approx(box, abs=width * 1e-5)
 
 
-def test_boxes_stay_inside_and_empty_ones_are_dropped(prompter: Prompter) -> None:
-    (prompt,) = prompter.prompts(["dog"])
+def test_boxes_stay_inside_and_empty_ones_are_dropped(prompter: PromptPacker) -> None:
+    (prompt,) = prompter.pack_prompts(["dog"])
     boxes = torch.tensor([[0.95, 0.5, 0.3, 0.5], [1.3, 0.5, 0.2, 0.5]])
-    found = detections([Answer(prompt, torch.full((2, len(prompt.ids)), 3.0), boxes)], 100, 60, Rules())
+    found = collect_detections(
+        [PromptOutput(prompt, torch.full((2, len(prompt.ids)), 3.0), boxes)], 100, 60, DetectionRules()
+    )
     assert [each.box for each in found] == [pytest.approx([80, 15, 100, 45], abs=1e-3)]
 
 
@@ -280,7 +290,7 @@ def test_planted_boxes_come_back_in_pixels_at_any_size(folders: dict[str, Path],
             x1, y1 = data.draw(st.integers(x0 + 12, width)), data.draw(st.integers(y0 + 12, height))
             image = np.zeros((height, width, 3), np.uint8)
             image[y0:y1, x0:x1] = 255
-            scenes.append(Scene(image))
+            scenes.append(DetectionScene(image))
             planted_boxes.append([x0, y0, x1, y1])
         found = detector.detect(scenes, [named("dog")] * len(scenes))
         for scene, box, mine in zip(scenes, planted_boxes, found, strict=True):
@@ -306,7 +316,7 @@ def test_untrained_boxes_sit_on_the_grid_of_the_features(folders: dict[str, Path
         for each in heads:
             each.zero_()
     sizes = [(96, 144), (61, 77), (133, 97), (300, 211), (96, 144)]
-    scenes = [Scene(tiny.picture(*size, seed=index)) for index, size in enumerate(sizes)]
+    scenes = [DetectionScene(tiny.picture(*size, seed=index)) for index, size in enumerate(sizes)]
     for scene, found in zip(scenes, detector.detect(scenes, [named("red car")] * 5), strict=True):
         height, width = scene.image.shape[:2]
         scaled = mapping_size(height, width)
@@ -338,7 +348,7 @@ def test_what_else_is_in_the_batch_does_not_move_a_box(folders: dict[str, Path],
     detector = load(folders, which, **EVERYTHING)
     sizes = [(96, 120), (70, 131), (96, 120), (140, 90)]
     asked = [named("red car"), named("dog", "blue teapot", "a hot dog"), named("dogs"), named("car", "dog")]
-    scenes = [Scene(tiny.picture(*size, seed=index)) for index, size in enumerate(sizes)]
+    scenes = [DetectionScene(tiny.picture(*size, seed=index)) for index, size in enumerate(sizes)]
     together = detector.detect(scenes, asked)
     for scene, phrases, found in zip(scenes, asked, together, strict=True):
         (alone,) = detector.detect([scene], [phrases])
@@ -356,7 +366,7 @@ def summary(found) -> list[tuple[object, ...]]:
 def test_both_implementations_find_the_same(folders: dict[str, Path]) -> None:
     ours, theirs = load(folders, "hf", **EVERYTHING), load(folders, "original", **EVERYTHING)
     # At these sizes neither scales the picture: how they do differs by a grey level.
-    scenes = [Scene(tiny.picture(96, 133, seed=1)), Scene(tiny.picture(120, 96, seed=2))]
+    scenes = [DetectionScene(tiny.picture(96, 133, seed=1)), DetectionScene(tiny.picture(120, 96, seed=2))]
     asked = [named("red car", "dogs", "hot dog"), named("a teapot")]
     for left, right in zip(ours.detect(scenes, asked), theirs.detect(scenes, asked), strict=True):
         assert len(left) == len(right) > 10
@@ -374,14 +384,14 @@ def test_converting_there_and_back_changes_nothing(folders: dict[str, Path]) -> 
 
     state = torch.load(folders["original"] / "weights.pth", weights_only=True)["model"]
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    there = convert.dino_to_hf(state)
+    there = convert.convert_dino_to_hf(state)
     for name, tensor in load_file(folders["hf"] / "model.safetensors").items():
         assert "swin.layernorm" in name or torch.equal(there[name], tensor), name
-    back = convert.dino_from_hf(there, state)
+    back = convert.convert_dino_from_hf(there, state)
     assert back.keys() == state.keys() and all(torch.equal(back[name], state[name]) for name in state)
     del there["model.level_embed"]
     with pytest.raises(RepriseError, match=r"no weight model\.level_embed"):
-        convert.dino_from_hf(there, state)
+        convert.convert_dino_from_hf(there, state)
 
 
 def test_the_text_encoder_computes_what_the_library_does() -> None:
@@ -470,7 +480,7 @@ def test_a_tokenizer_of_another_vocabulary_is_one_clear_line() -> None:
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "dog"]
     other = BertTokenizerFast(vocab={word: index for index, word in enumerate(words)})
-    fails(lambda: Prompter(other), "not Grounding DINO's", "1012")
+    fails(lambda: PromptPacker(other), "not Grounding DINO's", "1012")
 
 
 def test_a_config_that_is_not_plain_values_is_one_clear_line(tmp_path: Path) -> None:
@@ -493,12 +503,12 @@ def test_options_are_checked(folders: dict[str, Path]) -> None:
 
 
 def test_devices_and_dtypes_are_checked() -> None:
-    auto = place(ModelSpec(backend="x"))
+    auto = choose_target(ModelSpec(backend="x"))
     assert (auto.device.type, auto.dtype) in (("cpu", torch.float32), ("cuda", torch.bfloat16))
-    fails(lambda: place(ModelSpec(backend="x", device="gpu")), "gpu")
-    fails(lambda: place(ModelSpec(backend="x", device="cpu", dtype="int8")), "int8", "bfloat16")
+    fails(lambda: choose_target(ModelSpec(backend="x", device="gpu")), "gpu")
+    fails(lambda: choose_target(ModelSpec(backend="x", device="cpu", dtype="int8")), "int8", "bfloat16")
     if not torch.cuda.is_available():
-        fails(lambda: place(ModelSpec(backend="x", device="cuda")), "no GPU")
+        fails(lambda: choose_target(ModelSpec(backend="x", device="cuda")), "no GPU")
 
 
 # Memory
@@ -513,7 +523,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_said(caplog: pytest.LogCaptureF
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return [2 * item for item in items]
 
-    batches = Batches(8)
+    batches = BatchRunner(8)
     with caplog.at_level(logging.WARNING):
         assert batches(list(range(10)), run) == [2 * item for item in range(10)]
     assert sizes == [8, 4, 2, 2, 2, 2, 2] and batches.size == 2
@@ -529,18 +539,18 @@ def test_a_single_item_that_does_not_fit_is_one_clear_line() -> None:
     def run(items):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    fails(lambda: batched([1, 2], 2, run), "out of memory")
+    fails(lambda: run_in_batches([1, 2], 2, run), "out of memory")
 
     def other(items):
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        batched([1], 1, other)
+        run_in_batches([1], 1, other)
 
 
 def test_a_detector_short_of_memory_finds_the_same(folders: dict[str, Path]) -> None:
     detector = load(folders, "hf", **EVERYTHING)
-    scenes = [Scene(tiny.picture(60, 90, seed=index)) for index in range(3)]
+    scenes = [DetectionScene(tiny.picture(60, 90, seed=index)) for index in range(3)]
     expected = detector.detect(scenes, [named("dog")] * 3)
     model = detector._model
 

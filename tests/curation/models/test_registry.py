@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from curation.config import content_hash, load_config
+from curation.config import compute_config_hash, load_config
 from curation.models import catalogue, registry
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 FULL = [
-    (role, name) for role, known in registry.BACKENDS.items() for name in known if name != registry.EMBEDDED
+    (role, name) for role, known in registry.BACKENDS.items() for name in known if name != registry.CLASSICAL
 ]
 
 
@@ -32,41 +32,45 @@ OWN = f"{__name__}:Own"
 
 
 def test_the_default_profile_needs_no_checkpoint() -> None:
-    assert registry.spec_of(load_config(), "detector") == ModelSpec(backend="embedded")
-    assert registry.spec_of(load_config(), "scorer") is None
+    assert registry.get_model_spec(load_config(), "detector") == ModelSpec(backend="embedded")
+    assert registry.get_model_spec(load_config(), "scorer") is None
     assert set(registry.PROFILES) == {"embedded", "full", "playground"}
 
 
 def test_the_full_profile_takes_the_catalogues_defaults() -> None:
     config = load_config(None, ["profile=full"])
-    for entry in catalogue.entries():
+    for entry in catalogue.list_published():
         if entry.default and entry.backend:
-            assert registry.spec_of(config, entry.role) == catalogue.spec(entry)
+            assert registry.get_model_spec(config, entry.role) == catalogue.build_spec(entry)
     # What is switched off must not need its checkpoint.
     off = load_config(None, ["profile=full", "track.enabled=false", "flow.enabled=false"])
-    assert registry.spec_of(off, "flow") is registry.spec_of(off, "tracker") is None
+    assert registry.get_model_spec(off, "flow") is registry.get_model_spec(off, "tracker") is None
 
 
-@pytest.mark.parametrize("entry", catalogue.FULL, ids=lambda entry: entry.name)
-def test_the_catalogue_names_backends_that_exist(entry: catalogue.Entry) -> None:
+@pytest.mark.parametrize("entry", catalogue.PRETRAINED, ids=lambda entry: entry.name)
+def test_the_catalogue_names_backends_that_exist(entry: catalogue.PublishedCheckpoint) -> None:
     assert entry.backend is None or entry.backend in registry.BACKENDS[entry.role]
 
 
 def test_a_name_alone_gets_the_published_checkpoint() -> None:
-    spec = registry.spec_of(load_config(None, ["models.scorer=open-clip"]), "scorer")
-    assert spec == catalogue.spec(catalogue.entries(role="scorer", name="clip-vit-l-14")[0])
-    given = registry.spec_of(load_config(None, ["models.scorer={backend: open-clip, device: cpu}"]), "scorer")
+    spec = registry.get_model_spec(load_config(None, ["models.scorer=open-clip"]), "scorer")
+    assert spec == catalogue.build_spec(catalogue.list_published(role="scorer", name="clip-vit-l-14")[0])
+    given = registry.get_model_spec(
+        load_config(None, ["models.scorer={backend: open-clip, device: cpu}"]), "scorer"
+    )
     assert given is not None
     assert spec is not None
     assert (given.device, given.checkpoint) == ("cpu", spec.checkpoint)
     own = load_config(None, ["models.scorer={backend: open-clip, checkpoint: /there}"])
-    assert registry.spec_of(own, "scorer") == ModelSpec(backend="open-clip", checkpoint="/there")
+    assert registry.get_model_spec(own, "scorer") == ModelSpec(backend="open-clip", checkpoint="/there")
 
 
 def test_one_key_of_a_mapping_can_be_overridden() -> None:
     config = load_config(None, ["models.scorer.backend=clip-hf", "models.scorer.checkpoint=/there"])
     assert config.models.scorer == ModelSpec(backend="clip-hf", checkpoint="/there")
-    assert content_hash(config, {}) != content_hash(load_config(None, ["models.scorer=clip-hf"]), {})
+    assert compute_config_hash(config, {}) != compute_config_hash(
+        load_config(None, ["models.scorer=clip-hf"]), {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,13 +91,13 @@ def test_a_wrong_spec_is_one_line(override: str, words: str) -> None:
 def test_embedded_backends_take_no_checkpoint() -> None:
     config = load_config(None, ["models.detector={backend: embedded, checkpoint: x}"])
     with pytest.raises(RepriseError, match="takes no checkpoint"):
-        registry.load(config, "detector")
+        registry.load_backend(config, "detector")
 
 
 def test_a_backend_of_ones_own_gets_its_spec_where_it_has_one() -> None:
-    assert registry.load(load_config(None, [f"models.scorer={OWN}"]), "scorer").revision == "bare"
+    assert registry.load_backend(load_config(None, [f"models.scorer={OWN}"]), "scorer").revision == "bare"
     mapped = load_config(None, [f"models.scorer={{backend: '{OWN}', revision: r2}}"])
-    assert registry.revisions(mapped)["scorer"] == "own@r2"
+    assert registry.list_model_ids(mapped)["scorer"] == "own@r2"
 
 
 @pytest.mark.parametrize(("role", "name"), FULL)
@@ -102,7 +106,7 @@ def test_a_missing_package_is_one_line(role: str, name: str, monkeypatch: pytest
     with pytest.raises(
         RepriseError, match=r"needs torch.*: pip install '(reprise\[full|ray\[llm)\]'"
     ) as caught:
-        registry.revisions(load_config(None, [f"models.{role}={name}"]))
+        registry.list_model_ids(load_config(None, [f"models.{role}={name}"]))
     assert "\n" not in str(caught.value)
 
 
@@ -111,7 +115,7 @@ def test_a_missing_checkpoint_says_how_to_fetch_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr(registry, "require_packages", lambda role, spec: None)
     with pytest.raises(RepriseError, match="reprise models pull faces"):
-        registry.revisions(load_config(None, ["models.faces=insightface"]))
+        registry.list_model_ids(load_config(None, ["models.faces=insightface"]))
 
 
 def test_revisions_come_from_the_files_without_loading_a_model(
@@ -121,12 +125,12 @@ def test_revisions_come_from_the_files_without_loading_a_model(
     file.write_bytes(b"\x80\x02 no model at all")
     monkeypatch.setattr(registry, "require_packages", lambda role, spec: None)
     flow = f"models.flow={{backend: raft, checkpoint: {file}}}"
-    found = registry.revisions(load_config(None, [flow]))["flow"]
+    found = registry.list_model_ids(load_config(None, [flow]))["flow"]
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     assert found == f"raft@{sha256[:12]}#sha256={sha256}"
-    assert registry.parts(found) == ("raft", sha256[:12], sha256)
+    assert registry.split_model_id(found) == ("raft", sha256[:12], sha256)
     variator = f"models.variator={{backend: flux-redux, checkpoint: {file}, options: {{base: {file}}}}}"
-    both = registry.revisions(load_config(None, [variator]))["variator"]
+    both = registry.list_model_ids(load_config(None, [variator]))["variator"]
     assert both.startswith(f"flux-redux@{sha256[:12]}+{sha256[:12]}#sha256=")
 
 
@@ -138,13 +142,13 @@ def test_rows_record_the_checkpoint_by_its_sum() -> None:
         name, revision = "raft", "r1"
 
     subject: Any = {"made_by": None}
-    registry.note(subject, "flow", Loaded())
-    registry.note(subject, "scorer", Own())
+    registry.record_model(subject, "flow", Loaded())
+    registry.record_model(subject, "scorer", Own())
     made_by = {"flow": f"raft@r1#sha256={'ab' * 32}", "scorer": "own@bare"}
     assert json.loads(subject["made_by"]) == made_by
-    assert registry.parts("own@bare") == ("own", "bare", None)
+    assert registry.split_model_id("own@bare") == ("own", "bare", None)
     with pytest.raises(AttributeError):  # a backend of ours that loads a checkpoint says which
-        registry.note(subject, "flow", Forgetful())
+        registry.record_model(subject, "flow", Forgetful())
 
 
 @pytest.mark.parametrize(("role", "name"), FULL)

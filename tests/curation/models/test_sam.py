@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="the full profile is not installed")
 pytest.importorskip("transformers", reason="the full profile is not installed")
 
-from curation.models.pretrained.masks import best_masks, clean_mask, prompt_boxes  # noqa: E402
+from curation.models.pretrained.masks import clean_mask, scale_boxes, select_best_masks  # noqa: E402
 from curation.models.pretrained.sam_hf import SamHF  # noqa: E402
 from curation.models.spec import ModelSpec  # noqa: E402
 from reprise.errors import RepriseError  # noqa: E402
@@ -93,7 +93,7 @@ def test_the_candidate_that_the_model_trusts_most_is_taken() -> None:
     logits = torch.full((2, 3, 8, 8), -1.0)
     logits[0, 2], logits[1, 0] = 1.0, 1.0
     scores = torch.tensor([[0.1, 0.2, 0.9], [1.2, 0.3, 0.2]])
-    masks, given_scores = best_masks(logits, scores, (5, 6))
+    masks, given_scores = select_best_masks(logits, scores, (5, 6))
     assert [mask.shape for mask in masks] == [(5, 6)] * 2 and all(mask.all() for mask in masks)
     assert given_scores == pytest.approx([0.9, 1.0])
 
@@ -106,12 +106,12 @@ def test_padding_is_cut_and_masks_land_on_their_pixels(height: int, width: int, 
     valid = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
     x0, y0 = data.draw(st.integers(0, width - 10)), data.draw(st.integers(0, height - 10))
     x1, y1 = data.draw(st.integers(x0 + 8, width)), data.draw(st.integers(y0 + 8, height))
-    box = prompt_boxes([[x0, y0, x1, y1]], (height, width), valid, CPU)[0]
+    box = scale_boxes([[x0, y0, x1, y1]], (height, width), valid, CPU)[0]
     at = torch.arange(SIDE) + 0.5
     inside_x = torch.minimum(at - box[0], box[2] - at)
     inside_y = torch.minimum(at - box[1], box[3] - at)
     logits = torch.minimum(inside_x[None, :], inside_y[:, None])[None, None]
-    masks, _ = best_masks(logits, torch.ones(1, 1), (height, width), (SIDE, SIDE), valid)
+    masks, _ = select_best_masks(logits, torch.ones(1, 1), (height, width), (SIDE, SIDE), valid)
     wanted = np.zeros((height, width), bool)
     wanted[y0:y1, x0:x1] = True
     # Half a pixel of the canvas on every side, in pixels of the picture, and rounding.
@@ -120,7 +120,7 @@ def test_padding_is_cut_and_masks_land_on_their_pixels(height: int, width: int, 
 
 
 def test_prompts_scale_by_axis_and_stay_inside() -> None:
-    scaled = prompt_boxes([[-3, 10, 50, 400], [0, 0, 200, 100]], (100, 200), (64, 128), CPU)
+    scaled = scale_boxes([[-3, 10, 50, 400], [0, 0, 200, 100]], (100, 200), (64, 128), CPU)
     assert scaled.tolist() == pytest.approx(np.array([[0, 6.4, 32, 64], [0, 0, 128, 64]]))
 
 
@@ -205,10 +205,10 @@ def test_converting_there_and_back_changes_nothing(folders: dict[str, Path]) -> 
     from curation.models.pretrained import convert
 
     state = torch.load(folders["original"] / "sam.pth", weights_only=True)
-    there = convert.sam_to_hf(state)
+    there = convert.convert_sam_to_hf(state)
     on_disk = load_file(folders["hf"] / "model.safetensors")
     assert there.keys() == on_disk.keys() and all(torch.equal(there[name], on_disk[name]) for name in there)
-    back = convert.sam_from_hf(there, state)
+    back = convert.convert_sam_from_hf(there, state)
     assert back.keys() == state.keys() and all(torch.equal(back[name], state[name]) for name in state)
 
 
@@ -218,8 +218,8 @@ def test_the_published_sizes_are_told_by_their_encoder(tmp_path: Path) -> None:
 
     with torch.device("meta"):
         state = {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 768)}
-        base = sam_original.build(tmp_path / "sam_vit_b_01ec64.pth", state, None)
-        sized = sam_original.build_sized(sam_original._ARCHITECTURE)
+        base = sam_original.build_empty_model(tmp_path / "sam_vit_b_01ec64.pth", state, None)
+        sized = sam_original.build_from_sizes(sam_original._ARCHITECTURE)
     shapes = {name: weight.shape for name, weight in base.state_dict().items()}
     assert len(base.image_encoder.blocks) == 12
     assert {name: weight.shape for name, weight in sized.state_dict().items()} == shapes

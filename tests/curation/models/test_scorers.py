@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from curation.models.pretrained.contrastive import TextCache, probabilities, squared, unit
+from curation.models.pretrained.contrastive import (
+    TextCache,
+    compute_probabilities,
+    normalize_rows,
+    pad_to_square,
+)
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
@@ -211,15 +216,17 @@ def test_probabilities_sum_to_one_whatever_the_batches(zoo: Path, kind: str) -> 
 def test_a_text_scores_the_same_beside_longer_ones(zoo: Path, kind: str) -> None:
     scorer = LOADED[kind](spec(zoo / kind))
     images = pictures((40, 40))
-    beside = scorer.similarities(images, ["a dog", "two large dogs on a mat"])[:, :1]
-    assert np.allclose(scorer.similarities(images, ["a dog"]), beside, atol=1e-5)
+    beside = scorer.compute_similarities(images, ["a dog", "two large dogs on a mat"])[:, :1]
+    assert np.allclose(scorer.compute_similarities(images, ["a dog"]), beside, atol=1e-5)
 
 
 def test_the_same_weights_agree_in_open_clip_and_transformers(zoo: Path) -> None:
     ours, theirs = OpenClipScorer(spec(zoo / "open_clip")), ClipHf(spec(zoo / "twin"))
     images = pictures(*[(SIDE, SIDE)] * 3, seed=3)  # of the model's own size: nothing resizes
     assert np.allclose(ours.embed(images), theirs.embed(images), atol=2e-5)
-    assert np.allclose(ours.similarities(images, TEXTS), theirs.similarities(images, TEXTS), atol=2e-5)
+    assert np.allclose(
+        ours.compute_similarities(images, TEXTS), theirs.compute_similarities(images, TEXTS), atol=2e-5
+    )
     assert np.allclose(ours.score(images, TEXTS), theirs.score(images, TEXTS), atol=1e-4)
 
 
@@ -378,17 +385,17 @@ def test_texts_are_encoded_once_per_list() -> None:
 
 
 def test_probabilities_are_a_softmax_that_does_not_overflow() -> None:
-    images, texts = unit(np.array([[1.0, 0], [0, 1]])), unit(np.array([[1.0, 0], [1, 1]]))
-    cold = probabilities(images, texts, 0.0)
+    images, texts = normalize_rows(np.array([[1.0, 0], [0, 1]])), normalize_rows(np.array([[1.0, 0], [1, 1]]))
+    cold = compute_probabilities(images, texts, 0.0)
     assert np.allclose(cold, 0.5)
-    assert np.allclose(probabilities(images, texts, 1e6), [[1, 0], [0, 1]])
-    assert unit(np.zeros((1, 3))).tolist() == [[0, 0, 0]]
+    assert np.allclose(compute_probabilities(images, texts, 1e6), [[1, 0], [0, 1]])
+    assert normalize_rows(np.zeros((1, 3))).tolist() == [[0, 0, 0]]
 
 
 @pytest.mark.parametrize(("height", "width"), [(30, 10), (10, 30), (7, 7), (1, 5)])
 def test_a_squared_picture_keeps_every_pixel_where_it_will_be_seen(height: int, width: int) -> None:
     image = np.random.default_rng(0).integers(1, 255, (height, width, 3), np.uint8)
-    square = squared(image, (0, 0, 0), 224 / 256)
+    square = pad_to_square(image, (0, 0, 0), 224 / 256)
     assert square.shape[0] == square.shape[1] == int(np.ceil(max(height, width) * 256 / 224))
     rows, columns = np.flatnonzero(square.any(axis=(1, 2))), np.flatnonzero(square.any(axis=(0, 2)))
     assert np.array_equal(square[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], image)

@@ -11,9 +11,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the full profile is not installed")
 pytest.importorskip("transformers", reason="the full profile is not installed")
 
-from curation.imaging.codec import decode_mask, mask_box  # noqa: E402
+from curation.imaging.codec import decode_mask, get_mask_box  # noqa: E402
 from curation.models.pretrained.sam2_video import Sam2Video  # noqa: E402
-from curation.models.roles import Track  # noqa: E402
+from curation.models.roles import SubjectTrack  # noqa: E402
 from curation.models.spec import ModelSpec  # noqa: E402
 from reprise.errors import RepriseError  # noqa: E402
 from tests.curation.models import tiny_perception as tiny  # noqa: E402
@@ -46,7 +46,7 @@ def test_every_box_has_a_track_over_every_frame(tracker: Sam2Video, start: int) 
         assert all(0 <= chance <= 1 for chance in track.presence)
         for box, mask in zip(track.boxes, track.masks, strict=True):
             assert (box is None) == (mask is None)
-            assert mask is None or (mask["size"] == [75, 121] and mask_box(decode_mask(mask)) == box)
+            assert mask is None or (mask["size"] == [75, 121] and get_mask_box(decode_mask(mask)) == box)
 
 
 class Follower(torch.nn.Module):
@@ -102,8 +102,8 @@ def test_no_box_is_no_track_and_a_frame_that_is_not_there_is_a_mistake(tracker: 
 
 def test_the_share_of_frames_in_which_it_is_seen() -> None:
     mask = {"size": [1, 1], "counts": "0"}
-    assert Track([[0, 0, 1, 1], None], [mask, None], [1.0, 0.1]).visible_share == 0.5
-    assert Track([], [], []).visible_share == 0
+    assert SubjectTrack([[0, 0, 1, 1], None], [mask, None], [1.0, 0.1]).visible_share == 0.5
+    assert SubjectTrack([], [], []).visible_share == 0
 
 
 def test_wrong_and_half_files_are_one_clear_line(folder: Path, tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ import pytest
 pytest.importorskip("torch", reason="the full profile is not installed")
 
 from curation.config import load_config
-from curation.imaging.codec import decode
+from curation.imaging.codec import decode_image
 from curation.models import catalogue, registry
 from curation.models.pretrained.vllm_captioner import VllmCaptioner
 from curation.models.spec import ModelSpec
 from curation.runner import ray_data
 from curation.runner.graph import build_stage
-from curation.stages.stage import run, stop
+from curation.stages.stage import run_stage, stop_row
 from reprise.errors import RepriseError
 from tests.curation.clips import clip, picture
 
@@ -38,7 +38,7 @@ def load(folder: Path, **options: Any) -> VllmCaptioner:
 
 def test_a_silent_clip_is_asked_about_with_its_frames(folder: Path) -> None:
     images = [picture(("red", 0.1 * number, 0.5, 0.2)) for number in range(10)]
-    asked = load(folder, prompt="What is it?", max_frames=4, max_side=160).ask(
+    asked = load(folder, prompt="What is it?", max_frames=4, max_side=160).build_chat_request(
         clip(caption=None, images=images)
     )
     (message,) = asked["messages"]
@@ -48,7 +48,7 @@ def test_a_silent_clip_is_asked_about_with_its_frames(folder: Path) -> None:
     for each in pictures:
         kind, _, data = each["image_url"]["url"].partition(",")
         assert kind == "data:image/jpeg;base64"
-        assert decode({"bytes": base64.b64decode(data), "path": None}).shape == (90, 160, 3)
+        assert decode_image({"bytes": base64.b64decode(data), "path": None}).shape == (90, 160, 3)
     assert asked["sampling_params"] == {"temperature": 0.0, "max_tokens": 128}
 
 
@@ -57,24 +57,24 @@ def test_a_clip_with_a_caption_or_that_has_stopped_costs_one_token_and_keeps_wha
 ) -> None:
     captioner = load(folder)
     stopped = clip(caption=None)
-    stop(stopped, "failed", "slice", "damaged")
+    stop_row(stopped, "failed", "slice", "damaged")
     for row in (clip(), stopped):
         before = dict(row)
-        asked = captioner.ask(row)
+        asked = captioner.build_chat_request(row)
         assert asked["sampling_params"]["max_tokens"] == 1
         assert [part["type"] for part in asked["messages"][0]["content"]] == ["text"]
-        captioner.hear(row, "yes", 1, "vllm@1")
+        captioner.store_caption(row, "yes", 1, "vllm@1")
         assert row == before
 
 
 def test_answers_become_captions_and_cut_ones_end_with_a_sentence(folder: Path) -> None:
     captioner = load(folder, max_new_tokens=20)
     row = clip(caption=None)
-    captioner.hear(row, "Sure! A red ball rolls by. It then", 20, "vllm@1#sha256=ab")
+    captioner.store_caption(row, "Sure! A red ball rolls by. It then", 20, "vllm@1#sha256=ab")
     assert (row["caption"], row["caption_source"]) == ("A red ball rolls by.", "vllm@1#sha256=ab")
     nothing, failed = clip(1, caption=None), clip(2, caption=None)
-    captioner.hear(nothing, " ", 1, "vllm@1")
-    captioner.hear(failed, None, 0, "vllm@1", "ValueError: prompt too\nlong")
+    captioner.store_caption(nothing, " ", 1, "vllm@1")
+    captioner.store_caption(failed, None, 0, "vllm@1", "ValueError: prompt too\nlong")
     assert nothing["stop"] is not None and failed["stop"] is not None
     assert (nothing["status"], nothing["stop"]["reason"]) == ("rejected", "no caption")
     assert (failed["status"], failed["stop"]["reason"]) == ("failed", "vLLM: ValueError: prompt too long")
@@ -85,18 +85,18 @@ def test_rows_go_through_the_engine_unharmed(folder: Path) -> None:
     """All of Ray Data LLM but vLLM itself: wrapped, asked, answered, heard."""
     captioner = load(folder)
     rows = [clip(0, caption=None), clip(1), clip(2, caption=None)]
-    sent = ray_data.to_transit(rows, {"slice": 1.5})
+    sent = ray_data.encode_transit(rows, {"slice": 1.5})
     answers: list[dict[str, Any]] = []
-    for number, wrapped in enumerate(ray_data.wrap(sent).to_pylist()):
-        asked = ray_data.asked(captioner, wrapped)
+    for number, wrapped in enumerate(ray_data.pack_rows(sent).to_pylist()):
+        asked = ray_data.build_request(captioner, wrapped)
         assert asked["messages"] and asked["row"] == wrapped["row"]
         if number == 2:  # as Ray Data LLM hands on what the engine failed on
             answers.append({"row": asked["row"], "__inference_error__": "RuntimeError: no"})
         else:
             generated = {**asked, "generated_text": f"A ball, {number}.", "num_generated_tokens": 5}
-            answers.append({**ray_data.answered(generated), "__inference_error__": ""})
+            answers.append({**ray_data.parse_response(generated), "__inference_error__": ""})
     said = ray_data.pa.Table.from_pylist(answers, schema=ANSWERS)
-    done, seconds = ray_data.from_transit(ray_data.heard(captioner, "vllm@1", said))
+    done, seconds = ray_data.decode_transit(ray_data.apply_caption(captioner, "vllm@1", said))
     assert seconds == {"slice": 1.5}
     assert [row["caption"] for row in done] == ["A ball, 0.", rows[1]["caption"], None]
     assert [row["status"] for row in done] == ["open", "open", "failed"]
@@ -109,7 +109,7 @@ def test_rows_go_through_the_engine_unharmed(folder: Path) -> None:
 ANSWERS = ray_data.pa.schema(
     [
         ("row", ray_data.pa.binary()),
-        ("said", ray_data.pa.string()),
+        ("message", ray_data.pa.string()),
         ("tokens", ray_data.pa.int64()),
         ("__inference_error__", ray_data.pa.string()),
     ]
@@ -117,17 +117,19 @@ ANSWERS = ray_data.pa.schema(
 
 
 def test_trouble_of_an_earlier_worker_is_handed_on(folder: Path) -> None:
-    table = ray_data._trouble(RepriseError("the disk is full"), ray_data._CARRIED)
-    (wrapped,) = ray_data.wrap(table).to_pylist()
-    asked = ray_data.asked(load(folder), wrapped)
-    said = ray_data.pa.Table.from_pylist([{"row": asked["row"], "said": "yes", "tokens": 1}], schema=ANSWERS)
-    (row,) = ray_data.heard(load(folder), "vllm@1", said).to_pylist()
-    assert "the disk is full" in row["trouble"]
+    table = ray_data.encode_error(RepriseError("the disk is full"), ray_data._TRANSIT_SCHEMA)
+    (wrapped,) = ray_data.pack_rows(table).to_pylist()
+    asked = ray_data.build_request(load(folder), wrapped)
+    said = ray_data.pa.Table.from_pylist(
+        [{"row": asked["row"], "message": "yes", "tokens": 1}], schema=ANSWERS
+    )
+    (row,) = ray_data.apply_caption(load(folder), "vllm@1", said).to_pylist()
+    assert "the disk is full" in row["error"]
 
 
 def test_the_installed_ray_takes_the_engines_settings(folder: Path) -> None:
     llm = pytest.importorskip("ray.data.llm")
-    settings = load(folder, workers=2, engine={"tensor_parallel_size": 2}).engine()
+    settings = load(folder, workers=2, engine={"tensor_parallel_size": 2}).build_engine_config()
     made = llm.vLLMEngineProcessorConfig(**settings)
     assert made.model_source == str(folder) and made.concurrency == 2
     assert made.engine_kwargs["tensor_parallel_size"] == 2
@@ -136,18 +138,20 @@ def test_the_installed_ray_takes_the_engines_settings(folder: Path) -> None:
 
 def test_where_vllm_is_not_installed_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(None, ["models.captioner=vllm"])
-    published = registry.spec_of(config, "captioner")
-    assert published is not None and published.checkpoint == catalogue.entries(role="captioner")[0].source
+    published = registry.get_model_spec(config, "captioner")
+    assert (
+        published is not None and published.checkpoint == catalogue.list_published(role="captioner")[0].source
+    )
     if registry.importlib.util.find_spec("vllm") is None:
         with pytest.raises(RepriseError, match=r"captioner=vllm needs vllm.*: pip install 'ray\[llm\]'"):
-            registry.revisions(config)
+            registry.list_model_ids(config)
 
 
 def test_a_stage_alone_says_what_to_use_instead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "require_packages", lambda role, spec: None)
     config = load_config(None, [f"models.captioner={{backend: vllm, checkpoint: {folder}}}"])
     with pytest.raises(RepriseError, match=r"for one stage alone use models\.captioner=vlm"):
-        run(build_stage("caption", config), [clip(caption=None)], {})
+        run_stage(build_stage("caption", config), [clip(caption=None)], {})
 
 
 def test_wrong_options_and_checkpoints_are_one_line(folder: Path) -> None:

@@ -82,7 +82,7 @@ def save_dino_original(folder: Path, hf: GroundingDinoForObjectDetection) -> Non
 
     from curation.models.checkpoints import Checkpoint
     from curation.models.pretrained import convert
-    from curation.models.pretrained.grounding_dino_original import build, read_config
+    from curation.models.pretrained.grounding_dino_original import build_dino_model, read_config
 
     folder.mkdir(parents=True, exist_ok=True)
     bert_config().save_pretrained(folder / "bert-tiny")
@@ -94,8 +94,8 @@ def save_dino_original(folder: Path, hf: GroundingDinoForObjectDetection) -> Non
     (folder / "config.py").write_text(shipped.read_text() + "\n" + "\n".join(lines) + "\n")
     settings = read_config(folder / "config.py")
     nothing = Checkpoint(folder, str(folder), "0", "0")
-    like = build(settings, folder / "bert-tiny", nothing).state_dict()
-    state = convert.dino_from_hf(hf.state_dict() | saved(hf), like)
+    like = build_dino_model(settings, folder / "bert-tiny", nothing).state_dict()
+    state = convert.convert_dino_from_hf(hf.state_dict() | saved(hf), like)
     torch.save(
         {"model": {f"module.{name}": tensor for name, tensor in state.items()}}, folder / "weights.pth"
     )
@@ -158,12 +158,12 @@ SAM_SIZES = {
 def save_sam_original(folder: Path, hf: SamModel) -> None:
     """`sam.pth` and `sam.json`, holding the weights of `hf`."""
     from curation.models.pretrained import convert
-    from curation.models.pretrained.sam_original import build_sized, read_sizes
+    from curation.models.pretrained.sam_original import build_from_sizes, read_model_sizes
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sam.json").write_text(json.dumps(SAM_SIZES))
-    like = build_sized(read_sizes(folder / "sam.json")).state_dict()
-    torch.save(convert.sam_from_hf(saved(hf), like), folder / "sam.pth")
+    like = build_from_sizes(read_model_sizes(folder / "sam.json")).state_dict()
+    torch.save(convert.convert_sam_from_hf(saved(hf), like), folder / "sam.pth")
 
 
 def save_sam2_video(folder: Path) -> Sam2VideoModel:

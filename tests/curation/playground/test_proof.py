@@ -21,18 +21,18 @@ pytest.importorskip("transformers", reason="the models need transformers")
 
 import torch
 
-from benchmarks.playground import against_truth, curated
+from benchmarks.playground import compare_with_truth, curate_videos
 from benchmarks.truth import read_truth
 from curation.config import load_config
-from curation.imaging.codec import RGB, box_iou, mask_box
+from curation.imaging.codec import RGB, compute_box_iou, get_mask_box
 from curation.models import registry
-from curation.models.pretrained.masks import best_masks, prompt_boxes
-from curation.models.roles import Scene
+from curation.models.pretrained.masks import scale_boxes, select_best_masks
+from curation.models.roles import DetectionScene
 from curation.models.spec import ModelSpec
-from curation.playground.render import render
-from curation.playground.scenes import Picture
-from curation.playground.train_models import SHIPPED, marks, specs
-from curation.playground.train_models.roles import shipped
+from curation.playground.render import render_playground
+from curation.playground.scenes import ScenePicture
+from curation.playground.train_models import PLAYGROUND_WEIGHTS, list_playground_specs, marks
+from curation.playground.train_models.roles import get_shipped_folder
 from reprise.errors import RepriseError
 
 torch.set_num_threads(1)
@@ -54,12 +54,12 @@ def model(role: str, **changes: Any) -> Any:
     """The backend of a role as the profile loads it; loaded once."""
     pytest.importorskip(PACKAGES.get(role, "transformers"))
     try:
-        shipped(role)
+        get_shipped_folder(role)
     except RepriseError as error:
         pytest.skip(str(error))
     key = f"{role} {sorted(changes.items())}"
     if key not in _loaded:
-        _loaded[key] = registry.build(role, specs()[role].model_copy(update=changes))
+        _loaded[key] = registry.build_backend(role, list_playground_specs()[role].model_copy(update=changes))
     return _loaded[key]
 
 
@@ -78,29 +78,29 @@ def reached(role: str, found: dict[str, float]) -> None:
 
 
 def test_the_detector_finds_what_is_named_and_knows_what_is_not_there() -> None:
-    reached("detector", marks.detector(model("detector"), 150))
+    reached("detector", marks.measure_detector(model("detector"), 150))
 
 
 def test_the_segmenter_outlines_what_a_true_box_holds() -> None:
-    reached("segmenter", marks.segmenter(model("segmenter"), 120))
+    reached("segmenter", marks.measure_segmenter(model("segmenter"), 120))
 
 
 def test_the_scorer_tells_64_names_apart() -> None:
-    reached("scorer", marks.scorer(model("scorer"), 150))
+    reached("scorer", marks.measure_scorer(model("scorer"), 150))
 
 
 def test_the_face_pack_finds_faces_knows_where_they_look_and_whose_they_are() -> None:
-    from curation.playground.train_models.faces import measure
+    from curation.playground.train_models.faces import measure_pack
 
-    reached("faces", measure(model("faces"), seed=marks.SEEDS["faces"], pictures=80))
+    reached("faces", measure_pack(model("faces"), seed=marks.SEEDS["faces"], pictures=80))
 
 
 def test_what_is_shipped_is_small_and_says_how_it_was_made() -> None:
     everything()
-    files = [file for file in SHIPPED.rglob("*") if file.is_file()]
+    files = [file for file in PLAYGROUND_WEIGHTS.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 30e6
-    assert {folder.name for folder in SHIPPED.iterdir()} == set(MARKS)
-    for folder in SHIPPED.iterdir():
+    assert {folder.name for folder in PLAYGROUND_WEIGHTS.iterdir()} == set(MARKS)
+    for folder in PLAYGROUND_WEIGHTS.iterdir():
         record = json.loads((folder / "training.json").read_text())
         assert record["command"].startswith(f"reprise playground train {folder.name}")
         assert record["reached"] and record["minutes"] > 0 and record["seed"] >= 0
@@ -111,9 +111,11 @@ def test_what_is_shipped_is_small_and_says_how_it_was_made() -> None:
 
 def test_the_pipeline_keeps_what_it_should_and_nothing_else(tmp_path: Path) -> None:
     everything()
-    render(tmp_path / "videos", videos=8, seed=4242)
-    rows = list(curated(tmp_path / "videos", tmp_path / "dataset", load_config(None, ["profile=playground"])))
-    found = against_truth(rows, read_truth(tmp_path / "videos" / "truth"))
+    render_playground(tmp_path / "videos", videos=8, seed=4242)
+    rows = list(
+        curate_videos(tmp_path / "videos", tmp_path / "dataset", load_config(None, ["profile=playground"]))
+    )
+    found = compare_with_truth(rows, read_truth(tmp_path / "videos" / "truth"))
     assert found["wanted"] >= 15
     assert found["precision"] >= PRECISION, found
     assert found["recall"] >= RECALL, found
@@ -124,11 +126,11 @@ def test_the_pipeline_keeps_what_it_should_and_nothing_else(tmp_path: Path) -> N
 # ---- coordinates ---------------------------------------------------------------------------------
 
 
-def in_size(picture: Picture, width: int, height: int) -> RGB:
+def in_size(picture: ScenePicture, width: int, height: int) -> RGB:
     return np.asarray(cv2.resize(picture.image, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def resized(box: list[float], picture: Picture, width: int, height: int) -> list[float]:
+def resized(box: list[float], picture: ScenePicture, width: int, height: int) -> list[float]:
     """A box of a picture in the pixels of the same picture at another size."""
     across, down = width / picture.image.shape[1], height / picture.image.shape[0]
     return [box[0] * across, box[1] * down, box[2] * across, box[3] * down]
@@ -144,21 +146,21 @@ def far(one: list[float], other: list[float], width: int, height: int) -> float:
 def test_boxes_and_masks_follow_the_picture_to_any_size(width: int, height: int) -> None:
     """Whatever size a picture comes in, a detector answers in its pixels, and so does a segmenter."""
     detector, segmenter = model("detector"), model("segmenter")
-    seen = [each for each in marks.pictures("detector", 12) if each.image.shape[:2] == (96, 128)]
+    seen = [each for each in marks.make_scenes("detector", 12) if each.image.shape[:2] == (96, 128)]
     overlaps = []
     for picture in seen:
-        asked = [marks.as_phrases(list(picture.names))]
+        asked = [marks.make_phrases(list(picture.names))]
         image = in_size(picture, width, height)
-        small = detector.detect([Scene(picture.image)], asked)[0]
-        large = detector.detect([Scene(image)], asked)[0]
+        small = detector.detect([DetectionScene(picture.image)], asked)[0]
+        large = detector.detect([DetectionScene(image)], asked)[0]
         for each in [one for one in small if one.score > SURE]:
             scaled = resized(each.box, picture, width, height)
-            overlaps.append(max(box_iou(scaled, other.box) for other in large))
-        truth = [resized(each.box, picture, width, height) for each in picture.seen]
+            overlaps.append(max(compute_box_iou(scaled, other.box) for other in large))
+        truth = [resized(each.box, picture, width, height) for each in picture.truths]
         masks = segmenter.segment([image], [truth])[0].masks
         for box, mask in zip(truth, masks, strict=True):
             assert mask.shape == (height, width)
-            assert box_iou(mask_box(mask) or [0, 0, 0, 0], box) > 0.7
+            assert compute_box_iou(get_mask_box(mask) or [0, 0, 0, 0], box) > 0.7
     # Another size is another picture to a model: an answer may differ, but none is somewhere else.
     assert len(overlaps) >= 10 and np.median(overlaps) > 0.9 and min(overlaps) > 0.5, sorted(overlaps)
 
@@ -167,17 +169,17 @@ def test_a_border_moves_boxes_by_its_width() -> None:
     """Letterboxing: the same picture with bars has the same answers, moved."""
     detector, bar = model("detector"), 12
     overlaps = []
-    for picture in marks.pictures("detector", 12):
+    for picture in marks.make_scenes("detector", 12):
         if picture.image.shape[:2] != (96, 128):
             continue
-        asked = [marks.as_phrases(list(picture.names))]
+        asked = [marks.make_phrases(list(picture.names))]
         boxed = cv2.copyMakeBorder(picture.image, bar, bar, 0, 0, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-        plain = detector.detect([Scene(picture.image)], asked)[0]
-        barred = detector.detect([Scene(np.asarray(boxed, np.uint8))], asked)[0]
+        plain = detector.detect([DetectionScene(picture.image)], asked)[0]
+        barred = detector.detect([DetectionScene(np.asarray(boxed, np.uint8))], asked)[0]
         for each in plain:
             if each.score > SURE:
                 shifted = [each.box[0], each.box[1] + bar, each.box[2], each.box[3] + bar]
-                overlaps.append(max((box_iou(shifted, other.box) for other in barred), default=0.0))
+                overlaps.append(max((compute_box_iou(shifted, other.box) for other in barred), default=0.0))
     # Bars are part of the picture that a model looks at, so its answers move by more than their width.
     assert len(overlaps) >= 3 and np.median(overlaps) > 0.75
 
@@ -191,23 +193,23 @@ def test_a_planted_mask_comes_back_where_its_box_is(
 
     A box of the picture on the padded square that the model sees; a mask that is this box there; the picture.
     """
-    from curation.models.pretrained.sam_original import prepare
+    from curation.models.pretrained.sam_original import resize_longest_side
 
     side, cell = 128, 2  # of the model's input, and of its masks in it
     x0 = data.draw(st.floats(0, 1 - wide)) * width
     y0 = data.draw(st.floats(0, 1 - tall)) * height
     box = [x0, y0, x0 + wide * width, y0 + tall * height]
-    small = prepare(np.zeros((height, width, 3), np.uint8), side)
+    small = resize_longest_side(np.zeros((height, width, 3), np.uint8), side)
     valid = (int(small.shape[1]), int(small.shape[2]))
     assert max(valid) == side
-    (prompt,) = prompt_boxes([box], (height, width), valid, torch.device("cpu")).tolist()
+    (prompt,) = scale_boxes([box], (height, width), valid, torch.device("cpu")).tolist()
     centres = (torch.arange(side // cell) + 0.5) * cell
     inside_x = torch.minimum(centres - prompt[0], prompt[2] - centres)
     inside_y = torch.minimum(centres - prompt[1], prompt[3] - centres)
     logits = torch.minimum(inside_y[:, None], inside_x[None, :])[None, None]
-    masks, _ = best_masks(logits, torch.ones(1, 1), (height, width), (side, side), valid)
+    masks, _ = select_best_masks(logits, torch.ones(1, 1), (height, width), (side, side), valid)
     grain = cell * max(width, height) / side
-    found = mask_box(masks[0])
+    found = get_mask_box(masks[0])
     if min(wide * width, tall * height) > 2 * grain:
         assert found is not None
     if found is not None:
@@ -220,15 +222,15 @@ def test_a_planted_mask_comes_back_where_its_box_is(
 def test_the_detector_is_the_same_in_both_libraries() -> None:
     pytest.importorskip("groundingdino")
     ours = model("detector")
-    folder = SHIPPED / "detector" / "original"
+    folder = PLAYGROUND_WEIGHTS / "detector" / "original"
     sides = {"short_side": 96, "long_side": 192}
-    options = specs()["detector"].options
+    options = list_playground_specs()["detector"].options
     spec = ModelSpec(backend="grounding-dino-original", checkpoint=str(folder), options=sides | options)
-    theirs = registry.build("detector", spec)
+    theirs = registry.build_backend("detector", spec)
     boxes = 0
-    for picture in marks.pictures("detector", 9):
-        asked = [marks.as_phrases([*picture.names, "red star", "cyan ring"])]
-        one, other = (each.detect([Scene(picture.image)], asked)[0] for each in (ours, theirs))
+    for picture in marks.make_scenes("detector", 9):
+        asked = [marks.make_phrases([*picture.names, "red star", "cyan ring"])]
+        one, other = (each.detect([DetectionScene(picture.image)], asked)[0] for each in (ours, theirs))
         assert [each.phrase for each in one] == [each.phrase for each in other]
         for a, b in zip(one, other, strict=True):
             assert a.box == pytest.approx(b.box, abs=0.05) and a.score == pytest.approx(b.score, abs=1e-3)
@@ -238,10 +240,10 @@ def test_the_detector_is_the_same_in_both_libraries() -> None:
 
 def test_the_segmenter_is_the_same_in_both_libraries() -> None:
     ours = model("segmenter")
-    folder = SHIPPED / "segmenter" / "transformers"
-    theirs = registry.build("segmenter", ModelSpec(backend="sam-hf", checkpoint=str(folder)))
-    for picture in marks.pictures("segmenter", 9):
-        boxes = [[each.box for each in picture.seen]]
+    folder = PLAYGROUND_WEIGHTS / "segmenter" / "transformers"
+    theirs = registry.build_backend("segmenter", ModelSpec(backend="sam-hf", checkpoint=str(folder)))
+    for picture in marks.make_scenes("segmenter", 9):
+        boxes = [[each.box for each in picture.truths]]
         one, other = (each.segment([picture.image], boxes)[0] for each in (ours, theirs))
         assert one.scores == pytest.approx(other.scores, abs=0.02)
         for a, b in zip(one.masks, other.masks, strict=True):
@@ -260,15 +262,17 @@ def test_the_gpu_finds_what_the_cpu_finds() -> None:
             ]
             for role in ("detector", "segmenter", "scorer")
         }
-        for picture in marks.pictures("detector", 6):
+        for picture in marks.make_scenes("detector", 6):
             height, width = picture.image.shape[:2]
-            asked = [marks.as_phrases(list(picture.names))]
-            one, other = (each.detect([Scene(picture.image)], asked)[0] for each in pairs["detector"])
+            asked = [marks.make_phrases(list(picture.names))]
+            one, other = (
+                each.detect([DetectionScene(picture.image)], asked)[0] for each in pairs["detector"]
+            )
             for a in one:
                 if a.score > 0.2:
                     same = [far(a.box, b.box, width, height) for b in other if b.phrase == a.phrase]
                     assert min(same) < near
-            boxes = [[each.box for each in picture.seen]]
+            boxes = [[each.box for each in picture.truths]]
             one, other = (each.segment([picture.image], boxes)[0] for each in pairs["segmenter"])
             for a, b in zip(one.masks, other.masks, strict=True):
                 assert (a & b).sum() / (a | b).sum() > alike
@@ -280,10 +284,14 @@ def test_the_gpu_finds_what_the_cpu_finds() -> None:
 def test_the_profile_needs_nothing_that_is_not_in_the_package() -> None:
     """Whatever else is installed: its checkpoints are files of the package, and its names its own."""
     config = load_config(None, ["profile=playground"])
-    chosen = {role: registry.spec_of(config, role) for role in registry.BACKENDS}
+    chosen = {role: registry.get_model_spec(config, role) for role in registry.BACKENDS}
     assert config.match.taxonomy == "playground"
     for spec in chosen.values():
-        assert spec is None or spec.checkpoint is None or Path(spec.checkpoint).is_relative_to(SHIPPED)
+        assert (
+            spec is None
+            or spec.checkpoint is None
+            or Path(spec.checkpoint).is_relative_to(PLAYGROUND_WEIGHTS)
+        )
     assert {role for role, spec in chosen.items() if spec is None} == {"tracker", "flow", "captioner"}
     mine = load_config(None, ["profile=playground", "filter.area_share_min=0.5"])
     assert mine.filter.area_share_min == 0.5 and mine.filter.sharpness_min is None

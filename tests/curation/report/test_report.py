@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from curation.imaging import codec
 from curation.report import build_report, pictures, survey, write_report
-from curation.report.cards import card, entry
-from curation.rows.schema import CLIPS, Scores, to_table
+from curation.report.cards import build_card, build_entry
+from curation.rows.schema import CLIPS, Scores, build_table
 from pipelines.report import report
 from reprise.errors import RepriseError
 from reprise.storage import Storage
@@ -163,7 +163,7 @@ def test_damaged_and_freed_pictures_cost_themselves_only(tmp_path: Path) -> None
     rows[0]["subjects"][0]["references"][0]["image"]["bytes"] = b"no picture"
     rows[1]["subjects"][0]["mask"]["counts"] = "\x01broken"
     rows[1]["subjects"][0]["scores"]["sharpness"] = float("nan")
-    pq.write_table(to_table(rows, CLIPS), path)
+    pq.write_table(build_table(rows, CLIPS), path)
     build_report(made.root)
     first, second = cards_of(made.root)
     assert first["poster"] is None and first["subjects"][0]["frame"] is None
@@ -185,44 +185,44 @@ def test_card_carries_what_made_each_reference(fake: Fake) -> None:
 
 def test_entry_of_a_row_that_stopped_early() -> None:
     row = {"status": "failed", "stop": {"reason": "corrupt"}, "source_path": "a.mp4", "caption": None}
-    assert entry(row) == {
+    assert build_entry(row) == {
         "status": "failed", "reason": "corrupt", "is_clip": False, "text": "\na.mp4", "subjects": [],
     }  # fmt: skip
-    assert card(row)["poster"] is None
+    assert build_card(row)["poster"] is None
 
 
 def test_pictures_are_small() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (720, 1280, 3)).astype(np.uint8)
     soft = cv2.GaussianBlur(noise, (0, 0), 3).astype(np.uint8)
-    uri = pictures.thumbnail(codec.encode(soft))
+    uri = pictures.build_thumbnail(codec.encode_image(soft))
     assert uri is not None and len(uri) < 20_000
-    assert pictures.shrink(soft, 288).shape == (162, 288, 3)
-    assert pictures.shrink(soft[:50, :60], 288).shape == (50, 60, 3)
+    assert pictures.shrink_picture(soft, 288).shape == (162, 288, 3)
+    assert pictures.shrink_picture(soft[:50, :60], 288).shape == (50, 60, 3)
 
 
 @pytest.mark.parametrize("size", [(720, 1280), (2160, 3840), (300, 200), (240, 288)])
 def test_a_picture_decoded_small_is_the_one_decoded_whole(size: tuple[int, int]) -> None:
     ramp = np.linspace(0, 255, size[1])[None, :, None] * np.ones((size[0], 1, 3))
-    image = codec.encode(ramp.astype(np.uint8))
-    small = pictures.load(image, 288)
-    whole = pictures.shrink(codec.decode(image), 288)
+    image = codec.encode_image(ramp.astype(np.uint8))
+    small = pictures.load_picture(image, 288)
+    whole = pictures.shrink_picture(codec.decode_image(image), 288)
     assert small is not None and small.shape == whole.shape and max(small.shape) <= 288
     assert np.abs(small.astype(int) - whole).max() <= 3
 
 
 def test_grey_and_corrupt_pictures() -> None:
-    assert pictures.load(codec.encode(np.full((50, 60), 9, np.uint8)), 40) is not None
-    whole = codec.encode(np.zeros((900, 900, 3), np.uint8))["bytes"]
+    assert pictures.load_picture(codec.encode_image(np.full((50, 60), 9, np.uint8)), 40) is not None
+    whole = codec.encode_image(np.zeros((900, 900, 3), np.uint8))["bytes"]
     assert whole is not None
     for data in (b"", b"\xff\xd8", whole[:40], b"PNG"):
-        assert pictures.thumbnail({"bytes": data, "path": None}) is None
+        assert pictures.build_thumbnail({"bytes": data, "path": None}) is None
 
 
 def test_transparency_survives_shrinking_without_a_fringe() -> None:
     image = np.zeros((400, 400, 4), np.uint8)
     image[..., :3] = (0, 255, 0)  # green where nobody should see it
     image[100:300, 100:300] = (200, 0, 0, 255)
-    small = pictures.shrink(image, 90)
+    small = pictures.shrink_picture(image, 90)
     assert small[0, 0, 3] == 0 and small[45, 45].tolist() == [200, 0, 0, 255]
     half = small[(small[..., 3] > 20) & (small[..., 3] < 235)]
     assert half.size and (half[:, 1] < 10).all()
@@ -230,7 +230,7 @@ def test_transparency_survives_shrinking_without_a_fringe() -> None:
 
 def test_box_is_scaled_from_clip_to_thumbnail() -> None:
     frame = np.zeros((90, 160, 3), np.uint8)
-    drawn = pictures.outlined(frame, [(0, {"box": [320, 180, 640, 360]})], (640, 360))
+    drawn = pictures.outline_subjects(frame, [(0, {"box": [320, 180, 640, 360]})], (640, 360))
     rows, columns = np.nonzero(drawn.any(axis=2))
     assert (columns.min(), columns.max() + 1) == (79, 160)  # a line two pixels wide straddles its edge
     assert (rows.min(), rows.max() + 1) == (44, 90)
@@ -239,15 +239,15 @@ def test_box_is_scaled_from_clip_to_thumbnail() -> None:
 @pytest.mark.parametrize("box", [[-50.0, -50, 2000, 2000], [630.0, 350, 640, 360], [0.0, 0, 0, 0]])
 def test_odd_boxes_are_drawn_inside_the_frame(box: list[float]) -> None:
     frame = np.zeros((90, 160, 3), np.uint8)
-    assert pictures.outlined(frame, [(12, {"box": box})], (640, 360)).any()
+    assert pictures.outline_subjects(frame, [(12, {"box": box})], (640, 360)).any()
 
 
 def test_histogram_counts_every_value_once_and_starts_at_a_round_edge() -> None:
     chart = survey.Histogram(step=0.001, series=2)
     values = np.random.default_rng(1).random(500)
     for value in values:
-        chart.add(float(value), int(value > 0.5))
-    done = chart.finish()
+        chart.add_value(float(value), int(value > 0.5))
+    done = chart.merge_bins()
     assert done is not None and len(done["bins"]) <= survey.MAX_BINS
     assert np.sum(done["bins"]) == done["count"] == 500
     assert done["start"] == 0 and done["width"] == 0.05
@@ -258,38 +258,38 @@ def test_histogram_counts_every_value_once_and_starts_at_a_round_edge() -> None:
 def test_histogram_edges_belong_to_the_bin_above() -> None:
     chart = survey.Histogram(step=0.1, series=1)
     for value in (0.3, 0.6, 0.7):
-        chart.add(value, 0)
+        chart.add_value(value, 0)
     assert sorted(chart.bins) == [3, 6, 7]
 
 
 def test_histogram_ignores_what_was_not_measured() -> None:
     chart = survey.Histogram(step=0.1, series=1)
     for value in (None, float("nan"), float("inf")):
-        chart.add(value, 0)
-    assert chart.finish(around=[0.5]) is None
+        chart.add_value(value, 0)
+    assert chart.merge_bins(around=[0.5]) is None
 
 
 def test_one_outlier_does_not_flatten_a_histogram() -> None:
     chart = survey.Histogram(step=0.001, series=1)
     for value in [n / 1000 for n in range(200)] + [500.0]:
-        chart.add(value, 0)
-    done = chart.finish()
+        chart.add_value(value, 0)
+    done = chart.merge_bins()
     assert done is not None and done["beyond"] and done["width"] <= 0.01
     assert np.sum(done["bins"]) == 201
 
 
 def test_histogram_reaches_its_thresholds() -> None:
     chart = survey.Histogram(step=0.001, series=1)
-    chart.add(0.1, 0)
-    done = chart.finish(around=[0.8])
+    chart.add_value(0.1, 0)
+    done = chart.merge_bins(around=[0.8])
     assert done is not None and done["start"] + done["width"] * len(done["bins"]) > 0.8
 
 
 def test_logarithmic_histogram_covers_blur_and_noise() -> None:
     chart = survey.Histogram(step=0.125, series=1, log=True)
     for value in (0.0, 3.0, 40.0, 9000.0):
-        chart.add(value, 0)
-    done = chart.finish()
+        chart.add_value(value, 0)
+    done = chart.merge_bins()
     assert done is not None and np.sum(done["bins"]) == 4 and len(done["bins"]) <= survey.MAX_BINS
 
 
@@ -309,13 +309,15 @@ def test_scores_split_into_kept_missed_here_and_elsewhere() -> None:
     subject = {"category": "dog", "group": "animal", "frame_index": 1}
     for kept, sharpness, faces in [(True, 50, 0), (False, 10, 2), (False, 60, 2)]:
         scores = {"sharpness": sharpness, "face_count": faces}
-        counted.add(
+        counted.add_row(
             {"status": "kept", "subjects": [{**subject, "scores": scores, "verdict": {"kept": kept}}]}
         )
-    charts = {chart["score"]: np.sum(chart["bins"], axis=0).tolist() for chart in counted.score_charts()}
+    charts = {
+        chart["score"]: np.sum(chart["bins"], axis=0).tolist() for chart in counted.build_score_charts()
+    }
     assert charts["sharpness"] == [1, 1, 1]
     assert charts["face_count"] == [1, 2, 0]  # two faces miss nothing where the line is for humans only
-    assert set(counted.unmeasured()) == set(Scores.__annotations__) - {"sharpness", "face_count"}
+    assert set(counted.list_unmeasured()) == set(Scores.__annotations__) - {"sharpness", "face_count"}
 
 
 def test_the_page_knows_every_score_of_the_schema() -> None:
@@ -341,12 +343,12 @@ def test_a_dataset_on_s3_gets_the_same_report(fake: Fake, monkeypatch: pytest.Mo
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         client = pytest.importorskip("boto3").client("s3", region_name="us-east-1")
         client.create_bucket(Bucket="report-tests")
-        there = Storage.at(f"s3://report-tests/{fake.root.name}")
-        here = Storage.at(fake.root)
-        for rel in [*here.list("data"), "manifest.json"]:
+        there = Storage.from_uri(f"s3://report-tests/{fake.root.name}")
+        here = Storage.from_uri(fake.root)
+        for rel in [*here.list_paths("data"), "manifest.json"]:
             there.write_bytes(rel, here.read_bytes(rel))
-        assert write_report(there, clips_per_page=8) == there.join("report/index.html")
-        for rel in here.list("report"):
+        assert write_report(there, clips_per_page=8) == there.join_path("report/index.html")
+        for rel in here.list_paths("report"):
             assert there.read_bytes(rel) == here.read_bytes(rel), rel
     finally:
         server.stop()

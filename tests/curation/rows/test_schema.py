@@ -15,9 +15,9 @@ import pytest
 
 from curation.config import load_config
 from curation.rows import schema
-from curation.rows.schema import CLIPS, TRANSIT, VIDEOS, ClipRow, check_columns, to_table
+from curation.rows.schema import CLIPS, TRANSIT, VIDEOS, ClipRow, build_table, check_columns
 from curation.runner.graph import build_stage
-from curation.stages.stage import run
+from curation.stages.stage import run_stage
 from reprise.errors import RepriseError
 from tests.curation.clips import clip, kept_clip
 
@@ -26,7 +26,7 @@ def full_row(number: int = 0) -> ClipRow:
     """A kept row with references, one with transparency among them."""
     rows = [kept_clip(number, scores={"sharpness": 300.0 + number})]
     for name in ("crop", "redux"):
-        rows = run(build_stage(name, load_config()), rows, {})
+        rows = run_stage(build_stage(name, load_config()), rows, {})
     return rows[0]
 
 
@@ -36,7 +36,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("dataset") / "clips.parquet"
     bad: Any = {**clip(2), "status": "failed", "frames": [], "caption": None, "video_id": None}
     bad["stop"] = {"stage": "slice", "reason": "moov atom not found", "value": None, "threshold": None}
-    pq.write_table(to_table([full_row(0), full_row(1), bad], CLIPS), path)
+    pq.write_table(build_table([full_row(0), full_row(1), bad], CLIPS), path)
     return path
 
 
@@ -83,7 +83,7 @@ def test_a_full_row_survives_parquet(dataset: Path) -> None:
     stored["subjects"][0]["scores"] = {name: value for name, value in scores.items() if value is not None}
     assert stored == row
     check_columns(pq.read_schema(dataset), CLIPS, "clips.parquet")
-    again = to_table(pq.read_table(dataset).to_pylist(), CLIPS)
+    again = build_table(pq.read_table(dataset).to_pylist(), CLIPS)
     assert again.equals(pq.read_table(dataset).cast(CLIPS))
 
 
@@ -103,7 +103,7 @@ def test_a_field_that_the_schema_does_not_know_is_refused_at_any_depth(change: A
     row = full_row()
     change(row)
     with pytest.raises(RepriseError, match=f"row {row['clip_id']} has an unknown field {name}$"):
-        to_table([row], CLIPS)
+        build_table([row], CLIPS)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_a_field_that_the_schema_does_not_know_is_refused_at_any_depth(change: A
 def test_a_value_of_another_type_is_refused_in_one_line(field: str, value: Any) -> None:
     row: Any = {**clip(), field: value}
     with pytest.raises(RepriseError, match="a row does not fit the schema") as caught:
-        to_table([row], CLIPS)
+        build_table([row], CLIPS)
     assert "\n" not in str(caught.value)
 
 
 def test_a_field_that_a_row_does_not_have_is_null() -> None:
-    table = to_table([{"clip_id": "a"}], CLIPS)
+    table = build_table([{"clip_id": "a"}], CLIPS)
     assert table["caption"].to_pylist() == [None]
 
 
@@ -213,7 +213,7 @@ def test_a_table_says_which_version_of_the_schema_it_was_written_with(dataset: P
 
 def as_version_1(row: ClipRow) -> pa.Table:
     """A row as it was written before there were tracks and flow."""
-    plain = to_table([row], CLIPS).to_pylist()
+    plain = build_table([row], CLIPS).to_pylist()
     for each in plain:
         del each["flow_foreground"], each["flow_background"]
         for subject in each["subjects"]:
@@ -223,7 +223,7 @@ def as_version_1(row: ClipRow) -> pa.Table:
                 del subject["scores"][name]
             for reference in subject["references"]:
                 del reference["sha256"], reference["frame_index"]
-    old = schema._of_version(CLIPS, "1").with_metadata({b"reprise.schema": b"1"})
+    old = schema._select_version(CLIPS, "1").with_metadata({b"reprise.schema": b"1"})
     return pa.Table.from_pylist(plain, schema=old)
 
 
@@ -231,12 +231,12 @@ def test_a_table_of_an_older_version_is_read_with_nulls_for_what_it_lacks() -> N
     row = full_row()
     table = as_version_1(row)
     check_columns(table.schema, CLIPS, "old.parquet")
-    (read,) = schema.to_rows(table, CLIPS)
+    (read,) = schema.extract_rows(table, CLIPS)
     assert (read["flow_foreground"], read["subjects"][0]["track"]) == (None, None)
     assert read["subjects"][0]["references"][0]["sha256"] is None
     assert read["subjects"][0]["scores"]["sharpness"] == 300
-    assert to_table([read], CLIPS).num_rows == 1
-    (same,) = schema.to_rows(to_table([row], CLIPS), CLIPS)
+    assert build_table([read], CLIPS).num_rows == 1
+    (same,) = schema.extract_rows(build_table([row], CLIPS), CLIPS)
     assert same["subjects"][0]["references"][0]["frame_index"] == 0
 
 

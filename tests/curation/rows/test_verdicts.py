@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.config import FilterConfig
-from curation.dataset.tally import tally
-from curation.rows.references import put
+from curation.dataset.tally import tally_rows
+from curation.rows.references import add_reference
 from curation.rows.schema import ClipRow, Reference, Scores, SubjectRow
-from curation.rows.thresholds import Thresholds, rules
+from curation.rows.thresholds import Thresholds, build_rules
 from curation.rows.verdicts import decide_clip, decide_subject
-from curation.stages.stage import stop
+from curation.stages.stage import stop_row
 from tests.curation.clips import RULES, clip, disc, picture, subject
 
 GOOD: dict[str, float] = {
@@ -39,7 +39,7 @@ GOOD: dict[str, float] = {
 }
 # What every rule needs to be seen: a value on its wrong side.
 MISSED = {rule.name: rule.value * (0.9 if rule.bound == "min" else 1.1) for rule in RULES}
-SWITCHED_ON = [rule.name for rule in RULES if rule.of == "subject"]
+SWITCHED_ON = [rule.name for rule in RULES if rule.target == "subject"]
 MASK = disc(("red", 0.5, 0.5, 0.3))
 
 
@@ -52,7 +52,7 @@ def test_scores_and_thresholds_name_each_other() -> None:
         score, _, bound = name.rpartition("_")
         assert score in Scores.__annotations__ or score in Reference.__annotations__, name
         assert bound in ("min", "max"), name
-    of_subjects = {rule.score for rule in RULES if rule.of == "subject"}
+    of_subjects = {rule.score for rule in RULES if rule.target == "subject"}
     off = {"clip_margin", "visible_share", "flow_foreground", "flow_background"}
     assert of_subjects | off == set(Scores.__annotations__)
 
@@ -92,7 +92,7 @@ def test_a_value_on_the_threshold_passes(name: str) -> None:
 @pytest.mark.parametrize("name", SWITCHED_ON)
 def test_null_switches_a_threshold_off(name: str) -> None:
     score = name.rpartition("_")[0]
-    off = rules(FilterConfig.model_validate({name: None}))
+    off = build_rules(FilterConfig.model_validate({name: None}))
     verdict = decide_subject(person(**{score: MISSED[name]}), off)
     assert name not in verdict["failures"]
     assert name not in verdict["unmeasured"]
@@ -124,13 +124,13 @@ def test_a_human_without_a_face_is_rejected_by_the_count_alone() -> None:
     nobody = person(face_count=0.0, face_share=None, face_score=None, face_frontality=None)
     verdict = decide_subject(nobody, RULES)
     assert (verdict["failures"], verdict["unmeasured"]) == (["face_count_min"], [])
-    off = rules(FilterConfig.model_validate({"face_count_min": None}))
+    off = build_rules(FilterConfig.model_validate({"face_count_min": None}))
     verdict = decide_subject(nobody, off)
     assert (verdict["kept"], verdict["unmeasured"]) == (True, [])
 
 
 def test_what_was_never_found_or_has_no_mask_is_rejected_whatever_the_thresholds() -> None:
-    none = rules(FilterConfig.model_validate(dict.fromkeys(Thresholds.model_fields)))
+    none = build_rules(FilterConfig.model_validate(dict.fromkeys(Thresholds.model_fields)))
     assert none == []
     assert decide_subject(subject(clip(), None), none)["reason"] == "not found"
     assert decide_subject({**person(), "mask": None}, none)["reason"] == "no mask"
@@ -168,7 +168,7 @@ def tightened(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_tightening_thresholds_never_keeps_more(
     scores: dict[str, float | None], thresholds: tuple[dict[str, Any], dict[str, Any]], group: str
 ) -> None:
-    loose, tight = (rules(FilterConfig.model_validate(each)) for each in thresholds)
+    loose, tight = (build_rules(FilterConfig.model_validate(each)) for each in thresholds)
     row = person(group, **scores)
     kept_loose, kept_tight = (decide_subject(row, each) for each in (loose, tight))
     assert kept_loose["kept"] or not kept_tight["kept"]
@@ -211,22 +211,22 @@ def test_a_rejected_clip_names_the_reason_of_the_subject_that_came_furthest() ->
 @pytest.mark.parametrize("stage", ["slice", "caption", "match", "ground", "inpaint"])
 def test_a_clip_that_stopped_elsewhere_is_not_judged_again(stage: str) -> None:
     row = row_with(person())
-    stop(row, "failed", stage, "out of memory")
+    stop_row(row, "failed", stage, "out of memory")
     before = copy.deepcopy(row)
-    decide_clip(row, rules(FilterConfig.model_validate({"sharpness_min": 1e6})))
+    decide_clip(row, build_rules(FilterConfig.model_validate({"sharpness_min": 1e6})))
     assert row == before
 
 
 def test_a_clip_that_was_rejected_by_a_verdict_can_come_back() -> None:
     row = row_with(person(sharpness=10.0))
     assert row["status"] == "rejected"
-    decide_clip(row, rules(FilterConfig.model_validate({"sharpness_min": 10.0})))
+    decide_clip(row, build_rules(FilterConfig.model_validate({"sharpness_min": 10.0})))
     assert (row["status"], row["stop"]) == ("kept", None)
 
 
 def reference(variant: str, identity: float | None, face: float | None = None) -> Reference:
     made = person()
-    put(made, variant, picture(), model="m", revision="1", identity=identity, face_identity=face)
+    add_reference(made, variant, picture(), model="m", revision="1", identity=identity, face_identity=face)
     return made["references"][0]
 
 
@@ -251,5 +251,5 @@ def test_a_picture_of_somebody_else_is_not_kept(
     made, crop = row["subjects"][0]["references"]
     assert (made["kept"], made["reason"]) == (reason is None, reason)
     assert (crop["kept"], crop["reason"]) == (True, None)
-    counted = tally([row]).references
+    counted = tally_rows([row]).references
     assert counted == ({"crop": 1} if reason else {"crop": 1, "redux": 1})

@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 
 from curation.config import CurationConfig, load_config
-from curation.dataset.fragments import Entry, Fragments
+from curation.dataset.fragments import Fragments, RowIndex
 from curation.dataset.shards import ShardPlan, ShardResult, write_shard
-from curation.rows.ids import clip_id, stopped_video_id, video_id
+from curation.rows.ids import hash_video, make_clip_id, make_stopped_video_id
 from curation.rows.schema import ClipRow, VideoRow
-from curation.rows.verdicts import DIED
+from curation.rows.verdicts import WORKER_DIED
 from curation.runner import ray_data
-from curation.runner.curate import Outcome, curate
-from curation.runner.ray_data import Job
+from curation.runner.curate import CurationOutcome, curate_videos
+from curation.runner.ray_data import CurationJob
 from curation.sources.list_videos import list_videos
 from curation.stages.crosspair import Crosspair, Plate
-from curation.stages.slice import blank_row
-from curation.stages.stage import stop
+from curation.stages.slice import make_blank_row
+from curation.stages.stage import stop_row
 from reprise import ray_session
 from reprise.errors import RepriseError
 from reprise.storage import Storage
@@ -48,28 +48,32 @@ class Loop:
         self.started += 1
         yield None
 
-    def annotate(self, job: Job, videos: Sequence[VideoRow], *, apart: bool = False) -> Iterator[Any]:
+    def annotate(
+        self, job: CurationJob, videos: Sequence[VideoRow], *, one_clip_per_task: bool = False
+    ) -> Iterator[Any]:
         for video in videos:
             self.sliced.append(Path(video["source_path"]).name)
             self.skipped += video["skip_clip_ids"]
             for row in self.rows(job, video):
-                Fragments(job.dataset, job.config_hash).write([row], {"slice": 1.0})
-                yield ray_data.Done(row["source_key"], int(row["status"] == "kept"), row["clip_count"] > 0)
+                Fragments(job.dataset, job.config_hash).write_rows([row], {"slice": 1.0})
+                yield ray_data.FinishedRows(
+                    row["source_key"], int(row["status"] == "kept"), row["clip_count"] > 0
+                )
             if self.fails:
                 raise self.fails
 
-    def rows(self, job: Job, video: VideoRow) -> Iterator[ClipRow]:
+    def rows(self, job: CurationJob, video: VideoRow) -> Iterator[ClipRow]:
         if video["problem"]:
-            stopped = blank_row(video, stopped_video_id(None, video["source_key"]))
+            stopped = make_blank_row(video, make_stopped_video_id(None, video["source_key"]))
             stopped["clip_count"] = 1
-            stop(stopped, "rejected", "slice", video["problem"])
+            stop_row(stopped, "rejected", "slice", video["problem"])
             yield stopped
             return
         path = Path(video["source_path"])
-        words, identity = path.read_text().split(), video_id(path)
+        words, identity = path.read_text().split(), hash_video(path)
         for number in range(int(words[0])):
             last = number == int(words[0]) - 1
-            row: Any = blank_row(video, clip_id(identity, 50 * number, 50 * number + 50, "abcdef"))
+            row: Any = make_blank_row(video, make_clip_id(identity, 50 * number, 50 * number + 50, "abcdef"))
             if row["clip_id"] in video["skip_clip_ids"]:
                 continue
             if last and path.name in self.dying:
@@ -88,11 +92,11 @@ class Loop:
             job.dataset.write_bytes(row["clip_path"] or "", identity.encode())
             yield row
 
-    def plates(self, job: Job, entries: Sequence[Entry]) -> tuple[list[Plate], float]:
+    def plates(self, job: CurationJob, entries: Sequence[RowIndex]) -> tuple[list[Plate], float]:
         return [], 0.0
 
     def shards(
-        self, job: Job, plans: Sequence[ShardPlan], plates: list[Plate], donors: ray_data.Donors
+        self, job: CurationJob, plans: Sequence[ShardPlan], plates: list[Plate], donors: ray_data.DonorTable
     ) -> Iterator[ShardResult]:
         for shard in plans:
             yield write_shard(job.dataset, shard, [Crosspair(job.config, plates)], job.config)
@@ -101,8 +105,8 @@ class Loop:
 @pytest.fixture(autouse=True)
 def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
     made = Loop()
-    monkeypatch.setattr(ray_session, "started", made.start)
-    monkeypatch.setattr(ray_data, "annotate", made.annotate)
+    monkeypatch.setattr(ray_session, "open_ray_session", made.start)
+    monkeypatch.setattr(ray_data, "annotate_videos", made.annotate)
     monkeypatch.setattr(ray_data, "make_plates", made.plates)
     monkeypatch.setattr(ray_data, "write_shards", made.shards)
     return made
@@ -125,14 +129,14 @@ def videos(folder: Path, **texts: str) -> Path:
     return folder
 
 
-def run(source: Path, output: Path, config: CurationConfig = CONFIG, **options: Any) -> Outcome:
-    return curate(list_videos(str(source)), Storage.at(output), config, **options)
+def run(source: Path, output: Path, config: CurationConfig = CONFIG, **options: Any) -> CurationOutcome:
+    return curate_videos(list_videos(str(source)), Storage.from_uri(output), config, **options)
 
 
 def rows(output: Path) -> list[dict[str, Any]]:
-    dataset = Storage.at(output)
+    dataset = Storage.from_uri(output)
     found: list[dict[str, Any]] = []
-    for shard in dataset.list("data"):
+    for shard in dataset.list_paths("data"):
         found += dataset.read_table(shard).to_pylist()
     return found
 
@@ -359,7 +363,7 @@ def test_what_failed_elsewhere_is_left_alone(loop: Loop, source: Path, output: P
     loop.sliced.clear()
     run(videos(tmp_path / "more", c="4 gamma"), output)
     assert loop.sliced == ["c.mp4"]
-    assert [row["stop"]["reason"] for row in rows(output) if row["status"] == "failed"] == [DIED]
+    assert [row["stop"]["reason"] for row in rows(output) if row["status"] == "failed"] == [WORKER_DIED]
 
 
 def test_a_dataset_of_another_config_is_refused_naming_what_differs(source: Path, output: Path) -> None:
@@ -410,13 +414,13 @@ def test_two_runs_into_one_folder_do_not_meet(
             run(source, output)
         yield None
 
-    monkeypatch.setattr(ray_session, "started", meanwhile)
+    monkeypatch.setattr(ray_session, "open_ray_session", meanwhile)
     run(source, output)
 
 
 def test_no_videos_are_an_error(output: Path) -> None:
     with pytest.raises(RepriseError, match="no videos"):
-        curate([], Storage.at(output), CONFIG)
+        curate_videos([], Storage.from_uri(output), CONFIG)
 
 
 def test_temporary_files_of_killed_writers_are_removed(source: Path, output: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 from curation.config import load_config
 from curation.dataset.fragments import Fragments
 from curation.dataset.shards import read_rows
-from curation.rows.schema import VIDEOS, VideoRow, to_table
+from curation.rows.schema import VIDEOS, VideoRow, build_table
 from curation.runner import ray_data
-from curation.runner.graph import CLIP_STAGES, operators
-from curation.runner.ray_data import Job, by_length, one_worker_can, portions
+from curation.runner.graph import CLIP_STAGES, build_operators
+from curation.runner.ray_data import CurationJob, can_run_in_one_worker, plan_task_sizes, split_by_size
 from curation.sources.list_videos import list_videos
 from reprise.storage import Storage
 from tests.pipelines.runs import LIGHT, make_videos
@@ -38,15 +38,15 @@ def sized(*sizes: int) -> list[VideoRow]:
 
 def test_a_video_of_more_than_its_share_is_spread_and_the_largest_come_first() -> None:
     videos = sized(10, 400, 30, 20, 300, -1)
-    spread, whole = by_length(videos, 1)
+    spread, whole = split_by_size(videos, 1)
     assert [video["size"] for video in spread] == [400, 300]
     assert [video["size"] for video in whole] == [30, 20, 10, -1]
 
 
 def test_many_alike_are_done_as_a_whole_and_a_few_are_spread() -> None:
-    assert by_length(sized(*[100] * 8), 2)[0] == []
-    assert by_length(sized(*[100] * 7), 2)[1] == []
-    assert by_length(sized(5), 2)[1] == []
+    assert split_by_size(sized(*[100] * 8), 2)[0] == []
+    assert split_by_size(sized(*[100] * 7), 2)[1] == []
+    assert split_by_size(sized(5), 2)[1] == []
 
 
 @pytest.mark.parametrize("videos", [0, 1, 3, 19, 90, 1000, 300_000])
@@ -54,13 +54,13 @@ def test_many_alike_are_done_as_a_whole_and_a_few_are_spread() -> None:
 def test_first_tasks_take_several_videos_and_the_last_ones_of_every_core_take_one(
     videos: int, cores: int
 ) -> None:
-    found = portions(videos, cores, 4)
+    found = plan_task_sizes(videos, cores, 4)
     assert sum(found) == videos
     assert found == sorted(found, reverse=True)
     assert set(found[-2 * cores :]) <= {1}
     assert len(found) <= 20_000 + 16 * cores  # Ray Data is slow with more blocks
     assert max(found, default=0) <= max(4, videos / 20_000)
-    assert videos > 20_000 or portions(videos, cores, 1) == [1] * videos
+    assert videos > 20_000 or plan_task_sizes(videos, cores, 1) == [1] * videos
 
 
 @pytest.mark.parametrize(
@@ -74,27 +74,31 @@ def test_first_tasks_take_several_videos_and_the_last_ones_of_every_core_take_on
     ],
 )
 def test_one_worker_does_it_all_only_where_every_stage_wants_the_same(changed: list[str], one: bool) -> None:
-    assert one_worker_can(operators(load_config(None, changed))[:-1]) is one
+    assert can_run_in_one_worker(build_operators(load_config(None, changed))[:-1]) is one
 
 
 def test_rows_are_the_same_whether_clips_travel_or_stay(tmp_path: Path) -> None:
     config = load_config(None, list(LIGHT))
     videos = list_videos(str(make_videos(tmp_path / "videos", 2)))
-    table = to_table(videos, VIDEOS)
-    jobs = [Job(config, Storage.at(tmp_path / name), "hash") for name in ("spread", "whole")]
+    table = build_table(videos, VIDEOS)
+    jobs = [CurationJob(config, Storage.from_uri(tmp_path / name), "hash") for name in ("spread", "whole")]
     names = tuple(CLIP_STAGES)
     told = [
         [
-            ray_data._chain_block(jobs[0], names, True, block).to_pylist()[0]
+            ray_data._process_clip_block(jobs[0], names, True, block).to_pylist()[0]
             for block in ray_data._slice_block(jobs[0], table)
         ],
-        [row for block in ray_data._video_block(jobs[1], names, 3, table) for row in block.to_pylist()],
+        [
+            row
+            for block in ray_data._process_video_block(jobs[1], names, 3, table)
+            for row in block.to_pylist()
+        ],
     ]
 
-    def rows(job: Job) -> list[Any]:
-        entries, seconds = Fragments(job.dataset, "hash").entries()
+    def rows(job: CurationJob) -> list[Any]:
+        entries, seconds = Fragments(job.dataset, "hash").read_index()
         assert set(seconds) == {"slice", *names}
-        return next(read_rows(job.dataset, sorted(entries, key=lambda each: each.order), 100))
+        return next(read_rows(job.dataset, sorted(entries, key=lambda each: each.sort_key), 100))
 
     assert rows(jobs[0]) == rows(jobs[1])
     assert len(rows(jobs[0])) == 8

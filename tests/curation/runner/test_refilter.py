@@ -13,21 +13,21 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from curation.config import CurationConfig, content_hash, load_config
+from curation.config import CurationConfig, compute_config_hash, load_config
 from curation.dataset import manifest
-from curation.dataset.fragments import payload_bytes
+from curation.dataset.fragments import count_payload_bytes
 from curation.dataset.shards import ShardResult
-from curation.dataset.tally import tally
-from curation.models.registry import required, revisions
-from curation.rows.schema import CLIPS, ClipRow, to_table
-from curation.rows.thresholds import rules
+from curation.dataset.tally import tally_rows
+from curation.models.registry import list_model_ids, load_required_backend
+from curation.rows.schema import CLIPS, ClipRow, build_table
+from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip
 from curation.runner import refilter as module
 from curation.runner.graph import build_stage
-from curation.runner.refilter import refilter
-from curation.stages.crosspair import Crosspair, plates
+from curation.runner.refilter import refilter_dataset
+from curation.stages.crosspair import Crosspair, collect_plates
 from curation.stages.filter import keep_needed_frames
-from curation.stages.stage import run, stop
+from curation.stages.stage import run_stage, stop_row
 from pipelines.refilter import main
 from reprise.errors import RepriseError
 from reprise.settings import with_overrides
@@ -52,7 +52,7 @@ def undecided() -> list[ClipRow]:
         keep_needed_frames(row)
         rows.append(row)
     silent = clip(90, caption=None)
-    stop(silent, "rejected", "caption", "no caption")
+    stop_row(silent, "rejected", "caption", "no caption")
     lost = clip(91)
     lost["subjects"] = [subject(lost, None)]
     keep_needed_frames(lost)
@@ -61,30 +61,32 @@ def undecided() -> list[ClipRow]:
 
 def finish(rows: list[ClipRow], config: CurationConfig) -> list[ClipRow]:
     """What a curation makes of rows from their verdicts on."""
-    models = revisions(config)
+    models = list_model_ids(config)
     for row in rows:
-        row["config_hash"] = content_hash(config, models)
-        decide_clip(row, rules(config.filter))
+        row["config_hash"] = compute_config_hash(config, models)
+        decide_clip(row, build_rules(config.filter))
     for name in ("crop", "inpaint", "redux"):
-        rows = run(build_stage(name, config), rows, {})
-    pool = plates(rows, required(config, "inpainter"), config.seed)
-    rows = run(Crosspair(config, pool), rows, {})
+        rows = run_stage(build_stage(name, config), rows, {})
+    pool = collect_plates(rows, load_required_backend(config, "inpainter"), config.seed)
+    rows = run_stage(Crosspair(config, pool), rows, {})
     for row in rows:
-        row["payload_bytes"] = payload_bytes(row)
+        row["payload_bytes"] = count_payload_bytes(row)
     return rows
 
 
 def write(root: Path, rows: list[ClipRow], config: CurationConfig) -> Storage:
     """Two shards of two row groups and a manifest."""
-    storage = Storage.at(root)
+    storage = Storage.from_uri(root)
     results = []
     for part in range(2):
         path = f"data/clips-{part:05d}-of-00002.parquet"
         mine = rows[part * 4 : part * 4 + 4]
-        storage.write_parquet(path, [to_table(mine[:2], CLIPS), to_table(mine[2:], CLIPS)], CLIPS)
-        results.append(ShardResult(path, len(mine), storage.size(path), tally(mine), {}))
-    models = revisions(config)
-    made = manifest.compose(config, content_hash(config, models), models, results, {"slice": 1.5})
+        storage.write_parquet(path, [build_table(mine[:2], CLIPS), build_table(mine[2:], CLIPS)], CLIPS)
+        results.append(ShardResult(path, len(mine), storage.get_size(path), tally_rows(mine), {}))
+    models = list_model_ids(config)
+    made = manifest.build_manifest(
+        config, compute_config_hash(config, models), models, results, {"slice": 1.5}
+    )
     manifest.write(storage, {**made, "created_at": "2026-01-01T00:00:00+00:00"})
     return storage
 
@@ -100,11 +102,11 @@ def dataset(tmp_path: Path, finished: list[ClipRow]) -> Storage:
 
 
 def rows_of(storage: Storage) -> list[Any]:
-    return [row for file in storage.list("data") for row in storage.read_table(file).to_pylist()]
+    return [row for file in storage.list_paths("data") for row in storage.read_table(file).to_pylist()]
 
 
 def files_of(storage: Storage) -> dict[str, bytes]:
-    return {file: storage.read_bytes(file) for file in storage.list()}
+    return {file: storage.read_bytes(file) for file in storage.list_paths()}
 
 
 def verdicts_of(rows: Iterable[Any]) -> list[Any]:
@@ -113,15 +115,15 @@ def verdicts_of(rows: Iterable[Any]) -> list[Any]:
 
 def test_the_same_thresholds_change_no_byte(dataset: Storage) -> None:
     before = files_of(dataset)
-    changes, _ = refilter(dataset, [])
-    assert not changes.any
+    changes, _ = refilter_dataset(dataset, [])
+    assert not changes.has_changes
     assert (changes.kept_before, changes.kept_after) == (4, 4)
     after = files_of(dataset)
     assert {file for file in after if after[file] != before[file]} == set()
 
 
 def test_tightening_counts_what_is_lost_by_reason(dataset: Storage) -> None:
-    changes, config = refilter(dataset, ["filter.sharpness_min=80"])
+    changes, config = refilter_dataset(dataset, ["filter.sharpness_min=80"])
     assert config.filter.sharpness_min == 80
     assert changes.newly_rejected == {"sharpness_min": 2}
     assert changes.newly_kept == {}
@@ -133,52 +135,52 @@ def test_tightening_counts_what_is_lost_by_reason(dataset: Storage) -> None:
 
 def test_tighten_then_loosen_returns_to_the_original_rows(dataset: Storage) -> None:
     before = files_of(dataset)
-    refilter(dataset, ["filter.sharpness_min=1000", "filter.area_share_min=0.7"])
+    refilter_dataset(dataset, ["filter.sharpness_min=1000", "filter.area_share_min=0.7"])
     assert {row["status"] for row in rows_of(dataset)} == {"rejected"}
     assert sum(len(each["references"]) for row in rows_of(dataset) for each in row["subjects"]) > 12
-    refilter(dataset, ["filter.sharpness_min=40", "filter.area_share_min=0.03125"])
+    refilter_dataset(dataset, ["filter.sharpness_min=40", "filter.area_share_min=0.03125"])
     assert files_of(dataset) == before
 
 
 def test_it_equals_a_fresh_verdict_over_the_same_scores(dataset: Storage) -> None:
     overrides = ["filter.sharpness_min=25", "filter.brightness_max=130", "filter.label_min=null"]
-    _, config = refilter(dataset, overrides)
+    _, config = refilter_dataset(dataset, overrides)
     fresh = undecided()
     for row in fresh:
-        decide_clip(row, rules(config.filter))
-    assert verdicts_of(rows_of(dataset)) == verdicts_of(to_table(fresh, CLIPS).to_pylist())
+        decide_clip(row, build_rules(config.filter))
+    assert verdicts_of(rows_of(dataset)) == verdicts_of(build_table(fresh, CLIPS).to_pylist())
 
 
 def test_with_references_it_equals_a_curation_under_these_thresholds(dataset: Storage) -> None:
-    refilter(dataset, ["filter.sharpness_min=25"], references=True)
+    refilter_dataset(dataset, ["filter.sharpness_min=25"], references=True)
     fresh = finish(undecided(), load_config(None, ["filter.sharpness_min=25"]))
-    assert rows_of(dataset) == to_table(fresh, CLIPS).to_pylist()
+    assert rows_of(dataset) == build_table(fresh, CLIPS).to_pylist()
 
 
 def test_without_them_a_newly_kept_subject_gets_its_crops_and_the_rest_is_counted(dataset: Storage) -> None:
-    changes, _ = refilter(dataset, ["filter.sharpness_min=25"])
+    changes, _ = refilter_dataset(dataset, ["filter.sharpness_min=25"])
     assert changes.newly_kept == {"sharpness_min": 1}
-    assert changes.without["inpaint"] == changes.without["redux"] == 1
+    assert changes.lacking["inpaint"] == changes.lacking["redux"] == 1
     new = rows_of(dataset)[4]["subjects"][0]
     assert [each["variant"] for each in new["references"]] == ["crop", "segment"]
-    changes, _ = refilter(dataset, [], references=True)
-    assert changes.without == {}
+    changes, _ = refilter_dataset(dataset, [], references=True)
+    assert changes.lacking == {}
 
 
 def test_crops_are_made_with_the_padding_of_the_dataset(tmp_path: Path) -> None:
     config = load_config(None, ["crop.padding=0.5"])
     storage = write(tmp_path, finish(undecided(), config), config)
     before = rows_of(storage)[0]["subjects"][0]["references"][0]["width"]
-    refilter(storage, ["filter.sharpness_min=25"])
+    refilter_dataset(storage, ["filter.sharpness_min=25"])
     assert rows_of(storage)[4]["subjects"][0]["references"][0]["width"] == before
 
 
 def test_variants_that_the_config_switched_off_are_not_missed(tmp_path: Path) -> None:
     config = load_config(None, ["redux.enabled=false", "crosspair.share=0"])
     storage = write(tmp_path, finish(undecided(), config), config)
-    changes, _ = refilter(storage, ["filter.sharpness_min=25"])
-    assert changes.without == {"inpaint": 1}
-    refilter(storage, [], references=True)
+    changes, _ = refilter_dataset(storage, ["filter.sharpness_min=25"])
+    assert changes.lacking == {"inpaint": 1}
+    refilter_dataset(storage, [], references=True)
     variants = {
         each["variant"] for row in rows_of(storage) for s in row["subjects"] for each in s["references"]
     }
@@ -189,18 +191,18 @@ def test_a_reference_that_cannot_be_made_leaves_its_clip_and_is_counted(tmp_path
     rows = finish(undecided(), load_config())
     rows[4]["frames"] = []
     storage = write(tmp_path, rows, load_config())
-    changes, _ = refilter(storage, ["filter.sharpness_min=25"], references=True)
+    changes, _ = refilter_dataset(storage, ["filter.sharpness_min=25"], references=True)
     row = rows_of(storage)[4]
     assert (row["status"], row["subjects"][0]["references"]) == ("kept", [])
-    assert changes.without["inpaint"] == 1
+    assert changes.lacking["inpaint"] == 1
 
 
 def test_the_manifest_tells_the_new_thresholds_and_counts(dataset: Storage) -> None:
     before = json.loads(dataset.read_bytes("manifest.json"))
-    _, config = refilter(dataset, ["filter.sharpness_min=80"])
+    _, config = refilter_dataset(dataset, ["filter.sharpness_min=80"])
     found = json.loads(dataset.read_bytes("manifest.json"))
     assert found["config"]["filter"]["sharpness_min"] == 80
-    assert found["config_hash"] == content_hash(config, before["models"]) != before["config_hash"]
+    assert found["config_hash"] == compute_config_hash(config, before["models"]) != before["config_hash"]
     assert found["clips"] == {"in": 8, "kept": 2, "rejected": 6, "failed": 0}
     assert found["reasons"]["subject"]["sharpness_min"] == 4
     assert found["videos"]["in"] == before["videos"]["in"]
@@ -211,7 +213,7 @@ def test_the_manifest_tells_the_new_thresholds_and_counts(dataset: Storage) -> N
 
 def test_clips_that_never_came_to_a_verdict_stay_as_they_are(dataset: Storage) -> None:
     before = rows_of(dataset)[6]
-    refilter(dataset, ["filter.sharpness_min=null"])
+    refilter_dataset(dataset, ["filter.sharpness_min=null"])
     after = rows_of(dataset)[6]
     assert {**after, "config_hash": None} == {**before, "config_hash": None}
 
@@ -220,7 +222,7 @@ def test_an_interrupted_refilter_is_completed_by_the_same_command(
     dataset: Storage, tmp_path: Path, finished: list[ClipRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = write(tmp_path / "other", copy.deepcopy(finished), load_config())
-    refilter(undisturbed, ["filter.sharpness_min=80"])
+    refilter_dataset(undisturbed, ["filter.sharpness_min=80"])
     calls: list[str] = []
     whole = Storage.write_parquet
 
@@ -233,15 +235,15 @@ def test_an_interrupted_refilter_is_completed_by_the_same_command(
 
     monkeypatch.setattr(Storage, "write_parquet", killed)
     with pytest.raises(KeyboardInterrupt):
-        refilter(dataset, ["filter.sharpness_min=80"])
+        refilter_dataset(dataset, ["filter.sharpness_min=80"])
     monkeypatch.undo()
     assert len(rows_of(dataset)) == 8, "both shards can be read"
-    refilter(dataset, ["filter.sharpness_min=80"])
+    refilter_dataset(dataset, ["filter.sharpness_min=80"])
     assert files_of(dataset) == files_of(undisturbed)
 
 
 def test_measurements_that_are_missing_are_named(dataset: Storage) -> None:
-    changes, _ = refilter(dataset, ["filter.clip_margin_min=0.1"], apply=False)
+    changes, _ = refilter_dataset(dataset, ["filter.clip_margin_min=0.1"], apply=False)
     assert changes.unmeasured == {"clip_category_min": 6, "clip_margin_min": 6}
 
 
@@ -307,14 +309,14 @@ def test_a_manifest_of_another_version_is_one_clear_line(dataset: Storage) -> No
     found["config"]["filter"]["beauty_min"] = 3
     dataset.write_bytes("manifest.json", json.dumps(found).encode())
     with pytest.raises(RepriseError, match=r"manifest.json: unknown key filter.beauty_min"):
-        refilter(dataset, [])
+        refilter_dataset(dataset, [])
 
 
 def test_a_shard_without_a_column_is_named(dataset: Storage) -> None:
-    (first, *_) = dataset.list("data")
-    pq.write_table(dataset.read_table(first).drop_columns(["frames"]), dataset.join(first))
+    (first, *_) = dataset.list_paths("data")
+    pq.write_table(dataset.read_table(first).drop_columns(["frames"]), dataset.join_path(first))
     with pytest.raises(RepriseError, match=rf"{first} has no column frames"):
-        refilter(dataset, [])
+        refilter_dataset(dataset, [])
 
 
 def test_overrides_of_a_config_do_not_change_the_rest() -> None:
@@ -325,11 +327,11 @@ def test_overrides_of_a_config_do_not_change_the_rest() -> None:
 def test_a_dataset_of_an_older_schema_is_decided_again_and_written_in_the_new_one(dataset: Storage) -> None:
     from tests.curation.rows.test_schema import as_version_1
 
-    for file in dataset.list("data"):
+    for file in dataset.list_paths("data"):
         old = pa.concat_tables([as_version_1(row) for row in dataset.read_table(file).to_pylist()])
         dataset.write_parquet(file, [old], old.schema)
-    changes, _ = refilter(dataset, ["filter.sharpness_min=80"])
+    changes, _ = refilter_dataset(dataset, ["filter.sharpness_min=80"])
     assert (changes.kept_before, changes.kept_after) == (4, 2)
     assert all("track" in each for row in rows_of(dataset) for each in row["subjects"])
-    for file in dataset.list("data"):
+    for file in dataset.list_paths("data"):
         assert dataset.read_table(file).schema.metadata[b"reprise.schema"] == b"2"

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation.rows.schema import VIDEOS, VideoRow, to_table
+from curation.rows.schema import VIDEOS, VideoRow, build_table
 from curation.sources import list_videos as sources
-from curation.sources.list_videos import list_videos, summary
+from curation.sources.list_videos import list_videos, summarize_videos
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 from tests.s3 import S3
@@ -23,8 +23,8 @@ from tests.s3 import S3
 @pytest.fixture(params=["disk", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "disk":
-        return Storage.at(tmp_path / "my videos")
-    return Storage.at(request.getfixturevalue("s3").uri + "/my videos")
+        return Storage.from_uri(tmp_path / "my videos")
+    return Storage.from_uri(request.getfixturevalue("s3").uri + "/my videos")
 
 
 def fill(place: Storage, files: dict[str, str]) -> None:
@@ -57,13 +57,13 @@ def test_a_folder_gives_its_videos_sorted_and_says_what_it_ignored(place: Storag
         },
     )
     told: list[str] = []
-    rows = list_videos(place.uri, progress=told.append)
+    rows = list_videos(place.uri, on_message=told.append)
     assert names(rows, place) == ["a/deep/er/x y.webm", 'a/it\'s "red".mov', "b.MP4", "红球/视频 一.mkv"]
     assert [row["size"] for row in rows] == [2, 3, 1, 4]
     assert told == [f"ignored 3 other files in {place.uri}: 1 jpg, 1 no extension, 1 txt"]
     assert all(row["problem"] is None and row["skip_clip_ids"] == [] for row in rows)
-    assert to_table(rows, VIDEOS).num_rows == 4
-    assert summary(rows) == "4 videos, 10 B, 0 with a caption"
+    assert build_table(rows, VIDEOS).num_rows == 4
+    assert summarize_videos(rows) == "4 videos, 10 B, 0 with a caption"
 
 
 @pytest.mark.parametrize(
@@ -82,21 +82,21 @@ def test_a_glob_stays_within_a_name_unless_it_is_double(
 ) -> None:
     paths = ["1.mp4", "2.mp4", "a/3.mp4", "a/b/4.mp4", "a/b/4.webm", "a/b/4.txt"]
     fill(place, {path: "x" * (i + 1) for i, path in enumerate(paths)})
-    rows = list_videos(place.join(pattern))
+    rows = list_videos(place.join_path(pattern))
     assert names(rows, place) == expected
     if pattern == "**/*.mp4":
         assert by_name(rows, place)["a/b/4.mp4"]["caption"] == "xxxxxx"
 
 
 def test_a_folder_with_brackets_in_its_name_is_a_folder(tmp_path: Path) -> None:
-    place = Storage.at(tmp_path / "clips [720p]")
+    place = Storage.from_uri(tmp_path / "clips [720p]")
     fill(place, {"a.mp4": "1"})
     assert names(list_videos(place.uri), place) == ["a.mp4"]
 
 
 def test_one_video_is_the_same_row_as_in_its_folder(place: Storage) -> None:
     fill(place, {"a b.mp4": "1", "a b.txt": "a red ball"})
-    assert list_videos(place.join("a b.mp4")) == list_videos(place.uri)
+    assert list_videos(place.join_path("a b.mp4")) == list_videos(place.uri)
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_a_source_without_videos_is_named(place: Storage, make: dict[str, str], 
     with pytest.raises(RepriseError, match=said):
         list_videos(place.uri)
     with pytest.raises(RepriseError, match=r"no video matches .*mp4"):
-        list_videos(place.join("*.mp4"))
+        list_videos(place.join_path("*.mp4"))
 
 
 def test_a_file_of_another_kind_is_named(place: Storage) -> None:
     fill(place, {"a.docx": "1"})
     with pytest.raises(RepriseError, match=r"neither a video .* nor a manifest"):
-        list_videos(place.join("a.docx"))
+        list_videos(place.join_path("a.docx"))
 
 
 # Captions.
@@ -161,11 +161,11 @@ def test_captions_beside_the_videos(place: Storage) -> None:
     }
     assert rows["both.mp4"]["caption_source"] == "sidecar"
     assert rows["none.mp4"]["caption_source"] is None
-    assert summary([*rows.values()]) == "9 videos, 45 B, 4 with a caption"
+    assert summarize_videos([*rows.values()]) == "9 videos, 45 B, 4 with a caption"
 
 
 def test_on_s3_the_listing_alone_says_which_sidecars_exist(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Storage.at(s3.uri)
+    place = Storage.from_uri(s3.uri)
     fill(place, {f"{i}.mp4": "x" * (i + 1) for i in range(30)} | {"7.txt": "a red ball"})
     opened: list[str] = []
     honest = Storage.open_input
@@ -175,7 +175,7 @@ def test_on_s3_the_listing_alone_says_which_sidecars_exist(s3: S3, monkeypatch: 
         return honest(self, rel)
 
     monkeypatch.setattr(Storage, "open_input", counting)
-    monkeypatch.setattr(Storage, "entry", None)
+    monkeypatch.setattr(Storage, "stat_file", None)
     rows = list_videos(place.uri)
     assert opened == ["7.txt"]
     assert by_name(rows, place)["7.mp4"]["caption"] == "a red ball"
@@ -212,17 +212,20 @@ def manifest(kind: str, rows: list[dict[str, Any]]) -> bytes:
 def test_a_manifest_of_any_kind(place: Storage, kind: str) -> None:
     fill(place, {"v/a.mp4": "1", "v/a.txt": "a cube", "v/b.mp4": "22", "v/b.txt": "no", "v/other.mp4": "333"})
     place.write_bytes(f"list.{kind}", manifest(kind, ROWS))
-    rows = by_name(list_videos(place.join(f"list.{kind}")), place)
+    rows = by_name(list_videos(place.join_path(f"list.{kind}")), place)
     assert list(rows) == ["v/a.mp4", "v/b.mp4", "v/gone.mp4"]
     a, b, gone = rows.values()
     assert (a["caption"], a["caption_source"], a["license"]) == ("a cube", "sidecar", None)
     assert (b["caption"], b["caption_source"], b["license"]) == ("a red ball, rolling", "manifest", "CC0")
     assert json.loads(b["extra"] or "") == {"id": "B", "score": "1"}
     assert (gone["problem"], gone["size"]) == ("missing file", -1)
-    assert summary([*rows.values()]) == "3 videos, 3 B, 3 with a caption; 1 cannot be used: 1 missing file"
-    folder = by_name(list_videos(place.join("v")), place)
+    assert (
+        summarize_videos([*rows.values()])
+        == "3 videos, 3 B, 3 with a caption; 1 cannot be used: 1 missing file"
+    )
+    folder = by_name(list_videos(place.join_path("v")), place)
     assert b["source_key"] == folder["v/b.mp4"]["source_key"]
-    assert to_table(rows.values(), VIDEOS).num_rows == 3
+    assert build_table(rows.values(), VIDEOS).num_rows == 3
 
 
 def test_a_manifest_may_name_files_anywhere(s3: S3, tmp_path: Path) -> None:
@@ -301,7 +304,7 @@ def test_of_equal_videos_the_first_by_path_stays(place: Storage) -> None:
         {"c.mp4": "same!", "a/z.mov": "same!", "d.mp4": "other", "e.mp4": "same!", "f.mp4": "", "g.mp4": ""},
     )
     rows = by_name(list_videos(place.uri), place)
-    kept = place.join("a/z.mov")
+    kept = place.join_path("a/z.mov")
     assert {name: row["problem"] for name, row in rows.items()} == {
         "a/z.mov": None,
         "c.mp4": f"duplicate of {kept}",
@@ -310,41 +313,41 @@ def test_of_equal_videos_the_first_by_path_stays(place: Storage) -> None:
         "f.mp4": None,
         "g.mp4": None,
     }
-    assert summary([*rows.values()]).endswith("2 cannot be used: 2 duplicate")
+    assert summarize_videos([*rows.values()]).endswith("2 cannot be used: 2 duplicate")
 
 
 def test_only_files_of_equal_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Storage.at(tmp_path)
+    place = Storage.from_uri(tmp_path)
     fill(place, {"a.mp4": "1", "b.mp4": "22", "c.mp4": "23", "d.mp4": "333"})
     read: list[str] = []
-    honest = sources.video_id
-    monkeypatch.setattr(sources, "video_id", lambda path: read.append(path.name) or honest(path))
+    honest = sources.hash_video
+    monkeypatch.setattr(sources, "hash_video", lambda path: read.append(path.name) or honest(path))
     list_videos(place.uri)
     assert sorted(read) == ["b.mp4", "c.mp4"]
 
 
 def test_on_s3_equal_tags_spare_the_download(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Storage.at(s3.uri)
+    place = Storage.from_uri(s3.uri)
     fill(place, {"a.mp4": "same", "b.mp4": "same", "c.mp4": "same"})
-    monkeypatch.setattr(sources, "video_id", None)
+    monkeypatch.setattr(sources, "hash_video", None)
     assert [row["problem"] is None for row in list_videos(place.uri)] == [True, False, False]
 
 
 def test_on_s3_uploads_in_parts_are_compared_by_content(s3: S3, tmp_path: Path) -> None:
     large = tmp_path / "large.mp4"
     large.write_bytes(os.urandom(1 << 20) * 12)
-    place = Storage.at(s3.uri)
+    place = Storage.from_uri(s3.uri)
     place.put_file(large, "a.mp4")  # in parts
     s3.put("b.mp4", large.read_bytes())  # at once: another tag
     place.write_bytes("c.mp4", bytes(12 << 20))
-    assert (place.etag("a.mp4") or "").endswith("-2")
+    assert (place.get_etag("a.mp4") or "").endswith("-2")
     assert [row["problem"] for row in list_videos(place.uri)] == [None, f"duplicate of {s3.uri}/a.mp4", None]
 
 
 def test_the_same_path_three_times_gives_three_rows_that_differ(tmp_path: Path) -> None:
-    place = Storage.at(tmp_path)
+    place = Storage.from_uri(tmp_path)
     fill(place, {"a.mp4": "1", "l.csv": "path,caption\na.mp4,first\n./a.mp4,second\nx/../a.mp4,third\n"})
-    rows = list_videos(place.join("l.csv"))
+    rows = list_videos(place.join_path("l.csv"))
     assert [(row["caption"], row["problem"] is None) for row in rows] == [
         ("first", True),
         ("second", False),
@@ -391,7 +394,7 @@ def test_strange_names_come_through(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x" * (i + 1))
     rows = list_videos(str(tmp_path))
     assert sorted(Path(row["source_path"]).name for row in rows) == sorted(strange)
-    assert to_table(rows, VIDEOS).num_rows == len(strange)
+    assert build_table(rows, VIDEOS).num_rows == len(strange)
     assert list_videos(str(tmp_path / strange[-1]))[0]["problem"] is None
 
 
@@ -402,7 +405,7 @@ def test_a_name_that_is_not_utf8_is_accounted_for(tmp_path: Path) -> None:
         pytest.skip("this file system takes UTF-8 names alone")
     rows = list_videos(str(tmp_path))
     assert [row["problem"] for row in rows] == ["its name is not UTF-8: rename it"]
-    assert to_table(rows, VIDEOS)["source_path"][0].as_py().endswith(r"\xff.mp4")
+    assert build_table(rows, VIDEOS)["source_path"][0].as_py().endswith(r"\xff.mp4")
 
 
 def test_what_may_not_be_read_is_accounted_for(tmp_path: Path) -> None:

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from curation.config import CurationConfig, load_config
-from curation.imaging.codec import RGB, BoolMask, decode
-from curation.rows.schema import CLIPS, ClipRow, Reference, to_table
+from curation.imaging.codec import RGB, BoolMask, decode_image
+from curation.rows.schema import CLIPS, ClipRow, Reference, build_table
 from curation.stages.crosspair import (
     Crosspair,
     Plate,
-    background_frame,
-    clip_frame,
+    can_give_plate,
+    choose_background_frame,
+    choose_clip_frame,
+    collect_plates,
     make_plate,
-    plate_candidate,
-    plates,
 )
 from tests.curation.subjects import (
     BLUE,
@@ -72,82 +72,82 @@ def meadow(name: str, **known: str) -> ClipRow:
 
 def test_a_background_has_its_subjects_painted_out() -> None:
     row = ball_clip("a")
-    plate = make_plate(row, Whitewash(), 0, clips=0)
+    plate = make_plate(row, Whitewash(), 0, clip_share=0)
     assert (plate.kind, plate.frame_index, plate.clip_id) == ("background", 0, "a")
-    assert (decode(plate.image)[disc(80, 70, 28)] > 245).all()
+    assert (decode_image(plate.image)[disc(80, 70, 28)] > 245).all()
     assert plate.boxes[0] == pytest.approx((51 / 160, 41 / 120, 110 / 160, 100 / 120))
     assert len(plate.boxes) == 1
 
 
 def test_a_clip_is_taken_as_it_is() -> None:
-    plate = make_plate(ball_clip("a"), Whitewash(), 0, clips=1)
+    plate = make_plate(ball_clip("a"), Whitewash(), 0, clip_share=1)
     assert plate.kind == "clip"
-    assert decode(plate.image)[70, 80, 0] > 150
+    assert decode_image(plate.image)[70, 80, 0] > 150
     assert len(plate.boxes) == 1
 
 
 def test_kinds_come_in_the_share_that_was_asked_for() -> None:
     rows = [ball_clip(f"clip {n}") for n in range(200)]
-    made = plates(rows, Whitewash(), 0, clips=0.25)
+    made = collect_plates(rows, Whitewash(), 0, clip_share=0.25)
     assert 30 <= sum(plate.kind == "clip" for plate in made) <= 70
-    assert made == plates(rows, Whitewash(), 0, clips=0.25)
+    assert made == collect_plates(rows, Whitewash(), 0, clip_share=0.25)
 
 
 def test_an_outline_in_doubt_is_not_painted_out() -> None:
     row = ball_clip("a")
     row["subjects"][0] = subject_row("a", disc(80, 70, 30), failures=["segment_min"])
-    assert background_frame(row) is None
-    assert make_plate(row, Whitewash(), 0, clips=0).kind == "clip"
+    assert choose_background_frame(row) is None
+    assert make_plate(row, Whitewash(), 0, clip_share=0).kind == "clip"
     row["subjects"][0] = subject_row("a", disc(80, 70, 30), failures=["sharpness_min"])
-    assert background_frame(row) == 0
+    assert choose_background_frame(row) == 0
 
 
 def test_subjects_of_two_frames_make_a_clip_at_most() -> None:
     ball, cube = disc(60, 70, 20), rectangle(90, 60, 120, 100)
     subjects = [subject_row("a", ball), subject_row("a", cube, phrase="cube", frame=9)]
     row = clip_row("a", {0: scene(GREY), 9: scene(GREY, 3)}, subjects)
-    assert background_frame(row) is None
-    assert clip_frame(row, 0) in (0, 9)
-    assert {clip_frame(row, seed) for seed in range(20)} == {0, 9}
+    assert choose_background_frame(row) is None
+    assert choose_clip_frame(row, 0) in (0, 9)
+    assert {choose_clip_frame(row, seed) for seed in range(20)} == {0, 9}
 
 
 def test_a_frame_that_its_subject_fills_gives_nothing() -> None:
     mask = rectangle(10, 5, 150, 115)
     row = clip_row("a", {0: painted(scene(GREY), mask, RED)}, [subject_row("a", mask)])
-    assert not plate_candidate(row)
+    assert not can_give_plate(row)
     with pytest.raises(ValueError, match="gives no plate"):
         make_plate(row, Whitewash(), 0)
 
 
 @pytest.mark.parametrize("colour", [(4, 4, 4), (252, 252, 252)])
 def test_a_frame_that_shows_nothing_gives_nothing(colour: tuple[int, int, int]) -> None:
-    assert not plate_candidate(clip_row("a", {0: scene(colour)}, []))
+    assert not can_give_plate(clip_row("a", {0: scene(colour)}, []))
 
 
 def test_failed_rows_and_rows_without_words_give_nothing() -> None:
-    assert plate_candidate(meadow("a"))
+    assert can_give_plate(meadow("a"))
     failed = meadow("a")
     failed["status"] = "failed"
-    assert not plate_candidate(failed)
-    assert not plate_candidate(meadow("a", caption="  "))
+    assert not can_give_plate(failed)
+    assert not can_give_plate(meadow("a", caption="  "))
 
 
 def test_a_picture_that_cannot_be_read_costs_its_own_plate() -> None:
     broken = meadow("broken")
     broken["frames"][0]["image"] = {"bytes": b"nothing", "path": None}
-    assert [plate.clip_id for plate in plates([broken, meadow("fine")], Whitewash(), 0)] == ["fine"]
+    assert [plate.clip_id for plate in collect_plates([broken, meadow("fine")], Whitewash(), 0)] == ["fine"]
 
 
 def test_the_record_says_clip_and_frame() -> None:
     row = ball_clip("a")
-    pool = plates([meadow("m")], Whitewash(), 0, clips=0)
+    pool = collect_plates([meadow("m")], Whitewash(), 0, clip_share=0)
     Crosspair(config(), pool)([row])
     (made,) = crosspairs(row)
     assert (made["donor_clip_id"], made["donor_frame_index"]) == ("m", 5)
     assert made["model"] == "reprise-composite/background"
     assert made["kept"]
-    to_table([row], CLIPS)
-    picture = decode(made["image"]).astype(int)
+    build_table([row], CLIPS)
+    picture = decode_image(made["image"]).astype(int)
     assert picture.shape == (120, 160, 3)
     assert ((picture[..., 0] - picture[..., 1]) > 80).sum() > 500  # the red ball
     assert ((picture[..., 1] - picture[..., 0]) > 60).sum() > 5000  # the meadow
@@ -165,7 +165,7 @@ def test_a_subject_gets_a_background_whose_painted_part_it_can_hide() -> None:
     row = ball_clip("a")
 
     def plate(name: str, *boxes: tuple[float, float, float, float]) -> Plate:
-        bare = make_plate(meadow(name), Whitewash(), 0, clips=0)
+        bare = make_plate(meadow(name), Whitewash(), 0, clip_share=0)
         return Plate(**{**vars(bare), "boxes": boxes})
 
     large = [plate(f"large {n}", (0.05, 0.05, 0.9, 0.9)) for n in range(6)]
@@ -175,7 +175,7 @@ def test_a_subject_gets_a_background_whose_painted_part_it_can_hide() -> None:
 
 
 def test_the_same_rows_give_the_same_pictures_in_any_order() -> None:
-    pool = plates([meadow(f"m{n}") for n in range(5)], Whitewash(), 0)
+    pool = collect_plates([meadow(f"m{n}") for n in range(5)], Whitewash(), 0)
 
     def run(names: list[str]) -> dict[str, bytes | None]:
         rows = [ball_clip(name) for name in names]
@@ -188,7 +188,7 @@ def test_the_same_rows_give_the_same_pictures_in_any_order() -> None:
 
 def test_making_them_again_leaves_one() -> None:
     row = ball_clip("a")
-    stage = Crosspair(config(), plates([meadow("m")], Whitewash(), 0))
+    stage = Crosspair(config(), collect_plates([meadow("m")], Whitewash(), 0))
     stage([row])
     stage([row])
     assert len(crosspairs(row)) == 1
@@ -197,8 +197,8 @@ def test_making_them_again_leaves_one() -> None:
 def test_a_portrait_stays_at_the_bottom_edge_of_its_plate() -> None:
     mask = rectangle(50, 30, 110, 120)
     row = clip_row("a", {0: painted(scene(GREY), mask, BLUE)}, [subject_row("a", mask)])
-    Crosspair(config(), plates([meadow("m")], Whitewash(), 0))([row])
-    picture = decode(crosspairs(row)[0]["image"]).astype(int)
+    Crosspair(config(), collect_plates([meadow("m")], Whitewash(), 0))([row])
+    picture = decode_image(crosspairs(row)[0]["image"]).astype(int)
     blue = (picture[..., 2] - picture[..., 1]) > 60
     assert blue[-1].sum() > 20
     assert not blue[0].any()

@@ -10,8 +10,8 @@ from curation.filters.motion import FLOW_SIDE
 from curation.models import registry
 from curation.rows.schema import ClipRow
 from curation.runner.graph import build_stage
-from curation.stages.flow import fit
-from curation.stages.stage import run
+from curation.stages.flow import shrink_image
+from curation.stages.stage import run_stage
 from tests.curation.clips import HERE, WIDTH, Blob, ColourFlow, clip, config, disc, picture, subject
 
 FLOW = f"models.flow={HERE}:ColourFlow"
@@ -35,7 +35,7 @@ def moving(count: int = 4, found: int = 0) -> ClipRow:
 
 
 def measured(row: ClipRow, *overrides: str) -> ClipRow:
-    (done,) = run(build_stage("flow", config(FLOW, *overrides)), [row], {})
+    (done,) = run_stage(build_stage("flow", config(FLOW, *overrides)), [row], {})
     assert done["stop"] is None, done["stop"]
     return done
 
@@ -89,12 +89,12 @@ def test_what_cannot_be_measured_is_null_and_rejects_nothing() -> None:
     nowhere["subjects"] = [subject(nowhere, None)]
     assert flows(measured(nowhere)) == [(None, None)]
     assert flows(measured(moving(), "flow.enabled=false")) == [(None, None)] * 2
-    assert registry.spec_of(config(FLOW, "flow.enabled=false"), "flow") is None
+    assert registry.get_model_spec(config(FLOW, "flow.enabled=false"), "flow") is None
 
 
 def test_measuring_again_without_a_model_leaves_no_old_numbers() -> None:
     row = measured(moving())
-    (again,) = run(build_stage("flow", config()), [row], {})
+    (again,) = run_stage(build_stage("flow", config()), [row], {})
     assert flows(again) == [(None, None)] * 2 and again["flow_background"] is None
 
 
@@ -103,7 +103,7 @@ def test_thresholds_are_off_until_somebody_sets_them() -> None:
         settings = config(FLOW, "filter.sharpness_min=null", "filter.area_share_min=null", *overrides)
         row = moving()
         for name in ("flow", "filter"):
-            (row,) = run(build_stage(name, settings), [row], {})
+            (row,) = run_stage(build_stage(name, settings), [row], {})
         return [each["verdict"]["reason"] for each in row["subjects"] if each["verdict"]]
 
     assert decided() == [None, None]
@@ -114,7 +114,7 @@ def test_thresholds_are_off_until_somebody_sets_them() -> None:
 
 
 def test_large_frames_are_measured_small_and_small_ones_as_they_are() -> None:
-    assert fit(picture(size=(1920, 1080))).shape == (405, FLOW_SIDE, 3)
-    assert fit(picture(size=(300, 1500))).shape == (FLOW_SIDE, 144, 3)
+    assert shrink_image(picture(size=(1920, 1080))).shape == (405, FLOW_SIDE, 3)
+    assert shrink_image(picture(size=(300, 1500))).shape == (FLOW_SIDE, 144, 3)
     small = picture()
-    assert fit(small) is small
+    assert shrink_image(small) is small

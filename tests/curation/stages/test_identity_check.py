@@ -11,14 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from curation.config import CurationConfig, InpaintConfig
-from curation.imaging.codec import RGB, BoolMask, decode
+from curation.imaging.codec import RGB, BoolMask, decode_image
 from curation.models import registry
 from curation.models.roles import Face
 from curation.rows.references import RGBA
-from curation.rows.schema import CLIPS, ClipRow, Reference, to_table
-from curation.rows.thresholds import Thresholds, rules
+from curation.rows.schema import CLIPS, ClipRow, Reference, build_table
+from curation.rows.thresholds import Thresholds, build_rules
 from curation.rows.verdicts import decide_clip, decide_reference
-from curation.stages.identity_check import Identity, IdentityCheck, Pair, face_similarity
+from curation.stages.identity_check import IdentityCheck, IdentityScores, PicturePair, compare_largest_faces
 from curation.stages.inpaint import Inpaint
 from curation.stages.redux import Redux
 from tests.curation.subjects import BLUE, GREY, RED, ball_clip, painted, scene
@@ -41,7 +41,7 @@ class ColourFaces:
 
     name, revision = "colour-faces", "1"
 
-    def faces(self, images: Sequence[RGB]) -> list[list[Face]]:
+    def detect_faces(self, images: Sequence[RGB]) -> list[list[Face]]:
         vectors = MeanColour().embed(images)
         return [
             [Face([0, 0, image.shape[1], image.shape[0]], 0.9, 1.0, embedding=vector)]
@@ -94,7 +94,7 @@ Backends = dict[str, Any]
 def backends(monkeypatch: pytest.MonkeyPatch) -> Backends:
     """role -> who answers it; a test fills it in."""
     answering: Backends = {"embedder": MeanColour()}
-    monkeypatch.setattr(registry, "load", lambda config, role: answering.get(role))
+    monkeypatch.setattr(registry, "load_backend", lambda config, role: answering.get(role))
     return answering
 
 
@@ -115,7 +115,7 @@ def test_one_that_is_still_itself_is_kept(backends: Backends) -> None:
     assert reference["identity"] == pytest.approx(1, abs=0.01)
     assert (reference["kept"], reference["reason"]) == (True, None)
     assert reference["face_identity"] is None  # a ball has none
-    to_table([row], CLIPS)
+    build_table([row], CLIPS)
 
 
 def test_one_that_has_drifted_stays_with_its_number(backends: Backends) -> None:
@@ -158,17 +158,17 @@ def test_a_refilter_decides_again_from_the_numbers(backends: Backends) -> None:
     Redux(config())([row])
     number = made(row, "redux")[0]["identity"]
     assert number is not None
-    decide_clip(row, rules(Thresholds(identity_min=number - 0.01)))
+    decide_clip(row, build_rules(Thresholds(identity_min=number - 0.01)))
     assert made(row, "redux")[0]["kept"]
-    decide_clip(row, rules(Thresholds(identity_min=number + 0.01)))
+    decide_clip(row, build_rules(Thresholds(identity_min=number + 0.01)))
     assert made(row, "redux")[0]["reason"] == "identity_min"
-    decide_clip(row, rules(Thresholds(identity_min=None)))
+    decide_clip(row, build_rules(Thresholds(identity_min=None)))
     assert made(row, "redux")[0]["kept"]
 
 
 def test_a_threshold_for_pictures_says_nothing_of_subjects() -> None:
     row = ball_clip("a")
-    decide_clip(row, rules(Thresholds()))
+    decide_clip(row, build_rules(Thresholds()))
     verdict = row["subjects"][0]["verdict"]
     assert verdict is not None
     assert not any("identity" in name for name in [*verdict["unmeasured"], *verdict["failures"]])
@@ -180,13 +180,13 @@ def test_a_threshold_for_pictures_says_nothing_of_subjects() -> None:
 def test_equal_passes_and_unmeasured_passes(number: float | None, kept: bool) -> None:
     row = ball_clip("a")
     reference: Any = {"identity": number, "face_identity": None}
-    active = rules(Thresholds(identity_min=0.5))
+    active = build_rules(Thresholds(identity_min=0.5))
     assert decide_reference(reference, row["subjects"][0], active)[0] is kept
 
 
 def test_a_face_threshold_concerns_humans_only() -> None:
     reference: Any = {"identity": None, "face_identity": 0.1}
-    active = rules(Thresholds())
+    active = build_rules(Thresholds())
     assert decide_reference(reference, ball_clip("a")["subjects"][0], active) == (True, None)
     human = ball_clip("a", group="human")["subjects"][0]
     assert decide_reference(reference, human, active) == (False, "face_identity_min")
@@ -205,7 +205,7 @@ def test_one_that_invents_sees_the_subject_and_paints_around_it(backends: Backen
     for reference, (_, _, asked) in zip(references, painter.asked, strict=True):
         assert reference["prompt"] == asked
         assert asked in [text.replace("{subject}", "red ball") for text in InpaintConfig().prompts]
-        picture = decode(reference["image"]).astype(int)
+        picture = decode_image(reference["image"]).astype(int)
         middle, corner = picture[picture.shape[0] // 2, picture.shape[1] // 2], picture[2, 2]
         assert middle[0] > 150 > middle[2]
         assert corner[2] > 150 > corner[0]
@@ -217,7 +217,7 @@ def test_the_subject_is_put_back_untouched(backends: Backends) -> None:
     before = ball_clip("a")
     Inpaint(config())([before])
     image, mask, _ = painter.asked[0]
-    picture = decode(made(before, "inpaint")[0]["image"]).astype(int)
+    picture = decode_image(made(before, "inpaint")[0]["image"]).astype(int)
     # The stored picture is a JPEG, whose colours bleed a few pixels; further in, only its noise is left.
     deep = cv2.erode((~mask).astype(np.uint8), np.ones((13, 13), np.uint8)) > 0
     assert deep.sum() > 1000
@@ -254,22 +254,22 @@ def test_one_that_continues_what_it_sees_gets_the_rim_and_no_words(backends: Bac
 def test_faces_without_identities_measure_nothing() -> None:
     plain = Face([0, 0, 9, 9], 0.9, 1.0)
     known = Face([0, 0, 5, 5], 0.9, 1.0, embedding=np.array([1, 0], np.float32))
-    assert face_similarity([], [known]) is None
-    assert face_similarity([plain], [known]) is None
-    assert face_similarity([known], [known]) == pytest.approx(1)
-    assert face_similarity([plain, known], [known]) is None  # the larger one counts
+    assert compare_largest_faces([], [known]) is None
+    assert compare_largest_faces([plain], [known]) is None
+    assert compare_largest_faces([known], [known]) == pytest.approx(1)
+    assert compare_largest_faces([plain, known], [known]) is None  # the larger one counts
 
 
 def test_pairs_are_answered_in_order(backends: Backends) -> None:
     backends["faces"] = ColourFaces()
     red, blue = scene(RED), scene(BLUE)
-    pairs = [Pair(red, blue, "sport"), Pair(red, red, "human"), Pair(blue, red, "human")]
-    first, second, third = IdentityCheck(config()).measure(pairs)
+    pairs = [PicturePair(red, blue, "sport"), PicturePair(red, red, "human"), PicturePair(blue, red, "human")]
+    first, second, third = IdentityCheck(config()).measure_pairs(pairs)
     assert first.face is None
     assert first.image is not None
     assert second.image == pytest.approx(1, abs=1e-3)
     assert second.face == pytest.approx(1, abs=1e-3)
     assert third.face is not None
     assert third.face < 0.4
-    assert IdentityCheck(config()).measure([]) == []
-    assert Identity() == Identity(None, None)
+    assert IdentityCheck(config()).measure_pairs([]) == []
+    assert IdentityScores() == IdentityScores(None, None)

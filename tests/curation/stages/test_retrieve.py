@@ -10,9 +10,16 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from curation.config import CurationConfig, RetrieveConfig
-from curation.imaging.codec import RGB, decode, encode
-from curation.rows.schema import CLIPS, ClipRow, Reference, to_table
-from curation.stages.retrieve import Matches, Retrieve, Seen, draws, look, match
+from curation.imaging.codec import RGB, decode_image, encode_image
+from curation.rows.schema import CLIPS, ClipRow, Reference, build_table
+from curation.stages.retrieve import (
+    FoundDonors,
+    Retrieve,
+    SubjectEmbedding,
+    embed_subjects,
+    find_donors,
+    is_drawn,
+)
 from tests.curation.subjects import BLUE, RED, ball_clip, disc, scene, subject_row
 
 
@@ -36,53 +43,55 @@ def wanting(**chosen: object) -> CurationConfig:
 CONFIG = wanting()
 
 
-def seen(name: str, angle: float, *, clip: str = "", video: str = "", category: str = "ball") -> Seen:
+def seen(
+    name: str, angle: float, *, clip: str = "", video: str = "", category: str = "ball"
+) -> SubjectEmbedding:
     """A subject whose similarity with another is the cosine of the difference of their angles (degrees)."""
     vector = np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))], np.float32)
-    return Seen(name, clip or f"clip of {name}", video or f"video of {name}", category, vector)
+    return SubjectEmbedding(name, clip or f"clip of {name}", video or f"video of {name}", category, vector)
 
 
 def test_alike_enough_but_no_copy() -> None:
     subjects = [seen("a", 0), seen("copy", 2), seen("same", 30), seen("other", 80)]
-    found = match(subjects, CONFIG)
+    found = find_donors(subjects, CONFIG)
     assert found["a"].subject_id == "same"
     assert found["a"].similarity == pytest.approx(np.cos(np.radians(30)), abs=1e-4)
     assert found["a"].clip_id == "clip of same"
     assert found["other"].subject_id == "same"  # 50 degrees: 0.64
-    assert match([seen("a", 0), seen("copy", 2), seen("other", 80)], CONFIG) == {}
+    assert find_donors([seen("a", 0), seen("copy", 2), seen("other", 80)], CONFIG) == {}
 
 
 def test_the_most_alike_in_the_band_is_taken() -> None:
-    found = match([seen("a", 0), seen("b", 45), seen("c", 25), seen("d", 35)], CONFIG)
+    found = find_donors([seen("a", 0), seen("b", 45), seen("c", 25), seen("d", 35)], CONFIG)
     assert found["a"].subject_id == "c"
 
 
 def test_never_from_the_own_clip() -> None:
-    assert match([seen("a", 0, clip="one"), seen("b", 30, clip="one")], CONFIG) == {}
+    assert find_donors([seen("a", 0, clip="one"), seen("b", 30, clip="one")], CONFIG) == {}
 
 
 def test_the_own_video_can_be_left_out() -> None:
     subjects = [seen("a", 0, video="v"), seen("b", 30, video="v")]
-    assert set(match(subjects, CONFIG)) == {"a", "b"}
-    assert match(subjects, wanting(same_video=False)) == {}
+    assert set(find_donors(subjects, CONFIG)) == {"a", "b"}
+    assert find_donors(subjects, wanting(same_video=False)) == {}
 
 
 def test_a_cat_is_no_donor_for_a_dog() -> None:
-    assert match([seen("a", 0, category="cat"), seen("b", 30, category="dog")], CONFIG) == {}
+    assert find_donors([seen("a", 0, category="cat"), seen("b", 30, category="dog")], CONFIG) == {}
 
 
 def test_the_order_of_subjects_changes_nothing() -> None:
     random = np.random.default_rng(0)
     subjects = [seen(f"s{n}", float(angle)) for n, angle in enumerate(random.uniform(0, 90, 60))]
     shuffled = [subjects[position] for position in random.permutation(60)]
-    assert match(subjects, CONFIG) == match(shuffled, CONFIG)
+    assert find_donors(subjects, CONFIG) == find_donors(shuffled, CONFIG)
 
 
 def test_a_share_of_the_subjects_is_drawn() -> None:
     some = wanting(share=0.3)
-    drawn = [name for n in range(500) if draws(some, name := f"subject {n}")]
+    drawn = [name for n in range(500) if is_drawn(some, name := f"subject {n}")]
     assert 110 < len(drawn) < 190
-    assert match([seen("a", 0), seen("b", 30)], wanting(share=0)) == {}
+    assert find_donors([seen("a", 0), seen("b", 30)], wanting(share=0)) == {}
 
 
 def test_a_band_without_room_is_refused() -> None:
@@ -93,14 +102,14 @@ def test_a_band_without_room_is_refused() -> None:
 def test_only_kept_subjects_are_looked_at() -> None:
     row = ball_clip("a")
     row["subjects"].append(subject_row("a", disc(30, 30, 9), phrase="blurred", failures=["sharpness_min"]))
-    (found,) = look([row], MeanColour())
+    (found,) = embed_subjects([row], MeanColour())
     assert found.subject_id == row["subjects"][0]["subject_id"]
     assert (found.clip_id, found.video_id, found.category) == ("a", "video of a", "ball")
     assert found.vector[0] > 0.9  # red: nothing of the grey around it
     freed = ball_clip("b")
     freed["frames"] = []
-    assert look([freed, row], MeanColour())[0].clip_id == "a"
-    assert look([], MeanColour()) == []
+    assert embed_subjects([freed, row], MeanColour())[0].clip_id == "a"
+    assert embed_subjects([], MeanColour()) == []
 
 
 def retrieved(row: ClipRow) -> list[Reference]:
@@ -108,7 +117,7 @@ def retrieved(row: ClipRow) -> list[Reference]:
     return [each for each in found if each["variant"] == "retrieved"]
 
 
-def library(rows: list[ClipRow], asked: list[str] | None = None) -> Matches:
+def library(rows: list[ClipRow], asked: list[str] | None = None) -> FoundDonors:
     """Matches among some rows, found by their colours."""
 
     def fetch(clip_ids: Sequence[str]) -> Iterable[ClipRow]:
@@ -116,8 +125,8 @@ def library(rows: list[ClipRow], asked: list[str] | None = None) -> Matches:
             asked.extend(clip_ids)
         return [row for row in rows if row["clip_id"] in clip_ids]
 
-    found = match(look(rows, MeanColour()), CONFIG)
-    return Matches(MeanColour.name, MeanColour.revision, found, fetch)
+    found = find_donors(embed_subjects(rows, MeanColour()), CONFIG)
+    return FoundDonors(MeanColour.name, MeanColour.revision, found, fetch)
 
 
 def three() -> list[ClipRow]:
@@ -134,12 +143,12 @@ def test_the_row_says_where_it_comes_from_and_how_alike_it_is() -> None:
     assert made["identity"] is not None
     assert 0.6 <= made["identity"] < 0.95
     assert made["kept"]
-    picture = decode(made["image"])
+    picture = decode_image(made["image"])
     assert picture[picture.shape[0] // 2, picture.shape[1] // 2, 1] > 80  # the orange one
     assert np.abs(picture[1, 1].astype(int) - 128).max() < 30  # where the donor stood
     assert retrieved(rows[2]) == []
     assert asked == ["orange", "red"]
-    to_table(rows, CLIPS)
+    build_table(rows, CLIPS)
 
 
 def test_again_gives_the_same_and_leaves_one() -> None:
@@ -156,12 +165,12 @@ def test_again_gives_the_same_and_leaves_one() -> None:
 def test_a_donor_that_is_gone_costs_its_reference_only() -> None:
     rows = three()
     found = library(rows)
-    gone = Matches(found.model, found.revision, found.found, lambda clip_ids: [])
+    gone = FoundDonors(found.model, found.revision, found.found, lambda clip_ids: [])
     Retrieve(CONFIG, gone)(rows)
     assert retrieved(rows[0]) == []
     broken = three()
     broken[1]["frames"][0]["image"] = {"bytes": b"", "path": None}
-    Retrieve(CONFIG, Matches("e", "1", found.found, lambda clip_ids: broken))(rows)
+    Retrieve(CONFIG, FoundDonors("e", "1", found.found, lambda clip_ids: broken))(rows)
     assert retrieved(rows[0]) == []
     assert len(retrieved(rows[1])) == 1
 
@@ -177,7 +186,7 @@ def test_too_unlike_by_the_filters_threshold_is_marked_not_dropped() -> None:
 def test_the_background_does_not_make_two_subjects_alike() -> None:
     plain, textured = ball_clip("a", RED), ball_clip("b", RED)
     image = scene((30, 200, 60), 5)
-    image[disc(80, 70, 30)] = decode(plain["frames"][0]["image"])[disc(80, 70, 30)]
-    textured["frames"][0]["image"] = encode(image)
-    one, other = look([plain, textured], MeanColour())
+    image[disc(80, 70, 30)] = decode_image(plain["frames"][0]["image"])[disc(80, 70, 30)]
+    textured["frames"][0]["image"] = encode_image(image)
+    one, other = embed_subjects([plain, textured], MeanColour())
     assert float(one.vector @ other.vector) > 0.995

@@ -12,10 +12,10 @@ from typing import Any
 import av
 import pytest
 
-from curation.config import CurationConfig, content_hash, load_config
-from curation.dataset.fragments import Fragments, pending
-from curation.rows.schema import CLIPS, ClipRow, VideoRow, to_table
-from curation.rows.verdicts import STALLED
+from curation.config import CurationConfig, compute_config_hash, load_config
+from curation.dataset.fragments import Fragments, list_pending_videos
+from curation.rows.schema import CLIPS, ClipRow, VideoRow, build_table
+from curation.rows.verdicts import DECODER_STALLED
 from curation.stages import slice as slice_stage
 from curation.stages.slice import Slice
 from curation.video import cut, slicer
@@ -23,7 +23,7 @@ from reprise.errors import RepriseError
 from reprise.settings import with_overrides
 from reprise.storage import Storage
 from reprise.video import source
-from reprise.video.source import Decoded, Source
+from reprise.video.source import DecodedFrame, VideoSource
 from tests.faults import make_fault_corpus
 from tests.videos import shots, write_video
 
@@ -45,7 +45,7 @@ def row_of(path: Path | str, problem: str | None = None, skip: list[str] | None 
 
 
 def sliced(dataset: Path, video: VideoRow, config: CurationConfig = CONFIG) -> list[ClipRow]:
-    return list(Slice(config, Storage.at(dataset), "hash")(video))
+    return list(Slice(config, Storage.from_uri(dataset), "hash")(video))
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def video(tmp_path: Path) -> Path:
 
 def test_rows_fit_the_schema_and_name_files_that_are_there(tmp_path: Path, video: Path) -> None:
     rows = sliced(tmp_path / "out", row_of(video))
-    to_table(rows, CLIPS)
+    build_table(rows, CLIPS)
     assert [row["clip_index"] for row in rows] == list(range(6))
     assert [row["clip_count"] for row in rows] == [0] * 5 + [6]
     assert [row["status"] for row in rows] == ["open"] * 3 + ["rejected"] + ["open"] * 2
@@ -77,7 +77,7 @@ def test_clips_leave_nothing_behind_in_the_temporary_folder(
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     sliced(tmp_path / "out", row_of(video))
-    stage = Slice(CONFIG, Storage.at(tmp_path / "other"), "hash")(row_of(video))
+    stage = Slice(CONFIG, Storage.from_uri(tmp_path / "other"), "hash")(row_of(video))
     next(stage)
     stage.close()  # a consumer may stop midway
     assert list(scratch.iterdir()) == []
@@ -100,17 +100,17 @@ def test_after_an_interruption_only_the_missing_rows_are_made_and_they_are_the_s
     tmp_path: Path, video: Path, missing: list[int]
 ) -> None:
     whole = sliced(tmp_path / "a", row_of(video))
-    fragments = Fragments(Storage.at(tmp_path / "a"), "hash")
-    fragments.write([row for i, row in enumerate(whole) if i not in missing], {})
-    (left,) = pending(fragments.entries()[0], [row_of(video)])
+    fragments = Fragments(Storage.from_uri(tmp_path / "a"), "hash")
+    fragments.write_rows([row for i, row in enumerate(whole) if i not in missing], {})
+    (left,) = list_pending_videos(fragments.read_index()[0], [row_of(video)])
     rows = sliced(tmp_path / "b", left)
     assert strip(rows) == strip([whole[i] for i in missing])
     assert all(content == files(tmp_path / "a")[name] for name, content in files(tmp_path / "b").items())
     assert len(files(tmp_path / "b")) == sum(row["status"] == "open" for row in rows)
     # And with them the video is finished: the last row, whichever run made it, says how many there are.
-    fragments.write(rows, {})
-    entries, _ = fragments.entries()
-    assert pending(entries, [row_of(video)]) == []
+    fragments.write_rows(rows, {})
+    entries, _ = fragments.read_index()
+    assert list_pending_videos(entries, [row_of(video)]) == []
     assert sorted(entry.clip_count for entry in entries) == [0] * 5 + [6]
 
 
@@ -149,7 +149,7 @@ def test_every_file_of_the_fault_corpus_ends_in_rows(
     found: dict[str, str] = {}
     for name in expected:
         rows = sliced(tmp_path / "out", row_of(folder / name), CurationConfig())
-        to_table(rows, CLIPS)
+        build_table(rows, CLIPS)
         assert [row["clip_count"] for row in rows][-1] == len(rows)
         statuses = {row["status"] for row in rows}
         found[name] = "ok" if "open" in statuses else "failed" if "failed" in statuses else "rejected"
@@ -232,7 +232,7 @@ def test_a_full_temporary_folder_ends_the_run(
     def full(self: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cut.CopiedCut, "finish", full)
+    monkeypatch.setattr(cut.ClipCopier, "close_file", full)
     with pytest.raises(RepriseError, match=r"no space left on .*TMPDIR"):
         sliced(tmp_path / "out", row_of(video))
 
@@ -241,7 +241,7 @@ def test_no_room_for_a_download_ends_the_run(tmp_path: Path, monkeypatch: pytest
     def full(uri: str) -> Iterator[Path]:
         raise RepriseError("no space left on /tmp") from OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(slice_stage, "fetch", full)
+    monkeypatch.setattr(slice_stage, "fetch_file", full)
     with pytest.raises(RepriseError, match="no space left on /tmp"):
         sliced(tmp_path / "out", row_of("s3://bucket/v.mp4"))
 
@@ -253,7 +253,7 @@ def test_what_nobody_foresaw_costs_that_video_only(
     def fails(self: Any) -> int:
         raise broken
 
-    monkeypatch.setattr(cut.EncodedCut, "finish", fails)
+    monkeypatch.setattr(cut.ClipEncoder, "close_file", fails)
     config = load_config(overrides=["slice.min_length=1", "slice.cut=encode"])
     (row,) = sliced(tmp_path / "out", row_of(video), config)
     assert row["status"] == "failed" and row["video_id"] and row["stop"] is not None
@@ -267,15 +267,15 @@ def test_what_nobody_foresaw_costs_that_video_only(
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Native decoding that never returns, after 100 frames of a video."""
     woken = threading.Event()
-    decoding = slicer.decode
+    decoding = slicer.decode_frames
 
-    def decode(source: Source) -> Iterator[Decoded]:
+    def decode(source: VideoSource) -> Iterator[DecodedFrame]:
         for frame in decoding(source):
             if frame.index == 100 and "hangs" in Path(source.container.name).name:
                 woken.wait()
             yield frame
 
-    monkeypatch.setattr(slicer, "decode", decode)
+    monkeypatch.setattr(slicer, "decode_frames", decode)
     yield
     woken.set()
 
@@ -284,11 +284,11 @@ def test_a_decoder_that_hangs_costs_the_rest_of_its_video_and_the_stage_goes_on(
     tmp_path: Path, video: Path, hanging: None
 ) -> None:
     config = with_overrides(CONFIG, ["slice.timeout=0.5"])
-    stage = Slice(config, Storage.at(tmp_path / "out"), "hash")
+    stage = Slice(config, Storage.from_uri(tmp_path / "out"), "hash")
     stuck = video.rename(tmp_path / "hangs.mp4")
     rows = list(stage(row_of(stuck)))
     assert [row["status"] for row in rows] == ["open"] * (len(rows) - 1) + ["failed"]
-    assert rows[-1]["stop"] == {"stage": "slice", "reason": STALLED, "value": None, "threshold": 0.5}
+    assert rows[-1]["stop"] == {"stage": "slice", "reason": DECODER_STALLED, "value": None, "threshold": 0.5}
     assert rows[-1]["clip_count"] == len(rows) == 2
     fine = stuck.rename(tmp_path / "fine.mp4")
     others = list(stage(row_of(fine)))
@@ -302,12 +302,12 @@ def test_a_file_that_cannot_even_be_opened_in_time_fails(
     woken = threading.Event()
     monkeypatch.setattr(source.av, "open", lambda *_, **__: woken.wait())
     (row,) = sliced(tmp_path / "out", row_of(video), with_overrides(CONFIG, ["slice.timeout=0.1"]))
-    assert row["stop"]["reason"] == STALLED
+    assert row["stop"]["reason"] == DECODER_STALLED
     woken.set()
 
 
 def test_how_long_is_waited_is_no_other_slicing(tmp_path: Path, video: Path) -> None:
     config = with_overrides(CONFIG, ["slice.timeout=7"])
-    assert content_hash(config, {}) == content_hash(CONFIG, {})
+    assert compute_config_hash(config, {}) == compute_config_hash(CONFIG, {})
     ids = [[row["clip_id"] for row in sliced(tmp_path / "out", row_of(video), c)] for c in (config, CONFIG)]
     assert ids[0] == ids[1]

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from curation.config import CurationConfig, load_config
-from curation.imaging.codec import decode, decode_mask, pad_box
+from curation.imaging.codec import decode_image, decode_mask, pad_box
 from curation.models import registry
-from curation.rows.references import over, resize_cutout, soften
-from curation.rows.schema import CLIPS, ClipRow, to_table
+from curation.rows.references import composite_over, resize_cutout, soften_mask
+from curation.rows.schema import CLIPS, ClipRow, build_table
 from curation.rows.verdicts import decide_clip
-from curation.runner.graph import CLIP_STAGES, build_stage, describe, operators
-from curation.stages.stage import is_live, keep_needed_frames, run, stop
+from curation.runner.graph import CLIP_STAGES, build_operators, build_stage, describe_graph
+from curation.stages.stage import is_live, keep_needed_frames, run_stage, stop_row
 from reprise.errors import RepriseError
 from tests.curation.clips import (
     HEIGHT,
@@ -38,7 +38,7 @@ BLUE: Blob = ("blue", 0.75, 0.5, 0.2)
 
 def through(rows: list[ClipRow], settings: CurationConfig, *names: str) -> list[ClipRow]:
     for name in names:
-        rows = run(build_stage(name, settings), rows, {})
+        rows = run_stage(build_stage(name, settings), rows, {})
     return rows
 
 
@@ -56,7 +56,7 @@ def variants(row: ClipRow) -> list[str]:
 @pytest.mark.parametrize("name", CLIP_STAGES)
 def test_a_stopped_row_is_untouched_by_every_stage(name: str) -> None:
     row = kept_clip()
-    stop(row, "rejected", "caption", "no caption")
+    stop_row(row, "rejected", "caption", "no caption")
     before = copy.deepcopy(row)
     assert one(row, load_config(), name) == before
 
@@ -93,13 +93,13 @@ def test_a_config_that_works_for_no_row_is_an_error_and_not_a_failure_of_every_r
 
 def test_time_is_added_up_per_stage() -> None:
     seconds: dict[str, float] = {"crop": 5.0}
-    run(build_stage("crop", load_config()), [kept_clip()], seconds)
+    run_stage(build_stage("crop", load_config()), [kept_clip()], seconds)
     assert 5.0 < seconds["crop"] < 6.0
 
 
 def test_stopping_frees_all_frames_but_a_poster() -> None:
     row = clip(images=[picture(RED, seed=n) for n in range(5)])
-    stop(row, "rejected", "caption", "no caption")
+    stop_row(row, "rejected", "caption", "no caption")
     assert [frame["index"] for frame in row["frames"]] == [10]
     assert row["frames"][0]["motion"] is None
     assert not is_live(row)
@@ -109,7 +109,7 @@ def test_rows_of_every_stage_fit_the_schema() -> None:
     row = clip(caption="A red ball and a blue ball.", images=[picture(RED, BLUE)])
     for name in CLIP_STAGES:
         row = one(row, config(), name)
-        assert to_table([row], CLIPS).num_rows == 1
+        assert build_table([row], CLIPS).num_rows == 1
         assert is_live(row), row["stop"]
     assert row["status"] == "kept"
     assert variants(row) == ["crop", "inpaint", "redux", "segment"] * 2
@@ -337,8 +337,8 @@ def test_crop_and_segment_show_the_subject_with_its_padding() -> None:
     side = 109 * 1.5  # the disc's box and a quarter on each side
     assert crop["width"] == pytest.approx(side, abs=2)
     assert crop["height"] == pytest.approx(side, abs=2)
-    alpha = decode(segment["image"])[..., 3]
-    assert decode(crop["image"]).shape == (crop["height"], crop["width"], 3)
+    alpha = decode_image(segment["image"])[..., 3]
+    assert decode_image(crop["image"]).shape == (crop["height"], crop["width"], 3)
     assert (alpha == 255).sum() == pytest.approx(disc(("red", 0.5, 0.5, 0.3)).sum(), rel=0.08)
     assert alpha[0].max() == alpha[:, 0].max() == 0
 
@@ -358,12 +358,12 @@ def test_inpaint_paints_the_surroundings_and_keeps_the_subjects_pixels() -> None
     assert reference["model"] == "embedded-inpainter"
     assert reference["seed"] is not None
     painted, source = (
-        decode(reference["image"]).astype(float),
-        decode(row["frames"][0]["image"]).astype(float),
+        decode_image(reference["image"]).astype(float),
+        decode_image(row["frames"][0]["image"]).astype(float),
     )
     x0, y0, x1, y1 = pad_box(row["subjects"][0]["box"] or [], 0.35, WIDTH, HEIGHT)
     window = slice(y0, y1), slice(x0, x1)
-    inside = soften(disc(("red", 0.5, 0.5, 0.3)), 1.0)[window] == 1
+    inside = soften_mask(disc(("red", 0.5, 0.5, 0.3)), 1.0)[window] == 1
     difference = np.abs(painted - source[window]).mean(axis=2)
     assert difference[inside].mean() < 4, "JPEG's own"
     assert difference[~inside].mean() > 2 * difference[inside].mean()
@@ -391,11 +391,11 @@ def test_making_references_again_leaves_none_of_the_settings_before(variant: str
 def test_a_soft_edge_falls_off_inwards_and_only_there() -> None:
     mask = np.zeros((20, 20), bool)
     mask[5:, 5:] = True
-    alpha = soften(mask, 1.0)
+    alpha = soften_mask(mask, 1.0)
     assert not alpha[~mask].any(), "no background shows"
     assert alpha[5, 12] == pytest.approx(0.5)
     assert (alpha[6:, 6:] == 1).all(), "also along the picture's own border"
-    assert (soften(mask, 0.0) == mask).all()
+    assert (soften_mask(mask, 0.0) == mask).all()
 
 
 def test_resizing_a_cutout_lets_no_background_bleed_in() -> None:
@@ -413,7 +413,7 @@ def test_resizing_a_cutout_lets_no_background_bleed_in() -> None:
 def test_compositing_is_exact_where_the_front_is_opaque_or_clear() -> None:
     front, back = np.zeros((4, 4, 4), np.uint8), np.full((4, 4, 3), 9, np.uint8)
     front[0] = (200, 100, 50, 255)
-    result = over(front, back)
+    result = composite_over(front, back)
     assert (result[0] == (200, 100, 50)).all()
     assert (result[1:] == 9).all()
 
@@ -422,21 +422,21 @@ def test_compositing_is_exact_where_the_front_is_opaque_or_clear() -> None:
 
 
 def test_neighbours_with_equal_needs_share_a_worker() -> None:
-    names = [each.name for each in operators(load_config())]
+    names = [each.name for each in build_operators(load_config())]
     assert names == [
         "slice",
         "caption+match+ground+track+segment+flow+filter+crop+inpaint+redux",
         "crosspair+retrieve+shard",
     ]
-    apart = operators(load_config(None, ["engine.stages.ground.num_gpus=0.5"]))
+    apart = build_operators(load_config(None, ["engine.stages.ground.num_gpus=0.5"]))
     assert [each.name for each in apart][1:4] == [
         "caption+match",
         "ground",
         "track+segment+flow+filter+crop+inpaint+redux",
     ]
-    assert "0.5 GPU" in describe(load_config(None, ["engine.stages.ground.num_gpus=0.5"]))[2]
+    assert "0.5 GPU" in describe_graph(load_config(None, ["engine.stages.ground.num_gpus=0.5"]))[2]
     with pytest.raises(RepriseError, match=r"engine\.stages\.grnd: no such stage"):
-        operators(load_config(None, ["engine.stages.grnd.num_cpus=2"]))
+        build_operators(load_config(None, ["engine.stages.grnd.num_cpus=2"]))
 
 
 def test_a_stage_of_ones_own_is_found_by_its_address() -> None:
@@ -449,15 +449,15 @@ def test_a_stage_of_ones_own_is_found_by_its_address() -> None:
 
 def test_an_unknown_backend_names_the_known_ones() -> None:
     with pytest.raises(RepriseError, match=r"models\.detector=dino: no such backend; known: embedded"):
-        registry.load(load_config(None, ["models.detector=dino"]), "detector")
+        registry.load_backend(load_config(None, ["models.detector=dino"]), "detector")
     with pytest.raises(RepriseError, match=r"name one with models\.scorer"):
-        registry.required(load_config(), "scorer")
+        registry.load_required_backend(load_config(), "scorer")
     with pytest.raises(RepriseError, match="must say its `name` and `revision`"):
-        registry.load(load_config(None, ["models.detector=builtins:dict"]), "detector")
+        registry.load_backend(load_config(None, ["models.detector=builtins:dict"]), "detector")
 
 
 def test_revisions_name_every_backend_and_the_taxonomy() -> None:
-    found = registry.revisions(config())
+    found = registry.list_model_ids(config())
     assert found["detector"] == "colour-detector@1"
     assert found["inpainter"].startswith("embedded-inpainter@")
     assert found["taxonomy"].startswith("taxonomy@")

@@ -9,15 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
-from curation.filters.geometry import cut_share
-from curation.imaging.codec import RGB, decode, decode_mask, encode_mask, mask_box
+from curation.filters.geometry import measure_cut_share
+from curation.imaging.codec import RGB, decode_image, decode_mask, encode_mask, get_mask_box
 from curation.models import registry
 from curation.models.roles import Segmentation
-from curation.rows.references import box_in, mask_in
-from curation.rows.schema import CLIPS, ClipRow, to_table
+from curation.rows.references import find_box, find_mask
+from curation.rows.schema import CLIPS, ClipRow, build_table
 from curation.runner.graph import build_stage
-from curation.stages.crosspair import background_frame
-from curation.stages.stage import run
+from curation.stages.crosspair import choose_background_frame
+from curation.stages.stage import run_stage
 from tests.curation.clips import COLOURS, HEIGHT, HERE, WIDTH, Blob, clip, config, disc, picture
 
 TRACKER = f"models.tracker={HERE}:ColourTracker"
@@ -41,7 +41,7 @@ def rolling(*further: Blob) -> ClipRow:
 
 def through(row: ClipRow, settings: Any, *names: str) -> ClipRow:
     for name in names:
-        (row,) = run(build_stage(name, settings), [row], {})
+        (row,) = run_stage(build_stage(name, settings), [row], {})
         assert row["stop"] is None or row["stop"]["stage"] == "filter", row["stop"]
     return row
 
@@ -67,10 +67,10 @@ def test_the_best_frame_takes_the_place_of_the_first() -> None:
     assert subject["frame_index"] == 15 and subject["found_index"] == 15
     first = through(rolling(), config(TRACKER, "ground.frames=16"), "match", "ground")
     first["subjects"][0]["frame_index"] = first["subjects"][0]["found_index"] = 5
-    first["subjects"][0]["found_box"] = first["subjects"][0]["box"] = mask_box(disc(BALLS[1]))
+    first["subjects"][0]["found_box"] = first["subjects"][0]["box"] = get_mask_box(disc(BALLS[1]))
     (moved,) = through(first, settings, "track")["subjects"]
     assert (moved["found_index"], moved["frame_index"]) == (5, 15)
-    assert moved["box"] == pytest.approx(mask_box(disc(BALLS[3])), abs=2)
+    assert moved["box"] == pytest.approx(get_mask_box(disc(BALLS[3])), abs=2)
     assert moved["track"] == subject["track"], "where it was found first does not matter"
 
 
@@ -86,7 +86,7 @@ def test_a_track_says_where_it_is_in_every_sampled_frame() -> None:
         assert point["mask"] is not None and point["presence"] > 0.5
         mask = decode_mask(point["mask"])
         assert (mask & truth).sum() / (mask | truth).sum() > 0.9
-        assert point["box"] == mask_box(mask)
+        assert point["box"] == get_mask_box(mask)
     assert subject["scores"]["visible_share"] == pytest.approx(5 / 6)
     assert subject["made_by"] is not None and "colour-tracker@1" in subject["made_by"]
 
@@ -122,9 +122,9 @@ def test_further_pictures_differ_in_pose_and_their_frames_are_kept() -> None:
     for variant in ("crop", "segment"):
         made = [each for each in subject["references"] if each["variant"] == variant]
         assert [each["frame_index"] for each in made] == [frame["index"] for frame in frames]
-        shapes = [decode(each["image"]).shape for each in made]
+        shapes = [decode_image(each["image"]).shape for each in made]
         assert len(set(shapes)) == 2
-    assert to_table([row], CLIPS).num_rows == 1
+    assert build_table([row], CLIPS).num_rows == 1
 
 
 def test_one_picture_alone_is_the_best_one() -> None:
@@ -157,7 +157,7 @@ def test_without_a_tracker_a_subject_stays_where_it_was_found() -> None:
     (subject,) = grounded["subjects"]
     assert subject["track"] is None and subject["reference_frames"] is None
     off = config(TRACKER, "track.enabled=false")
-    assert registry.spec_of(off, "tracker") is None
+    assert registry.get_model_spec(off, "tracker") is None
     tracked = through(copy.deepcopy(grounded), config(TRACKER), "track")
     assert through(tracked, off, "track")["subjects"][0]["track"] is None, "an old track is not left behind"
 
@@ -201,20 +201,20 @@ def test_a_background_needs_one_frame_in_which_all_subjects_are_known() -> None:
     red, blue = row["subjects"]
     assert row["status"] == "kept"
     assert red["frame_index"] is not None and blue["frame_index"] is not None
-    assert box_in(blue, red["frame_index"]) is not None and mask_in(blue, red["frame_index"]) is not None
+    assert find_box(blue, red["frame_index"]) is not None and find_mask(blue, red["frame_index"]) is not None
     blue["frame_index"] = 25
-    assert background_frame(row) == red["frame_index"]
+    assert choose_background_frame(row) == red["frame_index"]
     for subject in (red, blue):
         subject["track"] = None
-    assert background_frame(row) is None, "where the other one is in that frame, nobody knows"
+    assert choose_background_frame(row) is None, "where the other one is in that frame, nobody knows"
 
 
 def test_the_share_of_an_outline_that_the_frame_cuts() -> None:
     mask = np.zeros((20, 30), bool)
-    assert cut_share(mask) == 0
+    assert measure_cut_share(mask) == 0
     mask[5:10, 5:10] = True
-    assert cut_share(mask) == 0
+    assert measure_cut_share(mask) == 0
     mask[:] = False
     mask[5:10, 0:5] = True
-    assert cut_share(mask) == pytest.approx(5 / 16)
-    assert cut_share(np.ones((4, 4), bool)) == 1
+    assert measure_cut_share(mask) == pytest.approx(5 / 16)
+    assert measure_cut_share(np.ones((4, 4), bool)) == 1

@@ -11,23 +11,23 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.taxonomy import Mention, Taxonomy, TaxonomyError, problems
-from curation.taxonomy.taxonomy import SHIPPED, plurals_of
+from curation.taxonomy import Mention, Taxonomy, TaxonomyError, find_problems
+from curation.taxonomy.taxonomy import SHIPPED_FILE, make_plurals
 from pipelines.taxonomy import taxonomy as command
 
 SHIPPED_TAXONOMY = Taxonomy.load()
 
 
 def told(caption: str) -> list[tuple[str, str, int | None]]:
-    return [(each.category, each.phrase, each.count) for each in SHIPPED_TAXONOMY.match(caption)]
+    return [(each.category, each.phrase, each.count) for each in SHIPPED_TAXONOMY.find_mentions(caption)]
 
 
 def categories(caption: str) -> list[str]:
-    return [each.category for each in SHIPPED_TAXONOMY.match(caption)]
+    return [each.category for each in SHIPPED_TAXONOMY.find_mentions(caption)]
 
 
 def phrases(caption: str) -> list[str]:
-    return [each.phrase for each in SHIPPED_TAXONOMY.match(caption)]
+    return [each.phrase for each in SHIPPED_TAXONOMY.find_mentions(caption)]
 
 
 # --- the data -------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def test_the_shipped_taxonomy_is_as_broad_as_kaleidos() -> None:
 
 
 def test_the_shipped_taxonomy_passes_its_own_check() -> None:
-    assert problems(SHIPPED) == []
+    assert find_problems(SHIPPED_FILE) == []
 
 
 def test_nearly_every_name_is_found_when_a_caption_shows_it() -> None:
@@ -50,7 +50,7 @@ def test_nearly_every_name_is_found_when_a_caption_shows_it() -> None:
     missed = []
     for category in SHIPPED_TAXONOMY.categories.values():
         for name in category.names:
-            found = SHIPPED_TAXONOMY.match(f"We stood behind their {name}.")
+            found = SHIPPED_TAXONOMY.find_mentions(f"We stood behind their {name}.")
             if [(each.category, each.name) for each in found] != [(category.name, name)]:
                 missed.append((name, found))
     assert missed == []
@@ -116,7 +116,7 @@ def test_an_everyday_caption_is_told_in_phrases_with_counts(
 
 def test_a_mention_says_where_it_stands() -> None:
     caption = "Look: a fluffy grey puppy!"
-    (mention,) = SHIPPED_TAXONOMY.match(caption)
+    (mention,) = SHIPPED_TAXONOMY.find_mentions(caption)
     assert mention == Mention("dog", "animal", "puppy", "fluffy grey puppy", 8, 25, 1)
 
 
@@ -318,7 +318,7 @@ def test_the_phrase_keeps_what_describes_the_noun_and_nothing_else(caption: str,
     ],
 )  # fmt: skip
 def test_counts(caption: str, count: int | None) -> None:
-    (mention,) = SHIPPED_TAXONOMY.match(caption)
+    (mention,) = SHIPPED_TAXONOMY.find_mentions(caption)
     assert mention.count == count
 
 
@@ -360,7 +360,7 @@ CAPTIONS = (
 @settings(max_examples=400, deadline=None)
 def test_any_text_gives_ordered_spans_of_itself_that_do_not_overlap(caption: str) -> None:
     end = 0
-    for each in SHIPPED_TAXONOMY.match(caption):
+    for each in SHIPPED_TAXONOMY.find_mentions(caption):
         assert caption[each.start : each.end] == each.phrase
         assert end <= each.start < each.end
         end = each.end
@@ -376,7 +376,7 @@ def test_case_never_matters(caption: str) -> None:
     def bare(text: str) -> list[tuple[str, str, int, int, int | None]]:
         return [
             (each.category, each.name, each.start, each.end, each.count)
-            for each in SHIPPED_TAXONOMY.match(text)
+            for each in SHIPPED_TAXONOMY.find_mentions(text)
         ]
 
     assert bare(caption) == bare(caption.upper()) == bare(caption.lower())
@@ -386,19 +386,19 @@ def test_case_never_matters(caption: str) -> None:
     "caption", ["", " ", "...", "\x00", "'" * 50, "-" * 50, "a " * 2000, "dog-" * 500, "\ud800 dog"]
 )
 def test_odd_texts_are_read_quietly(caption: str) -> None:
-    SHIPPED_TAXONOMY.match(caption)
+    SHIPPED_TAXONOMY.find_mentions(caption)
 
 
 def test_a_long_text_takes_time_in_proportion() -> None:
     started = time.perf_counter()
-    assert SHIPPED_TAXONOMY.match("a big red striped shiny car and " * 2000)
+    assert SHIPPED_TAXONOMY.find_mentions("a big red striped shiny car and " * 2000)
     assert time.perf_counter() - started < 30  # quadratic code would take many minutes
 
 
 def test_it_travels_to_workers() -> None:
     copy = pickle.loads(pickle.dumps(SHIPPED_TAXONOMY))
     assert copy.revision == SHIPPED_TAXONOMY.revision
-    assert copy.match("two fluffy dogs") == SHIPPED_TAXONOMY.match("two fluffy dogs")
+    assert copy.find_mentions("two fluffy dogs") == SHIPPED_TAXONOMY.find_mentions("two fluffy dogs")
 
 
 # --- one's own file -------------------------------------------------------------------------------
@@ -412,7 +412,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_groups_alone_are_a_taxonomy(tmp_path: Path) -> None:
     own = Taxonomy.load(written(tmp_path, "groups:\n  pet:\n    dog: [dog, puppy]\n"))
-    assert [each.name for each in own.match("two small puppies and a cat")] == ["puppy"]
+    assert [each.name for each in own.find_mentions("two small puppies and a cat")] == ["puppy"]
     assert own.groups == ("pet",)
 
 
@@ -485,7 +485,7 @@ def test_a_missing_file_is_said_plainly(tmp_path: Path) -> None:
 
 def test_the_check_names_every_problem(tmp_path: Path) -> None:
     file = written(tmp_path, "groups: {pet: {dog: [Dog, dogs, hound], cat: [hound]}}")
-    assert len(problems(file)) == 2
+    assert len(find_problems(file)) == 2
     result = CliRunner().invoke(command, ["--check", "--file", str(file)])
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 2
@@ -503,7 +503,7 @@ def test_the_check_names_every_problem(tmp_path: Path) -> None:
     ],
 )
 def test_regular_and_inherited_plurals(name: str, plural: str) -> None:
-    assert plurals_of(name, {"man": "men"}) == (plural,)
+    assert make_plurals(name, {"man": "men"}) == (plural,)
 
 
 # --- the door -------------------------------------------------------------------------------------

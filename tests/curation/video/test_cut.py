@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from curation.config import SliceConfig
-from curation.video.cut import clean_prefix
+from curation.video.cut import count_clean_prefix
 from curation.video.slicer import Slicer, Span
 from tests.videos import (
     AV1,
@@ -33,7 +33,9 @@ BFRAMES = {"preset": "veryfast", "crf": "20", "bf": "3", "x264-params": "scenecu
 def sliced(path: Path, **settings: Any) -> list[Span]:
     folder = path.with_suffix(".clips")
     folder.mkdir()
-    return list(Slicer(path, SliceConfig(**{"min_length": 1, "max_length": 4, **settings}), folder).run())
+    return list(
+        Slicer(path, SliceConfig(**{"min_length": 1, "max_length": 4, **settings}), folder).slice_video()
+    )
 
 
 def the_clip(path: Path, **settings: Any) -> tuple[Path, Span]:
@@ -153,7 +155,7 @@ def test_keyframes_that_need_frames_before_them_start_no_copy(
 def test_a_stretch_of_packets_ends_where_no_frame_is_left_out(
     stamps: list[int], last: int, count: int
 ) -> None:
-    assert clean_prefix(stamps, last) == count
+    assert count_clean_prefix(stamps, last) == count
 
 
 def uneven(frames: int) -> list[float]:

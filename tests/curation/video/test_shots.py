@@ -11,7 +11,7 @@ from scenedetect import detect
 from scenedetect.detectors import AdaptiveDetector, ContentDetector, ThresholdDetector
 
 from curation.config import SliceConfig
-from curation.video.frames import small_size
+from curation.video.frames import get_small_size
 from curation.video.slicer import Slicer
 from tests.videos import fading, shots, write_video
 
@@ -23,7 +23,7 @@ def cuts(path: Path, **settings: Any) -> list[int]:
     config = SliceConfig(min_length=1, max_length=1000, min_shot=MIN_SHOT / 25, **settings)
     folder = path.with_suffix(".clips")
     folder.mkdir()
-    return [span.start_frame for span in Slicer(path, config, folder).run()][1:]
+    return [span.start_frame for span in Slicer(path, config, folder).slice_video()][1:]
 
 
 def expected(path: Path, detector: Any) -> list[int]:
@@ -79,7 +79,7 @@ def test_without_a_detector_only_length_decides(tmp_path: Path) -> None:
 def test_rates_of_television_do_not_shift_cuts(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", shots([40, 15, 40]), fps=Fraction(30000, 1001))
     config = SliceConfig(min_length=0.04, max_length=1000, min_shot=0.5)
-    spans = list(Slicer(video, config, tmp_path).run())
+    spans = list(Slicer(video, config, tmp_path).slice_video())
     assert [span.start_frame for span in spans] == [0, 40, 55]
 
 
@@ -95,4 +95,4 @@ def test_rates_of_television_do_not_shift_cuts(tmp_path: Path) -> None:
 def test_shots_are_looked_at_in_frames_of_the_size_that_thresholds_were_tuned_for(
     size: tuple[int, int], small: tuple[int, int]
 ) -> None:
-    assert small_size(*size) == small
+    assert get_small_size(*size) == small

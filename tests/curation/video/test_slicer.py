@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.config import SliceConfig
-from curation.imaging.codec import decode
+from curation.imaging.codec import decode_image
 from curation.video import sampling
-from curation.video.motion import Motion
+from curation.video.motion import FrameMotion
 from curation.video.slicer import Slicer, Span
-from reprise.video.source import BadVideo
+from reprise.video.source import BadVideoError
 from tests.videos import psnr, read_pictures, shots, write_video
 
 B_FRAMES = 3
@@ -27,7 +27,7 @@ B_FRAMES = 3
 
 def sliced(path: Path, done: frozenset[int] = frozenset(), **config: Any) -> list[Span]:
     folder = Path(tempfile.mkdtemp(dir=path.parent))
-    return list(Slicer(path, SliceConfig(**config), folder, done).run())
+    return list(Slicer(path, SliceConfig(**config), folder, done).slice_video())
 
 
 @settings(max_examples=12, deadline=None)
@@ -80,7 +80,7 @@ def test_videos_that_are_too_small_are_not_encoded(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", shots([40]))
     folder = tmp_path / "clips"
     folder.mkdir()
-    (span,) = Slicer(video, SliceConfig(min_length=1, min_short_side=480), folder).run()
+    (span,) = Slicer(video, SliceConfig(min_length=1, min_short_side=480), folder).slice_video()
     assert (span.status, span.reason, span.value, span.threshold) == ("rejected", "frame too small", 120, 480)
     assert list(folder.iterdir()) == []
 
@@ -94,15 +94,15 @@ def test_samples_are_the_frames_they_name(tmp_path: Path) -> None:
         assert len(steps) == round((span.end_s - span.start_s) * 2)
         for sample in span.samples:
             assert sample.time_s == pytest.approx(sample.index / 25)
-            assert psnr(decode(sample.image), pictures[sample.index]) > 34
+            assert psnr(decode_image(sample.image), pictures[sample.index]) > 34
 
 
 def test_motion_is_measured_on_the_sampled_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[float, ...]] = []
 
-    def measure(other: np.ndarray[Any, Any], own: np.ndarray[Any, Any], seconds: float) -> Motion:
+    def measure(other: np.ndarray[Any, Any], own: np.ndarray[Any, Any], seconds: float) -> FrameMotion:
         asked.append((float(other.mean()), float(own.mean()), seconds))
-        return Motion(own.astype(np.float32) / 255 * sampling.MOTION_SCALE, 0.25)
+        return FrameMotion(own.astype(np.float32) / 255 * sampling.MOTION_SCALE, 0.25)
 
     monkeypatch.setattr(sampling, "measure_motion", measure)
     # Frame i is grey level 40 + 3 i, so that a level names a frame.
@@ -114,7 +114,7 @@ def test_motion_is_measured_on_the_sampled_frame(tmp_path: Path, monkeypatch: py
         gap = round((other - own) / 3)
         assert abs(gap) == 3 and seconds == pytest.approx(0.12)
         # The map that `measure_motion` lays on the second frame given is the one that is stored.
-        assert decode(sample.motion).mean() == pytest.approx(own, abs=1)
+        assert decode_image(sample.motion).mean() == pytest.approx(own, abs=1)
     assert span.camera_motion == 0.25
 
 
@@ -206,7 +206,7 @@ def test_a_file_without_frames_says_so(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", shots([30]), faststart=True)
     data = video.read_bytes()
     video.write_bytes(data[: data.index(b"mdat") + 4])
-    with pytest.raises(BadVideo, match="no frame could be decoded"):
+    with pytest.raises(BadVideoError, match="no frame could be decoded"):
         sliced(video)
 
 
@@ -214,11 +214,11 @@ _PEAK = """
 import resource, sys, tempfile
 from pathlib import Path
 from curation.config import SliceConfig
-from curation.video.motion import Motion
+
 from curation.video import sampling
 from curation.video.slicer import Slicer
 with tempfile.TemporaryDirectory() as folder:
-    for span in Slicer(Path(sys.argv[1]), SliceConfig(cut=sys.argv[2]), Path(folder)).run():
+    for span in Slicer(Path(sys.argv[1]), SliceConfig(cut=sys.argv[2]), Path(folder)).slice_video():
         if span.file:
             span.file.unlink()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from reprise.video.ahead import Stalled, ahead, within
+from reprise.video.ahead import StalledError, run_ahead, run_with_timeout
 
 
 def test_items_come_in_order() -> None:
-    assert list(ahead(iter(range(100)), 3)) == list(range(100))
+    assert list(run_ahead(iter(range(100)), 3)) == list(range(100))
 
 
 def test_an_error_comes_out_where_it_happened() -> None:
@@ -22,7 +22,7 @@ def test_an_error_comes_out_where_it_happened() -> None:
 
     found = []
     with pytest.raises(ValueError, match="third"):
-        for item in ahead(broken(), 5):
+        for item in run_ahead(broken(), 5):
             found.append(item)  # noqa: PERF402
     assert found == [1, 2]
 
@@ -35,7 +35,7 @@ def test_it_runs_only_so_far_ahead_and_ends_when_closed() -> None:
             made.append(len(made))
             yield made[-1]
 
-    items = ahead(endless(), 2)
+    items = run_ahead(endless(), 2)
     assert next(items) == 0
     items.close()
     assert len(made) <= 6
@@ -50,12 +50,12 @@ def test_what_does_not_come_in_time_is_given_up_and_its_thread_left_behind() -> 
         woken.wait()
         yield 2
 
-    items = ahead(stuck(), 2, timeout_s=0.05)
+    items = run_ahead(stuck(), 2, timeout_s=0.05)
     assert next(items) == 1
-    with pytest.raises(Stalled):
+    with pytest.raises(StalledError):
         next(items)
-    with pytest.raises(Stalled):
-        within(0.05, woken.wait)
+    with pytest.raises(StalledError):
+        run_with_timeout(0.05, woken.wait)
     woken.set()
 
 
@@ -66,14 +66,14 @@ def test_one_that_hangs_keeps_nobody_who_wants_no_more() -> None:
         yield 1
         woken.wait()
 
-    items = ahead(stuck(), 2, timeout_s=0.05)
+    items = run_ahead(stuck(), 2, timeout_s=0.05)
     assert next(items) == 1
-    with pytest.raises(Stalled):  # so that nobody frees what the thread works on
+    with pytest.raises(StalledError):  # so that nobody frees what the thread works on
         items.close()
     woken.set()
 
 
 def test_within_gives_the_result_or_the_error() -> None:
-    assert within(5, lambda: 7) == 7
+    assert run_with_timeout(5, lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        within(5, lambda: 1 // 0)
+        run_with_timeout(5, lambda: 1 // 0)

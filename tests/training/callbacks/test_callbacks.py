@@ -12,16 +12,16 @@ import pytest
 from PIL import Image
 
 from reprise.errors import RepriseError
-from reprise.settings import load
+from reprise.settings import load_settings
 from tests.training.sizes import WAN
 from training.callbacks import console, curves, wandb
-from training.callbacks.contact_sheet import HEIGHT, Row, sheet, thumbnails
-from training.callbacks.metrics_file import MetricsFile, read
+from training.callbacks.contact_sheet import THUMBNAIL_HEIGHT, SheetRow, draw_sheet, make_thumbnails
+from training.callbacks.metrics_file import MetricsFile, read_metrics
 from training.callbacks.throughput import Throughput
 from training.config import TrainConfig
 from training.cost import flops
-from training.cost.devices import peak_flops
-from training.cost.flops import Shape
+from training.cost.devices import get_peak_flops
+from training.cost.flops import TransformerShape
 from training.storage import Folder
 
 
@@ -41,33 +41,33 @@ def step(loss: float = 1.0, **changes: float) -> dict[str, float]:
 
 
 def test_speed_is_work_over_time() -> None:
-    shape = Shape.of(WAN)
+    shape = TransformerShape.from_config(WAN)
     throughput = Throughput(shape, peak=1e9, steps=10)
-    throughput.add(step(loss=1.0))
-    throughput.add(step(loss=3.0, seconds=4.0, data_wait=0.1, memory=5.0 * (1 << 30)))
-    said = throughput.scalars(2)
+    throughput.add_step(step(loss=1.0))
+    throughput.add_step(step(loss=3.0, seconds=4.0, data_wait=0.1, memory=5.0 * (1 << 30)))
+    said = throughput.pop_scalars(2)
     assert said["loss"] == 2.0
     assert said["speed/tokens_per_second"] == pytest.approx(800 / 6)
     assert said["speed/samples_per_second"] == pytest.approx(8 / 6)
     assert said["speed/data_wait"] == pytest.approx(0.6 / 6)
-    assert said["speed/mfu"] == pytest.approx(8 * flops.training(shape, 100) / 6 / 1e9)
+    assert said["speed/mfu"] == pytest.approx(8 * flops.count_training(shape, 100) / 6 / 1e9)
     assert said["memory/peak_gib"] == 5.0
     assert said["eta_seconds"] == pytest.approx(8 * 3.0)
-    assert throughput.scalars(2) == {}
+    assert throughput.pop_scalars(2) == {}
 
 
 def test_what_is_not_known_is_not_said() -> None:
     throughput = Throughput(None, None, steps=10)
-    throughput.add(step(memory=0.0))
-    said = throughput.scalars(1)
+    throughput.add_step(step(memory=0.0))
+    said = throughput.pop_scalars(1)
     assert not {"speed/mfu", "speed/tflops", "memory/peak_gib"} & set(said)
 
 
 def test_metrics_of_one_task_are_averaged_over_its_own_steps() -> None:
     throughput = Throughput(None, None, steps=10)
-    throughput.add(step() | {"loss/kaleido": 1.0})
-    throughput.add(step() | {"loss/video": 5.0})
-    said = throughput.scalars(2)
+    throughput.add_step(step() | {"loss/kaleido": 1.0})
+    throughput.add_step(step() | {"loss/video": 5.0})
+    said = throughput.pop_scalars(2)
     assert (said["loss/kaleido"], said["loss/video"]) == (1.0, 5.0)
 
 
@@ -85,11 +85,11 @@ def test_metrics_of_one_task_are_averaged_over_its_own_steps() -> None:
     ],
 )
 def test_peaks_of_devices_are_known_by_name(name: str, tera: int) -> None:
-    assert peak_flops(name) == tera * 1e12
+    assert get_peak_flops(name) == tera * 1e12
 
 
 def test_an_unknown_device_has_no_peak() -> None:
-    assert peak_flops("Some Accelerator 9000") is None
+    assert get_peak_flops("Some Accelerator 9000") is None
 
 
 def test_the_line_says_how_it_goes() -> None:
@@ -102,30 +102,33 @@ def test_the_line_says_how_it_goes() -> None:
         "memory/peak_gib": 61.27,
         "eta_seconds": 7_380.0,
     }
-    assert console.line(40, 10_000, scalars) == (
+    assert console.format_line(40, 10_000, scalars) == (
         "step 40/10000  loss 0.1235  grad 0.0712  12.3k tokens/s  MFU 51.2 %  data wait 1 %  61.3 GiB  "
         "2 h 03 min left"
     )
-    assert console.line(5, 9, {"validation/kaleido": 0.5, "time": 1.0}) == "step 5/9  validation/kaleido 0.5"
+    assert (
+        console.format_line(5, 9, {"validation/kaleido": 0.5, "time": 1.0})
+        == "step 5/9  validation/kaleido 0.5"
+    )
 
 
 # ---- files -----------------------------------------------------------------------------------------------
 
 
 def test_a_resumed_run_goes_on_after_the_step_that_it_goes_on_from(tmp_path: Path) -> None:
-    folder = Folder.at(tmp_path)
+    folder = Folder.from_uri(tmp_path)
     first = MetricsFile()
-    first.open(folder, 0)
+    first.open_file(folder, 0)
     for number in range(1, 6):
         first.write(number, {"loss": number, "bad": float("nan")})
     # Killed: nothing is closed, and the last line is cut short.
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')
     again = MetricsFile()
-    again.open(folder, 4)
+    again.open_file(folder, 4)
     again.write(5, {"loss": 50.0})
-    again.end()
-    records = list(read(folder))
+    again.close()
+    records = list(read_metrics(folder))
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5]
     assert records[-1]["loss"] == 50.0
     assert records[0]["bad"] is None
@@ -133,46 +136,46 @@ def test_a_resumed_run_goes_on_after_the_step_that_it_goes_on_from(tmp_path: Pat
 
 
 def test_curves_are_drawn_from_the_file(tmp_path: Path) -> None:
-    folder = Folder.at(tmp_path)
-    assert not curves.draw(folder, "empty")
+    folder = Folder.from_uri(tmp_path)
+    assert not curves.draw_curves(folder, "empty")
     file = MetricsFile()
-    file.open(folder, 0)
+    file.open_file(folder, 0)
     for number in range(1, 80):
         scalars = {"loss": 1 / number, "loss/kaleido": 1 / number, "lr": 1e-5, "grad_norm": 0.1}
         file.write(number, scalars | {"validation/kaleido/q0.1": 1.0} if number % 20 == 0 else scalars)
-    file.end()
-    assert curves.draw(folder, "a run")
+    file.close()
+    assert curves.draw_curves(folder, "a run")
     image = Image.open(tmp_path / "curves.png")
     assert image.width > 1000
     assert np.asarray(image.convert("L")).std() > 1, "something is drawn"
 
 
 def test_smoothing_has_no_bias_at_the_beginning() -> None:
-    assert curves.smoothed([3.0] * 5) == pytest.approx([3.0] * 5)
+    assert curves.smooth_values([3.0] * 5) == pytest.approx([3.0] * 5)
 
 
 def test_a_contact_sheet_shows_references_what_was_made_and_what_was_true() -> None:
     red, green, blue = (
         np.full((9, 32, 48, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))
     )
-    row = Row("a ball " * 40, thumbnails(red, 1), thumbnails(green), thumbnails(blue))
-    page = np.asarray(Image.open(io.BytesIO(sheet([row, row]))))
+    row = SheetRow("a ball " * 40, make_thumbnails(red, 1), make_thumbnails(green), make_thumbnails(blue))
+    page = np.asarray(Image.open(io.BytesIO(draw_sheet([row, row]))))
 
     def area(colour: tuple[int, int, int]) -> int:
         return int((page == colour).all(axis=-1).sum())
 
-    each = HEIGHT * round(48 * HEIGHT / 32)
+    each = THUMBNAIL_HEIGHT * round(48 * THUMBNAIL_HEIGHT / 32)
     assert (area((255, 0, 0)), area((0, 255, 0)), area((0, 0, 255))) == (2 * each, 12 * each, 12 * each)
 
 
 def test_a_video_of_one_frame_has_one_thumbnail() -> None:
-    assert len(thumbnails(np.zeros((1, 8, 8, 3), np.uint8))) == 1
+    assert len(make_thumbnails(np.zeros((1, 8, 8, 3), np.uint8))) == 1
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wandb.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RepriseError, match="pip install wandb"):
-        wandb.Wandb("project")
+        wandb.WandbWriter("project")
 
 
 # ---- in a run --------------------------------------------------------------------------------------------
@@ -236,7 +239,7 @@ def two(runs: Path) -> None:
 
 
 def records_of(folder: Path, name: str) -> list[dict[str, Any]]:
-    return list(read(Folder.at(folder / "runs" / name)))
+    return list(read_metrics(Folder.from_uri(folder / "runs" / name)))
 
 
 def test_watching_changes_nothing_and_leaves_numbers_and_pictures(runs: Path, one: list[Any]) -> None:
@@ -296,5 +299,7 @@ def test_nothing_held_out_is_one_line(one: list[Any]) -> None:
 
 
 def test_a_config_for_watching_is_valid() -> None:
-    config = load(TrainConfig, None, ["log.peak_tflops=400", "validation.every=10", "log.wandb=project"])
+    config = load_settings(
+        TrainConfig, None, ["log.peak_tflops=400", "validation.every=10", "log.wandb=project"]
+    )
     assert config.log.peak_tflops == 400

@@ -12,7 +12,7 @@ from reprise.errors import RepriseError
 from tests.training.goldens import names, read
 from training.convert import files
 from training.convert.files import convert_checkpoint, read_checkpoint
-from training.convert.kaleido import convert, entries, layout_of, plan
+from training.convert.kaleido import convert_state_dict, detect_layout, list_tensors, plan_conversion
 
 LAYOUTS = ("sat", "wan", "diffusers")
 
@@ -103,7 +103,7 @@ def test_a_file_written_by_training_is_read_past_its_other_entries(folder, tmp_p
     torch.save(content, tmp_path / "in" / "7" / "fsdp2_rank_0000_checkpoint.pt")
     report = convert_checkpoint(tmp_path / "in", tmp_path / "out", heads=2)
     assert report.to == "diffusers"
-    assert report.unknown_by_kind() == [("conditioner.embedders", 1), ("model.diffusion_model", 1)]
+    assert report.count_unknown_kinds() == [("conditioner.embedders", 1), ("model.diffusion_model", 1)]
     same(read_checkpoint(tmp_path / "out").tensors, read_checkpoint(folder / "diffusers").tensors)
 
 
@@ -153,11 +153,11 @@ def test_what_stands_there_is_not_written_over(folder, tmp_path):
 
 
 def test_names_are_unique_in_every_layout():
-    wanted = entries(2)
+    wanted = list_tensors(2)
     for layout in LAYOUTS:
-        keys = [name for entry in wanted for name in entry.names(layout)]
+        keys = [name for entry in wanted for name in entry.get_names(layout)]
         assert len(keys) == len(set(keys))
-        assert layout_of(keys) == layout
+        assert detect_layout(keys) == layout
 
 
 @pytest.mark.parametrize("name", names("kaleido_weights_diffusers.safetensors"))
@@ -165,9 +165,9 @@ def test_released_layouts_are_the_recorded_ones(name):
     recorded = {layout: read(f"kaleido_weights_{word}.safetensors")[0] for layout, word in
                 (("sat", "sat"), ("wan", "wan_original"), ("diffusers", "diffusers"))}  # fmt: skip
     for source, tensors in recorded.items():
-        assert plan(tensors)[2] == []
+        assert plan_conversion(tensors)[2] == []
         for to, expected in recorded.items():
-            same(convert(tensors, to), expected), (source, to)
+            same(convert_state_dict(tensors, to), expected), (source, to)
 
 
 def test_safetensors_of_one_file_has_the_name_that_diffusers_looks_for(folder, own):

@@ -8,35 +8,35 @@ from typing import Any
 import pytest
 
 from reprise.errors import RepriseError
-from reprise.settings import load
+from reprise.settings import load_settings
 from tests.training.sizes import COGVIDEOX, WAN
 from training.config import TrainConfig
-from training.models.published import PUBLISHED, VAES
+from training.models.published import PUBLISHED, VAE_CONFIGS
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from training.cost import activations, estimate
-from training.cost.estimate import GIB, Estimate, Layout, works_of_size  # noqa: E402
-from training.cost.flops import Shape  # noqa: E402
+from training.cost import activations, estimate  # noqa: E402
+from training.cost.estimate import GIB, Estimate, ParallelLayout, estimate_workloads  # noqa: E402
+from training.cost.flops import TransformerShape  # noqa: E402
 
 SMALL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 LARGE = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
 
 
 def of(name: str, *overrides: str, size: tuple[int, int, int] = (81, 480, 832)) -> Estimate:
-    config = load(TrainConfig, None, ["tasks.0.kind=kaleido", "tasks.0.latents=there", *overrides])
-    works = works_of_size(config, Shape.of(PUBLISHED[name]), *size)
-    return Estimate(config, PUBLISHED[name], works, VAES[name])
+    config = load_settings(TrainConfig, None, ["tasks.0.kind=kaleido", "tasks.0.latents=there", *overrides])
+    works = estimate_workloads(config, TransformerShape.from_config(PUBLISHED[name]), *size)
+    return Estimate(config, PUBLISHED[name], works, VAE_CONFIGS[name])
 
 
 def saved(
     config: dict[str, Any], tokens: int, batch: int, mode: Any, dtype: Any, *, each_token: bool = False
 ) -> int:
     """Bytes that autograd keeps on the CPU, weights and inputs left out, each storage once."""
-    model = activations.build(config, device="cpu", dtype=dtype)
-    activations.recompute(model, mode)
-    call = activations.inputs(model, tokens, batch, dtype, each_token=each_token)
+    model = activations.build_stock_model(config, device="cpu", dtype=dtype)
+    activations.recompute_blocks(model, mode)
+    call = activations.make_inputs(model, tokens, batch, dtype, token_timesteps=each_token)
     given = [*model.parameters(), *(each for each in call.values() if isinstance(each, torch.Tensor))]
     theirs = {each.untyped_storage().data_ptr() for each in given}
     kept: dict[int, Any] = {}
@@ -63,7 +63,9 @@ def test_followed_activations_are_those_that_autograd_keeps(
     config: dict[str, Any], mode: Any, each_token: bool, precision: Any
 ) -> None:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    trace = activations.traced(config, 240, 2, mode, precision, layers=4, each_token=each_token)
+    trace = activations.measure_activations(
+        config, 240, 2, mode, precision, layers=4, token_timesteps=each_token
+    )
     kept = saved(config, 240, 2, mode, dtype, each_token=each_token)
     assert trace.saved == pytest.approx(kept, rel=0.02)
     assert trace.peak > trace.saved
@@ -86,30 +88,35 @@ def test_selective_checkpointing_keeps_what_products_and_attention_made(config: 
                 kept += sum(each.numel() * each.element_size() for each in tensors)
             return made
 
-    model = activations.build(config, device="cpu")
+    model = activations.build_stock_model(config, device="cpu")
     for block in model.blocks if hasattr(model, "blocks") else model.transformer_blocks:
         block.register_forward_pre_hook(lambda *_: watch.__enter__() and None)
         block.register_forward_hook(lambda *_: watch.__exit__(None, None, None))
     watch = Results()
     with torch.no_grad():
-        model(**activations.inputs(model, 240, 2, torch.float32))
+        model(**activations.make_inputs(model, 240, 2, torch.float32))
     full, selective = (
-        activations.traced(config, 240, 2, mode, "fp32", layers=4).saved for mode in ("full", "selective")
+        activations.measure_activations(config, 240, 2, mode, "fp32", layers=4).saved
+        for mode in ("full", "selective")
     )
     assert selective - full == pytest.approx(kept, rel=0.02)
 
 
 def test_a_timestep_for_each_token_is_a_modulation_for_each_token() -> None:
     one, zero = (of(SMALL, f"positions.reference_time={time}") for time in ("video", "zero"))
-    layout = Layout(1, 1, 1, "none", 1)
+    layout = ParallelLayout(1, 1, 1, "none", 1)
     # Six vectors a token and block in float32, and what is made of them.
-    added = (zero.activations(layout) - one.activations(layout)) / (one.longest * 30 * 1536 * 4)
+    added = (zero.estimate_activations(layout) - one.estimate_activations(layout)) / (
+        one.max_tokens * 30 * 1536 * 4
+    )
     assert 6 < added < 18
 
 
 def test_what_a_block_adds_is_the_same_for_every_block() -> None:
-    for mode in estimate.MODES:
-        two, four, six = (activations.traced(WAN, 240, 2, mode, "bf16", layers=n).peak for n in (2, 4, 6))
+    for mode in estimate.CHECKPOINTING_MODES:
+        two, four, six = (
+            activations.measure_activations(WAN, 240, 2, mode, "bf16", layers=n).peak for n in (2, 4, 6)
+        )
         assert six == pytest.approx(two + 2 * (four - two), rel=0.01)
 
 
@@ -129,21 +136,22 @@ TINY_VAES: list[dict[str, Any]] = [
 def test_decoding_takes_no_more_than_is_said_and_not_much_less(
     config: dict[str, Any], video: tuple[int, int, int]
 ) -> None:
-    from training.models.vae import decode
+    from training.models.vae import decode_latents
 
-    vae, latents = activations.build(config, device="cpu"), torch.randn(1, 16, *video)
+    vae, latents = activations.build_stock_model(config, device="cpu"), torch.randn(1, 16, *video)
     vae.enable_tiling()
-    with torch.no_grad(), activations.Following() as following:
-        decode(vae, latents).float()
+    with torch.no_grad(), activations.MemoryTracer() as following:
+        decode_latents(vae, latents).float()
     needed = following.peak + sum(4 * parameter.numel() for parameter in vae.parameters())
     # With so few channels it is the pixels, of which more are said than there are, that count.
-    assert needed <= activations.decoding(config, video, "fp32") <= 2 * needed
+    assert needed <= activations.measure_decoding(config, video, "fp32") <= 2 * needed
 
 
 def test_the_vae_is_counted_where_validation_makes_videos_and_never_beside_gradients() -> None:
-    layout = Layout(1, 1, 1, "full", 1)
+    layout = ParallelLayout(1, 1, 1, "full", 1)
     plain, videos = (
-        of(SMALL, "validation.every=9", f"validation.videos={count}").memory(layout) for count in (0, 2)
+        of(SMALL, "validation.every=9", f"validation.videos={count}").estimate_memory(layout)
+        for count in (0, 2)
     )
     assert plain.decoding == 0 and videos.decoding > GIB
     assert videos.total == plain.total, "less than a step of training needs"
@@ -153,7 +161,7 @@ def test_the_vae_is_counted_where_validation_makes_videos_and_never_beside_gradi
 
 
 def test_parameters_of_the_published_models() -> None:
-    small, large = (estimate.Weights.of(PUBLISHED[name]) for name in (SMALL, LARGE))
+    small, large = (estimate.ParameterCounts.from_config(PUBLISHED[name]) for name in (SMALL, LARGE))
     assert small.total == 1_418_996_800
     assert large.total == 14_288_491_584
     assert small.total == 30 * small.block + small.rest
@@ -161,55 +169,56 @@ def test_parameters_of_the_published_models() -> None:
 
 def test_sharding_divides_what_is_held_and_sequence_parallelism_the_activations() -> None:
     estimated = of(SMALL)
-    one = Layout(1, 1, 1, "full", 1)
-    memory = estimated.memory(one)
+    one = ParallelLayout(1, 1, 1, "full", 1)
+    memory = estimated.estimate_memory(one)
     assert memory.gradients == memory.parameters
-    four = estimated.memory(replace(one, shard=4))
+    four = estimated.estimate_memory(replace(one, shard=4))
     assert four.parameters * 4 == memory.parameters
     assert four.optimizer * 4 == memory.optimizer
     assert four.activations == memory.activations
-    shared = estimated.memory(replace(one, sequence=4))
+    shared = estimated.estimate_memory(replace(one, sequence=4))
     assert shared.activations == pytest.approx(memory.activations / 4, rel=0.05)
-    assert estimated.memory(replace(one, replicate=4)) == memory
+    assert estimated.estimate_memory(replace(one, replicate=4)) == memory
 
 
 def test_whole_gradients_are_held_while_they_are_accumulated() -> None:
-    layout = Layout(1, 8, 1, "full", 1)
-    once, twice = (of(SMALL, f"tasks.0.batch={batch}").memory(layout) for batch in (8, 16))
+    layout = ParallelLayout(1, 8, 1, "full", 1)
+    once, twice = (of(SMALL, f"tasks.0.batch={batch}").estimate_memory(layout) for batch in (8, 16))
     assert twice.gradients == 8 * once.gradients
     assert replace(twice, gradients=once.gradients) == once
     sharded = replace(layout, reduce="micro_batch")
-    assert of(SMALL, "tasks.0.batch=16").memory(sharded).gradients == once.gradients
+    assert of(SMALL, "tasks.0.batch=16").estimate_memory(sharded).gradients == once.gradients
 
 
 def test_the_less_is_recomputed_the_more_is_kept() -> None:
     estimated = of(SMALL)
     none, selective, full = (
-        estimated.activations(Layout(1, 1, 1, mode, 1)) for mode in ("none", "selective", "full")
+        estimated.estimate_activations(ParallelLayout(1, 1, 1, mode, 1))
+        for mode in ("none", "selective", "full")
     )
     assert none > 1.8 * selective > 3.6 * full
 
 
 def test_what_does_not_fit_is_refused_with_the_smallest_layout_that_does() -> None:
     with pytest.raises(RepriseError) as caught:
-        of(LARGE).check(80 * GIB)
+        of(LARGE).check_fit(80 * GIB)
     said = str(caught.value)
     assert "\n" not in said
     assert "needs " in said
     assert "the smallest layout that fits: run.workers=" in said
     named = dict(part.split("=") for part in said.split("fits: ")[1].split())
-    of(LARGE, *(f"{key}={value}" for key, value in named.items())).check(80 * GIB)
-    of(SMALL).check(80 * GIB)
+    of(LARGE, *(f"{key}={value}" for key, value in named.items())).check_fit(80 * GIB)
+    of(SMALL).check_fit(80 * GIB)
 
 
 def test_nothing_smaller_would_have_fitted() -> None:
     estimated = of(LARGE)
-    found = estimated.smallest(80 * GIB)
+    found = estimated.find_smallest_layout(80 * GIB)
     assert found is not None
     for workers in (found.workers // 2, found.workers // 4):
         for sequence in (each for each in (1, 2, 4, 8) if each <= workers):
-            layout = Layout(1, workers // sequence, sequence, "full", 1, "micro_batch")
-            assert estimated.memory(layout).total > 80 * GIB
+            layout = ParallelLayout(1, workers // sequence, sequence, "full", 1, "micro_batch")
+            assert estimated.estimate_memory(layout).total > 80 * GIB
 
 
 @pytest.mark.parametrize(
@@ -225,26 +234,26 @@ def test_nothing_smaller_would_have_fitted() -> None:
 )
 def test_a_layout_that_cannot_be_is_one_line(overrides: list[str], words: str) -> None:
     with pytest.raises(RepriseError, match=words):
-        of(SMALL, *overrides).check(None)
+        of(SMALL, *overrides).check_fit(None)
 
 
 def test_sizes_that_a_video_cannot_have_are_refused() -> None:
-    config = load(TrainConfig, None, ["tasks.0.kind=video", "tasks.0.latents=there"])
+    config = load_settings(TrainConfig, None, ["tasks.0.kind=video", "tasks.0.latents=there"])
     for size in ((80, 480, 832), (81, 480, 830)):
         with pytest.raises(RepriseError, match="needs 4n \\+ 1 frames, a height that 16 divides"):
-            works_of_size(config, Shape.of(PUBLISHED[SMALL]), *size)
+            estimate_workloads(config, TransformerShape.from_config(PUBLISHED[SMALL]), *size)
 
 
 def test_channel_concatenation_adds_channels_and_no_tokens() -> None:
     concat, sequence = of(SMALL, "positions.scheme=channel_concat"), of(SMALL)
-    assert concat.longest == 32_760
-    assert sequence.longest == 37_440
+    assert concat.max_tokens == 32_760
+    assert sequence.max_tokens == 37_440
     assert concat.weights.total - sequence.weights.total == 3 * 16 * 4 * 1536
 
 
 def test_tasks_share_the_steps_by_weight() -> None:
     both = of(SMALL, "tasks.1.kind=video", "tasks.1.latents=there", "tasks.1.weight=3", "tasks.1.batch=64")
-    kaleido, video = both.works
+    kaleido, video = both.workloads
     assert (kaleido.share, video.share) == (0.25, 0.75)
-    assert both.tokens(video) == 64 * 32_760
-    assert both.tokens(kaleido) == 256 * (32_760 + 2 * 1_560)
+    assert both.count_tokens(video) == 64 * 32_760
+    assert both.count_tokens(kaleido) == 256 * (32_760 + 2 * 1_560)

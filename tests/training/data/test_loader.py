@@ -35,7 +35,7 @@ def content(batch: Batch) -> list[object]:
 def test_a_batch_holds_what_was_written(tmp_path: Path) -> None:
     sampler, latents = make(write_latents(tmp_path / "L", 12, dtype="bf16"))
     seen = 0
-    for step in Loader(sampler, latents).steps(0, 20):
+    for step in Loader(sampler, latents).iterate_steps(0, 20):
         for batch in step:
             assert batch.video.shape[2:] == step.plan.size and len(batch) == 2
             assert len(batch.references) == step.plan.references
@@ -44,7 +44,7 @@ def test_a_batch_holds_what_was_written(tmp_path: Path) -> None:
                 wanted = latent_of(sample_id, "video", tuple(batch.video.shape[1:]), "bf16")
                 assert torch.equal(batch.video[n], wanted)
                 record = latents["video"].records[int(sample_id[-5:])]
-                choice = sampler.choice(step.plan, index, record)
+                choice = sampler.draw_choice(step.plan, index, record)
                 for position, reference in zip(choice.references, batch.references, strict=True):
                     c, _, h, w = reference.shape[1:]
                     wanted = latent_of(sample_id, f"reference/{position}", (c, h, w), "bf16")
@@ -59,13 +59,23 @@ def test_a_batch_holds_what_was_written(tmp_path: Path) -> None:
 
 def test_batches_do_not_depend_on_threads_ranks_or_where_reading_began(tmp_path: Path) -> None:
     sampler, latents = make(write_latents(tmp_path / "L", 12))
-    alone = [[content(b) for b in step] for step in Loader(sampler, latents, threads=1, ahead=0).steps(0, 6)]
-    many = [[content(b) for b in step] for step in Loader(sampler, latents, threads=7, ahead=9).steps(0, 6)]
+    alone = [
+        [content(b) for b in step]
+        for step in Loader(sampler, latents, threads=1, prefetch=0).iterate_steps(0, 6)
+    ]
+    many = [
+        [content(b) for b in step]
+        for step in Loader(sampler, latents, threads=7, prefetch=9).iterate_steps(0, 6)
+    ]
     assert alone == many
     resumed, again = make(latents["video"].folder)
-    assert alone[3:] == [[content(b) for b in step] for step in Loader(resumed, again).steps(3, 6)]
+    assert alone[3:] == [[content(b) for b in step] for step in Loader(resumed, again).iterate_steps(3, 6)]
     halves = [
-        [content(b) for step in Loader(sampler, latents, rank=rank, ranks=2).steps(0, 6) for b in step]
+        [
+            content(b)
+            for step in Loader(sampler, latents, rank=rank, ranks=2).iterate_steps(0, 6)
+            for b in step
+        ]
         for rank in range(2)
     ]
     assert [b for step in alone for b in step] == [b for pair in zip(*halves, strict=True) for b in pair]
@@ -75,19 +85,19 @@ def test_micro_batches_left_over_are_skipped_and_a_loop_may_stop_in_between(tmp_
     sampler, latents = make(write_latents(tmp_path / "L", 12))
     loader = Loader(sampler, latents)
     firsts = []
-    for step in loader.steps(0, 100):
+    for step in loader.iterate_steps(0, 100):
         firsts.append(next(iter(step)).indices)
         if len(firsts) == 3:
             break
     assert firsts == [(0, 1), (4, 5), (8, 9)]
-    assert loader.read(sampler.step(2), 0).indices == (8, 9)
+    assert loader.read_batch(sampler.plan_step(2), 0).indices == (8, 9)
 
 
 def test_latents_are_read_from_s3_as_from_a_disk(s3: S3, tmp_path: Path) -> None:
     sampler, latents = make(write_latents(f"{s3.uri}/run/L", 6))
     local = make(write_latents(tmp_path / "L", 6))
-    there = [content(b) for step in Loader(sampler, latents).steps(0, 4) for b in step]
-    assert there == [content(b) for step in Loader(*local).steps(0, 4) for b in step]
+    there = [content(b) for step in Loader(sampler, latents).iterate_steps(0, 4) for b in step]
+    assert there == [content(b) for step in Loader(*local).iterate_steps(0, 4) for b in step]
 
 
 def test_a_damaged_folder_is_one_clear_line(tmp_path: Path) -> None:
@@ -98,11 +108,11 @@ def test_a_damaged_folder_is_one_clear_line(tmp_path: Path) -> None:
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RepriseError, match="cut short"):
-        for step in Loader(*make(folder)).steps(0, 9):
+        for step in Loader(*make(folder)).iterate_steps(0, 9):
             list(step)
     shard.write_bytes(b"nonsense")
     with pytest.raises(RepriseError, match=r"cannot read .*safetensors"):
-        for step in Loader(*make(folder)).steps(0, 9):
+        for step in Loader(*make(folder)).iterate_steps(0, 9):
             list(step)
     (tmp_path / "L" / "index.parquet").write_bytes(b"PAR1")
     with pytest.raises(RepriseError, match="not Parquet"):
@@ -134,5 +144,5 @@ def test_parts_do_not_depend_on_the_order_of_work(tmp_path: Path) -> None:
 
 def test_a_batch_moves_to_another_type(tmp_path: Path) -> None:
     sampler, latents = make(write_latents(tmp_path / "L", 6))
-    batch = Loader(sampler, latents).read(sampler.step(0), 0).to("cpu", torch.bfloat16)
+    batch = Loader(sampler, latents).read_batch(sampler.plan_step(0), 0).move_to("cpu", torch.bfloat16)
     assert {t.dtype for t in (batch.video, batch.text, *batch.references)} == {torch.bfloat16}

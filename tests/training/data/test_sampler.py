@@ -13,11 +13,11 @@ from reprise.errors import RepriseError
 from tests.training.latents_folder import VARIANTS
 from training.config import KaleidoTask, MixtureConfig, VideoTask
 from training.data import random_streams
-from training.data.sampler import Sampler, turn_of
+from training.data.sampler import Sampler, find_turn
 from training.data.samples import Reference, Subject
-from training.latents.store import Records, to_index
+from training.latents.store import Records, build_index
 from training.tasks.build import build_tasks
-from training.tasks.kaleido import Kaleido, draw
+from training.tasks.kaleido import Kaleido, draw_reference
 
 
 def records(clips: int, sizes: int = 2, subjects: tuple[int, ...] = (1, 2), source_of: int = 1) -> Records:
@@ -41,7 +41,7 @@ def records(clips: int, sizes: int = 2, subjects: tuple[int, ...] = (1, 2), sour
         rows.append(
             {**row, **size, **video, "caption": "", "text_tokens": 1, "subjects": several, "left_out": []}
         )
-    return Records(to_index(rows))
+    return Records(build_index(rows))
 
 
 def video_sampler(clips: int, batch: int, seed: int = 0, sizes: int = 2, holdout: float = 0.0) -> Sampler:
@@ -57,7 +57,7 @@ def test_each_bucket_gives_every_sample_once_an_epoch_and_drops_none(
     sampler = video_sampler(clips, batch, seed, sizes)
     streams: dict[tuple[int, ...], list[int]] = {}
     for step in range(3 * clips // batch + 3 * sizes):
-        plan = sampler.step(step)
+        plan = sampler.plan_step(step)
         streams.setdefault(plan.size, []).extend(plan.rows)
     for bucket in sampler.buckets["video"]:
         seen, n = streams.get(bucket.size, []), len(bucket.rows)
@@ -72,22 +72,24 @@ def test_each_bucket_gives_every_sample_once_an_epoch_and_drops_none(
 def test_slices_of_ranks_are_disjoint_and_together_the_step(
     share: int, ranks: int, micro_batch: int, step: int
 ) -> None:
-    plan = video_sampler(30, share * ranks).step(step)
+    plan = video_sampler(30, share * ranks).plan_step(step)
     got = [
         pair
-        for micro_step in range(plan.micro_steps(ranks, micro_batch))
+        for micro_step in range(plan.count_micro_steps(ranks, micro_batch))
         for rank in range(ranks)
-        for pair in plan.slice(rank, ranks, micro_step, micro_batch)
+        for pair in plan.slice_samples(rank, ranks, micro_step, micro_batch)
     ]
     assert sorted(got) == list(zip(plan.indices, plan.rows, strict=True))
-    passes = range(plan.micro_steps(ranks, micro_batch))
-    lengths = {tuple(len(plan.slice(rank, ranks, m, micro_batch)) for m in passes) for rank in range(ranks)}
+    passes = range(plan.count_micro_steps(ranks, micro_batch))
+    lengths = {
+        tuple(len(plan.slice_samples(rank, ranks, m, micro_batch)) for m in passes) for rank in range(ranks)
+    }
     assert len(lengths) == 1, "all ranks run the same forward passes"
 
 
 def test_a_batch_that_workers_cannot_share_is_refused_by_name() -> None:
     with pytest.raises(RepriseError, match="batch of 6 cannot be shared by 4 workers"):
-        video_sampler(30, 6).step(0).slice(0, 4, 0, 1)
+        video_sampler(30, 6).plan_step(0).slice_samples(0, 4, 0, 1)
 
 
 @settings(max_examples=30, deadline=None)
@@ -100,8 +102,8 @@ def test_a_step_is_the_same_whoever_asks_first(step: int, seed: int) -> None:
         return Sampler(tasks, [records(20), records(9, 3)], seed=seed)
 
     one, other = fresh(), fresh()
-    following = [one.step(step), one.step(step + 1)]
-    assert [other.step(step + 1), other.step(step)][::-1] == following
+    following = [one.plan_step(step), one.plan_step(step + 1)]
+    assert [other.plan_step(step + 1), other.plan_step(step)][::-1] == following
     first, second = following
     assert second.indices.start == first.indices.stop, "global indices count every sample of the run once"
 
@@ -111,7 +113,7 @@ def test_walking_from_the_start_and_jumping_to_a_step_agree_on_every_step() -> N
     sampler = Sampler(tasks, [records(20), records(13, 3)], seed=4)
     walked, used, streams = 0, Counter[str](), Counter[tuple[str, object]]()
     for step in range(400):
-        plan = sampler.step(step)
+        plan = sampler.plan_step(step)
         assert plan.indices.start == walked
         walked += len(plan.indices)
         used[plan.task] += 1
@@ -122,7 +124,7 @@ def test_walking_from_the_start_and_jumping_to_a_step_agree_on_every_step() -> N
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=12), st.integers(0, 100_000))
 def test_turns_are_proportional_and_count_up(sizes: list[int], step: int) -> None:
-    bucket, had = turn_of(sizes, step)
+    bucket, had = find_turn(sizes, step)
     share = step * sizes[bucket] / sum(sizes)
     assert abs(had - share) <= len(sizes) + 1
 
@@ -131,7 +133,7 @@ def test_turns_taken_at_random_and_in_order_are_the_same() -> None:
     sizes = [1, 1, 7, 300, 41]
     had = [0] * len(sizes)
     for step in range(2000):
-        bucket, before = turn_of(sizes, step)
+        bucket, before = find_turn(sizes, step)
         assert before == had[bucket]
         had[bucket] += 1
 
@@ -140,14 +142,15 @@ def test_steps_of_tasks_follow_their_weights() -> None:
     tasks = build_tasks([KaleidoTask(latents="L", weight=0.8), VideoTask(latents="L", weight=0.2)])
     sampler = Sampler(tasks, [records(20), records(20)], seed=1)
     count = 20_000
-    share = sum(sampler._task_of(step)[0] for step in range(count)) / count
+    share = sum(sampler._find_task(step)[0] for step in range(count)) / count
     assert abs(share - 0.2) < 4 * (0.2 * 0.8 / count) ** 0.5
 
 
 def _shares(mixture: MixtureConfig, variants: tuple[str, ...], count: int = 20_000) -> dict[str, float]:
     subject = Subject("s", "dog", tuple(Reference(v, v, i) for i, v in enumerate(variants)))
     got = Counter(
-        draw(subject, mixture, random_streams.generator(7, "choice", index)).variant for index in range(count)
+        draw_reference(subject, mixture, random_streams.make_generator(7, "choice", index)).variant
+        for index in range(count)
     )
     return {variant: got[variant] / count for variant in variants}
 
@@ -176,14 +179,14 @@ def test_number_of_references_captions_and_their_dropout_follow_the_config() -> 
     config = KaleidoTask(latents="L", batch=8, max_references=3, reference_dropout=0.2, caption_dropout=0.1)
     task, index = Kaleido(config), records(40, 1, (3,))
     sampler = Sampler([task], [index], seed=3)
-    plans = [sampler.step(step) for step in range(4000)]
+    plans = [sampler.plan_step(step) for step in range(4000)]
     numbers = Counter(plan.references for plan in plans)
     for number, p in {0: 0.2, 1: 0.8 / 3, 2: 0.8 / 3, 3: 0.8 / 3}.items():
         assert abs(numbers[number] / 4000 - p) < 4 * (p * (1 - p) / 4000) ** 0.5
     dropped = 0
     for plan in plans[:500]:
-        for sample, row in plan.slice(0, 1, 0, 8):
-            choice = sampler.choice(plan, sample, index[row])
+        for sample, row in plan.slice_samples(0, 1, 0, 8):
+            choice = sampler.draw_choice(plan, sample, index[row])
             shown = {position // len(VARIANTS) for position in choice.references}
             assert len(shown) == plan.references, "each reference shows another subject"
             dropped += choice.drop_caption
@@ -195,9 +198,9 @@ def test_a_clip_is_asked_for_no_more_references_than_it_has_subjects() -> None:
     sampler = Sampler(build_tasks([KaleidoTask(latents="L", batch=4)]), [index], seed=0)
     assert {bucket.capacity for bucket in sampler.buckets["kaleido"]} == {1, 2, 3}
     for step in range(50):
-        plan = sampler.step(step)
+        plan = sampler.plan_step(step)
         for sample, row in zip(plan.indices, plan.rows, strict=True):
-            chosen = sampler.choice(plan, sample, index[row])
+            chosen = sampler.draw_choice(plan, sample, index[row])
             assert len(chosen.references) == plan.references <= len(index[row].subjects)
 
 
@@ -207,7 +210,7 @@ def test_held_out_sources_are_never_trained_on_in_any_run() -> None:
     for seed in (0, 1):
         sampler = Sampler(build_tasks([VideoTask(latents="L", batch=8)]), [index], seed=seed, holdout=0.1)
         held = {int(row) for bucket in sampler.held_out["video"] for row in bucket.rows}
-        seen = {row for step in range(200) for row in sampler.step(step).rows}
+        seen = {row for step in range(200) for row in sampler.plan_step(step).rows}
         assert not held & seen and len(held) + len(seen) == 400
         assert 10 < len(held) < 80
         assert not {r // 2 for r in held} & {r // 2 for r in seen}, "clips of one video stay together"
@@ -234,13 +237,15 @@ def test_the_fingerprint_changes_with_what_decides_the_order_and_with_nothing_el
 
 
 def test_permutations_reach_all_orders_alike() -> None:
-    orders = Counter(tuple(random_streams.permutation(3, seed, "order").tolist()) for seed in range(3000))
+    orders = Counter(
+        tuple(random_streams.draw_permutation(3, seed, "order").tolist()) for seed in range(3000)
+    )
     assert len(orders) == 6 and max(orders.values()) - min(orders.values()) < 150
 
 
 def test_draws_are_the_same_on_every_machine() -> None:
-    assert random_streams.seed_of(1, "noise", 5) == 128392685608380107
+    assert random_streams.derive_seed(1, "noise", 5) == 128392685608380107
     np.testing.assert_allclose(
-        random_streams.uniforms(2, 1, "task"), [0.9994718538568483, 0.10445116409293997], rtol=1e-15
+        random_streams.draw_uniforms(2, 1, "task"), [0.9994718538568483, 0.10445116409293997], rtol=1e-15
     )
-    assert random_streams.permutation(6, 1, "order").tolist() == [5, 4, 0, 2, 1, 3]
+    assert random_streams.draw_permutation(6, 1, "order").tolist() == [5, 4, 0, 2, 1, 3]

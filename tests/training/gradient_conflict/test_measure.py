@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from training.gradient_conflict.measure import (
     GradientBuffer,
-    by_group,
+    compare_groups,
+    compute_moments,
     fit_decay,
-    layer_group,
-    module_kind,
-    moments,
-    project,
+    get_module_kind,
+    make_layer_grouper,
+    project_gradients,
 )
 
 NAMES = [
@@ -46,13 +46,15 @@ def pair() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def test_cosine_and_norms_are_those_of_the_flat_vectors_whatever_the_piece(pair):
     a, b = (flat(one, NAMES) for one in pair)
     for piece in (1, 4, 1 << 20):
-        whole = by_group(moments(*pair, piece=piece), [])["all"]
+        whole = compare_groups(compute_moments(*pair, piece=piece), [])["all"]
         assert whole.cosine == pytest.approx(float(a @ b / (a.norm() * b.norm())), abs=1e-12)
-        assert (whole.first, whole.second) == pytest.approx((float(a.norm()), float(b.norm())), rel=1e-12)
+        assert (whole.first_norm, whole.second_norm) == pytest.approx(
+            (float(a.norm()), float(b.norm())), rel=1e-12
+        )
 
 
 def test_groups_are_the_flat_vectors_of_their_parameters(pair):
-    groups = by_group(moments(*pair), [layer_group(2, 2), module_kind])
+    groups = compare_groups(compute_moments(*pair), [make_layer_grouper(2, 2), get_module_kind])
     expected = {
         "all": NAMES,
         "layers/embedding": NAMES[:1],
@@ -71,9 +73,11 @@ def test_groups_are_the_flat_vectors_of_their_parameters(pair):
 
 
 def test_moments_of_shards_add_up_to_those_of_the_whole(pair):
-    whole = moments(*pair)
+    whole = compute_moments(*pair)
     halves = [
-        moments(*({name: one.flatten()[part::2] for name, one in gradients.items()} for gradients in pair))
+        compute_moments(
+            *({name: one.flatten()[part::2] for name, one in gradients.items()} for gradients in pair)
+        )
         for part in (0, 1)
     ]
     for name in NAMES:
@@ -90,15 +94,15 @@ def test_two_losses_on_one_model():
         (model(x) - y).square().mean().backward()
         gradients.append({name: one.grad.clone() for name, one in model.named_parameters()})
     a, b = (flat(one, list(one)) for one in gradients)
-    assert by_group(moments(*gradients), [])["all"].cosine == pytest.approx(
+    assert compare_groups(compute_moments(*gradients), [])["all"].cosine == pytest.approx(
         float(torch.nn.functional.cosine_similarity(a, b, dim=0)), abs=1e-12
     )
 
 
 def test_a_gradient_that_is_zero_conflicts_with_nothing():
     zero, some = {"w": torch.zeros(3)}, {"w": torch.ones(3)}
-    assert by_group(moments(zero, some), [])["all"].cosine == 0.0
-    assert torch.equal(project(some, zero)["w"], some["w"])
+    assert compare_groups(compute_moments(zero, some), [])["all"].cosine == 0.0
+    assert torch.equal(project_gradients(some, zero)["w"], some["w"])
 
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
@@ -108,7 +112,7 @@ def test_pcgrad_takes_out_exactly_what_points_against_the_other_task(pair, sign)
     # Turn `other` so that the two conflict (sign -1) or agree (sign 1).
     turn = sign * math.copysign(1.0, float(a @ b))
     other = {name: turn * one for name, one in other.items()}
-    projected = flat(project(own, other), NAMES)
+    projected = flat(project_gradients(own, other), NAMES)
     b = flat(other, NAMES)
     if sign > 0:
         assert torch.equal(projected, a)
@@ -119,22 +123,22 @@ def test_pcgrad_takes_out_exactly_what_points_against_the_other_task(pair, sign)
 
 def test_the_buffer_holds_the_last_k_and_answers_with_their_mean():
     buffer = GradientBuffer(2)
-    assert buffer.mean("video") is None
+    assert buffer.average_gradients("video") is None
     for value in (1.0, 2.0, 4.0):
-        buffer.push("video", {"w": torch.full((2,), value)})
-    buffer.push("image", {"w": torch.zeros(2)})
-    assert torch.equal(buffer.mean("video")["w"], torch.full((2,), 3.0))
-    assert buffer.others("image") == ["video"]
+        buffer.add_gradients("video", {"w": torch.full((2,), value)})
+    buffer.add_gradients("image", {"w": torch.zeros(2)})
+    assert torch.equal(buffer.average_gradients("video")["w"], torch.full((2,), 3.0))
+    assert buffer.list_other_tasks("image") == ["video"]
     again = GradientBuffer(2)
     again.load_state_dict(buffer.state_dict())
-    assert torch.equal(again.mean("video")["w"], buffer.mean("video")["w"])
+    assert torch.equal(again.average_gradients("video")["w"], buffer.average_gradients("video")["w"])
 
 
 def test_the_buffer_keeps_copies():
     buffer, gradient = GradientBuffer(), torch.ones(2)
-    buffer.push("video", {"w": gradient})
+    buffer.add_gradients("video", {"w": gradient})
     gradient.zero_()
-    assert torch.equal(buffer.mean("video")["w"], torch.ones(2))
+    assert torch.equal(buffer.average_gradients("video")["w"], torch.ones(2))
 
 
 @pytest.mark.parametrize(("initial", "rate"), [(-0.6, 0.01), (0.3, 0.1), (-0.2, 0.0), (-0.1, -0.002)])
@@ -151,7 +155,7 @@ def test_the_decay_is_the_least_squares_one_under_noise():
     steps = np.arange(0, 1000, 20)
     values = -0.5 * np.exp(-0.006 * steps) + 0.05 * random.standard_normal(len(steps))
     found = fit_decay(steps, values)
-    error = np.square(values - found.at(steps)).sum()
+    error = np.square(values - found.predict_cosines(steps)).sum()
     for initial in np.linspace(-0.8, -0.2, 61):
         for rate in np.geomspace(0.001, 0.05, 80):
             assert error <= np.square(values - initial * np.exp(-rate * steps)).sum() + 1e-9

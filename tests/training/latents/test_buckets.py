@@ -7,26 +7,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reprise.errors import RepriseError
-from training.latents.buckets import Buckets, Grid, check_frames, cover, enlargement, sizes_of
+from training.latents.buckets import (
+    SizeBuckets,
+    SizeGrid,
+    check_frames,
+    compute_cover,
+    compute_enlargement,
+    list_sizes,
+)
 from training.latents.config import BucketsConfig
-from training.latents.video import at_ticks
+from training.latents.video import sample_at_ticks
 
-GRID = Grid(multiple=16, temporal=4)
+GRID = SizeGrid(multiple=16, temporal=4)
 
 
-def buckets(**config: object) -> Buckets:
-    return Buckets(BucketsConfig(**config), GRID)
+def buckets(**config: object) -> SizeBuckets:
+    return SizeBuckets(BucketsConfig(**config), GRID)
 
 
 def test_usual_sizes_stay_what_they_are() -> None:
     ours = buckets()
-    assert ours.size(480, 832) == (480, 832) and ours.size(832, 480) == (832, 480)
-    assert ours.size(1080, 1920) == ours.size(720, 1280)
-    height, width = ours.size(1080, 1920)
+    assert ours.choose_size(480, 832) == (480, 832) and ours.choose_size(832, 480) == (832, 480)
+    assert ours.choose_size(1080, 1920) == ours.choose_size(720, 1280)
+    height, width = ours.choose_size(1080, 1920)
     assert abs(width / height / (16 / 9) - 1) < 0.03 and 0.93 < height * width / (480 * 832) <= 1
-    assert ours.size(1000, 1000) in ((624, 640), (640, 624))
-    assert Buckets(BucketsConfig(), GRID, "wan").fps == 16 and ours.frames == (81, 65, 49, 33, 17)
-    assert Buckets(BucketsConfig(), GRID, "cogvideox").fps == 8
+    assert ours.choose_size(1000, 1000) in ((624, 640), (640, 624))
+    assert SizeBuckets(BucketsConfig(), GRID, "wan").fps == 16 and ours.frames == (81, 65, 49, 33, 17)
+    assert SizeBuckets(BucketsConfig(), GRID, "cogvideox").fps == 8
 
 
 @settings(max_examples=200, deadline=None)
@@ -34,15 +41,15 @@ def test_usual_sizes_stay_what_they_are() -> None:
 def test_a_size_can_be_taken_fits_the_area_and_enlarges_and_crops_no_more_than_allowed(
     height: int, width: int, multiple: int, power: int
 ) -> None:
-    ours = Buckets(BucketsConfig(area=2 ** (power + 4)), Grid(multiple, 4))
-    size = ours.size(height, width)
+    ours = SizeBuckets(BucketsConfig(area=2 ** (power + 4)), SizeGrid(multiple, 4))
+    size = ours.choose_size(height, width)
     if isinstance(size, str):
         assert size in ("too small", "aspect ratio")
         return
     assert size[0] % multiple == size[1] % multiple == 0
     assert size[0] * size[1] <= ours.config.area
-    assert enlargement(size, height, width) <= 1.1
-    resized, (top, left) = cover(size, height, width)
+    assert compute_enlargement(size, height, width) <= 1.1
+    resized, (top, left) = compute_cover(size, height, width)
     assert 0 <= top <= resized[0] - size[0] and 0 <= left <= resized[1] - size[1]
     kept = size[0] * size[1] / (resized[0] * resized[1])
     assert kept >= 0.75 - 0.02
@@ -51,24 +58,24 @@ def test_a_size_can_be_taken_fits_the_area_and_enlarges_and_crops_no_more_than_a
 
 
 def test_small_clips_get_a_smaller_area_instead_of_being_blown_up() -> None:
-    size = buckets().size(180, 320)
-    assert isinstance(size, tuple) and enlargement(size, 180, 320) <= 1.1
+    size = buckets().choose_size(180, 320)
+    assert isinstance(size, tuple) and compute_enlargement(size, 180, 320) <= 1.1
     assert size[0] * size[1] > 180 * 320 / 2.5
-    assert buckets().size(30, 40) == "too small"
-    assert buckets(sizes=("480x832",)).size(180, 320) == "smaller than every size"
-    assert buckets(sizes=("480x832",), enlarge=3).size(180, 320) == (480, 832)
-    assert buckets(sizes=("480x832", "832x480")).size(1920, 1080) == (832, 480)
-    assert buckets(sizes=("480x832",)).size(1920, 1080) == "aspect ratio"
+    assert buckets().choose_size(30, 40) == "too small"
+    assert buckets(sizes=("480x832",)).choose_size(180, 320) == "smaller than every size"
+    assert buckets(sizes=("480x832",), enlarge=3).choose_size(180, 320) == (480, 832)
+    assert buckets(sizes=("480x832", "832x480")).choose_size(1920, 1080) == (832, 480)
+    assert buckets(sizes=("480x832",)).choose_size(1920, 1080) == "aspect ratio"
 
 
 def test_sizes_have_no_larger_one_of_the_same_width() -> None:
-    sizes = sizes_of(480 * 832, 16)
+    sizes = list_sizes(480 * 832, 16)
     assert (480, 832) in sizes and (832, 480) in sizes and len(sizes) == len({w for _, w in sizes})
 
 
 def test_lengths_go_to_the_next_smaller_one() -> None:
     ours = buckets(frames=(17, 81, 49))
-    assert [ours.length(n) for n in (200, 81, 80, 49, 17, 16)] == [81, 81, 49, 49, 17, None]
+    assert [ours.choose_length(n) for n in (200, 81, 80, 49, 17, 16)] == [81, 81, 49, 49, 17, None]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,7 @@ def test_sizes_that_the_model_cannot_take_are_refused_with_the_nearest() -> None
 
 def ticks(times: list[float], fps: float) -> list[float]:
     frames = [(time - times[0], time) for time in times]
-    got = list(at_ticks(iter(frames), fps))  # type: ignore[arg-type]
+    got = list(sample_at_ticks(iter(frames), fps))  # type: ignore[arg-type]
     assert [tick for tick, _ in got] == list(range(len(got)))
     return [frame for _, frame in got]  # type: ignore[misc]
 

@@ -11,9 +11,9 @@ from reprise.errors import RepriseError
 from tests.training.latents_folder import write_latents
 from training.config import ModelConfig
 from training.latents.check import check_latents
-from training.latents.encoders import digest_of
+from training.latents.encoders import hash_model_parts
 from training.latents.store import Latents, ModelInfo
-from training.models.build import family_of
+from training.models.build import build_family
 from training.models.wan import WanFamily
 from training.storage import Folder
 
@@ -31,7 +31,7 @@ def model(tmp_path: Path) -> ModelConfig:
 
 def said(folder: Folder, model: ModelConfig) -> str:
     with pytest.raises(RepriseError) as caught:
-        check_latents(Latents(folder), family_of(model), model)
+        check_latents(Latents(folder), build_family(model), model)
     return str(caught.value)
 
 
@@ -40,10 +40,10 @@ def made_with(vae: str, family: str = "wan") -> ModelInfo:
 
 
 def test_latents_of_the_model_are_taken(tmp_path: Path, model: ModelConfig) -> None:
-    vae = digest_of(model.path, None, "vae")
+    vae = hash_model_parts(model.path, None, "vae")
     for n, digest in enumerate((vae, "")):
         folder = write_latents(tmp_path / f"L{n}", 4, model=made_with(digest))
-        check_latents(Latents(folder), family_of(model), model)
+        check_latents(Latents(folder), build_family(model), model)
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path, model: ModelConfig) -> None:
@@ -68,7 +68,7 @@ def test_captions_of_another_length_than_the_models_prompts_are_refused(
     file = Path(model.path, "tokenizer", "tokenizer_config.json")
     file.parent.mkdir()
     file.write_text('{"model_max_length": 16}')
-    check_latents(Latents(latents), family_of(model), model)
+    check_latents(Latents(latents), build_family(model), model)
     for limit, length in ((8, 8), (10**30, 512)):
         file.write_text(json.dumps({"model_max_length": limit}))
         assert f"are padded to 16 tokens, the model's prompts to {length}" in said(latents, model)
@@ -77,4 +77,6 @@ def test_captions_of_another_length_than_the_models_prompts_are_refused(
 def test_a_reference_larger_than_its_video_is_refused(tmp_path: Path, model: ModelConfig) -> None:
     folder = write_latents(tmp_path / "L", 4, sizes=((3, 4, 6),), reference_size=(4, 8))
     assert "reference of width 8, its video 6" in said(folder, model)
-    check_latents(Latents(write_latents(tmp_path / "ok", 4, reference_size=(4, 4))), family_of(model), model)
+    check_latents(
+        Latents(write_latents(tmp_path / "ok", 4, reference_size=(4, 4))), build_family(model), model
+    )

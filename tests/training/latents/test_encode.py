@@ -19,15 +19,15 @@ from reprise.errors import RepriseError
 from tests.s3 import S3
 from tests.training.curated_folder import moving_square, picture, row_of, subject_of, write_curated
 from tests.training.tiny_models import write_cogvideox, write_wan
-from training.data.samples import Choice
+from training.data.samples import SampleChoice
 from training.latents import encode as module
 from training.latents.config import EncodeConfig
-from training.latents.encode import Job, Outcome, Unit, encode, here
-from training.latents.encoders import Encoders, describe, digest_of
-from training.latents.sources.source import Curated, Videos
-from training.latents.store import Latents, Manifest
+from training.latents.encode import EncodeJob, ItemOutcome, WorkUnit, encode_dataset, execute_here
+from training.latents.encoders import Encoders, hash_model_parts, read_model_facts
+from training.latents.sources.source import CuratedSource, VideoSource
+from training.latents.store import Latents, LatentsManifest
 from training.models.components import load_vae
-from training.references import prepare
+from training.references import prepare_picture
 from training.storage import Folder
 
 SMALL = {"area": 64 * 96, "frames": (9, 5), "fps": 8.0}
@@ -43,8 +43,10 @@ def wan(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_wan(tmp_path_factory.mktemp("wan")))
 
 
-def run(root: Path, model: str, settings: EncodeConfig, out: Path, **options: Any) -> Manifest:
-    return encode(Curated(Folder.at(root), settings), model, str(out), settings, here, **options)
+def run(root: Path, model: str, settings: EncodeConfig, out: Path, **options: Any) -> LatentsManifest:
+    return encode_dataset(
+        CuratedSource(Folder.from_uri(root), settings), model, str(out), settings, execute_here, **options
+    )
 
 
 def test_latents_are_those_of_the_vae_and_each_reference_is_encoded_alone(tmp_path: Path, wan: str) -> None:
@@ -64,12 +66,12 @@ def test_latents_are_those_of_the_vae_and_each_reference_is_encoded_alone(tmp_pa
     record = latents.records[3]
     assert record.sample_id == "clip3" and record.source_id == "video1"
     assert [len(s.references) for s in record.subjects] == [5, 5]
-    sample = latents.sample(0, record, Choice((6, 1)))
+    sample = latents.read_sample(0, record, SampleChoice((6, 1)))
     for position, got in zip((6, 1), sample.references, strict=True):
         subject, variant = divmod(position, 5)
         name = ("crop", "segment", "inpaint", "redux", "crosspair")[variant]
         image = Image.open(io.BytesIO(picture(30 + subject, name)))
-        wanted = through(prepare(image, 64, 96)[:, None])
+        wanted = through(prepare_picture(image, 64, 96)[:, None])
         assert got.shape == (16, 1, 8, 12)
         torch.testing.assert_close(got, wanted, atol=2e-5, rtol=1e-4)
     white = through(torch.ones(3, 1, 64, 96))[:, 0]
@@ -77,14 +79,14 @@ def test_latents_are_those_of_the_vae_and_each_reference_is_encoded_alone(tmp_pa
     # The same frames that decoding gives, through the VAE as one clip.
     from training.latents.video import read_clip
 
-    facts = describe(wan, None, config())
-    clip = read_clip(root / "clips" / "3.mp4", module.buckets_of(facts, config()))
+    facts = read_model_facts(wan, None, config())
+    clip = read_clip(root / "clips" / "3.mp4", module.make_buckets(facts, config()))
     pixels = torch.from_numpy(clip.frames).permute(3, 0, 1, 2).float() / 127.5 - 1
     torch.testing.assert_close(sample.video, through(pixels), atol=2e-5, rtol=1e-4)
     encoders = Encoders(facts, config())
-    torch.testing.assert_close(sample.text, encoders.texts(["a red dog runs"])[0])
-    dropped = latents.sample(0, record, Choice((), drop_caption=True))
-    torch.testing.assert_close(dropped.text, encoders.texts([""])[0])
+    torch.testing.assert_close(sample.text, encoders.encode_texts(["a red dog runs"])[0])
+    dropped = latents.read_sample(0, record, SampleChoice((), drop_caption=True))
+    torch.testing.assert_close(dropped.text, encoders.encode_texts([""])[0])
 
 
 def test_every_row_that_is_left_out_says_why(tmp_path: Path, wan: str) -> None:
@@ -123,64 +125,68 @@ def test_every_row_that_is_left_out_says_why(tmp_path: Path, wan: str) -> None:
     assert "4 frames at 8 per second" in ledger["clip2"]["words"]
     latents = Latents(str(tmp_path / "L"))
     assert [r.reference_id for r in latents.records[0].subjects[0].references] == ["clip5-s0-segment0"]
-    assert latents.records.column("left_out")[0] == ["clip5-s0-crop0"]
+    assert latents.records.get_column("left_out")[0] == ["clip5-s0-crop0"]
 
 
 def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path, wan: str) -> None:
     root, settings = write_curated(tmp_path / "O", 8), config()
-    source = Curated(Folder.at(root), settings)
-    encode(source, wan, str(tmp_path / "whole"), settings, here)
+    source = CuratedSource(Folder.from_uri(root), settings)
+    encode_dataset(source, wan, str(tmp_path / "whole"), settings, execute_here)
     worked: list[str] = []
 
-    def killed(job: Job, units: Sequence[Unit]) -> Iterator[Outcome]:
-        for number, outcome in enumerate(here(job, units)):
+    def killed(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
+        for number, outcome in enumerate(execute_here(job, units)):
             worked.append(outcome.sample_id)
             yield outcome
             if number == 4:  # amid the third unit of two
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        encode(source, wan, str(tmp_path / "L"), settings, killed)
+        encode_dataset(source, wan, str(tmp_path / "L"), settings, killed)
     with pytest.raises(RepriseError, match="are not finished"):
         Latents(str(tmp_path / "L"))
     # A kill may also leave the tensors of a part without its rows.
     (tmp_path / "L" / "data" / "half.safetensors").write_bytes(b"half")
     worked.clear()
 
-    def counted(job: Job, units: Sequence[Unit]) -> Iterator[Outcome]:
-        for outcome in here(job, units):
+    def counted(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
+        for outcome in execute_here(job, units):
             worked.append(outcome.sample_id)
             yield outcome
 
-    encode(source, wan, str(tmp_path / "L"), settings, counted)
+    encode_dataset(source, wan, str(tmp_path / "L"), settings, counted)
     assert sorted(worked) == ["clip4", "clip5", "clip6", "clip7"]
     one, other = Latents(str(tmp_path / "whole")), Latents(str(tmp_path / "L"))
     assert (
-        one.records.column("sample_id") == other.records.column("sample_id") == [f"clip{n}" for n in range(8)]
+        one.records.get_column("sample_id")
+        == other.records.get_column("sample_id")
+        == [f"clip{n}" for n in range(8)]
     )
     for n in range(8):
-        a, b = (x.sample(0, x.records[n], Choice((0, 9))) for x in (one, other))
+        a, b = (x.read_sample(0, x.records[n], SampleChoice((0, 9))) for x in (one, other))
         assert torch.equal(a.video, b.video) and torch.equal(a.text, b.text)
         assert all(torch.equal(x, y) for x, y in zip(a.references, b.references, strict=True))
     assert not (tmp_path / "L" / "data" / "half.safetensors").exists()
     worked.clear()
-    encode(source, wan, str(tmp_path / "L"), settings, counted)
+    encode_dataset(source, wan, str(tmp_path / "L"), settings, counted)
     assert worked == []
 
 
 def test_what_changed_in_the_dataset_is_done_again_and_nothing_else(tmp_path: Path, wan: str) -> None:
     settings, worked = config(), []
 
-    def counted(job: Job, units: Sequence[Unit]) -> Iterator[Outcome]:
-        for outcome in here(job, units):
+    def counted(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
+        for outcome in execute_here(job, units):
             worked.append(outcome.sample_id)
             yield outcome
 
-    def again(**changes: Any) -> Manifest:
+    def again(**changes: Any) -> LatentsManifest:
         shutil.rmtree(tmp_path / "O", ignore_errors=True)
         root = write_curated(tmp_path / "O", 5, **changes)
         worked.clear()
-        return encode(Curated(Folder.at(root), settings), wan, str(tmp_path / "L"), settings, counted)
+        return encode_dataset(
+            CuratedSource(Folder.from_uri(root), settings), wan, str(tmp_path / "L"), settings, counted
+        )
 
     again()
     assert len(worked) == 5
@@ -228,9 +234,9 @@ def test_a_vae_saved_again_by_another_library_version_is_the_same_vae(tmp_path: 
     load_vae(wan).save_pretrained(tmp_path / "m" / "vae")
     file = tmp_path / "m" / "vae" / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "_diffusers_version": "9.9"}))
-    assert digest_of(str(tmp_path / "m"), None, "vae") == digest_of(wan, None, "vae")
+    assert hash_model_parts(str(tmp_path / "m"), None, "vae") == hash_model_parts(wan, None, "vae")
     file.write_text(json.dumps({**json.loads(file.read_text()), "latents_mean": [0.0] * 16}))
-    assert digest_of(str(tmp_path / "m"), None, "vae") != digest_of(wan, None, "vae")
+    assert hash_model_parts(str(tmp_path / "m"), None, "vae") != hash_model_parts(wan, None, "vae")
 
 
 def test_references_of_their_own_size_make_fewer_tokens_and_never_exceed_the_video(
@@ -239,7 +245,7 @@ def test_references_of_their_own_size_make_fewer_tokens_and_never_exceed_the_vid
     root = write_curated(tmp_path / "O", 2)
     run(root, wan, config(references={"size": "own"}), tmp_path / "L")
     latents = Latents(str(tmp_path / "L"))
-    sample = latents.sample(0, latents.records[0], Choice((0,)))
+    sample = latents.read_sample(0, latents.records[0], SampleChoice((0,)))
     assert sample.video.shape == (16, 3, 8, 12)
     assert sample.references[0].shape == (16, 1, 8, 8)  # 40x50 px fits as 51x64, on 64x64
 
@@ -257,7 +263,7 @@ def test_sampled_posteriors_of_cogvideox_are_scaled_and_seeded(tmp_path: Path) -
         tmp_path / "b",
     )
     one, other = Latents(str(tmp_path / "a")), Latents(str(tmp_path / "b"))
-    pair = [x.sample(0, x.records[1], Choice((2,))) for x in (one, other)]
+    pair = [x.read_sample(0, x.records[1], SampleChoice((2,))) for x in (one, other)]
     torch.testing.assert_close(pair[0].video, pair[1].video, atol=1e-5, rtol=1e-4)
     assert pair[0].text.shape == (12, 32), "padding is part of the embedding"
     run(root, model, config(posterior="mode"), tmp_path / "c")
@@ -265,12 +271,12 @@ def test_sampled_posteriors_of_cogvideox_are_scaled_and_seeded(tmp_path: Path) -
     vae = load_vae(model)
     from training.latents.video import read_clip
 
-    facts = describe(model, None, settings)
-    clip = read_clip(root / "clips" / "1.mp4", module.buckets_of(facts, settings))
+    facts = read_model_facts(model, None, settings)
+    clip = read_clip(root / "clips" / "1.mp4", module.make_buckets(facts, settings))
     with torch.no_grad():
         pixels = torch.from_numpy(clip.frames).permute(3, 0, 1, 2).float()[None] / 127.5 - 1
         wanted = vae.encode(pixels).latent_dist.mode()[0] * 0.7
-    got = mode.sample(0, mode.records[1], Choice()).video
+    got = mode.read_sample(0, mode.records[1], SampleChoice()).video
     torch.testing.assert_close(got, wanted, atol=2e-5, rtol=1e-4)
     assert not torch.equal(got, pair[0].video)
 
@@ -283,7 +289,9 @@ def test_plain_videos_need_no_references_and_give_frames_alone(tmp_path: Path, w
     (folder / "deep" / "0.txt").write_text("a red dog")
     (folder / "deep" / "1.json").write_text('{"caption": "a blue cup"}')
     settings = config(frames_alone=3)
-    manifest = encode(Videos(str(folder), settings), wan, str(tmp_path / "L"), settings, here)
+    manifest = encode_dataset(
+        VideoSource(str(folder), settings), wan, str(tmp_path / "L"), settings, execute_here
+    )
     assert (manifest.encoded, manifest.reasons) == (2, {"no caption": 1})
     latents = Latents(str(tmp_path / "L"))
     captions = {latents.records[n].caption for n in range(2)}
@@ -291,11 +299,16 @@ def test_plain_videos_need_no_references_and_give_frames_alone(tmp_path: Path, w
     frames = latents.records[0].subjects[0]
     assert [r.reference_id.split("-")[-1] for r in frames.references] == ["frame0", "frame4", "frame8"]
     assert {r.variant for r in frames.references} == {"frame"}
-    sample = latents.sample(0, latents.records[0], Choice((0,)))
+    sample = latents.read_sample(0, latents.records[0], SampleChoice((0,)))
     # The causal VAE encodes the first frame by itself, so alone and in the clip it is the same.
     torch.testing.assert_close(sample.references[0][:, 0], sample.video[:, 0], atol=2e-5, rtol=1e-4)
     optional = config(captions="optional")
-    assert encode(Videos(str(folder), optional), wan, str(tmp_path / "M"), optional, here).encoded == 3
+    assert (
+        encode_dataset(
+            VideoSource(str(folder), optional), wan, str(tmp_path / "M"), optional, execute_here
+        ).encoded
+        == 3
+    )
 
 
 def test_lists_of_videos_are_read_in_each_format(tmp_path: Path, wan: str) -> None:
@@ -310,15 +323,17 @@ def test_lists_of_videos_are_read_in_each_format(tmp_path: Path, wan: str) -> No
     )
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    plans = [Videos(str(tmp_path / f"a.{kind}")).plan() for kind in ("csv", "jsonl", "parquet")]
+    plans = [VideoSource(str(tmp_path / f"a.{kind}")).plan_items() for kind in ("csv", "jsonl", "parquet")]
     assert plans[0] == plans[1] == plans[2]
     assert [p.drop for p in plans[0]] == [None, None, "missing file", "listed twice"]
     settings = config()
-    manifest = encode(Videos(str(tmp_path / "a.csv"), settings), wan, str(tmp_path / "L"), settings, here)
+    manifest = encode_dataset(
+        VideoSource(str(tmp_path / "a.csv"), settings), wan, str(tmp_path / "L"), settings, execute_here
+    )
     assert manifest.encoded == 2 and manifest.rows_in == 4
     (tmp_path / "b.csv").write_text("name,words\nx,y\n")
     with pytest.raises(RepriseError, match="no column path; it has name, words"):
-        Videos(str(tmp_path / "b.csv")).plan()
+        VideoSource(str(tmp_path / "b.csv")).plan_items()
 
 
 def test_a_dataset_and_latents_on_s3_are_like_those_on_a_disk(s3: S3, tmp_path: Path, wan: str) -> None:
@@ -327,21 +342,21 @@ def test_a_dataset_and_latents_on_s3_are_like_those_on_a_disk(s3: S3, tmp_path: 
         s3.put(f"data set/O/{file.relative_to(root)}", file.read_bytes())
     settings = config()
     for _ in range(2):  # the second time there is nothing to do
-        source = Curated(Folder.at(f"{s3.uri}/data set/O"), settings)
-        manifest = encode(source, wan, f"{s3.uri}/run/L", settings, here)
+        source = CuratedSource(Folder.from_uri(f"{s3.uri}/data set/O"), settings)
+        manifest = encode_dataset(source, wan, f"{s3.uri}/run/L", settings, execute_here)
         assert manifest.encoded == 3
     run(root, wan, settings, tmp_path / "L")
     there, local = Latents(f"{s3.uri}/run/L"), Latents(str(tmp_path / "L"))
     assert there.records.table.equals(local.records.table)
-    one, other = (x.sample(0, x.records[1], Choice((3,))) for x in (there, local))
+    one, other = (x.read_sample(0, x.records[1], SampleChoice((3,))) for x in (there, local))
     assert torch.equal(one.video, other.video) and torch.equal(one.references[0], other.references[0])
     (tmp_path / "V").mkdir()
     s3.put("videos/a.mp4", moving_square(1))
     s3.put("videos/a.txt", b"a red dog")
     s3.put("videos/list.csv", b"path,caption\na.mp4,a blue cup\n")
     for place in ("videos", "videos/list.csv"):
-        videos = Videos(f"{s3.uri}/{place}", settings)
-        assert encode(videos, wan, f"{s3.uri}/run/{len(place)}", settings, here).encoded == 1
+        videos = VideoSource(f"{s3.uri}/{place}", settings)
+        assert encode_dataset(videos, wan, f"{s3.uri}/run/{len(place)}", settings, execute_here).encoded == 1
 
 
 def test_bad_input_is_one_clear_line(tmp_path: Path, wan: str) -> None:
@@ -359,7 +374,7 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, wan: str) -> None:
         run(root, wan, config(buckets={"frames": (80,)}), tmp_path / "L")
     (tmp_path / "empty").mkdir()
     with pytest.raises(RepriseError, match="no video at"):
-        Videos(str(tmp_path / "empty")).plan()
+        VideoSource(str(tmp_path / "empty")).plan_items()
     with pytest.raises(RepriseError, match=r"vae/config\.json"):
         run(root, str(tmp_path / "empty"), config(), tmp_path / "L")
     all_rejected = write_curated(tmp_path / "R", 2, c0={"status": "rejected"}, c1={"status": "rejected"})
@@ -372,20 +387,20 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, wan: str) -> None:
 def test_rows_of_a_worker_that_died_are_tried_alone_and_only_the_culprit_is_left_out(
     tmp_path: Path, wan: str
 ) -> None:
-    source, settings = Curated(Folder.at(write_curated(tmp_path / "O", 4)), config()), config()
+    source, settings = CuratedSource(Folder.from_uri(write_curated(tmp_path / "O", 4)), config()), config()
     tried: list[tuple[str, ...]] = []
 
-    def dying(job: Job, units: Sequence[Unit]) -> Iterator[Outcome]:
+    def dying(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
         """As on a cluster: whatever is in one unit with clip2 has no outcome."""
         tried.extend(tuple(planned.sample_id for planned in unit) for unit in units)
-        yield from here(job, [unit for unit in units if all(p.sample_id != "clip2" for p in unit)])
+        yield from execute_here(job, [unit for unit in units if all(p.sample_id != "clip2" for p in unit)])
 
-    manifest = encode(source, wan, str(tmp_path / "L"), settings, dying)
+    manifest = encode_dataset(source, wan, str(tmp_path / "L"), settings, dying)
     assert tried == [("clip0", "clip1"), ("clip2", "clip3"), ("clip2",), ("clip3",)]
     assert manifest.encoded == 3 and manifest.reasons == {"worker died": 1}
-    assert Latents(str(tmp_path / "L")).records.column("sample_id") == ["clip0", "clip1", "clip3"]
+    assert Latents(str(tmp_path / "L")).records.get_column("sample_id") == ["clip0", "clip1", "clip3"]
     # Another time it may live.
-    manifest = encode(source, wan, str(tmp_path / "L"), settings, here)
+    manifest = encode_dataset(source, wan, str(tmp_path / "L"), settings, execute_here)
     assert manifest.encoded == 4 and manifest.reasons == {}
 
 
@@ -393,14 +408,16 @@ def test_numbers_that_are_not_finite_never_get_into_the_latents(tmp_path: Path, 
     root = write_curated(tmp_path / "O", 2)
 
     class Broken(Encoders):
-        def video(self, frames: np.ndarray, key: str) -> torch.Tensor:
-            return super().video(frames, key) / 0.0
+        def encode_video(self, frames: np.ndarray, key: str) -> torch.Tensor:
+            return super().encode_video(frames, key) / 0.0
 
-    def broken(job: Job, units: Sequence[Unit]) -> Iterator[Outcome]:
+    def broken(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
         encoders = Broken(job.facts, job.config)
         for unit in units:
             yield from module.encode_unit(job, unit, encoders)
 
     settings = config()
-    manifest = encode(Curated(Folder.at(root), settings), wan, str(tmp_path / "L"), settings, broken)
+    manifest = encode_dataset(
+        CuratedSource(Folder.from_uri(root), settings), wan, str(tmp_path / "L"), settings, broken
+    )
     assert manifest.reasons == {"not finite": 2}

@@ -19,11 +19,11 @@ from tests.training.tiny_models import write_cogvideox
 from training.config import IdentityTask
 from training.data.sampler import Sampler
 from training.latents.config import EncodeConfig, PairsConfig
-from training.latents.encode import encode, here
-from training.latents.sources.curated_pairs import pairs_of
+from training.latents.encode import encode_dataset, execute_here
+from training.latents.sources.curated_pairs import iterate_pairs
 from training.latents.sources.open_pairs import CuratedPairs, ListedPairs, Subjects200K, open_pairs
-from training.latents.sources.subjects200k import refused, split
-from training.latents.store import Latents, Manifest
+from training.latents.sources.subjects200k import find_refusal, split_panels
+from training.latents.store import Latents, LatentsManifest
 from training.tasks.build import build_tasks
 
 GOOD = {"compositeStructure": 5, "objectConsistency": 5, "imageQuality": 5}
@@ -91,18 +91,18 @@ def write_subjects200k(root: Path, rows: list[dict[str, Any]]) -> Path:
     return root
 
 
-def run(place: Path, model: str, out: Path, config: EncodeConfig) -> Manifest:
-    return encode(open_pairs(str(place), config), model, str(out), config, here)
+def run(place: Path, model: str, out: Path, config: EncodeConfig) -> LatentsManifest:
+    return encode_dataset(open_pairs(str(place), config), model, str(out), config, execute_here)
 
 
 def test_the_panels_of_a_side_by_side_image_come_without_their_borders():
     image = Image.open(io.BytesIO(composite("red", "blue", side=512)))
     assert image.size == (1056, 528)
-    for panel, colour in zip(split(image), ((255, 0, 0), (0, 0, 255)), strict=True):
+    for panel, colour in zip(split_panels(image), ((255, 0, 0), (0, 0, 255)), strict=True):
         assert panel.size == (512, 512)
         assert (np.asarray(panel) == colour).all()
     with pytest.raises(ValueError, match="two panels"):
-        split(Image.new("RGB", (1056, 60)))
+        split_panels(Image.new("RGB", (1056, 60)))
 
 
 @pytest.mark.parametrize(
@@ -120,10 +120,10 @@ def test_the_panels_of_a_side_by_side_image_come_without_their_borders():
     ],
 )
 def test_rows_of_subjects200k_that_are_no_pair_say_why(changes, reason):
-    found, words = refused(subjects200k_row(**changes), PairsConfig())
+    found, words = find_refusal(subjects200k_row(**changes), PairsConfig())
     assert found == reason and "\n" not in words
     if reason in ("different subjects", "low quality", "not assessed"):
-        assert refused(subjects200k_row(**changes), PairsConfig(quality=0))[0] is None
+        assert find_refusal(subjects200k_row(**changes), PairsConfig(quality=0))[0] is None
 
 
 def test_subjects200k_is_encoded_both_ways_and_an_identity_task_reads_it(tmp_path: Path, model: str):
@@ -139,13 +139,13 @@ def test_subjects200k_is_encoded_both_ways_and_an_identity_task_reads_it(tmp_pat
     assert manifest.reasons == {"different subjects": 2, "unreadable": 2}
     assert manifest.buckets == {"1x8x8": 2} and manifest.references == {"pair": 2}
     latents = Latents(str(tmp_path / "L"))
-    captions = sorted(latents.records.column("caption"))
+    captions = sorted(latents.records.get_column("caption"))
     assert captions == ["a red chair in a room", "a red chair in a street"]
     (task,) = build_tasks([IdentityTask(latents="L", batch=2, caption_dropout=0)])
     sampler = Sampler([task], [latents.records], seed=0)
-    plan = sampler.step(0)
+    plan = sampler.plan_step(0)
     samples = [
-        latents.sample(i, latents.records[r], sampler.choice(plan, i, latents.records[r]))
+        latents.read_sample(i, latents.records[r], sampler.draw_choice(plan, i, latents.records[r]))
         for i, r in zip(plan.indices, plan.rows, strict=True)
     ]
     assert {tuple(sample.video.shape) for sample in samples} == {(16, 1, 8, 8)}
@@ -158,7 +158,7 @@ def test_one_way_the_right_panel_is_the_target_and_words_stand_before_captions(t
     place = write_subjects200k(tmp_path / "S", [subjects200k_row()])
     config = settings(pairs={"both_ways": False, "words": "<cls>"})
     assert run(place, model, tmp_path / "L", config).encoded == 1
-    assert Latents(str(tmp_path / "L")).records.column("caption") == ["<cls> a red chair in a street"]
+    assert Latents(str(tmp_path / "L")).records.get_column("caption") == ["<cls> a red chair in a street"]
 
 
 def listed(root: Path, lines: list[dict[str, Any]], name: str = "pairs.jsonl") -> Path:
@@ -194,7 +194,7 @@ def test_a_csv_is_a_list_too(tmp_path: Path):
     place = listed(
         tmp_path / "P", [{**PAIR, "same_subject": "false"}, PAIR | {"same_subject": ""}], "pairs.csv"
     )
-    assert [p.drop for p in open_pairs(str(place), settings()).plan()] == ["different subjects", None]
+    assert [p.drop for p in open_pairs(str(place), settings()).plan_items()] == ["different subjects", None]
 
 
 def test_a_reference_without_transparency_is_dropped_where_it_is_required(tmp_path: Path, model: str):
@@ -213,9 +213,9 @@ def test_a_folder_of_references_and_targets(tmp_path: Path):
     (tmp_path / "targets" / "two.jpg").write_bytes(picture("red"))
     source = open_pairs(str(tmp_path), settings(captions="optional"))
     assert isinstance(source, ListedPairs)
-    planned = source.plan()
+    planned = source.plan_items()
     assert [p.drop for p in planned] == [None, "missing file"]
-    (item,) = source.load([planned[0].place])
+    (item,) = source.load_items([planned[0].place])
     assert item.still and item.caption == "a red thing" and item.pictures[0].variant == "pair"
 
 
@@ -255,9 +255,9 @@ def curated_row(**changes: Any) -> dict[str, Any]:
 
 
 def test_references_of_one_subject_are_paired_with_those_that_show_a_scene():
-    found = {(r["variant"], t["variant"]) for _, r, t in pairs_of(curated_row(), PairsConfig())}
+    found = {(r["variant"], t["variant"]) for _, r, t in iterate_pairs(curated_row(), PairsConfig())}
     assert found == {("segment", "crop"), ("inpaint", "crop"), ("crop", "inpaint"), ("segment", "inpaint")}
-    assert not list(pairs_of(curated_row(status="rejected"), PairsConfig()))
+    assert not list(iterate_pairs(curated_row(status="rejected"), PairsConfig()))
 
 
 def test_pairs_of_a_curated_dataset_are_encoded(tmp_path: Path, model: str):
@@ -268,15 +268,15 @@ def test_pairs_of_a_curated_dataset_are_encoded(tmp_path: Path, model: str):
     assert isinstance(open_pairs(str(tmp_path / "O"), settings()), CuratedPairs)
     assert run(tmp_path / "O", model, tmp_path / "L", settings()).encoded == 4
     latents = Latents(str(tmp_path / "L"))
-    assert sorted(latents.records.column("caption")) == ["a brown dog runs"] * 2 + ["a dog on a lawn"] * 2
-    assert set(latents.records.column("source_id")) == {"v"}
-    assert torch.isfinite(latents.sample(0, latents.records[0], _all(latents)).references[0]).all()
+    assert sorted(latents.records.get_column("caption")) == ["a brown dog runs"] * 2 + ["a dog on a lawn"] * 2
+    assert set(latents.records.get_column("source_id")) == {"v"}
+    assert torch.isfinite(latents.read_sample(0, latents.records[0], _all(latents)).references[0]).all()
 
 
 def _all(latents: Latents) -> Any:
-    from training.data.samples import Choice
+    from training.data.samples import SampleChoice
 
-    return Choice((0,))
+    return SampleChoice((0,))
 
 
 def test_places_without_pairs_are_one_clear_line(tmp_path: Path):
@@ -287,5 +287,5 @@ def test_places_without_pairs_are_one_clear_line(tmp_path: Path):
     write_subjects200k(tmp_path / "none", [])
     for place in ("nowhere", "empty", "empty.csv", "odd.jsonl", "bad.jsonl", "gone.csv", "none"):
         with pytest.raises(RepriseError) as error:
-            open_pairs(str(tmp_path / place), settings()).plan()
+            open_pairs(str(tmp_path / place), settings()).plan_items()
         assert "\n" not in str(error.value)

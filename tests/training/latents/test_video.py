@@ -9,11 +9,11 @@ import av
 import numpy as np
 import pytest
 
-from training.latents.buckets import Buckets, Grid
+from training.latents.buckets import SizeBuckets, SizeGrid
 from training.latents.config import BucketsConfig
-from training.latents.video import Unusable, read_clip
+from training.latents.video import UnusableItemError, read_clip
 
-GRID = Grid(16, 4)
+GRID = SizeGrid(16, 4)
 
 
 def video(frames: int, *, fps: int = 24, size: tuple[int, int] = (96, 64), rotate: int = 0) -> bytes:
@@ -30,9 +30,9 @@ def video(frames: int, *, fps: int = 24, size: tuple[int, int] = (96, 64), rotat
     return memory.getvalue()
 
 
-def buckets(**config: object) -> Buckets:
+def buckets(**config: object) -> SizeBuckets:
     given = {"area": 64 * 96, "frames": (17, 9, 5), "fps": 8.0, **config}
-    return Buckets(BucketsConfig(**given), GRID)
+    return SizeBuckets(BucketsConfig(**given), GRID)
 
 
 def greys(frames: np.ndarray) -> list[int]:
@@ -58,7 +58,7 @@ def test_a_file_and_its_bytes_are_the_same(tmp_path: Path) -> None:
 def test_short_clips_go_to_the_next_smaller_length_and_then_are_dropped() -> None:
     assert len(read_clip(video(40), buckets()).frames) == 9  # 14 ticks
     assert greys(read_clip(video(40), buckets(window="start")).frames) == [3 * n for n in range(9)]
-    with pytest.raises(Unusable, match="4 frames at 8 per second, at least 5") as caught:
+    with pytest.raises(UnusableItemError, match="4 frames at 8 per second, at least 5") as caught:
         read_clip(video(10), buckets())
     assert caught.value.reason == "too short"
 
@@ -83,6 +83,6 @@ def test_frames_are_shrunk_and_cropped_in_the_middle() -> None:
     ],
 )
 def test_what_cannot_be_used_says_why(data: bytes, reason: str) -> None:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UnusableItemError) as caught:
         read_clip(data, buckets(frames=(5,)))
     assert caught.value.reason == reason

@@ -18,15 +18,15 @@ from tests.training import worlds
 from tests.training.worlds import Poison, Stop, launch, same, tiny_config
 from training.config import CheckpointConfig, OptimizerConfig
 from training.loop import checkpoint
-from training.loop.checkpoint import changed_keys
-from training.loop.optimizer import learning_rate
+from training.loop.checkpoint import list_changed_keys
+from training.loop.optimizer import compute_learning_rate
 from training.loop.preemption import Preempted
 from training.loop.run_folder import RunFolder
 from training.storage import Folder
 
 
 def folder_of(root: Path) -> RunFolder:
-    return RunFolder(Folder.at(root / "runs" / "run"))
+    return RunFolder(Folder.from_uri(root / "runs" / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path: Path) -> N
     assert left == {"step-00000002", "step-00000004.partial"}
     resumed = launch(worlds.run, 2, config)[0]
     assert len(resumed["losses"]) == 4
-    assert folder_of(tmp_path).complete() == [4, 6]
+    assert folder_of(tmp_path).list_complete_steps() == [4, 6]
     left = {path.name for path in (tmp_path / "runs/run/checkpoints").iterdir()}
     assert left == {"step-00000004", "step-00000006"}
 
@@ -58,19 +58,19 @@ def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path: Path) -> N
 def test_without_its_marker_a_checkpoint_does_not_count(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     for step in (1, 2, 3):
-        folder.root.write(f"{folder.checkpoint(step)}/complete.json", b"{}")
-    folder.root.delete(f"{folder.checkpoint(3)}/complete.json")
-    assert folder.complete() == [1, 2]
+        folder.root.write_bytes(f"{folder.get_checkpoint_path(step)}/complete.json", b"{}")
+    folder.root.delete_file(f"{folder.get_checkpoint_path(3)}/complete.json")
+    assert folder.list_complete_steps() == [1, 2]
     folder.clear_partial()
-    assert folder.root.folders("checkpoints") == ["step-00000001", "step-00000002"]
+    assert folder.root.list_folders("checkpoints") == ["step-00000001", "step-00000002"]
 
 
 def test_the_newest_and_every_so_many_steps_are_kept(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     for step in range(10, 100, 10):
-        folder.root.write(f"{folder.checkpoint(step)}/complete.json", b"{}")
-    folder.rotate(CheckpointConfig(keep=2, keep_every=30))
-    assert folder.complete() == [30, 60, 80, 90]
+        folder.root.write_bytes(f"{folder.get_checkpoint_path(step)}/complete.json", b"{}")
+    folder.remove_old_checkpoints(CheckpointConfig(keep=2, keep_every=30))
+    assert folder.list_complete_steps() == [30, 60, 80, 90]
 
 
 def test_a_damaged_checkpoint_and_a_changed_config_are_one_clear_line(tmp_path: Path) -> None:
@@ -89,16 +89,16 @@ def test_where_and_how_fast_a_run_goes_may_change_and_nothing_else(tmp_path: Pat
     now = tiny_config(
         tmp_path, micro_batch=2, parallel={"sequence": 2}, compute__checkpointing="full", run__workers=2
     ).model_dump(mode="json")
-    assert changed_keys(before, now) == []
+    assert list_changed_keys(before, now) == []
     now = tiny_config(tmp_path, batch=8, optimizer__lr=0.5, seed=4, steps=7).model_dump(mode="json")
-    assert [key for key, _, _ in changed_keys(before, now)] == [
+    assert [key for key, _, _ in list_changed_keys(before, now)] == [
         "optimizer.lr",
         "seed",
         "steps",
         "tasks.0.batch",
     ]
     constant = [tiny_config(tmp_path, steps=n, optimizer__schedule="constant") for n in (6, 9)]
-    assert changed_keys(*(config.model_dump(mode="json") for config in constant)) == []
+    assert list_changed_keys(*(config.model_dump(mode="json") for config in constant)) == []
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_sample(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_sample(
         assert "\n" not in str(error)
         assert "step 3: the loss of clip-000" in str(error) and "(index 14) is not finite" in str(error)
         assert "the last good checkpoint is step 2" in str(error)
-    assert folder_of(tmp_path).complete() == [2]
+    assert folder_of(tmp_path).list_complete_steps() == [2]
     resumed = launch(worlds.run, 2, config)[0]  # without the poison it goes on from there
     assert len(resumed["losses"]) == 4 and all(map(math.isfinite, resumed["losses"]))
 
@@ -118,7 +118,7 @@ def test_a_notice_to_one_worker_saves_on_all_and_ends(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, checkpoint={"every": 100})
     for error in launch(worlds.run, 2, config, Stop(1, signal.SIGTERM, rank=1)):
         assert isinstance(error, Preempted) and "step 2 is saved" in str(error)
-    assert folder_of(tmp_path).complete() == [2]
+    assert folder_of(tmp_path).list_complete_steps() == [2]
     assert len(launch(worlds.run, 1, config)[0]["losses"]) == 4
 
 
@@ -168,8 +168,8 @@ def test_a_run_on_s3_resumes_from_s3(tmp_path: Path, s3: S3) -> None:
     launch(worlds.run, 1, config, Stop(3, signal.SIGKILL), dies=True)
     resumed = launch(worlds.run, 2, config)[0]
     assert len(resumed["losses"]) == 2
-    folder = RunFolder.of(config.run)
-    assert folder.complete() == [2, 4]
+    folder = RunFolder.from_config(config.run)
+    assert folder.list_complete_steps() == [2, 4]
     assert folder.root.exists("model/transformer/diffusion_pytorch_model.safetensors")
 
 
@@ -193,15 +193,15 @@ def test_each_tensor_is_read_from_an_object_store_in_one_request(
                 reads.append(self.rel)
             return getattr(self.file, name)
 
-    open_ = Folder.open
-    monkeypatch.setattr(Folder, "open", lambda folder, rel: Counted(folder, rel))
+    open_ = Folder.open_file
+    monkeypatch.setattr(Folder, "open_file", lambda folder, rel: Counted(folder, rel))
     wanted = {f"weight {n}": torch.randn(3, 5 + n) for n in range(4)}
     found = {name: torch.zeros_like(tensor) for name, tensor in wanted.items()}
     (tmp_path / "step").mkdir()
     writer, reader = dcp.FileSystemWriter("", sync_files=False), dcp.FileSystemReader("")
     for each in (writer, reader):
-        each.fs, each.path = checkpoint._Objects(Folder.at(tmp_path)), "step"
-    with checkpoint._quiet():
+        each.fs, each.path = checkpoint._ObjectFileSystem(Folder.from_uri(tmp_path)), "step"
+    with checkpoint._silence_warnings():
         dcp.save(wanted, storage_writer=writer, no_dist=True)
         dcp.load(found, storage_reader=reader, no_dist=True)
     assert same(found, wanted)
@@ -211,7 +211,7 @@ def test_each_tensor_is_read_from_an_object_store_in_one_request(
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "cosine_restarts"])
 def test_learning_rates(schedule: str) -> None:
     config = OptimizerConfig.model_validate({"lr": 1.0, "warmup": 4, "schedule": schedule, "cycles": 2})
-    rates = [learning_rate(config, step, 12) for step in range(12)]
+    rates = [compute_learning_rate(config, step, 12) for step in range(12)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0] and rates[4] == 1.0
     halfway = {"constant": 1.0, "linear": 0.5, "cosine": 0.5, "cosine_restarts": 1.0}
     assert rates[8] == pytest.approx(halfway[schedule])

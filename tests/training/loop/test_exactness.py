@@ -237,4 +237,4 @@ def test_references_of_their_own_sizes_are_refused_in_one_batch_at_once(folder: 
     for mixture, micro_batch in (({"crop": 0}, 4), ({}, 1)):
         task = build_tasks([KaleidoTask(latents="", mixture=mixture)])[0]
         buckets = Sampler([task], [records], seed=0).buckets["kaleido"]
-        check_shapes("", buckets, records, task.variants(), micro_batch)
+        check_shapes("", buckets, records, task.list_variants(), micro_batch)

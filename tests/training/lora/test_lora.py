@@ -15,8 +15,8 @@ from tests.training.tiny_cogvideox import tiny_cogvideox
 from training.config import LoraConfig, PositionsConfig
 from training.lora.adapters import (
     add_lora,
+    get_lora_state,
     load_lora,
-    lora_state,
     merge_lora,
     remove_lora,
     save_lora,
@@ -51,7 +51,7 @@ def tiny_wan() -> nn.Module:
         ffn_dim=20,
         num_layers=2,
     ).eval()
-    WanFamily().prepare(model)
+    WanFamily().prepare_model(model)
     return model
 
 
@@ -103,7 +103,7 @@ def test_lora_is_drawn_from_the_seed_and_leaves_the_global_generator_alone():
         before = torch.get_rng_state()
         add_lora(model, SMALL, "cogvideox", seed=seed)
         assert torch.equal(torch.get_rng_state(), before)
-        states.append(lora_state(model)["patch_embed.proj.lora_A.weight"])
+        states.append(get_lora_state(model)["patch_embed.proj.lora_A.weight"])
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
 
 
@@ -215,7 +215,7 @@ def test_diffusers_loads_what_we_save_for_cogvideox(tmp_path):
     stock = tiny_cogvideox()
     state, metadata = CogVideoXLoraLoaderMixin.lora_state_dict(str(path), return_lora_metadata=True)
     CogVideoXLoraLoaderMixin.load_lora_into_transformer(state, stock, metadata=metadata)
-    FAMILY.prepare(stock)
+    FAMILY.prepare_model(stock)
     torch.testing.assert_close(predict(stock, given), predict(model, given))
 
 

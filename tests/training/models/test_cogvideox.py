@@ -17,7 +17,7 @@ from training.config import ObjectiveConfig, PositionsConfig
 from training.models import cogvideox
 from training.models.cogvideox import CogVideoXFamily
 from training.models.family import Conditioning
-from training.positions import cogvideox_positions, cogvideox_split, rotary_tables
+from training.positions import make_cogvideox_positions, make_rotary_tables, split_cogvideox_head
 
 FAMILY = CogVideoXFamily()
 POSITIONS = PositionsConfig()
@@ -43,7 +43,7 @@ def predict(model: nn.Module, given: dict[str, Tensor], **changes: Any) -> Tenso
 
 def prepared(**changes: Any) -> nn.Module:
     model = tiny_cogvideox(**changes)
-    FAMILY.prepare(model)
+    FAMILY.prepare_model(model)
     return model
 
 
@@ -73,7 +73,7 @@ def test_tables_are_those_of_diffusers(size):
     grid, base = (size[0] // 2, size[1] // 2), (30, 45)
     region = get_resize_crop_region_for_grid(grid, base[1], base[0])
     expected = get_3d_rotary_pos_embed(64, region, grid, 3)
-    ours = rotary_tables(cogvideox_positions((3, *grid), 0, base), cogvideox_split(64))
+    ours = make_rotary_tables(make_cogvideox_positions((3, *grid), 0, base), split_cogvideox_head(64))
     for table, one in zip(ours, expected, strict=True):
         torch.testing.assert_close(table.repeat_interleave(2, dim=-1), one, atol=2e-6, rtol=0)
 
@@ -149,19 +149,19 @@ def test_other_kinds_of_cogvideox_are_refused_in_one_line(changes, words):
 def test_schemes_of_kaleido_are_refused():
     for positions in (PositionsConfig(scheme="shift_hw"), PositionsConfig(reference_time="zero")):
         with pytest.raises(RepriseError, match="CogVideoX"):
-            FAMILY.prepare(tiny_cogvideox(), positions)
+            FAMILY.prepare_model(tiny_cogvideox(), positions)
 
 
 def test_the_objective_is_v_prediction_on_the_schedule_of_the_model():
     scheduler = CogVideoXDDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
-    objective = FAMILY.objective(ObjectiveConfig(), scheduler)
+    objective = FAMILY.make_objective(ObjectiveConfig(), scheduler)
     clean, noise = torch.randn(2, 4, 1, 4, 4), torch.randn(2, 4, 1, 4, 4)
     steps = torch.tensor([3, 999])
-    found = objective.noised(clean, noise, steps.float())
+    found = objective.add_noise(clean, noise, steps.float())
     torch.testing.assert_close(found.target, scheduler.get_velocity(clean, noise, steps))
     torch.testing.assert_close(found.input, scheduler.add_noise(clean, noise, steps))
     with pytest.raises(RepriseError, match="v_prediction"):
-        FAMILY.objective(ObjectiveConfig(kind="flow_matching"), scheduler)
+        FAMILY.make_objective(ObjectiveConfig(kind="flow_matching"), scheduler)
 
 
 def test_gradients_reach_the_reference():
@@ -175,7 +175,7 @@ def test_gradients_reach_the_reference():
 @pytest.mark.parametrize("rotary", [True, False])
 def test_what_sampling_has_computed_of_positions_can_be_trained_with(rotary):
     given, model = inputs(8, 12), prepared(use_rotary_positional_embeddings=rotary)
-    for cached in (cogvideox._tables, cogvideox._sincos):
+    for cached in (cogvideox._make_tables, cogvideox._make_sincos):
         cached.cache_clear()
     condition = Conditioning(given["text"], (given["reference"],))
     with torch.inference_mode():

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from tests.training.goldens import FOLDER, frames_first, names, read
 from training.config import LoraConfig, PositionsConfig
-from training.generate.solvers import guide, scheduled
+from training.generate.solvers import apply_guidance, run_scheduler
 from training.lora.adapters import load_lora, merge_lora, unmerge_lora
 from training.models import cogvideox
 from training.models.cogvideox import CogVideoXFamily
 from training.models.family import Conditioning
-from training.positions import cogvideox_positions, cogvideox_split, rotary_tables
+from training.positions import make_cogvideox_positions, make_rotary_tables, split_cogvideox_head
 
 LORA_FILE = "proxyreplay_lora_official_format.safetensors"
 RELEASED = PositionsConfig(crop="released")
@@ -48,7 +48,7 @@ def lora_config(metadata: dict[str, Any], **changes: Any) -> LoraConfig:
 
 def with_lora(metadata: dict[str, Any], **changes: Any) -> nn.Module:
     model = base_model(metadata)
-    family(metadata).prepare(model)
+    family(metadata).prepare_model(model)
     load_lora(model, FOLDER / LORA_FILE, lora_config(metadata, **changes), "cogvideox")
     return model
 
@@ -133,7 +133,7 @@ def test_the_forward_pass_and_all_that_happens_in_it_are_those_of_the_released_c
     tensors, metadata = read(name)
     if "B0" in name:
         model = base_model(metadata)
-        family(metadata).prepare(model)
+        family(metadata).prepare_model(model)
     else:
         model = with_lora(metadata)
     patch = metadata["model_config"]["patch_size"]
@@ -159,9 +159,11 @@ def test_the_rotary_tables_of_references_and_video_are_those_recorded(name):
     grid = height // patch, width // patch
     base = model["sample_height"] // patch, model["sample_width"] // patch
     for part, size, first in (("ref", (1, *grid), 0), ("video", (frames, *grid), 1)):
-        where = cogvideox_positions(size, first, base, "released")
+        where = make_cogvideox_positions(size, first, base, "released")
         for table, kind in zip(
-            rotary_tables(where, cogvideox_split(model["attention_head_dim"])), ("cos", "sin"), strict=True
+            make_rotary_tables(where, split_cogvideox_head(model["attention_head_dim"])),
+            ("cos", "sin"),
+            strict=True,
         ):
             expected = tensors[f"{part}_rope_{kind}"]
             torch.testing.assert_close(table.repeat_interleave(2, dim=-1), expected, atol=1e-6, rtol=0)
@@ -196,9 +198,9 @@ def test_a_guided_sampling_run_ends_where_the_released_pipeline_did(name):
         both = kind.predict(model, both, torch.full((2,), timestep), condition, RELEASED)
         answers.append(both)
         told.append(timestep)
-        return guide(*both.chunk(2), settings["guidance"])
+        return apply_guidance(*both.chunk(2), settings["guidance"])
 
-    out = scheduled(answer, frames_first(tensors["init_latents"]), scheduler, settings["steps"])
+    out = run_scheduler(answer, frames_first(tensors["init_latents"]), scheduler, settings["steps"])
     for i, timestep in enumerate(told):
         assert set(tensors[f"timestep_{i}"].tolist()) == {timestep}
     torch.testing.assert_close(frames_first(answers[0]), tensors["noise_pred_0"], atol=1e-4, rtol=0)
@@ -228,8 +230,9 @@ def test_the_older_rotary_formula_is_there_by_name(name):
             continue
         height, width, frames = (int(match[i]) for i in (1, 2, 3))
         size = (frames, height // 8 // patch, width // 8 // patch)
-        tables = rotary_tables(
-            cogvideox_positions(size, 0, base, "released"), cogvideox_split(model["attention_head_dim"])
+        tables = make_rotary_tables(
+            make_cogvideox_positions(size, 0, base, "released"),
+            split_cogvideox_head(model["attention_head_dim"]),
         )
         for kind, table in zip(("cos", "sin"), tables, strict=True):
             ours = table.repeat_interleave(2, dim=-1)

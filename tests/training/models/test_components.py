@@ -10,7 +10,13 @@ from safetensors.torch import load_file, save_file
 from reprise.errors import RepriseError
 from tests.training.tiny_models import write_wan
 from training.config import ModelConfig
-from training.models.components import load_scheduler, load_text, load_transformer, load_vae, read_config
+from training.models.components import (
+    load_scheduler,
+    load_text_encoder,
+    load_transformer,
+    load_vae,
+    read_config,
+)
 
 WAN = "WanTransformer3DModel"
 
@@ -32,7 +38,7 @@ def model(folder, **options):
 def test_every_part_loads(folder):
     assert load_transformer(model(folder), WAN).config.num_layers == 2
     assert not load_vae(str(folder)).training
-    encoder, tokenizer = load_text(str(folder), dtype=torch.bfloat16)
+    encoder, tokenizer = load_text_encoder(str(folder), dtype=torch.bfloat16)
     assert next(encoder.parameters()).dtype == torch.bfloat16 and tokenizer("a dog").input_ids
     assert type(load_scheduler(str(folder))).__name__ == "FlowMatchEulerDiscreteScheduler"
 
@@ -66,7 +72,7 @@ def test_half_a_checkpoint_is_not_loaded(copy):
         (lambda f: shutil.rmtree(f / "vae"), load_vae, r"has no vae/config\.json"),
         (lambda f: (f / "vae" / "config.json").write_text("{"), load_vae, "is no JSON"),
         (lambda f: rename(f / "vae", "NoVAE"), load_vae, "names the VAE class 'NoVAE'"),
-        (lambda f: shutil.rmtree(f / "tokenizer"), load_text, "has no tokenizer/"),
+        (lambda f: shutil.rmtree(f / "tokenizer"), load_text_encoder, "has no tokenizer/"),
         (
             lambda f: shutil.rmtree(f / "scheduler"),
             load_scheduler,

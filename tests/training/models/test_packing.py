@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reprise.errors import RepriseError
-from training.models.packing import SequenceShard, from_strip, layout, narrow, take, to_strip
+from training.models.packing import (
+    SequenceShard,
+    make_layout,
+    pack_strip,
+    select_tokens,
+    slice_tokens,
+    unpack_strip,
+)
 
 SIZES = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=4)
 
@@ -16,47 +23,49 @@ SIZES = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 
 def test_a_strip_gives_back_the_frames_it_was_made_of(grids, patch):
     sizes = [tuple(n * p for n, p in zip(grid, patch, strict=True)) for grid in grids]
     frames = [torch.randn(2, 3, *size) for size in sizes]
-    strip = to_strip(frames, patch)
+    strip = pack_strip(frames, patch)
     assert strip.shape[2:4] == patch[:2]
-    for before, after in zip(frames, from_strip(strip, sizes, patch), strict=True):
+    for before, after in zip(frames, unpack_strip(strip, sizes, patch), strict=True):
         assert torch.equal(before, after)
 
 
 def test_tokens_lie_in_time_height_width_order():
     # Each patch is filled with its own number, in (t, h, w) order.
     video = torch.arange(12.0).reshape(1, 1, 2, 2, 3).repeat_interleave(2, 3).repeat_interleave(2, 4)
-    strip = to_strip([video], (1, 2, 2))
+    strip = pack_strip([video], (1, 2, 2))
     assert strip[0, 0, 0, 0, ::2].tolist() == list(range(12))
 
 
 def test_a_stock_convolution_embeds_a_strip_as_it_embeds_frames():
     conv = torch.nn.Conv3d(4, 8, kernel_size=(1, 2, 2), stride=(1, 2, 2)).double()
     video, reference = torch.randn(2, 4, 3, 4, 6).double(), torch.randn(2, 4, 1, 2, 4).double()
-    tokens = conv(to_strip([reference, video], (1, 2, 2))).flatten(2)
+    tokens = conv(pack_strip([reference, video], (1, 2, 2))).flatten(2)
     apart = torch.cat([conv(part).flatten(2) for part in (reference, video)], dim=-1)
     assert torch.allclose(tokens, apart)
 
 
 def test_one_reference_serves_a_whole_batch():
-    strip = to_strip([torch.ones(1, 2, 1, 2, 2), torch.zeros(3, 2, 1, 2, 2)], (1, 2, 2))
+    strip = pack_strip([torch.ones(1, 2, 1, 2, 2), torch.zeros(3, 2, 1, 2, 2)], (1, 2, 2))
     assert strip.shape == (3, 2, 1, 2, 4)
 
 
 def test_chosen_tokens_keep_the_order_they_are_named_in():
     strip = torch.arange(8.0).reshape(1, 1, 1, 1, 8)
-    assert take(strip, torch.tensor([3, 0]), (1, 1, 2)).flatten().tolist() == [6, 7, 0, 1]
+    assert select_tokens(strip, torch.tensor([3, 0]), (1, 1, 2)).flatten().tolist() == [6, 7, 0, 1]
 
 
 @pytest.mark.parametrize("after", [False, True])
 def test_the_ranks_of_a_group_have_every_video_token_once(after):
-    place = layout([(1, 4, 4), (1, 2, 4)], (3, 4, 6), (1, 2, 2), after=after)
+    place = make_layout([(1, 4, 4), (1, 2, 4)], (3, 4, 6), (1, 2, 2), video_first=after)
     video = torch.randn(1, 2, 3, 4, 6)
-    strip = to_strip([video], place.patch)
-    parts = [narrow(strip, place.own_video(SequenceShard(rank, 4)), place.patch) for rank in range(4)]
+    strip = pack_strip([video], place.patch)
+    parts = [
+        slice_tokens(strip, place.get_own_video(SequenceShard(rank, 4)), place.patch) for rank in range(4)
+    ]
     assert torch.equal(torch.cat(parts, dim=-1), strip)
-    assert place.total == 4 + 2 + 18
+    assert place.total_tokens == 4 + 2 + 18
 
 
 def test_tokens_that_cannot_be_shared_are_one_clear_line():
     with pytest.raises(RepriseError, match="24 tokens"):
-        SequenceShard(0, 5).tokens(24)
+        SequenceShard(0, 5).get_token_range(24)

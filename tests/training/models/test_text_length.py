@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.train import estimated
+from pipelines.train import estimate_run
 from tests.training.latents_folder import write_latents
 from tests.training.tiny_models import write_cogvideox, write_wan
 from training.callbacks import validation
@@ -17,7 +17,7 @@ from training.data.loader import Loader
 from training.data.sampler import Sampler
 from training.generate.pipeline import ReferenceToVideoPipeline
 from training.latents.config import EncodeConfig
-from training.latents.encoders import describe
+from training.latents.encoders import read_model_facts
 from training.latents.store import Latents
 from training.tasks.build import build_tasks
 
@@ -29,13 +29,13 @@ def test_encoding_generation_and_the_estimate_agree(
 ) -> None:
     model = str(write(tmp_path / "M", text_limit=limit))
     wanted = limit or released
-    assert describe(model, None, EncodeConfig()).text.length == wanted
+    assert read_model_facts(model, None, EncodeConfig()).text.length == wanted
     pipeline = ReferenceToVideoPipeline.from_pretrained(model)
-    assert pipeline._text(["a red dog", ""]).shape == (2, wanted, 32)
+    assert pipeline._encode_prompts(["a red dog", ""]).shape == (2, wanted, 32)
     config = TrainConfig.model_validate(
         {"model": {"path": model}, "tasks": [{"kind": "video", "latents": "none yet"}]}
     )
-    (work,) = estimated(config, (9, 64, 96)).works
+    (work,) = estimate_run(config, (9, 64, 96)).workloads
     assert work.text == wanted
 
 
@@ -43,7 +43,9 @@ def test_validation_pads_captions_as_training_does(tmp_path: Path) -> None:
     latents = Latents(write_latents(tmp_path / "L", 8, text_length=7))
     (task,) = build_tasks([KaleidoTask(latents="L", batch=2)])
     sampler = Sampler([task], [latents.records], seed=0)
-    trained = Loader(sampler, {task.name: latents}).read(sampler.step(0), 0)
+    trained = Loader(sampler, {task.name: latents}).read_batch(sampler.plan_step(0), 0)
     state: Any = SimpleNamespace(config=TrainConfig(), tasks={task.name: task}, latents={task.name: latents})
-    judged = validation.read(state, validation.Example(task.name, row=0, references=1, index=0))
+    judged = validation.read_example(
+        state, validation.HeldOutExample(task.name, row=0, references=1, index=0)
+    )
     assert judged.text.shape[1:] == trained.text.shape[1:] == (7, 32)

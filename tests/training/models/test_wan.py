@@ -9,12 +9,12 @@ from safetensors import safe_open
 from reprise.errors import RepriseError
 from tests.training import plain_wan
 from training.config import PositionsConfig
-from training.convert.kaleido import convert
+from training.convert.kaleido import convert_state_dict
 from training.loop.parallel import share_sequences
-from training.models.family import Conditioning, own
-from training.models.packing import SequenceShard, from_strip
+from training.models.family import Conditioning, take_own_part
+from training.models.packing import SequenceShard, unpack_strip
 from training.models.wan import WanFamily
-from training.positions import sequence_positions
+from training.positions import make_sequence_positions
 
 FAMILY = WanFamily()
 
@@ -41,14 +41,14 @@ def build(recorded, **changes):
         num_layers=config["layers"],
     )
     weights = {key.removeprefix("weights."): value for key, value in tensors.items() if "weights." in key}
-    model.load_state_dict(convert(weights, "diffusers"))
+    model.load_state_dict(convert_state_dict(weights, "diffusers"))
     return model.eval()
 
 
 @pytest.fixture(scope="module")
 def model(recorded):
     model = build(recorded)
-    FAMILY.prepare(model)
+    FAMILY.prepare_model(model)
     return model
 
 
@@ -70,7 +70,9 @@ def test_every_scheme_computes_what_the_second_implementation_recorded(model, re
     answer = FAMILY.predict(model, video, timestep, condition, options(case))
     assert torch.allclose(answer[0], recorded[0][f"out.{case}"], rtol=0, atol=2e-5)
     sizes = [(1, part.shape[-2] // 2, part.shape[-1] // 2) for part in condition.references]
-    assert torch.equal(sequence_positions(sizes, (3, 3, 4), options(case)), recorded[0][f"positions.{case}"])
+    assert torch.equal(
+        make_sequence_positions(sizes, (3, 3, 4), options(case)), recorded[0][f"positions.{case}"]
+    )
 
 
 def test_the_recording_is_what_the_second_implementation_computes(recorded):
@@ -110,7 +112,7 @@ def test_without_references_it_is_the_stock_model(model, recorded):
 def test_equal_timesteps_per_token_are_one_timestep(model, recorded):
     video, timestep, condition = inputs(recorded)
     whole = FAMILY.predict(model, video, timestep, condition, PositionsConfig())
-    tokens = FAMILY.layout(video, condition, PositionsConfig()).total
+    tokens = FAMILY.get_layout(video, condition, PositionsConfig()).total_tokens
     each = FAMILY.predict(model, video, timestep.expand(1, tokens), condition, PositionsConfig())
     frames = timestep.expand(1, video.shape[2])
     split = FAMILY.predict(model, video, frames, condition, PositionsConfig(), reference_timestep=timestep)
@@ -122,7 +124,7 @@ def test_equal_timesteps_per_token_are_one_timestep(model, recorded):
 @torch.no_grad()
 def test_channels_of_references_change_nothing_until_they_are_trained(recorded):
     model, positions = build(recorded), PositionsConfig(scheme="channel_concat")
-    FAMILY.prepare(model, positions, references=2)
+    FAMILY.prepare_model(model, positions, references=2)
     assert model.config.in_channels == 3 * model.config.out_channels
     video, timestep, condition = inputs(recorded)
     reference = condition.references[0]
@@ -145,14 +147,16 @@ def test_each_rank_of_a_group_answers_for_its_own_tokens(model, recorded, place,
     # What is exchanged is tested with processes; here, each rank's range, with a model without attention.
     video, timestep, condition = inputs(recorded)
     positions, size = PositionsConfig(place=place), 5
-    assert FAMILY.layout(video, condition, positions).total == 50  # of which 14 are the references'
+    assert (
+        FAMILY.get_layout(video, condition, positions).total_tokens == 50
+    )  # of which 14 are the references'
     with monkeypatch.context() as patch:
         patch.setattr(type(model), "forward", lambda self, strip, *_, **__: (strip,))
         shards = [SequenceShard(rank, size) for rank in range(size)]
         parts = [FAMILY.predict(model, video, timestep, condition, positions, shard=one) for one in shards]
     for part, shard in zip(parts, shards, strict=True):
-        assert torch.equal(part, own(FAMILY, video, condition, positions, shard))
-    (joined,) = from_strip(torch.cat(parts, -1), [(3, 6, 8)], FAMILY.patch)
+        assert torch.equal(part, take_own_part(FAMILY, video, condition, positions, shard))
+    (joined,) = unpack_strip(torch.cat(parts, -1), [(3, 6, 8)], FAMILY.patch)
     assert torch.equal(joined, video)
 
 
@@ -161,4 +165,4 @@ def test_heads_that_cannot_be_shared_are_one_clear_line(model):
         context_parallel_config = type("Ulysses", (), {"ulysses_degree": 3})
 
     with pytest.raises(RepriseError, match="2 attention heads"):
-        share_sequences(model, FAMILY.blocks(model), Config)
+        share_sequences(model, FAMILY.list_blocks(model), Config)

@@ -5,11 +5,11 @@ import torch
 
 from tests.training.goldens import frames_first, names, positions_of, read, references_of
 from training.config import ObjectiveConfig, PositionsConfig
-from training.generate.solvers import euler, guide
+from training.generate.solvers import apply_guidance, solve_euler
 from training.models.family import Conditioning
 from training.models.wan import WanFamily
-from training.objectives import FlowMatching, loss_per_sample
-from training.schedules import sampling_sigmas, shift_factor, shift_sigma
+from training.objectives import FlowMatching, compute_sample_losses
+from training.schedules import get_shift_factor, make_sampling_sigmas, shift_sigma
 
 FAMILY = WanFamily()
 
@@ -21,7 +21,7 @@ def model():
     weights, metadata = read("kaleido_weights_diffusers.safetensors")
     model = WanTransformer3DModel(**metadata["wan_config"])
     model.load_state_dict(weights)
-    FAMILY.prepare(model)
+    FAMILY.prepare_model(model)
     return model.eval()
 
 
@@ -80,25 +80,25 @@ def test_the_training_loss_and_its_gradients_agree(model, name):
     tensors, _ = read(name)
     recorded, _ = read(name.replace("rfloss", "rfloss_grads"))
     clean, noise = (frames_first(tensors[key]) for key in ("latents", "noise"))
-    tokens = FAMILY.tokens_per_frame(*clean.shape[-2:])
-    sigma = shift_sigma(tensors["raw_sigma"], shift_factor(ObjectiveConfig(), tokens))
+    tokens = FAMILY.count_frame_tokens(*clean.shape[-2:])
+    sigma = shift_sigma(tensors["raw_sigma"], get_shift_factor(ObjectiveConfig(), tokens))
     assert largest(sigma, tensors["sigma"]) <= 1e-6
-    noised = FlowMatching(ObjectiveConfig()).noised(clean, noise, sigma)
+    noised = FlowMatching(ObjectiveConfig()).add_noise(clean, noise, sigma)
     assert largest(frames_first(noised.input), tensors["noised_input"]) <= 1e-6
     assert largest(frames_first(noised.target), tensors["target"]) <= 1e-6
     condition = Conditioning(tensors["text"], references_of(tensors))
     answer = FAMILY.predict(model, noised.input, noised.timestep, condition, PositionsConfig())
     assert largest(frames_first(answer), tensors["model_output"]) <= 3e-4
-    losses = loss_per_sample(answer, noised.target)
+    losses = compute_sample_losses(answer, noised.target)
     assert largest(losses, tensors["loss_per_sample"]) <= 1e-4
     try:
         losses.mean().backward()
         gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
     finally:
         model.zero_grad(set_to_none=True)
-    from training.convert.kaleido import convert
+    from training.convert.kaleido import convert_state_dict
 
-    sat = convert(gradients, "sat")
+    sat = convert_state_dict(gradients, "sat")
     compared = [key for key in recorded if key in sat]
     assert len(compared) == len(recorded) - 1  # all but the loss itself
     for key in compared:
@@ -111,7 +111,7 @@ def test_guided_sampling_agrees_step_by_step(model, name):
     tensors, _ = read(name)
     scale = tensors["cfg_scale"].item()
     steps = sum(key.startswith("sigma_") for key in tensors)
-    sigmas = sampling_sigmas(steps, 7.0)
+    sigmas = make_sampling_sigmas(steps, 7.0)
     text = torch.cat([tensors["text_uncond"], tensors["text_cond"]])
     condition = Conditioning(text, references_of(tensors))
     raw, walked = [], []
@@ -122,9 +122,11 @@ def test_guided_sampling_agrees_step_by_step(model, name):
             model, latents.expand(2, -1, -1, -1, -1), timestep, condition, PositionsConfig()
         )
         raw.append(both)
-        return guide(*both.chunk(2), scale)
+        return apply_guidance(*both.chunk(2), scale)
 
-    samples = euler(velocity, frames_first(tensors["init_noise"]), sigmas, lambda i, x: walked.append(x))
+    samples = solve_euler(
+        velocity, frames_first(tensors["init_noise"]), sigmas, lambda i, x: walked.append(x)
+    )
     for i in range(steps):
         assert abs(sigmas[i] - tensors[f"sigma_{i}"]) <= 1e-6
         assert largest(frames_first(raw[i]), tensors[f"net_out_{i}"]) <= 5e-4

@@ -38,7 +38,7 @@ def tiny_ti2v(prepare: bool = True) -> nn.Module:
             for parameter in model.parameters():
                 parameter.copy_(0.2 * torch.randn_like(parameter) + (parameter.ndim == 1))
     if prepare:
-        FAMILY.prepare(model)
+        FAMILY.prepare_model(model)
     return model.eval()
 
 
@@ -77,9 +77,9 @@ def test_the_clean_frames_timestep_matters(given):
 
 
 def test_the_objective_is_flow_matching():
-    assert isinstance(FAMILY.objective(ObjectiveConfig()), FlowMatching)
+    assert isinstance(FAMILY.make_objective(ObjectiveConfig()), FlowMatching)
     with pytest.raises(RepriseError, match="flow_matching"):
-        FAMILY.objective(ObjectiveConfig(kind="v_prediction"))
+        FAMILY.make_objective(ObjectiveConfig(kind="v_prediction"))
 
 
 @pytest.mark.parametrize(

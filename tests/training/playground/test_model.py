@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from training.config import ModelConfig
-from training.models.components import load_text, load_transformer, load_vae, part_config
-from training.models.text import embed
+from training.models.components import fetch_part, load_text_encoder, load_transformer, load_vae
+from training.models.text import embed_captions
 from training.playground.model import SHAPES, TEXT_LENGTH, write_model
 
 
@@ -34,18 +34,20 @@ def test_what_is_encoded_is_decoded_exactly(folder: Path) -> None:
 
 def test_the_transformer_is_the_stock_class_and_small(folder: Path, family: str) -> None:
     name = {"wan": "WanTransformer3DModel", "cogvideox": "CogVideoXTransformer3DModel"}[family]
-    assert part_config(str(folder), None, "transformer")[1]["_class_name"] == name
+    assert fetch_part(str(folder), None, "transformer")[1]["_class_name"] == name
     weights = load_transformer(ModelConfig(path=str(folder)), name).parameters()
     assert 0.6e6 < sum(weight.numel() for weight in weights) < 0.8e6
-    assert part_config(str(folder), None, "vae")[1]["_class_name"] == "PixelUnshuffleVAE"
+    assert fetch_part(str(folder), None, "vae")[1]["_class_name"] == "PixelUnshuffleVAE"
 
 
 def test_captions_of_the_stage_fit_and_differ(folder: Path, family: str) -> None:
-    encoder, tokenizer = load_text(str(folder))
+    encoder, tokenizer = load_text_encoder(str(folder))
     captions = [f"A thing moves {way}." for way in ("to the left", "to the right", "up", "down")]
     assert not any(tokenizer.unk_token_id in ids for ids in tokenizer(captions).input_ids)
     assert max(map(len, tokenizer(captions).input_ids)) <= TEXT_LENGTH
-    means = torch.stack([text.mean(0) for text in embed(captions, encoder, tokenizer, family, TEXT_LENGTH)])
+    means = torch.stack(
+        [text.mean(0) for text in embed_captions(captions, encoder, tokenizer, family, TEXT_LENGTH)]
+    )
     assert torch.pdist(means).min() > 0.5
 
 

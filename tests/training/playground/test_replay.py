@@ -11,16 +11,23 @@ import pytest
 import torch
 from PIL import Image
 
-from curation.playground.plain import CELLS, IDENTITIES, reference, render_pairs, scene_at, write_scene
-from reprise.settings import load
+from curation.playground.plain import (
+    CELLS,
+    IDENTITIES,
+    draw_reference,
+    make_plain_scene,
+    render_pairs,
+    write_scene,
+)
+from reprise.settings import load_settings
 from tests.training.replay_worlds import run
 from tests.training.worlds import launch
 from training.config import TrainConfig
 from training.generate.pipeline import ReferenceToVideoPipeline
 from training.latents.config import EncodeConfig
-from training.latents.encode import encode, here
+from training.latents.encode import encode_dataset, execute_here
 from training.latents.sources.open_pairs import open_pairs
-from training.latents.sources.source import Videos
+from training.latents.sources.source import VideoSource
 from training.latents.store import Latents
 from training.playground.model import TEXT_WIDTH, write_model
 from training.subject_token import read_subject_token
@@ -34,12 +41,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("playground")
     model = str(write_model(made / "model", family="cogvideox"))
     for index in range(6):
-        write_scene(scene_at(0, index), f"plain-{index}", made / "videos")
+        write_scene(make_plain_scene(0, index), f"plain-{index}", made / "videos")
     listed = render_pairs(made / "pairs", pairs=6)
-    config = load(EncodeConfig, "training/playground/encode.yaml", ("frames_alone=3",))
-    encode(Videos(str(made / "videos"), config), model, str(made / "video-latents"), config, here)
-    config = load(EncodeConfig, "training/playground/encode.yaml", ())
-    encode(open_pairs(str(listed), config), model, str(made / "pair-latents"), config, here)
+    config = load_settings(EncodeConfig, "training/playground/encode.yaml", ("frames_alone=3",))
+    encode_dataset(
+        VideoSource(str(made / "videos"), config), model, str(made / "video-latents"), config, execute_here
+    )
+    config = load_settings(EncodeConfig, "training/playground/encode.yaml", ())
+    encode_dataset(open_pairs(str(listed), config), model, str(made / "pair-latents"), config, execute_here)
     return made
 
 
@@ -48,7 +57,7 @@ def config(folder: Path, recipe: str, name: str, *overrides: str) -> TrainConfig
     paths = [f"tasks.{number}.latents={folder / each}-latents" for number, each in enumerate(latents)]
     small = [f"tasks.{number}.{key}=2" for number in range(len(latents)) for key in ("batch", "micro_batch")]
     common = ("steps=2", "log.tensorboard=false", f"run.name={name}", f"run.output={folder / 'runs'}")
-    return load(TrainConfig, RECIPES / f"{recipe}.yaml", [*paths, *small, *common, *overrides])
+    return load_settings(TrainConfig, RECIPES / f"{recipe}.yaml", [*paths, *small, *common, *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +76,7 @@ def test_pictures_and_videos_are_encoded_as_the_family_takes_them(folder: Path) 
     assert [len(each.records) for each in (videos, pairs)] == [6, 6]
     assert (videos.records.sizes == [3, 6, 6]).all() and (pairs.records.sizes == [1, 6, 6]).all()
     assert (videos.manifest.model.family, videos.manifest.text.length) == ("cogvideox", 8)
-    assert videos.records.subject_counts(("frame",)).min() == 1
+    assert videos.records.count_subjects(("frame",)).min() == 1
 
 
 def test_each_stage_goes_on_from_the_one_before(folder: Path, trained: list[dict[str, Any]]) -> None:
@@ -86,7 +95,7 @@ def test_a_model_that_was_trained_whole_generates_with_its_token(
     pipeline.set_progress_bar_config(disable=True)
     token = pipeline.transformer.patch_embed.subject_token.weight
     size = {"height": CELLS, "width": CELLS, "num_frames": 3, "num_inference_steps": 2}
-    thing = Image.fromarray(reference(IDENTITIES[0]))
+    thing = Image.fromarray(draw_reference(IDENTITIES[0]))
     video = pipeline("A thing moves up.", [thing], **size, seed=0).frames
     assert video.shape == (1, 3, CELLS, CELLS, 3) and np.isfinite(video).all()
     with torch.no_grad():
@@ -98,7 +107,7 @@ def test_pairs_show_one_thing_twice(folder: Path) -> None:
     rows = [json.loads(line) for line in (folder / "pairs" / "pairs.jsonl").read_text().splitlines()]
     assert len(rows) == 6 and {row["caption"] for row in rows} == {"A thing."}
     for index, row in enumerate(rows):
-        identity = scene_at(0, index).identity
+        identity = make_plain_scene(0, index).identity
         shown = np.array(Image.open(folder / "pairs" / row["reference"]))
-        assert np.array_equal(shown, reference(identity))
+        assert np.array_equal(shown, draw_reference(identity))
         assert Image.open(folder / "pairs" / row["target"]).size == (96, 96)

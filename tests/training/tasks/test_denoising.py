@@ -12,8 +12,8 @@ from training.config import KaleidoTask, ObjectiveConfig, PositionsConfig
 from training.data import random_streams
 from training.data.samples import Batch
 from training.objectives import FlowMatching
-from training.schedules import shift_factor, shift_sigma
-from training.tasks.base import Context
+from training.schedules import get_shift_factor, shift_sigma
+from training.tasks.base import LossContext
 from training.tasks.kaleido import Kaleido
 
 SEED = 3
@@ -36,7 +36,7 @@ class Echo:
 
 def batch(indices: tuple[int, ...]) -> Batch:
     def of(index: int, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=random_streams.generator(0, "test", index, *shape))
+        return torch.randn(shape, generator=random_streams.make_generator(0, "test", index, *shape))
 
     return Batch(
         indices=indices,
@@ -47,22 +47,22 @@ def batch(indices: tuple[int, ...]) -> Batch:
     )
 
 
-def context(family: Echo, seed: int = SEED) -> Context:
+def context(family: Echo, seed: int = SEED) -> LossContext:
     objective = FlowMatching(ObjectiveConfig())
-    return Context(nn.Identity(), family, objective, PositionsConfig(), seed)  # type: ignore[arg-type]
+    return LossContext(nn.Identity(), family, objective, PositionsConfig(), seed)  # type: ignore[arg-type]
 
 
 def losses(indices: tuple[int, ...], family: Echo | None = None, seed: int = SEED) -> Tensor:
-    return Kaleido(KaleidoTask(latents="L")).loss(batch(indices), context(family or Echo(), seed))[0]
+    return Kaleido(KaleidoTask(latents="L")).compute_loss(batch(indices), context(family or Echo(), seed))[0]
 
 
 def test_it_is_rectified_flow_on_the_video_alone() -> None:
     family, given = Echo(), batch((5, 9))
     got = losses((5, 9), family)
     for n, index in enumerate((5, 9)):
-        noise = torch.randn(4, 3, 6, 8, generator=random_streams.generator(SEED, "noise", index))
-        raw = torch.sigmoid(torch.randn((), generator=random_streams.generator(SEED, "level", index)))
-        sigma = shift_sigma(raw, shift_factor(ObjectiveConfig(), 6 * 8 / 4))
+        noise = torch.randn(4, 3, 6, 8, generator=random_streams.make_generator(SEED, "noise", index))
+        raw = torch.sigmoid(torch.randn((), generator=random_streams.make_generator(SEED, "level", index)))
+        sigma = shift_sigma(raw, get_shift_factor(ObjectiveConfig(), 6 * 8 / 4))
         clean, reference = given.video[n], given.references[0][n]
         answer = (1 - sigma) * clean + sigma * noise + reference.mean(dim=(1, 2, 3), keepdim=True)
         torch.testing.assert_close(got[n], (answer - (noise - clean)).square().mean())
@@ -82,4 +82,4 @@ def test_stored_bfloat16_is_noised_in_float32() -> None:
     half = replace(given, video=given.video.bfloat16())
     whole = replace(given, video=half.video.float())
     task, place = Kaleido(KaleidoTask(latents="L")), context(Echo())
-    assert torch.equal(task.loss(half, place)[0], task.loss(whole, place)[0])
+    assert torch.equal(task.compute_loss(half, place)[0], task.compute_loss(whole, place)[0])

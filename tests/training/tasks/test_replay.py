@@ -15,12 +15,12 @@ from training.config import IdentityTask, KaleidoTask, ReplayTask, TrainConfig, 
 from training.data import random_streams
 from training.data.sampler import Sampler
 from training.data.samples import Batch, Reference, Subject
-from training.latents.store import Records, to_index
+from training.latents.store import Records, build_index
 from training.objectives import VPrediction
 from training.subject_token import add_subject_token
-from training.tasks.base import Context
+from training.tasks.base import LossContext
 from training.tasks.build import build_tasks
-from training.tasks.replay import kept_tokens
+from training.tasks.replay import draw_kept_tokens
 
 
 def records(count: int, frames: int, variants: tuple[str, ...]) -> Records:
@@ -51,13 +51,13 @@ def records(count: int, frames: int, variants: tuple[str, ...]) -> Records:
                 **({"left_out": []} if "left_out" in _index_columns() else {}),
             }
         )
-    return Records(to_index(rows))
+    return Records(build_index(rows))
 
 
 def _index_columns() -> list[str]:
-    from training.latents.store import INDEX
+    from training.latents.store import INDEX_SCHEMA
 
-    return list(INDEX.names)
+    return list(INDEX_SCHEMA.names)
 
 
 PAIRS = records(40, 1, ("pair",))
@@ -73,7 +73,7 @@ def proxy_replay(p: float = 0.2, **replay: object) -> Sampler:
 
 def test_steps_are_replay_with_the_probability_p_and_each_task_has_its_own_batch():
     sampler = proxy_replay()
-    plans = [sampler.step(step) for step in range(4000)]
+    plans = [sampler.plan_step(step) for step in range(4000)]
     share = sum(plan.task == "replay" for plan in plans) / len(plans)
     assert share == pytest.approx(0.2, abs=4 * (0.2 * 0.8 / 4000) ** 0.5)
     assert {(plan.task, len(plan.rows)) for plan in plans} == {("identity", 16), ("replay", 4)}
@@ -87,16 +87,16 @@ def test_p_of_0_is_image_only_and_of_1_video_only(p, names):
 
 def test_a_watched_task_takes_no_step_and_no_number_of_the_others():
     tasks = (IdentityTask(latents="P", batch=16), ReplayTask(latents="V", batch=4))
-    built = build_tasks(share_replay(tasks, 0.0, watched=True))
+    built = build_tasks(share_replay(tasks, 0.0, keep_zero_weight=True))
     sampler = Sampler(built, [PAIRS, VIDEOS], seed=7)
     plain = proxy_replay(0.0)
-    assert [sampler.step(step) for step in range(50)] == [plain.step(step) for step in range(50)]
+    assert [sampler.plan_step(step) for step in range(50)] == [plain.plan_step(step) for step in range(50)]
     assert sampler.fingerprint == plain.fingerprint
-    assert sampler.watched("identity", 3) is None
-    seen = [sampler.watched("replay", step) for step in range(30)]
+    assert sampler.plan_watched_step("identity", 3) is None
+    seen = [sampler.plan_watched_step("replay", step) for step in range(30)]
     assert all(plan.task == "replay" and len(plan.rows) == 4 for plan in seen)
     assert len({row for plan in seen for row in plan.rows}) == 30  # other samples each time
-    trained = {index for step in range(50) for index in plain.step(step).indices}
+    trained = {index for step in range(50) for index in plain.plan_step(step).indices}
     assert trained.isdisjoint(index for plan in seen for index in plan.indices)
 
 
@@ -119,16 +119,16 @@ def test_p_outside_0_to_1_is_refused(p):
 
 def test_the_reference_is_any_of_the_encoded_frames_equally_often():
     sampler = proxy_replay()
-    plan = next(plan for plan in map(sampler.step, range(100)) if plan.task == "replay")
-    chosen = Counter(sampler.choice(plan, index, VIDEOS[0]).references for index in range(4000))
+    plan = next(plan for plan in map(sampler.plan_step, range(100)) if plan.task == "replay")
+    chosen = Counter(sampler.draw_choice(plan, index, VIDEOS[0]).references for index in range(4000))
     assert set(chosen) == {(1,), (2,), (3,), (4,)}  # position 0 is a picture of a subject, not a frame
     assert all(abs(count / 4000 - 0.25) < 0.03 for count in chosen.values())
 
 
 def test_without_random_frames_it_is_the_first():
     sampler = proxy_replay(frame="first")
-    plan = next(plan for plan in map(sampler.step, range(100)) if plan.task == "replay")
-    assert {sampler.choice(plan, index, VIDEOS[0]).references for index in range(50)} == {(1,)}
+    plan = next(plan for plan in map(sampler.plan_step, range(100)) if plan.task == "replay")
+    assert {sampler.draw_choice(plan, index, VIDEOS[0]).references for index in range(50)} == {(1,)}
 
 
 def test_without_references_the_two_tasks_are_text_to_image_and_text_to_video():
@@ -137,14 +137,16 @@ def test_without_references_the_two_tasks_are_text_to_image_and_text_to_video():
         ReplayTask(latents="V", reference_dropout=1),
     ]
     sampler = Sampler(build_tasks(tasks), [PAIRS, VIDEOS], seed=0)
-    for plan in map(sampler.step, range(20)):
+    for plan in map(sampler.plan_step, range(20)):
         record = (PAIRS if plan.task == "identity" else VIDEOS)[plan.rows[0]]
-        assert plan.references == 0 and sampler.choice(plan, plan.indices[0], record).references == ()
+        assert plan.references == 0 and sampler.draw_choice(plan, plan.indices[0], record).references == ()
 
 
 def test_fewer_videos_are_among_more_of_them():
     def used(count: int | None) -> set[int]:
-        return set(np.flatnonzero(proxy_replay(1.0, videos=count).tasks[0].capacity(VIDEOS) >= 0).tolist())
+        return set(
+            np.flatnonzero(proxy_replay(1.0, videos=count).tasks[0].get_capacities(VIDEOS) >= 0).tolist()
+        )
 
     assert len(used(5)) == 5 and used(5) < used(11) < used(None) == set(range(30))
 
@@ -164,25 +166,25 @@ def test_a_task_without_a_sample_that_it_can_use_is_one_clear_line(task, index):
 
 
 def test_dropped_tokens_are_another_share_of_each_sample_and_the_same_for_any_layout():
-    keep = kept_tokens(range(200), 24, 0.5, seed=1)
+    keep = draw_kept_tokens(range(200), 24, 0.5, seed=1)
     assert keep.shape == (200, 12)
     assert (keep.diff(dim=1) > 0).all()
     assert len({tuple(row) for row in keep.tolist()}) > 190
     share = torch.bincount(keep.flatten(), minlength=24) / 200
     assert (share - 0.5).abs().max() < 0.15
-    assert torch.equal(kept_tokens(range(100, 110), 24, 0.5, seed=1), keep[100:110])
-    assert kept_tokens([0], 24, 0.0, seed=1).tolist() == [list(range(24))]
-    assert kept_tokens([0], 24, 1.0, seed=1).shape == (1, 0)
+    assert torch.equal(draw_kept_tokens(range(100, 110), 24, 0.5, seed=1), keep[100:110])
+    assert draw_kept_tokens([0], 24, 0.0, seed=1).tolist() == [list(range(24))]
+    assert draw_kept_tokens([0], 24, 1.0, seed=1).shape == (1, 0)
 
 
-def context(model: torch.nn.Module) -> Context:
+def context(model: torch.nn.Module) -> LossContext:
     alphas = torch.linspace(0.999, 0.0, 1000)
-    return Context(model, FAMILY, VPrediction(alphas), POSITIONS, seed=3, dtype=torch.float32)
+    return LossContext(model, FAMILY, VPrediction(alphas), POSITIONS, seed=3, dtype=torch.float32)
 
 
 def batch(frames: int, indices: tuple[int, ...] = (5, 6)) -> Batch:
     def drawn(index: int, purpose: str, *shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=random_streams.generator(0, purpose, index))
+        return torch.randn(shape, generator=random_streams.make_generator(0, purpose, index))
 
     return Batch(
         indices=indices,
@@ -199,24 +201,24 @@ def test_losses_do_not_depend_on_how_samples_are_put_into_batches(kind):
     task, around = build_tasks([config])[0], context(prepared())
     frames = 1 if kind == "identity" else 3
     with torch.no_grad():
-        both = task.loss(batch(frames), around)[0]
-        alone = torch.cat([task.loss(batch(frames, (i,)), around)[0] for i in (5, 6)])
+        both = task.compute_loss(batch(frames), around)[0]
+        alone = torch.cat([task.compute_loss(batch(frames, (i,)), around)[0] for i in (5, 6)])
     torch.testing.assert_close(both, alone)
 
 
 def test_what_is_dropped_is_not_seen_in_training_either():
     task = build_tasks([ReplayTask(latents="L", token_dropout=0.75)])[0]
     around, given = context(prepared()), batch(3, (5,))
-    keep = kept_tokens((5,), 24, 0.75, seed=3)[0].tolist()
+    keep = draw_kept_tokens((5,), 24, 0.75, seed=3)[0].tolist()
     gone = next(token for token in range(24) if token not in keep)
     row, column = divmod(gone, 6)
     with torch.no_grad():
-        before = task.loss(given, around)[0]
+        before = task.compute_loss(given, around)[0]
         given.references[0][..., 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 5.0
-        assert torch.equal(task.loss(given, around)[0], before)
+        assert torch.equal(task.compute_loss(given, around)[0], before)
         row, column = divmod(keep[0], 6)
         given.references[0][..., 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 5.0
-        assert not torch.equal(task.loss(given, around)[0], before)
+        assert not torch.equal(task.compute_loss(given, around)[0], before)
 
 
 def test_the_subject_token_speaks_in_identity_steps_alone():
@@ -224,7 +226,7 @@ def test_the_subject_token_speaks_in_identity_steps_alone():
     token = add_subject_token(model)
     for config, frames, speaks in ((IdentityTask(latents="L"), 1, True), (ReplayTask(latents="L"), 3, False)):
         token.weight.grad = None
-        build_tasks([config])[0].loss(batch(frames), context(model))[0].sum().backward()
+        build_tasks([config])[0].compute_loss(batch(frames), context(model))[0].sum().backward()
         assert bool(token.weight.grad.abs().sum() > 0) is speaks
 
 
@@ -233,7 +235,10 @@ def test_subjects_with_several_pairs_give_each_of_them():
     several = Subject("s", "dog", tuple(Reference(f"r{i}", "pair", i) for i in range(3)))
     record = type(record)(record.sample_id, record.source_id, record.shard, record.size, "", (several,))
     task = build_tasks([IdentityTask(latents="P")])[0]
-    chosen = {task.choose(record, 1, random_streams.generator(0, "choice", i)).references for i in range(60)}
+    chosen = {
+        task.choose_references(record, 1, random_streams.make_generator(0, "choice", i)).references
+        for i in range(60)
+    }
     assert chosen == {(0,), (1,), (2,)}
 
 
@@ -269,11 +274,11 @@ def test_validation_samples_under_what_training_conditions_on(kind, monkeypatch)
         tasks={kind: build_tasks([config])[0]},
     )
     given = batch(1 if kind == "identity" else 3, (5,))
-    made = validation.generate(state, kind, given, seed=1)
+    made = validation.sample_latents(state, kind, given, seed=1)
     assert made.shape == given.video.shape and made.isfinite().all()
     (condition,) = seen
     assert len(condition.text) == 2 and condition.marked is (kind == "identity")
     if kind == "identity":
         assert condition.keep is None
     else:
-        assert torch.equal(condition.keep, kept_tokens((5, 5), 24, 0.5, seed=3))
+        assert torch.equal(condition.keep, draw_kept_tokens((5, 5), 24, 0.5, seed=3))

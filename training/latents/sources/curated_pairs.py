@@ -8,11 +8,17 @@ from typing import Any
 
 from reprise.errors import RepriseError
 from training.latents.config import EncodeConfig, PairsConfig
-from training.latents.sources.pair import Pair, item_of
-from training.latents.sources.source import Item, Planned, digest, rows_at, table_rows
+from training.latents.sources.pair import PicturePair, make_item
+from training.latents.sources.source import (
+    EncodeItem,
+    PlannedItem,
+    hash_values,
+    read_placed_rows,
+    read_table_rows,
+)
 from training.storage import Folder
 
-_LIGHT = (
+_ROW_COLUMNS = (
     "clip_id",
     "video_id",
     "caption",
@@ -38,16 +44,19 @@ class CuratedPairs:
     def place(self) -> str:
         return self.folder.uri
 
-    def plan(self) -> list[Planned]:
+    def plan_items(self) -> list[PlannedItem]:
         planned = []
-        for file in self._files():
-            for number, row in enumerate(table_rows(self.folder, file, _LIGHT)):
-                for which, (subject, reference, target) in enumerate(pairs_of(row, self.config.pairs)):
-                    name = _name(reference, target)
-                    key = digest(
-                        name, caption_of(row, subject, target), row["config_hash"], self.config.pairs.words
+        for file in self._list_files():
+            for number, row in enumerate(read_table_rows(self.folder, file, _ROW_COLUMNS)):
+                for which, (subject, reference, target) in enumerate(iterate_pairs(row, self.config.pairs)):
+                    name = _make_pair_id(reference, target)
+                    key = hash_values(
+                        name,
+                        choose_caption(row, subject, target),
+                        row["config_hash"],
+                        self.config.pairs.words,
                     )
-                    planned.append(Planned(name, key, (file, number * _MOST + which)))
+                    planned.append(PlannedItem(name, key, (file, number * _MAX_PAIRS_PER_ROW + which)))
         if not planned:
             raise RepriseError(
                 f"no pair in the dataset at {self.place}: it has no kept subject with two references, one of "
@@ -55,31 +64,33 @@ class CuratedPairs:
             )
         return planned
 
-    def load(self, places: Sequence[tuple[str, int]]) -> Iterator[Item]:
-        names = (*_LIGHT, "subjects.references.image.bytes")
-        for _, row, which in rows_at(self.folder, names, places, per_row=_MOST):
-            subject, reference, target = list(pairs_of(row, self.config.pairs))[which]
-            pair = Pair(
-                pair_id=_name(reference, target),
+    def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
+        names = (*_ROW_COLUMNS, "subjects.references.image.bytes")
+        for _, row, which in read_placed_rows(self.folder, names, places, per_row=_MAX_PAIRS_PER_ROW):
+            subject, reference, target = list(iterate_pairs(row, self.config.pairs))[which]
+            pair = PicturePair(
+                pair_id=_make_pair_id(reference, target),
                 source_id=row["video_id"],
                 subject=subject["category"],
-                caption=caption_of(row, subject, target),
+                caption=choose_caption(row, subject, target),
                 reference=(reference["image"] or {}).get("bytes") or b"",
                 target=(target["image"] or {}).get("bytes") or b"",
             )
-            yield item_of(pair, self.config.pairs)
+            yield make_item(pair, self.config.pairs)
 
-    def describe(self) -> dict[str, Any]:
+    def describe_source(self) -> dict[str, Any]:
         return {"kind": "curated pairs", "place": self.place}
 
-    def _files(self) -> list[str]:
-        return [f"data/{name}" for name in self.folder.names("data") if name.endswith(".parquet")]
+    def _list_files(self) -> list[str]:
+        return [f"data/{name}" for name in self.folder.list_files("data") if name.endswith(".parquet")]
 
 
-_MOST = 10_000  # pairs of one clip, for one number per pair; nobody has a hundred references of each kind
+_MAX_PAIRS_PER_ROW = (
+    10_000  # pairs of one clip, for one number per pair; nobody has a hundred references of each kind
+)
 
 
-def pairs_of(
+def iterate_pairs(
     row: Mapping[str, Any], config: PairsConfig
 ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]:
     """(subject, reference, target) of every ordered pair of two references of a kept clip's kept subject.
@@ -97,12 +108,12 @@ def pairs_of(
                 yield from ((subject, reference, target) for reference in kept if reference is not target)
 
 
-def caption_of(row: Mapping[str, Any], subject: Mapping[str, Any], target: Mapping[str, Any]) -> str:
+def choose_caption(row: Mapping[str, Any], subject: Mapping[str, Any], target: Mapping[str, Any]) -> str:
     """The clip's caption where the target is cut from it; else what made it was told, or its subject."""
     if target["variant"] == "crop" and row["caption"]:
         return str(row["caption"])
     return str(target["prompt"] or subject["phrase"] or subject["category"])
 
 
-def _name(reference: Mapping[str, Any], target: Mapping[str, Any]) -> str:
-    return digest(reference["reference_id"], target["reference_id"])
+def _make_pair_id(reference: Mapping[str, Any], target: Mapping[str, Any]) -> str:
+    return hash_values(reference["reference_id"], target["reference_id"])

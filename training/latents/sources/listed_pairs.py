@@ -14,12 +14,12 @@ from typing import Any
 
 from reprise.errors import RepriseError
 from training.latents.config import EncodeConfig
-from training.latents.sources.pair import Pair, item_of
-from training.latents.sources.source import Item, Planned, digest, list_rows
+from training.latents.sources.pair import PicturePair, make_item
+from training.latents.sources.source import EncodeItem, PlannedItem, hash_values, read_list
 from training.storage import Folder
 
-ENDINGS = (".csv", ".jsonl", ".parquet")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+LIST_ENDINGS = (".csv", ".jsonl", ".parquet")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -29,40 +29,40 @@ class ListedPairs:
 
     @property
     def place(self) -> str:
-        return Folder.at(self.uri).uri
+        return Folder.from_uri(self.uri).uri
 
-    def plan(self) -> list[Planned]:
-        folder, rows = self._rows()
+    def plan_items(self) -> list[PlannedItem]:
+        folder, rows = self._read_rows()
         planned = []
         for row in rows:
-            sizes = [folder.stat(row["reference"]), folder.stat(row["target"])]
-            stamps = [(each.size, each.stamp) for each in sizes if each]
-            drop, words = self._refused(row, len(stamps) < 2)
-            name = digest(self.place, row["reference"], row["target"])
-            key = digest(name, stamps, row["caption"], self.config.pairs.words)
-            planned.append(Planned(name, key, (json.dumps([row], sort_keys=True), 0), drop, words))
+            sizes = [folder.get_file_info(row["reference"]), folder.get_file_info(row["target"])]
+            stamps = [(each.size, each.modified_ns) for each in sizes if each]
+            drop, message = self._find_refusal(row, len(stamps) < 2)
+            name = hash_values(self.place, row["reference"], row["target"])
+            key = hash_values(name, stamps, row["caption"], self.config.pairs.words)
+            planned.append(PlannedItem(name, key, (json.dumps([row], sort_keys=True), 0), drop, message))
         if not planned:
             raise RepriseError(f"no pair at {self.place}")
         return planned
 
-    def load(self, places: Sequence[tuple[str, int]]) -> Iterator[Item]:
-        folder = self._folder()
+    def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
+        folder = self._get_folder()
         for named, _ in places:
             (row,) = json.loads(named)
-            pair = Pair(
-                pair_id=digest(self.place, row["reference"], row["target"]),
-                source_id=digest(self.place, row["reference"]),
+            pair = PicturePair(
+                pair_id=hash_values(self.place, row["reference"], row["target"]),
+                source_id=hash_values(self.place, row["reference"]),
                 subject=row["subject"] or "subject",
                 caption=row["caption"] or "",
-                reference=folder.read(row["reference"]),
-                target=folder.read(row["target"]),
+                reference=folder.read_bytes(row["reference"]),
+                target=folder.read_bytes(row["target"]),
             )
-            yield item_of(pair, self.config.pairs)
+            yield make_item(pair, self.config.pairs)
 
-    def describe(self) -> dict[str, Any]:
+    def describe_source(self) -> dict[str, Any]:
         return {"kind": "pairs", "place": self.place}
 
-    def _refused(self, row: Mapping[str, Any], missing: bool) -> tuple[str | None, str]:
+    def _find_refusal(self, row: Mapping[str, Any], missing: bool) -> tuple[str | None, str]:
         if row["same_subject"] is False:
             return "different subjects", f"{row['target']}: same_subject is false"
         if missing:
@@ -71,15 +71,19 @@ class ListedPairs:
             return "no caption", row["target"]
         return None, ""
 
-    def _folder(self) -> Folder:
-        return Folder.at(self.place.rpartition("/")[0]) if self.uri.endswith(ENDINGS) else Folder.at(self.uri)
+    def _get_folder(self) -> Folder:
+        return (
+            Folder.from_uri(self.place.rpartition("/")[0])
+            if self.uri.endswith(LIST_ENDINGS)
+            else Folder.from_uri(self.uri)
+        )
 
-    def _rows(self) -> tuple[Folder, list[dict[str, Any]]]:
-        folder = self._folder()
-        if not self.uri.endswith(ENDINGS):
-            return folder, list(_found(folder))
+    def _read_rows(self) -> tuple[Folder, list[dict[str, Any]]]:
+        folder = self._get_folder()
+        if not self.uri.endswith(LIST_ENDINGS):
+            return folder, list(_iterate_folder(folder))
         name = self.place.rpartition("/")[2]
-        rows = list_rows(folder, name)
+        rows = read_list(folder, name)
         for column in ("reference", "target"):
             if any(not row.get(column) for row in rows):
                 raise RepriseError(f"{self.place} has a row without {column}: both columns are needed")
@@ -89,21 +93,21 @@ class ListedPairs:
                 "target": str(row["target"]),
                 "caption": str(row.get("caption") or "") or None,
                 "subject": str(row.get("subject") or "") or None,
-                "same_subject": _flag(row.get("same_subject")),
+                "same_subject": _parse_flag(row.get("same_subject")),
             }
             for row in rows
         ]
 
 
-def _found(folder: Folder) -> Iterator[dict[str, Any]]:
-    names, words = folder.names("references"), set(folder.names("targets"))
-    stems = {name.rpartition(".")[0]: name for name in names if name.lower().endswith(PICTURES)}
-    for name in sorted(words):
+def _iterate_folder(folder: Folder) -> Iterator[dict[str, Any]]:
+    names, target_names = folder.list_files("references"), set(folder.list_files("targets"))
+    stems = {name.rpartition(".")[0]: name for name in names if name.lower().endswith(PICTURE_ENDINGS)}
+    for name in sorted(target_names):
         stem = name.rpartition(".")[0]
-        if name.lower().endswith(PICTURES):
+        if name.lower().endswith(PICTURE_ENDINGS):
             text = (
-                folder.read(f"targets/{stem}.txt").decode("utf-8", "replace")
-                if f"{stem}.txt" in words
+                folder.read_bytes(f"targets/{stem}.txt").decode("utf-8", "replace")
+                if f"{stem}.txt" in target_names
                 else ""
             )
             yield {
@@ -115,7 +119,7 @@ def _found(folder: Folder) -> Iterator[dict[str, Any]]:
             }
 
 
-def _flag(value: Any) -> bool | None:
+def _parse_flag(value: Any) -> bool | None:
     if value is None or value == "":
         return None
     return str(value).strip().lower() not in ("false", "0", "no")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from training.latents.config import PairsConfig
-from training.latents.sources.source import Item, Picture
-from training.tasks.identity import PAIR
+from training.latents.sources.source import EncodeItem, SubjectPicture
+from training.tasks.identity import PAIR_VARIANT
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class PicturePair:
     pair_id: str
     source_id: str  # pairs of one source are held out together
     subject: str  # what it is, in words
@@ -19,10 +19,10 @@ class Pair:
     target: bytes  # an encoded picture
 
 
-def item_of(pair: Pair, config: PairsConfig) -> Item:
+def make_item(pair: PicturePair, config: PairsConfig) -> EncodeItem:
     """As `reprise encode` takes it: the target is a video of one frame."""
     caption = f"{config.words} {pair.caption}" if config.words else pair.caption
-    picture = Picture(
-        f"{pair.pair_id}-subject", pair.subject, f"{pair.pair_id}-reference", PAIR, pair.reference
+    picture = SubjectPicture(
+        f"{pair.pair_id}-subject", pair.subject, f"{pair.pair_id}-reference", PAIR_VARIANT, pair.reference
     )
-    return Item(pair.pair_id, pair.source_id, caption, pair.target, (picture,), still=True)
+    return EncodeItem(pair.pair_id, pair.source_id, caption, pair.target, (picture,), still=True)

@@ -24,24 +24,24 @@ from training.latents.config import EncodeConfig
 from training.storage import Folder
 
 VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-_LISTS = (".csv", ".jsonl", ".parquet")
-_PATHS = ("path", "video", "file_name", "file_path", "video_path")
-_CAPTIONS = ("caption", "text", "prompt")
+_LIST_ENDINGS = (".csv", ".jsonl", ".parquet")
+_PATH_COLUMNS = ("path", "video", "file_name", "file_path", "video_path")
+_CAPTION_COLUMNS = ("caption", "text", "prompt")
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedItem:
     """One row of the source, before anything of it was opened."""
 
     sample_id: str
     key: str  # hash of all that decides its latents
     place: tuple[str, int] = ("", 0)  # (file, row): where `load` finds it
     drop: str | None = None  # reason, where it cannot be encoded
-    words: str = ""  # about this one
+    message: str = ""  # about this one
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class SubjectPicture:
     """A picture of a subject, as encoded bytes."""
 
     subject_id: str
@@ -52,14 +52,14 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class EncodeItem:
     """One sample to encode."""
 
     sample_id: str
     source_id: str
     caption: str
     media: Path | tuple[Folder, str] | bytes  # a file here, one below a folder, or what is in one
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[SubjectPicture, ...] = ()
     still: bool = False  # the media is a picture, not a video
 
 
@@ -70,22 +70,22 @@ class Source(Protocol):
     def place(self) -> str:
         """Its address."""
 
-    def plan(self) -> list[Planned]:
+    def plan_items(self) -> list[PlannedItem]:
         """Every row, also those that cannot be encoded.
 
         Raises:
             RepriseError: there is nothing, or it is not what it should be.
         """
 
-    def load(self, places: Sequence[tuple[str, int]]) -> Iterator[Item]:
+    def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
         """The items at some places, in their order."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe_source(self) -> dict[str, Any]:
         """For the manifest."""
 
 
 # What is read of a curated dataset (docs/dataset.md); pictures only where a row is encoded.
-_LIGHT = (
+_ROW_COLUMNS = (
     "clip_id",
     "video_id",
     "clip_path",
@@ -104,11 +104,11 @@ _LIGHT = (
     "subjects.references.seed",
     "subjects.references.donor_clip_id",
 )
-_FULL = (*_LIGHT, "subjects.references.image.bytes")
+_ITEM_COLUMNS = (*_ROW_COLUMNS, "subjects.references.image.bytes")
 
 
 @dataclass(frozen=True)
-class Curated:
+class CuratedSource:
     """A dataset that `reprise curate` wrote."""
 
     folder: Folder
@@ -118,58 +118,58 @@ class Curated:
     def place(self) -> str:
         return self.folder.uri
 
-    def plan(self) -> list[Planned]:
-        shards = [name for name in self.folder.names("data") if name.endswith(".parquet")]
+    def plan_items(self) -> list[PlannedItem]:
+        shards = [name for name in self.folder.list_files("data") if name.endswith(".parquet")]
         if not self.folder.exists("manifest.json"):
             state = "is not finished: run `reprise curate` again" if shards else "has no manifest.json"
             raise RepriseError(f"no dataset at {self.place}: it {state}")
         planned = []
         for name in shards:
-            for number, row in enumerate(table_rows(self.folder, f"data/{name}", _LIGHT)):
-                planned.append(self._planned(row, (f"data/{name}", number)))
+            for number, row in enumerate(read_table_rows(self.folder, f"data/{name}", _ROW_COLUMNS)):
+                planned.append(self._plan_row(row, (f"data/{name}", number)))
         if not planned:
             raise RepriseError(f"the dataset at {self.place} has no row")
         return planned
 
-    def load(self, places: Sequence[tuple[str, int]]) -> Iterator[Item]:
-        for _, row, _ in rows_at(self.folder, _FULL, places):
-            yield Item(
+    def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
+        for _, row, _ in read_placed_rows(self.folder, _ITEM_COLUMNS, places):
+            yield EncodeItem(
                 sample_id=row["clip_id"],
                 source_id=row["video_id"],
                 caption=row["caption"] or "",
                 media=(self.folder, row["clip_path"]),
                 pictures=tuple(
-                    Picture(
+                    SubjectPicture(
                         subject["subject_id"],
                         subject["category"],
                         reference["reference_id"],
                         reference["variant"],
                         (reference["image"] or {}).get("bytes") or b"",
                     )
-                    for subject, reference in self._references(row)
+                    for subject, reference in self._list_references(row)
                 ),
             )
 
-    def describe(self) -> dict[str, Any]:
-        data = json.loads(self.folder.read("manifest.json"))
+    def describe_source(self) -> dict[str, Any]:
+        data = json.loads(self.folder.read_bytes("manifest.json"))
         return {"kind": "curated", "place": self.place, "config_hash": data.get("config_hash")}
 
-    def _planned(self, row: dict[str, Any], place: tuple[str, int]) -> Planned:
-        references = self._references(row)
-        drop, words = None, ""
+    def _plan_row(self, row: dict[str, Any], place: tuple[str, int]) -> PlannedItem:
+        references = self._list_references(row)
+        drop, message = None, ""
         if row["status"] != "kept":
             stop = row["stop"] or {}
             drop = f"not kept: {row['status']}"
-            words = ": ".join(part for part in (stop.get("stage"), stop.get("reason")) if part)
+            message = ": ".join(part for part in (stop.get("stage"), stop.get("reason")) if part)
         elif not row["clip_path"]:
             drop = "no clip"
         elif not row["caption"] and self.config.captions == "required":
             drop = "no caption"
         elif not references and self.config.references.required:
             drop = "no usable reference"
-        return Planned(row["clip_id"], _curated_key(row, references), place, drop, words)
+        return PlannedItem(row["clip_id"], _hash_curated_row(row, references), place, drop, message)
 
-    def _references(self, row: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    def _list_references(self, row: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """(subject, reference) of what may be shown: kept, and of a variant that is asked for."""
         variants = self.config.references.variants
         return [
@@ -181,9 +181,9 @@ class Curated:
         ]
 
 
-def _curated_key(row: dict[str, Any], references: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+def _hash_curated_row(row: dict[str, Any], references: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     # Ids are hashes of content; what made a picture is in its revision, seed and donor and the row's config.
-    told = [
+    reference_fields = [
         [
             s["subject_id"],
             s["category"],
@@ -191,11 +191,11 @@ def _curated_key(row: dict[str, Any], references: list[tuple[dict[str, Any], dic
         ]
         for s, r in references
     ]
-    return digest(row["clip_id"], row["caption"], row["config_hash"], told)
+    return hash_values(row["clip_id"], row["caption"], row["config_hash"], reference_fields)
 
 
 @dataclass(frozen=True)
-class Videos:
+class VideoSource:
     """A folder of videos with captions beside them (NAME.txt, NAME.json), or a CSV, JSONL or Parquet list.
 
     A list has a column `path` (or video, file_name, file_path, video_path), relative to the list's folder,
@@ -207,95 +207,99 @@ class Videos:
 
     @property
     def place(self) -> str:
-        return Folder.at(self.uri).uri
+        return Folder.from_uri(self.uri).uri
 
-    def plan(self) -> list[Planned]:
-        rows = self._listed() if self.uri.endswith(_LISTS) else self._found()
-        planned, seen = [], set()
+    def plan_items(self) -> list[PlannedItem]:
+        rows = self._scan_list() if self.uri.endswith(_LIST_ENDINGS) else self._scan_folder()
+        planned, known_paths = [], set()
         for path, caption, size, stamp in rows:
             drop = None
-            if path in seen:
+            if path in known_paths:
                 drop = "listed twice"
             elif size < 0:
                 drop = "missing file"
             elif not caption and self.config.captions == "required":
                 drop = "no caption"
-            seen.add(path)
+            known_paths.add(path)
             # The caption rides in the place: reading sidecars a second time would be slow on S3.
             place = (json.dumps([path, caption or ""]), 0)
-            planned.append(Planned(digest(path), digest(path, size, stamp, caption), place, drop, path))
+            planned.append(
+                PlannedItem(hash_values(path), hash_values(path, size, stamp, caption), place, drop, path)
+            )
         if not planned:
             raise RepriseError(
                 f"no video at {self.place}: it needs files {', '.join(VIDEO_ENDINGS)} or a list"
             )
         return planned
 
-    def load(self, places: Sequence[tuple[str, int]]) -> Iterator[Item]:
+    def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
         for named, _ in places:
             path, caption = json.loads(named)
-            folder, name = _split(path)
-            media = (folder, name) if folder.remote else Path(path)
-            yield Item(digest(path), digest(path), caption, media)
+            folder, name = _split_uri(path)
+            media = (folder, name) if folder.is_remote else Path(path)
+            yield EncodeItem(hash_values(path), hash_values(path), caption, media)
 
-    def describe(self) -> dict[str, Any]:
+    def describe_source(self) -> dict[str, Any]:
         return {"kind": "videos", "place": self.place}
 
-    def _found(self) -> Iterator[tuple[str, str | None, int, int]]:
-        folder = Folder.at(self.uri)
+    def _scan_folder(self) -> Iterator[tuple[str, str | None, int, int]]:
+        folder = Folder.from_uri(self.uri)
         if not folder.exists():
             raise RepriseError(f"no such folder or list: {folder.uri}")
-        files = {file.path: file for file in folder.walk()}
+        files = {file.path: file for file in folder.walk_files()}
         for path, file in sorted(files.items()):
             if path.lower().endswith(VIDEO_ENDINGS):
                 stem = path.rsplit(".", 1)[0]
-                yield folder.join(path), _sidecar(folder, stem, files), file.size, file.stamp
+                yield folder.join_path(path), _read_sidecar(folder, stem, files), file.size, file.modified_ns
 
-    def _listed(self) -> Iterator[tuple[str, str | None, int, int]]:
-        folder, name = _split(self.uri)
-        rows = list_rows(folder, name)
-        if rows and not any(key in rows[0] for key in _PATHS):
-            raise RepriseError(f"{self.place} has no column {_PATHS[0]}; it has {', '.join(rows[0])}")
+    def _scan_list(self) -> Iterator[tuple[str, str | None, int, int]]:
+        folder, name = _split_uri(self.uri)
+        rows = read_list(folder, name)
+        if rows and not any(key in rows[0] for key in _PATH_COLUMNS):
+            raise RepriseError(f"{self.place} has no column {_PATH_COLUMNS[0]}; it has {', '.join(rows[0])}")
         for row in rows:
-            path = next((str(row[key]) for key in _PATHS if row.get(key)), None)
+            path = next((str(row[key]) for key in _PATH_COLUMNS if row.get(key)), None)
             if path is None:
-                raise RepriseError(f"{self.place} has a row without a path: name the column {_PATHS[0]}")
-            caption = next((str(row[key]) for key in _CAPTIONS if row.get(key)), None)
+                raise RepriseError(
+                    f"{self.place} has a row without a path: name the column {_PATH_COLUMNS[0]}"
+                )
+            caption = next((str(row[key]) for key in _CAPTION_COLUMNS if row.get(key)), None)
             if "://" not in path and not path.startswith("/"):
-                path = folder.join(path)
-            parent, file_name = _split(path)
-            found = parent.stat(file_name)
-            yield path, caption, *((found.size, found.stamp) if found else (-1, 0))
+                path = folder.join_path(path)
+            parent, file_name = _split_uri(path)
+            found = parent.get_file_info(file_name)
+            yield path, caption, *((found.size, found.modified_ns) if found else (-1, 0))
 
 
-def _split(uri: str) -> tuple[Folder, str]:
-    whole = Folder.at(uri).uri
+def _split_uri(uri: str) -> tuple[Folder, str]:
+    whole = Folder.from_uri(uri).uri
     parent, _, name = whole.rpartition("/")
     return Folder(parent or "/"), name
 
 
-def _sidecar(folder: Folder, stem: str, files: Iterable[str]) -> str | None:
+def _read_sidecar(folder: Folder, stem: str, files: Iterable[str]) -> str | None:
     if f"{stem}.txt" in files:
-        return folder.read(f"{stem}.txt").decode("utf-8", "replace").strip() or None
+        return folder.read_bytes(f"{stem}.txt").decode("utf-8", "replace").strip() or None
     if f"{stem}.json" in files:
         try:
-            data = json.loads(folder.read(f"{stem}.json"))
+            data = json.loads(folder.read_bytes(f"{stem}.json"))
         except ValueError:
             return None
         if isinstance(data, dict):
-            return next((str(data[key]) for key in _CAPTIONS if data.get(key)), None)
+            return next((str(data[key]) for key in _CAPTION_COLUMNS if data.get(key)), None)
     return None
 
 
-def list_rows(folder: Folder, name: str) -> list[dict[str, Any]]:
+def read_list(folder: Folder, name: str) -> list[dict[str, Any]]:
     """Rows of a CSV, JSONL or Parquet list.
 
     Raises:
         RepriseError: it is not there, or is none.
     """
-    where = folder.join(name)
+    where = folder.join_path(name)
     if not folder.exists(name):
         raise RepriseError(f"no such list: {where}")
-    data = folder.read(name)
+    data = folder.read_bytes(name)
     try:
         if name.endswith(".parquet"):
             table = pq.read_table(pa.BufferReader(data))
@@ -311,7 +315,7 @@ def list_rows(folder: Folder, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def rows_at(
+def read_placed_rows(
     folder: Folder, names: Sequence[str], places: Sequence[tuple[str, int]], *, per_row: int = 1
 ) -> Iterator[tuple[str, dict[str, Any], int]]:
     """(file, row, item of the row) for each place, file by file; each row is read once.
@@ -321,21 +325,21 @@ def rows_at(
     for file in dict.fromkeys(file for file, _ in places):
         wanted = [number for other, number in places if other == file]
         rows = sorted({number // per_row for number in wanted})
-        held = dict(zip(rows, table_rows(folder, file, names, rows), strict=True))
+        held = dict(zip(rows, read_table_rows(folder, file, names, rows), strict=True))
         for number in wanted:
             yield file, held[number // per_row], number % per_row
 
 
-def table_rows(
+def read_table_rows(
     folder: Folder, rel: str, names: Sequence[str], numbers: Sequence[int] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Rows of a Parquet file, all or some by number, with some columns; nested ones have dotted names."""
-    where = folder.join(rel)
+    where = folder.join_path(rel)
     try:
-        with folder.open(rel) as opened:
+        with folder.open_file(rel) as opened:
             file = pq.ParquetFile(opened)
             paths = {
-                _plain(file.schema.column(n).path): file.schema.column(n).path
+                _strip_list_levels(file.schema.column(n).path): file.schema.column(n).path
                 for n in range(len(file.schema))
             }
             missing = [name for name in names if name not in paths]
@@ -355,11 +359,11 @@ def table_rows(
         raise RepriseError(f"{where} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def _plain(path: str) -> str:
+def _strip_list_levels(path: str) -> str:
     """A Parquet path without the names of list levels."""
     return re.sub(r"\.list\.(element|item|array)(?=\.|$)", "", path)
 
 
-def digest(*values: Any) -> str:
+def hash_values(*values: Any) -> str:
     """A short hash of plain values, the same everywhere."""
     return hashlib.blake2b(json.dumps(values, ensure_ascii=False).encode(), digest_size=10).hexdigest()

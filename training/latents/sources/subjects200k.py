@@ -19,13 +19,13 @@ from PIL import Image
 
 from reprise.errors import RepriseError
 from training.latents.config import EncodeConfig, PairsConfig
-from training.latents.sources.pair import Pair, item_of
-from training.latents.sources.source import Item, Planned, digest, table_rows
+from training.latents.sources.pair import PicturePair, make_item
+from training.latents.sources.source import EncodeItem, PlannedItem, hash_values, read_table_rows
 from training.storage import Folder
 
-SCORES = ("compositeStructure", "objectConsistency", "imageQuality")
-_LIGHT = (
-    *(f"quality_assessment.{name}" for name in SCORES),
+SCORE_NAMES = ("compositeStructure", "objectConsistency", "imageQuality")
+_ROW_COLUMNS = (
+    *(f"quality_assessment.{name}" for name in SCORE_NAMES),
     "description.item",
     "description.description_0",
     "description.description_1",
@@ -42,54 +42,54 @@ class Subjects200K:
     def place(self) -> str:
         return self.folder.uri
 
-    def plan(self) -> list[Planned]:
+    def plan_items(self) -> list[PlannedItem]:
         planned = []
-        for file in self._files():
-            for number, row in enumerate(table_rows(self.folder, file, _LIGHT)):
-                drop, words = refused(row, self.config.pairs)
-                for side in sides(self.config.pairs):
-                    name = digest(file.rpartition("/")[2], number, side)
-                    key = digest(name, row["description"], self.config.pairs.words)
+        for file in self._list_files():
+            for number, row in enumerate(read_table_rows(self.folder, file, _ROW_COLUMNS)):
+                drop, message = find_refusal(row, self.config.pairs)
+                for side in list_target_sides(self.config.pairs):
+                    name = hash_values(file.rpartition("/")[2], number, side)
+                    key = hash_values(name, row["description"], self.config.pairs.words)
                     # One number for row and side.
-                    planned.append(Planned(name, key, (file, 2 * number + side), drop, words))
+                    planned.append(PlannedItem(name, key, (file, 2 * number + side), drop, message))
         if not planned:
             raise RepriseError(f"no pair at {self.place}: its Parquet files have no row")
         return planned
 
-    def load(self, places: Sequence[tuple[str, int]]) -> Iterator[Item]:
+    def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
         for file in dict.fromkeys(file for file, _ in places):
             wanted = [number for other, number in places if other == file]
             rows = sorted({number // 2 for number in wanted})
-            found = table_rows(self.folder, file, (*_LIGHT, "image.bytes"), rows)
+            found = read_table_rows(self.folder, file, (*_ROW_COLUMNS, "image.bytes"), rows)
             held = dict(zip(rows, found, strict=True))
             for number in wanted:
-                name = digest(file.rpartition("/")[2], number // 2, number % 2)
-                source = digest(file.rpartition("/")[2], number // 2)
-                yield item_of(pair_of(held[number // 2], number % 2, name, source), self.config.pairs)
+                name = hash_values(file.rpartition("/")[2], number // 2, number % 2)
+                source = hash_values(file.rpartition("/")[2], number // 2)
+                yield make_item(make_pair(held[number // 2], number % 2, name, source), self.config.pairs)
 
-    def describe(self) -> dict[str, Any]:
+    def describe_source(self) -> dict[str, Any]:
         return {"kind": "subjects200k", "place": self.place}
 
-    def _files(self) -> list[str]:
-        inside = [f"data/{name}" for name in self.folder.names("data")]
-        return sorted(name for name in (*self.folder.names(), *inside) if name.endswith(".parquet"))
+    def _list_files(self) -> list[str]:
+        inside = [f"data/{name}" for name in self.folder.list_files("data")]
+        return sorted(name for name in (*self.folder.list_files(), *inside) if name.endswith(".parquet"))
 
 
-def sides(config: PairsConfig) -> tuple[int, ...]:
+def list_target_sides(config: PairsConfig) -> tuple[int, ...]:
     """Which panels are targets: 0 left, 1 right. OminiControl takes both; one way, the right one is."""
     return (0, 1) if config.both_ways else (1,)
 
 
-def refused(row: Mapping[str, Any], config: PairsConfig) -> tuple[str | None, str]:
+def find_refusal(row: Mapping[str, Any], config: PairsConfig) -> tuple[str | None, str]:
     """(reason, words) why a row is no pair to learn from; (None, "") where it is."""
     scores, description = row["quality_assessment"] or {}, row["description"] or {}
-    known = {name: scores.get(name) for name in SCORES}
+    known = {name: scores.get(name) for name in SCORE_NAMES}
     item = description.get("item") or "a pair"
     if config.quality and any(value is None for value in known.values()):
         return "not assessed", f"{item}: no scores; pairs.quality=0 takes it nevertheless"
     if config.quality and (known["objectConsistency"] or 0) < config.quality:
         return "different subjects", f"{item}: objectConsistency {known['objectConsistency']}"
-    low = next((name for name in SCORES if config.quality and (known[name] or 0) < config.quality), None)
+    low = next((name for name in SCORE_NAMES if config.quality and (known[name] or 0) < config.quality), None)
     if low:
         return "low quality", f"{item}: {low} {known[low]}"
     if description.get("description_valid") is False:
@@ -99,18 +99,18 @@ def refused(row: Mapping[str, Any], config: PairsConfig) -> tuple[str | None, st
     return None, ""
 
 
-def pair_of(row: Mapping[str, Any], side: int, pair_id: str, source_id: str) -> Pair:
+def make_pair(row: Mapping[str, Any], side: int, pair_id: str, source_id: str) -> PicturePair:
     """The pair whose target is one panel of a row; the other panel is its reference."""
     description, data = row["description"], (row["image"] or {}).get("bytes") or b""
     try:
-        panels = [_png(panel) for panel in split(Image.open(io.BytesIO(data)))]
+        panels = [_encode_png(panel) for panel in split_panels(Image.open(io.BytesIO(data)))]
     except (OSError, ValueError):
         panels = [data, data]  # said as unreadable when it is prepared
     caption, subject = description[f"description_{side}"], description["item"] or "subject"
-    return Pair(pair_id, source_id, subject, caption, reference=panels[1 - side], target=panels[side])
+    return PicturePair(pair_id, source_id, subject, caption, reference=panels[1 - side], target=panels[side])
 
 
-def split(image: Image.Image) -> tuple[Image.Image, Image.Image]:
+def split_panels(image: Image.Image) -> tuple[Image.Image, Image.Image]:
     """The two pictures of a side-by-side image, without their borders.
 
     Each is the middle of its half: a square whose side is the half's shorter one, down to a multiple of 64
@@ -125,7 +125,7 @@ def split(image: Image.Image) -> tuple[Image.Image, Image.Image]:
     return image.crop(boxes[0]).convert("RGB"), image.crop(boxes[1]).convert("RGB")
 
 
-def _png(image: Image.Image) -> bytes:
+def _encode_png(image: Image.Image) -> bytes:
     memory = io.BytesIO()
     image.save(memory, "PNG", compress_level=1)
     return memory.getvalue()
