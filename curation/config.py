@@ -19,11 +19,11 @@ from pydantic import (
 )
 
 from curation.models.spec import ModelSpec
-from curation.rows.ids import compute_digest
 from curation.rows.thresholds import Thresholds
 from curation.taxonomy import Taxonomy
 from curation.taxonomy.taxonomy import NAMED_FILES
 from reprise import settings
+from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 
 BACKGROUND = "background"  # the taxonomy group of places

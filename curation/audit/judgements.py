@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from curation.audit.questions import ANSWERS, Answer
 from curation.audit.sample import AUDIT_FOLDER, AuditSample
-from curation.rows.ids import compute_digest
+from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.dataset import WORK
-from curation.rows.ids import compute_digest
 from curation.rows.schema import CLIPS, ClipRow, VideoRow, build_table, extract_rows
 from curation.rows.verdicts import RETRIED_REASONS
+from reprise.digest import compute_digest
 from reprise.storage import Storage
 
 _SECONDS_KEY = b"reprise.seconds"

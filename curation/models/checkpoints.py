@@ -27,7 +27,7 @@ from typing import Any
 
 from curation.models import catalogue
 from curation.models.spec import ModelSpec
-from curation.rows.ids import compute_digest
+from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 
 MANIFEST_FILE = "reprise.json"  # in each pulled folder: where it came from and the size of every file

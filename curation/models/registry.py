@@ -12,9 +12,9 @@ from curation.models import catalogue
 from curation.models.checkpoints import resolve_checkpoint
 from curation.models.spec import ModelSpec
 from curation.playground import train_models
-from curation.rows.ids import compute_digest
 from curation.rows.schema import SubjectRow
 from curation.taxonomy import Taxonomy
+from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 
 CLASSICAL = "embedded"

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from curation.report import cards, survey
 from curation.report.rows import read_rows
-from curation.rows.ids import compute_digest
+from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 

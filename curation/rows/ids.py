@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
+from reprise.digest import compute_digest
+
 _CHUNK_BYTES = 1 << 20
-
-
-def compute_digest(*parts: Any, length: int = 16) -> str:
-    """Hex digest of any JSON-able parts; `length` hex characters (16 = 64 bits, at most 64)."""
-    payload = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str).encode()
-    return hashlib.blake2b(payload, digest_size=32).hexdigest()[:length]
 
 
 def hash_video(path: Path) -> str:

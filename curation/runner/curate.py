@@ -24,7 +24,7 @@ from curation.dataset.fragments import Fragments, RowIndex, list_pending_videos,
 from curation.dataset.shards import ShardPlan, plan_shards
 from curation.models import registry
 from curation.report.build import write_report
-from curation.rows.ids import compute_digest, make_stopped_video_id
+from curation.rows.ids import make_stopped_video_id
 from curation.rows.schema import CLIPS, ClipRow, VideoRow, extract_rows
 from curation.rows.verdicts import RETRIED_REASONS, WORKER_DIED
 from curation.runner import memory, ray_data
@@ -35,6 +35,7 @@ from curation.stages.crosspair import choose_plate_clips
 from curation.stages.slice import make_blank_row
 from curation.stages.stage import stop_row
 from reprise import ray_session
+from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 

@@ -23,7 +23,7 @@ from curation.imaging.codec import RGB, compute_luma, decode_image, decode_mask,
 from curation.imaging.composite import RelativeBox, composite_subject, lift_subject
 from curation.models import registry
 from curation.models.roles import Inpainter
-from curation.rows.ids import compute_digest, derive_seed
+from curation.rows.ids import derive_seed
 from curation.rows.references import (
     add_reference,
     find_box,
@@ -35,6 +35,7 @@ from curation.rows.references import (
 )
 from curation.rows.schema import ClipRow, EncodedImage, SubjectRow
 from curation.stages.stage import log
+from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 

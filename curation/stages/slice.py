@@ -11,12 +11,13 @@ from pathlib import Path
 from av.error import FFmpegError
 
 from curation.config import CurationConfig
-from curation.rows.ids import compute_digest, hash_video, make_clip_id, make_stopped_video_id
+from curation.rows.ids import hash_video, make_clip_id, make_stopped_video_id
 from curation.rows.schema import ClipRow, VideoRow
 from curation.rows.verdicts import DECODER_STALLED
 from curation.stages.stage import log, stop_row
 from curation.video.sampling import MOTION_SCALE
 from curation.video.slicer import Slicer, Span
+from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 from reprise.storage import Storage, fetch_file
 from reprise.video.ahead import StalledError

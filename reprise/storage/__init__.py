@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from curation.rows.ids import compute_digest
+from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 
 _PARTIAL_PREFIX = ".partial-"

@@ -15,8 +15,8 @@ from curation.models.pretrained import flux
 from curation.models.pretrained.device import BatchRunner, choose_target
 from curation.models.pretrained.loading import read_options
 from curation.models.spec import ModelSpec
-from curation.rows.ids import compute_digest
 from curation.rows.references import RGBA, composite_over
+from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 
 _PRIOR, _BASE = "FluxPriorReduxPipeline", "FluxPipeline"
