@@ -14,8 +14,8 @@ from reprise.errors import RepriseError
 from training.config import PositionsConfig
 from training.generate.media import convert_to_uint8, write_video
 from training.models.components import read_config
+from training.models.pictures import open_picture
 from training.models.video_size import DEFAULT_SIZES, check_size, get_token_grid
-from training.references import open_picture
 
 SEPARATOR = "@@"  # of the released script's prompt files
 

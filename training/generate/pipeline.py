@@ -29,8 +29,6 @@ from torch import Tensor
 from transformers import AutoTokenizer, T5EncoderModel, UMT5EncoderModel
 
 from reprise.errors import RepriseError
-from training import references as pictures
-from training import subject_token
 from training.config import LoraConfig, PositionsConfig
 from training.generate.solvers import (
     Velocity,
@@ -40,15 +38,16 @@ from training.generate.solvers import (
     solve_euler,
 )
 from training.lora import adapters, files
+from training.models import pictures, subject_token
 from training.models.cogvideox import CogVideoXFamily
 from training.models.components import INDEX_FILE, find_vae_class, read_config
 from training.models.family import Conditioning, Family
+from training.models.pictures import PictureSource, open_picture
 from training.models.text import embed_captions
 from training.models.text_length import get_text_length
 from training.models.vae import decode_latents, encode_picture
 from training.models.video_size import DEFAULT_SIZES, check_size, get_token_grid, get_vae_scales
 from training.models.wan import WanFamily
-from training.references import PictureSource, open_picture
 from training.schedules import make_sampling_sigmas
 
 

@@ -12,11 +12,17 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from reprise.errors import RepriseError
-from training import references
 from training.latents.buckets import SizeBuckets, compute_cover, get_latent_size
 from training.latents.config import EncodeConfig
 from training.latents.sources.source import EncodeItem, SubjectPicture
 from training.latents.video import DecodedClip, UnusableItemError, read_clip
+from training.models.pictures import (
+    centre_on_white,
+    composite_on_white,
+    convert_to_tensor,
+    get_fitted_size,
+    prepare_picture,
+)
 
 FRAME_VARIANT = "frame"  # variant of a clip's own frames, encoded alone
 
@@ -71,7 +77,7 @@ def prepare_item(item: EncodeItem, buckets: SizeBuckets, config: EncodeConfig, s
     if item.pictures and not pictures and config.references.required:
         raise UnusableItemError("no usable reference", "none of its pictures can be read")
     for number in _space_evenly(frames, config.frames_alone):
-        pixels = references.convert_to_tensor(Image.fromarray(clip.frames[number]))
+        pixels = convert_to_tensor(Image.fromarray(clip.frames[number]))
         add_reference(
             f"{item.sample_id}-frames",
             FRAME_VARIANT,
@@ -102,12 +108,12 @@ def _prepare_reference(picture: SubjectPicture, height: int, width: int, multipl
     if size == "own":
         # The canvas ends where the fitted picture does, but for what the patches need; the video's sides are
         # multiples, so it is never larger.
-        image = references.composite_on_white(image)
-        fitted = references.get_fitted_size(image.size, height, width)
+        image = composite_on_white(image)
+        fitted = get_fitted_size(image.size, height, width)
         width, height = (-(-side // multiple) * multiple for side in fitted)
         image = image.resize(fitted, Image.Resampling.LANCZOS)
-        return references.convert_to_tensor(references.centre_on_white(image, height, width))
-    return references.prepare_picture(image, height, width)
+        return convert_to_tensor(centre_on_white(image, height, width))
+    return prepare_picture(image, height, width)
 
 
 def _has_alpha(picture: SubjectPicture) -> bool:
@@ -121,7 +127,7 @@ def _has_alpha(picture: SubjectPicture) -> bool:
 def _read_still(data: bytes, buckets: SizeBuckets) -> DecodedClip:
     """A picture as a video of one frame, covering its bucket."""
     try:
-        image = references.composite_on_white(Image.open(io.BytesIO(data)))
+        image = composite_on_white(Image.open(io.BytesIO(data)))
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise UnusableItemError("unreadable", str(error)) from error
     size = buckets.choose_size(image.height, image.width)

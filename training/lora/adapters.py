@@ -2,7 +2,7 @@
 
 Two scopes. `released`: as the released proxy replay code really computes, LoRA acts on every token of every
 target. `reference_only`: the paper's intent, where LoRA on the adaptive norms acts on reference tokens alone
-(see models/modulation.py); the other targets stay as they are. docs/proxy-replay.md says why `released` is
+(see modulation.py); the other targets stay as they are. docs/proxy-replay.md says why `released` is
 the default.
 """
 

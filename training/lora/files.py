@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from reprise.errors import RepriseError
-from training.subject_token import SUBJECT_TOKEN_FILE as TOKEN_FILE
+from training.models.subject_token import SUBJECT_TOKEN_FILE as TOKEN_FILE
 
 # (diffusers' module name, ComfyUI's), with places for what differs between modules. ComfyUI has, for Wan,
 # names of the official code, which diffusers' own loader converts back; for CogVideoX names of its own.

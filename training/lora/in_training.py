@@ -10,8 +10,8 @@ from training.config import TrainConfig
 from training.loop import weights
 from training.lora.adapters import add_lora, open_lora, pack_lora, pair_lora_weights
 from training.lora.files import LORA_FILE, LoraFile
-from training.subject_token import SUBJECT_TOKEN_FILE as TOKEN_FILE
-from training.subject_token import (
+from training.models.subject_token import SUBJECT_TOKEN_FILE as TOKEN_FILE
+from training.models.subject_token import (
     add_subject_token,
     get_subject_token,
     pack_subject_token,

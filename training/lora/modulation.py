@@ -7,21 +7,13 @@ video and the text are modulated by the frozen weights, references by the frozen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-
-@dataclass
-class ReferenceTokens:
-    """How many tokens at the start of the sequence belong to references; set before each forward pass.
-
-    One object is shared by all norms of a model. It must keep its value until the backward pass is over,
-    because activation checkpointing runs the norms again there.
-    """
-
-    count: int = 0
+if TYPE_CHECKING:
+    from training.models.cogvideox import ReferenceTokens
 
 
 class ReferenceModulation(nn.Module):

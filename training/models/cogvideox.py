@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from reprise.errors import RepriseError
 from training.config import ObjectiveConfig, PositionsConfig
-from training.lora.modulation import ReferenceTokens
 from training.models.family import Conditioning
 from training.models.packing import (
     SequenceLayout,
@@ -35,11 +34,22 @@ from training.models.packing import (
     slice_tokens,
     unpack_strip,
 )
+from training.models.subject_token import reserve_token
 from training.objectives import Objective, VPrediction
 from training.positions import make_cogvideox_positions, make_rotary_tables, split_cogvideox_head
-from training.subject_token import reserve_token
 
 RotaryTables = tuple[Tensor, Tensor]
+
+
+@dataclass
+class ReferenceTokens:
+    """How many tokens at the start of the sequence belong to references; set before each forward pass.
+
+    One object is shared by all norms of a model. It must keep its value until the backward pass is over,
+    because activation checkpointing runs the norms again there.
+    """
+
+    count: int = 0
 
 
 @dataclass

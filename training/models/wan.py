@@ -28,9 +28,9 @@ from training.models.packing import (
     slice_tokens,
     unpack_strip,
 )
+from training.models.subject_token import reserve_token
 from training.objectives import FlowMatching, Objective
 from training.positions import make_rotary_tables, make_sequence_positions, split_wan_head
-from training.subject_token import reserve_token
 
 
 class ReferenceRope(nn.Module):

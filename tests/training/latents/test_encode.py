@@ -27,7 +27,7 @@ from training.latents.encoders import Encoders, hash_model_parts, read_model_fac
 from training.latents.sources.source import CuratedSource, VideoSource
 from training.latents.store import Latents, LatentsManifest
 from training.models.components import load_vae
-from training.references import prepare_picture
+from training.models.pictures import prepare_picture
 from training.storage import Folder
 
 SMALL = {"area": 64 * 96, "frames": (9, 5), "fps": 8.0}

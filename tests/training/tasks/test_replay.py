@@ -16,8 +16,8 @@ from training.data import random_streams
 from training.data.sampler import Sampler
 from training.data.samples import Batch, Reference, Subject
 from training.latents.store import Records, build_index
+from training.models.subject_token import add_subject_token
 from training.objectives import VPrediction
-from training.subject_token import add_subject_token
 from training.tasks.base import LossContext
 from training.tasks.build import build_tasks
 from training.tasks.replay import draw_kept_tokens

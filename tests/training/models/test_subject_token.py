@@ -16,8 +16,7 @@ from tests.training.models.test_cogvideox import FAMILY, POSITIONS, inputs, prep
 from training.config import PositionsConfig
 from training.lora.adapters import add_lora
 from training.models.family import Conditioning
-from training.models.wan import WanFamily
-from training.subject_token import (
+from training.models.subject_token import (
     SUBJECT_TOKEN_FILE,
     add_subject_token,
     add_word,
@@ -25,6 +24,7 @@ from training.subject_token import (
     load_subject_token,
     save_subject_token,
 )
+from training.models.wan import WanFamily
 
 
 @pytest.mark.parametrize("name", names("proxyreplay_B7*.safetensors"))

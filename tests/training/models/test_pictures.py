@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from training.references import composite_on_white, get_fitted_size, prepare_picture
+from training.models.pictures import composite_on_white, get_fitted_size, prepare_picture
 
 RED = (200, 30, 40)
 
