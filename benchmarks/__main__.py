@@ -3,7 +3,7 @@
     python -m benchmarks [NAME...]
 
 `grounding` needs a JSONL file of annotated videos in the folder REPRISE_SAMPLES; `truth` needs the demo
-(`make demo`); `models` needs the extra `full`, and runs small where there is no GPU.
+(`make demo`); `models` needs the extra `pretrained`, and runs small where there is no GPU.
 """
 
 from __future__ import annotations

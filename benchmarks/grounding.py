@@ -1,4 +1,4 @@
-"""How well the embedded detector grounds captions in real videos with hand-drawn boxes.
+"""How well the classical detector grounds captions in real videos with hand-drawn boxes.
 
     python -m benchmarks.grounding SAMPLES.jsonl
 

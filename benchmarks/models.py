@@ -1,4 +1,4 @@
-"""Pictures per second of the models that the profile `full` runs, and what 1,000 kept subjects cost by it.
+"""Pictures per second of the models of the profile `pretrained`, and what 1,000 kept subjects cost by it.
 
     python -m benchmarks.models [--small] [--batches 1,4,16] [--price 2.50] [--dataset DATASET]
 

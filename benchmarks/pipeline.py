@@ -1,4 +1,4 @@
-"""What the engine costs: a whole embedded run against the seconds that its stages took.
+"""What the engine costs: a whole classical run against the seconds that its stages took.
 
     python -m benchmarks.pipeline [--clips 150]
 

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from curation.models.spec import ModelSpec
+from curation.models.spec import FORMER_NAMES, ModelSpec
 from curation.rows.thresholds import Thresholds
 from curation.taxonomy import Taxonomy
 from curation.taxonomy.taxonomy import NAMED_FILES
@@ -300,8 +300,8 @@ class EngineConfig(_Section):
 class CurationConfig(_Section):
     """Everything that a curation run can be told."""
 
-    profile: Literal["embedded", "full", "playground"] = Field(
-        "embedded", description="which backends answer the roles; playground: of the drawn world"
+    profile: Literal["classical", "pretrained", "playground"] = Field(
+        "classical", description="which backends answer the roles; playground: of the drawn world"
     )
     seed: int = Field(0, description="of every draw, together with ids")
     slice: SliceConfig = SliceConfig()
@@ -328,6 +328,13 @@ class CurationConfig(_Section):
         if isinstance(data, dict) and data.get("profile") == "playground":
             return _merge_defaults(yaml.safe_load(_PLAYGROUND_PROFILE.read_text(encoding="utf-8")), data)
         return data
+
+    @field_validator("profile", mode="before")
+    @classmethod
+    def _reject_former_name(cls, profile: Any) -> Any:
+        if isinstance(profile, str) and profile in FORMER_NAMES:
+            raise ValueError(f"the profile {profile} is now named {FORMER_NAMES[profile]}")
+        return profile
 
     def dump_content(self) -> dict[str, Any]:
         """Everything that a row's content depends on: all but where it runs and how it is shown.

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from pipelines.console import EXIT_NOTHING_DONE, out
 
-# What the embedded profile decodes in practice, and the one encoder that cutting needs.
+# What the classical profile decodes in practice, and the one encoder that cutting needs.
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")
 ENCODERS = ("libx264",)
 # Packages of the profiles that load checkpoints.
@@ -44,7 +44,7 @@ _GB = 1 << 30
 
 @dataclass
 class MachineSection:
-    """What was found of one kind of thing; `missing` stops the embedded profile, and with it all others."""
+    """What was found of one kind of thing; `missing` stops the classical profile, and with it all others."""
 
     name: str
     facts: dict[str, Any] = field(default_factory=dict)
@@ -54,10 +54,10 @@ class MachineSection:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(as_json: bool) -> None:
-    """Say what this machine has and which profile it can run; exit 1 if it cannot run the embedded one."""
+    """Say what this machine has and which profile it can run; exit 1 if it cannot run the classical one."""
     sections = check_machine()
     missing = [each for section in sections for each in section.missing]
-    gaps = {"embedded": missing, "playground": [*missing, *_list_playground_gaps()]}
+    gaps = {"classical": missing, "playground": [*missing, *_list_playground_gaps()]}
     if as_json:
         found = {section.name: section.facts for section in sections}
         profiles = {name: not lacking for name, lacking in gaps.items()}
@@ -112,7 +112,7 @@ def print_sections(sections: list[MachineSection], missing: list[str], gaps: dic
 
 
 def _list_playground_gaps() -> list[str]:
-    """What the profile playground needs beside what the embedded one needs: packages, and its weights."""
+    """What the profile playground needs beside what the classical one needs: packages, and its weights."""
     from curation.models import registry
     from curation.models.checkpoints import resolve_checkpoint
     from reprise.errors import RepriseError

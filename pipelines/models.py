@@ -14,12 +14,22 @@ from curation.config import load_config
 from curation.models import catalogue, checkpoints, registry
 from curation.models.catalogue import PublishedCheckpoint
 from curation.models.pull import pull_checkpoint
-from curation.models.spec import ModelSpec
+from curation.models.spec import FORMER_NAMES, ModelSpec
 from pipelines.console import EXIT_NOTHING_DONE, err, handle_errors, out
 from reprise.errors import RepriseError
 
+
+class _ProfileChoice(click.Choice[str]):
+    """The profiles that load published checkpoints; the error for an earlier name gives the new one."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in FORMER_NAMES:
+            self.fail(f"the profile {value} is now named {FORMER_NAMES[value]}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 _PROFILE = click.option(
-    "--profile", type=click.Choice(sorted(catalogue.PROFILES)), default="full", show_default=True
+    "--profile", type=_ProfileChoice(sorted(catalogue.PROFILES)), default="pretrained", show_default=True
 )
 _NAME = click.option("--name", help="Only the checkpoint of this name.")
 

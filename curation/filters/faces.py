@@ -10,7 +10,7 @@ from curation.rows.schema import Scores
 
 # Of a face's box under the mask; a face of one's own is nearly all under it, but masks are rough.
 _OWN_SHARE = 0.3
-# Of the surest face's confidence: the embedded detector gives a round patch on a suit 0.4 to 0.6, the face
+# Of the surest face's confidence: the classical detector gives a round patch on a suit 0.4 to 0.6, the face
 # above it 1.0, and 98 of the 100 faces of scikit-image's LFW subset at least 0.8.
 _SURE_SHARE = 0.6
 

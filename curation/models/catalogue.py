@@ -134,11 +134,11 @@ PRETRAINED: tuple[PublishedCheckpoint, ...] = (
         files=("*.json", "*.safetensors"), default=True, note="ViT-B/14",
     ),
 )  # fmt: skip
-PROFILES: dict[str, tuple[PublishedCheckpoint, ...]] = {"full": PRETRAINED}
+PROFILES: dict[str, tuple[PublishedCheckpoint, ...]] = {"pretrained": PRETRAINED}
 
 
 def list_published(
-    profile: str = "full", role: str | None = None, name: str | None = None
+    profile: str = "pretrained", role: str | None = None, name: str | None = None
 ) -> list[PublishedCheckpoint]:
     """The entries of a profile, of one role of it, or of one name."""
     return [entry for entry in PROFILES[profile] if role in (None, entry.role) and name in (None, entry.name)]

@@ -10,20 +10,20 @@ from typing import Any
 from curation.config import CurationConfig
 from curation.models import catalogue
 from curation.models.checkpoints import resolve_checkpoint
-from curation.models.spec import ModelSpec
+from curation.models.spec import FORMER_NAMES, ModelSpec
 from curation.playground import train_models
 from curation.rows.schema import SubjectRow
 from curation.taxonomy import Taxonomy
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 
-CLASSICAL = "embedded"
+CLASSICAL = "classical"
 PLAYGROUND = "playground"
 VLLM = "vllm"  # an operator of the graph, not a stage's backend: see `curation.runner.ray_data`
 _SHA256_MARK = "#sha256="
 _PRETRAINED_PACKAGE = "curation.models.pretrained."
 # role -> backend name -> "module:class". A role without an entry in a profile is answered by nobody, and what
-# it would measure is recorded as unmeasured. `embedded` takes nothing; every other one takes its `ModelSpec`.
+# it would measure is recorded as unmeasured. `classical` takes nothing; the others take their `ModelSpec`.
 BACKENDS: dict[str, dict[str, str]] = {
     "detector": {
         CLASSICAL: "curation.models.classical.detector:ClassicalDetector",
@@ -95,7 +95,7 @@ def _build_profile(name: str) -> dict[str, ModelSpec]:
     if name == CLASSICAL:
         return {role: ModelSpec(backend=CLASSICAL) for role, known in BACKENDS.items() if CLASSICAL in known}
     if name == PLAYGROUND:
-        # Nobody learns to paint in minutes: what paints is embedded, and captions lie beside the videos.
+        # Nobody learns to paint in minutes: what paints is classical, and captions lie beside the videos.
         paints = {role: ModelSpec(backend=CLASSICAL) for role in ("inpainter", "variator")}
         return {**train_models.list_playground_specs(), **paints}
     return {
@@ -128,6 +128,9 @@ def get_model_spec(config: CurationConfig, role: str) -> ModelSpec | None:
     if ":" in spec.backend:
         return spec
     if spec.backend not in BACKENDS[role]:
+        if spec.backend in FORMER_NAMES:
+            new = FORMER_NAMES[spec.backend]
+            raise RepriseError(f"models.{role}={spec.backend}: this backend is now named {new}")
         known = ", ".join(sorted(BACKENDS[role])) or "none yet"
         raise RepriseError(f"models.{role}={spec.backend}: no such backend; known: {known}, or module:Class")
     if spec.backend == CLASSICAL:
@@ -201,7 +204,7 @@ def require_packages(role: str, spec: ModelSpec) -> None:
         if importlib.util.find_spec(each) is None
     ]
     if missing:
-        names, extra = ", ".join(missing), _INSTALL_EXTRAS.get(spec.backend, "reprise[full]")
+        names, extra = ", ".join(missing), _INSTALL_EXTRAS.get(spec.backend, "reprise[pretrained]")
         raise RepriseError(f"models.{role}={spec.backend} needs {names}: pip install '{extra}'")
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# Earlier names of profiles, and of the backends of the profile `classical`.
+FORMER_NAMES = {"embedded": "classical", "full": "pretrained"}
+
 
 class ModelSpec(BaseModel):
     """One role's model. Checkpoints are a local path (file or folder), or a hub id with a revision."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch", reason="the full profile is not installed")
+pytest.importorskip("torch", reason="the pretrained profile is not installed")
 
 from benchmarks import models
 from benchmarks.models import PictureSize, Speed

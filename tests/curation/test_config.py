@@ -124,7 +124,7 @@ def test_a_config_survives_json() -> None:
 def other(value: Any, annotation: Any, key: str) -> Any:
     """Another value that is valid for a key."""
     special: dict[str, Any] = {
-        "profile": "full",
+        "profile": "pretrained",
         "slice.detector": "adaptive",
         "slice.cut": "encode",
         "slice.preset": "fast",

@@ -21,9 +21,9 @@ def as_json() -> tuple[int, dict[str, Any]]:
     return code, json.loads(said)
 
 
-def test_this_machine_can_run_the_embedded_profile() -> None:
+def test_this_machine_can_run_the_classical_profile() -> None:
     code, found = as_json()
-    assert (code, found["missing"], found["profiles"]["embedded"]) == (0, [], True)
+    assert (code, found["missing"], found["profiles"]["classical"]) == (0, [], True)
     assert found["ffmpeg"]["encoders"] == {"libx264": True}
     assert found["ffmpeg"]["decoders"]["h264"]
     assert all(found["opencv"]["parts"].values())
@@ -37,7 +37,7 @@ def test_it_ends_with_the_profile_it_can_run() -> None:
     code, said = told()
     assert code == 0
     profiles = [line.split() for line in said.splitlines() if line.startswith("profile ")]
-    assert profiles[0] == ["profile", "embedded:", "yes"]
+    assert profiles[0] == ["profile", "classical:", "yes"]
     assert profiles[1][:2] == ["profile", "playground:"]
     assert "libx264 yes" in said
 
@@ -55,7 +55,7 @@ def test_what_is_missing_is_one_line_each_and_the_exit_status_is_1(monkeypatch: 
     assert any("encoder libnothing" in line for line in lines)
     assert all("pip" in line or "PyPI" in line for line in lines)
     profiles = [line.split() for line in said.splitlines() if line.startswith("profile ")]
-    assert profiles == [["profile", "embedded:", "no"], ["profile", "playground:", "no"]]
+    assert profiles == [["profile", "classical:", "no"], ["profile", "playground:", "no"]]
 
 
 def test_a_broken_part_does_not_hide_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

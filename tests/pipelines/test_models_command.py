@@ -133,7 +133,7 @@ def profile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put other entries in place of the published ones."""
 
     def put(*entries: PublishedCheckpoint) -> None:
-        monkeypatch.setitem(catalogue.PROFILES, "full", entries)
+        monkeypatch.setitem(catalogue.PROFILES, "pretrained", entries)
 
     return put
 
@@ -150,7 +150,7 @@ def reprise(*arguments: str) -> Result:
 def test_list_shows_every_entry_with_licence_and_warns_of_what_is_non_commercial(served: Served) -> None:
     said = reprise("list")
     assert said.exit_code == 0, said.output
-    for entry in catalogue.list_published("full"):
+    for entry in catalogue.list_published("pretrained"):
         assert entry.source in said.output
     assert "non-commercial use only:" in said.output.replace("\n", " ")
     warned = next(row for row in said.output.splitlines() if row.startswith("non-commercial use only"))
@@ -205,7 +205,7 @@ def test_what_a_config_uses_is_checked_local_paths_too(served: Served, tmp_path:
     assert lines["flow"].startswith("yes flow raft:") and lines["flow"].endswith(f"sha256 {whole}")
     assert lines["scorer"].startswith("no") and "half-downloaded" in lines["scorer"]
     assert reprise("check", "flow", "--config", str(config)).exit_code == 0
-    config.write_text("profile: embedded\n")
+    config.write_text("profile: classical\n")
     assert "uses no checkpoint" in reprise("check", "--config", str(config)).output
     assert served.requests == []
 
@@ -321,3 +321,9 @@ def test_unknown_roles_and_backends_are_named(served: Served) -> None:
     assert said.exit_code == 2 and "no role painter; roles are detector, segmenter" in said.output
     said = reprise("check", "scorer", "--name", "clap")
     assert said.exit_code == 2 and "no checkpoint named clap; names are clip-vit-l-14" in said.output
+
+
+def test_an_earlier_profile_gets_its_new_name() -> None:
+    result = CliRunner().invoke(models, ["list", "--profile", "full"])
+    assert result.exit_code == 2
+    assert "the profile full is now named pretrained" in result.output

@@ -30,7 +30,7 @@ _MIN_OBJECTNESS = 0.1
 class ClassicalDetector:
     """roles.Detector."""
 
-    name = "embedded-detector"
+    name = "classical-detector"
     revision = f"1-cv{cv2.__version__}"
 
     def detect(

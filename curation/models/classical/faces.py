@@ -61,7 +61,7 @@ class CascadeVotes:
 class ClassicalFaces:
     """roles.FaceDetector. No embedding, no yaw or pitch; roll only where both eyes are found."""
 
-    name = "embedded-faces"
+    name = "classical-faces"
     revision = f"1-cv{cv2.__version__}"
 
     def detect_faces(self, images: Sequence[RGB]) -> list[list[Face]]:
@@ -214,5 +214,5 @@ def _load_cascade(name: str) -> cv2.CascadeClassifier:
         path = Path(cv2.__file__).parent / "data" / f"haarcascade_{name}.xml"
         cascade.load(str(path))
     if cascade.empty():
-        raise FileNotFoundError(f"no cascade in {path}: the embedded profile needs opencv-python 4.x")
+        raise FileNotFoundError(f"no cascade in {path}: the classical profile needs opencv-python 4.x")
     return cascade

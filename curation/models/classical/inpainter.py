@@ -22,7 +22,7 @@ _GROW = 0.006  # of the frame's diagonal: soft edges and shadows of the subject 
 class ClassicalInpainter:
     """roles.Inpainter. Prompts are ignored: nothing here understands them."""
 
-    name = "embedded-inpainter"
+    name = "classical-inpainter"
     revision = f"1-cv{cv2.__version__}"
     paints_around = False
 

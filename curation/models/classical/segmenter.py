@@ -30,7 +30,7 @@ _GUIDE_EPSILON = 1e-3  # of squared intensity 0..1; He et al., "Guided image fil
 class ClassicalSegmenter:
     """roles.Segmenter."""
 
-    name = "embedded-segmenter"
+    name = "classical-segmenter"
     revision = f"1-cv{cv2.__version__}"
 
     def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:

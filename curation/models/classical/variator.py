@@ -29,7 +29,7 @@ _MARGIN = 2  # px kept empty around the result
 class ClassicalVariator:
     """roles.Variator. Prompts are ignored: nothing here understands them."""
 
-    name = "embedded-variator"
+    name = "classical-variator"
     revision = f"1-cv{cv2.__version__}"
 
     def __init__(self, flip: bool = False) -> None:

@@ -123,7 +123,7 @@ def measure_scorer(backend: Any, scenes: int) -> Metrics:
 
 
 def measure_face_models(config: CurationConfig, scenes: int) -> Metrics:
-    """See `zoo.faces.measure`."""
+    """See `train_models.faces.measure`."""
     from curation.playground.train_models.faces import measure_pack
 
     spec = registry.get_model_spec(config, "faces")

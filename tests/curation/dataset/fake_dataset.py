@@ -330,7 +330,7 @@ def _manifest(tally: Tally, shards: list[dict[str, Any]]) -> dict[str, Any]:
         "reprise_version": "0.1.0",
         "created_at": "2025-11-21T09:30:00+00:00",
         "finished": True,
-        "config": {"profile": "embedded", "seed": 0, "slice": {"detector": "content", "min_length": 2.0}},
+        "config": {"profile": "classical", "seed": 0, "slice": {"detector": "content", "min_length": 2.0}},
         "config_hash": "c0ffee123456",
         "versions": {"python": "3.11.2", "pyarrow": pa.__version__, "opencv": cv2.__version__},
         **tally.summarize_counts(),

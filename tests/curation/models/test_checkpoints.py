@@ -262,7 +262,7 @@ def test_notes_that_cannot_be_kept_or_read_only_cost_time(
 
 
 def test_every_entry_can_be_addressed_and_every_role_has_a_default() -> None:
-    entries = catalogue.list_published("full")
+    entries = catalogue.list_published("pretrained")
     for entry in entries:
         assert checkpoints.is_url(entry.source) or checkpoints.is_hub_id(entry.source)
         assert entry.sha256 is None or len(entry.sha256) == 64
@@ -271,11 +271,11 @@ def test_every_entry_can_be_addressed_and_every_role_has_a_default() -> None:
         assert found is not None and (found.source, found.revision) == (entry.source, entry.revision)
         assert catalogue.build_spec(entry).checkpoint == entry.source
     for role in {entry.role for entry in entries}:
-        assert any(entry.default for entry in catalogue.list_published("full", role))
+        assert any(entry.default for entry in catalogue.list_published("pretrained", role))
     assert len({(entry.role, entry.name) for entry in entries}) == len(entries)
 
 
 def test_published_face_packs_are_marked_as_non_commercial() -> None:
-    packs = catalogue.list_published("full", "faces")
+    packs = catalogue.list_published("pretrained", "faces")
     assert packs
     assert all(entry.commercial is False and "non-commercial" in str(entry.licence) for entry in packs)

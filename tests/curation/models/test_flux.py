@@ -96,7 +96,7 @@ def painting_parts(in_channels: int, out_channels: int | None = None) -> dict[st
 
 
 @pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """fill, kontext, base and redux, each a folder in diffusers layout."""
     from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
@@ -129,23 +129,23 @@ def spec(folder: Path, batch_size: int = 4, **options: Any) -> ModelSpec:
     )
 
 
-def redux_spec(zoo: Path, **options: Any) -> ModelSpec:
-    return spec(zoo / "redux", base=str(zoo / "base"), **options)
+def redux_spec(checkpoints: Path, **options: Any) -> ModelSpec:
+    return spec(checkpoints / "redux", base=str(checkpoints / "base"), **options)
 
 
 @pytest.fixture(scope="module")
-def fill(zoo: Path) -> FluxFill:
-    return FluxFill(spec(zoo / "fill"))
+def fill(checkpoints: Path) -> FluxFill:
+    return FluxFill(spec(checkpoints / "fill"))
 
 
 @pytest.fixture(scope="module")
-def kontext(zoo: Path) -> FluxKontext:
-    return FluxKontext(spec(zoo / "kontext", tokens=256))  # a letter each
+def kontext(checkpoints: Path) -> FluxKontext:
+    return FluxKontext(spec(checkpoints / "kontext", tokens=256))  # a letter each
 
 
 @pytest.fixture(scope="module")
-def redux(zoo: Path) -> FluxRedux:
-    return FluxRedux(redux_spec(zoo))
+def redux(checkpoints: Path) -> FluxRedux:
+    return FluxRedux(redux_spec(checkpoints))
 
 
 def picture(height: int, width: int, seed: int = 0) -> RGB:
@@ -244,17 +244,17 @@ def test_redux_depends_on_seed_subject_and_prompt_and_not_on_the_batch(redux: Fl
         assert not np.array_equal(redux.vary(*changed)[0], alone[0])
 
 
-def test_redux_conditions_its_base_as_the_published_prior_does(zoo: Path, redux: FluxRedux) -> None:
-    base = diffusers.FluxPipeline.from_pretrained(zoo / "base")
+def test_redux_conditions_its_base_as_the_published_prior_does(checkpoints: Path, redux: FluxRedux) -> None:
+    base = diffusers.FluxPipeline.from_pretrained(checkpoints / "base")
     parts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     prior = diffusers.FluxPriorReduxPipeline.from_pretrained(
-        zoo / "redux", **{part: getattr(base, part) for part in parts}
+        checkpoints / "redux", **{part: getattr(base, part) for part in parts}
     )
     from PIL import Image
 
     shown = paste_on_white(subject(60, 40))
     theirs = prior(image=Image.fromarray(shown), prompt="a cat")
-    ours = FluxRedux(redux_spec(zoo, tokens=512)).encode_conditions([shown], ["a cat"])
+    ours = FluxRedux(redux_spec(checkpoints, tokens=512)).encode_conditions([shown], ["a cat"])
     torch.testing.assert_close(ours[0], theirs.prompt_embeds, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(ours[1], theirs.pooled_prompt_embeds, atol=1e-4, rtol=1e-3)
 
@@ -313,36 +313,38 @@ def refusal(build: Any) -> str:
     return said
 
 
-def test_a_checkpoint_of_another_pipeline_is_named(zoo: Path) -> None:
-    assert "FluxPipeline, not of FluxFillPipeline" in refusal(lambda: FluxFill(spec(zoo / "base")))
-    said = refusal(lambda: FluxKontext(spec(zoo / "fill")))
+def test_a_checkpoint_of_another_pipeline_is_named(checkpoints: Path) -> None:
+    assert "FluxPipeline, not of FluxFillPipeline" in refusal(lambda: FluxFill(spec(checkpoints / "base")))
+    said = refusal(lambda: FluxKontext(spec(checkpoints / "fill")))
     assert "FluxFillPipeline, not of FluxKontextPipeline or FluxKontextInpaintPipeline" in said
     assert "not of FluxPriorReduxPipeline" in refusal(
-        lambda: FluxRedux(spec(zoo / "base", base=str(zoo / "base")))
+        lambda: FluxRedux(spec(checkpoints / "base", base=str(checkpoints / "base")))
     )
-    assert "not of FluxPipeline" in refusal(lambda: FluxRedux(spec(zoo / "redux", base=str(zoo / "kontext"))))
+    assert "not of FluxPipeline" in refusal(
+        lambda: FluxRedux(spec(checkpoints / "redux", base=str(checkpoints / "kontext")))
+    )
 
 
 @pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder_2", "tokenizer", "scheduler"])
-def test_a_missing_part_is_named(zoo: Path, tmp_path: Path, part: str) -> None:
-    shutil.copytree(zoo / "fill", tmp_path / "fill")
+def test_a_missing_part_is_named(checkpoints: Path, tmp_path: Path, part: str) -> None:
+    shutil.copytree(checkpoints / "fill", tmp_path / "fill")
     shutil.rmtree(tmp_path / "fill" / part)
     assert f"no folder {part}" in refusal(lambda: FluxFill(spec(tmp_path / "fill")))
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "tokenizer_2"])
-def test_a_tokenizer_without_vocabulary_is_refused(zoo: Path, tmp_path: Path, part: str) -> None:
+def test_a_tokenizer_without_vocabulary_is_refused(checkpoints: Path, tmp_path: Path, part: str) -> None:
     """From its settings alone, transformers builds one that knows no word, and says nothing."""
-    shutil.copytree(zoo / "fill", tmp_path / "fill")
+    shutil.copytree(checkpoints / "fill", tmp_path / "fill")
     for file in (tmp_path / "fill" / part).iterdir():
         if file.name != "tokenizer_config.json":
             file.unlink()
     assert f"no vocabulary in {part}" in refusal(lambda: FluxFill(spec(tmp_path / "fill")))
 
 
-def test_half_a_download_is_one_line(zoo: Path, tmp_path: Path) -> None:
+def test_half_a_download_is_one_line(checkpoints: Path, tmp_path: Path) -> None:
     folder = tmp_path / "fill"
-    shutil.copytree(zoo / "fill", folder)
+    shutil.copytree(checkpoints / "fill", folder)
     weights = next((folder / "transformer").glob("*.safetensors"))
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
@@ -355,28 +357,30 @@ def test_half_a_download_is_one_line(zoo: Path, tmp_path: Path) -> None:
     assert "no model_index.json" in refusal(lambda: FluxFill(spec(folder)))
 
 
-def test_weights_of_another_shape_are_one_line(zoo: Path, tmp_path: Path) -> None:
+def test_weights_of_another_shape_are_one_line(checkpoints: Path, tmp_path: Path) -> None:
     folder = tmp_path / "fill"
-    shutil.copytree(zoo / "fill", folder)
+    shutil.copytree(checkpoints / "fill", folder)
     settings = folder / "transformer" / "config.json"
     changed = {**json.loads(settings.read_text(encoding="utf-8")), "in_channels": 64}
     settings.write_text(json.dumps(changed), encoding="utf-8")
     assert "FluxFillPipeline" in refusal(lambda: FluxFill(spec(folder)))
 
 
-def test_a_prior_for_another_base_is_refused(zoo: Path, tmp_path: Path) -> None:
+def test_a_prior_for_another_base_is_refused(checkpoints: Path, tmp_path: Path) -> None:
     folder = tmp_path / "redux"
-    shutil.copytree(zoo / "redux", folder)
+    shutil.copytree(checkpoints / "redux", folder)
     other = diffusers.pipelines.flux.modeling_flux.ReduxImageEncoder(24, 2 * WIDTH)
     other.save_pretrained(folder / "image_embedder")
-    assert "do not belong together" in refusal(lambda: FluxRedux(spec(folder, base=str(zoo / "base"))))
+    assert "do not belong together" in refusal(
+        lambda: FluxRedux(spec(folder, base=str(checkpoints / "base")))
+    )
 
 
-def test_wrong_options_are_named(zoo: Path) -> None:
-    assert "steps must be at least 1" in refusal(lambda: FluxFill(spec(zoo / "fill", steps=0)))
-    assert "offload must be one of" in refusal(lambda: FluxFill(spec(zoo / "fill", offload="disk")))
-    assert "side must be" in refusal(lambda: FluxFill(spec(zoo / "fill", side=3)))
-    assert "no option step" in refusal(lambda: FluxFill(spec(zoo / "fill", step=3)))
+def test_wrong_options_are_named(checkpoints: Path) -> None:
+    assert "steps must be at least 1" in refusal(lambda: FluxFill(spec(checkpoints / "fill", steps=0)))
+    assert "offload must be one of" in refusal(lambda: FluxFill(spec(checkpoints / "fill", offload="disk")))
+    assert "side must be" in refusal(lambda: FluxFill(spec(checkpoints / "fill", side=3)))
+    assert "no option step" in refusal(lambda: FluxFill(spec(checkpoints / "fill", step=3)))
 
 
 def test_what_was_used_is_recorded(fill: FluxFill, kontext: FluxKontext, redux: FluxRedux) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="the full profile is not installed")
-pytest.importorskip("transformers", reason="the full profile is not installed")
+torch = pytest.importorskip("torch", reason="the pretrained profile is not installed")
+pytest.importorskip("transformers", reason="the pretrained profile is not installed")
 
 from curation.config import load_config  # noqa: E402
 from curation.filters.motion import FLOW_SIDE  # noqa: E402

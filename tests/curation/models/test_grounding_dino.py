@@ -12,9 +12,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch", reason="the full profile is not installed")
-pytest.importorskip("transformers", reason="the full profile is not installed")
-pytest.importorskip("torchvision", reason="the full profile is not installed")
+torch = pytest.importorskip("torch", reason="the pretrained profile is not installed")
+pytest.importorskip("transformers", reason="the pretrained profile is not installed")
+pytest.importorskip("torchvision", reason="the pretrained profile is not installed")
 
 from curation.models.pretrained import phrases as mapping  # noqa: E402
 from curation.models.pretrained.compat_bert import BertTextEncoder  # noqa: E402

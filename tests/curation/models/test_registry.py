@@ -16,7 +16,7 @@ from curation.models import catalogue, registry
 from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
-FULL = [
+PRETRAINED = [
     (role, name) for role, known in registry.BACKENDS.items() for name in known if name != registry.CLASSICAL
 ]
 
@@ -32,18 +32,18 @@ OWN = f"{__name__}:Own"
 
 
 def test_the_default_profile_needs_no_checkpoint() -> None:
-    assert registry.get_model_spec(load_config(), "detector") == ModelSpec(backend="embedded")
+    assert registry.get_model_spec(load_config(), "detector") == ModelSpec(backend="classical")
     assert registry.get_model_spec(load_config(), "scorer") is None
-    assert set(registry.PROFILES) == {"embedded", "full", "playground"}
+    assert set(registry.PROFILES) == {"classical", "pretrained", "playground"}
 
 
-def test_the_full_profile_takes_the_catalogues_defaults() -> None:
-    config = load_config(None, ["profile=full"])
+def test_the_pretrained_profile_takes_the_catalogues_defaults() -> None:
+    config = load_config(None, ["profile=pretrained"])
     for entry in catalogue.list_published():
         if entry.default and entry.backend:
             assert registry.get_model_spec(config, entry.role) == catalogue.build_spec(entry)
     # What is switched off must not need its checkpoint.
-    off = load_config(None, ["profile=full", "track.enabled=false", "flow.enabled=false"])
+    off = load_config(None, ["profile=pretrained", "track.enabled=false", "flow.enabled=false"])
     assert registry.get_model_spec(off, "flow") is registry.get_model_spec(off, "tracker") is None
 
 
@@ -88,8 +88,26 @@ def test_a_wrong_spec_is_one_line(override: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_embedded_backends_take_no_checkpoint() -> None:
-    config = load_config(None, ["models.detector={backend: embedded, checkpoint: x}"])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("profile=embedded", "profile: the profile embedded is now named classical"),
+        ("profile=full", "profile: the profile full is now named pretrained"),
+        ("models.detector=embedded", "models.detector=embedded: this backend is now named classical"),
+        (
+            "models.inpainter={backend: embedded}",
+            "models.inpainter=embedded: this backend is now named classical",
+        ),
+    ],
+)
+def test_an_earlier_name_gets_the_new_one(override: str, message: str) -> None:
+    with pytest.raises(RepriseError, match=message) as caught:
+        registry.list_model_ids(load_config(None, [override]))
+    assert "\n" not in str(caught.value)
+
+
+def test_classical_backends_take_no_checkpoint() -> None:
+    config = load_config(None, ["models.detector={backend: classical, checkpoint: x}"])
     with pytest.raises(RepriseError, match="takes no checkpoint"):
         registry.load_backend(config, "detector")
 
@@ -100,11 +118,11 @@ def test_a_backend_of_ones_own_gets_its_spec_where_it_has_one() -> None:
     assert registry.list_model_ids(mapped)["scorer"] == "own@r2"
 
 
-@pytest.mark.parametrize(("role", "name"), FULL)
+@pytest.mark.parametrize(("role", "name"), PRETRAINED)
 def test_a_missing_package_is_one_line(role: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
     with pytest.raises(
-        RepriseError, match=r"needs torch.*: pip install '(reprise\[full|ray\[llm)\]'"
+        RepriseError, match=r"needs torch.*: pip install '(reprise\[pretrained|ray\[llm)\]'"
     ) as caught:
         registry.list_model_ids(load_config(None, [f"models.{role}={name}"]))
     assert "\n" not in str(caught.value)
@@ -151,7 +169,7 @@ def test_rows_record_the_checkpoint_by_its_sum() -> None:
         registry.record_model(subject, "flow", Forgetful())
 
 
-@pytest.mark.parametrize(("role", "name"), FULL)
+@pytest.mark.parametrize(("role", "name"), PRETRAINED)
 def test_a_backend_is_called_what_the_registry_calls_it(role: str, name: str) -> None:
     spec = ModelSpec(backend=name)
     try:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch", reason="the full profile is not installed")
-pytest.importorskip("transformers", reason="the full profile is not installed")
+torch = pytest.importorskip("torch", reason="the pretrained profile is not installed")
+pytest.importorskip("transformers", reason="the pretrained profile is not installed")
 
 from curation.models.pretrained.masks import clean_mask, scale_boxes, select_best_masks  # noqa: E402
 from curation.models.pretrained.sam_hf import SamHF  # noqa: E402

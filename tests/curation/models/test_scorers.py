@@ -173,9 +173,9 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny checkpoints: open_clip, the same weights as CLIP of transformers, another CLIP, SigLIP."""
-    root = tmp_path_factory.mktemp("zoo")
+    root = tmp_path_factory.mktemp("checkpoints")
     original = save_open_clip(root / "open_clip")
     twin = save_clip(root / "twin")
     converted(original, twin)
@@ -203,9 +203,11 @@ LOADED = {"open_clip": OpenClipScorer, "clip": ClipHf, "siglip": ClipHf}
 
 
 @pytest.mark.parametrize("kind", LOADED)
-def test_probabilities_sum_to_one_whatever_the_batches(zoo: Path, kind: str) -> None:
+def test_probabilities_sum_to_one_whatever_the_batches(checkpoints: Path, kind: str) -> None:
     images = pictures((32, 32), (50, 20), (17, 90), (64, 64), (33, 31))
-    scores = [LOADED[kind](spec(zoo / kind, batch_size)).score(images, TEXTS) for batch_size in (1, 3)]
+    scores = [
+        LOADED[kind](spec(checkpoints / kind, batch_size)).score(images, TEXTS) for batch_size in (1, 3)
+    ]
     assert scores[0].shape == (5, 3) and scores[0].dtype == np.float32
     assert np.allclose(scores[0].sum(axis=1), 1, atol=1e-6)
     assert np.allclose(scores[0], scores[1], atol=1e-5)
@@ -213,15 +215,15 @@ def test_probabilities_sum_to_one_whatever_the_batches(zoo: Path, kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", LOADED)
-def test_a_text_scores_the_same_beside_longer_ones(zoo: Path, kind: str) -> None:
-    scorer = LOADED[kind](spec(zoo / kind))
+def test_a_text_scores_the_same_beside_longer_ones(checkpoints: Path, kind: str) -> None:
+    scorer = LOADED[kind](spec(checkpoints / kind))
     images = pictures((40, 40))
     beside = scorer.compute_similarities(images, ["a dog", "two large dogs on a mat"])[:, :1]
     assert np.allclose(scorer.compute_similarities(images, ["a dog"]), beside, atol=1e-5)
 
 
-def test_the_same_weights_agree_in_open_clip_and_transformers(zoo: Path) -> None:
-    ours, theirs = OpenClipScorer(spec(zoo / "open_clip")), ClipHf(spec(zoo / "twin"))
+def test_the_same_weights_agree_in_open_clip_and_transformers(checkpoints: Path) -> None:
+    ours, theirs = OpenClipScorer(spec(checkpoints / "open_clip")), ClipHf(spec(checkpoints / "twin"))
     images = pictures(*[(SIDE, SIDE)] * 3, seed=3)  # of the model's own size: nothing resizes
     assert np.allclose(ours.embed(images), theirs.embed(images), atol=2e-5)
     assert np.allclose(
@@ -230,20 +232,20 @@ def test_the_same_weights_agree_in_open_clip_and_transformers(zoo: Path) -> None
     assert np.allclose(ours.score(images, TEXTS), theirs.score(images, TEXTS), atol=1e-4)
 
 
-def test_scores_are_what_transformers_itself_says(zoo: Path) -> None:
-    model = transformers.CLIPModel.from_pretrained(zoo / "clip").eval()
+def test_scores_are_what_transformers_itself_says(checkpoints: Path) -> None:
+    model = transformers.CLIPModel.from_pretrained(checkpoints / "clip").eval()
     images = pictures((SIDE, SIDE), (SIDE, SIDE))
     inputs = tokenizer()(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
         said = model(**inputs, pixel_values=hf_processor()(images, return_tensors="pt")["pixel_values"])
     assert np.allclose(
-        ClipHf(spec(zoo / "clip")).score(images, TEXTS), said.logits_per_image.softmax(1), atol=1e-5
+        ClipHf(spec(checkpoints / "clip")).score(images, TEXTS), said.logits_per_image.softmax(1), atol=1e-5
     )
 
 
-def test_siglip_is_conditioned_on_exactly_one_text_being_right(zoo: Path) -> None:
+def test_siglip_is_conditioned_on_exactly_one_text_being_right(checkpoints: Path) -> None:
     """P(j | exactly one) from the model's own sigmoids, by brute force."""
-    model = transformers.SiglipModel.from_pretrained(zoo / "siglip").eval()
+    model = transformers.SiglipModel.from_pretrained(checkpoints / "siglip").eval()
     images = pictures((SIDE, SIDE), (SIDE, SIDE))
     inputs = tokenizer()(TEXTS, padding="max_length", max_length=LENGTH, return_tensors="pt")
     inputs.pop("attention_mask", None)
@@ -261,25 +263,25 @@ def test_siglip_is_conditioned_on_exactly_one_text_being_right(zoo: Path) -> Non
         dim=1,
     )
     wanted = (alone / alone.sum(1, keepdim=True)).numpy()
-    assert np.allclose(ClipHf(spec(zoo / "siglip")).score(images, TEXTS), wanted, atol=1e-4)
+    assert np.allclose(ClipHf(spec(checkpoints / "siglip")).score(images, TEXTS), wanted, atol=1e-4)
 
 
-def test_a_tall_subject_is_seen_whole(zoo: Path) -> None:
+def test_a_tall_subject_is_seen_whole(checkpoints: Path) -> None:
     """A red hat and blue shoes: cut to the middle, they are gone."""
     person = np.full((96, 32, 3), 120, np.uint8)
     dressed = person.copy()
     dressed[:16], dressed[-16:] = (255, 0, 0), (0, 0, 255)
     for kind in ("open_clip", "clip"):
-        seen = LOADED[kind](spec(zoo / kind)).embed([person, dressed])
-        cut = LOADED[kind](spec(zoo / kind, fit="crop")).embed([person, dressed])
+        seen = LOADED[kind](spec(checkpoints / kind)).embed([person, dressed])
+        cut = LOADED[kind](spec(checkpoints / kind, fit="crop")).embed([person, dressed])
         assert np.allclose(cut[0], cut[1], atol=1e-5)
         assert not np.allclose(seen[0], seen[1], atol=1e-3)
 
 
 def test_a_single_weight_file_wants_its_architecture(
-    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = zoo / "open_clip" / "open_clip_model.safetensors"
+    file = checkpoints / "open_clip" / "open_clip_model.safetensors"
     with pytest.raises(RepriseError, match=r"say its architecture as options.model"):
         OpenClipScorer(spec(file))
     with pytest.raises(RepriseError, match="knows no architecture ViT-Z"):
@@ -287,8 +289,8 @@ def test_a_single_weight_file_wants_its_architecture(
     with pytest.raises(RepriseError, match="cannot be loaded as an open_clip model") as error:
         OpenClipScorer(spec(file, model="RN50"))
     assert "\n" not in str(error.value)
-    config = json.loads((zoo / "open_clip" / "open_clip_config.json").read_text())["model_cfg"]
-    config["text_cfg"]["hf_tokenizer_name"] = str(zoo / "open_clip")
+    config = json.loads((checkpoints / "open_clip" / "open_clip_config.json").read_text())["model_cfg"]
+    config["text_cfg"]["hf_tokenizer_name"] = str(checkpoints / "open_clip")
     (tmp_path / "tiny-clip.json").write_text(json.dumps(config))
     open_clip.add_model_config(tmp_path / "tiny-clip.json")
     scorer = OpenClipScorer(spec(file, model="tiny-clip", fit="crop"))
@@ -296,8 +298,8 @@ def test_a_single_weight_file_wants_its_architecture(
 
 
 @pytest.mark.parametrize("kind", LOADED)
-def test_nothing_in_gives_nothing_out(zoo: Path, kind: str) -> None:
-    scorer = LOADED[kind](spec(zoo / kind))
+def test_nothing_in_gives_nothing_out(checkpoints: Path, kind: str) -> None:
+    scorer = LOADED[kind](spec(checkpoints / kind))
     assert scorer.score([], TEXTS).shape == (0, 3)
     assert scorer.score(pictures((40, 40)), []).shape == (1, 0)
     assert len(scorer.embed([])) == 0
@@ -312,17 +314,17 @@ def copy(source: Path, target: Path, *without: str) -> Path:
     return target
 
 
-def test_checkpoints_that_lack_something_are_one_line(zoo: Path, tmp_path: Path) -> None:
+def test_checkpoints_that_lack_something_are_one_line(checkpoints: Path, tmp_path: Path) -> None:
     cases: list[tuple[type[Any], Path, str]] = [
         (
             ClipHf,
-            copy(zoo / "clip", tmp_path / "a", "tokenizer*", "vocab*", "merges*"),
+            copy(checkpoints / "clip", tmp_path / "a", "tokenizer*", "vocab*", "merges*"),
             "it has no tokenizer",
         ),
-        (ClipHf, copy(zoo / "clip", tmp_path / "b", "*processor*"), "the image processor of"),
-        (ClipHf, copy(zoo / "clip", tmp_path / "c", "*.safetensors"), "holds no weights"),
-        (OpenClipScorer, zoo / "clip", "no checkpoint of open_clip"),
-        (ClipHf, zoo / "open_clip", "cannot be loaded as CLIP or SigLIP"),
+        (ClipHf, copy(checkpoints / "clip", tmp_path / "b", "*processor*"), "the image processor of"),
+        (ClipHf, copy(checkpoints / "clip", tmp_path / "c", "*.safetensors"), "holds no weights"),
+        (OpenClipScorer, checkpoints / "clip", "no checkpoint of open_clip"),
+        (ClipHf, checkpoints / "open_clip", "cannot be loaded as CLIP or SigLIP"),
     ]
     for backend, folder, said in cases:
         with pytest.raises(RepriseError, match=said) as error:
@@ -330,17 +332,17 @@ def test_checkpoints_that_lack_something_are_one_line(zoo: Path, tmp_path: Path)
         assert "\n" not in str(error.value)
 
 
-def test_weights_of_another_model_are_not_made_up(zoo: Path, tmp_path: Path) -> None:
+def test_weights_of_another_model_are_not_made_up(checkpoints: Path, tmp_path: Path) -> None:
     """transformers would draw what is missing at random, and warn."""
-    folder = copy(zoo / "clip", tmp_path / "mixed", "*.safetensors")
-    (folder / "model.safetensors").write_bytes((zoo / "siglip" / "model.safetensors").read_bytes())
+    folder = copy(checkpoints / "clip", tmp_path / "mixed", "*.safetensors")
+    (folder / "model.safetensors").write_bytes((checkpoints / "siglip" / "model.safetensors").read_bytes())
     with pytest.raises(RepriseError, match="checkpoint of another model than CLIP or SigLIP") as error:
         ClipHf(spec(folder))
     assert "\n" not in str(error.value)
 
 
-def test_a_text_tower_on_the_hub_is_never_asked_for(zoo: Path, tmp_path: Path) -> None:
-    folder = copy(zoo / "open_clip", tmp_path / "hub")
+def test_a_text_tower_on_the_hub_is_never_asked_for(checkpoints: Path, tmp_path: Path) -> None:
+    folder = copy(checkpoints / "open_clip", tmp_path / "hub")
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["model_cfg"]["text_cfg"]["hf_model_name"] = "someone/text-tower"
     (folder / "open_clip_config.json").write_text(json.dumps(config))
@@ -348,8 +350,8 @@ def test_a_text_tower_on_the_hub_is_never_asked_for(zoo: Path, tmp_path: Path) -
         OpenClipScorer(spec(folder))
 
 
-def test_a_tokenizer_that_the_folder_lacks_is_not_made_up(zoo: Path, tmp_path: Path) -> None:
-    folder = copy(zoo / "open_clip", tmp_path / "words", "tokenizer*", "vocab*", "merges*")
+def test_a_tokenizer_that_the_folder_lacks_is_not_made_up(checkpoints: Path, tmp_path: Path) -> None:
+    folder = copy(checkpoints / "open_clip", tmp_path / "words", "tokenizer*", "vocab*", "merges*")
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "someone/words"
     (folder / "open_clip_config.json").write_text(json.dumps(config))
@@ -357,11 +359,11 @@ def test_a_tokenizer_that_the_folder_lacks_is_not_made_up(zoo: Path, tmp_path: P
         OpenClipScorer(spec(folder))
 
 
-def test_options_are_checked(zoo: Path) -> None:
+def test_options_are_checked(checkpoints: Path) -> None:
     with pytest.raises(RepriseError, match="no option crop; known: fit"):
-        ClipHf(spec(zoo / "clip", crop=True))
+        ClipHf(spec(checkpoints / "clip", crop=True))
     with pytest.raises(RepriseError, match="fit must be pad or crop"):
-        ClipHf(spec(zoo / "clip", fit="stretch"))
+        ClipHf(spec(checkpoints / "clip", fit="stretch"))
 
 
 # ---- what they share --------------------------------------------------------------------------------------

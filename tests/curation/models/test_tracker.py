@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="the full profile is not installed")
-pytest.importorskip("transformers", reason="the full profile is not installed")
+torch = pytest.importorskip("torch", reason="the pretrained profile is not installed")
+pytest.importorskip("transformers", reason="the pretrained profile is not installed")
 
 from curation.imaging.codec import decode_mask, get_mask_box  # noqa: E402
 from curation.models.pretrained.sam2_video import Sam2Video  # noqa: E402

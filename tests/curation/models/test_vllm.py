@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch", reason="the full profile is not installed")
+pytest.importorskip("torch", reason="the pretrained profile is not installed")
 
 from curation.config import load_config
 from curation.imaging.codec import decode_image

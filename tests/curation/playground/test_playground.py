@@ -332,7 +332,7 @@ def test_the_command_renders_and_says_what_is_wrong(tmp_path: Path) -> None:
         assert CliRunner().invoke(playground, arguments).exit_code == 2
 
 
-# ---- the zoo -------------------------------------------------------------------------------------
+# ---- the trained models -------------------------------------------------------------------
 
 
 def _need(*packages: str) -> None:

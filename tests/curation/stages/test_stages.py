@@ -355,7 +355,7 @@ def test_rejected_subjects_get_no_references() -> None:
 def test_inpaint_paints_the_surroundings_and_keeps_the_subjects_pixels() -> None:
     row = one(kept_clip(), load_config(), "inpaint")
     (reference,) = row["subjects"][0]["references"]
-    assert reference["model"] == "embedded-inpainter"
+    assert reference["model"] == "classical-inpainter"
     assert reference["seed"] is not None
     painted, source = (
         decode_image(reference["image"]).astype(float),
@@ -448,7 +448,7 @@ def test_a_stage_of_ones_own_is_found_by_its_address() -> None:
 
 
 def test_an_unknown_backend_names_the_known_ones() -> None:
-    with pytest.raises(RepriseError, match=r"models\.detector=dino: no such backend; known: embedded"):
+    with pytest.raises(RepriseError, match=r"models\.detector=dino: no such backend; known: classical"):
         registry.load_backend(load_config(None, ["models.detector=dino"]), "detector")
     with pytest.raises(RepriseError, match=r"name one with models\.scorer"):
         registry.load_required_backend(load_config(), "scorer")
@@ -459,6 +459,6 @@ def test_an_unknown_backend_names_the_known_ones() -> None:
 def test_revisions_name_every_backend_and_the_taxonomy() -> None:
     found = registry.list_model_ids(config())
     assert found["detector"] == "colour-detector@1"
-    assert found["inpainter"].startswith("embedded-inpainter@")
+    assert found["inpainter"].startswith("classical-inpainter@")
     assert found["taxonomy"].startswith("taxonomy@")
     assert "scorer" not in found
