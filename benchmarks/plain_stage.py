@@ -67,8 +67,8 @@ def train_run(config: TrainConfig) -> tuple[Path, float]:
     import torch
 
     from training.callbacks.build import build_callbacks
-    from training.loop.loop import train_model
     from training.loop.world import make_world
+    from training.worker import train_model
 
     folder = Path(config.run.output) / config.run.name
     taken = folder / "minutes"

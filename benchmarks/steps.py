@@ -27,8 +27,8 @@ from training.cost.flops import TransformerShape
 from training.data.samples import LatentSize
 from training.loop import loop
 from training.loop.optimizer import clip_gradients
-from training.loop.setup import build_state
 from training.loop.world import make_world
+from training.setup import build_state
 
 
 class BenchmarkLoop:

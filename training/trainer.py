@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from reprise.errors import RepriseError
-from training.callbacks.base import Callback
 from training.cluster import connect_ray
 from training.config import TrainConfig
+from training.loop.callback import Callback
 from training.loop.run_folder import RunFolder
 
 STOPPED_FILE = "stopped.json"
@@ -122,8 +122,8 @@ def _run_worker(settings: dict[str, Any]) -> dict[str, Any] | None:
     import torch
     from ray import cloudpickle
 
-    from training.loop.loop import train_model
     from training.loop.world import make_world
+    from training.worker import train_model
 
     config = TrainConfig.model_validate(settings["config"])
     folder = RunFolder.from_config(config.run)

@@ -130,8 +130,8 @@ def test_the_expected_cost_is_that_of_real_steps_of_both_tasks(tmp_path: Path) -
     from training.latents.store import Latents
     from training.models.build import build_family
     from training.models.components import load_scheduler
-    from training.tasks.base import LossContext
     from training.tasks.build import build_tasks
+    from training.tasks.task import LossContext
 
     config = replay_config(tmp_path, lora=None, token={"kind": "none"}, replay=0.25)
     cost = replay_cost.compute_cost(estimate_run(config))

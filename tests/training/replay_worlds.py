@@ -11,8 +11,8 @@ from diffusers import CogVideoXDDIMScheduler
 from tests.training.latents_folder import write_latents
 from tests.training.tiny_cogvideox import CONFIG
 from tests.training.worlds import Recorder, whole
-from training.callbacks.base import Callback
 from training.config import TrainConfig
+from training.loop.callback import Callback
 
 
 def replay_config(folder: Path, **changes: Any) -> TrainConfig:
@@ -56,8 +56,8 @@ def lora_gradients(config: TrainConfig, task: str) -> dict[str, Any]:
     from training.data import random_streams
     from training.loop import weights
     from training.loop.loop import compute_gradients
-    from training.loop.setup import build_state
     from training.loop.world import make_world
+    from training.setup import build_state
 
     state = build_state(config, make_world(config.parallel))
     for name, parameter in state.model.named_parameters():
@@ -73,8 +73,8 @@ def lora_gradients(config: TrainConfig, task: str) -> dict[str, Any]:
 
 
 def run(config: TrainConfig, *callbacks: Callback) -> dict[str, Any]:
-    from training.loop.loop import train_model
     from training.loop.world import make_world
+    from training.worker import train_model
 
     recorder = Recorder()
     state = train_model(config, make_world(config.parallel), (recorder, *callbacks))
@@ -112,8 +112,8 @@ def projected(config: TrainConfig, size: int) -> dict[str, Any]:
 def both_gradients(config: TrainConfig) -> list[dict[str, Any]]:
     """Whole gradients of the first identity and the first replay step, at the initial weights."""
     from training.loop.loop import compute_gradients
-    from training.loop.setup import build_state
     from training.loop.world import make_world
+    from training.setup import build_state
 
     state = build_state(config, make_world(config.parallel))
     found = []

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from reprise.errors import RepriseError
 from tests.training.latents_folder import write_latents
-from training.callbacks.base import Callback
 from training.config import TrainConfig
+from training.loop.callback import Callback
 
 TRANSFORMER: dict[str, Any] = {
     "_class_name": "WanTransformer3DModel",
@@ -43,7 +43,7 @@ _context.set_forkserver_preload(
     [
         "tests.training.worlds",
         "tests.training.replay_worlds",
-        "training.loop.loop",
+        "training.worker",
         "training.callbacks.build",
         "training.gradient_conflict.callback",
         "torch._dynamo",
@@ -234,8 +234,8 @@ def step_gradients(config: TrainConfig, step: int = 0) -> dict[str, Any]:
     """Loss, gradient, and the norms of one step at the initial weights."""
     from training.loop.loop import compute_gradients
     from training.loop.optimizer import clip_gradients
-    from training.loop.setup import build_state
     from training.loop.world import make_world
+    from training.setup import build_state
 
     state = build_state(config, make_world(config.parallel))
     sums = compute_gradients(state, state.sampler.plan_step(step))
@@ -261,8 +261,8 @@ def run(config: TrainConfig, *callbacks: Callback, draining: bool = False) -> di
     """
     from training.loop import loop, preemption
     from training.loop.checkpoint import _collect_tensors
-    from training.loop.loop import train_model
     from training.loop.world import make_world
+    from training.worker import train_model
 
     preemption.install_handler()
     recorder = Recorder()
@@ -331,8 +331,8 @@ def drained(config: TrainConfig) -> dict[str, Any]:
 
 def averages(config: TrainConfig) -> dict[str, Any]:
     """Weights after each step, the averages of the end, what the model holds inside and after `swapped`."""
-    from training.loop.loop import train_model
     from training.loop.world import make_world
+    from training.worker import train_model
 
     weights = Weights()
     state = train_model(config, make_world(config.parallel), (weights,))
@@ -403,8 +403,8 @@ def dies_while_saving(config: TrainConfig, step: int) -> None:
 def exported(config: TrainConfig, folder: Path, shard_bytes: int) -> dict[str, Tensor]:
     """The weights at the start, written as a diffusers folder in files of so many bytes."""
     from training.loop import weights
-    from training.loop.setup import build_state
     from training.loop.world import make_world
+    from training.setup import build_state
 
     weights.SHARD_BYTES = shard_bytes
     state = build_state(config, make_world(config.parallel))

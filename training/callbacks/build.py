@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from training.callbacks.base import Callback
 from training.callbacks.console import ConsoleWriter
 from training.callbacks.curves import Curves
 from training.callbacks.log import MetricsLog, MetricsWriter
@@ -12,6 +11,7 @@ from training.callbacks.validation import Validation
 from training.callbacks.wandb import WandbWriter
 from training.config import TrainConfig
 from training.gradient_conflict.callback import build_conflict_callbacks
+from training.loop.callback import Callback
 
 
 def build_callbacks(config: TrainConfig, *, console: bool = False) -> list[Callback]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reprise.errors import RepriseError
-from training.callbacks.base import Callback
 from training.callbacks.metrics_file import read_metrics
+from training.loop.callback import Callback
 
 if TYPE_CHECKING:
     from training.loop.state import RunState

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from training.callbacks.base import Callback
 from training.callbacks.throughput import Throughput
 from training.cost.devices import get_peak_flops
 from training.cost.flops import TransformerShape
+from training.loop.callback import Callback
 
 if TYPE_CHECKING:
     from training.loop.state import RunState

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from reprise.errors import RepriseError
-from training.callbacks.base import Callback
 from training.callbacks.contact_sheet import SheetRow, draw_sheet, make_thumbnails
 from training.callbacks.log import MetricsLog
 from training.data import random_streams
 from training.data.samples import Batch
+from training.loop.callback import Callback
 
 if TYPE_CHECKING:
     from training.loop.state import RunState

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from training.data.sampler import Sampler, StepPlan
 from training.data.samples import Batch, LatentSample
 from training.latents.store import Latents
-from training.tasks.base import Task
+from training.tasks.task import Task
 
 
 class StepBatches:

@@ -27,7 +27,7 @@ from reprise.errors import RepriseError
 from training.data import random_streams
 from training.data.samples import LatentSize, SampleChoice, SampleRecord
 from training.latents.store import Records
-from training.tasks.base import Task
+from training.tasks.task import Task
 
 _WATCHED_INDEX = 1 << 48  # indices of samples that are looked at and not trained on: more than any run has
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from reprise.errors import RepriseError
-from training.callbacks.base import Callback
 from training.config import ConflictConfig
 from training.gradient_conflict.measure import (
     ALL_PARAMETERS,
@@ -26,6 +25,7 @@ from training.gradient_conflict.measure import (
     make_layer_grouper,
     project_gradients,
 )
+from training.loop.callback import Callback
 
 if TYPE_CHECKING:
     from training.data.sampler import StepPlan

@@ -28,8 +28,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from reprise.errors import RepriseError
-from training.callbacks.base import Callback
 from training.config import TrainConfig
+from training.loop.callback import Callback
 from training.loop.run_folder import COMPLETE_MARKER
 from training.loop.state import RunState
 from training.storage import Folder

@@ -1,4 +1,7 @@
-"""The training loop. What it calls is in the files beside it; what watches it is in `training/callbacks`."""
+"""The training loop. It knows no task and no model: both come with the run's state.
+
+What the loop calls is in the files beside it. Callbacks of `training/callbacks` log and validate.
+"""
 
 from __future__ import annotations
 
@@ -13,59 +16,56 @@ import yaml
 from torch import Tensor
 
 from reprise.errors import RepriseError
-from training.callbacks.base import Callback
-from training.config import TrainConfig
 from training.data import random_streams
 from training.data.sampler import StepPlan
 from training.data.samples import Batch
 from training.loop import checkpoint, preemption
-from training.loop.export import export_run
+from training.loop.callback import Callback
 from training.loop.optimizer import clip_gradients, compute_learning_rate, set_learning_rate
 from training.loop.parallel import set_gradient_sync
 from training.loop.preemption import Preempted
-from training.loop.setup import build_state
 from training.loop.state import RunState
 from training.loop.world import World
 
 DRAIN_POLL_S = 5.0  # asking costs a message to every worker
 
 
-def train_model(
-    config: TrainConfig,
-    world: World,
+def run_loop(
+    state: RunState,
     callbacks: Sequence[Callback] = (),
     *,
     is_draining: Callable[[], bool] | None = None,
-) -> RunState:
-    """Train to the end of `config.steps`, from the newest complete checkpoint if there is one.
+    export: Callable[[RunState], object] | None = None,
+) -> None:
+    """Resume from the newest complete checkpoint, if there is one, and train to the last step. Collective.
 
-    Collective: every worker of `world` calls it with the same arguments.
-
-    draining: asked every few seconds, by all workers together, whether machines are about to be taken away;
-    if so, a checkpoint is saved and training goes on. After SIGTERM (`preemption.listen`), it is saved and
-    ends.
+    Args:
+        state: of a run at step 0, as `training.setup.build_state` makes it.
+        callbacks: called in this order at each hook.
+        is_draining: whether machines are about to be taken away; see `training.worker.train_model`.
+        export: writes the trained model; called after the last step.
 
     Raises:
-        RepriseError: a person must mend something; NaN or infinite losses among them.
+        RepriseError: the checkpoint does not fit the run, or a loss is not finite.
         Preempted: after SIGTERM, with everything saved.
     """
-    state = build_state(config, world)
     resumed = checkpoint.resume_run(state, callbacks)
-    if world.is_main:
-        state.folder.root.write_bytes("config.yaml", yaml.safe_dump(config.model_dump(mode="json")).encode())
+    if state.world.is_main:
+        settings = yaml.safe_dump(state.config.model_dump(mode="json"))
+        state.folder.root.write_bytes("config.yaml", settings.encode())
     error: BaseException | None = None
     try:
         for callback in callbacks:
             callback.on_start(state)
         _run_steps(state, callbacks, resumed, is_draining)
-        export_run(state)
+        if export is not None:
+            export(state)
     except BaseException as raised:
         error = raised
         raise
     finally:
         for callback in callbacks:
             callback.on_end(state, error)
-    return state
 
 
 def _run_steps(

@@ -16,7 +16,7 @@ from training.loop.ema import Ema
 from training.loop.run_folder import RunFolder
 from training.loop.world import World
 from training.models.family import Family
-from training.tasks.base import LossContext, Task
+from training.tasks.task import LossContext, Task
 
 
 @dataclass

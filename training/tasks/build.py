@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from training.config import IdentityTask, KaleidoTask, ReplayTask, TaskConfig, VideoTask
-from training.tasks.base import Task
 from training.tasks.identity import IdentityInjection
 from training.tasks.kaleido import Kaleido
 from training.tasks.replay import MotionReplay
+from training.tasks.task import Task
 from training.tasks.video import TextToVideo
 
 

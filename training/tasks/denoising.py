@@ -10,7 +10,7 @@ from torch import Tensor
 
 from training.data import random_streams
 from training.data.samples import Batch
-from training.tasks.base import LossContext, Losses
+from training.tasks.task import LossContext, Losses
 
 if TYPE_CHECKING:
     from training.models.family import Conditioning

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from training.config import IdentityTask as Config
 from training.data.samples import Batch, LatentSample, SampleChoice, SampleRecord, stack_samples
 from training.latents.store import Records
-from training.tasks.base import LossContext, Losses
 from training.tasks.denoising import denoising_loss
+from training.tasks.task import LossContext, Losses
 
 if TYPE_CHECKING:
     from training.models.family import Conditioning

@@ -21,8 +21,8 @@ from training.data.samples import (
     stack_samples,
 )
 from training.latents.store import Records
-from training.tasks.base import LossContext, Losses
 from training.tasks.denoising import denoising_loss
+from training.tasks.task import LossContext, Losses
 
 if TYPE_CHECKING:
     from training.models.family import Conditioning

@@ -18,8 +18,8 @@ from training.config import ReplayTask as Config
 from training.data import random_streams
 from training.data.samples import Batch, LatentSample, SampleChoice, SampleRecord, stack_samples
 from training.latents.store import Records
-from training.tasks.base import LossContext, Losses
 from training.tasks.denoising import denoising_loss
+from training.tasks.task import LossContext, Losses
 
 if TYPE_CHECKING:
     from training.models.family import Conditioning

@@ -13,8 +13,8 @@ from training.data import random_streams
 from training.data.samples import Batch
 from training.objectives import FlowMatching
 from training.schedules import get_shift_factor, shift_sigma
-from training.tasks.base import LossContext
 from training.tasks.kaleido import Kaleido
+from training.tasks.task import LossContext
 
 SEED = 3
 

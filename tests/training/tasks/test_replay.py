@@ -18,9 +18,9 @@ from training.data.samples import Batch, Reference, Subject
 from training.latents.store import Records, build_index
 from training.models.subject_token import add_subject_token
 from training.objectives import VPrediction
-from training.tasks.base import LossContext
 from training.tasks.build import build_tasks
 from training.tasks.replay import draw_kept_tokens
+from training.tasks.task import LossContext
 
 
 def records(count: int, frames: int, variants: tuple[str, ...]) -> Records:

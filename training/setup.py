@@ -9,13 +9,13 @@ from torch import nn
 
 from reprise.errors import RepriseError
 from training.config import KaleidoTask, TrainConfig, share_replay
+from training.data.check import check_lengths, check_shapes
 from training.data.loader import Loader
 from training.data.sampler import Sampler
 from training.latents.check import check_latents
 from training.latents.store import Latents
 from training.loop import weights
 from training.loop.ema import Ema
-from training.loop.lengths import check_lengths, check_shapes
 from training.loop.optimizer import make_optimizer
 from training.loop.parallel import parallelize_model
 from training.loop.run_folder import RunFolder
@@ -26,9 +26,9 @@ from training.models.build import build_family
 from training.models.components import fetch_part, load_scheduler, load_transformer
 from training.models.family import Family
 from training.models.packing import SequenceShard
-from training.tasks.base import LossContext, Task
 from training.tasks.build import build_tasks
 from training.tasks.kaleido import Kaleido
+from training.tasks.task import LossContext, Task
 from training.tasks.video import TextToVideo
 
 
