@@ -16,7 +16,8 @@ from curation.dataset import manifest
 from curation.dataset.fragments import count_payload_bytes
 from curation.dataset.shards import plan_shards, read_rows, write_shard
 from curation.models import registry
-from curation.rows.schema import CLIPS, ClipRow, build_table, check_columns, extract_rows
+from curation.rows.schema import CLIPS, ClipRow
+from curation.rows.tables import build_table, check_columns, extract_rows
 from curation.runner.graph import CROSSPAIR, RETRIEVE, SHARD, SLICE, STAGES, build_stage
 from curation.sources.list_videos import list_videos
 from curation.stages.crosspair import Crosspair, build_plate_pool, index_tables

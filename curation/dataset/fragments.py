@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.dataset import WORK
-from curation.rows.schema import CLIPS, ClipRow, VideoRow, build_table, extract_rows
+from curation.rows.schema import CLIPS, ClipRow, VideoRow
+from curation.rows.tables import build_table, extract_rows
 from curation.rows.verdicts import RETRIED_REASONS
 from reprise.digest import compute_digest
 from reprise.storage import Storage

@@ -14,7 +14,8 @@ from curation.config import CurationConfig
 from curation.dataset import DATA, WORK
 from curation.dataset.fragments import RowIndex, count_payload_bytes
 from curation.dataset.tally import Tally
-from curation.rows.schema import CLIPS, ClipRow, build_table, check_columns, extract_rows
+from curation.rows.schema import CLIPS, ClipRow
+from curation.rows.tables import build_table, check_columns, extract_rows
 from curation.stages.stage import Stage, run_stage
 from reprise.errors import RepriseError
 from reprise.storage import Storage

@@ -25,15 +25,15 @@ from curation.dataset.shards import ShardPlan, plan_shards
 from curation.models import registry
 from curation.report.build import write_report
 from curation.rows.ids import make_stopped_video_id
-from curation.rows.schema import CLIPS, ClipRow, VideoRow, extract_rows
+from curation.rows.lifecycle import make_blank_row, stop_row
+from curation.rows.schema import CLIPS, ClipRow, VideoRow
+from curation.rows.tables import extract_rows
 from curation.rows.verdicts import RETRIED_REASONS, WORKER_DIED
 from curation.runner import memory, ray_data
 from curation.runner.graph import CROSSPAIR, RETRIEVE, SHARD, build_operators
 from curation.runner.ray_data import CurationJob
 from curation.stages import crosspair, retrieve
 from curation.stages.crosspair import choose_plate_clips
-from curation.stages.slice import make_blank_row
-from curation.stages.stage import stop_row
 from reprise import ray_session
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError

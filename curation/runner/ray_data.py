@@ -31,7 +31,8 @@ from curation.config import CurationConfig
 from curation.dataset.fragments import Fragments, RowIndex
 from curation.dataset.shards import ShardPlan, ShardResult, read_rows, write_shard
 from curation.models import registry
-from curation.rows.schema import TRANSIT, VIDEOS, ClipRow, VideoRow, build_table
+from curation.rows.schema import TRANSIT, VIDEOS, ClipRow, VideoRow
+from curation.rows.tables import build_table
 from curation.runner import imports, memory
 from curation.runner.graph import (
     CROSSPAIR,
@@ -53,9 +54,11 @@ from curation.stages.retrieve import (
     find_donors,
 )
 from curation.stages.slice import Slice
-from curation.stages.stage import Stage, log, run_stage
+from curation.stages.stage import Stage, run_stage
 from reprise.errors import RepriseError
 from reprise.storage import Storage
+
+log = logging.getLogger(__name__)
 
 # Of rows between operators. A block is the least that a worker takes, so blocks are small: a long video must
 # keep many workers busy, and a worker that dies must not take much with it.

@@ -19,7 +19,8 @@ from curation.dataset.fragments import count_payload_bytes
 from curation.dataset.shards import ShardResult
 from curation.dataset.tally import Tally
 from curation.rows.references import list_kept_subjects
-from curation.rows.schema import CLIPS, ClipRow, SubjectRow, build_table, check_columns, extract_rows
+from curation.rows.schema import CLIPS, ClipRow, SubjectRow
+from curation.rows.tables import build_table, check_columns, extract_rows
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip
 from curation.runner.graph import build_stage

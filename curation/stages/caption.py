@@ -8,8 +8,8 @@ from curation.config import CurationConfig
 from curation.imaging.codec import decode_image
 from curation.models import registry
 from curation.models.roles import Captioner
+from curation.rows.lifecycle import stop_row
 from curation.rows.schema import ClipRow
-from curation.stages.stage import stop_row
 
 
 class Caption:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from curation.config import CurationConfig
@@ -19,7 +20,8 @@ from curation.rows.references import (
 from curation.rows.schema import ClipRow, ReferenceFrame, SubjectRow
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
-from curation.stages.stage import log
+
+log = logging.getLogger(__name__)
 
 _MODEL, _REVISION = "reprise-cutout", "1"
 

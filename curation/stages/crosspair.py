@@ -8,6 +8,7 @@ of its own context comes along.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -34,10 +35,11 @@ from curation.rows.references import (
     remove_references,
 )
 from curation.rows.schema import ClipRow, EncodedImage, SubjectRow
-from curation.stages.stage import log
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 from reprise.storage import Storage
+
+log = logging.getLogger(__name__)
 
 VARIANT = "crosspair"
 _MAX_WORD_OVERLAP = 0.34  # word overlap (Jaccard) of two captions above which their clips count as related

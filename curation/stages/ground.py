@@ -14,8 +14,8 @@ from curation.imaging.codec import decode_image
 from curation.models import registry
 from curation.models.roles import Detection, DetectionScene, Detector, Phrase
 from curation.rows.ids import make_instance_id
+from curation.rows.lifecycle import make_new_subject, stop_row
 from curation.rows.schema import ClipRow, FrameRow, SubjectRow
-from curation.stages.stage import stop_row
 
 
 class Ground:
@@ -82,14 +82,18 @@ class Ground:
 
 def reset_candidates(subjects: Sequence[SubjectRow]) -> list[SubjectRow]:
     """The subjects as `match` left them: grounding again starts from phrases, not from its own boxes."""
-    fresh = copy.deepcopy([subject for subject in subjects if subject["instance"] == 0])
-    for subject in fresh:
-        subject["found_index"] = subject["found_box"] = None
-        subject["frame_index"] = subject["box"] = subject["mask"] = None
-        subject["track"] = subject["reference_frames"] = None
-        subject["verdict"] = subject["made_by"] = None
-        subject["scores"], subject["references"] = {}, []
-    return fresh
+    return [
+        make_new_subject(
+            subject["subject_id"],
+            category=subject["category"],
+            group=subject["group"],
+            name=subject["name"],
+            phrase=subject["phrase"],
+            count=subject["count"],
+        )
+        for subject in subjects
+        if subject["instance"] == 0
+    ]
 
 
 def _sum_strength(detections: Sequence[Detection]) -> float:

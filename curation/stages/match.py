@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from curation.config import BACKGROUND, CurationConfig
 from curation.rows.ids import make_subject_id
+from curation.rows.lifecycle import make_new_subject, stop_row
 from curation.rows.schema import ClipRow, SubjectRow
-from curation.stages.stage import stop_row
 from curation.taxonomy import Taxonomy
 from curation.taxonomy.match import Mention
 
@@ -41,24 +41,12 @@ class Match:
 
 
 def build_candidate(row: ClipRow, mention: Mention) -> SubjectRow:
-    """A subject of which nothing is known but its words."""
-    return {
-        "subject_id": make_subject_id(row["clip_id"], mention.phrase, mention.start, 0),
-        "category": mention.category,
-        "group": mention.group,
-        "name": mention.name,
-        "phrase": mention.phrase,
-        "count": mention.count,
-        "instance": 0,
-        "found_index": None,
-        "found_box": None,
-        "frame_index": None,
-        "box": None,
-        "mask": None,
-        "track": None,
-        "reference_frames": None,
-        "scores": {},
-        "verdict": None,
-        "made_by": None,
-        "references": [],
-    }
+    """A subject of which only its words are known."""
+    return make_new_subject(
+        make_subject_id(row["clip_id"], mention.phrase, mention.start, 0),
+        category=mention.category,
+        group=mention.group,
+        name=mention.name,
+        phrase=mention.phrase,
+        count=mention.count,
+    )

@@ -10,6 +10,7 @@ Three steps, as the pictures of a large dataset fit no worker: `look` embeds the
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ from curation.rows.references import (
 from curation.rows.schema import ClipRow, SubjectRow
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
-from curation.stages.stage import log
+
+log = logging.getLogger(__name__)
 
 VARIANT = "retrieved"
 _PADDING = 0.05  # around what is embedded

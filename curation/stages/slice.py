@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -12,9 +13,9 @@ from av.error import FFmpegError
 
 from curation.config import CurationConfig
 from curation.rows.ids import hash_video, make_clip_id, make_stopped_video_id
+from curation.rows.lifecycle import make_blank_row, stop_row
 from curation.rows.schema import ClipRow, VideoRow
 from curation.rows.verdicts import DECODER_STALLED
-from curation.stages.stage import log, stop_row
 from curation.video.sampling import MOTION_SCALE
 from curation.video.slicer import Slicer, Span
 from reprise.digest import compute_digest
@@ -22,6 +23,8 @@ from reprise.errors import RepriseError
 from reprise.storage import Storage, fetch_file
 from reprise.video.ahead import StalledError
 from reprise.video.source import BadVideoError, format_ffmpeg_error
+
+log = logging.getLogger(__name__)
 
 NAME = "slice"
 
@@ -165,41 +168,3 @@ def _describe_error(error: Exception, video: VideoRow) -> str:
     # FFmpeg and OpenCV raise many kinds; whatever it is must cost this video only.
     log.warning("%s: slicing failed: %s", video["source_path"], error, exc_info=error)
     return f"slicing failed ({type(error).__name__}: {error})".split("\n")[0][:300]
-
-
-def make_blank_row(video: VideoRow, identity: str) -> ClipRow:
-    """A row that knows only where it comes from."""
-    return {
-        "clip_id": identity,
-        "video_id": None,
-        "source_path": video["source_path"],
-        "source_key": video["source_key"],
-        "extra": video["extra"],
-        "license": video["license"],
-        "clip_path": None,
-        "clip_index": 0,
-        "clip_count": 0,
-        "start_frame": None,
-        "end_frame": None,
-        "start_s": None,
-        "end_s": None,
-        "num_frames": None,
-        "fps": None,
-        "width": None,
-        "height": None,
-        "cut": None,
-        "source_codec": None,
-        "motion": None,
-        "camera_motion": None,
-        "flow_foreground": None,
-        "flow_background": None,
-        "motion_scale": None,
-        "caption": video["caption"],
-        "caption_source": video["caption_source"],
-        "status": "open",
-        "stop": None,
-        "frames": [],
-        "subjects": [],
-        "config_hash": "",
-        "payload_bytes": 0,
-    }

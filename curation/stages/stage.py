@@ -8,10 +8,11 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from curation.rows.lifecycle import is_live, stop_row
 from curation.rows.schema import ClipRow
 from reprise.errors import RepriseError
 
-log = logging.getLogger("reprise")
+log = logging.getLogger(__name__)
 
 
 class Stage(Protocol):
@@ -23,39 +24,6 @@ class Stage(Protocol):
     name: str
 
     def __call__(self, rows: Sequence[ClipRow]) -> None: ...
-
-
-def stop_row(
-    row: ClipRow,
-    status: str,
-    stage: str,
-    reason: str,
-    value: float | None = None,
-    threshold: float | None = None,
-) -> None:
-    """Mark where and why a row stopped (`rejected`: judged; `failed`: could not be) and free its payload."""
-    row["status"] = status
-    row["stop"] = {"stage": stage, "reason": reason, "value": value, "threshold": threshold}
-    keep_needed_frames(row)
-
-
-def keep_needed_frames(row: ClipRow) -> None:
-    """Free the samples that nothing refers to: the subjects' frames stay, else the middle one as a poster.
-
-    Frames of rejected subjects stay, too, since other thresholds may keep those.
-    """
-    used = {subject["frame_index"] for subject in row["subjects"] if subject["frame_index"] is not None}
-    used |= {each["index"] for subject in row["subjects"] for each in subject["reference_frames"] or ()}
-    if not used and row["frames"]:
-        used = {row["frames"][len(row["frames"]) // 2]["index"]}
-    row["frames"] = [frame for frame in row["frames"] if frame["index"] in used]
-    for frame in row["frames"]:
-        frame["motion"] = None
-
-
-def is_live(row: ClipRow) -> bool:
-    """Whether later stages still work on this row."""
-    return row["status"] in ("open", "kept")
 
 
 def run_stage(stage: Stage, rows: list[ClipRow], seconds: dict[str, float]) -> list[ClipRow]:

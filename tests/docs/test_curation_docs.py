@@ -5,19 +5,19 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from curation.config import load_config
 from curation.rows import schema
-from curation.rows.schema import CLIPS, build_table
+from curation.rows.columns import describe_columns
+from curation.rows.schema import CLIPS, ClipRow, EncodedImage
+from curation.rows.tables import build_table
 from curation.rows.thresholds import Thresholds
 from reprise.storage import Storage
 from tests.curation.runner.test_refilter import finish, undecided, write
@@ -27,33 +27,12 @@ DOCS = REPOSITORY / "docs"
 
 
 def columns_table() -> list[str]:
-    """One line per column, the meaning from the comment beside it in the schema."""
+    """One line per column, as it is declared; a picture is explained above the table."""
     lines = ["| column | type | meaning |", "|---|---|---|"]
-    lines += [
-        f"| `{name}` | {kind} | {words} |" for name, kind, words in _columns("ClipRow", list(CLIPS), "")
-    ]
+    for each in describe_columns(ClipRow, opaque=[EncodedImage]):
+        meaning = each.meaning.replace("|", "\\|")
+        lines.append(f"| `{each.name}` | {each.type} | {meaning} |")
     return lines
-
-
-def _columns(record: str, fields: list[pa.Field], at: str) -> list[tuple[str, str, str]]:
-    annotations = getattr(schema, record).__annotations__
-    source = inspect.getsource(getattr(schema, record))
-    found = []
-    for field in fields:
-        words = re.search(rf"^    {field.name}: [^#\n]+  # (.+)$", source, re.MULTILINE)
-        kind, several = field.type, ""
-        if pa.types.is_list(kind):
-            kind, several = kind.value_type, "[]"
-        nested = pa.types.is_struct(kind)
-        shown = "record" if nested else str(kind)
-        meaning = words[1].replace("|", "\\|") if words else ""
-        found.append((at + field.name, shown + several, meaning))
-        if nested:
-            inner = re.search(r"[A-Z]\w+", str(annotations[field.name]).replace("ForwardRef", ""))
-            assert inner, field.name
-            if inner[0] != "Image":  # told once, above the table
-                found += _columns(inner[0], list(kind), f"{at}{field.name}{several}.")
-    return found
 
 
 def thresholds_table() -> list[str]:

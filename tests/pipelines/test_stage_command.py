@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from curation.config import compute_config_hash, load_config
 from curation.models.registry import list_model_ids
-from curation.rows.schema import CLIPS, build_table
+from curation.rows.schema import CLIPS
+from curation.rows.tables import build_table
 from curation.runner.graph import CLIP_STAGES
 from pipelines.stage import main
 from tests.curation.clips import HERE, clip, kept_clip, picture

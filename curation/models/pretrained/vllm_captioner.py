@@ -18,8 +18,8 @@ from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.loading import read_options, require_tokenizer
 from curation.models.pretrained.vlm_captioner import DEFAULT_PROMPT, clean_caption, shrink_frames, thin_frames
 from curation.models.spec import ModelSpec
+from curation.rows.lifecycle import stop_row
 from curation.rows.schema import ClipRow
-from curation.stages.stage import stop_row
 from reprise.errors import RepriseError
 
 _MODEL_LABEL = "a vision-language model"

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from curation.dataset.manifest import describe_thresholds
 from curation.dataset.tally import Tally
 from curation.imaging import codec
-from curation.rows.schema import CLIPS, Scores, build_table
+from curation.rows.schema import CLIPS, Scores
+from curation.rows.tables import build_table
 from curation.rows.thresholds import Thresholds, build_rules
 from curation.rows.verdicts import decide_clip
 

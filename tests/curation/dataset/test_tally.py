@@ -10,9 +10,8 @@ from curation.config import load_config
 from curation.dataset import manifest
 from curation.dataset.shards import ShardResult
 from curation.dataset.tally import Tally, tally_rows
+from curation.rows.lifecycle import make_blank_row, stop_row
 from curation.rows.schema import ClipRow
-from curation.stages.slice import make_blank_row
-from curation.stages.stage import stop_row
 from reprise.errors import RepriseError
 from tests.curation.dataset.test_fragments import row, video
 

@@ -15,7 +15,8 @@ from curation.config import load_config  # noqa: E402
 from curation.filters.motion import FLOW_SIDE  # noqa: E402
 from curation.imaging.codec import decode_mask, get_mask_box  # noqa: E402
 from curation.models.checkpoints import compute_fingerprint  # noqa: E402
-from curation.rows.schema import CLIPS, build_table  # noqa: E402
+from curation.rows.schema import CLIPS  # noqa: E402
+from curation.rows.tables import build_table  # noqa: E402
 from curation.runner.graph import build_stage  # noqa: E402
 from curation.stages.stage import run_stage  # noqa: E402
 from tests.curation.clips import HERE, WIDTH, clip, picture  # noqa: E402

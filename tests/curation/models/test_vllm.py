@@ -16,9 +16,10 @@ from curation.imaging.codec import decode_image
 from curation.models import catalogue, registry
 from curation.models.pretrained.vllm_captioner import VllmCaptioner
 from curation.models.spec import ModelSpec
+from curation.rows.lifecycle import stop_row
 from curation.runner import ray_data
 from curation.runner.graph import build_stage
-from curation.stages.stage import run_stage, stop_row
+from curation.stages.stage import run_stage
 from reprise.errors import RepriseError
 from tests.curation.clips import clip, picture
 

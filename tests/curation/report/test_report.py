@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from curation.imaging import codec
 from curation.report import build_report, pictures, survey, write_report
 from curation.report.cards import build_card, build_entry
-from curation.rows.schema import CLIPS, Scores, build_table
+from curation.rows.schema import CLIPS, Scores
+from curation.rows.tables import build_table
 from pipelines.report import report
 from reprise.errors import RepriseError
 from reprise.storage import Storage

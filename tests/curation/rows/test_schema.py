@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import types
 import typing
 from pathlib import Path
@@ -15,7 +17,8 @@ import pytest
 
 from curation.config import load_config
 from curation.rows import schema
-from curation.rows.schema import CLIPS, TRANSIT, VIDEOS, ClipRow, build_table, check_columns
+from curation.rows.schema import CLIPS, TRANSIT, VIDEOS, ClipRow
+from curation.rows.tables import build_table, check_columns, extract_rows, select_version
 from curation.runner.graph import build_stage
 from curation.stages.stage import run_stage
 from reprise.errors import RepriseError
@@ -42,6 +45,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # ---- the classes and the Arrow types say the same --------------------------------------------------------
 
+SCHEMA_FILE = Path(__file__).with_name("schema_2.txt")
 PLAIN = {
     str: [pa.string()],
     int: [pa.int32(), pa.int64()],
@@ -52,7 +56,7 @@ PLAIN = {
 
 
 def agree(annotation: Any, kind: pa.DataType, at: str) -> None:
-    if isinstance(annotation, types.UnionType):
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         (annotation,) = [each for each in typing.get_args(annotation) if each is not types.NoneType]
     if typing.get_origin(annotation) is list:
         assert pa.types.is_list(kind), at
@@ -70,6 +74,30 @@ def test_the_classes_equal_the_arrow_schemas_name_by_name() -> None:
     agree(schema.ClipRow, pa.struct(list(CLIPS)), "clip")
     agree(schema.VideoRow, pa.struct(list(VIDEOS)), "video")
     assert TRANSIT.names == [*CLIPS.names, "seconds"]
+
+
+def test_the_arrow_schemas_are_those_of_published_datasets() -> None:
+    """Names, order, types and metadata stand in published files: a new column needs a new version."""
+    assert "\n".join(_describe_schema("clips", CLIPS)) == SCHEMA_FILE.read_text(encoding="utf-8").rstrip()
+    features = json.loads(CLIPS.metadata[b"huggingface"])["info"]["features"]
+    assert features["subjects"][0]["references"][0]["image"] == {"_type": "Image"}
+    assert hashlib.sha256(CLIPS.metadata[b"huggingface"]).hexdigest()[:16] == "01527985a78373ec"
+    assert hashlib.sha256(CLIPS.serialize()).hexdigest()[:16] == "24d347f5ff0571a9"
+    assert hashlib.sha256(VIDEOS.serialize()).hexdigest()[:16] == "568219a62a4c3529"
+
+
+def _describe_schema(title: str, schema: pa.Schema) -> list[str]:
+    return [title, *(line for field in schema for line in _describe_field(field, "  "))]
+
+
+def _describe_field(field: pa.Field, indent: str) -> list[str]:
+    assert field.nullable
+    assert field.metadata is None
+    kind, suffix = (field.type.value_type, "[]") if pa.types.is_list(field.type) else (field.type, "")
+    if not pa.types.is_struct(kind):
+        return [f"{indent}{field.name}: {kind}{suffix}"]
+    inner = [line for each in kind for line in _describe_field(each, indent + "  ")]
+    return [f"{indent}{field.name}: record{suffix}", *inner]
 
 
 # ---- writing and reading ---------------------------------------------------------------------------------
@@ -223,7 +251,7 @@ def as_version_1(row: ClipRow) -> pa.Table:
                 del subject["scores"][name]
             for reference in subject["references"]:
                 del reference["sha256"], reference["frame_index"]
-    old = schema._select_version(CLIPS, "1").with_metadata({b"reprise.schema": b"1"})
+    old = select_version(CLIPS, "1").with_metadata({b"reprise.schema": b"1"})
     return pa.Table.from_pylist(plain, schema=old)
 
 
@@ -231,12 +259,12 @@ def test_a_table_of_an_older_version_is_read_with_nulls_for_what_it_lacks() -> N
     row = full_row()
     table = as_version_1(row)
     check_columns(table.schema, CLIPS, "old.parquet")
-    (read,) = schema.extract_rows(table, CLIPS)
+    (read,) = extract_rows(table, CLIPS)
     assert (read["flow_foreground"], read["subjects"][0]["track"]) == (None, None)
     assert read["subjects"][0]["references"][0]["sha256"] is None
     assert read["subjects"][0]["scores"]["sharpness"] == 300
     assert build_table([read], CLIPS).num_rows == 1
-    (same,) = schema.extract_rows(build_table([row], CLIPS), CLIPS)
+    (same,) = extract_rows(build_table([row], CLIPS), CLIPS)
     assert same["subjects"][0]["references"][0]["frame_index"] == 0
 
 

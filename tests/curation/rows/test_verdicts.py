@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from curation.config import FilterConfig
 from curation.dataset.tally import tally_rows
+from curation.rows.lifecycle import stop_row
 from curation.rows.references import add_reference
 from curation.rows.schema import ClipRow, Reference, Scores, SubjectRow
 from curation.rows.thresholds import Thresholds, build_rules
 from curation.rows.verdicts import decide_clip, decide_subject
-from curation.stages.stage import stop_row
 from tests.curation.clips import RULES, clip, disc, picture, subject
 
 GOOD: dict[str, float] = {

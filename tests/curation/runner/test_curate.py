@@ -16,6 +16,7 @@ from curation.config import CurationConfig, load_config
 from curation.dataset.fragments import Fragments, RowIndex
 from curation.dataset.shards import ShardPlan, ShardResult, write_shard
 from curation.rows.ids import hash_video, make_clip_id, make_stopped_video_id
+from curation.rows.lifecycle import make_blank_row, stop_row
 from curation.rows.schema import ClipRow, VideoRow
 from curation.rows.verdicts import WORKER_DIED
 from curation.runner import ray_data
@@ -23,8 +24,6 @@ from curation.runner.curate import CurationOutcome, curate_videos
 from curation.runner.ray_data import CurationJob
 from curation.sources.list_videos import list_videos
 from curation.stages.crosspair import Crosspair, Plate
-from curation.stages.slice import make_blank_row
-from curation.stages.stage import stop_row
 from reprise import ray_session
 from reprise.errors import RepriseError
 from reprise.storage import Storage

@@ -10,7 +10,8 @@ import pytest
 from curation.config import load_config
 from curation.dataset.fragments import Fragments
 from curation.dataset.shards import read_rows
-from curation.rows.schema import VIDEOS, VideoRow, build_table
+from curation.rows.schema import VIDEOS, VideoRow
+from curation.rows.tables import build_table
 from curation.runner import ray_data
 from curation.runner.graph import CLIP_STAGES, build_operators
 from curation.runner.ray_data import CurationJob, can_run_in_one_worker, plan_task_sizes, split_by_size

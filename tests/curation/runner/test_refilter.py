@@ -19,7 +19,9 @@ from curation.dataset.fragments import count_payload_bytes
 from curation.dataset.shards import ShardResult
 from curation.dataset.tally import tally_rows
 from curation.models.registry import list_model_ids, load_required_backend
-from curation.rows.schema import CLIPS, ClipRow, build_table
+from curation.rows.lifecycle import stop_row
+from curation.rows.schema import CLIPS, ClipRow
+from curation.rows.tables import build_table
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip
 from curation.runner import refilter as module
@@ -27,7 +29,7 @@ from curation.runner.graph import build_stage
 from curation.runner.refilter import refilter_dataset
 from curation.stages.crosspair import Crosspair, collect_plates
 from curation.stages.filter import keep_needed_frames
-from curation.stages.stage import run_stage, stop_row
+from curation.stages.stage import run_stage
 from pipelines.refilter import main
 from reprise.errors import RepriseError
 from reprise.settings import with_overrides

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation.rows.schema import VIDEOS, VideoRow, build_table
+from curation.rows.schema import VIDEOS, VideoRow
+from curation.rows.tables import build_table
 from curation.sources import list_videos as sources
 from curation.sources.list_videos import list_videos, summarize_videos
 from reprise.errors import RepriseError

@@ -11,7 +11,9 @@ import pytest
 from curation.config import load_config
 from curation.imaging.codec import decode_image, encode_image
 from curation.models.classical.inpainter import ClassicalInpainter
-from curation.rows.schema import CLIPS, ClipRow, build_table
+from curation.rows.lifecycle import stop_row
+from curation.rows.schema import CLIPS, ClipRow
+from curation.rows.tables import build_table
 from curation.stages.crosspair import (
     Crosspair,
     Plate,
@@ -22,7 +24,7 @@ from curation.stages.crosspair import (
     collect_plates,
     make_plate,
 )
-from curation.stages.stage import run_stage, stop_row
+from curation.stages.stage import run_stage
 from reprise.storage import Storage
 from tests.curation.clips import clip, coloured, disc, kept_clip, picture, subject
 

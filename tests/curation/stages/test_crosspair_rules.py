@@ -9,7 +9,8 @@ import pytest
 
 from curation.config import CurationConfig, load_config
 from curation.imaging.codec import RGB, BoolMask, decode_image
-from curation.rows.schema import CLIPS, ClipRow, Reference, build_table
+from curation.rows.schema import CLIPS, ClipRow, Reference
+from curation.rows.tables import build_table
 from curation.stages.crosspair import (
     Crosspair,
     Plate,

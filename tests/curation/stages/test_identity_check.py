@@ -15,7 +15,8 @@ from curation.imaging.codec import RGB, BoolMask, decode_image
 from curation.models import registry
 from curation.models.roles import Face
 from curation.rows.references import RGBA
-from curation.rows.schema import CLIPS, ClipRow, Reference, build_table
+from curation.rows.schema import CLIPS, ClipRow, Reference
+from curation.rows.tables import build_table
 from curation.rows.thresholds import Thresholds, build_rules
 from curation.rows.verdicts import decide_clip, decide_reference
 from curation.stages.identity_check import IdentityCheck, IdentityScores, PicturePair, compare_largest_faces

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from curation.config import CurationConfig, RetrieveConfig
 from curation.imaging.codec import RGB, decode_image, encode_image
-from curation.rows.schema import CLIPS, ClipRow, Reference, build_table
+from curation.rows.schema import CLIPS, ClipRow, Reference
+from curation.rows.tables import build_table
 from curation.stages.retrieve import (
     FoundDonors,
     Retrieve,

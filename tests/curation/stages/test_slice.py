@@ -14,7 +14,8 @@ import pytest
 
 from curation.config import CurationConfig, compute_config_hash, load_config
 from curation.dataset.fragments import Fragments, list_pending_videos
-from curation.rows.schema import CLIPS, ClipRow, VideoRow, build_table
+from curation.rows.schema import CLIPS, ClipRow, VideoRow
+from curation.rows.tables import build_table
 from curation.rows.verdicts import DECODER_STALLED
 from curation.stages import slice as slice_stage
 from curation.stages.slice import Slice

@@ -12,11 +12,13 @@ import pytest
 from curation.config import CurationConfig, load_config
 from curation.imaging.codec import decode_image, decode_mask, pad_box
 from curation.models import registry
+from curation.rows.lifecycle import is_live, keep_needed_frames, stop_row
 from curation.rows.references import composite_over, resize_cutout, soften_mask
-from curation.rows.schema import CLIPS, ClipRow, build_table
+from curation.rows.schema import CLIPS, ClipRow
+from curation.rows.tables import build_table
 from curation.rows.verdicts import decide_clip
 from curation.runner.graph import CLIP_STAGES, build_operators, build_stage, describe_graph
-from curation.stages.stage import is_live, keep_needed_frames, run_stage, stop_row
+from curation.stages.stage import run_stage
 from reprise.errors import RepriseError
 from tests.curation.clips import (
     HEIGHT,

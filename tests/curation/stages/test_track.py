@@ -14,7 +14,8 @@ from curation.imaging.codec import RGB, decode_image, decode_mask, encode_mask, 
 from curation.models import registry
 from curation.models.roles import Segmentation
 from curation.rows.references import find_box, find_mask
-from curation.rows.schema import CLIPS, ClipRow, build_table
+from curation.rows.schema import CLIPS, ClipRow
+from curation.rows.tables import build_table
 from curation.runner.graph import build_stage
 from curation.stages.crosspair import choose_background_frame
 from curation.stages.stage import run_stage
