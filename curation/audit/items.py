@@ -27,8 +27,8 @@ from curation.audit.questions import (
 )
 from curation.audit.sample import AuditItem, find_larger_neighbour
 from curation.imaging.codec import BoolMask, clamp_box, decode_image, decode_mask, encode_image, pad_box
+from curation.imaging.cutout import make_cutout
 from curation.report.rows import read_rows
-from curation.rows.references import make_cutout
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 

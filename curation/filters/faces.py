@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 from curation.imaging.codec import BoolMask, clamp_box
-from curation.models.roles import Face
 from curation.rows.schema import Scores
 
 # Of a face's box under the mask; a face of one's own is nearly all under it, but masks are rough.
@@ -15,7 +15,29 @@ _OWN_SHARE = 0.3
 _SURE_SHARE = 0.6
 
 
-def select_own_faces(faces: Sequence[Face], mask: BoolMask) -> list[Face]:
+class FoundFace(Protocol):
+    """What is read of a face that a detector found (`curation.models.roles.Face`)."""
+
+    @property
+    def box(self) -> list[float]:
+        """xyxy, px."""
+        ...
+
+    @property
+    def score(self) -> float:
+        """The detector's confidence, 0..1."""
+        ...
+
+    @property
+    def frontality(self) -> float:
+        """1 = looks at the camera, 0 = profile or away."""
+        ...
+
+
+FaceT = TypeVar("FaceT", bound=FoundFace)
+
+
+def select_own_faces(faces: Sequence[FaceT], mask: BoolMask) -> list[FaceT]:
     """The faces that lie on the subject, not on whoever stands beside it in the same box.
 
     `mask` is the subject's, (H, W) in the coordinates of the faces' boxes.
@@ -28,7 +50,7 @@ def select_own_faces(faces: Sequence[Face], mask: BoolMask) -> list[Face]:
     return found
 
 
-def measure_faces(faces: Sequence[Face], width: float, height: float) -> Scores:
+def measure_faces(faces: Sequence[FoundFace], width: float, height: float) -> Scores:
     """Count, and the largest face's size, confidence and frontality; (width, height) px of the box.
 
     What is much less sure than the surest of them is taken for a pattern and left out.
@@ -46,6 +68,6 @@ def measure_faces(faces: Sequence[Face], width: float, height: float) -> Scores:
     }
 
 
-def _compute_area(face: Face) -> float:
+def _compute_area(face: FoundFace) -> float:
     x0, y0, x1, y1 = face.box
     return max(0.0, x1 - x0) * max(0.0, y1 - y0)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.imaging.codec import RGB, BoolMask, get_mask_box
-from curation.rows.references import RGBA, composite_over, resize_cutout, soften_mask
+from curation.imaging.cutout import RGBA, composite_over, resize_cutout, soften_mask
 
 Side = Literal["left", "top", "right", "bottom"]
 F32 = NDArray[np.float32]

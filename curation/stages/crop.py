@@ -7,16 +7,9 @@ from collections.abc import Sequence
 
 from curation.config import CurationConfig
 from curation.imaging.codec import RGB, decode_mask
-from curation.rows.references import (
-    RGBA,
-    add_reference,
-    find_mask,
-    get_frame_image,
-    list_kept_subjects,
-    make_cutout,
-    make_subject_cutout,
-    remove_references,
-)
+from curation.imaging.cutout import RGBA, make_cutout
+from curation.imaging.row_pictures import add_reference, get_frame_image, make_subject_cutout
+from curation.rows.references import find_mask, list_kept_subjects, remove_references
 from curation.rows.schema import ClipRow, ReferenceFrame, SubjectRow
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references

@@ -22,14 +22,13 @@ from curation.dataset.fragments import INDEX_COLUMNS, RowIndex, build_row_index
 from curation.dataset.shards import read_rows
 from curation.imaging.codec import RGB, compute_luma, decode_image, decode_mask, encode_image
 from curation.imaging.composite import RelativeBox, composite_subject, lift_subject
+from curation.imaging.row_pictures import add_reference, get_frame_image
 from curation.models import registry
 from curation.models.roles import Inpainter
 from curation.rows.ids import derive_seed
 from curation.rows.references import (
-    add_reference,
     find_box,
     find_mask,
-    get_frame_image,
     is_location_known,
     list_kept_subjects,
     remove_references,

@@ -10,10 +10,10 @@ from curation.filters.category import measure_category
 from curation.filters.faces import measure_faces, select_own_faces
 from curation.filters.quality import measure_brightness, measure_sharpness
 from curation.imaging.codec import RGB, BoolMask, decode_mask, pad_box
+from curation.imaging.row_pictures import get_frame_image
 from curation.models import registry
 from curation.models.roles import FaceDetector, ImageTextScorer
 from curation.rows.lifecycle import keep_needed_frames
-from curation.rows.references import get_frame_image
 from curation.rows.schema import ClipRow, SubjectRow
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip

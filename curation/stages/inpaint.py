@@ -9,17 +9,12 @@ import numpy as np
 
 from curation.config import CurationConfig
 from curation.imaging.codec import RGB, BoolMask, get_mask_box
+from curation.imaging.cutout import RGBA, composite_over
+from curation.imaging.row_pictures import add_reference, make_subject_cutout
 from curation.models import registry
 from curation.models.roles import Inpainter
 from curation.rows.ids import derive_seed
-from curation.rows.references import (
-    RGBA,
-    add_reference,
-    composite_over,
-    list_kept_subjects,
-    make_subject_cutout,
-    remove_references,
-)
+from curation.rows.references import list_kept_subjects, remove_references
 from curation.rows.schema import ClipRow, SubjectRow
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references

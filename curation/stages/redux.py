@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from typing import cast
 
 from curation.config import CurationConfig
+from curation.imaging.cutout import composite_on_white
+from curation.imaging.row_pictures import add_reference, make_subject_cutout
 from curation.models import registry
 from curation.models.roles import Variator
 from curation.rows.ids import derive_seed
-from curation.rows.references import (
-    add_reference,
-    composite_on_white,
-    list_kept_subjects,
-    make_subject_cutout,
-    remove_references,
-)
+from curation.rows.references import list_kept_subjects, remove_references
 from curation.rows.schema import ClipRow
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references

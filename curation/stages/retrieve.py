@@ -21,15 +21,11 @@ from numpy.typing import NDArray
 
 from curation.config import CurationConfig, RetrieveConfig
 from curation.filters.embeddings import SimilarityBands, SubjectIndex
+from curation.imaging.cutout import composite_on_white
+from curation.imaging.row_pictures import add_reference, make_subject_cutout
 from curation.models.roles import ImageEmbedder
 from curation.rows.ids import derive_seed
-from curation.rows.references import (
-    add_reference,
-    composite_on_white,
-    list_kept_subjects,
-    make_subject_cutout,
-    remove_references,
-)
+from curation.rows.references import list_kept_subjects, remove_references
 from curation.rows.schema import ClipRow, SubjectRow
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references

@@ -9,9 +9,10 @@ from typing import cast
 from curation.config import CurationConfig
 from curation.filters.geometry import measure_area_share, measure_border_share, measure_overlaps
 from curation.imaging.codec import BoolMask, decode_mask, encode_mask
+from curation.imaging.row_pictures import get_frame_image
 from curation.models import registry
 from curation.models.roles import Segmenter
-from curation.rows.references import find_mask, get_frame_image
+from curation.rows.references import find_mask
 from curation.rows.schema import ClipRow, SubjectRow
 
 

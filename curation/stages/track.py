@@ -14,10 +14,10 @@ from curation.filters.geometry import measure_cut_share
 from curation.filters.quality import measure_sharpness
 from curation.filters.reference_frames import Sighting, choose_frames
 from curation.imaging.codec import RGB, decode_image, decode_mask
+from curation.imaging.cutout import composite_on_white, make_cutout
 from curation.models import registry
 from curation.models.roles import ImageEmbedder, Tracker
 from curation.models.roles import SubjectTrack as Followed
-from curation.rows.references import composite_on_white, make_cutout
 from curation.rows.schema import ClipRow, ReferenceFrame, SubjectRow
 
 _PADDING = 0.1  # of the cut-outs that the embedder sees, as the references have

@@ -255,10 +255,7 @@ ALLOWED_BREAKS: frozenset[tuple[str, str]] = frozenset(
     {
         ("benchmarks.steps", "tests.training.latents_folder"),
         ("curation.dataset.shards", "curation.stages"),
-        ("curation.filters.faces", "curation.models"),
-        ("curation.models.pretrained.vllm_captioner", "curation.stages"),
         ("curation.models.registry", "curation.playground"),
-        ("curation.rows.references", "curation.imaging"),
         ("reprise.ray_session", "curation.config"),
         ("training.cluster", "ray"),
         ("training.latents.on_ray", "training.cluster"),

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from curation.config import FilterConfig
 from curation.dataset.tally import tally_rows
+from curation.imaging.row_pictures import add_reference
 from curation.rows.lifecycle import stop_row
-from curation.rows.references import add_reference
 from curation.rows.schema import ClipRow, Reference, Scores, SubjectRow
 from curation.rows.thresholds import Thresholds, build_rules
 from curation.rows.verdicts import decide_clip, decide_subject

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from curation.config import CurationConfig, InpaintConfig
 from curation.imaging.codec import RGB, BoolMask, decode_image
+from curation.imaging.cutout import RGBA
 from curation.models import registry
 from curation.models.roles import Face
-from curation.rows.references import RGBA
 from curation.rows.schema import CLIPS, ClipRow, Reference
 from curation.rows.tables import build_table
 from curation.rows.thresholds import Thresholds, build_rules

@@ -11,9 +11,9 @@ import pytest
 
 from curation.config import CurationConfig, load_config
 from curation.imaging.codec import decode_image, decode_mask, pad_box
+from curation.imaging.cutout import composite_over, resize_cutout, soften_mask
 from curation.models import registry
 from curation.rows.lifecycle import is_live, keep_needed_frames, stop_row
-from curation.rows.references import composite_over, resize_cutout, soften_mask
 from curation.rows.schema import CLIPS, ClipRow
 from curation.rows.tables import build_table
 from curation.rows.verdicts import decide_clip
