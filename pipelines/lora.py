@@ -49,7 +49,7 @@ def lora() -> None:
 @handle_errors
 def check(file: Path, model: str, revision: str | None) -> None:
     """Say what LORA holds, and whether it fits the model; no weights of the model are read."""
-    from training.lora.merge import check_lora
+    from training.lora.export import check_lora
 
     found = check_lora(file, model, revision)
     alpha = "not stored: give --alpha" if found.alpha is None else f"{found.alpha:g}"
@@ -71,7 +71,7 @@ def check(file: Path, model: str, revision: str | None) -> None:
 @handle_errors
 def export(file: Path, target: Path, to: Any, model: str, revision: str | None, alpha: float | None) -> None:
     """Write LORA to OUT, a .safetensors file, in another format, with its alpha in it."""
-    from training.lora.merge import export_lora
+    from training.lora.export import export_lora
 
     out.print(f"{to} -> {escape(str(export_lora(file, target, to, model, revision, alpha)))}", soft_wrap=True)
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from training.config import ObjectiveConfig
 from training.schedules import get_shift_factor, shift_sigma, transform_logit_normal
+
+#: As `objective.kind` of the config names them.
+ObjectiveName = Literal["flow_matching", "v_prediction"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,9 @@ class NoisedBatch:
 
 
 class Objective(Protocol):
-    name: str
+    """How samples are noised and what the network predicts."""
+
+    name: ObjectiveName
 
     def draw_level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
         """Draw one noise level: a float32 scalar on the generator's device."""
@@ -42,7 +47,7 @@ class Objective(Protocol):
 class FlowMatching:
     """Rectified flow, Kaleido Eq. 2: x_s = (1 - s) x + s n, target n - x, network told 1000 s."""
 
-    name = "flow_matching"
+    name: ObjectiveName = "flow_matching"
 
     def __init__(self, config: ObjectiveConfig) -> None:
         self.config = config
@@ -69,7 +74,7 @@ class VPrediction:
     The loss on v has weight 1: it equals CogVideoX's, on the clean sample times 1 / (1 - alpha_bar).
     """
 
-    name = "v_prediction"
+    name: ObjectiveName = "v_prediction"
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
         """alphas_cumprod: (1000,), of the model's own scheduler, from clean to noise."""

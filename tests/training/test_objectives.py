@@ -87,7 +87,7 @@ def test_euler_is_exact_on_a_straight_flow():
     noise, clean = torch.randn(2, 1, 2, 1, 2, 2, generator=generator()).unbind()
     seen = []
     answer = solve_euler(
-        lambda x, sigma: noise - clean, noise, make_sampling_sigmas(5), lambda i, x: seen.append(i)
+        lambda x, sigma: noise - clean, noise, make_sampling_sigmas(5), lambda i, timestep, x: seen.append(i)
     )
     assert torch.allclose(answer, clean, atol=1e-5) and seen == [0, 1, 2, 3, 4]
 

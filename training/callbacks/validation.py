@@ -211,8 +211,8 @@ def read_example(state: RunState, example: HeldOutExample) -> Batch:
 
 def sample_latents(state: RunState, task: str, batch: Batch, seed: int) -> Tensor:
     """Sample latents (1, C, T, h, w) under what a task conditions its batch on. Collective."""
-    from training.generate.solvers import make_guided_velocity, run_scheduler, solve_euler
-    from training.schedules import make_sampling_sigmas
+    from training.generate.solvers import make_guided_velocity, run_solver
+    from training.models.components import load_scheduler
 
     config, context = state.config.validation, state.context
     batch = batch.move_to(state.device)
@@ -232,14 +232,10 @@ def sample_latents(state: RunState, task: str, batch: Batch, seed: int) -> Tenso
         text=config.guidance,
         dtype=context.dtype,
     )
-    if context.objective.name == "flow_matching":
-        return solve_euler(velocity, noise, make_sampling_sigmas(config.steps))
-    from training.models.components import load_scheduler
-
-    scheduler = load_scheduler(state.config.model.path, state.config.model.revision)
-    return run_scheduler(
-        lambda latents, timestep: velocity(latents, timestep / 1000), noise, scheduler, config.steps
-    )
+    scheduler = None
+    if context.objective.name == "v_prediction":
+        scheduler = load_scheduler(state.config.model.path, state.config.model.revision)
+    return run_solver(context.objective.name, velocity, noise, config.steps, scheduler=scheduler)
 
 
 class _GatheringFamily:

@@ -1,1 +1,1 @@
-"""References and a prompt -> video."""
+"""Generation: references and a prompt -> video."""

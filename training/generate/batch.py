@@ -1,4 +1,4 @@
-"""Videos asked for one by one or by a file of lines: what is asked, what was made already, and the making."""
+"""A list of videos to generate: reading requests, skipping those already done, generating each."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ import torch
 from reprise.errors import RepriseError
 from training.config import PositionsConfig
 from training.generate.media import convert_to_uint8, write_video
+from training.models.build import find_family
 from training.models.components import read_config
 from training.models.pictures import open_picture
-from training.models.video_size import DEFAULT_SIZES, check_size, get_token_grid
+from training.models.video_size import check_size, get_token_grid
 
 SEPARATOR = "@@"  # of the released script's prompt files
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """What all videos of a call share. It is written beside each video."""
+    """What all videos of a call share; written beside each video."""
 
     model: str
     revision: str | None = None
-    height: int | None = None  # px; None, here and below: as the model's release
+    height: int | None = None  # px; None for any of the size: as the model's release
     width: int | None = None  # px
     frames: int | None = None  # 4n + 1
     fps: float | None = None  # of the file; the model knows none
     steps: int = 50
-    guidance: float = 6.0  # on the text
-    reference_guidance: float | None = None  # on the references, apart from the text
+    guidance: float = 6.0  # scale of the text
+    reference_guidance: float | None = None  # scale of the references, apart from the text
     dynamic_guidance: bool = False
     flow_shift: float = 7.0
     negative_prompt: str = ""
@@ -40,14 +41,14 @@ class GenerationSettings:
     lora: str | None = None  # file or folder
     lora_alpha: float | None = None
     positions: PositionsConfig | None = None  # None: as the model's folder says
-    dtype: str = "fp32"  # of transformer and text encoder; the VAE's is float32
+    dtype: str = "fp32"  # of transformer and text encoder; the VAE is always float32
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
     """One video to make."""
 
-    name: str  # how messages call it
+    name: str  # for messages
     prompt: str
     references: tuple[str, ...]
     seed: int
@@ -57,12 +58,20 @@ class GenerationRequest:
 def read_requests(
     file: Path, folder: Path, seeds: Sequence[int], whole_line: bool = False
 ) -> tuple[list[GenerationRequest], list[str]]:
-    """Lines `prompt@@a.png@@b.png` -> requests for <folder>/0001.mp4, ... and one message for each bad line.
+    """Read lines `prompt@@a.png@@b.png` of a file; empty lines are skipped.
 
-    Files are numbered by line; with several seeds they end in -seed<n>. Pictures are looked for beside
-    `file`, then below the working directory. whole_line: the text encoder gets the line as it stands, with
-    its @@ parts, which is what the released script does; by default it gets the prompt. Empty lines are
-    passed over.
+    Args:
+        file: the lines. Pictures are looked for beside it, then in the working directory.
+        folder: of the videos, <folder>/0001.mp4, ..., numbered by line.
+        seeds: with several, each line gives as many videos, whose names end in -seed<n>.
+        whole_line: the text encoder gets the whole line with its @@ parts, as in the released script;
+            default: only the prompt.
+
+    Returns:
+        The requests, and one message for each bad line.
+
+    Raises:
+        RepriseError: the file cannot be read, or has no line.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
@@ -94,7 +103,11 @@ def read_requests(
 def make_requests(
     prompt: str, references: Sequence[str], target: Path, seeds: Sequence[int]
 ) -> list[GenerationRequest]:
-    """The requests of one prompt: `target`, or with several seeds <target>-seed<n>.mp4."""
+    """Make the requests of one prompt: `target`, or with several seeds <target>-seed<n>.mp4.
+
+    Raises:
+        RepriseError: the prompt is empty, a picture cannot be read, or `target` is no .mp4.
+    """
     _check_request(prompt, references)
     if target.suffix.lower() != ".mp4":
         raise RepriseError(f"{target} must end in .mp4")
@@ -111,16 +124,14 @@ def make_requests(
 
 
 def with_model_defaults(settings: GenerationSettings) -> GenerationSettings:
-    """The settings with the model's default size where they say nothing; reads configs alone.
+    """Fill in the model's default size where the settings say none; only configs are read.
 
-    RepriseError where the model is missing, of no family known here, or cannot make that size.
+    Raises:
+        RepriseError: the model is missing, of an unknown family, or cannot make that size.
     """
     transformer = read_config(settings.model, settings.revision, "transformer")
     vae = read_config(settings.model, settings.revision, "vae")
-    name = transformer.get("_class_name", "?")
-    if name not in DEFAULT_SIZES:
-        raise RepriseError(f"{settings.model} holds a {name}; known are {', '.join(DEFAULT_SIZES)}")
-    height, width, frames, fps = DEFAULT_SIZES[name]
+    height, width, frames, fps = find_family(transformer, settings.model).default_size
     whole = replace(
         settings,
         height=settings.height or height,
@@ -135,8 +146,18 @@ def with_model_defaults(settings: GenerationSettings) -> GenerationSettings:
 def load_pipeline(
     settings: GenerationSettings, device: str | None = None, offload: bool = False, tile: bool = False
 ) -> Any:
-    """The pipeline, on its device. offload: only the part at work is on the GPU; tile: the VAE, in tiles."""
-    from training.generate.pipeline import ReferenceToVideoPipeline  # diffusers takes seconds to import
+    """Load the pipeline onto its device.
+
+    Args:
+        settings: model, LoRA, positions and dtype.
+        device: None: cuda if there is one, else cpu.
+        offload: only the part that computes is on the GPU.
+        tile: the VAE works on tiles of the frames.
+
+    Raises:
+        RepriseError: the model cannot be loaded, or `offload` without a GPU.
+    """
+    from training.generate.pipeline import ReferenceToVideoPipeline  # importing diffusers takes seconds
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if offload and device == "cpu":
@@ -157,9 +178,11 @@ def load_pipeline(
 
 
 def generate_video(pipeline: Any, request: GenerationRequest, settings: GenerationSettings) -> None:
-    """Generate one video and write it, with what it was made from in a .json beside it.
+    """Generate one video and write it, and beside it a .json with its request and settings.
 
-    RepriseError where a picture cannot be read or memory does not suffice; the next request may still do.
+    Raises:
+        RepriseError: a picture cannot be read, or the device has too little memory. The next request can
+            still succeed.
     """
     try:
         frames = pipeline(
@@ -189,7 +212,7 @@ def generate_video(pipeline: Any, request: GenerationRequest, settings: Generati
 
 
 def is_generated(request: GenerationRequest, settings: GenerationSettings) -> bool:
-    """Whether an earlier call made this very video: the file beside it says the same."""
+    """Whether an earlier call made this video: the .json beside it has the same request and settings."""
     try:
         found = json.loads(_get_record_path(request).read_text(encoding="utf-8"))
     except (OSError, ValueError):

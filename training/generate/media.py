@@ -1,4 +1,4 @@
-"""Frames -> a video file that every player takes."""
+"""Writing frames as a video file that every player reads."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 
 def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float = 16.0, crf: int = 16) -> None:
-    """H.264 in mp4, from RGB frames (H, W, 3) with even H and W. crf: 0 (lossless) to 51.
+    """Write H.264 in mp4, beside `path` and then renamed, so that a file at `path` is complete.
 
-    Written beside `path` and renamed, so that what stands there is whole.
+    Args:
+        path: of the file.
+        frames: (H, W, 3) RGB, H and W even; at least one.
+        fps: frames per second.
+        crf: quality, 0 (lossless) to 51.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -34,5 +38,5 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float = 16
 
 
 def convert_to_uint8(frames: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Frames in 0..1, any shape -> 0..255."""
+    """Convert frames of any shape from 0..1 to 0..255."""
     return (frames * 255.0).round().clip(0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Pictures of subjects and a prompt -> a video, used as one uses diffusers.
+"""Pictures of subjects and a prompt -> a video: a pipeline used like those of diffusers.
 
 pipeline = ReferenceToVideoPipeline.from_pretrained("kaleido-14b", dtype=torch.bfloat16).to("cuda")
 video = pipeline("a dog and a cat on a beach", references=["dog.png", "cat.png"], seed=0).frames[0]
@@ -29,30 +29,25 @@ from torch import Tensor
 from transformers import AutoTokenizer, T5EncoderModel, UMT5EncoderModel
 
 from reprise.errors import RepriseError
-from training.config import LoraConfig, PositionsConfig
-from training.generate.solvers import (
-    Velocity,
-    compute_dynamic_scale,
-    make_guided_velocity,
-    run_scheduler,
-    solve_euler,
-)
-from training.lora import adapters, files
+from training.config import PositionsConfig
+from training.generate.solvers import compute_dynamic_scale, make_guided_velocity, run_solver
+from training.lora.adapters import load_lora
+from training.lora.files import read_lora_file
 from training.models import pictures, subject_token
-from training.models.cogvideox import CogVideoXFamily
+from training.models.build import find_family
 from training.models.components import INDEX_FILE, find_vae_class, read_config
 from training.models.family import Conditioning, Family
 from training.models.pictures import PictureSource, open_picture
 from training.models.text import embed_captions
 from training.models.text_length import get_text_length
 from training.models.vae import decode_latents, encode_picture
-from training.models.video_size import DEFAULT_SIZES, check_size, get_token_grid, get_vae_scales
-from training.models.wan import WanFamily
-from training.schedules import make_sampling_sigmas
+from training.models.video_size import check_size, get_patch, get_token_grid, get_vae_scales
 
 
 @dataclass
 class ReferenceToVideoOutput(BaseOutput):
+    """The generated videos."""
+
     frames: Any  # as `output_type` says: (B, T, H, W, 3) array, (B, T, 3, H, W) tensor, or lists of pictures
 
 
@@ -62,9 +57,11 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
     Wan 2.1 (Kaleido) and Wan 2.2 TI2V: flow matching by Euler steps. CogVideoX 2B and 5B (proxy replay):
     v-prediction by DDIM, with the settings of the folder's scheduler.
 
-    positions: where references lie (PositionsConfig, or a dict of its fields), as the transformer was
-    trained; kept in model_index.json. The transformer is changed in place (its rotary embedding) and from
-    then on is called through the family alone.
+    The transformer is changed in place (its rotary embedding); afterwards only `family.predict` can call it.
+
+    Args:
+        positions: where references lie (PositionsConfig, or a dict of its fields), as the transformer was
+            trained. `save_pretrained` keeps it in model_index.json.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -89,7 +86,7 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         )
         self.positions = _parse_positions(positions)
         self.register_to_config(positions=self.positions.model_dump())
-        self.family = _make_family(transformer, vae)
+        self.family = _build_family(transformer, vae)
         channels = transformer.config
         self.family.prepare_model(
             transformer, self.positions, channels.in_channels // channels.out_channels - 1
@@ -98,17 +95,18 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **options: Any) -> ReferenceToVideoPipeline:
-        """A diffusers pipeline folder or hub id; options are diffusers' (`dtype`, `revision`, ...).
+        """Load a diffusers pipeline folder or hub id.
 
-        `positions` overrides what the folder says. RepriseError where a part is missing or of another model.
+        Args:
+            path: the folder or id.
+            options: those of diffusers (`dtype`, `revision`, ...); `positions` overrides the folder's.
+
+        Raises:
+            RepriseError: a part is missing or of another model.
         """
         revision = options.get("revision")
         if "transformer" not in options:
-            settings = read_config(str(path), revision, "transformer")
-            if settings.get("_class_name") not in DEFAULT_SIZES:
-                raise RepriseError(
-                    f"{path} holds a {settings.get('_class_name')}; known are {', '.join(DEFAULT_SIZES)}"
-                )
+            find_family(read_config(str(path), revision, "transformer"), path)
         folder = Path(path)
         if folder.is_dir() and not (folder / INDEX_FILE).is_file():
             raise RepriseError(
@@ -117,9 +115,8 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
             )
         if (folder / "transformer_2").is_dir():
             raise RepriseError(f"{folder} has two transformers (Wan 2.2 A14B); models with one are supported")
-        settings = read_config(str(path), revision, "vae")
-        # Imported, that is all: diffusers takes classes of ours only once they are.
-        find_vae_class(settings.get("_class_name", ""))
+        # Import the VAE's class: diffusers finds a class that is not its own only once it is imported.
+        find_vae_class(read_config(str(path), revision, "vae").get("_class_name", ""))
         try:
             pipeline: ReferenceToVideoPipeline = super().from_pretrained(path, **options)
         except (OSError, ValueError, AttributeError) as error:
@@ -154,29 +151,42 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
     ) -> Any:
         """Generate one video per prompt.
 
-        prompt: one, or several. references: pictures (PIL or paths), in the order in which the prompt speaks
-        of them; for several prompts either one such list for all, or a list of lists. height, width: px,
-        multiples of 16 (Wan 2.2: 32); num_frames: 4n + 1. Defaults: 480x832x81, CogVideoX 480x720x49.
-        guidance_scale: on the text. reference_guidance_scale: on the references, apart from the text; None:
-        references are never left out (as released). dynamic_guidance: the scale on the text grows from 1 to
-        1 + guidance_scale over the steps (CogVideoX's option, off as released).
-        flow_shift: of the sampling grid, 7 at any resolution (as released); of no meaning to CogVideoX.
-        pad_references: fit and centre on white in the video's size (as released); False: fitted alone, fewer
-        tokens, for models trained so.
-        seed: noise of prompt i is drawn on the CPU from seed + i, and is the same on every device. generator:
-        one for all, or one per prompt, instead. latents: noise (prompts, C, T, h, w) instead of either.
-        output_type: "np" (B, T, H, W, 3) in 0..1, "pt", "pil" or "latent". callback(pipeline, step, timestep,
-        {"latents": ...}) after each step, the prompts one after the other.
+        Args:
+            prompt: one, or several.
+            references: pictures (PIL or paths), in the order in which the prompt names them; for several
+                prompts either one such list for all, or a list of lists.
+            height: px, a multiple of 16 (Wan 2.2: 32). Default: 480.
+            width: px, as height. Default: 832, CogVideoX 720.
+            num_frames: 4n + 1. Default: 81, CogVideoX 49.
+            num_inference_steps: steps of the solver.
+            guidance_scale: of the text.
+            reference_guidance_scale: of the references, apart from the text; None: references are never left
+                out (as released).
+            dynamic_guidance: the scale of the text grows from 1 to 1 + guidance_scale over the steps
+                (CogVideoX's option, off as released).
+            flow_shift: of the sampling grid, 7 at any resolution (as released); CogVideoX ignores it.
+            negative_prompt: in place of the empty prompt of guidance.
+            pad_references: fit and centre on white in the video's size (as released); False: only fit, which
+                gives fewer tokens, for models trained so.
+            generator: one for all, or one per prompt, instead of `seed`.
+            seed: noise of prompt i is drawn on the CPU from seed + i, the same for every device.
+            latents: noise (prompts, C, T, h, w), instead of `seed` and `generator`.
+            output_type: "np" (B, T, H, W, 3) in 0..1, "pt", "pil" or "latent".
+            callback: called with (pipeline, step, timestep, {"latents": ...}) after each step, one prompt
+                after the other.
+            return_dict: False: return a tuple.
 
         Raises:
-            RepriseError: sizes that do not fit the model, a picture that is missing or is none.
+            RepriseError: the model cannot make this size, or a picture is missing or cannot be read.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        usual = DEFAULT_SIZES[type(self.transformer).__name__]
-        height, width, num_frames = height or usual[0], width or usual[1], num_frames or usual[2]
+        default = self.family.default_size
+        height, width = height or default.height, width or default.width
+        num_frames = num_frames or default.frames
         check_size((height, width, num_frames), get_token_grid(self.transformer.config, self.vae.config))
-        given = _group_by_prompt(references, len(prompts))
-        shown = [[open_picture(picture) for picture in some] for some in given]
+        given = [
+            [open_picture(picture) for picture in each] for each in _group_by_prompt(references, len(prompts))
+        ]
         noise = self._make_noise(len(prompts), (height, width, num_frames), generator, seed, latents)
         empty = self._encode_prompts([negative_prompt])
         texts = self._encode_prompts(prompts)
@@ -194,9 +204,9 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
             def get_text_scale() -> float:
                 return compute_dynamic_scale(guidance_scale, steps_done / num_inference_steps)
 
-            for i, some in enumerate(shown):
-                ready = [self.prepare_reference(one, height, width, pad_references) for one in some]
-                clean = tuple(self._encode_reference(one, seed or 0) for one in ready)
+            for i, images in enumerate(given):
+                pixels = [self.prepare_reference(image, height, width, pad_references) for image in images]
+                clean = tuple(self._encode_reference(each, seed or 0) for each in pixels)
                 velocity = make_guided_velocity(
                     self.family,
                     self.transformer,
@@ -208,7 +218,17 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
                     dtype=self.transformer.dtype,
                 )
                 start = noise[i : i + 1].to(self._execution_device)
-                done.append(self._sample_latents(velocity, start, num_inference_steps, flow_shift, on_step))
+                done.append(
+                    run_solver(
+                        self.family.objective,
+                        velocity,
+                        start,
+                        num_inference_steps,
+                        flow_shift=flow_shift,
+                        scheduler=self._make_scheduler(),
+                        on_step=on_step,
+                    )
+                )
         if output_type == "latent":
             video: Any = torch.cat(done)
         else:
@@ -220,21 +240,23 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
     def add_lora(self, path: str | Path, alpha: float | None = None) -> None:
         """Add the LoRA of a file or folder (diffusers' or ComfyUI's keys), and the subject's token beside it.
 
-        alpha: where the file stores none; the released proxy replay file (rank 128) is for 64, which is the
-        default for that rank. RepriseError where it is of another model.
+        Args:
+            path: the file or folder.
+            alpha: of a file that stores none; for rank 128 the default is 64, which is that of the released
+                proxy replay file.
+
+        Raises:
+            RepriseError: it is LoRA of another model, or its alpha is unknown.
         """
-        file = files.read_lora_file(path, self.family.name)
-        known = file.alpha or alpha or (64.0 if file.rank == 128 else None)
-        if known is None:
-            raise RepriseError(f"{file.path} does not say its alpha (rank {file.rank}); give it")
-        config = LoraConfig(rank=file.rank, alpha=known, targets=tuple(sorted(file.modules)))
-        adapters.load_lora(self.transformer, path, config, self.family.name)
+        file = read_lora_file(path, self.family.name)
+        config = file.make_config(alpha or (64.0 if file.rank == 128 else None))
+        load_lora(self.transformer, path, config, self.family.name)
         if (file.path.parent / subject_token.SUBJECT_TOKEN_FILE).is_file():
             subject_token.load_subject_token(self.transformer, file.path.parent)
         self.transformer.eval()
 
     def prepare_reference(self, picture: Image.Image, height: int, width: int, pad: bool = True) -> Tensor:
-        """What the VAE sees of a picture: (3, H, W) float32 in [-1, 1], of the video's size where padded."""
+        """Prepare a picture for the VAE: (3, H, W) float32 in [-1, 1], of the video's size if `pad`."""
         if pad:
             return pictures.prepare_picture(picture, height, width)
         rows, columns = (self.family.spatial_scale * step for step in self.family.patch[1:])
@@ -244,32 +266,15 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         return pictures.convert_to_tensor(picture.resize(size, Image.Resampling.LANCZOS))
 
     def _encode_reference(self, picture: Tensor, seed: int) -> Tensor:
-        """A reference's latent; CogVideoX's is a sample of the posterior, as released."""
-        drawn = torch.Generator().manual_seed(seed) if self.family.name == "cogvideox" else None
-        return encode_picture(self.vae, picture.to(self._execution_device), drawn)
+        """A reference's latent (1, C, 1, h, w)."""
+        generator = torch.Generator().manual_seed(seed) if self.family.samples_posterior else None
+        return encode_picture(self.vae, picture.to(self._execution_device), generator)
 
-    def _sample_latents(
-        self,
-        velocity: Velocity,
-        noise: Tensor,
-        steps: int,
-        flow_shift: float,
-        on_step: Callable[[int, float, Tensor], None],
-    ) -> Tensor:
-        """From noise (1, C, T, h, w) to latents, by the family's sampler; on_step(i, timestep, latents)."""
-        if self.family.name == "cogvideox":
-            scheduler = CogVideoXDDIMScheduler.from_config(self.scheduler.config)
-            return run_scheduler(
-                lambda latents, timestep: velocity(latents, timestep / 1000.0),
-                noise,
-                scheduler,
-                steps,
-                lambda i, latents: on_step(i, float(scheduler.timesteps[i]), latents),
-            )
-        sigmas = make_sampling_sigmas(steps, flow_shift).tolist()
-        return solve_euler(
-            velocity, noise, sigmas, lambda i, latents: on_step(i, 1000.0 * sigmas[i], latents)
-        )
+    def _make_scheduler(self) -> CogVideoXDDIMScheduler | None:
+        """The scheduler that v-prediction is sampled with."""
+        if self.family.objective == "flow_matching":
+            return None
+        return CogVideoXDDIMScheduler.from_config(self.scheduler.config)
 
     def _encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """(prompts, L, D). Wan: zeros after the last token, no mask, as it was trained."""
@@ -309,14 +314,11 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
 
 
-def _make_family(transformer: Any, vae: Any) -> Family:
-    """What is known of a kind of model, for these very parts."""
-    config = transformer.config
-    temporal, spatial = get_vae_scales(vae.config)
-    if isinstance(transformer, CogVideoXTransformer3DModel):
-        side = int(config.patch_size)
-        return CogVideoXFamily((1, side, side), temporal, spatial)
-    return WanFamily(tuple(config.patch_size), temporal, spatial)
+def _build_family(transformer: Any, vae: Any) -> Family:
+    """The family of these parts, with their sizes."""
+    name = type(transformer).__name__
+    family = find_family({"_class_name": name}, "the pipeline")
+    return family(get_patch(transformer.config), *get_vae_scales(vae.config))
 
 
 def _parse_positions(given: PositionsConfig | dict[str, Any] | None) -> PositionsConfig:
@@ -325,18 +327,18 @@ def _parse_positions(given: PositionsConfig | dict[str, Any] | None) -> Position
     try:
         return PositionsConfig(**(given or {}))
     except (ValidationError, TypeError) as error:
-        raise RepriseError(f"the pipeline's positions are none that are known here: {given}") from error
+        raise RepriseError(f"the pipeline's positions are not valid: {given}") from error
 
 
 def _group_by_prompt(references: Sequence[Any], prompts: int) -> list[list[PictureSource]]:
-    """The pictures of each prompt."""
+    """Pictures, as `__call__` takes them -> the pictures of each prompt."""
     if isinstance(references, Image.Image | str | Path):
         references = [references]
-    nested = [isinstance(some, Sequence) and not isinstance(some, str) for some in references]
+    nested = [isinstance(each, Sequence) and not isinstance(each, str) for each in references]
     if not any(nested):
         return [list(references)] * prompts
     if not all(nested) or len(references) != prompts:
         raise RepriseError(
-            f"references of {len(references)} prompts for {prompts}; give a list for each prompt"
+            f"references of {len(references)} prompts for {prompts}; give one list for each prompt"
         )
-    return [list(some) for some in references]
+    return [list(each) for each in references]

@@ -1,4 +1,4 @@
-"""From noise to latents, for the pipeline and validation: guidance and the Euler steps of flow matching."""
+"""From noise to latents, for the pipeline and validation: guidance, Euler steps, DDIM steps."""
 
 from __future__ import annotations
 
@@ -13,23 +13,36 @@ from torch import Tensor, nn
 
 from training.config import PositionsConfig
 from training.models.family import Conditioning, Family
+from training.objectives import ObjectiveName
+from training.schedules import make_sampling_sigmas
 
-# (latents (B, C, T, h, w), sigma as a float) -> velocity, same shape
+#: (latents (B, C, T, h, w), sigma) -> velocity, of the same shape.
 Velocity = Callable[[Tensor, float], Tensor]
+#: Called after a step: (step, its timestep 0..1000, latents (B, C, T, h, w)).
+StepCallback = Callable[[int, float, Tensor], None]
 
 
 def apply_guidance(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: u + scale (c - u). Both see the references, so it acts on the text alone."""
+    """Classifier-free guidance: u + scale (c - u).
+
+    Both predictions see the references, so it acts on the text alone.
+    """
     return unconditional + scale * (conditional - unconditional)
 
 
 def apply_reference_guidance(
     nothing: Tensor, references: Tensor, both: Tensor, text: float, reference: float
 ) -> Tensor:
-    """Separate scales: v0 + reference (v_ref - v0) + text (v_ref_text - v_ref).
+    """Guidance with separate scales: v0 + reference (v_ref - v0) + text (v_ref_text - v_ref).
 
-    nothing: neither text nor references; references: references alone; both: text and references.
-    With reference = 1 this is `guide`.
+    With reference = 1 this is `apply_guidance`.
+
+    Args:
+        nothing: v0, with neither text nor references.
+        references: v_ref, with references alone.
+        both: v_ref_text, with both.
+        text: scale of the text.
+        reference: scale of the references.
     """
     return nothing + reference * (references - nothing) + text * (both - references)
 
@@ -45,12 +58,21 @@ def make_guided_velocity(
     reference: float | None = None,
     dtype: torch.dtype | None = None,
 ) -> Velocity:
-    """The network under guidance, as a function of latents and sigma.
+    """Return the network under guidance, as a function of latents and sigma.
 
-    condition: of batch B; empty: (B or 1, L, D), the embedding of the empty (or negative) prompt. Both go
-    through the network as one batch, [empty, text], with the same references, as released. A `reference`
-    scale costs a second pass without references; without one, and with a text scale of 1, there is no
-    guidance. A `text` that is called gives the scale of the step under way.
+    The empty and the given text go through the network as one batch, [empty, text], with the same
+    references, as released.
+
+    Args:
+        family: of the model.
+        model: the transformer.
+        condition: of batch B.
+        empty: (B or 1, L, D), the embedding of the empty (or negative) prompt.
+        positions: where references lie.
+        text: scale of the text, or a function that returns the scale of the current step. 1 without a
+            `reference` scale: no guidance, and half the work.
+        reference: scale of the references; it costs a second pass without references.
+        dtype: of the computation; None: of the model's weights.
     """
     both = replace(
         condition,
@@ -87,16 +109,43 @@ def _double_batch(part: Tensor) -> Tensor:
     return part if part.shape[0] == 1 else torch.cat([part, part])
 
 
+def run_solver(
+    objective: ObjectiveName,
+    velocity: Velocity,
+    noise: Tensor,
+    steps: int,
+    *,
+    flow_shift: float = 7.0,
+    scheduler: Any = None,
+    on_step: StepCallback | None = None,
+) -> Tensor:
+    """Turn noise (B, C, T, h, w) into latents by the solver that belongs to an objective.
+
+    Args:
+        objective: flow_matching: Euler steps; v_prediction: the steps of `scheduler`.
+        velocity: the network's prediction, under guidance.
+        noise: where the walk starts.
+        steps: predictions of the network.
+        flow_shift: of the grid of Euler's steps.
+        scheduler: the model's diffusers scheduler; v_prediction needs it.
+        on_step: called after each step.
+    """
+    if objective == "flow_matching":
+        return solve_euler(velocity, noise, make_sampling_sigmas(steps, flow_shift), on_step)
+    return run_scheduler(
+        lambda latents, timestep: velocity(latents, timestep / 1000.0), noise, scheduler, steps, on_step
+    )
+
+
 def solve_euler(
     velocity: Velocity,
     noise: Tensor,
     sigmas: Sequence[float] | Tensor,
-    on_step: Callable[[int, Tensor], None] | None = None,
+    on_step: StepCallback | None = None,
 ) -> Tensor:
     """Walk noise (B, C, T, h, w) down the grid `sigmas`: x <- x + (sigma_next - sigma) v(x, sigma).
 
-    Latents are float32 between steps, as released, whatever the network computes in.
-    `on_step(i, latents)` is called after each step.
+    Latents are float32 between steps, as released, in whatever type the network computes.
     """
     latents = noise.float()
     grid = [float(sigma) for sigma in sigmas]
@@ -104,7 +153,7 @@ def solve_euler(
         for i, (sigma, following) in enumerate(pairwise(grid)):
             latents = latents + (following - sigma) * velocity(latents, sigma).float()
             if on_step is not None:
-                on_step(i, latents)
+                on_step(i, 1000.0 * sigma, latents)
     return latents
 
 
@@ -113,13 +162,17 @@ def run_scheduler(
     noise: Tensor,
     scheduler: Any,
     steps: int,
-    on_step: Callable[[int, Tensor], None] | None = None,
+    on_step: StepCallback | None = None,
 ) -> Tensor:
     """Walk noise (B, C, T, h, w) to latents by a diffusers scheduler: CogVideoX's DDIM, as released.
 
-    answer: (latents, timestep 0..999 as a float) -> the guided prediction of v, same shape. The scheduler
-    must be deterministic and of one prediction a step (CogVideoXDDIMScheduler is); its own settings say how
-    timesteps are spaced and that predictions are of v.
+    Args:
+        predict: (latents, timestep 0..999) -> the guided prediction of v, of the latents' shape.
+        noise: where the walk starts.
+        scheduler: deterministic, with one prediction a step (as CogVideoXDDIMScheduler). Its own settings
+            say how timesteps are spaced and that predictions are of v.
+        steps: predictions of the network.
+        on_step: called after each step.
     """
     scheduler.set_timesteps(steps, device=noise.device)
     latents = noise.float() * scheduler.init_noise_sigma
@@ -128,15 +181,18 @@ def run_scheduler(
             prediction = predict(latents, float(timestep)).float()
             latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
             if on_step is not None:
-                on_step(i, latents)
+                on_step(i, float(timestep), latents)
     return latents
 
 
 def compute_dynamic_scale(scale: float, progress: float) -> float:
-    """CogVideoX's dynamic guidance: from 1 at progress 0 to 1 + scale at 1.
+    """CogVideoX's dynamic guidance: 1 + scale (1 - cos(pi progress^5)) / 2, from 1 to 1 + scale.
 
-    1 + scale (1 - cos(pi progress^5)) / 2. progress is the share of the steps that are done. diffusers'
-    pipeline passes (steps - timestep) / steps instead, which is far outside 0..1 and swings; it is off by
-    default there.
+    diffusers' pipeline passes (steps - timestep) / steps as the progress, which is far outside 0..1, so that
+    the scale swings; there it is off by default.
+
+    Args:
+        scale: by which it grows.
+        progress: share of the steps that are done, 0..1.
     """
     return 1.0 + scale * (1.0 - math.cos(math.pi * progress**5)) / 2.0

@@ -1,1 +1,1 @@
-"""LoRA adapters: made by peft, their files, models with them."""
+"""LoRA: adapters in a model, their files, and what a run adds to a model."""

@@ -1,9 +1,9 @@
 """LoRA on a stock transformer, by peft: add, load, save, merge.
 
-Two scopes. `released`: as the released proxy replay code really computes, LoRA acts on every token of every
-target. `reference_only`: the paper's intent, where LoRA on the adaptive norms acts on reference tokens alone
-(see modulation.py); the other targets stay as they are. docs/proxy-replay.md says why `released` is
-the default.
+There are two scopes. `released`: LoRA acts on every token of every target, as the released proxy replay code
+computes. `reference_only`: LoRA on the adaptive norms acts on reference tokens alone, which is what the paper
+describes (modulation.py); LoRA on other targets acts on every token. docs/proxy-replay.md says why `released`
+is the default.
 """
 
 from __future__ import annotations
@@ -19,39 +19,34 @@ from reprise.errors import RepriseError
 from training.config import LoraConfig
 from training.lora.files import LoraFile, LoraKeyLayout, pack_lora_state, read_lora_file, write_lora_file
 from training.lora.modulation import ReferenceModulation
+from training.models.build import FAMILIES
 
 ADAPTER_NAME = "default"
-
-# What the released proxy replay code names. They match as suffixes, so "proj" also hits ff.net.0.proj and the
-# patch convolution; see the goldens' list of modules.
-RELEASED_TARGETS = (
-    "to_k",
-    "to_q",
-    "to_v",
-    "to_out.0",
-    "proj",
-    "text_proj",
-    "norm1.linear",
-    "norm2.linear",
-    "ff.net.2",
-)
-# Wan modulates by a table per block and has no linear to adapt there.
-WAN_TARGETS = ("to_k", "to_q", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
-DEFAULT_TARGETS = {"cogvideox": RELEASED_TARGETS, "wan": WAN_TARGETS}
 
 
 def add_lora(
     model: nn.Module, config: LoraConfig, family: str, *, seed: int = 0, file: LoraFile | None = None
 ) -> list[str]:
-    """Freeze a model and add untrained LoRA (A drawn from the seed, B zero); returns the adapted modules.
+    """Freeze a model and add untrained LoRA (A drawn from the seed, B zero).
 
-    The model must be prepared (`Family.prepare`) before. Raises RepriseError where a target names nothing.
+    Args:
+        model: prepared by `Family.prepare_model`.
+        config: rank, alpha, dropout, targets and scope.
+        family: its name.
+        seed: of the draw.
+        file: the modules, alpha and scope are this file's instead of the config's.
+
+    Returns:
+        The names of the adapted modules.
+
+    Raises:
+        RepriseError: the model has LoRA already, or a target names none of its modules.
     """
     _check_no_lora(model)
     modules = (
         sorted(file.modules)
         if file
-        else find_target_modules(model, config.targets or DEFAULT_TARGETS[family])
+        else find_target_modules(model, config.targets or FAMILIES[family].lora_targets)
     )
     alpha = file.alpha if file and file.alpha is not None else config.alpha
     with torch.random.fork_rng(devices=[]):
@@ -62,7 +57,17 @@ def add_lora(
 
 
 def open_lora(model: nn.Module, path: str | Path, config: LoraConfig, family: str) -> LoraFile:
-    """Read a LoRA file and check it against a model without LoRA (on the meta device, too) and the config."""
+    """Read a LoRA file and check it against a model and the config.
+
+    Args:
+        model: without LoRA; it may be on the meta device.
+        path: as in `load_lora`.
+        config: its rank and targets must be those of the file.
+        family: its name.
+
+    Raises:
+        RepriseError: the file does not fit the model or the config.
+    """
     _check_no_lora(model)
     file = read_lora_file(path, family)
     _check_file(file, model, config, family)
@@ -70,12 +75,21 @@ def open_lora(model: nn.Module, path: str | Path, config: LoraConfig, family: st
 
 
 def load_lora(model: nn.Module, path: str | Path, config: LoraConfig, family: str) -> list[str]:
-    """Freeze a model and add the LoRA of a file to it; returns the adapted modules.
+    """Freeze a model and add the LoRA of a file to it.
 
-    path: a .safetensors file in diffusers' or ComfyUI's key format, or a folder that holds one (the released
-    layout: pytorch_lora_weights_transformer.safetensors). Alpha is the file's where it stores one, else
-    config's: the released file stores none (64 for its rank of 128). config.rank and the targets must be
-    those of the file. Raises RepriseError in one line otherwise.
+    Args:
+        model: prepared by `Family.prepare_model`, without LoRA.
+        path: a .safetensors file in diffusers' or ComfyUI's key format, or a folder that holds one (the
+            released layout: pytorch_lora_weights_transformer.safetensors).
+        config: its rank and targets must be those of the file. Its alpha is used if the file stores none, as
+            the released one (64 for its rank of 128).
+        family: its name.
+
+    Returns:
+        The names of the adapted modules.
+
+    Raises:
+        RepriseError: the file does not fit the model or the config.
     """
     file = open_lora(model, path, config, family)
     modules = add_lora(model, config, family, file=file)
@@ -86,7 +100,7 @@ def load_lora(model: nn.Module, path: str | Path, config: LoraConfig, family: st
 
 
 def pair_lora_weights(model: nn.Module, file: LoraFile) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """The LoRA parameters of a model that was given `file`, each with its weight in the file."""
+    """Yield each LoRA parameter of a model that was given `file`, with its weight in the file."""
     for name, parameter in model.named_parameters():
         module, found, rest = name.rpartition(".lora_")
         if found and rest.endswith(f".{ADAPTER_NAME}.weight"):
@@ -94,9 +108,9 @@ def pair_lora_weights(model: nn.Module, file: LoraFile) -> Iterator[tuple[nn.Par
 
 
 def get_lora_state(model: nn.Module) -> dict[str, Tensor]:
-    """`<module>.lora_A.weight` / `<module>.lora_B.weight` -> weight, whole also where FSDP2 has sharded it.
+    """Return `<module>.lora_A.weight` and `<module>.lora_B.weight` -> the whole weight.
 
-    With sharded weights every rank must call it.
+    Collective where FSDP2 has sharded the weights.
     """
     state = {}
     for name, parameter in model.named_parameters():
@@ -108,12 +122,14 @@ def get_lora_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_lora(model: nn.Module, path: str | Path, family: str, layout: LoraKeyLayout = "diffusers") -> Path:
-    """Write a model's LoRA to one .safetensors file that diffusers or ComfyUI loads; returns its path.
+    """Write a model's LoRA to one .safetensors file that diffusers or ComfyUI loads; return its path.
 
-    Both store alpha (diffusers: in the header, ComfyUI: as `.alpha`). LoRA of scope `reference_only` cannot
-    be said in either format: for diffusers its norms get names of their own (`norm1.reference`), which this
-    module reads and others report as unknown instead of applying them to every token; for ComfyUI it is
-    refused.
+    Both formats store alpha. Neither can store the scope `reference_only`. For diffusers its norms get names
+    of their own (`norm1.reference`): Reprise reads them, and other loaders report them as unknown instead of
+    applying them to every token.
+
+    Raises:
+        RepriseError: ComfyUI cannot apply this LoRA.
     """
     return write_lora_file(path, *pack_lora(model, family, layout))
 
@@ -121,13 +137,13 @@ def save_lora(model: nn.Module, path: str | Path, family: str, layout: LoraKeyLa
 def pack_lora(
     model: nn.Module, family: str, layout: LoraKeyLayout = "diffusers"
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of the file that `save_lora` writes. Collective where weights are sharded."""
+    """Return tensors and header of the file that `save_lora` writes. Collective where weights are sharded."""
     alpha, scope = _get_alpha(model), _is_reference_only(model)
     return pack_lora_state(get_lora_state(model), alpha, family, layout, reference_only=scope)
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Add LoRA to the weights, in place: the model is as fast as without. `unmerge_lora` undoes it."""
+    """Add LoRA to the weights in place, so that it costs no time. `unmerge_lora` undoes it."""
     if _is_reference_only(model):
         raise RepriseError("LoRA of scope reference_only cannot be merged: it does not act on all tokens")
     for layer in _list_lora_layers(model):
@@ -135,13 +151,13 @@ def merge_lora(model: nn.Module) -> None:
 
 
 def unmerge_lora(model: nn.Module) -> None:
-    """Take merged LoRA out of the weights again (equal to before within rounding)."""
+    """Subtract merged LoRA from the weights; they equal those before within rounding."""
     for layer in _list_lora_layers(model):
         layer.unmerge()
 
 
 def remove_lora(model: nn.Module) -> nn.Module:
-    """The stock model again, with LoRA merged into its weights: what `save_pretrained` should write."""
+    """Merge LoRA into the weights and return the stock model, as `save_pretrained` should write it."""
     from diffusers.utils import recurse_remove_peft_layers
 
     merge_lora(model)
@@ -153,7 +169,11 @@ def remove_lora(model: nn.Module) -> nn.Module:
 
 
 def find_target_modules(model: nn.Module, targets: Iterable[str]) -> list[str]:
-    """Modules whose name is or ends in `.` + a target, as peft matches; each target must hit one."""
+    """List the modules whose name is a target or ends in `.` + a target, as peft matches.
+
+    Raises:
+        RepriseError: a target matches no module.
+    """
     names = [name for name, module in model.named_modules() if _is_adaptable(module)]
     hits: set[str] = set()
     for target in targets:
@@ -174,12 +194,12 @@ def _inject_adapters(
     import peft
 
     model.requires_grad_(False)
-    # Exact names: suffixes would let "proj" match more than was asked for.
+    # With exact names peft matches these modules alone; the suffix "proj" would match more.
     adapter = peft.LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(modules), init_lora_weights=True
     )
     model.add_adapter(adapter, ADAPTER_NAME)
-    model.train(model.training)  # new layers come in training mode, with dropout
+    model.train(model.training)  # peft's new layers are in training mode, with dropout
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(f".{ADAPTER_NAME}." in name and ".lora_" in name)
 
@@ -188,7 +208,9 @@ def _apply_scope(model: nn.Module, scope: str) -> None:
     if scope != "reference_only":
         return
     if not hasattr(model, "call"):
-        raise RepriseError("lora.scope reference_only is of CogVideoX: only there adaptive norms are linears")
+        raise RepriseError(
+            "lora.scope reference_only needs CogVideoX: only its adaptive norms are linear layers"
+        )
     for block in model.transformer_blocks:
         for name in ("norm1", "norm2"):
             setattr(block, name, ReferenceModulation(getattr(block, name), model.call.references))
@@ -216,14 +238,14 @@ def _get_alpha(model: nn.Module) -> float:
 
 
 def _check_file(file: LoraFile, model: nn.Module, config: LoraConfig, family: str) -> None:
-    """The file's modules exist in the model, have its shapes, and are the targets of the config."""
+    """Check that the file's modules are in the model, have its shapes, and are the config's targets."""
     modules = dict(model.named_modules())
     unknown = sorted(name for name in file.modules if name not in modules or not _is_adaptable(modules[name]))
     if unknown:
         raise RepriseError(
-            f"{file.path}: {_abbreviate_names(unknown)} not in the model; is this LoRA of another model?"
+            f"{file.path}: {_abbreviate_names(unknown)} not in the model; is this LoRA for another model?"
         )
-    expected = set(find_target_modules(model, config.targets or DEFAULT_TARGETS[family]))
+    expected = set(find_target_modules(model, config.targets or FAMILIES[family].lora_targets))
     if missing := sorted(expected - file.modules):
         raise RepriseError(
             f"{file.path}: no LoRA for {_abbreviate_names(missing)}, which lora.targets asks for"

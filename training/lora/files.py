@@ -1,8 +1,8 @@
-"""LoRA files: one .safetensors in diffusers' or ComfyUI's keys <-> weights by module of the transformer.
+"""LoRA files: one .safetensors in diffusers' or ComfyUI's key format.
 
-    diffusers   transformer.<module>.lora_A.weight                alpha in the header (lora_adapter_metadata),
-    or nowhere ComfyUI     diffusion_model.<its name>.lora_A.weight          alpha as diffusion_model.<its
-    name>.alpha
+    format     key                                        alpha
+    diffusers  transformer.<module>.lora_A.weight         in the header (lora_adapter_metadata), or nowhere
+    ComfyUI    diffusion_model.<its name>.lora_A.weight   diffusion_model.<its name>.alpha
 
 diffusers takes a file without alpha as alpha = rank. The released proxy replay file has none, and was trained
 with half of that: load it with its alpha (docs/proxy-replay.md).
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,40 +21,10 @@ import torch
 from torch import Tensor
 
 from reprise.errors import RepriseError
-from training.models.subject_token import SUBJECT_TOKEN_FILE as TOKEN_FILE
+from training.config import LoraConfig
+from training.lora.comfyui import find_diffusers_name, map_comfyui_names
+from training.models.subject_token import SUBJECT_TOKEN_FILE
 
-# (diffusers' module name, ComfyUI's), with places for what differs between modules. ComfyUI has, for Wan,
-# names of the official code, which diffusers' own loader converts back; for CogVideoX names of its own.
-_PLACEHOLDERS = {"#": r"(\d+)", "$": "([qkv])", "@": "([12])"}
-_MODULE_NAMES = {
-    "wan": (
-        ("blocks.#.attn1.to_$", "blocks.#.self_attn.$"),
-        ("blocks.#.attn1.to_out.0", "blocks.#.self_attn.o"),
-        ("blocks.#.attn2.to_$", "blocks.#.cross_attn.$"),
-        ("blocks.#.attn2.to_out.0", "blocks.#.cross_attn.o"),
-        ("blocks.#.ffn.net.0.proj", "blocks.#.ffn.0"),
-        ("blocks.#.ffn.net.2", "blocks.#.ffn.2"),
-        ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
-        ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
-        ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
-        ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
-        ("condition_embedder.time_proj", "time_projection.1"),
-        ("proj_out", "head.head"),
-        ("patch_embedding", "patch_embedding"),
-    ),
-    "cogvideox": (
-        ("transformer_blocks.#.attn1.to_$", "blocks.#.$"),
-        ("transformer_blocks.#.attn1.to_out.0", "blocks.#.attn_out"),
-        ("transformer_blocks.#.ff.net.0.proj", "blocks.#.ff_proj"),
-        ("transformer_blocks.#.ff.net.2", "blocks.#.ff_out"),
-        ("transformer_blocks.#.norm@.linear", "blocks.#.norm@.linear"),
-        ("time_embedding.linear_@", "time_embedding_linear_@"),
-        ("patch_embed.proj", "patch_embed.proj"),
-        ("patch_embed.text_proj", "patch_embed.text_proj"),
-        ("norm_out.linear", "norm_out.linear"),
-        ("proj_out", "proj_out"),
-    ),
-}
 LORA_FILE = "pytorch_lora_weights.safetensors"
 LoraKeyLayout = Literal["diffusers", "comfyui"]
 _METADATA_KEY = "lora_adapter_metadata"  # diffusers' key for a peft config in a file's header
@@ -63,19 +33,44 @@ _REFERENCE_NORM = re.compile(r"\.norm([12])\.reference$")
 
 @dataclass(frozen=True)
 class LoraFile:
+    """The content of a LoRA file."""
+
     path: Path
     weights: Mapping[tuple[str, str], Tensor]  # (module, "A" or "B") -> weight
     rank: int
-    alpha: float | None  # null: the file does not say
-    reference_only: bool
+    alpha: float | None  # None: the file does not store it
+    reference_only: bool  # LoRA of the adaptive norms acts on reference tokens alone
 
     @property
     def modules(self) -> set[str]:
+        """Names of the adapted modules, as in the stock transformer."""
         return {name for name, _ in self.weights}
+
+    def make_config(self, alpha: float | None = None) -> LoraConfig:
+        """Make the config that fits this file.
+
+        Args:
+            alpha: of a file that stores none.
+
+        Raises:
+            RepriseError: neither the file nor the caller says alpha.
+        """
+        known = self.alpha if self.alpha is not None else alpha
+        if known is None:
+            raise RepriseError(f"{self.path} does not store its alpha (rank {self.rank}): give alpha")
+        return LoraConfig(rank=self.rank, alpha=known, dropout=0.0, targets=tuple(sorted(self.modules)))
 
 
 def read_lora_file(path: str | Path, family: str) -> LoraFile:
-    """Read a LoRA file of either format; RepriseError in one line for what is none."""
+    """Read a LoRA file of either format.
+
+    Args:
+        path: the file, or a folder that holds it alone.
+        family: of the model that the LoRA is for.
+
+    Raises:
+        RepriseError: there is no such file, it holds no LoRA, or its LoRA is of another family.
+    """
     from safetensors import SafetensorError, safe_open
 
     file = _find_only_file(Path(path))
@@ -90,18 +85,15 @@ def read_lora_file(path: str | Path, family: str) -> LoraFile:
     unknown: list[str] = []
     reference_only = False
     for key, tensor in tensors.items():
-        match = re.fullmatch(r"(?:transformer\.|diffusion_model\.|base_model\.model\.)?(.+?)\.(.+)", key)
-        name = _parse_module(key, family)
-        if match is None or name is None:
+        module, part = _parse_key(key, family)
+        if not module:
             unknown.append(key)
-        elif key.endswith(".alpha"):
+        elif part == "alpha":
             alphas.add(float(tensor))
-        elif side := re.search(r"\.lora_([AB])(?:\.default)?\.weight$", key):
-            if _REFERENCE_NORM.search(name):
-                name, reference_only = _REFERENCE_NORM.sub(r".norm\1.linear", name), True
-            weights[name, side[1]] = tensor
         else:
-            unknown.append(key)
+            if _REFERENCE_NORM.search(module):
+                module, reference_only = _REFERENCE_NORM.sub(r".norm\1.linear", module), True
+            weights[module, part] = tensor
     if not weights:
         raise RepriseError(f"{file}: holds no LoRA (keys like transformer.<module>.lora_A.weight)")
     if unknown:
@@ -115,7 +107,7 @@ def read_lora_file(path: str | Path, family: str) -> LoraFile:
 
 
 def write_lora_file(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Path:
-    """Write what `pack` gave to one file; a folder gets diffusers' usual file name."""
+    """Write tensors and header of `pack_lora_state` to `path`, or into the folder `path`; return the file."""
     from safetensors.torch import save_file
 
     file = Path(path)
@@ -134,7 +126,11 @@ def pack_lora_state(
     *,
     reference_only: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """`<module>.lora_A.weight`, ... -> tensors (on the CPU) and header of a safetensors file."""
+    """Make tensors (on the CPU) and header of a safetensors file from `<module>.lora_A.weight` -> weight, ...
+
+    Raises:
+        RepriseError: the format has no name for a module, or no way to store `reference_only`.
+    """
     modules = sorted({name.rpartition(".lora_")[0] for name in state})
     header: dict[str, str] = {"format": "pt"}
     tensors: dict[str, Tensor] = {}
@@ -165,43 +161,20 @@ def pack_lora_state(
     return {key: weight.cpu().contiguous() for key, weight in tensors.items()}, header
 
 
-def map_comfyui_names(modules: list[str], family: str) -> dict[str, str]:
-    """Names of diffusers' modules in ComfyUI; RepriseError for one that it has no name for."""
-    names = {}
-    for module in modules:
-        name = _translate_name(module, _MODULE_NAMES[family])
-        if name is None:
-            raise RepriseError(f"LoRA of {module} has no name in ComfyUI; export for diffusers instead")
-        names[module] = name
-    return names
-
-
-def _parse_module(key: str, family: str) -> str | None:
-    """The stock transformer's name of the module that a key is about; None: no such key."""
-    name = re.sub(r"\.(alpha|lora_[AB](?:\.default)?\.weight)$", "", key)
-    if name == key:
-        return None
+def _parse_key(key: str, family: str) -> tuple[str | None, str]:
+    """(the stock transformer's name of a module, "A", "B" or "alpha"); no name: this is no LoRA key."""
+    match = re.fullmatch(r"(.+)\.(?:lora_([AB])(?:\.default)?\.weight|alpha)", key)
+    if match is None:
+        return None, ""
+    name, part = match[1], match[2] or "alpha"
     if name.startswith("diffusion_model."):
-        return _translate_name(
-            name.removeprefix("diffusion_model."), [pair[::-1] for pair in _MODULE_NAMES[family]]
-        )
-    return re.sub(r"^(transformer|base_model\.model)\.", "", name)
-
-
-def _translate_name(name: str, table: Sequence[tuple[str, ...]]) -> str | None:
-    for given, wanted in table:
-        match = re.fullmatch(
-            "".join(_PLACEHOLDERS.get(letter) or re.escape(letter) for letter in given), name
-        )
-        if match:
-            found = iter(match.groups())
-            return "".join(next(found) if letter in _PLACEHOLDERS else letter for letter in wanted)
-    return None
+        return find_diffusers_name(name.removeprefix("diffusion_model."), family), part
+    return re.sub(r"^(transformer|base_model\.model)\.", "", name), part
 
 
 def _find_only_file(path: Path) -> Path:
     if path.is_dir():
-        files = sorted(file for file in path.glob("*.safetensors") if file.name != TOKEN_FILE)
+        files = sorted(file for file in path.glob("*.safetensors") if file.name != SUBJECT_TOKEN_FILE)
         if len(files) != 1:
             raise RepriseError(f"{path}: {len(files)} .safetensors files, name the one that holds the LoRA")
         return files[0]

@@ -1,4 +1,4 @@
-"""What is trained beside or instead of a model's own weights: LoRA and the subject's token."""
+"""What a training run adds to a model: LoRA and the subject's token."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from training.config import TrainConfig
 from training.loop import weights
 from training.lora.adapters import add_lora, open_lora, pack_lora, pair_lora_weights
 from training.lora.files import LORA_FILE, LoraFile
-from training.models.subject_token import SUBJECT_TOKEN_FILE as TOKEN_FILE
 from training.models.subject_token import (
+    SUBJECT_TOKEN_FILE,
     add_subject_token,
     get_subject_token,
     pack_subject_token,
@@ -20,9 +20,10 @@ from training.models.subject_token import (
 
 
 def add_adapters(model: nn.Module, config: TrainConfig, family: str) -> LoraFile | None:
-    """Give a prepared model, on the meta device and not yet spread, what the config asks for.
+    """Add what the config asks for to a prepared model, on the meta device and before it is sharded.
 
-    Returns the file of which LoRA's weights come (`fill`), if there is one.
+    Returns:
+        The file that LoRA's weights come from, for `load_adapters`; None: there is none.
 
     Raises:
         RepriseError: a target or the file does not fit the model.
@@ -37,21 +38,21 @@ def add_adapters(model: nn.Module, config: TrainConfig, family: str) -> LoraFile
 
 
 def load_adapters(model: nn.Module, file: LoraFile) -> None:
-    """LoRA's weights of a file, and of the token beside it, into a spread model; each rank takes its part."""
+    """Load LoRA's weights, and the token beside them, into a sharded model; each rank takes its part."""
     for parameter, weight in pair_lora_weights(model, file):
         weights.fill_parameter(weight, parameter)
     load_token(model, file.path.parent)
 
 
 def load_token(model: nn.Module, folder: Path) -> None:
-    """The subject's token of a folder, where the model has one and the folder, too."""
+    """Load the subject's token of a folder, if the model and the folder have one."""
     token = get_subject_token(model)
-    if token is not None and (folder / TOKEN_FILE).is_file():
+    if token is not None and (folder / SUBJECT_TOKEN_FILE).is_file():
         weights.fill_parameter(read_subject_token(folder, len(token.weight)), token.weight)
 
 
 def pack_adapters(model: nn.Module, config: TrainConfig, family: str) -> dict[str, bytes]:
-    """File name -> content of all that was added: what `lora/` of a run holds. Collective."""
+    """Return file name -> content of the folder `lora/` of a run. Collective."""
     from safetensors.torch import save
 
     files: dict[str, bytes] = {}
@@ -59,5 +60,5 @@ def pack_adapters(model: nn.Module, config: TrainConfig, family: str) -> dict[st
         tensors, header = pack_lora(model, family)
         files[LORA_FILE] = save(tensors, metadata=header)
     if config.token.kind == "trained":
-        files[TOKEN_FILE] = save(pack_subject_token(model))
+        files[SUBJECT_TOKEN_FILE] = save(pack_subject_token(model))
     return files

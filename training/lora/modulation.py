@@ -1,8 +1,8 @@
 """Adaptive norms of CogVideoX whose LoRA acts on reference tokens alone, as proxy replay describes it.
 
-The paper (3.4): "updating LN layers only for X_in while keeping them frozen for X_out and C_T". In the
-released code the switch that should do so is never read (docs/proxy-replay.md). Here it is really so: the
-video and the text are modulated by the frozen weights, references by the frozen weights plus LoRA.
+The paper (3.4): "updating LN layers only for X_in while keeping them frozen for X_out and C_T". The released
+code never reads the switch that should do so (docs/proxy-replay.md). Here the frozen weights modulate the
+video and the text, and the frozen weights plus LoRA modulate references.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class ReferenceModulation(nn.Module):
-    """Stands where a block has a CogVideoXLayerNormZero, with its submodules and thus its weights' names."""
+    """Replaces a block's CogVideoXLayerNormZero.
+
+    It has the same submodules, so the names of the weights stay.
+    """
 
     def __init__(self, stock: nn.Module, tokens: ReferenceTokens) -> None:
         super().__init__()
@@ -29,9 +32,16 @@ class ReferenceModulation(nn.Module):
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, N, D) reference and video tokens, (B, L, D) text, (B, E) time -> both normed, and both gates.
+        """Normalise and modulate tokens and text.
 
-        The gate of the tokens is (B, N, D) where there are references, else (B, 1, D) as in the stock norm.
+        Args:
+            hidden_states: (B, N, D) reference tokens, then video tokens.
+            encoder_hidden_states: (B, L, D) text.
+            temb: (B, E) embedding of the timestep.
+
+        Returns:
+            Tokens, text, gate of the tokens, gate of the text. The gate of the tokens is (B, N, D) with
+            references, else (B, 1, D) as in the stock norm.
         """
         time = self.silu(temb)
         frozen = self.linear.base_layer(time) if hasattr(self.linear, "base_layer") else self.linear(time)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from reprise.errors import RepriseError
 from training.config import ObjectiveConfig, PositionsConfig
-from training.models.family import Conditioning
+from training.models.family import Conditioning, ModuleNames, VideoSize
 from training.models.packing import (
     SequenceLayout,
     SequenceShard,
@@ -35,7 +35,7 @@ from training.models.packing import (
     unpack_strip,
 )
 from training.models.subject_token import reserve_token
-from training.objectives import Objective, VPrediction
+from training.objectives import Objective, ObjectiveName, VPrediction
 from training.positions import make_cogvideox_positions, make_rotary_tables, split_cogvideox_head
 
 RotaryTables = tuple[Tensor, Tensor]
@@ -111,8 +111,38 @@ def rotate_pairs(x: Tensor, tables: RotaryTables) -> Tensor:
 
 
 class CogVideoXFamily:
+    """CogVideoX 2B and 5B."""
+
     name = "cogvideox"
     transformer = "CogVideoXTransformer3DModel"
+    objective: ObjectiveName = "v_prediction"
+    samples_posterior = True
+    default_size = VideoSize(480, 720, 49, 8.0)
+    # What the released proxy replay code names. "proj" also matches ff.net.0.proj and the patch convolution;
+    # see the goldens' list of modules.
+    lora_targets: tuple[str, ...] = (
+        "to_k",
+        "to_q",
+        "to_v",
+        "to_out.0",
+        "proj",
+        "text_proj",
+        "norm1.linear",
+        "norm2.linear",
+        "ff.net.2",
+    )
+    comfyui_names: ModuleNames = (
+        ("transformer_blocks.#.attn1.to_$", "blocks.#.$"),
+        ("transformer_blocks.#.attn1.to_out.0", "blocks.#.attn_out"),
+        ("transformer_blocks.#.ff.net.0.proj", "blocks.#.ff_proj"),
+        ("transformer_blocks.#.ff.net.2", "blocks.#.ff_out"),
+        ("transformer_blocks.#.norm@.linear", "blocks.#.norm@.linear"),
+        ("time_embedding.linear_@", "time_embedding_linear_@"),
+        ("patch_embed.proj", "patch_embed.proj"),
+        ("patch_embed.text_proj", "patch_embed.text_proj"),
+        ("norm_out.linear", "norm_out.linear"),
+        ("proj_out", "proj_out"),
+    )
 
     def __init__(self, patch: Size = (1, 2, 2), temporal_scale: int = 4, spatial_scale: int = 8) -> None:
         """Defaults are the published models'."""

@@ -6,14 +6,26 @@ A family wraps no model: models stay stock diffusers classes, and everything tha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from training.config import ObjectiveConfig, PositionsConfig
 from training.models.packing import SequenceLayout, SequenceShard, Size, pack_strip, slice_tokens
-from training.objectives import Objective
+from training.objectives import Objective, ObjectiveName
+
+#: (diffusers' module name, ComfyUI's), with placeholders (lora/comfyui.py) for block numbers and the like.
+ModuleNames = tuple[tuple[str, str], ...]
+
+
+class VideoSize(NamedTuple):
+    """A video's size: px, px, frames, frames per second."""
+
+    height: int
+    width: int
+    frames: int
+    fps: float
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,11 @@ class Conditioning:
 class Family(Protocol):
     name: str  # "wan", "cogvideox"
     transformer: str  # its class in diffusers, for `components.load_transformer`
+    objective: ObjectiveName  # what the family was pretrained with
+    samples_posterior: bool  # a latent is a sample of the VAE's posterior (as released), else its mode
+    default_size: VideoSize  # what the release makes
+    lora_targets: tuple[str, ...]  # modules that LoRA adapts by default; each matches as a suffix
+    comfyui_names: ModuleNames  # names of LoRA's modules in ComfyUI
     patch: Size  # (t, h, w), in latents
     temporal_scale: int  # frames per latent frame (after the first)
     spatial_scale: int  # pixels per latent

@@ -8,18 +8,18 @@ from typing import Any
 from reprise.errors import RepriseError
 from training.models.packing import Size
 
-# Transformer's class -> height px, width px, frames, frames per second: what its release makes by default.
-DEFAULT_SIZES: dict[str, tuple[int, int, int, float]] = {
-    "WanTransformer3DModel": (480, 832, 81, 16.0),
-    "CogVideoXTransformer3DModel": (480, 720, 49, 8.0),
-}
+
+def get_patch(transformer: Mapping[str, Any]) -> Size:
+    """Latents (t, h, w) to a token, from a transformer's config."""
+    patch = transformer.get("patch_size", (1, 2, 2))
+    p_t, p_h, p_w = (1, patch, patch) if isinstance(patch, int) else patch
+    return int(p_t), int(p_h), int(p_w)
 
 
 def get_token_grid(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Size:
     """(frames, rows, columns) of one token, from the configs: the steps in which a video's size can grow."""
     temporal, spatial = get_vae_scales(vae)
-    patch = transformer.get("patch_size", (1, 2, 2))
-    p_t, p_h, p_w = (1, patch, patch) if isinstance(patch, int) else patch
+    p_t, p_h, p_w = get_patch(transformer)
     return temporal * p_t, spatial * p_h, spatial * p_w
 
 

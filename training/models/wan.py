@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from reprise.errors import RepriseError
 from training.config import ObjectiveConfig, PositionsConfig
-from training.models.family import Conditioning
+from training.models.family import Conditioning, ModuleNames, VideoSize
 from training.models.packing import (
     SequenceLayout,
     SequenceShard,
@@ -29,7 +29,7 @@ from training.models.packing import (
     unpack_strip,
 )
 from training.models.subject_token import reserve_token
-from training.objectives import FlowMatching, Objective
+from training.objectives import FlowMatching, Objective, ObjectiveName
 from training.positions import make_rotary_tables, make_sequence_positions, split_wan_head
 
 
@@ -63,8 +63,31 @@ class TimestepSinusoid(nn.Module):
 
 
 class WanFamily:
+    """Wan 2.1 (Kaleido) and Wan 2.2 TI2V."""
+
     name = "wan"
     transformer = "WanTransformer3DModel"
+    objective: ObjectiveName = "flow_matching"
+    samples_posterior = False
+    default_size = VideoSize(480, 832, 81, 16.0)
+    # Wan modulates by a table per block and has no linear to adapt there.
+    lora_targets: tuple[str, ...] = ("to_k", "to_q", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
+    # The names of Wan's official code.
+    comfyui_names: ModuleNames = (
+        ("blocks.#.attn1.to_$", "blocks.#.self_attn.$"),
+        ("blocks.#.attn1.to_out.0", "blocks.#.self_attn.o"),
+        ("blocks.#.attn2.to_$", "blocks.#.cross_attn.$"),
+        ("blocks.#.attn2.to_out.0", "blocks.#.cross_attn.o"),
+        ("blocks.#.ffn.net.0.proj", "blocks.#.ffn.0"),
+        ("blocks.#.ffn.net.2", "blocks.#.ffn.2"),
+        ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
+        ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
+        ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
+        ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
+        ("condition_embedder.time_proj", "time_projection.1"),
+        ("proj_out", "head.head"),
+        ("patch_embedding", "patch_embedding"),
+    )
 
     def __init__(self, patch: Size = (1, 2, 2), temporal_scale: int = 4, spatial_scale: int = 8) -> None:
         """Defaults are Wan 2.1's; Wan 2.2 TI2V-5B has a spatial scale of 16."""
