@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from pipelines.console import EXIT_NOTHING_DONE, ProgressBar, err, handle_errors
 if TYPE_CHECKING:
     from curation.config import CurationConfig
     from curation.runner.curate import CurationOutcome
-    from reprise.ray_session import SessionOpener
 
 
 @click.command()
@@ -53,29 +51,15 @@ def run_curation(
     source: str, output: str, config: CurationConfig, *, overwrite: bool = False
 ) -> CurationOutcome:
     """List, curate, and print what came of it."""
-    from curation.dataset import MANIFEST
-    from curation.runner.imports import pause_garbage_collection
+    from curation.runner.curate import curate_videos
     from curation.sources import list_videos
     from reprise.storage import Storage
 
     videos = list_videos.list_videos(source, on_message=lambda line: err.print(escape(line), soft_wrap=True))
     err.print(escape(list_videos.summarize_videos(videos)), soft_wrap=True)
     dataset = Storage.from_uri(output)
-    with contextlib.ExitStack() as stack:
-        started: SessionOpener | None = None
-        # Of a finished dataset it is not known yet whether there is anything to do.
-        if not dataset.is_file(MANIFEST):
-            with pause_garbage_collection():
-                from reprise.ray_session import start_ray_early
-
-            started = stack.enter_context(start_ray_early(config))
-        with pause_garbage_collection():
-            from curation.runner.curate import curate_videos  # takes a second, which Ray takes to start, too
-
-        bar = ProgressBar(config.engine.progress)
-        outcome = curate_videos(
-            videos, dataset, config, overwrite=overwrite, progress=bar, open_session=started
-        )
+    bar = ProgressBar(config.engine.progress)
+    outcome = curate_videos(videos, dataset, config, overwrite=overwrite, progress=bar)
     if outcome.nothing_to_do:
         out.print("nothing to do: the dataset is finished and has no new videos\n")
     print_summary(outcome.manifest)

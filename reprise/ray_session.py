@@ -1,146 +1,156 @@
-"""Ray: started on this machine and stopped afterwards, or a cluster that is there already."""
+"""The Ray session of a run: connect to a cluster, or start Ray on this machine and stop it afterwards."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import gc
 import logging
+import math
 import os
+import re
 import shutil
 import signal
+import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-
-from curation.config import CurationConfig
 from reprise.errors import RepriseError
 
 _LOCAL_STORE_BYTES = 2 << 30
-_START_ATTEMPTS = 2  # of Ray: it allows its own processes half a minute, which a busy machine may exceed
+_START_ATTEMPTS = 2  # Ray gives its own processes 30 seconds to start, which a busy machine may exceed
+_PROBE_SECONDS = 5.0
 _SCRATCH_PREFIX = "reprise-run-"
+# How each HTTP/2 connection begins (RFC 9113, section 3.4), with an empty SETTINGS frame. The head of a Ray
+# cluster is a gRPC server, which answers with a SETTINGS frame of its own.
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+_UV_SWITCH = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 
-# Enters with a running Ray; gives the folder for temporary files of workers here, None on a cluster.
-SessionOpener = Callable[[CurationConfig], contextlib.AbstractContextManager[str | None]]
 
+@dataclass(frozen=True)
+class RaySession:
+    """A running Ray, as `ray_session` yields it."""
 
-@contextlib.contextmanager
-def start_ray_early(config: CurationConfig) -> Iterator[SessionOpener]:
-    """Begin to start Ray, which is two seconds of waiting, while the body goes on.
-
-    Yields what stands for `started` later on. Where that is not called, Ray is stopped at the end, too.
-    """
-    ready: Future[str | None] = Future()
-    stop_event = threading.Event()
-
-    def hold_session() -> None:
-        # Ray's processes end with the thread that started them, so that this one stays until they may.
-        try:
-            with open_ray_session(config) as scratch:
-                ready.set_result(scratch)
-                stop_event.wait()
-        except BaseException as error:
-            if ready.done():
-                raise
-            ready.set_exception(error)
-
-    thread = threading.Thread(target=hold_session, name="reprise-ray", daemon=True)
-
-    def stop_session() -> None:
-        stop_event.set()
-        thread.join()
-
-    previous_handler = signal.getsignal(signal.SIGTERM)
-
-    @contextlib.contextmanager
-    def join_session(_: CurationConfig) -> Iterator[str | None]:
-        try:
-            scratch = ready.result()
-            _restore_sigterm_handler(previous_handler)
-            yield scratch
-        finally:
-            stop_session()
-
-    thread.start()
-    try:
-        yield join_session
-    finally:
-        stop_session()
+    started_here: bool  # False: a cluster, or a Ray that the caller had started
+    scratch: str | None = None  # folder for temporary files of workers; None where Ray was not started here
 
 
 @contextlib.contextmanager
-def open_ray_session(config: CurationConfig) -> Iterator[str | None]:
-    """Connect to the cluster of `engine.address` or RAY_ADDRESS, or start Ray here and stop it afterwards.
+def ray_session(
+    address: str | None = None,
+    *,
+    num_cpus: float | None = None,
+    min_cpus: float | None = None,
+    object_store_mb: int | None = None,
+) -> Iterator[RaySession]:
+    """Connect to a cluster, or start Ray on this machine and stop it afterwards.
 
-    Yields the folder for temporary files of workers on this machine, or None on a cluster.
+    A Ray that is running in this process is used as it is.
+
+    Args:
+        address: `host:port`, `ray://host:port`, "auto" or "local"; default: RAY_ADDRESS, else "local".
+        num_cpus: CPUs of a Ray that is started here; default: the machine's.
+        min_cpus: the least number of CPUs of a Ray that is started here. Workers may outnumber the cores.
+        object_store_mb: shared memory of a Ray that is started here, in MiB; default: 2 GiB, at most 30 % of
+            the memory.
 
     Raises:
-        RepriseError: no cluster at that address, or Ray does not start.
+        RepriseError: no cluster answers at the address, or Ray does not start.
     """
+    import ray  # takes a second, so only where Ray is needed
+
     if ray.is_initialized():
-        yield None
+        yield RaySession(started_here=False)
         return
-    engine = config.engine
-    address = engine.address or os.environ.get("RAY_ADDRESS")
-    # Ray's own words are for its developers; every failed item says why in its row.
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    previous_handler = signal.getsignal(signal.SIGTERM)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
     with contextlib.ExitStack() as stack:
-        scratch = None
-        if address and address != "local":
-            _init_ray(f"no Ray cluster answers at {address}", address=address, **quiet)
-        else:
+        if address == "local":
             scratch = stack.enter_context(_make_scratch_folder())
-            _init_ray(
-                "Ray does not start on this machine",
-                attempts=_START_ATTEMPTS,
-                address="local",
-                num_cpus=engine.num_cpus,
-                object_store_memory=_choose_store_bytes(engine.object_store_mb),
-                include_dashboard=False,
-                **quiet,
-            )
-        stack.callback(_stop_ray)
-        _restore_sigterm_handler(previous_handler)
-        yield scratch
+            session = RaySession(started_here=True, scratch=scratch)
+            settings: dict[str, Any] = {
+                "address": "local",
+                "num_cpus": _choose_cpus(num_cpus, min_cpus),
+                "object_store_memory": _choose_store_bytes(object_store_mb),
+                "include_dashboard": False,
+            }
+            failure, attempts = "Ray does not start on this machine", _START_ATTEMPTS
+        else:
+            failure, attempts = f"no Ray cluster answers at {address}", 1
+            _probe_cluster(address, failure)
+            session, settings = RaySession(started_here=False), {"address": address}
+        stack.callback(ray.shutdown)  # before Ray is started: it also ends what an interrupted start has left
+        _init_ray(settings, failure, attempts)
+        yield session
 
 
-def _stop_ray() -> None:
-    """Stop Ray. Its objects that are collected while it goes down, in whichever thread, end the program."""
-    gc.collect()
-    gc.disable()
-    try:
-        ray.shutdown()
-    finally:
-        gc.enable()
+def _init_ray(settings: dict[str, Any], failure: str, attempts: int) -> None:
+    """Call `ray.init`, several times where it fails.
 
+    Raises:
+        RepriseError: `failure` and Ray's reason.
+    """
+    import ray
+    from ray._private import ray_constants
 
-def _restore_sigterm_handler(handler: Any) -> None:
-    """Ray answers SIGTERM with a stack trace and an abort."""
-    if threading.current_thread() is threading.main_thread() and handler is not None:
-        signal.signal(signal.SIGTERM, handler)
-
-
-def _init_ray(problem: str, *, attempts: int = 1, **settings: Any) -> None:
+    if _UV_SWITCH not in os.environ:
+        # Under `uv run`, Ray would upload the working folder. It read the environment on import.
+        os.environ[_UV_SWITCH] = "0"
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
+    previous_handler = signal.getsignal(signal.SIGTERM)
     for left in reversed(range(attempts)):
         try:
-            ray.init(**settings)
-            return
-        except Exception as error:  # Ray raises this very class, too
+            # Ray's log is for its developers. What is wrong with an item comes with its result.
+            ray.init(**settings, logging_level=logging.ERROR, log_to_driver=False)
+            break
+        except SystemExit as stop:  # Ray's own handler of SIGTERM
+            raise KeyboardInterrupt from stop
+        except Exception as error:  # `ray.init` raises Exception itself, too
             ray.shutdown()
             if not left:
                 message = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                raise RepriseError(f"{problem}: {message}") from error
+                raise RepriseError(f"{failure}: {message}") from error
+        finally:
+            if threading.current_thread() is threading.main_thread() and previous_handler is not None:
+                # Ray's handler prints a stack trace and exits without a word on how to go on.
+                signal.signal(signal.SIGTERM, previous_handler)
+
+
+def _probe_cluster(address: str, failure: str) -> None:
+    """Check that a cluster answers. `ray.init` would wait for minutes, in code that no signal interrupts.
+
+    Raises:
+        RepriseError: it does not.
+    """
+    hint = "check the address, engine.address or run.address in the config, and RAY_ADDRESS"
+    if address == "auto":
+        from ray._private.services import canonicalize_bootstrap_address
+
+        try:
+            address = canonicalize_bootstrap_address(address) or address
+        except (ConnectionError, ValueError) as error:
+            raise RepriseError(f"{failure}: none was started on this machine; {hint}") from error
+    found = re.fullmatch(r"(?:ray://)?\[?(?P<host>[^/\]]+)\]?:(?P<port>\d+)", address)
+    if not found:
+        return  # a scheme of a Ray provider: only Ray knows what it means
+    try:
+        with socket.create_connection((found["host"], int(found["port"])), _PROBE_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") in ("", "0"):
+                connection.sendall(_HTTP2_PREFACE)
+                if not connection.recv(1):
+                    raise ConnectionError("the connection was closed")
+    except OverflowError as error:
+        raise RepriseError(f"{failure}: no port has the number {found['port']}") from error
+    except OSError as error:
+        reason = (error.strerror or str(error) or type(error).__name__).lower()
+        raise RepriseError(f"{failure}: {reason}; {hint}") from error
 
 
 @contextlib.contextmanager
 def _make_scratch_folder() -> Iterator[str]:
-    """A folder for temporary files, without those that killed runs have left: nobody locks them."""
+    """Make a folder for temporary files. Remove those of killed runs, which no process locks any more."""
     for other in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*"):
         with contextlib.suppress(OSError), _lock_folder(other):
             shutil.rmtree(other)
@@ -153,10 +163,10 @@ def _make_scratch_folder() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _lock_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder; the system lets go when this process ends, however it does.
+    """Hold a lock on a folder. The system releases it when this process ends for whatever reason.
 
     Raises:
-        OSError: another process holds it.
+        OSError: another process holds the lock.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -166,7 +176,15 @@ def _lock_folder(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _choose_cpus(num_cpus: float | None, min_cpus: float | None) -> float | None:
+    """CPUs of a Ray that is started here; None: Ray counts them."""
+    if num_cpus is None and min_cpus is not None:
+        return max(os.cpu_count() or 1, math.ceil(min_cpus))
+    return num_cpus
+
+
 def _choose_store_bytes(megabytes: int | None) -> int:
+    """Bytes of the object store of a Ray that is started here."""
     if megabytes:
         return megabytes << 20
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from reprise.errors import RepriseError
-from training.cluster import connect_ray
+from reprise.ray_session import ray_session
 from training.config import TrainConfig
 from training.loop.callback import Callback
 from training.loop.run_folder import RunFolder
@@ -60,10 +60,9 @@ def run_training(config: TrainConfig, callbacks: CallbackFactory | None = None) 
     folder = RunFolder.from_config(config.run)
     _check_unchanged(config, folder)
     folder.root.delete_file(STOPPED_FILE)
-    with connect_ray(
-        config.run.address, cpus=config.run.workers * config.run.cpus_per_worker
-    ) as started_here:
-        found = _run_trainer(config, callbacks or _build_default_callbacks, folder, started_here)
+    run = config.run
+    with ray_session(run.address, min_cpus=run.workers * run.cpus_per_worker) as session:
+        found = _run_trainer(config, callbacks or _build_default_callbacks, folder, session.started_here)
     reason = _read_stop_reason(folder)
     if reason is not None:
         raise RepriseError(reason)

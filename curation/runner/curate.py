@@ -7,11 +7,9 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from threading import Thread
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -34,9 +32,9 @@ from curation.runner.graph import CROSSPAIR, RETRIEVE, SHARD, build_operators
 from curation.runner.ray_data import CurationJob
 from curation.stages import crosspair, retrieve
 from curation.stages.crosspair import choose_plate_clips
-from reprise import ray_session
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
+from reprise.ray_session import ray_session
 from reprise.storage import Storage
 
 _MAX_ROUNDS = 2  # times that videos whose worker died are tried; the second time each clip alone
@@ -81,15 +79,11 @@ def curate_videos(
     *,
     overwrite: bool = False,
     progress: RunProgress | None = None,
-    open_session: ray_session.SessionOpener | None = None,
 ) -> CurationOutcome:
     """Curate `videos` into `dataset`, going on from wherever an earlier run stopped.
 
     A finished dataset grows by the videos that are new or have changed; those that are no longer among
     `videos` stay. Videos whose worker died, or whose decoder hung, are tried again by every run.
-
-    Args:
-        started: `cluster.started`, or what `cluster.starting` yields; called where there is something to do.
 
     Raises:
         RepriseError: no videos; the dataset was made with another config, is being written by another run,
@@ -114,13 +108,15 @@ def curate_videos(
         dataset.write_bytes(_get_config_path(config_hash), config.model_dump_json(indent=1).encode())
         if finished is not None:
             _reopen_dataset(dataset, finished, fragments)
-        with (open_session or ray_session.open_ray_session)(config) as scratch:
-            job = CurationJob(config, dataset, config_hash, scratch)
+        engine = config.engine
+        with ray_session(
+            engine.address, num_cpus=engine.num_cpus, object_store_mb=engine.object_store_mb
+        ) as session:
+            job = CurationJob(config, dataset, config_hash, session.scratch)
             resumed = _annotate_videos(job, fragments, videos, progress)
             found = _finish_dataset(job, fragments, videos, revisions, progress)
             manifest.write(dataset, found)
-            report = run_in_background(partial(_publish_report, dataset, config, progress))  # while Ray stops
-        report.result()
+        _publish_report(dataset, config, progress)
         return CurationOutcome(found, resumed, False)
 
 
@@ -312,21 +308,6 @@ def _publish_report(dataset: Storage, config: CurationConfig, progress: RunProgr
     dataset.delete_tree(WORK)
     progress.advance()
     progress.end()
-
-
-def run_in_background(work: Callable[[], None]) -> Future[None]:
-    """Do something in a thread that does not keep an interrupted program alive."""
-    done: Future[None] = Future()
-
-    def run_work() -> None:
-        try:
-            work()
-            done.set_result(None)
-        except BaseException as error:
-            done.set_exception(error)
-
-    Thread(target=run_work, name="reprise-aside", daemon=True).start()
-    return done
 
 
 def _get_config_path(config_hash: str) -> str:

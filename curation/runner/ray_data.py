@@ -33,7 +33,7 @@ from curation.dataset.shards import ShardPlan, ShardResult, read_rows, write_sha
 from curation.models import registry
 from curation.rows.schema import TRANSIT, VIDEOS, ClipRow, VideoRow
 from curation.rows.tables import build_table
-from curation.runner import imports, memory
+from curation.runner import memory
 from curation.runner.graph import (
     CROSSPAIR,
     RETRIEVE,
@@ -117,9 +117,8 @@ def annotate_videos(
     context.enable_progress_bars = False
     # Only the death of a worker is an error to Ray Data: whatever a worker can say comes as a row.
     context.max_errored_blocks = -1
-    # Each core's worker imports what it needs while Ray Data is still being set up.
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    preloads = [ray.remote(imports.preload_imports).remote() for _ in range(cores if job.scratch else 1)]
+    check = ray.remote(_check_imports).remote()
     graph = build_operators(job.config)[:-1]
     whole_allowed = not one_clip_per_task and can_run_in_one_worker(graph) and not _is_vllm_captioner(job)
     clip_videos, whole_videos = split_by_size(videos, cores) if whole_allowed else (videos, [])
@@ -129,8 +128,12 @@ def annotate_videos(
         )
     if whole_videos:
         yield from _iter_results(build_video_graph(job, graph, whole_videos, cores))
-    # Tasks that cannot even be unpacked die like any other; this one tells what it was.
-    _get_results(preloads, "starting workers")
+    # A task whose modules are missing on a machine looks like a dead worker. This task's error names them.
+    _get_results([check], "starting workers")
+
+
+def _check_imports() -> None:
+    """Do nothing. To unpickle this function, a worker imports this module and all that it needs."""
 
 
 def can_run_in_one_worker(graph: Sequence[Operator]) -> bool:

@@ -10,15 +10,15 @@ import pytest
 from safetensors.torch import load_file
 
 from reprise.errors import RepriseError
+from reprise.ray_session import ray_session
 from tests.training import worlds
 from tests.training.worlds import launch, tiny_config, trouble
-from training.cluster import connect_ray
 from training.trainer import run_training
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with connect_ray("local", cpus=2):
+    with ray_session("local", min_cpus=2):
         yield
 
 

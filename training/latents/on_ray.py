@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from reprise.errors import RepriseError
-from training.cluster import connect_ray
+from reprise.ray_session import ray_session
 from training.latents.config import EngineConfig
 from training.latents.encode import EncodeJob, ItemOutcome, WorkUnit, encode_unit
 from training.latents.encoders import Encoders
@@ -39,7 +39,7 @@ def execute_on_ray(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOu
     from ray.data import ActorPoolStrategy
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    with connect_ray(job.config.engine.address):
+    with ray_session(job.config.engine.address):
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_errored_blocks = -1  # only the death of a worker is one: all else comes as a row

@@ -19,13 +19,13 @@ from curation.rows.ids import hash_video, make_clip_id, make_stopped_video_id
 from curation.rows.lifecycle import make_blank_row, stop_row
 from curation.rows.schema import ClipRow, VideoRow
 from curation.rows.verdicts import WORKER_DIED
-from curation.runner import ray_data
+from curation.runner import curate, ray_data
 from curation.runner.curate import CurationOutcome, curate_videos
 from curation.runner.ray_data import CurationJob
 from curation.sources.list_videos import list_videos
 from curation.stages.crosspair import Crosspair, Plate
-from reprise import ray_session
 from reprise.errors import RepriseError
+from reprise.ray_session import RaySession
 from reprise.storage import Storage
 from tests.curation.clips import frame, picture
 
@@ -43,9 +43,9 @@ class Loop:
     dying: set[str] = field(default_factory=set)  # files of which the last clip takes its worker down
 
     @contextlib.contextmanager
-    def start(self, config: CurationConfig) -> Iterator[str | None]:
+    def start(self, address: str | None, **options: Any) -> Iterator[RaySession]:
         self.started += 1
-        yield None
+        yield RaySession(started_here=True)
 
     def annotate(
         self, job: CurationJob, videos: Sequence[VideoRow], *, one_clip_per_task: bool = False
@@ -104,7 +104,7 @@ class Loop:
 @pytest.fixture(autouse=True)
 def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
     made = Loop()
-    monkeypatch.setattr(ray_session, "open_ray_session", made.start)
+    monkeypatch.setattr(curate, "ray_session", made.start)
     monkeypatch.setattr(ray_data, "annotate_videos", made.annotate)
     monkeypatch.setattr(ray_data, "make_plates", made.plates)
     monkeypatch.setattr(ray_data, "write_shards", made.shards)
@@ -408,12 +408,12 @@ def test_two_runs_into_one_folder_do_not_meet(
     source: Path, output: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextlib.contextmanager
-    def meanwhile(config: CurationConfig) -> Iterator[str | None]:
+    def meanwhile(address: str | None, **options: Any) -> Iterator[RaySession]:
         with pytest.raises(RepriseError, match="another run is writing"):
             run(source, output)
-        yield None
+        yield RaySession(started_here=True)
 
-    monkeypatch.setattr(ray_session, "open_ray_session", meanwhile)
+    monkeypatch.setattr(curate, "ray_session", meanwhile)
     run(source, output)
 
 
