@@ -22,7 +22,7 @@ from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 from reprise.storage import Storage, fetch_file
 from reprise.video.ahead import StalledError
-from reprise.video.source import BadVideoError, format_ffmpeg_error
+from reprise.video.errors import BadVideoError, format_ffmpeg_error
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Slice:
         row["start_frame"], row["end_frame"] = span.start_frame, span.end_frame
         row["start_s"], row["end_s"] = span.start_s, span.end_s
         row["num_frames"], row["fps"] = span.num_frames, float(info.fps)
-        row["width"], row["height"] = slicer.width, slicer.height
+        row["width"], row["height"] = span.width, span.height
         row["source_codec"] = info.codec
         if span.file is None:
             stop_row(row, span.status, NAME, span.reason or "", span.value, span.threshold)

@@ -13,12 +13,13 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from reprise.video.source import VideoInfo, VideoPacket
+from reprise.video.info import VideoInfo
+from reprise.video.nal_units import H264_IDR, split_units
+from reprise.video.open_video import VideoPacket
 
 KEYFRAME_SECONDS = 0.5  # of encoded clips: a training loader seeks to random frames
 _TIME_BASE = Fraction(1, 90_000)  # holds 24, 25, 29.97, 30, 60 fps and variable rates alike
 _MOVFLAGS = {"movflags": "+faststart"}
-_IDR = 5  # H.264 NAL unit type, ITU-T H.264 table 7-1; 1 to 5 hold pictures
 
 
 class PacketLog:
@@ -95,8 +96,7 @@ def can_copy(info: VideoInfo, stream: VideoStream, width: int, height: int) -> b
     return (
         info.codec == "h264"
         and info.pixel_format in ("yuv420p", "yuvj420p")
-        and info.square_pixels
-        and info.rotation == 0
+        and info.geometry.is_plain
         and (width, height) == (context.width, context.height)
         and (context.extradata or b"")[:1] == b"\x01"  # avcC: parameter sets in the header, as mp4 wants them
     )
@@ -107,15 +107,8 @@ def is_clean_keyframe(packet: VideoPacket, extradata: bytes) -> bool:
 
     A container's keyframe flag does not say so: it also marks open groups of pictures.
     """
-    prefix = (extradata[4] & 3) + 1  # ISO 14496-15, 5.3.3.1: lengthSizeMinusOne
-    data = bytes(packet)
-    at = 0
-    while at + prefix < len(data):
-        kind = data[at + prefix] & 31
-        if 1 <= kind <= _IDR:
-            return kind == _IDR
-        at += prefix + int.from_bytes(data[at : at + prefix], "big")
-    return False
+    kinds = (kind for kind, _ in split_units(packet, "h264", extradata))
+    return next((kind for kind in kinds if 1 <= kind <= H264_IDR), None) == H264_IDR
 
 
 class ClipWriter(Protocol):

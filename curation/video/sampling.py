@@ -16,6 +16,7 @@ from curation.imaging.codec import encode_image
 from curation.rows.schema import EncodedImage
 from curation.video.frames import FrameScaler
 from curation.video.motion import measure_motion
+from reprise.video.colour import SDR
 
 Small = NDArray[np.uint8]  # (h, w, 3) BGR of `frames.SMALL_SIDE`
 
@@ -35,7 +36,10 @@ class PendingFrame:
     pts: int | None
     frame: VideoFrame  # clip size, 4:2:0
     small: Small
-    layout: tuple[int, int, str]  # width, height, px, and pixel format as decoded
+    stretch: int  # frames of another stretch have another shape, or come after a gap
+    after_gap: bool = False
+    interlaced: bool = False  # in the source
+    transfer: str = SDR  # in the source
 
 
 @dataclass(frozen=True)

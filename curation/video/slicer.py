@@ -12,6 +12,7 @@ from math import ceil, inf
 from pathlib import Path
 
 import numpy as np
+from av.video.frame import VideoFrame
 
 from curation.config import SliceConfig
 from curation.video.cut import ClipCopier, ClipEncoder, ClipWriter, PacketLog, can_copy, is_clean_keyframe
@@ -19,16 +20,11 @@ from curation.video.frames import FrameScaler
 from curation.video.sampling import MOTION_GAP_S, FrameSampler, PendingFrame, SampledFrame
 from curation.video.shots import ShotDetector
 from reprise.video.ahead import run_ahead
-from reprise.video.source import (
-    BadVideoError,
-    DecodedFrame,
-    VideoInfo,
-    VideoPacket,
-    VideoSource,
-    decode_frames,
-    get_rotation,
-    open_video,
-)
+from reprise.video.colour import SDR
+from reprise.video.decode import DecodedFrame, decode_frames
+from reprise.video.errors import BadVideoError
+from reprise.video.info import VideoInfo
+from reprise.video.open_video import OpenVideo, VideoPacket, open_video
 
 _FRAMES_AHEAD = 2  # frames decoded while the one before is encoded
 _LOOKAHEAD_BYTES = 96 << 20
@@ -44,8 +40,12 @@ class Span:
     end_frame: int
     start_s: float
     end_s: float
+    width: int = 0  # of its frames as clips have them, px
+    height: int = 0
     file: Path | None = None
     cut: str | None = None
+    interlaced: bool = False  # some of its frames were, in the source
+    transfer: str = SDR  # how light is coded in the source: sdr, hlg, pq
     samples: list[SampledFrame] = field(default_factory=list)
     status: str = "open"  # open | rejected | failed | done (an earlier run has it)
     reason: str | None = None
@@ -82,7 +82,7 @@ class Slicer:
         done: first frames of the spans that need not be made again.
 
     Attributes:
-        info, width, height: of the video and, in px, of its clips; known when the first span comes.
+        info: of the video; known when the first span comes.
     """
 
     def __init__(
@@ -90,7 +90,6 @@ class Slicer:
     ) -> None:
         self._path, self._config, self._folder, self._done = path, config, folder, done
         self.info: VideoInfo | None = None
-        self.width = self.height = 0
 
     def slice_video(self) -> Iterator[Span]:
         """Spans in time order: clips, shots that were too short, damaged stretches, a missing tail.
@@ -108,9 +107,8 @@ class Slicer:
             if first is None:
                 why = source.damage[0][1] if source.damage else source.end_reason or "the stream is empty"
                 raise BadVideoError(f"no frame could be decoded ({why})")
-            source.info = self.info = source.info.apply_rotation(get_rotation(first.frame))
+            source.info = self.info = source.info.with_geometry(first.geometry)
             work = _SlicingPass(source, self._config, self._folder, self._done)
-            self.width, self.height = work.scaler.width, work.scaler.height
             try:
                 yield from work.iterate_spans(chain([first], frames))
             finally:
@@ -124,11 +122,14 @@ class _Piece:
         self, pending: PendingFrame, writer: ClipWriter | None, file: Path, sampler: FrameSampler
     ) -> None:
         self.start_frame, self.start_s = pending.index, pending.time_s
+        self.width, self.height = pending.frame.width, pending.frame.height
+        self.interlaced, self.transfer = pending.interlaced, pending.transfer
         self.writer, self.file, self.sampler = writer, file, sampler
         self.times = [pending.time_s]  # of its frames, and at last the time at which the last one goes
 
     def add_frame(self, pending: PendingFrame, following: Iterator[PendingFrame], until_s: float) -> None:
         self.times[-1:] = [pending.time_s, until_s]
+        self.interlaced |= pending.interlaced
         if self.writer is not None:
             self.sampler.add_frame(pending, following)
             self.writer.add_frame(pending.frame, pending.pts, pending.time_s, until_s - pending.time_s)
@@ -136,34 +137,43 @@ class _Piece:
     def make_span(self, frames: int | None = None) -> Span:
         """Its first `frames` frames; None: all."""
         count = len(self.times) - 1 if frames is None else frames
-        return Span(self.start_frame, self.start_frame + count, self.start_s, self.times[count])
+        end_frame, end_s = self.start_frame + count, self.times[count]
+        return Span(
+            self.start_frame,
+            end_frame,
+            self.start_s,
+            end_s,
+            self.width,
+            self.height,
+            interlaced=self.interlaced,
+            transfer=self.transfer,
+        )
 
 
 class _SlicingPass:
     """The state of slicing one video."""
 
-    def __init__(self, source: VideoSource, config: SliceConfig, folder: Path, done: frozenset[int]) -> None:
+    def __init__(self, source: OpenVideo, config: SliceConfig, folder: Path, done: frozenset[int]) -> None:
         self._source, self._config, self._folder, self._done = source, config, folder, done
         self._info = info = source.info
         self._log = PacketLog()
-        self.scaler = FrameScaler(info, config.max_short_side)
+        self._scaler = FrameScaler(info.geometry, config.max_short_side)
         self._shots = ShotDetector(config, info.fps)
         self._frame_s = float(1 / info.fps)
-        self._lookahead = self._count_held_frames()
         self._copyable = config.cut == "auto" and can_copy(
-            info, source.stream, self.scaler.width, self.scaler.height
+            info, source.stream, self._scaler.width, self._scaler.height
         )
         self._pending: deque[PendingFrame] = deque()
         self._cuts: list[int] = []  # still ahead, in order
         self._piece: _Piece | None = None
-        self._layout: tuple[int, int, str] | None = None
+        self._stretch = 0
         self._frames = 0
         self._end_s: float | None = None  # of the video, once all of it is decoded
 
-    def _count_held_frames(self) -> int:
+    def _count_held_frames(self, frame: VideoFrame) -> int:
         """Frames to hold back: for the detector's delay and a motion to measure and, as far as memory allows,
         for the shortest clip: then it is known where a shot ends before anything too short is written."""
-        size = self.scaler.width * self.scaler.height * 3 // 2
+        size = frame.width * frame.height * 3 // 2
         needed = self._shots.max_delay + ceil(MOTION_GAP_S / self._frame_s) + 1
         wanted = self._shots.delay + int(self._config.min_length / self._frame_s) + 2
         return max(needed, min(wanted, _LOOKAHEAD_BYTES // size))
@@ -172,7 +182,7 @@ class _SlicingPass:
         with closing(run_ahead(self._prepare_frames(frames), _FRAMES_AHEAD)) as prepared:
             for pending, packets, cuts in prepared:
                 self._queue_frame(pending, packets, cuts)
-                if len(self._pending) > self._lookahead:
+                while len(self._pending) > self._count_held_frames(pending.frame):
                     yield from self._consume_frame(self._pending.popleft())
         for cut in self._shots.flush_cuts():
             insort(self._cuts, cut)
@@ -194,21 +204,42 @@ class _SlicingPass:
 
         Runs in a thread of its own: it touches nothing that the rest of the pass changes.
         """
+        scaler, shots = self._scaler, self._shots
+        last: DecodedFrame | None = None
         for decoded in frames:
-            layout = (decoded.frame.width, decoded.frame.height, decoded.frame.format.name)
-            small, pts = self.scaler.make_small(decoded.frame), decoded.frame.pts
-            clip = self.scaler.make_clip_frame(decoded.frame)
-            pending = PendingFrame(decoded.index, decoded.time_s, pts, clip, small, layout)
-            yield pending, decoded.packets, self._shots.push_frame(decoded.index, small)
+            cuts: list[int] = []
+            if last is not None and decoded.stretch != last.stretch:
+                cuts = shots.flush_cuts()
+                shots = ShotDetector(self._config, self._info.fps)
+                if decoded.geometry != last.geometry:
+                    scaler = FrameScaler(decoded.geometry, self._config.max_short_side)
+            small, clip = scaler.make_small(decoded.frame), scaler.make_clip_frame(decoded.frame)
+            pending = PendingFrame(
+                decoded.index,
+                decoded.time_s,
+                decoded.pts,
+                clip,
+                small,
+                decoded.stretch,
+                decoded.after_gap,
+                decoded.interlaced,
+                decoded.transfer,
+            )
+            last = decoded
+            yield pending, decoded.packets, [*cuts, *shots.push_frame(decoded.index, small)]
+        self._shots = shots
 
     def _queue_frame(self, pending: PendingFrame, packets: list[VideoPacket], cuts: list[int]) -> None:
         self._frames += 1
         self._log.add_packets(packets)
-        if self._layout not in (None, pending.layout):
-            # Another encoder took over; packets before and after do not go into one clip.
+        if pending.stretch != self._stretch:
+            # Another shape, or frames are missing: what comes before and after does not go into one clip.
             insort(self._cuts, pending.index)
-            self._copyable = False
-        self._layout = pending.layout
+            self._copyable = self._copyable and pending.after_gap
+        self._stretch = pending.stretch
+        if pending.interlaced and self._copyable:
+            insort(self._cuts, pending.index)
+            self._copyable = False  # the clip's frames are not those of the packets
         for cut in cuts:
             insort(self._cuts, cut)
         self._pending.append(pending)
@@ -220,7 +251,7 @@ class _SlicingPass:
             # A cut reported after its frames were written takes effect at the first frame still open.
             self._cuts.pop(0)
             cut_here = True
-        next_s = self._pending[0].time_s if self._pending else self._end_s or pending.time_s + self._frame_s
+        next_s = self._get_end_of(pending)
         if self._piece and (cut_here or self._is_full(self._piece, pending, next_s)):
             yield from self._close_piece()
         piece = self._piece = self._piece or self._start_piece(pending)
@@ -241,36 +272,45 @@ class _SlicingPass:
         elapsed, tolerance = pending.time_s - piece.start_s, self._frame_s / 2
         if next_s - piece.start_s > self._config.max_length + tolerance + _EPSILON_S:
             return True
-        end_s = self._get_shot_end()
+        end_s = self._get_shot_end(pending)
         if end_s is None or elapsed < (end_s - piece.start_s) / 2:
             return False
         excess = end_s - piece.start_s - self._config.max_length
         return tolerance < excess < self._config.min_length <= end_s - pending.time_s + _EPSILON_S
 
-    def _get_shot_end(self) -> float | None:
+    def _get_end_of(self, pending: PendingFrame) -> float:
+        """Time until which a frame is shown, s; `_pending` begins with the next one."""
+        following = self._pending[0] if self._pending else None
+        if following is not None and not following.after_gap:
+            return following.time_s
+        return pending.time_s + self._frame_s if following else self._end_s or pending.time_s + self._frame_s
+
+    def _get_shot_end(self, pending: PendingFrame) -> float | None:
         """Time at which the shot of the frame at hand ends, where that is known already."""
         if self._cuts:
+            before = pending
             for each in self._pending:
                 if each.index >= self._cuts[0]:
-                    return each.time_s
+                    return before.time_s + self._frame_s if each.after_gap else each.time_s
+                before = each
         return self._end_s
 
     def _start_piece(self, pending: PendingFrame) -> _Piece:
         file = self._folder / f"{pending.index:09d}.mp4"
-        sampler = FrameSampler(pending.time_s, self._config.sample_fps, self.scaler)
+        sampler = FrameSampler(pending.time_s, self._config.sample_fps, self._scaler)
         return _Piece(pending, self._choose_writer(pending, file), file, sampler)
 
     def _choose_writer(self, pending: PendingFrame, file: Path) -> ClipWriter | None:
         """What writes the clip that starts here; None where it is known that there will be none."""
-        end_s = self._get_shot_end()
+        end_s = self._get_shot_end(pending)
         too_short = end_s is not None and end_s - pending.time_s < self._config.min_length - _EPSILON_S
-        if too_short or self._is_too_small() or pending.index in self._done:
+        if too_short or self._is_too_small(pending.frame) or pending.index in self._done:
             return None
         if self._can_copy_from(pending):
             return ClipCopier(file, self._log, self._source.stream)
         config = self._config
         return ClipEncoder(
-            file, self.scaler.width, self.scaler.height, self._info.fps, config.crf, config.preset
+            file, pending.frame.width, pending.frame.height, self._info.fps, config.crf, config.preset
         )
 
     def _can_copy_from(self, pending: PendingFrame) -> bool:
@@ -284,8 +324,8 @@ class _SlicingPass:
             self._log.select_packets([pts for pts in shown if pts is not None])
         )
 
-    def _is_too_small(self) -> bool:
-        return min(self.scaler.width, self.scaler.height) < self._config.min_short_side
+    def _is_too_small(self, shape: VideoFrame | Span) -> bool:
+        return min(shape.width, shape.height) < self._config.min_short_side
 
     def _close_piece(self) -> Iterator[Span]:
         piece, self._piece = self._piece, None
@@ -296,8 +336,8 @@ class _SlicingPass:
         broken = {i: message for i, message in self._source.damage if span.start_frame <= i < span.end_frame}
         if length < self._config.min_length - _EPSILON_S:
             span.set_outcome("rejected", "shot too short", length, self._config.min_length)
-        elif self._is_too_small():
-            short_side = min(self.scaler.width, self.scaler.height)
+        elif self._is_too_small(span):
+            short_side = min(span.width, span.height)
             span.set_outcome("rejected", "frame too small", short_side, self._config.min_short_side)
         elif broken:
             span.set_outcome("failed", f"damaged frames: {next(iter(broken.values()))}", len(broken), 0)
@@ -331,7 +371,14 @@ class _SlicingPass:
             missing, expected = (round(s / self._frame_s) for s in (info.declared_s - end_s, info.declared_s))
         if missing > (1 - _COMPLETE_SHARE) * expected > 0 or self._source.end_reason:
             missing = max(1, missing)
-            span = Span(self._frames, self._frames + missing, end_s, end_s + missing * self._frame_s)
+            span = Span(
+                self._frames,
+                self._frames + missing,
+                end_s,
+                end_s + missing * self._frame_s,
+                self._scaler.width,
+                self._scaler.height,
+            )
             why = f" ({self._source.end_reason})" if self._source.end_reason else ""
             span.set_outcome(
                 "failed", f"the file ends early{why}: frames that could be read", self._frames, expected

@@ -40,7 +40,7 @@ from training.latents.store import (
     write_empty,
     write_part,
 )
-from training.latents.video import UnusableItemError
+from training.latents.video import DroppedItemError
 from training.storage import Folder
 
 STAMP_FILE = "encode.json"  # what a folder is being filled with; written before the first part
@@ -156,13 +156,13 @@ def encode_unit(job: EncodeJob, unit: WorkUnit, encoders: Encoders) -> Iterator[
     items = job.source.load_items([planned.place for planned in unit])
     written: list[EncodedSample] = []
     for planned, prepared in zip(unit, _prepare_items(job, items), strict=True):
-        if isinstance(prepared, UnusableItemError):
+        if isinstance(prepared, DroppedItemError):
             yield ItemOutcome(planned.sample_id, planned.key, prepared.reason, prepared.message)
             continue
         try:
             written.append(encode_item(prepared, planned.key, encoders))
             yield ItemOutcome(planned.sample_id, planned.key)
-        except UnusableItemError as why:
+        except DroppedItemError as why:
             yield ItemOutcome(planned.sample_id, planned.key, why.reason, why.message)
         except torch.OutOfMemoryError as error:
             shape = "x".join(str(side) for side in prepared.frames.shape[:3])
@@ -178,13 +178,13 @@ def encode_item(prepared: PreparedItem, key: str, encoders: Encoders) -> Encoded
     """Pixels and caption -> tensors and the row of the index.
 
     Raises:
-        Unusable: the VAE's answer is not finite.
+        DroppedItemError: the VAE's answer is not finite.
     """
     video = encoders.encode_video(prepared.frames, f"{key}/video")
     pictures = encoders.encode_pictures(prepared.pictures, [f"{key}/{name}" for name in prepared.names])
     text = encoders.encode_texts([prepared.row["caption"]])[0]
     if not all(bool(tensor.isfinite().all()) for tensor in (video, text, *pictures)):
-        raise UnusableItemError("not finite", "the encoders answered with numbers that are not finite")
+        raise DroppedItemError("not finite", "the encoders answered with numbers that are not finite")
     return EncodedSample({**prepared.row, "key": key, "text_tokens": len(text)}, video, text, pictures)
 
 
@@ -194,18 +194,18 @@ def make_buckets(facts: ModelFacts, config: EncodeConfig) -> SizeBuckets:
     return SizeBuckets(config.buckets, facts.grid, model)
 
 
-def _prepare_items(job: EncodeJob, items: Iterator[EncodeItem]) -> Iterator[PreparedItem | UnusableItemError]:
+def _prepare_items(job: EncodeJob, items: Iterator[EncodeItem]) -> Iterator[PreparedItem | DroppedItemError]:
     """Items decoded ahead of their encoding, in order."""
     buckets, engine = make_buckets(job.facts, job.config), job.config.engine
 
-    def prepare_one(item: EncodeItem) -> PreparedItem | UnusableItemError:
+    def prepare_one(item: EncodeItem) -> PreparedItem | DroppedItemError:
         try:
             return prepare_item(item, buckets, job.config, job.facts.latents.spatial)
-        except UnusableItemError as why:
+        except DroppedItemError as why:
             return why
 
     with ThreadPoolExecutor(max(1, int(engine.cpus))) as pool:
-        coming: deque[Future[PreparedItem | UnusableItemError]] = deque()
+        coming: deque[Future[PreparedItem | DroppedItemError]] = deque()
         coming.extend(pool.submit(prepare_one, item) for item in islice(items, engine.ahead + 1))
         while coming:
             yield coming.popleft().result()

@@ -15,7 +15,7 @@ from reprise.errors import RepriseError
 from training.latents.buckets import SizeBuckets, compute_cover, get_latent_size
 from training.latents.config import EncodeConfig
 from training.latents.sources.source import EncodeItem, SubjectPicture
-from training.latents.video import DecodedClip, UnusableItemError, read_clip
+from training.latents.video import DecodedClip, DroppedItemError, read_clip
 from training.models.pictures import (
     centre_on_white,
     composite_on_white,
@@ -41,7 +41,7 @@ def prepare_item(item: EncodeItem, buckets: SizeBuckets, config: EncodeConfig, s
     """Decode an item and bring all of it to one bucket.
 
     Raises:
-        Unusable: with the reason why it cannot be encoded.
+        DroppedItemError: with the reason why it cannot be encoded.
     """
     clip = _read_still(_read_bytes(item), buckets) if item.still else read_clip(_open_media(item), buckets)
     frames, height, width = clip.frames.shape[:3]
@@ -66,7 +66,7 @@ def prepare_item(item: EncodeItem, buckets: SizeBuckets, config: EncodeConfig, s
         names.append(reference_id)
 
     if item.still and config.pairs.alpha == "required" and not all(_has_alpha(p) for p in item.pictures):
-        raise UnusableItemError("no alpha", "the reference has no transparency, and pairs.alpha is required")
+        raise DroppedItemError("no alpha", "the reference has no transparency, and pairs.alpha is required")
     for picture in item.pictures:
         try:
             pixels = _prepare_reference(picture, height, width, buckets.grid.multiple, config.references.size)
@@ -75,7 +75,7 @@ def prepare_item(item: EncodeItem, buckets: SizeBuckets, config: EncodeConfig, s
             continue
         add_reference(picture.subject_id, picture.category, picture.reference_id, picture.variant, pixels)
     if item.pictures and not pictures and config.references.required:
-        raise UnusableItemError("no usable reference", "none of its pictures can be read")
+        raise DroppedItemError("no usable reference", "none of its pictures can be read")
     for number in _space_evenly(frames, config.frames_alone):
         pixels = convert_to_tensor(Image.fromarray(clip.frames[number]))
         add_reference(
@@ -129,10 +129,10 @@ def _read_still(data: bytes, buckets: SizeBuckets) -> DecodedClip:
     try:
         image = composite_on_white(Image.open(io.BytesIO(data)))
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UnusableItemError("unreadable", str(error)) from error
+        raise DroppedItemError("unreadable", str(error)) from error
     size = buckets.choose_size(image.height, image.width)
     if isinstance(size, str):
-        raise UnusableItemError(size, f"{size}: a picture of {image.width}x{image.height} fits no bucket")
+        raise DroppedItemError(size, f"{size}: a picture of {image.width}x{image.height} fits no bucket")
     (height, width), (top, left) = compute_cover(size, image.height, image.width)
     image = image.resize((width, height), Image.Resampling.LANCZOS)
     image = image.crop((left, top, left + size[1], top + size[0]))
@@ -146,7 +146,7 @@ def _open_media(item: EncodeItem) -> Any:
         if not folder.is_remote:
             path = folder.get_local_path(rel)
             if not path.is_file():
-                raise UnusableItemError("missing file", f"no such file: {path}")
+                raise DroppedItemError("missing file", f"no such file: {path}")
             return path
         return _read_bytes(item)
     return item.media
@@ -161,7 +161,7 @@ def _read_bytes(item: EncodeItem) -> bytes:
     try:
         return folder.read_bytes(rel)
     except RepriseError as error:
-        raise UnusableItemError("missing file", str(error)) from error
+        raise DroppedItemError("missing file", str(error)) from error
 
 
 def _space_evenly(count: int, wanted: int) -> list[int]:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.video.frame import VideoFrame
+from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from reprise.video.ahead import StalledError, run_ahead
+from reprise.video.decode import DecodedFrame, decode_frames
+from reprise.video.errors import BadVideoError, format_ffmpeg_error
+from reprise.video.geometry import render_upright
+from reprise.video.info import VideoInfo
+from reprise.video.open_video import OpenVideo, open_video
 from training.latents.buckets import SizeBuckets, compute_cover, find_window_start
 
-_TOLERANCE_S = 1e-6  # s
+Item = TypeVar("Item")
+
+_TOLERANCE_S = 1e-6
+_TIMEOUT_S = 120.0  # for the decoder to give a frame
+_FRAMES_AHEAD = 2  # frames decoded while the one before is resized
 
 
-class UnusableItemError(Exception):
-    """Why one item cannot be encoded: a reason to count, and words about this one."""
+class DroppedItemError(Exception):
+    """Why one item cannot be encoded: a reason to count, and a message about this one."""
 
     def __init__(self, reason: str, message: str = "") -> None:
         super().__init__(message or reason)
@@ -38,46 +47,67 @@ class DecodedClip:
     first_s: float  # of the first frame, from the video's first
 
 
-def read_clip(source: Path | bytes, buckets: SizeBuckets) -> DecodedClip:
+def read_clip(media: Path | bytes, buckets: SizeBuckets) -> DecodedClip:
     """Decode a video and bring it to its bucket.
 
     Frames are taken where they are nearest to the ticks of `buckets.fps`, counted from the first frame. Of a
     longer video the start or the middle is taken; a shorter one goes to the next smaller number of frames.
+    Where frames are missing or their shape changes, the longest stretch between counts.
+
+    Args:
+        media: a file, or all of its bytes.
+        buckets: sizes, lengths and rate.
 
     Raises:
-        Unusable: unreadable, too short, too small, too slow, or of an aspect ratio that no bucket has.
+        DroppedItemError: unreadable, damaged, too short, too small, too slow, or of an aspect ratio that no
+            bucket has.
     """
     try:
-        file: Any = io.BytesIO(source) if isinstance(source, bytes) else str(source)
-        with av.open(file, mode="r") as container:
-            if not container.streams.video:
-                raise UnusableItemError("unreadable", "it has no video stream")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            rate = float(stream.average_rate or 0)
-            if rate and rate < buckets.fps * (1 - buckets.config.slow) - _TOLERANCE_S:
-                raise UnusableItemError(
-                    "frame rate", f"{rate:.4g} frames per second, {buckets.fps:g} are wanted"
-                )
-            wanted = buckets.frames[0]
-            start = 0
-            if buckets.config.window == "middle":
-                length = math.floor(_get_duration(container, stream) * buckets.fps + _TOLERANCE_S)
-                start = find_window_start(max(length, wanted), wanted, "middle")
-            frames = _FrameWindow(buckets)
-            for _, frame in sample_at_ticks(_decode_frames(container, stream), buckets.fps):
-                frames.add_frame(frame)
-                if frames.is_complete(start + wanted):
+        with open_video(media, _TIMEOUT_S) as source:
+            _refuse_slow_video(source.info, buckets)
+            return _read_window(source, buckets)
+    except StalledError as error:
+        raise DroppedItemError(
+            "decoder stalled", f"its decoder gave no frame for {_TIMEOUT_S:g} s"
+        ) from error
+    except FFmpegError as error:
+        raise DroppedItemError("unreadable", format_ffmpeg_error(error)) from error
+    except (BadVideoError, OSError, ValueError) as error:
+        raise DroppedItemError("unreadable", str(error)) from error
+
+
+def _refuse_slow_video(info: VideoInfo, buckets: SizeBuckets) -> None:
+    rate = float(info.fps)
+    if rate < buckets.fps * (1 - buckets.config.slow) - _TOLERANCE_S:
+        raise DroppedItemError("frame rate", f"{rate:.4g} frames per second, {buckets.fps:g} are wanted")
+
+
+def _read_window(source: OpenVideo, buckets: SizeBuckets) -> DecodedClip:
+    wanted = buckets.frames[0]
+    start = 0
+    if buckets.config.window == "middle":
+        length = math.floor(source.info.duration_s * buckets.fps + _TOLERANCE_S)
+        start = find_window_start(max(length, wanted), wanted, "middle")
+    longest: _FrameWindow | None = None
+    with closing(run_ahead(decode_frames(source), _FRAMES_AHEAD, _TIMEOUT_S)) as frames:
+        for _, stretch in groupby(frames, key=lambda each: each.stretch):
+            window = _FrameWindow(buckets)
+            for _, decoded in sample_at_ticks(((each.time_s, each) for each in stretch), buckets.fps):
+                window.add_frame(decoded)
+                if window.is_complete(start + wanted):
                     break
-    except av.FFmpegError as error:
-        raise UnusableItemError("unreadable", str(error.strerror or error)) from error
-    except (OSError, ValueError) as error:
-        raise UnusableItemError("unreadable", str(error)) from error
-    return frames.build_clip()
+            if longest is None or window.count > longest.count:
+                longest = window
+            if window.is_complete(start + wanted):
+                break
+    if longest is None:
+        reason = source.damage[0][1] if source.damage else source.end_reason or "the stream is empty"
+        raise DroppedItemError("unreadable", f"no frame could be decoded ({reason})")
+    return longest.build_clip(dict(source.damage))
 
 
 class _FrameWindow:
-    """The newest frames, resized: as many as the longest bucket has.
+    """The newest frames of a stretch, resized: as many as the longest bucket has.
 
     They are kept before the window begins, too: a video may end earlier than its container says.
     """
@@ -86,86 +116,77 @@ class _FrameWindow:
         self._buckets = buckets
         self._scaler = VideoReformatter()
         self._kept: list[NDArray[np.uint8]] = []
+        self._indices: list[int] = []  # of the kept frames in the source
         self._first = 0
+        self._start_s = 0.0
         self._size: tuple[int, int] | None = None
 
-    def add_frame(self, frame: VideoFrame) -> None:
-        self._kept.append(self._convert_frame(frame))
+    @property
+    def count(self) -> int:
+        """Frames that a clip may have."""
+        return len(self._kept)
+
+    def add_frame(self, decoded: DecodedFrame) -> None:
+        if not self._kept:
+            self._start_s = decoded.time_s
+        self._kept.append(self._resize_frame(decoded))
+        self._indices.append(decoded.index)
         if len(self._kept) > self._buckets.frames[0]:
-            del self._kept[0]
+            del self._kept[0], self._indices[0]
             self._first += 1
 
     def is_complete(self, end: int) -> bool:
         return self._first + len(self._kept) >= end
 
-    def build_clip(self) -> DecodedClip:
+    def build_clip(self, damage: dict[int, str]) -> DecodedClip:
         available = len(self._kept)
         length = self._buckets.choose_length(available)
         if length is None:
             least = self._buckets.frames[-1]
-            raise UnusableItemError(
+            raise DroppedItemError(
                 "too short",
                 f"{available} frames at {self._buckets.fps:g} per second, at least {least} are needed",
             )
         at = find_window_start(available, length, self._buckets.config.window)
+        used = range(self._indices[at], self._indices[at + length - 1] + 1)
+        broken = [damage[index] for index in used if index in damage]
+        if broken:
+            raise DroppedItemError("damaged", f"{len(broken)} of its frames are damaged: {broken[0]}")
         frames = np.stack(self._kept[at : at + length])
-        return DecodedClip(frames, self._buckets.fps, (self._first + at) / self._buckets.fps)
+        first_s = self._start_s + (self._first + at) / self._buckets.fps
+        return DecodedClip(frames, self._buckets.fps, first_s)
 
-    def _convert_frame(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        turns = round(float(frame.rotation) / 90) % 4  # counter-clockwise, as players turn it
-        height, width = (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
+    def _resize_frame(self, decoded: DecodedFrame) -> NDArray[np.uint8]:
+        height, width = decoded.geometry.height, decoded.geometry.width
         if self._size is None:
             size = self._buckets.choose_size(height, width)
             if isinstance(size, str):
-                raise UnusableItemError(size, f"{size}: frames of {width}x{height} fit no bucket")
+                raise DroppedItemError(size, f"{size}: frames of {width}x{height} fit no bucket")
             self._size = size
-        resized, (top, left) = compute_cover(self._size, height, width)
-        to_height, to_width = resized[::-1] if turns % 2 else resized
-        shrinks = frame.width > 1.5 * to_width
-        rgb = self._scaler.reformat(
-            frame, to_width, to_height, "rgb24", interpolation="AREA" if shrinks else "BICUBIC"
-        ).to_ndarray()
-        upright = np.rot90(rgb, turns) if turns else rgb
+        (to_height, to_width), (top, left) = compute_cover(self._size, height, width)
+        upright = render_upright(decoded.frame, decoded.geometry, to_width, to_height, self._scaler)
         return np.ascontiguousarray(upright[top : top + self._size[0], left : left + self._size[1]])
 
 
-def sample_at_ticks(
-    frames: Iterator[tuple[float, VideoFrame]], fps: float
-) -> Iterator[tuple[int, VideoFrame]]:
-    """For each tick k = 0, 1, ... the frame nearest to k / fps, until the last frame.
+def sample_at_ticks(frames: Iterable[tuple[float, Item]], fps: float) -> Iterator[tuple[int, Item]]:
+    """For each tick k = 0, 1, ... yield k and the frame nearest to k / fps after the first one.
 
-    frames: (seconds from the first, frame), in order. Of two equally near the later one is taken.
+    Args:
+        frames: (seconds, frame), in order. Of two equally near the later one is taken.
+        fps: ticks per second.
     """
-    tick = 0
-    last: tuple[float, VideoFrame] | None = None
+    tick, start_s = 0, 0.0
+    last: tuple[float, Item] | None = None
     for now in frames:
-        if last is not None:
+        if last is None:
+            start_s = now[0]
+        else:
             middle = (last[0] + now[0]) / 2
-            while tick / fps < middle - _TOLERANCE_S:
+            while start_s + tick / fps < middle - _TOLERANCE_S:
                 yield tick, last[1]
                 tick += 1
         last = now
     if last is not None:
-        while tick / fps <= last[0] + _TOLERANCE_S:
+        while start_s + tick / fps <= last[0] + _TOLERANCE_S:
             yield tick, last[1]
             tick += 1
-
-
-def _decode_frames(container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[float, VideoFrame]]:
-    """Frames with their times from the first one, in seconds; always going forward."""
-    step = 1 / float(stream.average_rate or 25)
-    first, last = None, -math.inf
-    for frame in container.decode(stream):
-        time = float(frame.time) if frame.time is not None else None
-        if first is None:
-            first = time or 0.0
-        seconds = -math.inf if time is None else time - first
-        last = seconds if seconds > last else max(last + step, 0.0)
-        yield last, frame
-
-
-def _get_duration(container: InputContainer, stream: av.VideoStream) -> float:
-    """As the container says, in seconds; 0 where it does not."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else 0.0

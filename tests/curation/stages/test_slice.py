@@ -23,8 +23,9 @@ from curation.video import cut, slicer
 from reprise.errors import RepriseError
 from reprise.settings import with_overrides
 from reprise.storage import Storage
-from reprise.video import source
-from reprise.video.source import DecodedFrame, VideoSource
+from reprise.video import open_video
+from reprise.video.decode import DecodedFrame
+from reprise.video.open_video import OpenVideo
 from tests.faults import make_fault_corpus
 from tests.videos import shots, write_video
 
@@ -270,7 +271,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     woken = threading.Event()
     decoding = slicer.decode_frames
 
-    def decode(source: VideoSource) -> Iterator[DecodedFrame]:
+    def decode(source: OpenVideo) -> Iterator[DecodedFrame]:
         for frame in decoding(source):
             if frame.index == 100 and "hangs" in Path(source.container.name).name:
                 woken.wait()
@@ -301,7 +302,7 @@ def test_a_file_that_cannot_even_be_opened_in_time_fails(
     tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     woken = threading.Event()
-    monkeypatch.setattr(source.av, "open", lambda *_, **__: woken.wait())
+    monkeypatch.setattr(open_video.av, "open", lambda *_, **__: woken.wait())
     (row,) = sliced(tmp_path / "out", row_of(video), with_overrides(CONFIG, ["slice.timeout=0.1"]))
     assert row["stop"]["reason"] == DECODER_STALLED
     woken.set()

@@ -276,16 +276,16 @@ def set_matrix(path: Path, matrix: tuple[int, ...]) -> None:
     path.write_bytes(bytes(data))
 
 
-def test_a_change_of_size_midway_ends_the_clip(tmp_path: Path) -> None:
+def test_a_change_of_size_midway_gives_clips_in_their_own_shapes(tmp_path: Path) -> None:
     large = write_video(tmp_path / "large.ts", shots([40]))
     small = write_video(tmp_path / "small.ts", shots([40], 96, 72))
     both = tmp_path / "both.ts"
     both.write_bytes(large.read_bytes() + small.read_bytes())
     spans = sliced(both, detector="none")
     assert [(span.start_frame, span.status) for span in spans] == [(0, "open"), (40, "open")]
-    for span in spans:
-        assert span.file is not None
-        assert {picture.shape for picture in read_pictures(span.file)} == {(120, 160, 3)}
+    for span, (height, width) in zip(spans, [(120, 160), (72, 96)], strict=True):
+        assert span.file is not None and (span.height, span.width) == (height, width)
+        assert {picture.shape for picture in read_pictures(span.file)} == {(height, width, 3)}
 
 
 @pytest.mark.samples

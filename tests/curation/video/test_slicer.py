@@ -19,7 +19,7 @@ from curation.imaging.codec import decode_image
 from curation.video import sampling
 from curation.video.motion import FrameMotion
 from curation.video.slicer import Slicer, Span
-from reprise.video.source import BadVideoError
+from reprise.video.errors import BadVideoError
 from tests.videos import psnr, read_pictures, shots, write_video
 
 B_FRAMES = 3

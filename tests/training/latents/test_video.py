@@ -11,7 +11,7 @@ import pytest
 
 from training.latents.buckets import SizeBuckets, SizeGrid
 from training.latents.config import BucketsConfig
-from training.latents.video import UnusableItemError, read_clip
+from training.latents.video import DroppedItemError, read_clip
 
 GRID = SizeGrid(16, 4)
 
@@ -58,7 +58,7 @@ def test_a_file_and_its_bytes_are_the_same(tmp_path: Path) -> None:
 def test_short_clips_go_to_the_next_smaller_length_and_then_are_dropped() -> None:
     assert len(read_clip(video(40), buckets()).frames) == 9  # 14 ticks
     assert greys(read_clip(video(40), buckets(window="start")).frames) == [3 * n for n in range(9)]
-    with pytest.raises(UnusableItemError, match="4 frames at 8 per second, at least 5") as caught:
+    with pytest.raises(DroppedItemError, match="4 frames at 8 per second, at least 5") as caught:
         read_clip(video(10), buckets())
     assert caught.value.reason == "too short"
 
@@ -83,6 +83,6 @@ def test_frames_are_shrunk_and_cropped_in_the_middle() -> None:
     ],
 )
 def test_what_cannot_be_used_says_why(data: bytes, reason: str) -> None:
-    with pytest.raises(UnusableItemError) as caught:
+    with pytest.raises(DroppedItemError) as caught:
         read_clip(data, buckets(frames=(5,)))
     assert caught.value.reason == reason
