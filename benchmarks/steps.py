@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from tests.training.latents_folder import write_latents
 from training.config import (
     CheckpointConfig,
     ComputeConfig,
@@ -28,14 +27,24 @@ from training.data.samples import LatentSize
 from training.loop import loop
 from training.loop.optimizer import clip_gradients
 from training.loop.world import make_world
+from training.models.build import FAMILIES
+from training.playground.random_latents import write_latents
 from training.setup import build_state
 
 
 class BenchmarkLoop:
     """Steps of one task: loader, task, FSDP2, clip, AdamW.
 
-    transformer: config of a diffusers transformer, drawn at random. task: without its latents, of which
-    `references` pictures of `variant` a clip, all of one `size`, are made up in `folder`.
+    Args:
+        folder: where the model's config and random latents are written.
+        transformer: config of a diffusers transformer; its weights are drawn at random.
+        task: its latents are made here.
+        size: of all clips and references, in latents.
+        compute: precision, checkpointing and so on.
+        steps: how many can be made.
+        references: pictures of `variant` a clip.
+        variant: of the references.
+        lora: None: all weights are trained.
     """
 
     def __init__(
@@ -55,7 +64,7 @@ class BenchmarkLoop:
         model.mkdir(parents=True)
         (model / "config.json").write_text(json.dumps(transformer))
         shape = TransformerShape.from_config(transformer)
-        if shape.family == "cogvideox":  # whose noise levels the scheduler says
+        if FAMILIES[shape.family].objective == "v_prediction":  # the scheduler holds its noise levels
             from diffusers import CogVideoXDDIMScheduler
 
             scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
@@ -83,13 +92,13 @@ class BenchmarkLoop:
             run=RunConfig(output=str(folder)),
         )
         self.state = build_state(self.config, make_world(self.config.parallel))
-        # As many references as there may be, in each step: the longest sample is what is measured.
+        # Each step has all references, so that the longest sample is measured.
         for each in self.state.tasks.values():
             each.draw_count = lambda capacity, generator: capacity  # type: ignore[method-assign]
         self.steps = iter(self.state.loader.iterate_steps(0, self.config.steps))
 
     def step(self) -> float:
-        """One step as `loop._steps` makes it; returns the seconds that it waited for data."""
+        """Make one step as the loop does; return the seconds that it waited for data."""
         state = self.state
         following = next(self.steps)
         sums = loop.compute_gradients(state, following.plan, following)
@@ -102,26 +111,29 @@ class BenchmarkLoop:
 
 @dataclass
 class StepTimes:
+    """Seconds of each step, and the part of them in which it waited for data."""
+
     seconds: list[float] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
+        """Median seconds of a step."""
         return statistics.median(self.seconds)
 
     @property
     def waiting(self) -> float:
-        """Share of the time in which data was waited for."""
+        """Share of the time spent waiting for data."""
         return sum(self.waited) / sum(self.seconds)
 
 
 def time_interleaved(
     kinds: Mapping[str, Callable[[], float]], runs: int, device: torch.device
 ) -> dict[str, StepTimes]:
-    """Time some kinds of steps, one of each after the other; a step returns the seconds that it waited.
+    """Time kinds of steps, one of each after the other; a step returns the seconds that it waited.
 
-    Two are made to warm up: kernels are chosen and compiled, buffers allocated. On a CPU it is the process's
-    own time that counts, not what other work takes from it.
+    Two rounds of warm-up choose and compile kernels and allocate buffers. On a CPU the process's own time
+    counts, so that other work on the machine does not.
     """
     times = {name: StepTimes() for name in kinds}
     now = get_clock(device)
@@ -136,7 +148,7 @@ def time_interleaved(
 
 
 def get_clock(device: torch.device) -> Callable[[], float]:
-    """What the time is once the device has done all that it was told."""
+    """Return a clock that waits for the device's pending work before it reads the time (s)."""
 
     def read_time() -> float:
         torch.cuda.synchronize(device)

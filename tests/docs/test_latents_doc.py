@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.training.latents_folder import write_latents
 from training.latents.store import INDEX_SCHEMA
+from training.playground.random_latents import write_latents
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "latents.md"
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from diffusers import CogVideoXDDIMScheduler
 
-from tests.training.latents_folder import write_latents
 from tests.training.tiny_cogvideox import CONFIG
 from tests.training.worlds import Recorder, whole
 from training.config import TrainConfig
 from training.loop.callback import Callback
+from training.playground.random_latents import write_latents
 
 
 def replay_config(folder: Path, **changes: Any) -> TrainConfig:

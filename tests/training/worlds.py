@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from reprise.errors import RepriseError
-from tests.training.latents_folder import write_latents
 from training.config import TrainConfig
 from training.loop.callback import Callback
+from training.playground.random_latents import write_latents
 
 TRANSFORMER: dict[str, Any] = {
     "_class_name": "WanTransformer3DModel",

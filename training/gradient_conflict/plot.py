@@ -1,4 +1,4 @@
-"""The picture of a run's gradient conflict, like Figures 3, 5 and 9 of proxy replay."""
+"""The chart of a run's gradient conflict, like Figures 3, 5 and 9 of proxy replay."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ COSINE_KEY, NORM_PREFIX = "conflict/cosine", "conflict/norm/"
 
 
 def plot_conflict(records: Iterable[Mapping[str, Any]]) -> bytes:
-    """PNG of records with `step`, `conflict/cosine` and `conflict/norm/<task>`, as metrics.jsonl has them.
+    """Draw the cosine over the steps with a exp(-rate t) fitted to it, and the norms beside it.
 
-    Left the cosine over the steps with a exp(-rate t) fitted to it, right the norms.
+    Args:
+        records: with `step`, `conflict/cosine` and `conflict/norm/<task>`, as metrics.jsonl has them.
+
+    Returns:
+        A PNG.
+
+    Raises:
+        RepriseError: no record holds a conflict.
     """
     from matplotlib.figure import Figure
 
@@ -30,7 +37,7 @@ def plot_conflict(records: Iterable[Mapping[str, Any]]) -> bytes:
     left.plot(steps, cosines, ".-", linewidth=0.8, markersize=3, label="cosine")
     decay = fit_decay(steps, cosines)
     if decay is not None:
-        label = f"{decay.initial:.2f} exp(-{decay.rate:.2g} t), R² {decay.r2:.2f}"
+        label = f"{decay.initial:.2f} exp({-decay.rate:.2g} t), R² {decay.r2:.2f}"
         left.plot(steps, decay.predict_cosines(steps), "--", label=label)
     left.set(xlabel="step", ylabel="cosine of the two gradients", ylim=(-1, 1))
     left.legend(frameon=False)

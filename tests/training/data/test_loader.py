@@ -9,12 +9,12 @@ import torch
 
 from reprise.errors import RepriseError
 from tests.s3 import S3
-from tests.training.latents_folder import latent_of, write_latents
 from training.config import KaleidoTask, VideoTask
 from training.data.loader import Loader
 from training.data.sampler import Sampler
 from training.data.samples import Batch
 from training.latents.store import Latents
+from training.playground.random_latents import make_random_tensor, write_latents
 from training.storage import Folder
 from training.tasks.build import build_tasks
 
@@ -41,17 +41,19 @@ def test_a_batch_holds_what_was_written(tmp_path: Path) -> None:
             assert len(batch.references) == step.plan.references
             assert batch.text.shape == (2, 16, 32)
             for n, (index, sample_id) in enumerate(zip(batch.indices, batch.sample_ids, strict=True)):
-                wanted = latent_of(sample_id, "video", tuple(batch.video.shape[1:]), "bf16")
+                wanted = make_random_tensor(sample_id, "video", tuple(batch.video.shape[1:]), "bf16")
                 assert torch.equal(batch.video[n], wanted)
                 record = latents["video"].records[int(sample_id[-5:])]
                 choice = sampler.draw_choice(step.plan, index, record)
                 for position, reference in zip(choice.references, batch.references, strict=True):
                     c, _, h, w = reference.shape[1:]
-                    wanted = latent_of(sample_id, f"reference/{position}", (c, h, w), "bf16")
+                    wanted = make_random_tensor(sample_id, f"reference/{position}", (c, h, w), "bf16")
                     assert torch.equal(reference[n, :, 0], wanted)
                 tokens = 1 if choice.drop_caption else 1 + int(sample_id[-5:]) % 16
                 name = "" if choice.drop_caption else sample_id
-                assert torch.equal(batch.text[n, :tokens], latent_of(name, "text", (tokens, 32), "bf16"))
+                assert torch.equal(
+                    batch.text[n, :tokens], make_random_tensor(name, "text", (tokens, 32), "bf16")
+                )
                 assert not batch.text[n, tokens:].any()
                 seen += 1
     assert seen == 80

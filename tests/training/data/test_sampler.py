@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reprise.errors import RepriseError
-from tests.training.latents_folder import VARIANTS
 from training.config import KaleidoTask, MixtureConfig, VideoTask
 from training.data import random_streams
 from training.data.sampler import Sampler, find_turn
 from training.data.samples import Reference, Subject
 from training.latents.store import Records, build_index
+from training.playground.random_latents import VARIANTS
 from training.tasks.build import build_tasks
 from training.tasks.kaleido import Kaleido, draw_reference
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from reprise.errors import RepriseError
-from tests.training.latents_folder import write_latents
 from training.config import ModelConfig
 from training.latents.check import check_latents
 from training.latents.encoders import hash_model_parts
 from training.latents.store import Latents, ModelInfo
 from training.models.build import build_family
 from training.models.wan import WanFamily
+from training.playground.random_latents import write_latents
 from training.storage import Folder
 
 

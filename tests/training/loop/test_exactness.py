@@ -16,12 +16,12 @@ from torch import Tensor
 
 from reprise.errors import RepriseError
 from tests.training import worlds
-from tests.training.latents_folder import write_latents
 from tests.training.worlds import Stop, launch, same, tiny_config
 from training.config import KaleidoTask
 from training.data.check import check_lengths, check_shapes
 from training.data.sampler import Sampler
 from training.latents.store import Latents
+from training.playground.random_latents import write_latents
 from training.tasks.build import build_tasks
 
 #: Ways to compute one step, each with the changes of its config, by the number of workers.

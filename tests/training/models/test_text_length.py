@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from pipelines.train import estimate_run
-from tests.training.latents_folder import write_latents
 from tests.training.tiny_models import write_cogvideox, write_wan
 from training.callbacks import validation
 from training.config import KaleidoTask, TrainConfig
@@ -19,6 +18,7 @@ from training.generate.pipeline import ReferenceToVideoPipeline
 from training.latents.config import EncodeConfig
 from training.latents.encoders import read_model_facts
 from training.latents.store import Latents
+from training.playground.random_latents import write_latents
 from training.tasks.build import build_tasks
 
 

@@ -1,4 +1,4 @@
-"""A small made-up folder of latents: the real format, random tensors that tests can predict, no model."""
+"""A small folder of latents in the real format: random tensors that tests can predict, no model."""
 
 from __future__ import annotations
 
@@ -45,10 +45,24 @@ def write_latents(
     reference_sizes: Mapping[str, tuple[int, int]] | None = None,
     **manifest: Any,
 ) -> Folder:
-    """Sample n has size n mod sizes, subjects n mod subjects, and per subject one picture of each variant.
+    """Write a folder of latents of samples `clip-00000`, ... as `reprise encode` would.
 
-    sizes: (T, h, w) in latent units. Samples are named `clip-00000`; `latent_of` says what tensors hold.
-    reference_size, reference_sizes: of all pictures, and of those of a variant; null: as large as the video.
+    Args:
+        root: the folder.
+        clips: samples.
+        sizes: (T, h, w) in latents; samples take them in turn.
+        subjects: of a sample; samples take the numbers in turn.
+        variants: each subject has one picture of each.
+        channels: of the latents.
+        text_width: of the text embeddings.
+        text_length: tokens; sample n has 1 + n mod text_length.
+        family: of the model that the latents are for.
+        dtype: of the tensors, whose values `make_random_tensor` decides.
+        per_part: samples in one file.
+        clips_per_source: consecutive samples that are clips of one video.
+        reference_size: (h, w) in latents of all pictures; None: as large as the video.
+        reference_sizes: by variant, in place of `reference_size`.
+        manifest: fields of the manifest that differ.
     """
     folder = Folder.from_uri(root)
     rows, samples, buckets = [], [], dict[str, int]()
@@ -58,7 +72,7 @@ def write_latents(
         whole = reference_size or (height, width)
         shapes = [(reference_sizes or {}).get(variant, whole) for variant in variants]
         references = [
-            latent_of(sample_id, f"reference/{i}", (channels, *shape), dtype)
+            make_random_tensor(sample_id, f"reference/{i}", (channels, *shape), dtype)
             for i, shape in enumerate(shapes * count)
         ]
         described = [
@@ -98,8 +112,8 @@ def write_latents(
         samples.append(
             EncodedSample(
                 row,
-                latent_of(sample_id, "video", (channels, frames, height, width), dtype),
-                latent_of(sample_id, "text", (tokens, text_width), dtype),
+                make_random_tensor(sample_id, "video", (channels, frames, height, width), dtype),
+                make_random_tensor(sample_id, "text", (tokens, text_width), dtype),
                 references,
             )
         )
@@ -107,7 +121,7 @@ def write_latents(
         buckets[name] = buckets.get(name, 0) + 1
     for start in range(0, clips, per_part):
         rows += write_part(folder, samples[start : start + per_part], "made-up")
-    write_empty(folder, latent_of("", "text", (1, text_width), dtype))
+    write_empty(folder, make_random_tensor("", "text", (1, text_width), dtype))
     described_by = LatentsManifest(
         fingerprint="made-up",
         model=ModelInfo(path="made-up", family=family, vae="", text_encoder=""),
@@ -123,7 +137,7 @@ def write_latents(
     return folder
 
 
-def latent_of(sample_id: str, tensor: str, shape: tuple[int, ...], dtype: str = "fp32") -> Tensor:
-    """What a tensor of `write_latents` holds: normal numbers that its name decides."""
+def make_random_tensor(sample_id: str, tensor: str, shape: tuple[int, ...], dtype: str = "fp32") -> Tensor:
+    """Draw normal numbers that depend on the tensor's name alone, as `write_latents` stores them."""
     generator = random_streams.make_generator(0, "made-up", sample_id, tensor)
     return torch.randn(shape, generator=generator).to(DTYPES[dtype])
