@@ -21,7 +21,7 @@ from pydantic import (
 from curation.models.spec import FORMER_NAMES, ModelSpec
 from curation.rows.thresholds import Thresholds
 from curation.taxonomy import Taxonomy
-from curation.taxonomy.taxonomy import NAMED_FILES
+from curation.taxonomy.files import NAMED_FILES
 from reprise import settings
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from curation.taxonomy import Taxonomy, TaxonomyError, find_problems
-from curation.taxonomy.taxonomy import SHIPPED_FILE
+from curation.taxonomy.files import SHIPPED_FILE
 
 
 @click.command()

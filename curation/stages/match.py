@@ -8,8 +8,7 @@ from curation.config import BACKGROUND, CurationConfig
 from curation.rows.ids import make_subject_id
 from curation.rows.lifecycle import make_new_subject, stop_row
 from curation.rows.schema import ClipRow, SubjectRow
-from curation.taxonomy import Taxonomy
-from curation.taxonomy.match import Mention
+from curation.taxonomy import Mention, Taxonomy
 
 
 class Match:

@@ -1,6 +1,8 @@
 """What captions may name, and how it is found in them (Kaleido 3.2 (2))."""
 
-from curation.taxonomy.match import Mention
-from curation.taxonomy.taxonomy import Category, Taxonomy, TaxonomyError, find_problems
+from curation.taxonomy.checks import find_problems
+from curation.taxonomy.files import TaxonomyError
+from curation.taxonomy.mentions import Mention
+from curation.taxonomy.taxonomy import Body, Category, Taxonomy
 
-__all__ = ["Category", "Mention", "Taxonomy", "TaxonomyError", "find_problems"]
+__all__ = ["Body", "Category", "Mention", "Taxonomy", "TaxonomyError", "find_problems"]

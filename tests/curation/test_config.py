@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from curation.config import CurationConfig, compute_config_hash, load_config
 from curation.models.registry import list_model_ids
-from curation.taxonomy.taxonomy import SHIPPED_FILE
+from curation.taxonomy.files import SHIPPED_FILE
 from pipelines import config as door
 from reprise.errors import RepriseError
 from reprise.settings import get_section, list_keys, validate_settings, with_overrides

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.taxonomy import Mention, Taxonomy, TaxonomyError, find_problems
-from curation.taxonomy.taxonomy import SHIPPED_FILE, make_plurals
+from curation.taxonomy import Body, Mention, Taxonomy, TaxonomyError, find_problems
+from curation.taxonomy.files import SHIPPED_FILE
+from curation.taxonomy.plurals import make_plurals
 from pipelines.taxonomy import taxonomy as command
 
 SHIPPED_TAXONOMY = Taxonomy.load()
@@ -54,6 +55,15 @@ def test_nearly_every_name_is_found_when_a_caption_shows_it() -> None:
             if [(each.category, each.name) for each in found] != [(category.name, name)]:
                 missed.append((name, found))
     assert missed == []
+
+
+def test_a_category_has_the_height_and_stand_of_its_group_unless_it_has_its_own() -> None:
+    assert SHIPPED_TAXONOMY.get_body("woman", "human") == Body(height=1.7, stands=True)
+    assert SHIPPED_TAXONOMY.get_body("baby", "human") == Body(height=0.7, stands=True)
+    assert SHIPPED_TAXONOMY.get_body("eagle", "animal") == Body(height=0.5, stands=False)
+    assert SHIPPED_TAXONOMY.get_body("ship", "vehicle") == Body(height=20.0, stands=False)
+    assert SHIPPED_TAXONOMY.get_body("t-shirt", "clothing") == Body(height=None, stands=False)
+    assert SHIPPED_TAXONOMY.get_body("unknown", "nowhere") == Body()
 
 
 # --- whole captions -------------------------------------------------------------------------------
@@ -356,6 +366,10 @@ CAPTIONS = (
 )
 
 
+def test_a_letter_that_is_only_a_mark_is_a_word_of_its_own() -> None:
+    assert told("A dog \uff9e and a cat.") == [("dog", "dog", 1), ("cat", "cat", 1)]
+
+
 @given(CAPTIONS)
 @settings(max_examples=400, deadline=None)
 def test_any_text_gives_ordered_spans_of_itself_that_do_not_overlap(caption: str) -> None:
@@ -457,6 +471,15 @@ def test_the_revision_follows_the_content_and_not_the_layout(tmp_path: Path) -> 
             "guards: verbs: 'dgo' is no name of any category: did you mean 'dog'?",
         ),
         ("groups: {pet: {dog: [dog]}}\nguards: {verb: [dog]}", "unknown guard 'verb': did you mean 'verbs'?"),
+        ("groups: {pet: {dog: [dog]}}\nbodies: [dog]", "bodies: is no mapping"),
+        ("groups: {pet: {dog: [dog]}}\nbodies: {dgo: {height: 1}}", "'dgo' is no group and no category: did"),
+        ("groups: {pet: {dog: [dog]}}\nbodies: {dog: {tall: 1}}", "bodies: 'dog': write {height: metres,"),
+        (
+            "groups: {pet: {dog: [dog]}}\nbodies: {dog: {height: 0}}",
+            "height 0 is no positive number of metres",
+        ),
+        ("groups: {pet: {dog: [dog]}}\nbodies: {dog: {height: .nan}}", "height nan is no positive number"),
+        ("groups: {pet: {dog: [dog]}}\nbodies: {dog: {stands: 1}}", "stands is neither true nor false"),
         ("groups: {pet: {dog: [dog]}}\nplural: {}", "unknown section 'plural': did you mean 'plurals'?"),
         ("groups: {pet: {dog: [dog]}}\nnever: [dog]", "never: 'dog' is also a name of category 'dog'"),
         ("groups: {pet: {dog: [dog]}}\nnever: dog", "never: is no list"),

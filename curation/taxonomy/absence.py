@@ -1,0 +1,74 @@
+"""Names of what a caption does not show: things denied ("no dog"), and things only likened ("like a cat")."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+
+from curation.taxonomy.grammar import ABSENCE_WORDS, LIGHT_VERBS, is_negator
+from curation.taxonomy.phrase import NounPhrase
+from curation.taxonomy.sentence import COMMA, SPACE, Sentence
+
+_DISGUISES = ("dressed", "disguised", "costumed")
+
+
+def is_likeness(sentence: Sentence, phrase: NounPhrase, depictions: Container[str]) -> bool:
+    """Whether a phrase is only a likeness: "a statue of a horse", "moves like a cat", "dressed as a bear".
+
+    Args:
+        sentence: where the phrase stands.
+        phrase: the name, widened.
+        depictions: words for things that only show another: "statue".
+    """
+    start = phrase.find_start(sentence)
+    if not sentence.is_joined(start, SPACE):
+        return False
+    before, earlier = sentence.get_key(start - 1), sentence.get_key(start - 2)
+    if before == "of":
+        return earlier in depictions
+    if before == "like":
+        return phrase.get_determiner_key(sentence) in ("a", "an")
+    return before == "as" and earlier in _DISGUISES and phrase.form.group != "human"
+
+
+def drop_denied(sentence: Sentence, phrases: Iterable[NounPhrase]) -> list[NounPhrase]:
+    """Drop what the caption says is absent: "no dog", "without a hat or gloves", "not wearing a hat"."""
+    kept: list[NounPhrase] = []
+    denied_stop = -1  # where a denied phrase ended: an "or" there carries the denial on
+    for phrase in phrases:
+        start = phrase.find_start(sentence)
+        is_absent = _is_denied(sentence, start, phrase)
+        if not is_absent and denied_stop >= 0:
+            is_absent = _continues_denial(sentence, denied_stop, start, phrase)
+        denied_stop = phrase.stop if is_absent else -1
+        if not is_absent:
+            kept.append(phrase)
+    return kept
+
+
+def _is_denied(sentence: Sentence, start: int, phrase: NounPhrase) -> bool:
+    """Whether the words before a phrase, which begins at `start` with its determiners, deny it."""
+    if any(key in ("no", "neither") for key in sentence.get_keys(start, phrase.left)):
+        return True
+    if not sentence.is_joined(start, SPACE):
+        return False
+    before = sentence.get_key(start - 1)
+    if is_negator(before):
+        return True
+    if before == "of":
+        return sentence.get_key(start - 2) in ABSENCE_WORDS
+    at = start - 1
+    while sentence.is_joined(at, SPACE) and sentence.get_key(at) in LIGHT_VERBS:
+        at -= 1
+        if is_negator(sentence.get_key(at)):
+            return True
+    return False
+
+
+def _continues_denial(sentence: Sentence, denied_stop: int, start: int, phrase: NounPhrase) -> bool:
+    """Whether a phrase goes on with a denied list: "no hat or gloves", "no hats, gloves or scarves"."""
+    between = sentence.get_keys(denied_stop, start)
+    if between in (["or"], ["nor"]):
+        return True
+    is_bare_in_list = not between and sentence.is_joined(start, COMMA) and phrase.determiner < 0
+    following = sentence.get_keys(phrase.stop, phrase.stop + 2)
+    return is_bare_in_list and ("or" in following or "nor" in following)
