@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import click
 import pyarrow as pa
@@ -12,16 +12,21 @@ import pyarrow.parquet as pq
 from rich.markup import escape
 
 from curation.config import CurationConfig, compute_config_hash, load_config
-from curation.dataset import manifest
-from curation.dataset.fragments import count_payload_bytes
-from curation.dataset.shards import plan_shards, read_rows, write_shard
+from curation.dataset.manifest import build_manifest, write_manifest
+from curation.dataset.payload import count_payload_bytes
+from curation.dataset.row_index import index_tables
+from curation.dataset.shards import plan_shards
 from curation.models import registry
 from curation.rows.schema import CLIPS, ClipRow
+from curation.rows.stage_names import CROSSPAIR, RETRIEVE, SHARD, SLICE, STAGES
 from curation.rows.tables import build_table, check_columns, extract_rows
-from curation.runner.graph import CROSSPAIR, RETRIEVE, SHARD, SLICE, STAGES, build_stage
+from curation.runner.donors import build_donor_table, open_donor_library
+from curation.runner.graph import build_stage
+from curation.runner.plates import build_plate_pool
+from curation.runner.shards import finish_shard
 from curation.sources.list_videos import list_videos
-from curation.stages.crosspair import Crosspair, build_plate_pool, index_tables
-from curation.stages.retrieve import FoundDonors, Retrieve, embed_subjects, find_donors
+from curation.stages.crosspair import Crosspair
+from curation.stages.retrieve import FoundDonors, Retrieve, embed_subjects
 from curation.stages.slice import Slice
 from curation.stages.stage import Stage, run_stage
 from pipelines.console import EXIT_NOTHING_DONE, err, handle_errors, out
@@ -103,22 +108,14 @@ def _match_subjects(config: CurationConfig, source: str) -> FoundDonors:
     """Where the subjects of a table are seen again.
 
     Raises:
-        RepriseError: nobody answers the role `embedder`.
+        RepriseError: no backend is configured for the role `embedder`.
     """
     embedder = registry.load_required_backend(config, "embedder")
-    found = find_donors(
-        [each for rows in read_clip_rows(source) for each in embed_subjects(rows, embedder)], config
-    )
+    embeddings = [each for rows in read_clip_rows(source) for each in embed_subjects(rows, embedder)]
     storage, files = list_parquet_files(source)
-    entries = {entry.clip_id: entry for entry in index_tables(storage, files)}
-
-    def fetch_rows(clip_ids: Sequence[str]) -> Iterator[ClipRow]:
-        for rows in read_rows(storage, [entries[each] for each in clip_ids], _BATCH_ROWS):
-            yield from rows
-
-    return FoundDonors(
-        embedder.name, embedder.revision, found, fetch_rows, registry.get_checkpoint_sha256(embedder)
-    )
+    model = registry.get_model_id(embedder)
+    donors = build_donor_table(embeddings, index_tables(storage, files), model, config)
+    return open_donor_library(storage, donors)
 
 
 def _slice_videos(config: CurationConfig, source: str, folder: Storage) -> Iterator[list[ClipRow]]:
@@ -181,10 +178,11 @@ def _write_table_shards(config: CurationConfig, source: str, target: str) -> lis
     dataset = Storage.from_uri(target)
     # Cross-pairs are in the rows already: nothing is added to their size.
     shards = plan_shards(entries, config.shard.target_mb << 20, 0.0)
-    results = [write_shard(dataset, shard, [], config, source=storage) for shard in shards]
+    group = config.shard.row_group_rows
+    results = [finish_shard(dataset, shard, [], group, source=storage) for shard in shards]
     revisions = registry.list_model_ids(config)
-    found = manifest.build_manifest(config, compute_config_hash(config, revisions), revisions, results, {})
-    manifest.write(dataset, found)
+    found = build_manifest(config, compute_config_hash(config, revisions), revisions, results, {})
+    write_manifest(dataset, found)
     if "kept" in statuses and not dataset.exists("clips"):
         err.print(f"the clips lie elsewhere: copy the folder clips to {escape(dataset.join_path('clips'))}")
     return statuses

@@ -1,4 +1,4 @@
-"""`manifest.json`: what the dataset is made of, written last; a dataset without it is not finished."""
+"""`manifest.json`: what a dataset is made of. It is written last: a dataset without it is not finished."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from curation.config import CurationConfig
-from curation.dataset import MANIFEST
+from curation.dataset.layout import MANIFEST_FILE
 from curation.dataset.shards import ShardResult
 from curation.dataset.tally import Tally
 from curation.rows.thresholds import Thresholds, build_rules
@@ -29,23 +29,26 @@ _PACKAGES = (
 )
 
 
-def read(dataset: Storage) -> dict[str, Any] | None:
-    """The manifest, or None where the dataset is not finished.
+def read_manifest(dataset: Storage) -> dict[str, Any] | None:
+    """Read the manifest; None if there is none, so that the dataset is not finished.
 
     Raises:
-        RepriseError: it is there and is not JSON.
+        RepriseError: It is not JSON.
     """
-    if not dataset.is_file(MANIFEST):
+    if not dataset.is_file(MANIFEST_FILE):
         return None
     try:
-        found = json.loads(dataset.read_bytes(MANIFEST))
+        found = json.loads(dataset.read_bytes(MANIFEST_FILE))
     except ValueError as error:
-        raise RepriseError(f"{dataset.join_path(MANIFEST)} is not JSON; was it edited by hand?") from error
+        raise RepriseError(
+            f"{dataset.join_path(MANIFEST_FILE)} is not JSON; was it edited by hand?"
+        ) from error
     return found if isinstance(found, dict) else None
 
 
-def write(dataset: Storage, manifest: dict[str, Any]) -> None:
-    dataset.write_bytes(MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+def write_manifest(dataset: Storage, manifest: dict[str, Any]) -> None:
+    """Write the manifest, which makes the dataset a finished one."""
+    dataset.write_bytes(MANIFEST_FILE, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def build_manifest(
@@ -55,7 +58,15 @@ def build_manifest(
     shards: Sequence[ShardResult],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
-    """The manifest of a finished dataset."""
+    """Build the manifest of a finished dataset.
+
+    Args:
+        config: What the rows were made with.
+        config_hash: Its hash, with the revisions of the models.
+        revisions: Role to id of the model that had it.
+        shards: All shards of the dataset.
+        seconds: Work per stage, s, summed over all workers.
+    """
     total = Tally()
     for shard in shards:
         total.merge(shard.tally)
@@ -82,6 +93,7 @@ def build_manifest(
 
 
 def describe_thresholds(thresholds: Thresholds) -> list[dict[str, Any]]:
+    """List the thresholds as the manifest stores them: one record per rule."""
     return [
         {
             "name": rule.name,
@@ -96,10 +108,10 @@ def describe_thresholds(thresholds: Thresholds) -> list[dict[str, Any]]:
 
 
 def check_accounting(manifest: dict[str, Any], *, videos_in: int, rows_in: int) -> None:
-    """Rows in = rows out, and videos in = kept + rejected + failed.
+    """Check that rows in = rows out, and videos in = kept + rejected + failed.
 
     Raises:
-        RepriseError: they are not; nothing may be lost without a word.
+        RepriseError: They differ: something was lost.
     """
     videos = manifest["videos"]
     accounted = videos["kept"] + videos["rejected"] + videos["failed"]

@@ -1,53 +1,52 @@
-"""Fragments -> shards: the same rows in the same files on every run."""
+"""Shards: which rows go into which file, reading rows by their index, and writing a shard."""
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.config import CurationConfig
-from curation.dataset import DATA, WORK
-from curation.dataset.fragments import RowIndex, count_payload_bytes
+from curation.dataset.layout import WORK_FOLDER, get_shard_path
+from curation.dataset.payload import count_payload_bytes
+from curation.dataset.row_index import RowIndex
 from curation.dataset.tally import Tally
 from curation.rows.schema import CLIPS, ClipRow
 from curation.rows.tables import build_table, check_columns, extract_rows
-from curation.stages.stage import Stage, run_stage
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
-# What a cross-pair adds to a row whose size was taken before it was made, per kept clip.
+# What a cross-pair adds to a kept clip, whose size was counted before the cross-pair was made.
 _CROSSPAIR_BYTES = 150_000
-_ROWS_PER_BATCH = 8  # of a row group, while stages work on them
 _MIN_SHARD_BYTES, _MIN_SHARDS = 8 << 20, 16
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard: its name and, in order, the rows that go into it."""
+    """One shard: its path and, in order, the rows that go into it."""
 
     path: str
     entries: tuple[RowIndex, ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class ShardResult:
+    """A shard that was written, and what is in it."""
+
     path: str
     rows: int
     bytes: int
     tally: Tally
-    seconds: dict[str, float]
+    seconds: dict[str, float] = field(default_factory=dict)  # per stage that ran over its rows
 
 
 def plan_shards(entries: Sequence[RowIndex], target_bytes: int, crosspair_share: float) -> list[ShardPlan]:
     """Split the rows, in dataset order, into shards of about `target_bytes`.
 
-    A dataset of few targets makes smaller shards, or one worker would write what many could: at least
-    `_SMALL_BYTES`, and `_PIECES` of them. How many there are depends on the rows alone, on any machine.
+    A small dataset gets smaller shards, so that several workers can write it: at least `_MIN_SHARDS`, each of
+    at least `_MIN_SHARD_BYTES`. The plan depends on the rows alone, so it is the same on any machine.
     """
     sizes = [
         entry.payload_bytes + (crosspair_share * _CROSSPAIR_BYTES if entry.status == "kept" else 0)
@@ -62,20 +61,19 @@ def plan_shards(entries: Sequence[RowIndex], target_bytes: int, crosspair_share:
             filled = 0.0
         groups[-1].append(entry)
         filled += size
-    total = len(groups)
     return [
-        ShardPlan(f"{DATA}/clips-{number:05d}-of-{total:05d}.parquet", tuple(group))
+        ShardPlan(get_shard_path(number, len(groups)), tuple(group))
         for number, group in enumerate(groups)
         if group
     ]
 
 
 def read_rows(dataset: Storage, entries: Sequence[RowIndex], batch: int) -> Iterator[list[ClipRow]]:
-    """The rows of these entries, in their order, at most `batch` at once.
+    """Read the rows of these entries in their order, at most `batch` at once.
 
     Raises:
-        RepriseError: a file cannot be read. A damaged one of an unfinished run is removed, so that the same
-            command makes its rows again.
+        RepriseError: A file cannot be read. A damaged fragment is removed, so that the same command makes its
+            rows again.
     """
     cache: dict[str, pa.Table] = {}
     for start in range(0, len(entries), batch):
@@ -86,20 +84,20 @@ def read_rows(dataset: Storage, entries: Sequence[RowIndex], batch: int) -> Iter
         rows: dict[str, ClipRow] = {}
         for file, clip_ids in files.items():
             if file not in cache:
-                cache[file] = _read_fragment(dataset, file)
+                cache[file] = _read_table(dataset, file)
             found = cache[file].filter(pc.field("clip_id").isin(clip_ids))
             rows.update({row["clip_id"]: row for row in extract_rows(found, CLIPS)})
-        # Rows of a video lie in few fragments next to each other; older ones are not needed again.
+        # The rows of a video are in few files and next to each other, so older files are not needed again.
         cache = {file: table for file, table in cache.items() if file in files}
         yield [rows[entry.clip_id] for entry in wanted]
 
 
-def _read_fragment(dataset: Storage, file: str) -> pa.Table:
+def _read_table(dataset: Storage, file: str) -> pa.Table:
     try:
         table = dataset.read_table(file)
     except RepriseError as error:
         damaged = isinstance(error.__cause__, pa.ArrowInvalid) or not dataset.is_remote
-        if not damaged or not file.startswith(f"{WORK}/") or not dataset.is_file(file):
+        if not damaged or not file.startswith(f"{WORK_FOLDER}/") or not dataset.is_file(file):
             raise
         dataset.delete_file(file)
         raise RepriseError(f"{error}; it is removed: run the same command again to make its rows") from error
@@ -108,33 +106,26 @@ def _read_fragment(dataset: Storage, file: str) -> pa.Table:
 
 
 def write_shard(
-    dataset: Storage,
-    shard: ShardPlan,
-    stages: Sequence[Stage],
-    config: CurationConfig,
-    *,
-    source: Storage | None = None,
+    dataset: Storage, path: str, row_groups: Iterable[Iterable[Sequence[ClipRow]]]
 ) -> ShardResult:
-    """Run the last stages over a shard's rows, which lie below `source` or `dataset`, and write it whole."""
-    result = ShardResult(shard.path, 0, 0, Tally(), {})
-    started = time.perf_counter()
+    """Write a shard whole and count its rows.
 
-    def build_tables() -> Iterator[pa.Table]:
-        size = config.shard.row_group_rows
-        for start in range(0, len(shard.entries), size):
-            parts = []
-            # As Python objects, with what stages add to them, rows take several times what they take here.
-            for rows in read_rows(source or dataset, shard.entries[start : start + size], _ROWS_PER_BATCH):
-                for stage in stages:
-                    rows = run_stage(stage, rows, result.seconds)
-                for row in rows:
-                    row["payload_bytes"] = count_payload_bytes(row)
-                    result.tally.add_row(row)
-                parts.append(build_table(rows, CLIPS))
-            yield pa.concat_tables(parts)
+    Args:
+        dataset: Where the shard goes.
+        path: Its path there.
+        row_groups: Each becomes one row group; its rows come in batches. As Python objects rows take several
+            times the memory that they take in a table, so only one batch is held at once.
+    """
+    tally = Tally()
 
-    result.rows = dataset.write_parquet(shard.path, build_tables(), CLIPS)
-    result.bytes = dataset.get_size(shard.path)
-    # Reading and writing rows is this stage's work; what ran on the way has its own name.
-    result.seconds["shard"] = time.perf_counter() - started - sum(result.seconds.values())
-    return result
+    def build_row_group(batches: Iterable[Sequence[ClipRow]]) -> pa.Table:
+        parts = []
+        for rows in batches:
+            for row in rows:
+                row["payload_bytes"] = count_payload_bytes(row)
+                tally.add_row(row)
+            parts.append(build_table(rows, CLIPS))
+        return pa.concat_tables(parts)
+
+    rows = dataset.write_parquet(path, map(build_row_group, row_groups), CLIPS)
+    return ShardResult(path, rows, dataset.get_size(path), tally)

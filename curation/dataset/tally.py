@@ -1,4 +1,4 @@
-"""Counting rows: the funnel, the reasons, the balance. Sums of tallies are tallies."""
+"""Counts over rows: the funnel, the reasons, the balance. Tallies of parts add up to that of the whole."""
 
 from __future__ import annotations
 
@@ -8,32 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curation.rows.schema import ClipRow
+from curation.rows.stage_names import CAPTION, FILTER, GROUND, MATCH, SEGMENT, SHARD, SLICE, STAGES
 from curation.rows.verdicts import NO_MASK, NOT_FOUND
 
-# Order in which a clip meets the stages that can stop it, and what they count.
-_CLIP_STAGES = (
-    "slice",
-    "caption",
-    "match",
-    "ground",
-    "track",
-    "segment",
-    "flow",
-    "filter",
-    "crop",
-    "inpaint",
-    "redux",
-    "crosspair",
-    "retrieve",
-)
-# Best last. A table that has not been through all stages has open rows.
+_CLIP_STAGES = STAGES[: STAGES.index(SHARD)]  # those that can stop a clip
+# Best last. Rows are open in a table that has not been through all stages.
 _STATUS_RANK = {"failed": 0, "rejected": 1, "open": 2, "kept": 3}
 _COPY_PREFIX = "duplicate of "
 
 
 @dataclass
 class Tally:
-    """Counts over rows of `CLIPS`; needs no pictures."""
+    """Counts over rows of `CLIPS`; pictures are not needed."""
 
     videos: dict[str, str] = field(default_factory=dict)  # source key -> best status of its rows
     sliced: set[str] = field(default_factory=set)  # source keys that gave at least one clip
@@ -50,6 +36,7 @@ class Tally:
     licenses: Counter[str] = field(default_factory=Counter)
 
     def add_row(self, row: ClipRow) -> None:
+        """Count one row."""
         status = row["status"]
         known = self.videos.get(row["source_key"])
         if known is None or _STATUS_RANK[status] > _STATUS_RANK[known]:
@@ -58,7 +45,7 @@ class Tally:
         stop = row["stop"]
         if row["start_frame"] is None:
             reason = stop["reason"] if stop else "unknown"
-            # One reason for all copies, though each row names its original.
+            # The reason of each copy names its original; here all copies count as one reason.
             self.video_reasons[
                 f"{_COPY_PREFIX}another video" if reason.startswith(_COPY_PREFIX) else reason
             ] += 1
@@ -92,6 +79,7 @@ class Tally:
             self.subject_reasons[verdict["reason"]] += 1
 
     def merge(self, other: Tally) -> None:
+        """Add the counts of another tally to this one."""
         for key, status in other.videos.items():
             known = self.videos.get(key)
             if known is None or _STATUS_RANK[status] > _STATUS_RANK[known]:
@@ -109,7 +97,7 @@ class Tally:
             mine["kept"] += counts["kept"]
 
     def summarize_counts(self) -> dict[str, Any]:
-        """The counting part of `manifest.json`."""
+        """Build the part of `manifest.json` that counts."""
         videos = Counter(self.videos.values())
         return {
             "videos": {
@@ -134,18 +122,18 @@ class Tally:
 
     def _build_funnel(self) -> list[dict[str, Any]]:
         funnel = [
-            _build_step("slice", "video", len(self.videos), len(self.sliced), self.video_reasons),
+            _build_step(SLICE, "video", len(self.videos), len(self.sliced), self.video_reasons),
         ]
         live = sum(self.clips.values())
         for stage in _CLIP_STAGES:
-            if stage in ("ground", "segment", "filter"):
-                continue  # told by their subjects below
+            if stage in (GROUND, SEGMENT, FILTER):
+                continue  # counted by subjects, below
             lost = sum(self.stops[stage].values()) if stage in self.stops else 0
-            if stage in ("slice", "caption", "match") or lost:
+            if stage in (SLICE, CAPTION, MATCH) or lost:
                 funnel.append(_build_step(stage, "clip", live, live - lost, self.stops.get(stage, Counter())))
             live -= lost
-            if stage == "match":
-                live -= sum(self.stops["ground"].values()) if "ground" in self.stops else 0
+            if stage == MATCH:
+                live -= sum(self.stops[GROUND].values()) if GROUND in self.stops else 0
                 funnel += self._build_subject_steps()
         return funnel
 
@@ -156,9 +144,9 @@ class Tally:
             {name: count for name, count in self.subject_reasons.items() if name not in (NOT_FOUND, NO_MASK)}
         )
         return [
-            _build_step("ground", "subject", self.candidates, self.found, not_found),
-            _build_step("segment", "subject", self.found, self.segmented, unsegmented),
-            _build_step("filter", "subject", self.segmented, self.kept, judged),
+            _build_step(GROUND, "subject", self.candidates, self.found, not_found),
+            _build_step(SEGMENT, "subject", self.found, self.segmented, unsegmented),
+            _build_step(FILTER, "subject", self.segmented, self.kept, judged),
         ]
 
 
@@ -171,6 +159,7 @@ def _sort_counter(counter: Counter[str]) -> dict[str, int]:
 
 
 def tally_rows(rows: Iterable[ClipRow]) -> Tally:
+    """Count all rows."""
     result = Tally()
     for row in rows:
         result.add_row(row)

@@ -8,6 +8,7 @@ from typing import Any
 
 from reprise.digest import compute_digest
 
+CLIPS_FOLDER = "clips"  # in a dataset
 _CHUNK_BYTES = 1 << 20
 
 
@@ -23,6 +24,11 @@ def hash_video(path: Path) -> str:
 def make_clip_id(video: str, start_frame: int, end_frame: int, slicing: str) -> str:
     """Id of the frames [start_frame, end_frame) of a video, cut under the slicing config with that digest."""
     return f"{video}-{start_frame:07d}-{end_frame:07d}-{slicing[:6]}"
+
+
+def make_clip_path(video: str, clip: str) -> str:
+    """Path of a clip's MP4 below its dataset."""
+    return f"{CLIPS_FOLDER}/{video[:2]}/{clip}.mp4"
 
 
 def make_stopped_video_id(video: str | None, source_key: str) -> str:

@@ -1,1 +1,1 @@
-"""A run from start to end: the graph, Ray Data, workers, resume, finishing the dataset."""
+"""A run: the graph, Ray Data, workers, resume, finishing a dataset, refilter."""

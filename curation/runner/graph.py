@@ -7,6 +7,23 @@ from dataclasses import dataclass
 
 from curation.config import CurationConfig, StageResources
 from curation.models.registry import import_object
+from curation.rows.stage_names import (
+    CAPTION,
+    CROP,
+    CROSSPAIR,
+    FILTER,
+    FLOW,
+    GROUND,
+    INPAINT,
+    MATCH,
+    REDUX,
+    RETRIEVE,
+    SEGMENT,
+    SHARD,
+    SLICE,
+    STAGES,
+    TRACK,
+)
 from curation.stages.caption import Caption
 from curation.stages.crop import Crop
 from curation.stages.filter import Filter
@@ -20,45 +37,42 @@ from curation.stages.stage import Stage
 from curation.stages.track import Track
 from reprise.errors import RepriseError
 
-SLICE = "slice"
-CROSSPAIR = "crosspair"
-RETRIEVE = "retrieve"
-SHARD = "shard"
-# In order. `slice` makes the rows; `crosspair`, `retrieve` and `shard` need all of them and run at the end.
+# In the order of `STAGES`. The other stages do not work on single clips: `slice` makes the rows, and the last
+# three need all of them.
 CLIP_STAGES: dict[str, Callable[[CurationConfig], Stage]] = {
-    "caption": Caption,
-    "match": Match,
-    "ground": Ground,
-    "track": Track,
-    "segment": Segment,
-    "flow": Flow,
-    "filter": Filter,
-    "crop": Crop,
-    "inpaint": Inpaint,
-    "redux": Redux,
+    CAPTION: Caption,
+    MATCH: Match,
+    GROUND: Ground,
+    TRACK: Track,
+    SEGMENT: Segment,
+    FLOW: Flow,
+    FILTER: Filter,
+    CROP: Crop,
+    INPAINT: Inpaint,
+    REDUX: Redux,
 }
-STAGES = (SLICE, *CLIP_STAGES, CROSSPAIR, RETRIEVE, SHARD)
 
 
 @dataclass(frozen=True)
 class Operator:
-    """Neighbouring stages that run in one worker, because they reserve the same."""
+    """Neighbouring stages that run in one worker, because they reserve the same resources."""
 
     stages: tuple[str, ...]
     resources: StageResources
 
     @property
     def name(self) -> str:
+        """The names of its stages."""
         return "+".join(self.stages)
 
 
 def get_stage_resources(config: CurationConfig, stage: str) -> StageResources:
-    """What a stage reserves. On CPU alone one core each, so that two cores never wait for a third."""
+    """Get what a worker of a stage reserves; one core if the config says nothing."""
     return config.engine.stages.get(stage, StageResources())
 
 
 def build_operators(config: CurationConfig) -> list[Operator]:
-    """`slice`, then the clip stages, neighbours with equal resources together.
+    """Build the operators of a run in order; neighbouring clip stages with equal resources share one.
 
     Raises:
         RepriseError: `engine.stages` names a stage that does not exist.
@@ -80,10 +94,10 @@ def build_operators(config: CurationConfig) -> list[Operator]:
 
 
 def build_stage(name: str, config: CurationConfig) -> Stage:
-    """A clip stage by name, or one's own by `module:Class`; the class is called with the config.
+    """Build a clip stage by its name, or a stage of a person's own by `module:Class`.
 
     Raises:
-        RepriseError: no such stage.
+        RepriseError: There is no such stage.
     """
     if ":" in name:
         own: Stage = import_object(name, "stage")(config)
@@ -96,7 +110,7 @@ def build_stage(name: str, config: CurationConfig) -> Stage:
 
 
 def describe_graph(config: CurationConfig) -> list[str]:
-    """The graph in words, one line per operator, for `--dry-run`."""
+    """Describe the graph, one line per operator, for `--dry-run`."""
     lines = []
     for operator in build_operators(config):
         need = operator.resources

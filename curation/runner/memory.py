@@ -1,8 +1,8 @@
-"""Memory that a process has freed and the C library keeps: with threads and pictures, more than it uses.
+"""Freed memory that the C library keeps.
 
-Decoding makes threads, and glibc gives each a heap of its own, which pictures of different lifetimes leave
-full of holes. A worker that used 160 MB was seen to hold 260 MB after twenty videos, and more after more.
-Where the C library is another one, nothing is done.
+Decoding starts threads, and glibc gives each thread a heap of its own, which pictures of different lifetimes
+fragment. A worker that used 160 MB held 260 MB after twenty videos, and more after more of them. With another
+C library these functions do nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_ARENAS = 2
 def _load_glibc() -> Any:
     try:
         library = ctypes.CDLL("libc.so.6")
-        library.mallopt, library.malloc_trim  # noqa: B018 - asked for here, so that a lack shows here
+        library.mallopt, library.malloc_trim  # noqa: B018 - raises here if one is missing
     except (OSError, AttributeError):
         return None
     return library
@@ -27,12 +27,12 @@ def _load_glibc() -> Any:
 
 @functools.cache
 def limit_malloc_arenas() -> None:
-    """Threads that come from now on share a few heaps."""
+    """Let threads that are started from now on share two heaps."""
     if (library := _load_glibc()) is not None:
         library.mallopt(_M_ARENA_MAX, _MAX_ARENAS)
 
 
 def release_free_memory() -> None:
-    """Return what is free to the system; takes some 30 ms after a video."""
+    """Return free memory to the system; takes about 30 ms after a video."""
     if (library := _load_glibc()) is not None:
         library.malloc_trim(0)

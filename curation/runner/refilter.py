@@ -1,6 +1,6 @@
-"""Decide a finished dataset again under other thresholds, from its stored numbers; no model runs.
+"""Decide a finished dataset again with other thresholds, from its stored scores.
 
-What is asked for, and only then, is made by models: the references that newly kept subjects lack.
+No model runs, unless the references that newly kept subjects lack are asked for.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.config import CurationConfig, compute_config_hash
-from curation.dataset import MANIFEST, manifest
-from curation.dataset.fragments import count_payload_bytes
-from curation.dataset.shards import ShardResult
-from curation.dataset.tally import Tally
+from curation.dataset.layout import MANIFEST_FILE
+from curation.dataset.lock import lock_dataset
+from curation.dataset.manifest import build_manifest, read_manifest, write_manifest
+from curation.dataset.shards import write_shard
 from curation.rows.references import list_kept_subjects
 from curation.rows.schema import CLIPS, ClipRow, SubjectRow
-from curation.rows.tables import build_table, check_columns, extract_rows
+from curation.rows.tables import check_columns, extract_rows
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip
 from curation.runner.graph import build_stage
-from curation.stages.crosspair import VARIANT, Crosspair, build_plate_pool
+from curation.runner.plates import build_plate_pool
+from curation.stages.crosspair import VARIANT, Crosspair
 from curation.stages.stage import Stage, run_stage
 from reprise.errors import RepriseError
 from reprise.settings import validate_settings, with_overrides
@@ -33,7 +33,7 @@ from reprise.storage import Storage
 
 @dataclass
 class RefilterChanges:
-    """What new thresholds change. Counts of subjects unless said otherwise."""
+    """What new thresholds change: counts of subjects, if nothing else is stated."""
 
     newly_kept: Counter[str] = field(default_factory=Counter)  # by the reason that no longer holds
     newly_rejected: Counter[str] = field(default_factory=Counter)  # by the new reason
@@ -48,6 +48,7 @@ class RefilterChanges:
 
     @property
     def has_changes(self) -> bool:
+        """Whether any subject is kept or rejected that was not before."""
         return bool(self.newly_kept or self.newly_rejected)
 
 
@@ -56,76 +57,86 @@ def refilter_dataset(
 ) -> tuple[RefilterChanges, CurationConfig]:
     """Apply `filter.*` overrides to a finished dataset.
 
-    Shards are replaced one by one, each whole, and the manifest last. Until then the dataset is a mixture; a
-    refilter that was interrupted is completed by the same command. References of subjects that lose their
-    place stay in the rows, so that the way back loses nothing. Crops are made where they lack.
+    Shards are replaced one by one, each whole, and the manifest last; until then the dataset is a mixture.
+    The same command completes a refilter that was interrupted. Subjects that are rejected now keep their
+    references in the rows, so that the way back loses nothing. Missing crops are made.
 
     Args:
-        apply: False only counts.
-        references: also make the inpaint, redux and crosspair references that lack, with the config's models.
+        dataset: A finished dataset.
+        overrides: `filter.NAME=VALUE` each.
+        apply: Write the dataset; False only counts the changes.
+        references: Also make the missing inpaint, redux and crosspair references, with the config's models.
 
     Raises:
-        RepriseError: no finished dataset there, or an override of anything but `filter.*`.
+        RepriseError: There is no finished dataset, another run is writing it, or an override is of anything
+            but `filter.*`.
     """
-    found = manifest.read(dataset)
-    if found is None:
-        raise RepriseError(f"{dataset.uri} has no {MANIFEST}: only a finished dataset can be decided again")
-    missing = {"config", "models", "shards", "seconds", "created_at"} - found.keys()
+    if not apply:
+        return _count_changes(dataset, overrides)
+    with lock_dataset(dataset):
+        manifest, config = _load_config(dataset, overrides)
+        shards = [shard["path"] for shard in manifest["shards"]]
+        plates = build_plate_pool(dataset, shards, config) if references else []
+        decider = _Decider(config, manifest["models"], Crosspair(config, plates))
+        made = ("crop", *decider.model_variants) if references else ("crop",)
+        results = [
+            write_shard(dataset, path, ([rows] for rows in decider.decide_shard(dataset, path, made)))
+            for path in shards
+        ]
+        fresh = build_manifest(config, decider.config_hash, manifest["models"], results, manifest["seconds"])
+        write_manifest(dataset, {**fresh, "created_at": manifest["created_at"]})
+    return decider.changes, config
+
+
+def _count_changes(dataset: Storage, overrides: Sequence[str]) -> tuple[RefilterChanges, CurationConfig]:
+    manifest, config = _load_config(dataset, overrides)
+    decider = _Decider(config, manifest["models"], Crosspair(config, []))
+    for shard in manifest["shards"]:
+        for _ in decider.decide_shard(dataset, shard["path"], ()):
+            pass
+    return decider.changes, config
+
+
+def _load_config(dataset: Storage, overrides: Sequence[str]) -> tuple[dict[str, Any], CurationConfig]:
+    """The manifest of a finished dataset, and its config with the overrides."""
+    manifest = read_manifest(dataset)
+    if manifest is None:
+        raise RepriseError(
+            f"{dataset.uri} has no {MANIFEST_FILE}: only a finished dataset can be decided again"
+        )
+    missing = {"config", "models", "shards", "seconds", "created_at"} - manifest.keys()
     if missing:
         raise RepriseError(
-            f"{dataset.join_path(MANIFEST)} has no {sorted(missing)[0]}: is it a Reprise dataset?"
+            f"{dataset.join_path(MANIFEST_FILE)} has no {sorted(missing)[0]}: is it a Reprise dataset?"
         )
     other = [each for each in overrides if not each.startswith("filter.")]
     if other:
         raise RepriseError(f"{other[0]}: refilter changes filter.* only; anything else needs a new curation")
-    config = with_overrides(
-        validate_settings(CurationConfig, found["config"], dataset.join_path(MANIFEST)), overrides
-    )
-    shards = [shard["path"] for shard in found["shards"]]
-    plates = build_plate_pool(dataset, shards, config) if apply and references else []
-    decider = _Decider(config, compute_config_hash(config, found["models"]), Crosspair(config, plates))
-    variants = ("crop", *decider.model_variants) if references else ("crop",)
-    results = []
-    for path in shards:
-        result = ShardResult(path, 0, 0, Tally(), {})
-        tables = decider.decide_tables(dataset, result, variants if apply else ())
-        if apply:
-            dataset.write_parquet(path, tables, CLIPS)
-            result.bytes = dataset.get_size(path)
-        else:
-            for _ in tables:
-                pass
-        results.append(result)
-    if apply:
-        fresh = manifest.build_manifest(
-            config, decider.config_hash, found["models"], results, found["seconds"]
-        )
-        manifest.write(dataset, {**fresh, "created_at": found["created_at"]})
-    return decider.changes, config
+    stored = validate_settings(CurationConfig, manifest["config"], dataset.join_path(MANIFEST_FILE))
+    return manifest, with_overrides(stored, overrides)
 
 
 class _Decider:
-    """Goes over the shards once and decides every row."""
+    """Decides the rows of all shards, and counts what changes."""
 
-    def __init__(self, config: CurationConfig, config_hash: str, crosspair: Crosspair) -> None:
-        self.config_hash = config_hash
+    def __init__(self, config: CurationConfig, models: dict[str, str], crosspair: Crosspair) -> None:
+        self.config_hash = compute_config_hash(config, models)
         self.changes = RefilterChanges()
         self._config, self._crosspair = config, crosspair
         self._rules = build_rules(config.filter)
         self._stages: dict[str, Stage] = {VARIANT: crosspair}
         wanted = {"inpaint": config.inpaint.enabled, "redux": config.redux.enabled, VARIANT: True}
-        # What kept subjects should have and takes a model, or the whole dataset, to make.
+        # What kept subjects should have, and what needs a model or the whole dataset.
         self.model_variants = tuple(variant for variant, on in wanted.items() if on)
 
-    def decide_tables(
-        self, dataset: Storage, result: ShardResult, variants: Sequence[str]
-    ) -> Iterator[pa.Table]:
-        """The decided row groups of one shard, lacking references of the variants in `makes` made.
+    def decide_shard(self, dataset: Storage, path: str, variants: Sequence[str]) -> Iterator[list[ClipRow]]:
+        """Decide the rows of a shard and make their missing references of these variants.
 
-        Counts go into `result` and `changes`.
+        Yields:
+            The rows of one row group.
         """
-        with dataset.open_input(result.path) as stream, pq.ParquetFile(stream) as parquet:
-            check_columns(parquet.schema_arrow, CLIPS, dataset.join_path(result.path))
+        with dataset.open_input(path) as stream, pq.ParquetFile(stream) as parquet:
+            check_columns(parquet.schema_arrow, CLIPS, dataset.join_path(path))
             for group in range(parquet.num_row_groups):
                 rows = extract_rows(parquet.read_row_group(group, columns=CLIPS.names), CLIPS)
                 for row in rows:
@@ -135,10 +146,7 @@ class _Decider:
                 for row in rows:
                     for variant in self.model_variants:
                         self.changes.lacking[variant] += len(self._find_lacking_subjects(row, variant))
-                    row["payload_bytes"] = count_payload_bytes(row)
-                    result.tally.add_row(row)
-                result.rows += len(rows)
-                yield build_table(rows, CLIPS)
+                yield rows
         self.changes.lacking = +self.changes.lacking
 
     def _decide_row(self, row: ClipRow) -> None:
@@ -166,9 +174,9 @@ class _Decider:
                 self.changes.newly_rejected[new["reason"] or ""] += 1
 
     def _make_missing_references(self, rows: Sequence[ClipRow], variant: str) -> None:
-        """Make one variant for the kept subjects that lack it; others are not touched.
+        """Make one variant for the kept subjects that lack it; the others are not touched.
 
-        What cannot be made leaves its clip as it is, and is counted as lacking.
+        If it cannot be made, its clip stays as it is, and the subject is counted as lacking it.
         """
         if variant not in self._stages:
             self._stages[variant] = build_stage(variant, self._config)
@@ -183,7 +191,7 @@ class _Decider:
                 row["subjects"] = [by_id.get(each["subject_id"], each) for each in row["subjects"]]
 
     def _find_lacking_subjects(self, row: ClipRow, variant: str) -> list[SubjectRow]:
-        """The kept subjects that have no reference of a variant and should."""
+        """The kept subjects that should have a reference of a variant and have none."""
         if row["status"] != "kept":
             return []
         return [

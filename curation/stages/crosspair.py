@@ -18,12 +18,9 @@ import cv2
 import numpy as np
 
 from curation.config import CurationConfig
-from curation.dataset.fragments import INDEX_COLUMNS, RowIndex, build_row_index
-from curation.dataset.shards import read_rows
 from curation.imaging.codec import RGB, compute_luma, decode_image, decode_mask, encode_image
 from curation.imaging.composite import RelativeBox, composite_subject, lift_subject
 from curation.imaging.row_pictures import add_reference, get_frame_image
-from curation.models import registry
 from curation.models.roles import Inpainter
 from curation.rows.ids import derive_seed
 from curation.rows.references import (
@@ -36,7 +33,6 @@ from curation.rows.references import (
 from curation.rows.schema import ClipRow, EncodedImage, SubjectRow
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
-from reprise.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +44,6 @@ _MAX_PAINTED = 0.4  # share of a plate that may have been painted; above it litt
 _MAX_FILLED = 0.5  # share of a clip's frame that its own subjects may fill, or nothing else has room
 _LUMA_RANGE = (30.0, 235.0)  # mean; darker or brighter plates show nothing
 _CLIP_SHARE = 0.25  # of plates are clips as they are (ours), and more where few rows can give a background
-_READ_ROWS = 16  # clips at a time while plates are made
 _MAX_COVER_RATIO = (
     1.2  # a subject is expected to hide what was painted where that is at most this much larger
 )
@@ -247,56 +242,26 @@ def _estimate_frame_height(subjects: Sequence[SubjectRow]) -> float | None:
 def collect_plates(
     rows: Iterable[ClipRow], inpainter: Inpainter, seed: int, clip_share: float = _CLIP_SHARE
 ) -> list[Plate]:
-    """Plates of those rows that can give one; a picture that cannot be read costs its own plate."""
+    """Make the plates of those rows that can give one. An error costs only the plate of its row.
+
+    Raises:
+        RepriseError: The inpainter works for no row.
+    """
     made = []
     for row in rows:
         try:
             if can_give_plate(row):
                 made.append(make_plate(row, inpainter, seed, clip_share))
-        except ValueError as error:
-            log.warning("%s gives no plate: %s", row["clip_id"], error)
+        except RepriseError:
+            raise
+        except Exception as error:
+            log.warning("%s gives no plate: %s", row["clip_id"], error, exc_info=error)
     return made
 
 
 def choose_plate_clips(clip_ids: Iterable[str], size: int, seed: int) -> list[str]:
     """Which clips give plates: the `size` with the smallest hashes, so that a new clip changes few."""
     return sorted(clip_ids, key=lambda each: (compute_digest(seed, each), each))[:size]
-
-
-def index_tables(storage: Storage, files: Sequence[str]) -> list[RowIndex]:
-    """Every row of some clip tables, without what is heavy.
-
-    Raises:
-        RepriseError: no clip table, or a clip stands in two of them.
-    """
-    found: dict[tuple[str, str], RowIndex] = {}
-    for file in files:
-        for row in storage.read_table(file, INDEX_COLUMNS).to_pylist():
-            entry = build_row_index(row, file)
-            twin = found.setdefault((entry.source_key, entry.clip_id), entry)
-            if twin is not entry:
-                both = " and ".join(dict.fromkeys((twin.file, file)))
-                raise RepriseError(f"clip {entry.clip_id} is there twice, in {both}: name one table")
-    return list(found.values())
-
-
-def build_plate_pool(storage: Storage, files: Sequence[str], config: CurationConfig) -> list[Plate]:
-    """The plates of the clips in some tables, as `Crosspair` takes them.
-
-    Raises:
-        RepriseError: as `table_entries`, or nobody answers the role `inpainter`.
-    """
-    if config.crosspair.share == 0:
-        return []
-    with_frames = {each.clip_id: each for each in index_tables(storage, files) if each.payload_bytes > 0}
-    chosen = [
-        with_frames[clip_id]
-        for clip_id in choose_plate_clips(with_frames, config.crosspair.pool, config.seed)
-    ]
-    inpainter = registry.load_required_backend(config, "inpainter")
-    rows = read_rows(storage, sorted(chosen, key=lambda each: each.sort_key), _READ_ROWS)
-    clips = config.crosspair.clips
-    return [plate for batch in rows for plate in collect_plates(batch, inpainter, config.seed, clips)]
 
 
 class Crosspair:

@@ -12,7 +12,7 @@ from pathlib import Path
 from av.error import FFmpegError
 
 from curation.config import CurationConfig
-from curation.rows.ids import hash_video, make_clip_id, make_stopped_video_id
+from curation.rows.ids import hash_video, make_clip_id, make_clip_path, make_stopped_video_id
 from curation.rows.lifecycle import make_blank_row, stop_row
 from curation.rows.schema import ClipRow, VideoRow
 from curation.rows.verdicts import DECODER_STALLED
@@ -106,7 +106,7 @@ class Slice:
         if span.file is None:
             stop_row(row, span.status, NAME, span.reason or "", span.value, span.threshold)
             return row
-        target = f"clips/{identity[:2]}/{row['clip_id']}.mp4"
+        target = make_clip_path(identity, row["clip_id"])
         self._dataset.put_file(span.file, target)
         row["clip_path"] = target
         span.file.unlink(missing_ok=True)

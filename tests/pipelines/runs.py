@@ -94,7 +94,7 @@ class Run:
 
     def workers(self) -> list[int]:
         """Processes in which tasks of this run are being worked on."""
-        names = (b"ray::Map", b"ray::_shard", b"ray::_plates")
+        names = (b"ray::Map", b"ray::finish_job_shard", b"ray::make_plate_group")
         return sorted(pid for pid in self.family() if _cmdline(pid).startswith(names))
 
     def family(self) -> set[int]:

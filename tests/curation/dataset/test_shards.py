@@ -10,9 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.config import load_config
-from curation.dataset.fragments import Fragments, RowIndex, select_current
-from curation.dataset.shards import plan_shards, read_rows, write_shard
+from curation.dataset.fragments import Fragments
+from curation.dataset.row_index import RowIndex
+from curation.dataset.shards import plan_shards, read_rows
 from curation.rows.schema import CLIPS, ClipRow
+from curation.runner.resume import select_current
+from curation.runner.shards import finish_shard
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 from tests.curation.dataset.test_fragments import entry, row
@@ -26,7 +29,7 @@ def dataset_of(folder: Path, groups: Sequence[Sequence[ClipRow]]) -> tuple[Stora
     fragments = Fragments(dataset, "abcdefabcdef")
     for group in groups:
         fragments.write_rows(group, {})
-    return dataset, select_current(fragments.read_index()[0], [])
+    return dataset, select_current(fragments.read_index().rows, [])
 
 
 def shuffled_groups(seed: int) -> list[list[ClipRow]]:
@@ -99,9 +102,8 @@ def test_nothing_gives_no_shard() -> None:
 
 
 def written(dataset: Storage, entries: list[RowIndex], target: int) -> dict[str, bytes]:
-    config = load_config(None, ["shard.row_group_rows=2"])
     for shard in plan_shards(entries, target, 0.0):
-        write_shard(dataset, shard, [], config)
+        finish_shard(dataset, shard, [], 2)
     return {file: dataset.read_bytes(file) for file in dataset.list_paths("data")}
 
 
@@ -115,7 +117,7 @@ def test_files_are_byte_equal_however_rows_were_grouped_into_fragments(tmp_path:
 
 def test_rows_in_are_rows_out(tmp_path: Path) -> None:
     dataset, entries = dataset_of(tmp_path, shuffled_groups(7))
-    results = [write_shard(dataset, shard, [], load_config()) for shard in plan_shards(entries, 50_000, 0.0)]
+    results = [finish_shard(dataset, shard, [], 8) for shard in plan_shards(entries, 50_000, 0.0)]
     assert sum(result.rows for result in results) == len(ROWS)
     found = [each for result in results for each in dataset.read_table(result.path).to_pylist()]
     assert found == sorted(ROWS, key=lambda each: each["clip_id"])
@@ -126,7 +128,7 @@ def test_rows_in_are_rows_out(tmp_path: Path) -> None:
 def test_row_groups_are_as_long_as_the_config_says(tmp_path: Path) -> None:
     dataset, entries = dataset_of(tmp_path, [ROWS])
     (shard,) = plan_shards(entries, 1 << 30, 0.0)
-    write_shard(dataset, shard, [], load_config(None, ["shard.row_group_rows=4"]))
+    finish_shard(dataset, shard, [], load_config(None, ["shard.row_group_rows=4"]).shard.row_group_rows)
     parquet = pq.ParquetFile(tmp_path / shard.path)
     groups = [parquet.metadata.row_group(each).num_rows for each in range(parquet.num_row_groups)]
     assert groups == [4, 4, 4, 3]
@@ -148,7 +150,7 @@ class Marks:
 def test_a_row_that_fails_in_the_last_stage_is_in_its_shard_unmarked(tmp_path: Path) -> None:
     dataset, entries = dataset_of(tmp_path, [ROWS])
     (shard,) = plan_shards(entries, 1 << 30, 0.0)
-    result = write_shard(dataset, shard, [Marks()], load_config())
+    result = finish_shard(dataset, shard, [Marks()], 8)
     found = {each["clip_id"]: each for each in dataset.read_table(shard.path).to_pylist()}
     failed = found.pop(ROWS[4]["clip_id"])
     assert (failed["status"], failed["caption"]) == ("failed", ROWS[4]["caption"])
@@ -167,4 +169,4 @@ def test_a_fragment_that_turns_out_damaged_is_removed_and_the_error_says_how_to_
     with pytest.raises(RepriseError, match="run the same command again"):
         list(read_rows(dataset, entries, 4))
     assert not file.exists()
-    assert len(select_current(Fragments(dataset, "abcdefabcdef").read_index()[0], [])) == len(ROWS) - 1
+    assert len(select_current(Fragments(dataset, "abcdefabcdef").read_index().rows, [])) == len(ROWS) - 1

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from curation.config import load_config
-from curation.dataset import manifest
+from curation.dataset.manifest import build_manifest, check_accounting
 from curation.dataset.shards import ShardResult
 from curation.dataset.tally import Tally, tally_rows
 from curation.rows.lifecycle import make_blank_row, stop_row
@@ -97,14 +97,14 @@ def test_nothing_is_counted_as_nothing() -> None:
 
 def composed(rows: list[ClipRow]) -> dict[str, object]:
     result = ShardResult("data/clips-00000-of-00001.parquet", len(rows), 1, tally_rows(rows), {})
-    return manifest.build_manifest(load_config(), "abcdefabcdef", {}, [result], {})
+    return build_manifest(load_config(), "abcdefabcdef", {}, [result], {})
 
 
 def test_a_dataset_that_adds_up_is_accepted() -> None:
-    manifest.check_accounting(composed(ROWS), videos_in=5, rows_in=8)
+    check_accounting(composed(ROWS), videos_in=5, rows_in=8)
 
 
 @pytest.mark.parametrize(("videos", "rows"), [(6, 8), (5, 9), (4, 8)])
 def test_a_loss_is_an_error_and_not_a_smaller_number(videos: int, rows: int) -> None:
     with pytest.raises(RepriseError, match="not complete"):
-        manifest.check_accounting(composed(ROWS), videos_in=videos, rows_in=rows)
+        check_accounting(composed(ROWS), videos_in=videos, rows_in=rows)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 pytest.importorskip("torch", reason="the pretrained profile is not installed")
@@ -17,8 +18,15 @@ from curation.models import catalogue, registry
 from curation.models.pretrained.vllm_captioner import VllmCaptioner
 from curation.models.spec import ModelSpec
 from curation.rows.lifecycle import stop_row
-from curation.runner import ray_data
 from curation.runner.graph import build_stage
+from curation.runner.transport import (
+    TRANSIT_SCHEMA,
+    build_error_table,
+    decode_transit,
+    encode_error,
+    encode_transit,
+)
+from curation.runner.vllm_captions import apply_caption, build_request, pack_rows, parse_response
 from curation.stages.stage import run_stage
 from reprise.errors import RepriseError
 from tests.curation.clips import clip, picture
@@ -86,18 +94,18 @@ def test_rows_go_through_the_engine_unharmed(folder: Path) -> None:
     """All of Ray Data LLM but vLLM itself: wrapped, asked, answered, heard."""
     captioner = load(folder)
     rows = [clip(0, caption=None), clip(1), clip(2, caption=None)]
-    sent = ray_data.encode_transit(rows, {"slice": 1.5})
+    sent = encode_transit(rows, {"slice": 1.5})
     answers: list[dict[str, Any]] = []
-    for number, wrapped in enumerate(ray_data.pack_rows(sent).to_pylist()):
-        asked = ray_data.build_request(captioner, wrapped)
+    for number, wrapped in enumerate(pack_rows(sent).to_pylist()):
+        asked = build_request(captioner, wrapped)
         assert asked["messages"] and asked["row"] == wrapped["row"]
         if number == 2:  # as Ray Data LLM hands on what the engine failed on
             answers.append({"row": asked["row"], "__inference_error__": "RuntimeError: no"})
         else:
             generated = {**asked, "generated_text": f"A ball, {number}.", "num_generated_tokens": 5}
-            answers.append({**ray_data.parse_response(generated), "__inference_error__": ""})
-    said = ray_data.pa.Table.from_pylist(answers, schema=ANSWERS)
-    done, seconds = ray_data.decode_transit(ray_data.apply_caption(captioner, "vllm@1", said))
+            answers.append({**parse_response(generated), "__inference_error__": ""})
+    said = pa.Table.from_pylist(answers, schema=ANSWERS)
+    done, seconds = decode_transit(apply_caption(captioner, "vllm@1", said))
     assert seconds == {"slice": 1.5}
     assert [row["caption"] for row in done] == ["A ball, 0.", rows[1]["caption"], None]
     assert [row["status"] for row in done] == ["open", "open", "failed"]
@@ -107,24 +115,22 @@ def test_rows_go_through_the_engine_unharmed(folder: Path) -> None:
         ][: len(after["frames"])]
 
 
-ANSWERS = ray_data.pa.schema(
+ANSWERS = pa.schema(
     [
-        ("row", ray_data.pa.binary()),
-        ("message", ray_data.pa.string()),
-        ("tokens", ray_data.pa.int64()),
-        ("__inference_error__", ray_data.pa.string()),
+        ("row", pa.binary()),
+        ("message", pa.string()),
+        ("tokens", pa.int64()),
+        ("__inference_error__", pa.string()),
     ]
 )
 
 
 def test_trouble_of_an_earlier_worker_is_handed_on(folder: Path) -> None:
-    table = ray_data.encode_error(RepriseError("the disk is full"), ray_data._TRANSIT_SCHEMA)
-    (wrapped,) = ray_data.pack_rows(table).to_pylist()
-    asked = ray_data.build_request(load(folder), wrapped)
-    said = ray_data.pa.Table.from_pylist(
-        [{"row": asked["row"], "message": "yes", "tokens": 1}], schema=ANSWERS
-    )
-    (row,) = ray_data.apply_caption(load(folder), "vllm@1", said).to_pylist()
+    table = build_error_table(encode_error(RepriseError("the disk is full")), TRANSIT_SCHEMA)
+    (wrapped,) = pack_rows(table).to_pylist()
+    asked = build_request(load(folder), wrapped)
+    said = pa.Table.from_pylist([{"row": asked["row"], "message": "yes", "tokens": 1}], schema=ANSWERS)
+    (row,) = apply_caption(load(folder), "vllm@1", said).to_pylist()
     assert "the disk is full" in row["error"]
 
 

@@ -13,15 +13,18 @@ from typing import Any
 import pytest
 
 from curation.config import CurationConfig, load_config
-from curation.dataset.fragments import Fragments, RowIndex
-from curation.dataset.shards import ShardPlan, ShardResult, write_shard
+from curation.dataset.fragments import Fragments
+from curation.dataset.row_index import RowIndex
+from curation.dataset.shards import ShardPlan, ShardResult
 from curation.rows.ids import hash_video, make_clip_id, make_stopped_video_id
 from curation.rows.lifecycle import make_blank_row, stop_row
 from curation.rows.schema import ClipRow, VideoRow
 from curation.rows.verdicts import WORKER_DIED
-from curation.runner import curate, ray_data
+from curation.runner import curate
 from curation.runner.curate import CurationOutcome, curate_videos
-from curation.runner.ray_data import CurationJob
+from curation.runner.donors import DonorTable
+from curation.runner.job import CurationJob, FinishedRows
+from curation.runner.shards import finish_shard
 from curation.sources.list_videos import list_videos
 from curation.stages.crosspair import Crosspair, Plate
 from reprise.errors import RepriseError
@@ -55,9 +58,7 @@ class Loop:
             self.skipped += video["skip_clip_ids"]
             for row in self.rows(job, video):
                 Fragments(job.dataset, job.config_hash).write_rows([row], {"slice": 1.0})
-                yield ray_data.FinishedRows(
-                    row["source_key"], int(row["status"] == "kept"), row["clip_count"] > 0
-                )
+                yield FinishedRows(row["source_key"], int(row["status"] == "kept"), row["clip_count"] > 0)
             if self.fails:
                 raise self.fails
 
@@ -95,19 +96,21 @@ class Loop:
         return [], 0.0
 
     def shards(
-        self, job: CurationJob, plans: Sequence[ShardPlan], plates: list[Plate], donors: ray_data.DonorTable
+        self, job: CurationJob, plans: Sequence[ShardPlan], plates: list[Plate], donors: DonorTable
     ) -> Iterator[ShardResult]:
         for shard in plans:
-            yield write_shard(job.dataset, shard, [Crosspair(job.config, plates)], job.config)
+            yield finish_shard(
+                job.dataset, shard, [Crosspair(job.config, plates)], job.config.shard.row_group_rows
+            )
 
 
 @pytest.fixture(autouse=True)
 def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
     made = Loop()
     monkeypatch.setattr(curate, "ray_session", made.start)
-    monkeypatch.setattr(ray_data, "annotate_videos", made.annotate)
-    monkeypatch.setattr(ray_data, "make_plates", made.plates)
-    monkeypatch.setattr(ray_data, "write_shards", made.shards)
+    monkeypatch.setattr(curate, "annotate_videos", made.annotate)
+    monkeypatch.setattr(curate, "make_plates", made.plates)
+    monkeypatch.setattr(curate, "write_shards", made.shards)
     return made
 
 
@@ -349,7 +352,7 @@ def test_killed_after_it_gave_a_video_up_a_run_tries_it_again(
 
     loop.dying = {"a.mp4"}
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(ray_data, "write_shards", killed)
+        patch.setattr(curate, "write_shards", killed)
         run(source, output)
     loop.dying = set()
     run(source, output)

@@ -12,9 +12,10 @@ from curation.dataset.fragments import Fragments
 from curation.dataset.shards import read_rows
 from curation.rows.schema import VIDEOS, VideoRow
 from curation.rows.tables import build_table
-from curation.runner import ray_data
 from curation.runner.graph import CLIP_STAGES, build_operators
-from curation.runner.ray_data import CurationJob, can_run_in_one_worker, plan_task_sizes, split_by_size
+from curation.runner.job import CurationJob
+from curation.runner.ray_data import can_run_in_one_worker, plan_task_sizes, split_by_size
+from curation.runner.worker import process_clip_block, process_video_block, slice_block
 from curation.sources.list_videos import list_videos
 from reprise.storage import Storage
 from tests.pipelines.runs import LIGHT, make_videos
@@ -86,20 +87,16 @@ def test_rows_are_the_same_whether_clips_travel_or_stay(tmp_path: Path) -> None:
     names = tuple(CLIP_STAGES)
     told = [
         [
-            ray_data._process_clip_block(jobs[0], names, True, block).to_pylist()[0]
-            for block in ray_data._slice_block(jobs[0], table)
+            process_clip_block(jobs[0], names, True, block).to_pylist()[0]
+            for block in slice_block(jobs[0], table)
         ],
-        [
-            row
-            for block in ray_data._process_video_block(jobs[1], names, 3, table)
-            for row in block.to_pylist()
-        ],
+        [row for block in process_video_block(jobs[1], names, 3, table) for row in block.to_pylist()],
     ]
 
     def rows(job: CurationJob) -> list[Any]:
-        entries, seconds = Fragments(job.dataset, "hash").read_index()
-        assert set(seconds) == {"slice", *names}
-        return next(read_rows(job.dataset, sorted(entries, key=lambda each: each.sort_key), 100))
+        index = Fragments(job.dataset, "hash").read_index()
+        assert set(index.seconds) == {"slice", *names}
+        return next(read_rows(job.dataset, sorted(index.rows, key=lambda each: each.sort_key), 100))
 
     assert rows(jobs[0]) == rows(jobs[1])
     assert len(rows(jobs[0])) == 8

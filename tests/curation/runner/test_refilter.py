@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from curation.config import CurationConfig, compute_config_hash, load_config
-from curation.dataset import manifest
-from curation.dataset.fragments import count_payload_bytes
+from curation.dataset.manifest import build_manifest, write_manifest
+from curation.dataset.payload import count_payload_bytes
 from curation.dataset.shards import ShardResult
 from curation.dataset.tally import tally_rows
 from curation.models.registry import list_model_ids, load_required_backend
@@ -86,10 +86,8 @@ def write(root: Path, rows: list[ClipRow], config: CurationConfig) -> Storage:
         storage.write_parquet(path, [build_table(mine[:2], CLIPS), build_table(mine[2:], CLIPS)], CLIPS)
         results.append(ShardResult(path, len(mine), storage.get_size(path), tally_rows(mine), {}))
     models = list_model_ids(config)
-    made = manifest.build_manifest(
-        config, compute_config_hash(config, models), models, results, {"slice": 1.5}
-    )
-    manifest.write(storage, {**made, "created_at": "2026-01-01T00:00:00+00:00"})
+    made = build_manifest(config, compute_config_hash(config, models), models, results, {"slice": 1.5})
+    write_manifest(storage, {**made, "created_at": "2026-01-01T00:00:00+00:00"})
     return storage
 
 

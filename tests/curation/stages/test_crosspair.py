@@ -14,10 +14,10 @@ from curation.models.classical.inpainter import ClassicalInpainter
 from curation.rows.lifecycle import stop_row
 from curation.rows.schema import CLIPS, ClipRow
 from curation.rows.tables import build_table
+from curation.runner.plates import build_plate_pool
 from curation.stages.crosspair import (
     Crosspair,
     Plate,
-    build_plate_pool,
     can_give_plate,
     choose_background_frame,
     choose_plate_clips,

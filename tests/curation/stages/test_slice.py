@@ -13,10 +13,11 @@ import av
 import pytest
 
 from curation.config import CurationConfig, compute_config_hash, load_config
-from curation.dataset.fragments import Fragments, list_pending_videos
+from curation.dataset.fragments import Fragments
 from curation.rows.schema import CLIPS, ClipRow, VideoRow
 from curation.rows.tables import build_table
 from curation.rows.verdicts import DECODER_STALLED
+from curation.runner.resume import list_pending_videos
 from curation.stages import slice as slice_stage
 from curation.stages.slice import Slice
 from curation.video import cut, slicer
@@ -104,14 +105,14 @@ def test_after_an_interruption_only_the_missing_rows_are_made_and_they_are_the_s
     whole = sliced(tmp_path / "a", row_of(video))
     fragments = Fragments(Storage.from_uri(tmp_path / "a"), "hash")
     fragments.write_rows([row for i, row in enumerate(whole) if i not in missing], {})
-    (left,) = list_pending_videos(fragments.read_index()[0], [row_of(video)])
+    (left,) = list_pending_videos(fragments.read_index().rows, [row_of(video)])
     rows = sliced(tmp_path / "b", left)
     assert strip(rows) == strip([whole[i] for i in missing])
     assert all(content == files(tmp_path / "a")[name] for name, content in files(tmp_path / "b").items())
     assert len(files(tmp_path / "b")) == sum(row["status"] == "open" for row in rows)
     # And with them the video is finished: the last row, whichever run made it, says how many there are.
     fragments.write_rows(rows, {})
-    entries, _ = fragments.read_index()
+    entries = fragments.read_index().rows
     assert list_pending_videos(entries, [row_of(video)]) == []
     assert sorted(entry.clip_count for entry in entries) == [0] * 5 + [6]
 

@@ -1,0 +1,51 @@
+"""Names of the folders and files of a dataset.
+
+data/clips-00000-of-00004.parquet   every row, in order of video and time
+clips/ab/<clip_id>.mp4              each clip once
+manifest.json                       written last: without it the dataset is not finished
+report/index.html
+work/<config hash>/config.json      only while a run is under way, or was interrupted
+work/<config hash>/rows/            fragments: rows that a run has finished
+"""
+
+from __future__ import annotations
+
+import re
+
+from curation.rows.ids import CLIPS_FOLDER
+
+DATA_FOLDER = "data"
+REPORT_FOLDER = "report"
+WORK_FOLDER = "work"
+MANIFEST_FILE = "manifest.json"
+CONFIG_FILE = "config.json"
+
+_SHARD_PATTERN = re.compile(rf"{DATA_FOLDER}/clips-\d{{5,}}-of-\d{{5,}}\.parquet")
+_CLIP_PATTERN = re.compile(
+    rf"{CLIPS_FOLDER}/[0-9a-f]{{2}}/[0-9a-f]{{20}}-\d{{7,}}-\d{{7,}}-[0-9a-f]{{6}}\.mp4"
+)
+
+
+def get_shard_path(number: int, total: int) -> str:
+    """Path of shard `number` (from 0) of `total`."""
+    return f"{DATA_FOLDER}/clips-{number:05d}-of-{total:05d}.parquet"
+
+
+def get_config_path(config_hash: str) -> str:
+    """Path of the config of a run under way."""
+    return f"{WORK_FOLDER}/{config_hash}/{CONFIG_FILE}"
+
+
+def get_fragment_folder(config_hash: str) -> str:
+    """Folder of the fragments of a run under way."""
+    return f"{WORK_FOLDER}/{config_hash}/rows"
+
+
+def is_shard_path(path: str) -> bool:
+    """Whether a path has the form of a shard: a run may delete such files, and no others in `data/`."""
+    return _SHARD_PATTERN.fullmatch(path) is not None
+
+
+def is_clip_path(path: str) -> bool:
+    """Whether a path has the form of a clip: a run may delete such files, and no others in `clips/`."""
+    return _CLIP_PATTERN.fullmatch(path) is not None
