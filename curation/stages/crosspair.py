@@ -19,7 +19,8 @@ import numpy as np
 
 from curation.config import CurationConfig
 from curation.imaging.codec import RGB, compute_luma, decode_image, decode_mask, encode_image
-from curation.imaging.composite import RelativeBox, composite_subject, lift_subject
+from curation.imaging.composite import composite_subject
+from curation.imaging.lift import RelativeBox, lift_subject
 from curation.imaging.row_pictures import add_reference, get_frame_image
 from curation.models.roles import Inpainter
 from curation.rows.ids import derive_seed

@@ -9,19 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.imaging.codec import RGB, BoolMask
-from curation.imaging.composite import (
-    LiftedSubject,
-    SceneLight,
-    choose_height,
-    composite_subject,
-    draw_shadow,
-    estimate_opacity,
-    find_cut_borders,
-    lift_subject,
-    measure_light,
-    place_subject,
-    relight_subject,
-)
+from curation.imaging.composite import composite_subject, draw_shadow
+from curation.imaging.lift import LiftedSubject, estimate_opacity, find_cut_borders, lift_subject
+from curation.imaging.light import SceneLight, measure_light, relight_subject
+from curation.imaging.placement import choose_height, place_subject
 from tests.curation.subjects import BLUE, GREEN, GREY, RED, disc, painted, rectangle, scene
 
 SIZE = (360, 640)
