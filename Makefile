@@ -6,12 +6,15 @@ BIN    := $(VENV)/bin
 INPUT  ?=
 OUTPUT ?= demo/dataset
 SET    ?=
+WORKERS ?=
+ARGS   ?=
+FAST   := not ray and not browser and not training and not slow
 
-.PHONY: env demo test check bench clean
+.PHONY: help env demo test test-fast test-docs coverage check docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
 # Without extras: all that the demo needs. With [dev]: torch and the models as well, for tests and training.
 $(VENV)/.ready $(VENV)/.ready-dev: pyproject.toml
@@ -29,14 +32,26 @@ env: $(VENV)/.ready-dev  ## create the whole environment in .venv
 demo: $(VENV)/.ready  ## curate the demo videos, or your own: make demo INPUT=folder
 	@$(BIN)/python -m pipelines.demo $(if $(INPUT),--input "$(INPUT)") --output "$(OUTPUT)" $(SET)
 
-test: env  ## run the tests
-	@$(BIN)/python -m pytest
+test: env  ## run all tests: make test WORKERS=2 on two processes
+	@$(BIN)/python -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadgroup) $(ARGS)
 
-check: env  ## lint, format and types
+test-fast: env  ## run the tests without Ray, training and browsers: under 3 minutes
+	@$(BIN)/python -m pytest -m "$(FAST)" $(ARGS)
+
+test-docs: env  ## run every command of the README and the docs
+	@$(BIN)/python -m pytest tests/docs $(ARGS)
+
+coverage: env  ## run the fast tests, and fail if they cover less than the floor in pyproject.toml
+	@$(BIN)/python -m pytest -m "$(FAST)" --cov --cov-report=term:skip-covered $(ARGS)
+
+check: env  ## lint, format, docstrings and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+docs: env  ## build the documentation site into site/
+	@$(BIN)/mkdocs build --strict --quiet && echo "site/index.html"
 
 bench: env  ## run every benchmark once
 	@$(BIN)/python -m benchmarks
 
 clean:  ## remove the environment and the demo
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

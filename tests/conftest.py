@@ -24,3 +24,17 @@ def samples_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no sample videos at {folder}: set REPRISE_SAMPLES")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of training, and keep together on one process what shares fixtures or wants a machine.
+
+    With `--dist loadgroup`, tests that start Ray run on one process, one after the other. Other tests of one
+    file stay on one process, too, so that its fixtures are made once.
+    """
+    for item in items:
+        folder = item.path.relative_to(REPOSITORY).parts
+        if folder[:2] == ("tests", "training"):
+            item.add_marker(pytest.mark.training)
+        group = "ray" if item.get_closest_marker("ray") else str(item.path.relative_to(REPOSITORY))
+        item.add_marker(pytest.mark.xdist_group(group))

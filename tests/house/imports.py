@@ -253,9 +253,6 @@ ALLOWED_BREAKS: frozenset[tuple[str, str]] = frozenset(
     {
         ("curation.dataset.shards", "curation.stages"),
         ("curation.models.registry", "curation.playground"),
-        ("reprise.ray_session", "curation.config"),
-        ("training.cluster", "ray"),
-        ("training.latents.on_ray", "training.cluster"),
         ("training.latents.sources.pair", "training.tasks"),
         ("training.lora.in_training", "training.loop"),
         ("training.models.published", "training.cost"),
@@ -264,7 +261,6 @@ ALLOWED_BREAKS: frozenset[tuple[str, str]] = frozenset(
 # Groups of files that import each other, directly or through others, each in alphabetical order.
 ALLOWED_CIRCLES: frozenset[tuple[str, ...]] = frozenset(
     {
-        ("curation.runner.imports", "curation.runner.ray_data"),
         ("training.cost.estimate", "training.cost.replay_cost"),
     }
 )

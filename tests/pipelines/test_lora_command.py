@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def weights(path: Path) -> dict[str, torch.Tensor]:
+def weights(path: Path) -> dict[str, torch.Tensor]:  # type: ignore[name-defined]
     from safetensors.torch import load_file
 
     return load_file(path / "transformer" / "diffusion_pytorch_model.safetensors")

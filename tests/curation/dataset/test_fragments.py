@@ -49,12 +49,10 @@ def entry(name: str, number: int, count: int = 0, key: str = "1", **more: Any) -
 
 def row(number: int, start: int = 0, count: int = 0) -> ClipRow:
     made = clip(number)
-    made.update(
-        clip_id=f"{number:020x}-{start:07d}-{start + 50:07d}-abcdef",
-        start_frame=start,
-        end_frame=start + 50,
-        clip_count=count,
-    )
+    made["clip_id"] = f"{number:020x}-{start:07d}-{start + 50:07d}-abcdef"
+    made["start_frame"] = start
+    made["end_frame"] = start + 50
+    made["clip_count"] = count
     return made
 
 

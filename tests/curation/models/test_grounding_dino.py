@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"hf": root / "hf", "original": root / "original"}
 
 
-def load(folders: dict[str, Path], which: str, **options: object) -> object:
+def load(folders: dict[str, Path], which: str, **options: object) -> Any:
     if which == "hf":
         return GroundingDinoHF(spec(folders["hf"], **options))
     pytest.importorskip("groundingdino", reason="groundingdino-py is not installed")
@@ -253,7 +254,7 @@ def test_boxes_stay_inside_and_empty_ones_are_dropped(prompter: PromptPacker) ->
     assert [each.box for each in found] == [pytest.approx([80, 15, 100, 45], abs=1e-3)]
 
 
-class BrightRectangle(torch.nn.Module):
+class BrightRectangle(torch.nn.Module):  # type: ignore[name-defined]
     """In the place of the model: boxes the bright pixels, in shares of what the mask says is picture."""
 
     def forward(self, pixel_values, pixel_mask, input_ids, **_):
@@ -554,7 +555,7 @@ def test_a_detector_short_of_memory_finds_the_same(folders: dict[str, Path]) -> 
     expected = detector.detect(scenes, [named("dog")] * 3)
     model = detector._model
 
-    class Narrow(torch.nn.Module):
+    class Narrow(torch.nn.Module):  # type: ignore[name-defined]
         def forward(self, **inputs):
             if len(inputs["input_ids"]) > 1:
                 raise torch.OutOfMemoryError("CUDA out of memory.")

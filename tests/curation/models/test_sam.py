@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {**made, "original": root / "original"}
 
 
-def load(folders: dict[str, Path], which: str, **options: object) -> object:
+def load(folders: dict[str, Path], which: str, **options: object) -> Any:
     if which != "original":
         return SamHF(spec(folders[which], **options))
     pytest.importorskip("segment_anything", reason="segment-anything is not installed")

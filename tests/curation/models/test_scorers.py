@@ -299,7 +299,7 @@ def test_a_single_weight_file_wants_its_architecture(
 
 @pytest.mark.parametrize("kind", LOADED)
 def test_nothing_in_gives_nothing_out(checkpoints: Path, kind: str) -> None:
-    scorer = LOADED[kind](spec(checkpoints / kind))
+    scorer: Any = LOADED[kind](spec(checkpoints / kind))
     assert scorer.score([], TEXTS).shape == (0, 3)
     assert scorer.score(pictures((40, 40)), []).shape == (1, 0)
     assert len(scorer.embed([])) == 0

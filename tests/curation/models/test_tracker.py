@@ -49,7 +49,7 @@ def test_every_box_has_a_track_over_every_frame(tracker: Sam2Video, start: int) 
             assert mask is None or (mask["size"] == [75, 121] and get_mask_box(decode_mask(mask)) == box)
 
 
-class Follower(torch.nn.Module):
+class Follower(torch.nn.Module):  # type: ignore[name-defined]
     """In the place of the model: a subject is where the frame is bright, in the session's scale."""
 
     def __init__(self) -> None:

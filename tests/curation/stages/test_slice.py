@@ -82,7 +82,7 @@ def test_clips_leave_nothing_behind_in_the_temporary_folder(
     sliced(tmp_path / "out", row_of(video))
     stage = Slice(CONFIG, Storage.from_uri(tmp_path / "other"), "hash")(row_of(video))
     next(stage)
-    stage.close()  # a consumer may stop midway
+    stage.close()  # type: ignore[attr-defined]  # a consumer may stop midway
     assert list(scratch.iterdir()) == []
 
 

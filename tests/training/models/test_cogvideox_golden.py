@@ -198,7 +198,7 @@ def test_a_guided_sampling_run_ends_where_the_released_pipeline_did(name):
         both = kind.predict(model, both, torch.full((2,), timestep), condition, RELEASED)
         answers.append(both)
         told.append(timestep)
-        return apply_guidance(*both.chunk(2), settings["guidance"])
+        return apply_guidance(*both.chunk(2), scale=settings["guidance"])
 
     out = run_scheduler(answer, frames_first(tensors["init_latents"]), scheduler, settings["steps"])
     for i, timestep in enumerate(told):

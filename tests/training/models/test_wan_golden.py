@@ -122,7 +122,7 @@ def test_guided_sampling_agrees_step_by_step(model, name):
             model, latents.expand(2, -1, -1, -1, -1), timestep, condition, PositionsConfig()
         )
         raw.append(both)
-        return apply_guidance(*both.chunk(2), scale)
+        return apply_guidance(*both.chunk(2), scale=scale)
 
     samples = solve_euler(
         velocity, frames_first(tensors["init_noise"]), sigmas, lambda i, x: walked.append(x)
