@@ -1,10 +1,34 @@
-"""The one exception that a person is meant to read."""
+"""The exceptions that a person is meant to read.
+
+RepriseError
+├── ConfigError                a config file, a key or a `key=value` override is wrong
+├── InputError                 a person named something that cannot be used, such as an address
+└── StorageError               a disk or a store refuses; trying again would not help
+    └── TransientStorageError  a disk or a store does not answer now; trying again may help
+"""
 
 from __future__ import annotations
 
 
 class RepriseError(Exception):
-    """Bad input or bad configuration, said in one line: what is wrong and what to do.
+    """Bad input or bad configuration. The message is one line: what is wrong and what to do.
 
-    Doors print `str(error)` without a traceback and exit with status 2. Anything else that escapes is a bug.
+    Commands print `str(error)` without a traceback and exit with status 2. Any other exception that escapes
+    is a bug.
     """
+
+
+class ConfigError(RepriseError):
+    """A config file, one of its keys, or a `key=value` override is wrong."""
+
+
+class InputError(RepriseError):
+    """A person named something that cannot be used, such as an address of an unknown kind."""
+
+
+class StorageError(RepriseError):
+    """A file or a folder, local or on S3, is missing, refused, damaged or full."""
+
+
+class TransientStorageError(StorageError):
+    """The disk or the store does not answer now. The same request may succeed later."""

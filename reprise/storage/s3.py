@@ -1,0 +1,77 @@
+"""Connections to S3-compatible stores, one a bucket and process."""
+
+from __future__ import annotations
+
+import functools
+import os
+import urllib.parse
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from reprise.errors import StorageError
+from reprise.storage.address import mask_credentials, split_uri
+from reprise.storage.explain import explain_error
+
+# Seconds. The probe that opens a bucket gives up early, so that a wrong address is known at once. Requests of
+# work under way wait longer, because a busy store answers slowly.
+_PROBE_CONNECT_TIMEOUT, _PROBE_REQUEST_TIMEOUT = 3, 6
+_WORK_CONNECT_TIMEOUT, _WORK_REQUEST_TIMEOUT, _WORK_ATTEMPTS = 5, 30, 5
+
+
+def connect_s3(uri: str) -> pafs.S3FileSystem:
+    """The file system that an s3:// address is on. Its paths are addresses without `s3://` and options.
+
+    Raises:
+        StorageError: the bucket does not exist, refuses or cannot be reached.
+    """
+    path, options = split_uri(uri)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return _open_bucket(path.split("/")[0], options, endpoint, region)
+
+
+@functools.lru_cache(maxsize=32)
+def _open_bucket(bucket: str, options: str, endpoint: str | None, region: str | None) -> pafs.S3FileSystem:
+    """A connection to one bucket's store, after one request that shows it to be there."""
+    given = {key: values[-1] for key, values in urllib.parse.parse_qs(options).items()}
+    endpoint = given.get("endpoint_override") or endpoint
+    scheme = given.get("scheme", "https")
+    if endpoint and "://" in endpoint:
+        scheme, endpoint = endpoint.split("://", 1)
+    address = mask_credentials(f"{scheme}://{endpoint.rstrip('/')}") if endpoint else ""
+    where = f"bucket {bucket}" + (f" at {address}" if address else "")
+    region = given.get("region") or region
+    try:
+        if not region:
+            # Only Amazon's own endpoints care which region it is.
+            region = "us-east-1" if endpoint else pafs.resolve_s3_region(bucket)
+        settings = {
+            "endpoint_override": endpoint.rstrip("/") if endpoint else None,
+            "scheme": scheme,
+            "region": region,
+            "anonymous": given.get("anonymous", "").lower() in ("1", "true", "yes"),
+        }
+        probe = pafs.S3FileSystem(
+            **settings,
+            connect_timeout=_PROBE_CONNECT_TIMEOUT,
+            request_timeout=_PROBE_REQUEST_TIMEOUT,
+            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=2),
+        )
+        found = probe.get_file_info(bucket).type != pafs.FileType.NotFound
+    except OSError as error:
+        if "ACCESS_DENIED" not in str(error):
+            raise explain_error(error, where) from error
+        found = True  # one may read objects of a bucket without being allowed to look at the bucket
+    if not found:
+        raise StorageError(f"no such {where}")
+    if int(pa.__version__.split(".")[0]) >= 21:
+        settings["allow_delayed_open"] = True  # one request, not three, for a small file
+    return pafs.S3FileSystem(
+        **settings,
+        connect_timeout=_WORK_CONNECT_TIMEOUT,
+        request_timeout=_WORK_REQUEST_TIMEOUT,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=_WORK_ATTEMPTS),
+        # Not off: in the foreground, Arrow publishes a truncated object when one part of an upload fails.
+        background_writes=True,
+    )
