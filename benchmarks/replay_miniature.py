@@ -164,9 +164,9 @@ def train_stages(
     """A variant's trainings one after the other, from the model of `run`: the last run, minutes of all, and
     (step, cosine of the two gradients), steps counted over all.
     """
+    from reprise.storage import Storage
     from training.callbacks.metrics_file import read_metrics
     from training.gradient_conflict.plot import COSINE_KEY
-    from training.storage import Folder
 
     folder, stages = options.output, VARIANTS[variant].stages
     steps, total = options.steps // len(stages), 0.0
@@ -180,7 +180,7 @@ def train_stages(
         )
         run, minutes = train_run(load_recipe("playground-replay", *overrides))
         total += minutes
-        records = [record for record in read_metrics(Folder.from_uri(str(run))) if COSINE_KEY in record]
+        records = [record for record in read_metrics(Storage.from_uri(str(run))) if COSINE_KEY in record]
         cosines += [(number * steps + row["step"], round(row[COSINE_KEY], 4)) for row in records]
     return run, total, cosines
 

@@ -20,10 +20,10 @@ def main(run: str, output: str) -> None:
     from pathlib import Path
 
     from reprise.errors import RepriseError
+    from reprise.storage import Storage
     from training.gradient_conflict.plot import plot_conflict
-    from training.storage import Folder
 
-    folder = Folder.from_uri(run)
+    folder = Storage.from_uri(run)
     if not folder.exists("metrics.jsonl"):
         raise RepriseError(f"no metrics.jsonl in {folder.uri}: name the folder of a run")
     lines = folder.read_bytes("metrics.jsonl").decode("utf-8", "replace").splitlines()

@@ -50,15 +50,15 @@ def main(
     config = load_settings(EncodeConfig, path, overrides)
     if sum(place is not None for place in (dataset, videos, pairs)) != 1:
         raise RepriseError("name what to encode: one of --dataset, --videos and --pairs")
+    from reprise.storage import Storage
     from training.latents import encode, on_ray
     from training.latents.encoders import read_model_facts
     from training.latents.sources.open_pairs import open_pairs
     from training.latents.sources.source import CuratedSource, Source, VideoSource
-    from training.storage import Folder
 
     source: Source
     if dataset:
-        source = CuratedSource(Folder.from_uri(dataset), config)
+        source = CuratedSource(Storage.from_uri(dataset), config)
     elif pairs:
         source = open_pairs(pairs, config)
     else:
@@ -82,7 +82,7 @@ def main(
         overwrite=overwrite,
         progress=ProgressBar(config.engine.progress),
     )
-    print_accounting(manifest, Folder.from_uri(output).uri)
+    print_accounting(manifest, Storage.from_uri(output).uri)
     if not manifest.encoded:
         sys.exit(EXIT_NOTHING_DONE)
 

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from pipelines.console import err
 from reprise.errors import RepriseError
+from reprise.storage import Storage
 from training.callbacks.console import format_line
 from training.callbacks.metrics_file import read_metrics
-from training.storage import Folder
 
 
 class RunFollower:
@@ -23,7 +23,7 @@ class RunFollower:
     Workers may be on other machines, so what they print says little; the file is where they can write.
     """
 
-    def __init__(self, folder: Folder, steps: int, every_s: float = 1.0) -> None:
+    def __init__(self, folder: Storage, steps: int, every_s: float = 1.0) -> None:
         self._folder, self._steps = folder, steps
         self._every_s = every_s * (15 if folder.is_remote else 1)  # a request each time
         self._stop = threading.Event()

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from reprise.errors import RepriseError
+from reprise.storage import Storage
 from training.loop import weights
 from training.loop.state import RunState
 from training.lora import in_training
 from training.models.components import INDEX_FILE, locate_part, record_positions
-from training.storage import Folder
 
 FROZEN_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -36,7 +36,7 @@ def export_run(state: RunState) -> str:
 
 def export_adapters(state: RunState, name: str = "lora") -> str:
     """Write adapters and the subject's token into a folder of the run. Collective."""
-    target = Folder.from_uri(state.folder.get_address(name))
+    target = state.folder.root.get_subfolder(name)
     with state.ema.use_averages() if state.ema is not None else nullcontext():
         files = in_training.pack_adapters(state.model, state.config, state.family.name)
     if state.world.is_main:
@@ -51,7 +51,7 @@ def export_model(state: RunState) -> str:
 
     Collective. On a disk, the parts that were not trained are linked beside it, for a whole pipeline.
     """
-    target = Folder.from_uri(state.folder.get_address("model"))
+    target = state.folder.root.get_subfolder("model")
     with ExitStack() as stack:
         if target.is_remote:
             local = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -70,7 +70,7 @@ def export_model(state: RunState) -> str:
             if target.is_remote:
                 _upload_folder(local, target)
             else:
-                target.delete_folder("")
+                state.folder.root.delete_tree("model")
                 local.rename(target.uri)
     state.world.wait_for_all()
     return target.uri
@@ -93,8 +93,7 @@ def _add_parts(path: str, revision: str | None, folder: Path, *, link: bool) -> 
         shutil.copy(transformer.parent / INDEX_FILE, folder / INDEX_FILE)
 
 
-def _upload_folder(local: Path, target: Folder) -> None:
+def _upload_folder(local: Path, target: Storage) -> None:
     for file in sorted(local.rglob("*")):
         if file.is_file():
-            with file.open("rb") as source, target.create_file(file.relative_to(local).as_posix()) as sink:
-                shutil.copyfileobj(source, sink, 1 << 24)
+            target.put_file(file, file.relative_to(local).as_posix())

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reprise.errors import RepriseError
+from reprise.errors import RepriseError, TransientStorageError
 from reprise.ray_session import ray_session
 from training.config import TrainConfig
 from training.loop.callback import Callback
@@ -96,7 +96,7 @@ def _run_trainer(
         ),
         run_config=ray.train.RunConfig(
             name="ray",  # below the run's folder: logs of Ray's own
-            storage_path=folder.root.uri.removeprefix("s3://"),
+            storage_path=folder.root.get_arrow_path(),
             storage_filesystem=folder.root.get_filesystem() if folder.root.is_remote else None,
             failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
         ),
@@ -140,6 +140,8 @@ def _run_worker(settings: dict[str, Any]) -> dict[str, Any] | None:
             (*cloudpickle.loads(settings["callbacks"])(config), reporting),
             is_draining=lambda: ray.train.get_preemption_info() is not None,
         )
+    except TransientStorageError:
+        raise  # Ray Train starts the workers again
     except RepriseError as error:
         folder.root.write_bytes(STOPPED_FILE, (json.dumps({"error": str(error)}) + "\n").encode())
         raise

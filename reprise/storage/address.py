@@ -12,7 +12,7 @@ from reprise.errors import InputError
 
 _S3_OPTIONS = re.compile(r"\?((?:endpoint_override|scheme|region|anonymous)=.*)$")
 # The second form is for secrets that hold a slash.
-_CREDENTIALS = re.compile(r"://(?:[^/@\s]*@|[^/@:\s]+:\S*@)")
+_CREDENTIALS = re.compile(r"://(?:[^/\s]*@|[^/@:\s]+:\S*@)")
 
 
 def is_remote(uri: str) -> bool:

@@ -228,8 +228,12 @@ class Storage:
         publishes what was sent.
         """
         if not self.is_remote:
-            with replace_file(Path(self.join_path(rel))) as file:
-                yield file
+            # A second handle, because torch closes the file that it is given.
+            with (
+                replace_file(Path(self.join_path(rel))) as file,
+                os.fdopen(os.dup(file.fileno()), "wb") as stream,
+            ):
+                yield stream
             return
         try:
             with (

@@ -104,8 +104,6 @@ LAYERS: dict[str, set[str]] = {
     },
     # What is trained.
     "training.config": {"reprise"},
-    "training.storage": {"reprise"},
-    "training.cluster": {"reprise"},
     "training.schedules": {"reprise", "training.config"},
     "training.objectives": {"reprise", "training.config", "training.schedules"},
     "training.positions": {"reprise", "training.config"},
@@ -122,7 +120,6 @@ LAYERS: dict[str, set[str]] = {
     "training.latents": {
         "reprise",
         "training.config",
-        "training.storage",
         "training.data.samples",
         "training.data.random_streams",
         "training.models",
@@ -151,7 +148,6 @@ LAYERS: dict[str, set[str]] = {
     "training.loop": {
         "reprise",
         "training.config",
-        "training.storage",
         "training.data",
         "training.latents",
         "training.models.components",
@@ -162,7 +158,6 @@ LAYERS: dict[str, set[str]] = {
     "training.setup": {
         "reprise",
         "training.config",
-        "training.storage",
         "training.data",
         "training.latents",
         "training.lora",
@@ -173,7 +168,6 @@ LAYERS: dict[str, set[str]] = {
     "training.export": {
         "reprise",
         "training.config",
-        "training.storage",
         "training.lora",
         "training.loop",
         "training.models",
@@ -198,7 +192,6 @@ LAYERS: dict[str, set[str]] = {
     "training.generate": {
         "reprise",
         "training.config",
-        "training.storage",
         "training.schedules",
         "training.objectives",
         "training.positions",
@@ -210,7 +203,6 @@ LAYERS: dict[str, set[str]] = {
     "training.callbacks": {
         "reprise",
         "training.config",
-        "training.storage",
         "training.schedules",
         "training.objectives",
         "training.data",
@@ -223,7 +215,6 @@ LAYERS: dict[str, set[str]] = {
     "training.playground": {
         "reprise",
         "training.config",
-        "training.storage",
         "training.data",
         "training.latents",
         "training.models",
@@ -231,8 +222,6 @@ LAYERS: dict[str, set[str]] = {
     "training.trainer": {
         "reprise",
         "training.config",
-        "training.storage",
-        "training.cluster",
         "training.data",
         "training.loop",
         "training.callbacks",

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reprise import storage
-from reprise.errors import RepriseError
-from reprise.storage import Storage, fetch_file, resolve_relative_path, split_parent
+from reprise.errors import InputError, RepriseError, StorageError, TransientStorageError
+from reprise.storage import Storage, fetch_file, locate_file, resolve_relative_path, split_parent
+from reprise.storage import s3 as s3_module
 from tests.s3 import S3
 
 AWKWARD = [
@@ -380,7 +380,7 @@ def test_what_a_store_refuses_is_said_in_one_line(s3: S3, status: int, said: str
 def test_an_address_that_does_not_answer_is_said_within_seconds(
     s3: S3, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(storage, "_PROBE_REQUEST_TIMEOUT", 2)
+    monkeypatch.setattr(s3_module, "_PROBE_REQUEST_TIMEOUT", 2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -444,3 +444,89 @@ def test_a_loop_of_links_ends_and_a_dangling_one_is_not_a_file(tmp_path: Path) -
     (tmp_path / "self").symlink_to(tmp_path / "self")
     (tmp_path / "nowhere").symlink_to(tmp_path / "absent")
     assert Storage.from_uri(tmp_path).list_paths() == ["a/b/x"]
+
+
+# Addresses with credentials, errors that pass, and what training needs.
+
+_SECRETS = ["hunter", "hun/ter+x", "hun@ter"]
+
+
+@pytest.mark.parametrize("secret", _SECRETS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        "s3://KEY:{}@bucket/prefix",
+        "s3://KEY:{}@bucket",
+        "gs://KEY:{}@bucket/prefix",
+        "s3://bucket/prefix?scheme=http&endpoint_override=http://KEY:{}@host:9000",
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_never_shown(secret: str, form: str) -> None:
+    uri = form.format(secret)
+    actions: list[Any] = [Storage.from_uri, lambda uri: fetch_file(uri).__enter__(), locate_file]
+    for action in actions:
+        with pytest.raises(InputError) as caught:
+            action(uri)
+        shown = str(caught.value) + repr(caught.value.__cause__)
+        assert "hun" not in shown and "ter+x" not in shown and "ter@" not in shown and "***@" in shown
+
+
+def test_an_at_sign_and_a_colon_in_a_key_are_no_credentials() -> None:
+    for uri in ("s3://bucket/a:b@c/d.mp4", "s3://bucket/x?y@z", "/data/a:b@c"):
+        assert Storage.from_uri(uri).uri == uri
+
+
+def test_an_error_says_whether_a_retry_may_help(s3: S3, tmp_path: Path) -> None:
+    with answering(503) as options, pytest.raises(TransientStorageError):
+        Storage.from_uri(f"s3://b/p?{options}").read_bytes("x")
+    with answering(403) as options, pytest.raises(StorageError) as caught:
+        Storage.from_uri(f"s3://b/p?{options}").read_bytes("x")
+    assert not isinstance(caught.value, TransientStorageError)
+    with pytest.raises(StorageError) as caught:
+        Storage.from_uri(tmp_path).read_bytes("absent")
+    assert not isinstance(caught.value, TransientStorageError)
+
+
+def test_what_cannot_be_written_is_not_a_file_that_is_missing() -> None:
+    with pytest.raises(StorageError, match=r"^cannot write /proc/none/x"):
+        Storage.from_uri("/proc/none").write_bytes("x", b"1")
+
+
+def test_a_folder_lists_its_own_files_and_folders_by_name(store: Storage) -> None:
+    for name in ["a/1.bin", "a/2.txt", "a/b/3.bin", "4.bin"]:
+        store.write_bytes(name, b"x")
+    assert store.list_names("a") == ["1.bin", "2.txt"] and store.list_names("a", ".txt") == ["2.txt"]
+    assert store.list_folders("a") == ["b"] and store.list_folders() == ["a"]
+    assert store.list_names("absent") == [] and store.list_folders("absent") == []
+    assert store.get_subfolder("a").list_paths() == ["1.bin", "2.txt", "b/3.bin"]
+
+
+def test_a_file_written_in_pieces_appears_when_it_is_complete(store: Storage) -> None:
+    with store.open_output("x.bin") as file:
+        for _ in range(3):
+            file.write(b"piece")
+        assert not store.exists("x.bin")
+    assert store.read_bytes("x.bin") == b"piece" * 3
+    with pytest.raises(ValueError, match="broke"), store.open_output("y.bin") as file:
+        file.write(b"half")
+        raise ValueError("broke")
+    assert store.list_paths() == ["x.bin"]
+
+
+def test_a_local_folder_is_renamed_at_once(tmp_path: Path) -> None:
+    place = Storage.from_uri(tmp_path)
+    place.write_bytes("a.partial/x", b"1")
+    place.rename_folder("a.partial", "a")
+    assert place.list_paths() == ["a/x"]
+    with pytest.raises(StorageError, match="no such file"):
+        place.rename_folder("absent", "b")
+    with pytest.raises(ValueError, match="cannot rename"):
+        Storage.from_uri("s3://bucket/x").rename_folder("a", "b")
+
+
+def test_the_file_system_of_a_store_travels_to_other_processes(s3: S3) -> None:
+    place = Storage.from_uri(s3.uri)
+    place.write_bytes("a/x", b"1")
+    filesystem = pickle.loads(pickle.dumps(place.get_filesystem()))
+    with filesystem.open_input_file(place.get_arrow_path("a/x")) as file:
+        assert file.read() == b"1"

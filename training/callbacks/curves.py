@@ -11,8 +11,8 @@ from training.callbacks.metrics_file import read_metrics
 from training.loop.callback import Callback
 
 if TYPE_CHECKING:
+    from reprise.storage import Storage
     from training.loop.state import RunState
-    from training.storage import Folder
 
 CURVES_FILE = "curves.png"
 Series = dict[str, tuple[list[int], list[float]]]
@@ -41,7 +41,7 @@ class Curves(Callback):
             draw_curves(state.folder.root, state.config.run.name)
 
 
-def draw_curves(folder: Folder, title: str) -> bool:
+def draw_curves(folder: Storage, title: str) -> bool:
     """Draw a run's `metrics.jsonl` into its `curves.png`; False where there is nothing to draw.
 
     Raises:

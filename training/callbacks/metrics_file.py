@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from reprise.storage import Storage
 from training.callbacks.log import Scalars
-from training.storage import Folder
 
 if TYPE_CHECKING:
     from training.loop.state import RunState
@@ -24,7 +24,7 @@ class MetricsFile:
     """Appends; a resumed run goes on after the steps that it goes on from."""
 
     def __init__(self) -> None:
-        self._folder: Folder | None = None
+        self._folder: Storage | None = None
         self._file: IO[str] | None = None  # on a disk
         self._lines: list[str] = []  # elsewhere: all of them
         self._last_upload = 0.0
@@ -32,7 +32,7 @@ class MetricsFile:
     def start(self, state: RunState) -> None:
         self.open_file(state.folder.root, state.step)
 
-    def open_file(self, folder: Folder, step: int) -> None:
+    def open_file(self, folder: Storage, step: int) -> None:
         """Begin after `step`: records of later steps are of a run that was interrupted, and go."""
         self._folder = folder
         self._lines = [json.dumps(record) + "\n" for record in read_metrics(folder) if record["step"] <= step]
@@ -65,7 +65,7 @@ class MetricsFile:
             self._last_upload = time.monotonic()
 
 
-def read_metrics(folder: Folder) -> Iterator[dict[str, Any]]:
+def read_metrics(folder: Storage) -> Iterator[dict[str, Any]]:
     """The records of a run, in order; a line that was cut short by a crash is left out."""
     if not folder.exists(METRICS_FILE):
         return

@@ -11,8 +11,8 @@ from training.callbacks.log import Scalars
 from training.callbacks.metrics_file import REMOTE_EVERY_S
 
 if TYPE_CHECKING:
+    from reprise.storage import Storage
     from training.loop.state import RunState
-    from training.storage import Folder
 
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -20,7 +20,7 @@ TENSORBOARD_FOLDER = "tensorboard"
 class TensorBoardWriter:
     def __init__(self) -> None:
         self._writer: Any = None
-        self._folder: Folder | None = None
+        self._folder: Storage | None = None
         self._local: tempfile.TemporaryDirectory[str] | None = None
         self._last_upload = 0.0
 

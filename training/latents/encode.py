@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from reprise.errors import RepriseError
+from reprise.storage import Storage
 from training.latents.buckets import SizeBuckets
 from training.latents.config import EncodeConfig
 from training.latents.encoders import Encoders, ModelFacts, hash_model_parts, read_model_facts
@@ -41,7 +42,6 @@ from training.latents.store import (
     write_part,
 )
 from training.latents.video import DroppedItemError
-from training.storage import Folder
 
 STAMP_FILE = "encode.json"  # what a folder is being filled with; written before the first part
 DROPPED_FILE = "dropped.parquet"
@@ -57,7 +57,7 @@ class EncodeJob:
     source: Source
     facts: ModelFacts
     config: EncodeConfig
-    folder: Folder
+    folder: Storage
     fingerprint: str
 
 
@@ -86,7 +86,7 @@ ExecuteUnits = Callable[[EncodeJob, Sequence[WorkUnit]], Iterable[ItemOutcome]]
 def encode_dataset(
     source: Source,
     model: str,
-    output: str | Folder,
+    output: str | Storage,
     config: EncodeConfig,
     execute: ExecuteUnits,
     *,
@@ -100,7 +100,7 @@ def encode_dataset(
         RepriseError: the model cannot be used, there is nothing to encode, or the folder holds latents of
             another model or config.
     """
-    folder = Folder.from_uri(output) if isinstance(output, str) else output
+    folder = Storage.from_uri(output) if isinstance(output, str) else output
     facts = read_model_facts(model, revision, config)
     make_buckets(facts, config)  # a size that the model cannot take is said before anything is read
     planned = source.plan_items()
@@ -259,10 +259,10 @@ def _make_stamp(info: ModelInfo, config: EncodeConfig) -> dict[str, Any]:
     }
 
 
-def _refuse_stale(folder: Folder, stamp: dict[str, Any]) -> None:
+def _refuse_stale(folder: Storage, stamp: dict[str, Any]) -> None:
     """A folder is filled with one model and one config: samples of two would never fit together."""
     if not folder.exists(STAMP_FILE):
-        if folder.exists(MANIFEST_FILE) or folder.list_files():
+        if folder.exists(MANIFEST_FILE) or folder.list_names():
             raise RepriseError(f"{folder.uri} holds something else than latents: name an empty folder")
         return
     try:
@@ -291,9 +291,9 @@ def _list_differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
         yield f"{path} {json.dumps(before)}, now {json.dumps(now)}"
 
 
-def _read_finished(folder: Folder) -> tuple[dict[str, dict[str, Any]], dict[str, ItemOutcome]]:
+def _read_finished(folder: Storage) -> tuple[dict[str, dict[str, Any]], dict[str, ItemOutcome]]:
     """By key: rows that parts hold, and items that an earlier run found unusable."""
-    names = set(folder.list_files(DATA_FOLDER))
+    names = set(folder.list_names(DATA_FOLDER))
     rows: dict[str, dict[str, Any]] = {}
     if folder.exists(INDEX_FILE):
         known = read_index(folder).to_pylist()
@@ -337,7 +337,7 @@ def _write_results(
     if rows:
         used = {row["shard"] for row in rows}
         used |= {_get_rows_file(shard) for shard in used}
-        for name in folder.list_files(DATA_FOLDER):
+        for name in folder.list_names(DATA_FOLDER):
             # Parts without a row that still counts, and halves that a killed run left.
             if name not in used:
                 folder.delete_file(f"{DATA_FOLDER}/{name}")
@@ -376,13 +376,13 @@ def _encode_ledger(outcomes: Sequence[ItemOutcome]) -> bytes:
     return memory.getvalue()
 
 
-def _clear_folder(folder: Folder) -> None:
+def _clear_folder(folder: Storage) -> None:
     for rel in (
         MANIFEST_FILE,
         STAMP_FILE,
         INDEX_FILE,
         EMPTY_FILE,
         DROPPED_FILE,
-        *(f"{DATA_FOLDER}/{n}" for n in folder.list_files(DATA_FOLDER)),
+        *(f"{DATA_FOLDER}/{n}" for n in folder.list_names(DATA_FOLDER)),
     ):
         folder.delete_file(rel)

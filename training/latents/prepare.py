@@ -143,8 +143,8 @@ def _open_media(item: EncodeItem) -> Any:
     """A path that FFmpeg reads as it needs, or the bytes of what lies elsewhere."""
     if isinstance(item.media, tuple):
         folder, rel = item.media
-        if not folder.is_remote:
-            path = folder.get_local_path(rel)
+        path = folder.get_local_path(rel)
+        if path is not None:
             if not path.is_file():
                 raise DroppedItemError("missing file", f"no such file: {path}")
             return path

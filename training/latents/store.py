@@ -33,8 +33,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from reprise.errors import RepriseError
+from reprise.storage import Storage
 from training.data.samples import LatentSample, Reference, SampleChoice, SampleRecord, Subject
-from training.storage import Folder
 
 SCHEMA_VERSION = "1"
 MANIFEST_FILE, INDEX_FILE, EMPTY_FILE, DATA_FOLDER = (
@@ -193,8 +193,8 @@ class Latents:
         RepriseError: not a folder of latents, not finished, of another schema, or empty.
     """
 
-    def __init__(self, folder: Folder | str) -> None:
-        self.folder = Folder.from_uri(folder) if isinstance(folder, str) else folder
+    def __init__(self, folder: Storage | str) -> None:
+        self.folder = Storage.from_uri(folder) if isinstance(folder, str) else folder
         self.manifest = read_manifest(self.folder)
         self.records = Records(read_index(self.folder))
         if not len(self.records):
@@ -243,7 +243,7 @@ class _Shard:
     The library's own reader maps a local file; this one reads S3, too, and several threads at once.
     """
 
-    def __init__(self, folder: Folder, rel: str) -> None:
+    def __init__(self, folder: Storage, rel: str) -> None:
         self._folder, self._rel = folder, rel
         self._lock = threading.Lock()
         self._file: pa.NativeFile | None = None
@@ -272,7 +272,7 @@ class _Shard:
     def _open_file(self) -> pa.NativeFile:
         with self._lock:
             if self._file is None:
-                file = self._folder.open_file(self._rel)
+                file = self._folder.open_input(self._rel)
                 head = file.read_at(_FIRST_READ_BYTES, 0)
                 size = int.from_bytes(head[:8], "little")
                 if size > _MAX_HEADER_BYTES:
@@ -295,7 +295,7 @@ class EncodedSample:
     references: Sequence[Tensor] = ()  # each (C, h_i, w_i), by position
 
 
-def write_part(folder: Folder, samples: Sequence[EncodedSample], fingerprint: str) -> list[dict[str, Any]]:
+def write_part(folder: Storage, samples: Sequence[EncodedSample], fingerprint: str) -> list[dict[str, Any]]:
     """Write some samples as one file; returns their complete rows of the index.
 
     The name is that of the content, so that the same work done twice leaves one file. Its rows lie beside it
@@ -319,12 +319,12 @@ def write_part(folder: Folder, samples: Sequence[EncodedSample], fingerprint: st
     return rows
 
 
-def write_empty(folder: Folder, text: Tensor) -> None:
+def write_empty(folder: Storage, text: Tensor) -> None:
     """Write the embedding (L, D) of the empty caption."""
     folder.write_bytes(EMPTY_FILE, save({"text": text.contiguous()}))
 
 
-def finish_latents(folder: Folder, rows: Iterable[Mapping[str, Any]], manifest: LatentsManifest) -> None:
+def finish_latents(folder: Storage, rows: Iterable[Mapping[str, Any]], manifest: LatentsManifest) -> None:
     """Write the index, sorted so that it does not depend on who encoded what, and then the manifest."""
     table = build_index(sorted(rows, key=lambda row: str(row["sample_id"])))
     folder.write_bytes(INDEX_FILE, _encode_parquet(table))
@@ -345,7 +345,7 @@ def build_index(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows], schema=INDEX_SCHEMA)
 
 
-def read_manifest(folder: Folder) -> LatentsManifest:
+def read_manifest(folder: Storage) -> LatentsManifest:
     if not folder.exists(MANIFEST_FILE):
         if folder.exists(DATA_FOLDER):
             raise RepriseError(f"the latents in {folder.uri} are not finished: run `reprise encode` again")
@@ -363,10 +363,10 @@ def read_manifest(folder: Folder) -> LatentsManifest:
         raise RepriseError(f"{folder.join_path(MANIFEST_FILE)} is not a manifest of latents") from error
 
 
-def read_index(folder: Folder, rel: str = INDEX_FILE) -> pa.Table:
+def read_index(folder: Storage, rel: str = INDEX_FILE) -> pa.Table:
     where = folder.join_path(rel)
     try:
-        with folder.open_file(rel) as file:
+        with folder.open_input(rel) as file:
             table = pq.read_table(file)
     except pa.ArrowException as error:
         raise RepriseError(f"{where} is not Parquet, or cut short: {' '.join(str(error).split())}") from error

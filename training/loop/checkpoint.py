@@ -28,11 +28,11 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from reprise.errors import RepriseError
+from reprise.storage import Storage
 from training.config import TrainConfig
 from training.loop.callback import Callback
 from training.loop.run_folder import COMPLETE_MARKER
 from training.loop.state import RunState
-from training.storage import Folder
 
 #: Sections and keys that say where and how fast a run goes, not what it computes: they may change on
 #: resuming.
@@ -50,7 +50,7 @@ def save_checkpoint(state: RunState, callbacks: Sequence[Callback] = ()) -> str:
     folder, rel = state.folder, state.folder.get_checkpoint_path(state.step)
     writing = rel if folder.root.is_remote else f"{rel}.partial"
     if state.world.is_main:
-        folder.root.delete_folder(writing)
+        folder.root.delete_tree(writing)
     state.world.wait_for_all()
     tensors = _collect_tensors(state, callbacks)
     with _silence_warnings():
@@ -61,7 +61,7 @@ def save_checkpoint(state: RunState, callbacks: Sequence[Callback] = ()) -> str:
             (json.dumps(collect_facts(state, list(tensors["callbacks"])), indent=2) + "\n").encode(),
         )
         if not folder.root.is_remote:
-            folder.root.delete_folder(rel)  # the same step, without its marker
+            folder.root.delete_tree(rel)  # the same step, without its marker
             folder.root.rename_folder(writing, rel)
         folder.remove_old_checkpoints(state.config.checkpoint)
     state.world.wait_for_all()
@@ -220,7 +220,7 @@ def _silence_warnings() -> Generator[None]:
         yield
 
 
-def _open_writer(root: Folder, rel: str) -> dcp.FileSystemWriter:
+def _open_writer(root: Storage, rel: str) -> dcp.FileSystemWriter:
     if not root.is_remote:
         return dcp.FileSystemWriter(root.join_path(rel))
     writer = dcp.FileSystemWriter("", sync_files=False)
@@ -228,7 +228,7 @@ def _open_writer(root: Folder, rel: str) -> dcp.FileSystemWriter:
     return writer
 
 
-def _open_reader(root: Folder, rel: str) -> dcp.FileSystemReader:
+def _open_reader(root: Storage, rel: str) -> dcp.FileSystemReader:
     if not root.is_remote:
         return dcp.FileSystemReader(root.join_path(rel))
     reader = dcp.FileSystemReader("")
@@ -255,17 +255,17 @@ class _UnseekableFile:
 class _ObjectFileSystem(FileSystemBase):
     """What torch.distributed.checkpoint asks of a file system, on an object store; paths are relative."""
 
-    def __init__(self, root: Folder) -> None:
+    def __init__(self, root: Storage) -> None:
         self.root = root
 
     @contextmanager
     def create_stream(self, path: Any, mode: str) -> Generator[io.IOBase, None, None]:
         if "r" in mode:
-            with self.root.open_file(str(path)) as file:
+            with self.root.open_input(str(path)) as file:
                 yield _UnseekableFile(file)  # type: ignore[misc]
         else:
-            with self.root.create_file(str(path)) as file:
-                yield file
+            with self.root.open_output(str(path)) as file:
+                yield file  # type: ignore[misc]  # Arrow's files are used like Python's
 
     def concat_path(self, path: Any, suffix: str) -> str:
         return f"{path}/{suffix}"

@@ -20,8 +20,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from reprise.storage import Storage
 from training.config import CheckpointConfig, RunConfig
-from training.storage import Folder
 
 COMPLETE_MARKER = "complete.json"
 _STEP_NAME = re.compile(r"step-(\d{8,})")
@@ -29,11 +29,11 @@ _STEP_NAME = re.compile(r"step-(\d{8,})")
 
 @dataclass(frozen=True)
 class RunFolder:
-    root: Folder
+    root: Storage
 
     @classmethod
     def from_config(cls, run: RunConfig) -> RunFolder:
-        return cls(Folder.from_uri(f"{run.output.rstrip('/')}/{run.name}"))
+        return cls(Storage.from_uri(run.output).get_subfolder(run.name))
 
     def get_address(self, rel: str) -> str:
         """An address below the run's folder."""
@@ -65,7 +65,7 @@ class RunFolder:
         for name in self.root.list_folders("checkpoints"):
             match = _STEP_NAME.match(name)
             if match and (name.endswith(".partial") or int(match[1]) not in complete):
-                self.root.delete_folder(f"checkpoints/{name}")
+                self.root.delete_tree(f"checkpoints/{name}")
 
     def remove_old_checkpoints(self, config: CheckpointConfig) -> None:
         """Remove checkpoints beyond the newest `keep`, but those of every `keep_every` steps."""
@@ -73,4 +73,4 @@ class RunFolder:
             if config.keep_every is None or step % config.keep_every:
                 # The marker goes first: what is left of an interrupted removal does not count.
                 self.root.delete_file(f"{self.get_checkpoint_path(step)}/{COMPLETE_MARKER}")
-                self.root.delete_folder(self.get_checkpoint_path(step))
+                self.root.delete_tree(self.get_checkpoint_path(step))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reprise.storage import Storage
 from training.data import random_streams
 from training.data.samples import LatentSize
 from training.latents.store import (
@@ -22,7 +23,6 @@ from training.latents.store import (
     write_empty,
     write_part,
 )
-from training.storage import Folder
 
 VARIANTS = ("crop", "segment", "inpaint", "redux", "crosspair")
 
@@ -44,7 +44,7 @@ def write_latents(
     reference_size: tuple[int, int] | None = None,
     reference_sizes: Mapping[str, tuple[int, int]] | None = None,
     **manifest: Any,
-) -> Folder:
+) -> Storage:
     """Write a folder of latents of samples `clip-00000`, ... as `reprise encode` would.
 
     Args:
@@ -64,7 +64,7 @@ def write_latents(
         reference_sizes: by variant, in place of `reference_size`.
         manifest: fields of the manifest that differ.
     """
-    folder = Folder.from_uri(root)
+    folder = Storage.from_uri(root)
     rows, samples, buckets = [], [], dict[str, int]()
     for n in range(clips):
         sample_id, (frames, height, width) = f"clip-{n:05d}", sizes[n % len(sizes)]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from reprise.errors import RepriseError
 from reprise.settings import load_settings
+from reprise.storage import Storage
 from tests.training.sizes import WAN
 from training.callbacks import console, curves, wandb
 from training.callbacks.contact_sheet import THUMBNAIL_HEIGHT, SheetRow, draw_sheet, make_thumbnails
@@ -22,7 +23,6 @@ from training.config import TrainConfig
 from training.cost import flops
 from training.cost.devices import get_peak_flops
 from training.cost.flops import TransformerShape
-from training.storage import Folder
 
 
 def step(loss: float = 1.0, **changes: float) -> dict[str, float]:
@@ -116,7 +116,7 @@ def test_the_line_says_how_it_goes() -> None:
 
 
 def test_a_resumed_run_goes_on_after_the_step_that_it_goes_on_from(tmp_path: Path) -> None:
-    folder = Folder.from_uri(tmp_path)
+    folder = Storage.from_uri(tmp_path)
     first = MetricsFile()
     first.open_file(folder, 0)
     for number in range(1, 6):
@@ -136,7 +136,7 @@ def test_a_resumed_run_goes_on_after_the_step_that_it_goes_on_from(tmp_path: Pat
 
 
 def test_curves_are_drawn_from_the_file(tmp_path: Path) -> None:
-    folder = Folder.from_uri(tmp_path)
+    folder = Storage.from_uri(tmp_path)
     assert not curves.draw_curves(folder, "empty")
     file = MetricsFile()
     file.open_file(folder, 0)
@@ -239,7 +239,7 @@ def two(runs: Path) -> None:
 
 
 def records_of(folder: Path, name: str) -> list[dict[str, Any]]:
-    return list(read_metrics(Folder.from_uri(folder / "runs" / name)))
+    return list(read_metrics(Storage.from_uri(folder / "runs" / name)))
 
 
 def test_watching_changes_nothing_and_leaves_numbers_and_pictures(runs: Path, one: list[Any]) -> None:

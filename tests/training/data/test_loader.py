@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from reprise.errors import RepriseError
+from reprise.storage import Storage
 from tests.s3 import S3
 from training.config import KaleidoTask, VideoTask
 from training.data.loader import Loader
@@ -15,11 +16,10 @@ from training.data.sampler import Sampler
 from training.data.samples import Batch
 from training.latents.store import Latents
 from training.playground.random_latents import make_random_tensor, write_latents
-from training.storage import Folder
 from training.tasks.build import build_tasks
 
 
-def make(folder: Folder, batch: int = 4, micro_batch: int = 2) -> tuple[Sampler, dict[str, Latents]]:
+def make(folder: Storage, batch: int = 4, micro_batch: int = 2) -> tuple[Sampler, dict[str, Latents]]:
     common = {"latents": folder.uri, "batch": batch, "micro_batch": micro_batch}
     tasks = build_tasks([KaleidoTask(weight=2, **common), VideoTask(**common)])
     latents = Latents(folder)

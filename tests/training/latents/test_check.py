@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from reprise.errors import RepriseError
+from reprise.storage import Storage
 from training.config import ModelConfig
 from training.latents.check import check_latents
 from training.latents.encoders import hash_model_parts
@@ -15,7 +16,6 @@ from training.latents.store import Latents, ModelInfo
 from training.models.build import build_family
 from training.models.wan import WanFamily
 from training.playground.random_latents import write_latents
-from training.storage import Folder
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def model(tmp_path: Path) -> ModelConfig:
     return ModelConfig(path=str(tmp_path / "M"))
 
 
-def said(folder: Folder, model: ModelConfig) -> str:
+def said(folder: Storage, model: ModelConfig) -> str:
     with pytest.raises(RepriseError) as caught:
         check_latents(Latents(folder), build_family(model), model)
     return str(caught.value)

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from reprise.errors import RepriseError
+from reprise.storage import Storage
 from tests.s3 import S3
 from tests.training.curated_folder import moving_square, picture, row_of, subject_of, write_curated
 from tests.training.tiny_models import write_cogvideox, write_wan
@@ -28,7 +29,6 @@ from training.latents.sources.source import CuratedSource, VideoSource
 from training.latents.store import Latents, LatentsManifest
 from training.models.components import load_vae
 from training.models.pictures import prepare_picture
-from training.storage import Folder
 
 SMALL = {"area": 64 * 96, "frames": (9, 5), "fps": 8.0}
 
@@ -45,7 +45,7 @@ def wan(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def run(root: Path, model: str, settings: EncodeConfig, out: Path, **options: Any) -> LatentsManifest:
     return encode_dataset(
-        CuratedSource(Folder.from_uri(root), settings), model, str(out), settings, execute_here, **options
+        CuratedSource(Storage.from_uri(root), settings), model, str(out), settings, execute_here, **options
     )
 
 
@@ -130,7 +130,7 @@ def test_every_row_that_is_left_out_says_why(tmp_path: Path, wan: str) -> None:
 
 def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path, wan: str) -> None:
     root, settings = write_curated(tmp_path / "O", 8), config()
-    source = CuratedSource(Folder.from_uri(root), settings)
+    source = CuratedSource(Storage.from_uri(root), settings)
     encode_dataset(source, wan, str(tmp_path / "whole"), settings, execute_here)
     worked: list[str] = []
 
@@ -185,7 +185,7 @@ def test_what_changed_in_the_dataset_is_done_again_and_nothing_else(tmp_path: Pa
         root = write_curated(tmp_path / "O", 5, **changes)
         worked.clear()
         return encode_dataset(
-            CuratedSource(Folder.from_uri(root), settings), wan, str(tmp_path / "L"), settings, counted
+            CuratedSource(Storage.from_uri(root), settings), wan, str(tmp_path / "L"), settings, counted
         )
 
     again()
@@ -342,7 +342,7 @@ def test_a_dataset_and_latents_on_s3_are_like_those_on_a_disk(s3: S3, tmp_path: 
         s3.put(f"data set/O/{file.relative_to(root)}", file.read_bytes())
     settings = config()
     for _ in range(2):  # the second time there is nothing to do
-        source = CuratedSource(Folder.from_uri(f"{s3.uri}/data set/O"), settings)
+        source = CuratedSource(Storage.from_uri(f"{s3.uri}/data set/O"), settings)
         manifest = encode_dataset(source, wan, f"{s3.uri}/run/L", settings, execute_here)
         assert manifest.encoded == 3
     run(root, wan, settings, tmp_path / "L")
@@ -387,7 +387,7 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, wan: str) -> None:
 def test_rows_of_a_worker_that_died_are_tried_alone_and_only_the_culprit_is_left_out(
     tmp_path: Path, wan: str
 ) -> None:
-    source, settings = CuratedSource(Folder.from_uri(write_curated(tmp_path / "O", 4)), config()), config()
+    source, settings = CuratedSource(Storage.from_uri(write_curated(tmp_path / "O", 4)), config()), config()
     tried: list[tuple[str, ...]] = []
 
     def dying(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
@@ -418,6 +418,6 @@ def test_numbers_that_are_not_finite_never_get_into_the_latents(tmp_path: Path, 
 
     settings = config()
     manifest = encode_dataset(
-        CuratedSource(Folder.from_uri(root), settings), wan, str(tmp_path / "L"), settings, broken
+        CuratedSource(Storage.from_uri(root), settings), wan, str(tmp_path / "L"), settings, broken
     )
     assert manifest.reasons == {"not finite": 2}

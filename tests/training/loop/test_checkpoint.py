@@ -13,6 +13,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from reprise.errors import RepriseError
+from reprise.storage import Storage
 from tests.s3 import S3
 from tests.training import worlds
 from tests.training.worlds import Poison, Stop, launch, same, tiny_config
@@ -22,11 +23,10 @@ from training.loop.checkpoint import list_changed_keys
 from training.loop.optimizer import compute_learning_rate
 from training.loop.preemption import Preempted
 from training.loop.run_folder import RunFolder
-from training.storage import Folder
 
 
 def folder_of(root: Path) -> RunFolder:
-    return RunFolder(Folder.from_uri(root / "runs" / "run"))
+    return RunFolder(Storage.from_uri(root / "runs" / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_each_tensor_is_read_from_an_object_store_in_one_request(
     reads: list[str] = []
 
     class Counted:
-        def __init__(self, folder: Folder, rel: str) -> None:
+        def __init__(self, folder: Storage, rel: str) -> None:
             self.file, self.rel = open_(folder, rel), rel
 
         def __enter__(self) -> Counted:
@@ -193,14 +193,14 @@ def test_each_tensor_is_read_from_an_object_store_in_one_request(
                 reads.append(self.rel)
             return getattr(self.file, name)
 
-    open_ = Folder.open_file
-    monkeypatch.setattr(Folder, "open_file", lambda folder, rel: Counted(folder, rel))
+    open_ = Storage.open_input
+    monkeypatch.setattr(Storage, "open_input", lambda folder, rel: Counted(folder, rel))
     wanted = {f"weight {n}": torch.randn(3, 5 + n) for n in range(4)}
     found = {name: torch.zeros_like(tensor) for name, tensor in wanted.items()}
     (tmp_path / "step").mkdir()
     writer, reader = dcp.FileSystemWriter("", sync_files=False), dcp.FileSystemReader("")
     for each in (writer, reader):
-        each.fs, each.path = checkpoint._ObjectFileSystem(Folder.from_uri(tmp_path)), "step"
+        each.fs, each.path = checkpoint._ObjectFileSystem(Storage.from_uri(tmp_path)), "step"
     with checkpoint._silence_warnings():
         dcp.save(wanted, storage_writer=writer, no_dist=True)
         dcp.load(found, storage_reader=reader, no_dist=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reprise.errors import RepriseError
+from reprise.storage import Storage
 from training.latents.config import EncodeConfig, PairsConfig
 from training.latents.sources.pair import PicturePair, make_item
 from training.latents.sources.source import (
@@ -16,7 +17,6 @@ from training.latents.sources.source import (
     read_placed_rows,
     read_table_rows,
 )
-from training.storage import Folder
 
 _ROW_COLUMNS = (
     "clip_id",
@@ -37,7 +37,7 @@ _ROW_COLUMNS = (
 
 @dataclass(frozen=True)
 class CuratedPairs:
-    folder: Folder
+    folder: Storage
     config: EncodeConfig = field(default_factory=EncodeConfig)
 
     @property
@@ -82,7 +82,7 @@ class CuratedPairs:
         return {"kind": "curated pairs", "place": self.place}
 
     def _list_files(self) -> list[str]:
-        return [f"data/{name}" for name in self.folder.list_files("data") if name.endswith(".parquet")]
+        return [f"data/{name}" for name in self.folder.list_names("data") if name.endswith(".parquet")]
 
 
 _MAX_PAIRS_PER_ROW = (

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reprise.errors import RepriseError
+from reprise.storage import FileInfo, Storage, locate_file, resolve_relative_path
 from training.latents.config import EncodeConfig
 from training.latents.sources.pair import PicturePair, make_item
 from training.latents.sources.source import EncodeItem, PlannedItem, hash_values, read_list
-from training.storage import Folder
 
 LIST_ENDINGS = (".csv", ".jsonl", ".parquet")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -29,14 +29,13 @@ class ListedPairs:
 
     @property
     def place(self) -> str:
-        return Folder.from_uri(self.uri).uri
+        return Storage.from_uri(self.uri).uri
 
     def plan_items(self) -> list[PlannedItem]:
-        folder, rows = self._read_rows()
         planned = []
-        for row in rows:
-            sizes = [folder.get_file_info(row["reference"]), folder.get_file_info(row["target"])]
-            stamps = [(each.size, each.modified_ns) for each in sizes if each]
+        for row in self._read_rows():
+            found = [self._stat_picture(row[name]) for name in ("reference", "target")]
+            stamps = [(each.size, each.stamp) for each in found if each.size >= 0]
             drop, message = self._find_refusal(row, len(stamps) < 2)
             name = hash_values(self.place, row["reference"], row["target"])
             key = hash_values(name, stamps, row["caption"], self.config.pairs.words)
@@ -46,7 +45,6 @@ class ListedPairs:
         return planned
 
     def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
-        folder = self._get_folder()
         for named, _ in places:
             (row,) = json.loads(named)
             pair = PicturePair(
@@ -54,8 +52,8 @@ class ListedPairs:
                 source_id=hash_values(self.place, row["reference"]),
                 subject=row["subject"] or "subject",
                 caption=row["caption"] or "",
-                reference=folder.read_bytes(row["reference"]),
-                target=folder.read_bytes(row["target"]),
+                reference=self._read_picture(row["reference"]),
+                target=self._read_picture(row["target"]),
             )
             yield make_item(pair, self.config.pairs)
 
@@ -71,23 +69,27 @@ class ListedPairs:
             return "no caption", row["target"]
         return None, ""
 
-    def _get_folder(self) -> Folder:
-        return (
-            Folder.from_uri(self.place.rpartition("/")[0])
-            if self.uri.endswith(LIST_ENDINGS)
-            else Folder.from_uri(self.uri)
-        )
+    def _locate_picture(self, path: str) -> tuple[Storage, str]:
+        """A picture that is named relative to the folder, or to the folder of the list."""
+        base = self.place if self.uri.endswith(LIST_ENDINGS) else Storage.from_uri(self.uri).join_path("list")
+        return locate_file(resolve_relative_path(base, path))
 
-    def _read_rows(self) -> tuple[Folder, list[dict[str, Any]]]:
-        folder = self._get_folder()
+    def _stat_picture(self, path: str) -> FileInfo:
+        storage, name = self._locate_picture(path)
+        return storage.stat_file(name)
+
+    def _read_picture(self, path: str) -> bytes:
+        storage, name = self._locate_picture(path)
+        return storage.read_bytes(name)
+
+    def _read_rows(self) -> list[dict[str, Any]]:
         if not self.uri.endswith(LIST_ENDINGS):
-            return folder, list(_iterate_folder(folder))
-        name = self.place.rpartition("/")[2]
-        rows = read_list(folder, name)
+            return list(_iterate_folder(Storage.from_uri(self.uri)))
+        rows = read_list(*locate_file(self.uri))
         for column in ("reference", "target"):
             if any(not row.get(column) for row in rows):
                 raise RepriseError(f"{self.place} has a row without {column}: both columns are needed")
-        return folder, [
+        return [
             {
                 "reference": str(row["reference"]),
                 "target": str(row["target"]),
@@ -99,8 +101,8 @@ class ListedPairs:
         ]
 
 
-def _iterate_folder(folder: Folder) -> Iterator[dict[str, Any]]:
-    names, target_names = folder.list_files("references"), set(folder.list_files("targets"))
+def _iterate_folder(folder: Storage) -> Iterator[dict[str, Any]]:
+    names, target_names = folder.list_names("references"), set(folder.list_names("targets"))
     stems = {name.rpartition(".")[0]: name for name in names if name.lower().endswith(PICTURE_ENDINGS)}
     for name in sorted(target_names):
         stem = name.rpartition(".")[0]

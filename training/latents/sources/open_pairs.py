@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from reprise.errors import RepriseError
+from reprise.storage import Storage
 from training.latents.config import EncodeConfig
 from training.latents.sources.curated_pairs import CuratedPairs
 from training.latents.sources.listed_pairs import LIST_ENDINGS, ListedPairs
 from training.latents.sources.source import Source
 from training.latents.sources.subjects200k import Subjects200K
-from training.storage import Folder
 
 
 def open_pairs(place: str, config: EncodeConfig) -> Source:
@@ -19,14 +19,14 @@ def open_pairs(place: str, config: EncodeConfig) -> Source:
     """
     if place.endswith(LIST_ENDINGS):
         return ListedPairs(place, config)
-    folder = Folder.from_uri(place)
+    folder = Storage.from_uri(place)
     if not folder.exists():
         raise RepriseError(f"no such folder or list: {folder.uri}")
     if folder.exists("manifest.json"):
         return CuratedPairs(folder, config)
     if {"references", "targets"} <= set(folder.list_folders()):
         return ListedPairs(place, config)
-    if any(name.endswith(".parquet") for name in (*folder.list_files(), *folder.list_files("data"))):
+    if any(name.endswith(".parquet") for name in (*folder.list_names(), *folder.list_names("data"))):
         return Subjects200K(folder, config)
     raise RepriseError(
         f"{folder.uri} holds no pairs: give a dataset of `reprise curate`, Subjects200K's Parquet files, a "

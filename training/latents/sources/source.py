@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reprise.errors import RepriseError
+from reprise.storage import Storage, locate_file, resolve_relative_path
 from training.latents.config import EncodeConfig
-from training.storage import Folder
 
 VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 _LIST_ENDINGS = (".csv", ".jsonl", ".parquet")
@@ -58,7 +58,7 @@ class EncodeItem:
     sample_id: str
     source_id: str
     caption: str
-    media: Path | tuple[Folder, str] | bytes  # a file here, one below a folder, or what is in one
+    media: Path | tuple[Storage, str] | bytes  # a file here, one below a folder, or what is in one
     pictures: tuple[SubjectPicture, ...] = ()
     still: bool = False  # the media is a picture, not a video
 
@@ -111,7 +111,7 @@ _ITEM_COLUMNS = (*_ROW_COLUMNS, "subjects.references.image.bytes")
 class CuratedSource:
     """A dataset that `reprise curate` wrote."""
 
-    folder: Folder
+    folder: Storage
     config: EncodeConfig = field(default_factory=EncodeConfig)
 
     @property
@@ -119,7 +119,7 @@ class CuratedSource:
         return self.folder.uri
 
     def plan_items(self) -> list[PlannedItem]:
-        shards = [name for name in self.folder.list_files("data") if name.endswith(".parquet")]
+        shards = [name for name in self.folder.list_names("data") if name.endswith(".parquet")]
         if not self.folder.exists("manifest.json"):
             state = "is not finished: run `reprise curate` again" if shards else "has no manifest.json"
             raise RepriseError(f"no dataset at {self.place}: it {state}")
@@ -207,7 +207,7 @@ class VideoSource:
 
     @property
     def place(self) -> str:
-        return Folder.from_uri(self.uri).uri
+        return Storage.from_uri(self.uri).uri
 
     def plan_items(self) -> list[PlannedItem]:
         rows = self._scan_list() if self.uri.endswith(_LIST_ENDINGS) else self._scan_folder()
@@ -235,7 +235,7 @@ class VideoSource:
     def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
         for named, _ in places:
             path, caption = json.loads(named)
-            folder, name = _split_uri(path)
+            folder, name = locate_file(path)
             media = (folder, name) if folder.is_remote else Path(path)
             yield EncodeItem(hash_values(path), hash_values(path), caption, media)
 
@@ -243,18 +243,17 @@ class VideoSource:
         return {"kind": "videos", "place": self.place}
 
     def _scan_folder(self) -> Iterator[tuple[str, str | None, int, int]]:
-        folder = Folder.from_uri(self.uri)
+        folder = Storage.from_uri(self.uri)
         if not folder.exists():
             raise RepriseError(f"no such folder or list: {folder.uri}")
-        files = {file.path: file for file in folder.walk_files()}
+        files = {file.path: file for file in folder.list_files()}
         for path, file in sorted(files.items()):
             if path.lower().endswith(VIDEO_ENDINGS):
                 stem = path.rsplit(".", 1)[0]
-                yield folder.join_path(path), _read_sidecar(folder, stem, files), file.size, file.modified_ns
+                yield folder.join_path(path), _read_sidecar(folder, stem, files), file.size, file.stamp
 
     def _scan_list(self) -> Iterator[tuple[str, str | None, int, int]]:
-        folder, name = _split_uri(self.uri)
-        rows = read_list(folder, name)
+        rows = read_list(*locate_file(self.uri))
         if rows and not any(key in rows[0] for key in _PATH_COLUMNS):
             raise RepriseError(f"{self.place} has no column {_PATH_COLUMNS[0]}; it has {', '.join(rows[0])}")
         for row in rows:
@@ -264,20 +263,14 @@ class VideoSource:
                     f"{self.place} has a row without a path: name the column {_PATH_COLUMNS[0]}"
                 )
             caption = next((str(row[key]) for key in _CAPTION_COLUMNS if row.get(key)), None)
-            if "://" not in path and not path.startswith("/"):
-                path = folder.join_path(path)
-            parent, file_name = _split_uri(path)
-            found = parent.get_file_info(file_name)
-            yield path, caption, *((found.size, found.modified_ns) if found else (-1, 0))
+            if "://" not in path:
+                path = resolve_relative_path(self.place, path)
+            parent, file_name = locate_file(path)
+            found = parent.stat_file(file_name)
+            yield path, caption, found.size, found.stamp
 
 
-def _split_uri(uri: str) -> tuple[Folder, str]:
-    whole = Folder.from_uri(uri).uri
-    parent, _, name = whole.rpartition("/")
-    return Folder(parent or "/"), name
-
-
-def _read_sidecar(folder: Folder, stem: str, files: Iterable[str]) -> str | None:
+def _read_sidecar(folder: Storage, stem: str, files: Iterable[str]) -> str | None:
     if f"{stem}.txt" in files:
         return folder.read_bytes(f"{stem}.txt").decode("utf-8", "replace").strip() or None
     if f"{stem}.json" in files:
@@ -290,7 +283,7 @@ def _read_sidecar(folder: Folder, stem: str, files: Iterable[str]) -> str | None
     return None
 
 
-def read_list(folder: Folder, name: str) -> list[dict[str, Any]]:
+def read_list(folder: Storage, name: str) -> list[dict[str, Any]]:
     """Rows of a CSV, JSONL or Parquet list.
 
     Raises:
@@ -316,7 +309,7 @@ def read_list(folder: Folder, name: str) -> list[dict[str, Any]]:
 
 
 def read_placed_rows(
-    folder: Folder, names: Sequence[str], places: Sequence[tuple[str, int]], *, per_row: int = 1
+    folder: Storage, names: Sequence[str], places: Sequence[tuple[str, int]], *, per_row: int = 1
 ) -> Iterator[tuple[str, dict[str, Any], int]]:
     """(file, row, item of the row) for each place, file by file; each row is read once.
 
@@ -331,12 +324,12 @@ def read_placed_rows(
 
 
 def read_table_rows(
-    folder: Folder, rel: str, names: Sequence[str], numbers: Sequence[int] | None = None
+    folder: Storage, rel: str, names: Sequence[str], numbers: Sequence[int] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Rows of a Parquet file, all or some by number, with some columns; nested ones have dotted names."""
     where = folder.join_path(rel)
     try:
-        with folder.open_file(rel) as opened:
+        with folder.open_input(rel) as opened:
             file = pq.ParquetFile(opened)
             paths = {
                 _strip_list_levels(file.schema.column(n).path): file.schema.column(n).path

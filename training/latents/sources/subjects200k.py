@@ -18,10 +18,10 @@ from typing import Any
 from PIL import Image
 
 from reprise.errors import RepriseError
+from reprise.storage import Storage
 from training.latents.config import EncodeConfig, PairsConfig
 from training.latents.sources.pair import PicturePair, make_item
 from training.latents.sources.source import EncodeItem, PlannedItem, hash_values, read_table_rows
-from training.storage import Folder
 
 SCORE_NAMES = ("compositeStructure", "objectConsistency", "imageQuality")
 _ROW_COLUMNS = (
@@ -35,7 +35,7 @@ _ROW_COLUMNS = (
 
 @dataclass(frozen=True)
 class Subjects200K:
-    folder: Folder
+    folder: Storage
     config: EncodeConfig = field(default_factory=EncodeConfig)
 
     @property
@@ -71,8 +71,8 @@ class Subjects200K:
         return {"kind": "subjects200k", "place": self.place}
 
     def _list_files(self) -> list[str]:
-        inside = [f"data/{name}" for name in self.folder.list_files("data")]
-        return sorted(name for name in (*self.folder.list_files(), *inside) if name.endswith(".parquet"))
+        inside = [f"data/{name}" for name in self.folder.list_names("data")]
+        return sorted(name for name in (*self.folder.list_names(), *inside) if name.endswith(".parquet"))
 
 
 def list_target_sides(config: PairsConfig) -> tuple[int, ...]:
