@@ -1,4 +1,4 @@
-"""What the doors share: one clear line for bad input, a progress bar, the summary of a dataset."""
+"""What the commands share: one clear line for bad input, a progress bar, the summary of a dataset."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from reprise.errors import RepriseError as CurationError
-from reprise.errors import RepriseError as TrainingError
+from reprise.errors import RepriseError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,16 +28,16 @@ err = Console(stderr=True, highlight=False)
 
 
 def handle_errors(function: Callable[P, T]) -> Callable[P, T]:
-    """Turn a RepriseError into one line and exit status 2, and Ctrl-C into a word on how to go on."""
+    """Turn a RepriseError into one line and exit status 2, and Ctrl-C into a hint on how to go on."""
 
     @functools.wraps(function)
     def run_command(*args: P.args, **kwargs: P.kwargs) -> T:
         logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s")
-        # A scheduler's polite stop (SIGTERM) is handled like Ctrl-C.
+        # A scheduler stops a job with SIGTERM. It is handled like Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return function(*args, **kwargs)
-        except (CurationError, TrainingError) as error:
+        except RepriseError as error:
             err.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
             sys.exit(EXIT_USAGE)
         except KeyboardInterrupt:
@@ -49,7 +48,7 @@ def handle_errors(function: Callable[P, T]) -> Callable[P, T]:
 
 
 class ProgressBar:
-    """Progress of a run: one line per phase, to stderr, quiet when that is no terminal."""
+    """Shows a `Progress` on stderr: a bar on a terminal, elsewhere a line every tenth of the way."""
 
     def __init__(self, enabled: bool = True) -> None:
         self._progress: Progress | None = None
@@ -58,6 +57,7 @@ class ProgressBar:
         self._enabled = enabled
 
     def begin(self, task: str, total: int, done: int = 0) -> None:
+        """Begin a phase; name what an earlier run finished of it."""
         self._name, self._total, self._done = task, total, done
         if done:
             err.print(f"{task}: {done} of {total} were finished by an earlier run")
@@ -75,25 +75,27 @@ class ProgressBar:
         self._task = self._progress.add_task(task, total=total, completed=done, note="")
 
     def advance(self, by: int = 1, note: str | None = None) -> None:
+        """Count finished items."""
         before, self._done = self._count_tenths(), self._done + by
         if self._progress is not None:
             self._progress.advance(self._task, by)
             if note:
                 self._progress.update(self._task, note=note)
-        elif self._enabled and before < self._count_tenths():  # a log file gets a line every tenth of the way
+        elif self._enabled and before < self._count_tenths():
             err.print(f"{self._name}: {self._done} of {self._total}" + (f", {note}" if note else ""))
 
     def _count_tenths(self) -> int:
         return self._done * 10 // max(1, self._total)
 
     def end(self) -> None:
+        """Remove the bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
 
 def print_summary(manifest: dict[str, Any]) -> None:
-    """Print what came of a run: the accounting, the funnel, the first reasons."""
+    """Print the accounting of a run: the stages, the most frequent reasons, the references."""
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "unit"):
         table.add_column(column)

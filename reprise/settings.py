@@ -1,13 +1,14 @@
-"""Settings of any kind: a pydantic model from YAML and `key=value` overrides; what is wrong, in one line.
+"""Read a pydantic model from YAML and `key=value` overrides, and explain a mistake in one line.
 
-The curation config and the training config are both read here, by the doors.
+The configs of curation, encoding and training are all read here.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -15,56 +16,49 @@ import yaml
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 
-from reprise.errors import RepriseError
+from reprise.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
+# An error of pydantic, the section it is in, and its field.
+_Mistake = tuple[Any, type[BaseModel] | None, FieldInfo | None]
 
 
 def load_settings(model: type[M], path: str | Path | None = None, overrides: Iterable[str] = ()) -> M:
-    """Read a YAML file, apply `key.sub=value` overrides (values in YAML), check everything.
+    """Read a YAML file, apply `key.sub=value` overrides (values in YAML), and check everything.
 
-    `tasks.0.batch=32` changes an entry of a list; the number after the last one appends an entry.
+    `tasks.0.batch=32` changes an entry of a list. The number after the last one appends an entry.
 
     Raises:
-        RepriseError: no such file, not YAML, an unknown key (with the nearest known one), or a bad value.
+        ConfigError: no such file, not YAML, an unknown key (with the nearest known one), or a bad value. The
+            message names the file, or the command line where an override is wrong.
     """
-    data: Any = {}
-    if path is not None:
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise RepriseError(f"cannot read the config {path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise RepriseError(f"the config {path} is not UTF-8 text") from error
-        except yaml.YAMLError as error:
-            raise RepriseError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(data, dict):
-            raise RepriseError(f"{path} must hold `key: value` lines at the top")
-    _apply_overrides(model, data, overrides)
-    return validate_settings(model, data, str(path) if path else "the command line")
+    return _apply_overrides(model, _read_yaml(path) if path else {}, overrides, str(path) if path else None)
 
 
 def with_overrides(config: M, overrides: Iterable[str]) -> M:
     """`config` with `key.sub=value` overrides applied and checked."""
-    data = config.model_dump(mode="json")
-    _apply_overrides(type(config), data, overrides)
-    return validate_settings(type(config), data, "the command line")
+    return _apply_overrides(type(config), config.model_dump(mode="json"), overrides, None)
 
 
 def validate_settings(model: type[M], data: Any, where: str) -> M:
     """A config from plain data.
 
+    Args:
+        model: the class of the config.
+        data: nested mappings, lists and values.
+        where: names the origin of the data in the message of an error.
+
     Raises:
-        RepriseError: an unknown key or a bad value, `where` saying whose.
+        ConfigError: an unknown key or a bad value.
     """
     try:
         return model.model_validate(_remove_empty_sections(model, data))
     except ValidationError as error:
-        raise RepriseError(f"{where}: {_explain_validation_error(model, error)}") from error
+        raise ConfigError(f"{where}: {_explain_validation_error(model, error)[1]}") from error
 
 
 def list_keys(model: type[BaseModel], prefix: str = "", *, with_entries: bool = False) -> Iterator[str]:
-    """Every dotted key that a config can hold; with `entries` also those of a list's first entry."""
+    """Every dotted key that a config can hold; `with_entries` also those of a list's first entry."""
     for name, field in model.model_fields.items():
         yield prefix + name
         section = get_section(field.annotation)
@@ -90,18 +84,62 @@ def list_entry_sections(annotation: Any) -> list[type[BaseModel]]:
 # ---- overrides -------------------------------------------------------------------------------------------
 
 
-def _apply_overrides(model: type[BaseModel], data: dict[str, Any], overrides: Iterable[str]) -> None:
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise RepriseError(
-                f"{override!r} is no override: write key=value, for example {_make_example(model)}"
-            )
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RepriseError(f"the value of {key} is not YAML: {text!r}") from error
-        _set_key(data, key, value)
+def _apply_overrides(model: type[M], data: dict[str, Any], overrides: Iterable[str], file: str | None) -> M:
+    """The config of a file's data with overrides. A mistake is blamed on the overrides or on the file.
+
+    Raises:
+        ConfigError: a bad key or value.
+    """
+    parsed = [_parse_override(model, override) for override in overrides]
+    changed = copy.deepcopy(data)
+    for key, value in parsed:
+        _set_key(changed, key, value)
+    try:
+        return model.model_validate(_remove_empty_sections(model, changed))
+    except ValidationError as error:
+        wrong, message = _explain_validation_error(model, error)
+        in_file = file is not None and not any(_is_related(key, wrong) for key, _ in parsed)
+        if in_file and parsed:
+            in_file = not _is_valid(model, data)  # a mistake of the whole config names no key
+        raise ConfigError(f"{file if in_file else 'the command line'}: {message}") from error
+
+
+def _is_related(override: str, wrong: str) -> bool:
+    """Whether an override sets the wrong key, something in it, or something that it is in."""
+    return f"{override}.".startswith(f"{wrong}.") or f"{wrong}.".startswith(f"{override}.")
+
+
+def _is_valid(model: type[BaseModel], data: dict[str, Any]) -> bool:
+    try:
+        model.model_validate(_remove_empty_sections(model, data))
+    except ValidationError:
+        return False
+    return True
+
+
+def _read_yaml(path: str | Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the config {path} is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines at the top")
+    return data
+
+
+def _parse_override(model: type[BaseModel], override: str) -> tuple[str, Any]:
+    """The key and the value of `key=value`."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is no override: write key=value, for example {_make_example(model)}")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of {key} is not YAML: {text!r}") from error
 
 
 def _set_key(data: dict[str, Any], key: str, value: Any) -> None:
@@ -118,12 +156,12 @@ def _set_key(data: dict[str, Any], key: str, value: Any) -> None:
                     if container
                     else "0 would be new"
                 )
-                raise RepriseError(f"{key}: {name} is a list; write {name}.NUMBER.KEY ({has})")
+                raise ConfigError(f"{key}: {name} is a list; write {name}.NUMBER.KEY ({has})")
             index = int(part)
             if index == len(container):
                 container.append(None)
         elif not isinstance(container, dict):
-            raise RepriseError(f"{key}: {parts[depth - 1]} holds a value, not a section")
+            raise ConfigError(f"{key}: {parts[depth - 1]} holds a value, not a section")
         if depth == len(parts) - 1:
             container[index] = value
             return
@@ -158,42 +196,49 @@ def _remove_empty_sections(model: type[BaseModel], data: Any) -> Any:
     return kept
 
 
-# ---- what is wrong ---------------------------------------------------------------------------------------
+# ---- explanations ---------------------------------------------------------------------------------------
 
 
-def _explain_validation_error(model: type[BaseModel], error: ValidationError) -> str:
-    # A value that may be of several kinds is one mistake, and pydantic's as many as there are kinds.
-    mistakes: dict[str, list[tuple[Any, type[BaseModel] | None, FieldInfo | None]]] = {}
+def _explain_validation_error(model: type[BaseModel], error: ValidationError) -> tuple[str, str]:
+    """The dotted key of the first mistake, and a line about it."""
+    # Where a value may be of several kinds, pydantic reports one error for each kind. It is one mistake.
+    mistakes: dict[str, list[_Mistake]] = {}
     for each in error.errors():
         parts, section, field = _locate_mistake(model, each["loc"])
         mistakes.setdefault(".".join(map(str, parts)), []).append((each, section, field))
     key, same = next(iter(mistakes.items()))
+    return key, _explain_mistake(model, key, same) + (
+        f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+    )
+
+
+def _explain_mistake(model: type[BaseModel], key: str, same: Sequence[_Mistake]) -> str:
+    """A line about one mistake; `same`: what pydantic says of it."""
     first, section, field = same[0]
-    more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
     kind, context = first["type"], first.get("ctx", {})
     if kind == "extra_forbidden":
         near = _find_nearest_key(model, section, key)
-        return f"unknown key {key}" + (f"; did you mean {near}?" if near else "") + more
+        return f"unknown key {key}" + (f"; did you mean {near}?" if near else "")
     if kind in ("model_type", "model_attributes_type"):
-        return f"{key} is a section: write {key}.KEY=VALUE, or a mapping in YAML{more}"
+        return f"{key} is a section: write {key}.KEY=VALUE, or a mapping in YAML"
     if kind in ("tuple_type", "list_type") and field and list_entry_sections(field.annotation):
-        return f"{key} is a list: write {key}.0.KEY=VALUE, or `- KEY: VALUE` lines in YAML{more}"
+        return f"{key} is a list: write {key}.0.KEY=VALUE, or `- KEY: VALUE` lines in YAML"
     if kind == "missing":
         description = f": {field.description}" if field and field.description else ""
-        return f"{key} is missing{description}{more}"
+        return f"{key} is missing{description}"
     if kind == "union_tag_not_found":
         name = str(context["discriminator"]).strip("'")
-        return f"{key}.{name} is missing: {_join_alternatives(field)}{more}"
+        return f"{key}.{name} is missing: {_join_alternatives(field)}"
     if kind == "union_tag_invalid":
         name = str(context["discriminator"]).strip("'")
         near = next(iter(difflib.get_close_matches(str(context["tag"]), _list_kinds(field), n=1)), None)
         hint = f"; did you mean {near}?" if near else ""
-        return f"{key}.{name}: must be {_join_alternatives(field)}, not {context['tag']!r}{hint}{more}"
+        return f"{key}.{name}: must be {_join_alternatives(field)}, not {context['tag']!r}{hint}"
     message = ", or ".join(each["msg"].removeprefix("Value error, ") for each, _, _ in same)
     message = message.replace(", or Input should be", ", or")
     is_our_message = kind == "value_error"
     given = "" if is_our_message or isinstance(first["input"], dict) else f", not {first['input']!r}"
-    return f"{key}: {message}{given}{more}" if key else f"{message}{given}{more}"
+    return f"{key}: {message}{given}" if key else f"{message}{given}"
 
 
 def _locate_mistake(

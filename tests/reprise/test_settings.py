@@ -76,6 +76,17 @@ def test_a_mistake_is_one_line_that_names_its_key(overrides: list[str], words: s
     assert words in saying(*overrides)
 
 
+def test_a_mistake_is_blamed_on_who_made_it(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("optimizer: {lr: 1.0e-4}\nparallel: {shard: 2}\n")
+    bad.write_text("optimizer: {lrr: 1}\n")
+    for wrong in ("optimizer.lrr=1", "parallel.shard=0", "optimizer=3", "optimizer.lr=abc"):
+        assert saying(wrong, path=good).startswith("the command line: "), wrong
+    assert saying(path=bad).startswith(f"{bad}: unknown key optimizer.lrr")
+    assert saying("steps=7", path=bad).startswith(f"{bad}: unknown key optimizer.lrr")
+    assert saying("steps=7", path=tmp_path / "none.yaml").startswith("cannot read the config")
+
+
 def test_one_value_of_the_wrong_kind_is_one_mistake() -> None:
     assert "more" not in saying("objective.shift=abc")
     assert saying("objective.shift=abc", "steps=0").endswith("(and 1 more)")

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from reprise.errors import RepriseError
+from reprise.progress import NoProgress, Progress
 from reprise.storage import Storage
 from training.latents.buckets import SizeBuckets
 from training.latents.config import EncodeConfig
@@ -71,14 +72,6 @@ class ItemOutcome:
     words: str = ""
 
 
-class EncodeProgress(Protocol):
-    def begin(self, task: str, total: int, done: int = 0) -> None: ...
-
-    def advance(self, by: int = 1, note: str | None = None) -> None: ...
-
-    def end(self) -> None: ...
-
-
 WorkUnit = tuple[PlannedItem, ...]
 ExecuteUnits = Callable[[EncodeJob, Sequence[WorkUnit]], Iterable[ItemOutcome]]
 
@@ -92,7 +85,7 @@ def encode_dataset(
     *,
     revision: str | None = None,
     overwrite: bool = False,
-    progress: EncodeProgress | None = None,
+    progress: Progress | None = None,
 ) -> LatentsManifest:
     """Bring a folder of latents up to date with a source; returns its manifest.
 
@@ -101,6 +94,7 @@ def encode_dataset(
             another model or config.
     """
     folder = Storage.from_uri(output) if isinstance(output, str) else output
+    progress = progress or NoProgress()
     facts = read_model_facts(model, revision, config)
     make_buckets(facts, config)  # a size that the model cannot take is said before anything is read
     planned = source.plan_items()
@@ -217,20 +211,17 @@ def _run_units(
     todo: Sequence[PlannedItem],
     total: int,
     execute: ExecuteUnits,
-    progress: EncodeProgress | None,
+    progress: Progress,
 ) -> dict[str, ItemOutcome]:
     """What became of each; of those whose worker died, nothing did."""
     outcomes = {p.key: ItemOutcome(p.sample_id, p.key) for p in todo}
-    if progress:
-        progress.begin("encode", total, total - len(todo))
+    progress.begin("encode", total, total - len(todo))
     try:
         for outcome in execute(job, group_units(todo, job.config.engine.part_rows)):
             outcomes[outcome.key] = outcome
-            if progress:
-                progress.advance(1, outcome.words if outcome.reason else None)
+            progress.advance(1, outcome.words if outcome.reason else None)
     finally:
-        if progress:
-            progress.end()
+        progress.end()
     return outcomes
 
 

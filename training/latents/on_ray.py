@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ import pyarrow as pa
 
 from reprise.errors import RepriseError
 from reprise.ray_session import ray_session
+from reprise.worker_errors import decode_error, encode_error
 from training.latents.config import EngineConfig
 from training.latents.encode import EncodeJob, ItemOutcome, WorkUnit, encode_unit
 from training.latents.encoders import Encoders
@@ -65,8 +65,7 @@ def execute_on_ray(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOu
             for row in batch.to_pylist():
                 error = row.pop("error")
                 if error:
-                    plain, message = json.loads(error)
-                    raise RepriseError(message) if plain else RuntimeError(f"in a worker:\n{message}")
+                    raise decode_error(error)
                 yield ItemOutcome(**row)
 
 
@@ -90,9 +89,7 @@ class EncodeWorker:
                 for outcome in encode_unit(self._job, unit, self._encoders):
                     yield pa.Table.from_pylist([asdict(outcome)], schema=_OUTCOME_SCHEMA)
         except Exception as error:
-            plain = isinstance(error, RepriseError)
-            encoded_error = json.dumps([plain, str(error) if plain else traceback.format_exc()])
-            yield pa.Table.from_pylist([{"error": encoded_error}], schema=_OUTCOME_SCHEMA)
+            yield pa.Table.from_pylist([{"error": encode_error(error)}], schema=_OUTCOME_SCHEMA)
 
 
 def _decode_planned(values: dict[str, Any]) -> PlannedItem:
