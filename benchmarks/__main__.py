@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from curation.playground import train_models
+from curation.models.profiles import PLAYGROUND_WEIGHTS
 
 
 def list_commands() -> dict[str, list[str] | None]:
@@ -32,7 +32,7 @@ def list_commands() -> dict[str, list[str] | None]:
         "pipeline": [],
         "memory": [],
         "grounding": [str(samples[0])] if samples else None,
-        "playground": [] if (train_models.PLAYGROUND_WEIGHTS / "detector").is_dir() else None,
+        "playground": [] if (PLAYGROUND_WEIGHTS / "detector").is_dir() else None,
         "models": _get_models_arguments(),
         "train_step": _get_step_arguments("wan-1.3b"),
         "replay_step": _get_step_arguments("cogvideox-5b"),

@@ -33,9 +33,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe_machine
+from curation.model_spec import ModelSpec
 from curation.models import registry
 from curation.models.roles import DetectionScene, Phrase
-from curation.models.spec import ModelSpec
 from curation.taxonomy import Taxonomy
 from reprise.errors import RepriseError
 

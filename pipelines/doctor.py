@@ -22,22 +22,14 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from curation.models.backends import BACKENDS
 from pipelines.console import EXIT_NOTHING_DONE, out
 
 # What the classical profile decodes in practice, and the one encoder that cutting needs.
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")
 ENCODERS = ("libx264",)
-# Packages of the profiles that load checkpoints.
-MODEL_PACKAGES = (
-    "torch",
-    "transformers",
-    "diffusers",
-    "segment-anything",
-    "groundingdino-py",
-    "insightface",
-    "open-clip-torch",
-)
-CHECKPOINT_FOLDER = "~/.cache/reprise/models"
+# What the backends that load checkpoints import.
+MODEL_PACKAGES = tuple(dict.fromkeys(package for backend in BACKENDS for package in backend.packages))
 CREDENTIAL_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN")
 _GB = 1 << 30
 
@@ -57,11 +49,12 @@ def main(as_json: bool) -> None:
     """Say what this machine has and which profile it can run; exit 1 if it cannot run the classical one."""
     sections = check_machine()
     missing = [each for section in sections for each in section.missing]
-    gaps = {"classical": missing, "playground": [*missing, *_list_playground_gaps()]}
+    gaps = {profile: [*missing, *lacking] for profile, lacking in _list_profile_gaps(sections).items()}
     if as_json:
         found = {section.name: section.facts for section in sections}
         profiles = {name: not lacking for name, lacking in gaps.items()}
-        click.echo(json.dumps({**found, "profiles": profiles, "missing": missing}, indent=1))
+        report = {**found, "profiles": profiles, "missing": missing, "gaps": gaps}
+        click.echo(json.dumps(report, indent=1))
     else:
         print_sections(sections, missing, gaps)
     if missing:
@@ -107,25 +100,22 @@ def print_sections(sections: list[MachineSection], missing: list[str], gaps: dic
         out.print(f"[bold red]missing[/] {escape(each)}", soft_wrap=True)
     for name, lacking in gaps.items():
         answer = "[green]yes[/]" if not lacking else "[bold red]no[/]"
-        why = f" ({escape(lacking[0])})" if lacking and not missing else ""
+        why = f", lacks {escape('; '.join(lacking))}" if lacking and not missing else ""
         out.print(f"[bold]profile[/]  {name}: {answer}{why}", soft_wrap=True)
 
 
-def _list_playground_gaps() -> list[str]:
-    """What the profile playground needs beside what the classical one needs: packages, and its weights."""
-    from curation.models import registry
-    from curation.models.checkpoints import resolve_checkpoint
-    from reprise.errors import RepriseError
+def _list_profile_gaps(sections: list[MachineSection]) -> dict[str, list[str]]:
+    """List profile -> what its models lack here, beside what every profile needs."""
+    from curation.models.profiles import PROFILES
+    from curation.models.readiness import list_profile_gaps
 
-    messages = []
-    for role, spec in registry.PROFILES[registry.PLAYGROUND].items():
-        try:
-            registry.require_packages(role, spec)
-            if spec.checkpoint is not None:
-                resolve_checkpoint(spec)
-        except RepriseError as error:
-            messages.append(str(error))
-    return messages
+    facts = {section.name: section.facts for section in sections}
+    memory_gb = facts["system"].get("memory_gb")
+    gpu_memory_gb = _read_gpu_memory(facts["gpu"].get("nvidia", []))
+    return {
+        profile: list_profile_gaps(profile, memory_gb=memory_gb, gpu_memory_gb=gpu_memory_gb)
+        for profile in PROFILES
+    }
 
 
 def _format_value(value: Any) -> str:
@@ -251,6 +241,12 @@ def _list_nvidia_gpus() -> list[str]:
     return [line.strip() for line in output.splitlines()] if output else []
 
 
+def _read_gpu_memory(gpus: list[str]) -> list[float]:
+    """Read the memory of each GPU, GB, from lines of `_list_nvidia_gpus`: `name, 81559 MiB, driver`."""
+    sizes = (re.search(r", (\d+) MiB", line) for line in gpus)
+    return [int(size[1]) / 1024 for size in sizes if size]
+
+
 def _run_program(command: list[str], seconds: float) -> str | None:
     """What a program prints; None where it is not there or fails."""
     try:
@@ -278,10 +274,16 @@ def _check_s3(section: MachineSection) -> None:
 
 
 def _check_models(section: MachineSection) -> None:
-    folder = Path(os.environ.get("REPRISE_MODELS") or CHECKPOINT_FOLDER).expanduser()
+    from curation.models.checkpoints import get_models_folder
+
+    folder = get_models_folder()
+    distributions = importlib.metadata.packages_distributions()
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
     section.facts = {
-        "packages": {name: get_package_version(name) or False for name in MODEL_PACKAGES},
+        "packages": {
+            name: get_package_version(distributions[name][0]) if name in distributions else False
+            for name in MODEL_PACKAGES
+        },
         "checkpoints": str(folder),
         "files": [f"{path.relative_to(folder)} ({path.stat().st_size / _GB:.2f} GB)" for path in files[:20]],
     }

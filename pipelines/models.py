@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from curation.config import load_config
-from curation.models import catalogue, checkpoints, registry
+from curation.config import FORMER_NAMES, load_config
+from curation.model_spec import ModelSpec
+from curation.models import backends, catalogue, checkpoints, registry
 from curation.models.catalogue import PublishedCheckpoint
 from curation.models.pull import pull_checkpoint
-from curation.models.spec import FORMER_NAMES, ModelSpec
 from pipelines.console import EXIT_NOTHING_DONE, err, handle_errors, out
 from reprise.errors import RepriseError
 
@@ -29,7 +29,7 @@ class _ProfileChoice(click.Choice[str]):
 
 
 _PROFILE = click.option(
-    "--profile", type=_ProfileChoice(sorted(catalogue.PROFILES)), default="pretrained", show_default=True
+    "--profile", type=_ProfileChoice(sorted(catalogue.PUBLISHED)), default="pretrained", show_default=True
 )
 _NAME = click.option("--name", help="Only the checkpoint of this name.")
 
@@ -47,13 +47,14 @@ def list_models(role: str | None, profile: str) -> None:
     """Every checkpoint with its licence and size, and whether it is here."""
     found = _choose_entries(profile, role, None, everything=True)
     table = Table(box=None, pad_edge=False)
-    for column in ("role", "name", "checkpoint", "revision", "licence", "GB", "here"):
+    for column in ("role", "name", "backends", "checkpoint", "revision", "licence", "GB", "here"):
         table.add_column(column, overflow="fold")
     for entry in found:
         mark = " *" if entry.default else ""
         size = "?" if entry.gigabytes is None else f"{entry.gigabytes:g}"
         table.add_row(
-            entry.role + mark, entry.name, escape(entry.source), (entry.revision or "-")[:8],
+            entry.role + mark, entry.name, _format_backends(entry), escape(entry.source),
+            (entry.revision or "-")[:8],
             escape(_format_licence(entry)), size, "yes" if _is_present(entry) else "no",
         )  # fmt: skip
     out.print(table)
@@ -125,7 +126,7 @@ def check_models(
         try:
             checkpoint = checkpoints.resolve_checkpoint(spec)
             if load:
-                _load_model(model_role, spec)
+                _load_model(model_role, model_name, spec)
         except RepriseError as error:
             out.print(f"[bold red]no[/]  {model_role} {model_name}: {escape(str(error))}", soft_wrap=True)
             bad += 1
@@ -140,20 +141,12 @@ def check_models(
 
 
 def _list_used_specs(path: str, role: str | None) -> list[tuple[str, str, ModelSpec]]:
-    """(role, backend, spec) of every checkpoint that a config uses, the base of a prior among them.
+    """List (role, backend, spec) of every checkpoint that a config uses.
 
     Raises:
         RepriseError: the config cannot be read, or uses none.
     """
-    config = load_config(path)
-    found = []
-    for each in registry.BACKENDS if role is None else [role]:
-        spec = registry.get_model_spec(config, each) if each in registry.BACKENDS else None
-        if spec is None or spec.checkpoint is None:
-            continue
-        found.append((each, spec.backend, spec))
-        if spec.backend == "flux-redux":
-            found.append((each, "flux-dev", catalogue.get_base_spec(spec)))
+    found = [each for each in registry.list_checkpoint_specs(load_config(path)) if role in (None, each[0])]
     if not found:
         raise RepriseError(f"{path} uses no checkpoint" + (f" for the role {role}" if role else ""))
     return found
@@ -175,10 +168,10 @@ def _pull_checkpoint(source: str, revision: str | None, entry: PublishedCheckpoi
     out.print(escape(str(path)), soft_wrap=True)
 
 
-def _load_model(role: str, spec: ModelSpec) -> None:
-    if any(entry.backend is None and entry.source == spec.checkpoint for entry in catalogue.list_published()):
-        return  # part of another one, which loads it
-    if spec.backend not in registry.BACKENDS.get(role, {}):
+def _load_model(role: str, name: str, spec: ModelSpec) -> None:
+    if backends.is_base(role, name):
+        return  # the model that needs it loads it
+    if backends.find_backend(role, spec.backend) is None:
         raise RepriseError(f"no backend {spec.backend} of the {role} is registered to load it with")
     registry.build_backend(role, spec)
 
@@ -199,6 +192,11 @@ def _choose_entries(
             raise RepriseError(f"the profile {profile} has no role {role}; roles are {roles}")
         raise RepriseError(f"there is no checkpoint named {name}; names are {names}")
     return found if everything or name else [entry for entry in found if entry.default]
+
+
+def _format_backends(entry: PublishedCheckpoint) -> str:
+    loaders = backends.find_loaders(entry.role, entry.name)
+    return ", ".join(backend.name for backend in loaders) or "-"
 
 
 def _is_present(entry: PublishedCheckpoint) -> bool:

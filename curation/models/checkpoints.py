@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curation.model_spec import ModelSpec
 from curation.models import catalogue
-from curation.models.spec import ModelSpec
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 

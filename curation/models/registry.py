@@ -1,4 +1,7 @@
-"""Which backend answers which role, by profile; backends are imported only where they are used."""
+"""Build the model that fills a role under a config, and say exactly which model that is.
+
+A model is named by its id, `backend@revision#sha256=...`, in rows, in the manifest and in the config's hash.
+"""
 
 from __future__ import annotations
 
@@ -7,117 +10,33 @@ import importlib.util
 import json
 from typing import Any
 
-from curation.config import CurationConfig
-from curation.models import catalogue
+from curation.config import FORMER_NAMES, CurationConfig
+from curation.model_spec import ModelSpec
+from curation.models import backends, catalogue
+from curation.models.backends import Backend
 from curation.models.checkpoints import resolve_checkpoint
-from curation.models.spec import FORMER_NAMES, ModelSpec
-from curation.playground import train_models
+from curation.models.profiles import PROFILES
 from curation.rows.schema import SubjectRow
 from curation.taxonomy import Taxonomy
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 
-CLASSICAL = "classical"
-PLAYGROUND = "playground"
-VLLM = "vllm"  # an operator of the graph, not a stage's backend: see `curation.runner.ray_data`
 _SHA256_MARK = "#sha256="
-_PRETRAINED_PACKAGE = "curation.models.pretrained."
-# role -> backend name -> "module:class". A role without an entry in a profile is answered by nobody, and what
-# it would measure is recorded as unmeasured. `classical` takes nothing; the others take their `ModelSpec`.
-BACKENDS: dict[str, dict[str, str]] = {
-    "detector": {
-        CLASSICAL: "curation.models.classical.detector:ClassicalDetector",
-        "grounding-dino-hf": f"{_PRETRAINED_PACKAGE}grounding_dino_hf:GroundingDinoHF",
-        "grounding-dino-original": f"{_PRETRAINED_PACKAGE}grounding_dino_original:GroundingDinoOriginal",
-    },
-    "segmenter": {
-        CLASSICAL: "curation.models.classical.segmenter:ClassicalSegmenter",
-        "sam-original": f"{_PRETRAINED_PACKAGE}sam_original:SamOriginal",
-        "sam-hf": f"{_PRETRAINED_PACKAGE}sam_hf:SamHF",
-    },
-    "tracker": {"sam2-video": f"{_PRETRAINED_PACKAGE}sam2_video:Sam2Video"},
-    "scorer": {
-        "open-clip": f"{_PRETRAINED_PACKAGE}open_clip_scorer:OpenClipScorer",
-        "clip-hf": f"{_PRETRAINED_PACKAGE}clip_hf:ClipHf",
-    },
-    "embedder": {
-        "dinov2": f"{_PRETRAINED_PACKAGE}embedders:DinoEmbedder",
-        "clip-embedder": f"{_PRETRAINED_PACKAGE}embedders:ClipEmbedder",
-        "open-clip-embedder": f"{_PRETRAINED_PACKAGE}embedders:OpenClipEmbedder",
-    },
-    "faces": {
-        CLASSICAL: "curation.models.classical.faces:ClassicalFaces",
-        "insightface": f"{_PRETRAINED_PACKAGE}insightface_faces:InsightFaces",
-    },
-    "flow": {"raft": f"{_PRETRAINED_PACKAGE}raft_flow:RaftFlow"},
-    "inpainter": {
-        CLASSICAL: "curation.models.classical.inpainter:ClassicalInpainter",
-        "flux-fill": f"{_PRETRAINED_PACKAGE}flux_fill:FluxFill",
-        "flux-kontext": f"{_PRETRAINED_PACKAGE}flux_kontext:FluxKontext",
-    },
-    "variator": {
-        CLASSICAL: "curation.models.classical.variator:ClassicalVariator",
-        "flux-redux": f"{_PRETRAINED_PACKAGE}flux_redux:FluxRedux",
-    },
-    "captioner": {
-        "vlm": f"{_PRETRAINED_PACKAGE}vlm_captioner:VlmCaptioner",
-        VLLM: f"{_PRETRAINED_PACKAGE}vllm_captioner:VllmCaptioner",
-    },
-}
-# Roles of one stage each, which may be switched off: then nobody answers, and no checkpoint is needed.
+# Roles of one stage each, which the section of that name switches off: then no checkpoint is needed.
 _ROLE_SECTIONS = {"tracker": "track", "flow": "flow"}
-# Backends that load what another one's catalogue entries name, and which extra brings what they import.
-_CATALOGUE_BACKENDS = {VLLM: "vlm"}
-_INSTALL_EXTRAS = {VLLM: "ray[llm]"}
-# What each backend imports besides torch, which all of them do.
-_REQUIRED_PACKAGES: dict[str, tuple[str, ...]] = {
-    "grounding-dino-hf": ("torchvision", "transformers"),
-    "grounding-dino-original": ("torchvision", "transformers", "groundingdino"),
-    "sam-original": ("segment_anything",),
-    "sam-hf": ("transformers",),
-    "sam2-video": ("transformers",),
-    "open-clip": ("open_clip",),
-    "clip-hf": ("transformers",),
-    "dinov2": ("transformers",),
-    "clip-embedder": ("transformers",),
-    "open-clip-embedder": ("open_clip",),
-    "insightface": ("insightface", "onnxruntime"),
-    "raft": ("torchvision",),
-    "flux-fill": ("transformers", "diffusers"),
-    "flux-kontext": ("transformers", "diffusers"),
-    "flux-redux": ("transformers", "diffusers"),
-    "vlm": ("torchvision", "transformers"),
-    VLLM: ("vllm", "aiohttp", "transformers"),
-}
 
 
-def _build_profile(name: str) -> dict[str, ModelSpec]:
-    if name == CLASSICAL:
-        return {role: ModelSpec(backend=CLASSICAL) for role, known in BACKENDS.items() if CLASSICAL in known}
-    if name == PLAYGROUND:
-        # Nobody learns to paint in minutes: what paints is classical, and captions lie beside the videos.
-        paints = {role: ModelSpec(backend=CLASSICAL) for role in ("inpainter", "variator")}
-        return {**train_models.list_playground_specs(), **paints}
-    return {
-        entry.role: catalogue.build_spec(entry)
-        for entry in catalogue.list_published(name)
-        if entry.default and entry.backend is not None
-    }
-
-
-PROFILES: dict[str, dict[str, ModelSpec]] = {
-    name: _build_profile(name) for name in (CLASSICAL, PLAYGROUND, *catalogue.PROFILES)
-}
+# ---- which backend, with which checkpoint ------------------------------------------------------------------
 
 
 def get_model_spec(config: CurationConfig, role: str) -> ModelSpec | None:
-    """What answers a role under this config, and with which checkpoint; None: nobody does.
+    """Return the spec of the model that fills a role under this config; None: no model does.
 
     A backend that is named without a checkpoint gets the one that the catalogue has for it.
 
     Raises:
-        RepriseError: `models.<role>` names a backend that does not exist, or gives a checkpoint or options to
-            one that takes none.
+        RepriseError: `models.<role>` names a backend that does not exist, or gives a checkpoint or settings
+            to one that takes none.
     """
     if role in _ROLE_SECTIONS and not getattr(config, _ROLE_SECTIONS[role]).enabled:
         return None
@@ -127,104 +46,141 @@ def get_model_spec(config: CurationConfig, role: str) -> ModelSpec | None:
     spec = chosen if isinstance(chosen, ModelSpec) else ModelSpec(backend=chosen)
     if ":" in spec.backend:
         return spec
-    if spec.backend not in BACKENDS[role]:
-        if spec.backend in FORMER_NAMES:
-            new = FORMER_NAMES[spec.backend]
-            raise RepriseError(f"models.{role}={spec.backend}: this backend is now named {new}")
-        known = ", ".join(sorted(BACKENDS[role])) or "none yet"
-        raise RepriseError(f"models.{role}={spec.backend}: no such backend; known: {known}, or module:Class")
-    if spec.backend == CLASSICAL:
-        if spec != ModelSpec(backend=CLASSICAL):
-            raise RepriseError(f"models.{role}: the backend {CLASSICAL} takes no checkpoint and no settings")
+    record = _require_record(role, spec.backend)
+    if not record.takes_checkpoint:
+        if spec != ModelSpec(backend=spec.backend):
+            raise RepriseError(
+                f"models.{role}: the backend {spec.backend} takes no checkpoint and no settings"
+            )
         return spec
-    if spec.checkpoint is None:
-        loads = _CATALOGUE_BACKENDS.get(spec.backend, spec.backend)
-        published = [each for each in catalogue.list_published(role=role) if each.backend == loads]
-        for entry in sorted(published, key=lambda each: not each.default)[:1]:
-            spec = spec.model_copy(update={"checkpoint": entry.source, "revision": entry.revision})
+    published = catalogue.find_default_spec(record) if spec.checkpoint is None else None
+    if published is not None:
+        spec = spec.model_copy(update={"checkpoint": published.checkpoint, "revision": published.revision})
     return spec
 
 
-def get_backend_name(config: CurationConfig, role: str) -> str | None:
-    """The backend that answers a role under this config; None: nobody does.
+def list_checkpoint_specs(config: CurationConfig) -> list[tuple[str, str, ModelSpec]]:
+    """List (role, name, spec) of every checkpoint that a config uses, the bases of priors among them.
+
+    `name` is the backend's; for a base it is the catalogue's.
 
     Raises:
-        RepriseError: as `spec_of`.
+        RepriseError: as `get_model_spec`.
+    """
+    found = []
+    for role in backends.ROLES:
+        spec = get_model_spec(config, role)
+        if spec is None or spec.checkpoint is None:
+            continue
+        found.append((role, spec.backend, spec))
+        record = backends.find_backend(role, spec.backend)
+        base_spec = catalogue.build_base_spec(record, spec) if record else None
+        if record is not None and record.base is not None and base_spec is not None:
+            found.append((role, record.base, base_spec))
+    return found
+
+
+def get_backend_name(config: CurationConfig, role: str) -> str | None:
+    """Return the name of the backend that fills a role under this config; None: no backend does.
+
+    Raises:
+        RepriseError: as `get_model_spec`.
     """
     spec = get_model_spec(config, role)
     return None if spec is None else spec.backend
 
 
+def _require_record(role: str, name: str) -> Backend:
+    record = backends.find_backend(role, name)
+    if record is None and name in FORMER_NAMES:
+        raise RepriseError(f"models.{role}={name}: this backend is now named {FORMER_NAMES[name]}")
+    if record is None:
+        known = ", ".join(sorted(each.name for each in backends.list_backends(role))) or "none yet"
+        raise RepriseError(f"models.{role}={name}: no such backend; known: {known}, or module:Class")
+    return record
+
+
+# ---- loading -----------------------------------------------------------------------------------------------
+
+
 def load_backend(config: CurationConfig, role: str) -> Any:
-    """Build the backend of a role, or return None where nobody answers it.
+    """Load the model that fills a role; None: no backend is configured for it.
 
     Raises:
         RepriseError: no such backend, or a package or a checkpoint that it needs is not here.
     """
     spec = get_model_spec(config, role)
-    return (
-        None
-        if spec is None
-        else build_backend(role, spec, named_only=isinstance(getattr(config.models, role), str))
-    )
-
-
-def build_backend(role: str, spec: ModelSpec, *, named_only: bool = False) -> Any:
-    """The backend of a spec.
-
-    Args:
-        bare: it was named alone; then one of one's own is called with nothing, else with the spec.
-
-    Raises:
-        RepriseError: as `load`.
-    """
-    name = spec.backend
-    require_packages(role, spec)
-    made = import_object(BACKENDS[role].get(name, name), f"models.{role}")
-    try:
-        backend = made() if name == CLASSICAL or (named_only and ":" in name) else made(spec)
-    except ImportError as error:
-        raise RepriseError(f"models.{role}={name}: {error}; is it installed, or on PYTHONPATH?") from error
-    if not (getattr(backend, "name", None) and getattr(backend, "revision", None)):
-        raise RepriseError(f"models.{role}={name}: a backend must say its `name` and `revision`")
-    return backend
-
-
-def require_packages(role: str, spec: ModelSpec) -> None:
-    """Check that what a backend imports is installed, without importing it.
-
-    Raises:
-        RepriseError: it is not.
-    """
-    if spec.backend not in _REQUIRED_PACKAGES:
-        return
-    missing = [
-        each
-        for each in ("torch", *_REQUIRED_PACKAGES[spec.backend])
-        if importlib.util.find_spec(each) is None
-    ]
-    if missing:
-        names, extra = ", ".join(missing), _INSTALL_EXTRAS.get(spec.backend, "reprise[pretrained]")
-        raise RepriseError(f"models.{role}={spec.backend} needs {names}: pip install '{extra}'")
+    if spec is None:
+        return None
+    return build_backend(role, spec, named_only=isinstance(getattr(config.models, role), str))
 
 
 def load_required_backend(config: CurationConfig, role: str) -> Any:
-    """`load` for a role that a stage cannot do without.
+    """Load the model of a role that a stage needs.
 
     Raises:
-        RepriseError: nobody answers it, or as `load`.
+        RepriseError: no backend is configured for the role, or as `load_backend`.
     """
-    backend = load_backend(config, role)
-    if backend is None:
+    model = load_backend(config, role)
+    if model is None:
         raise RepriseError(f"profile {config.profile} has no {role}: name one with models.{role}=...")
-    return backend
+    return model
+
+
+def build_backend(role: str, spec: ModelSpec, *, named_only: bool = False) -> Any:
+    """Build the model of a spec.
+
+    Args:
+        role: the role that it fills.
+        spec: backend, checkpoint and settings.
+        named_only: the config gave a name alone. A class of a person's own is then built without arguments,
+            else with the spec.
+
+    Raises:
+        RepriseError: as `load_backend`.
+    """
+    name = spec.backend
+    require_packages(role, spec)
+    record = backends.find_backend(role, name)
+    build = import_object(record.address if record else name, f"models.{role}")
+    takes_spec = record.takes_checkpoint if record else not named_only
+    try:
+        model = build(spec) if takes_spec else build()
+    except ImportError as error:
+        raise RepriseError(f"models.{role}={name}: {error}; is it installed, or on PYTHONPATH?") from error
+    if not (getattr(model, "name", None) and getattr(model, "revision", None)):
+        raise RepriseError(f"models.{role}={name}: a backend must say its `name` and `revision`")
+    return model
+
+
+def require_packages(role: str, spec: ModelSpec) -> None:
+    """Check that the packages of a backend are installed, without importing them.
+
+    Raises:
+        RepriseError: one is not.
+    """
+    record = backends.find_backend(role, spec.backend)
+    missing = list_missing_packages(record) if record else []
+    if record and missing:
+        raise RepriseError(
+            f"models.{role}={spec.backend} needs {', '.join(missing)}: pip install '{record.extra}'"
+        )
+
+
+def list_missing_packages(record: Backend) -> list[str]:
+    """List the packages of a backend that are not installed, without importing any."""
+    return [package for package in record.packages if importlib.util.find_spec(package) is None]
 
 
 def import_object(address: str, setting: str) -> Any:
-    """The object at `module:name`, imported.
+    """Import the object at `module:name`.
+
+    Args:
+        address: `module:name`.
+        setting: the key of the config that gave it, for the error.
 
     Raises:
-        RepriseError: there is none; `what` says who asked for it.
+        RepriseError: there is no such module, or it has no such name.
     """
     module, _, name = address.partition(":")
     try:
@@ -235,73 +191,78 @@ def import_object(address: str, setting: str) -> Any:
         raise RepriseError(f"{setting}={address}: {module} has no {name}") from error
 
 
-def get_model_id(backend: Any) -> str:
-    """`name@revision`, and `#sha256=...` where it has a checkpoint, as rows record it."""
-    return _format_model_id(backend.name, backend.revision, get_checkpoint_sha256(backend))
+# ---- model ids ---------------------------------------------------------------------------------------------
 
 
-def get_checkpoint_sha256(backend: Any) -> str | None:
-    """Of a backend's checkpoint, see `checkpoints.fingerprint`; None: it has none, or does not say."""
-    if backend.name in _REQUIRED_PACKAGES:
-        return str(backend.sha256)
-    found = getattr(backend, "sha256", None)
-    return found if isinstance(found, str) else None
+def get_model_id(model: Any) -> str:
+    """Return a model's id as rows record it: `name@revision`, and `#sha256=...` where it has a checkpoint."""
+    return _format_model_id(model.name, model.revision, get_checkpoint_sha256(model))
+
+
+def get_checkpoint_sha256(model: Any) -> str | None:
+    """Return the fingerprint of a model's checkpoint; None: it has no checkpoint.
+
+    Raises:
+        AttributeError: a backend of ours that loads a checkpoint does not say which.
+    """
+    if any(record.name == model.name and record.takes_checkpoint for record in backends.BACKENDS):
+        return str(model.sha256)
+    sha256 = getattr(model, "sha256", None)
+    return sha256 if isinstance(sha256, str) else None
 
 
 def split_model_id(model_id: str) -> tuple[str, str, str | None]:
-    """(name, revision, sha256) of what `identity` gave."""
+    """Split an id of `get_model_id` into (name, revision, sha256)."""
     plain, _, sha256 = model_id.partition(_SHA256_MARK)
     name, _, revision = plain.partition("@")
     return name, revision, sha256 or None
+
+
+def record_model(subject: SubjectRow, role: str, model: Any) -> None:
+    """Record in a subject's `made_by` that a model measured it."""
+    made_by = json.loads(subject["made_by"] or "{}")
+    made_by[role] = get_model_id(model)
+    subject["made_by"] = json.dumps(made_by, sort_keys=True)
+
+
+def list_model_ids(config: CurationConfig) -> dict[str, str]:
+    """List role -> id of each model in use, and of the taxonomy. A row depends on these and on the config.
+
+    The id of a model with a checkpoint is read from its files; the model is not loaded.
+
+    Raises:
+        RepriseError: as `load_backend`.
+    """
+    ids = {role: name for role in backends.ROLES if (name := resolve_model_id(config, role)) is not None}
+    ids["taxonomy"] = f"taxonomy@{Taxonomy.load(config.match.taxonomy).revision}"
+    return ids
+
+
+def resolve_model_id(config: CurationConfig, role: str) -> str | None:
+    """Return the id of the model that fills a role, see `list_model_ids`; None: no model does.
+
+    Raises:
+        RepriseError: as `load_backend`.
+    """
+    spec = get_model_spec(config, role)
+    if spec is None:
+        return None
+    record = backends.find_backend(role, spec.backend)
+    if record is None or not record.takes_checkpoint:
+        return get_model_id(load_backend(config, role))
+    require_packages(role, spec)
+    return _format_model_id(spec.backend, *_resolve_version(record, spec))
 
 
 def _format_model_id(name: str, revision: str, sha256: str | None) -> str:
     return f"{name}@{revision}" + (f"{_SHA256_MARK}{sha256}" if sha256 else "")
 
 
-def record_model(subject: SubjectRow, role: str, backend: Any) -> None:
-    """Record in a subject's `made_by` that a backend measured it."""
-    made_by = json.loads(subject["made_by"] or "{}")
-    made_by[role] = get_model_id(backend)
-    subject["made_by"] = json.dumps(made_by, sort_keys=True)
-
-
-def list_model_ids(config: CurationConfig) -> dict[str, str]:
-    """role -> `identity` of every backend in use, and of the taxonomy: what makes a row what it is.
-
-    Of a backend with a checkpoint that is what it will say of itself, told by the files without loading them.
-
-    Raises:
-        RepriseError: as `load`.
-    """
-    found = {role: name for role in BACKENDS if (name := resolve_model_id(config, role)) is not None}
-    found["taxonomy"] = f"taxonomy@{Taxonomy.load(config.match.taxonomy).revision}"
-    return found
-
-
-def resolve_model_id(config: CurationConfig, role: str) -> str | None:
-    """`identity` of what answers a role, see `revisions`; None: nobody does.
-
-    Raises:
-        RepriseError: as `load`.
-    """
-    spec = get_model_spec(config, role)
-    if spec is None:
-        return None
-    if spec.backend not in _REQUIRED_PACKAGES:
-        return get_model_id(load_backend(config, role))
-    require_packages(role, spec)
-    return _format_model_id(spec.backend, *_resolve_version(spec))
-
-
-def _resolve_version(spec: ModelSpec) -> tuple[str, str]:
-    """(revision, sha256) of the checkpoint; with its base's, where a model is a prior on a base.
-
-    Raises:
-        RepriseError: a checkpoint is not here, or not whole.
-    """
-    mine = resolve_checkpoint(spec)
-    if spec.backend != "flux-redux":
-        return mine.revision, mine.sha256
-    base = resolve_checkpoint(catalogue.get_base_spec(spec))
-    return f"{mine.revision}+{base.revision}", compute_digest(mine.sha256, base.sha256, length=64)
+def _resolve_version(record: Backend, spec: ModelSpec) -> tuple[str, str]:
+    """Return (revision, sha256) of the checkpoint, combined with those of its base where it has one."""
+    checkpoint = resolve_checkpoint(spec)
+    base_spec = catalogue.build_base_spec(record, spec)
+    if base_spec is None:
+        return checkpoint.revision, checkpoint.sha256
+    base = resolve_checkpoint(base_spec)
+    return f"{checkpoint.revision}+{base.revision}", compute_digest(checkpoint.sha256, base.sha256, length=64)

@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from curation.config import CurationConfig
 from curation.models import registry
+from curation.models.backends import VLLM
 from curation.rows.tables import build_table
 
 
 def is_vllm_captioner(config: CurationConfig) -> bool:
     """Whether captions are written by vLLM, which is an operator of its own."""
-    return registry.get_backend_name(config, "captioner") == registry.VLLM
+    return registry.get_backend_name(config, "captioner") == VLLM
 
 
 def add_vllm_captions(ds: Any, config: CurationConfig) -> Any:

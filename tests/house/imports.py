@@ -23,8 +23,8 @@ LAYERS: dict[str, set[str]] = {
     "curation.rows": {"reprise"},
     "curation.imaging": {"reprise", "curation.rows"},
     "curation.taxonomy": {"reprise", "curation.rows"},
-    "curation.models.spec": {"reprise"},
-    "curation.config": {"reprise", "curation.rows", "curation.taxonomy", "curation.models.spec"},
+    "curation.model_spec": {"reprise"},
+    "curation.config": {"reprise", "curation.rows", "curation.taxonomy", "curation.model_spec"},
     "curation.filters": {
         "reprise",
         "curation.rows",
@@ -38,7 +38,7 @@ LAYERS: dict[str, set[str]] = {
         "curation.imaging",
         "curation.taxonomy",
         "curation.config",
-        "curation.models.spec",
+        "curation.model_spec",
     },
     "curation.video": {"reprise", "curation.rows", "curation.imaging", "curation.config"},
     "curation.sources": {"reprise", "curation.rows", "curation.config"},
@@ -101,6 +101,7 @@ LAYERS: dict[str, set[str]] = {
         "curation.config",
         "curation.models",
         "curation.demo",
+        "curation.model_spec",
     },
     # What is trained.
     "training.config": {"reprise"},
@@ -241,7 +242,6 @@ RAY_ROOMS = ("reprise.ray_", "curation.runner", "training.trainer", "training.la
 ALLOWED_BREAKS: frozenset[tuple[str, str]] = frozenset(
     {
         ("curation.dataset.shards", "curation.stages"),
-        ("curation.models.registry", "curation.playground"),
         ("training.latents.sources.pair", "training.tasks"),
         ("training.lora.in_training", "training.loop"),
         ("training.models.published", "training.cost"),

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from curation.models import registry
 from curation.models.classical import faces
+from curation.models.readiness import list_profile_gaps
 from pipelines import doctor
 
 
@@ -38,8 +40,31 @@ def test_it_ends_with_the_profile_it_can_run() -> None:
     assert code == 0
     profiles = [line.split() for line in said.splitlines() if line.startswith("profile ")]
     assert profiles[0] == ["profile", "classical:", "yes"]
-    assert profiles[1][:2] == ["profile", "playground:"]
+    assert [profile[1] for profile in profiles] == ["classical:", "pretrained:", "playground:"]
     assert "libx264 yes" in said
+
+
+def test_it_says_what_a_profile_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REPRISE_MODELS", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr(registry, "list_missing_packages", lambda record: [*record.packages[:1]])
+    code, said = told()
+    assert code == 0
+    lines = {line.split()[1]: line for line in said.splitlines() if line.startswith("profile ")}
+    assert lines["classical:"].endswith("yes")
+    assert "no, lacks torch: pip install 'reprise[pretrained]'; 11 checkpoints" in lines["pretrained:"]
+    assert "reprise models pull" in lines["pretrained:"]
+    assert lines["playground:"].endswith("no, lacks torch: pip install 'reprise[pretrained]'")
+
+
+def test_too_little_memory_is_a_gap_and_a_gpu_fills_it() -> None:
+    def memory_gaps(memory_gb: float, gpu_memory_gb: tuple[float, ...] = ()) -> list[str]:
+        gaps = list_profile_gaps("pretrained", memory_gb=memory_gb, gpu_memory_gb=gpu_memory_gb)
+        return [gap for gap in gaps if gap.startswith("memory for")]
+
+    assert memory_gaps(24)[0] == "memory for the inpainter: its weights have 34 GB, this machine has 24"
+    assert len(memory_gaps(24)) == 2, "inpainter, and variator with its base"
+    assert memory_gaps(24, (80,)) == memory_gaps(80) == []
 
 
 def test_what_is_missing_is_one_line_each_and_the_exit_status_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +80,7 @@ def test_what_is_missing_is_one_line_each_and_the_exit_status_is_1(monkeypatch: 
     assert any("encoder libnothing" in line for line in lines)
     assert all("pip" in line or "PyPI" in line for line in lines)
     profiles = [line.split() for line in said.splitlines() if line.startswith("profile ")]
-    assert profiles == [["profile", "classical:", "no"], ["profile", "playground:", "no"]]
+    assert profiles == [["profile", f"{name}:", "no"] for name in ("classical", "pretrained", "playground")]
 
 
 def test_a_broken_part_does_not_hide_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

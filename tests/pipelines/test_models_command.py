@@ -133,7 +133,7 @@ def profile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put other entries in place of the published ones."""
 
     def put(*entries: PublishedCheckpoint) -> None:
-        monkeypatch.setitem(catalogue.PROFILES, "pretrained", entries)
+        monkeypatch.setitem(catalogue.PUBLISHED, "pretrained", entries)
 
     return put
 
@@ -177,9 +177,7 @@ def test_only_the_files_that_an_entry_names_are_fetched(served: Served, profile:
     files = {"config.json": b"{}", "model.safetensors": weights(), "whole.ckpt": b"x" * 100}
     served.repositories[HUB] = files
     wanted = ("*.json", "*.safetensors")
-    profile(
-        PublishedCheckpoint("scorer", "clip", "clip-hf", HUB, "MIT", True, None, "v1", wanted, default=True)
-    )
+    profile(PublishedCheckpoint("scorer", "clip", HUB, "MIT", True, None, "v1", wanted, default=True))
     said = reprise("pull", "scorer")
     assert said.exit_code == 0, said.output
     assert not any("whole.ckpt" in each for each in served.requests)
@@ -216,11 +214,7 @@ def test_a_pull_that_broke_goes_on_where_it_stopped(served: Served, profile: Cal
     served.stop_after = 5000
     address = f"{served.address}/files/raft.safetensors"
     whole = hashlib.sha256(data).hexdigest()
-    profile(
-        PublishedCheckpoint(
-            "flow", "raft-small", "raft", address, None, None, 0.02, sha256=whole, default=True
-        )
-    )
+    profile(PublishedCheckpoint("flow", "raft-small", address, None, None, 0.02, sha256=whole, default=True))
     broken = reprise("pull", "flow")
     assert broken.exit_code == 1 and "run it again to go on" in broken.output, broken.output
     missing = reprise("check", "flow")
@@ -240,9 +234,7 @@ def test_a_file_that_is_not_what_was_published_is_refused(
     served.files["/files/raft.safetensors"] = weights(1)
     address = f"{served.address}/files/raft.safetensors"
     profile(
-        PublishedCheckpoint(
-            "flow", "raft-small", "raft", address, None, None, None, sha256="0" * 64, default=True
-        )
+        PublishedCheckpoint("flow", "raft-small", address, None, None, None, sha256="0" * 64, default=True)
     )
     said = reprise("pull", "flow")
     assert said.exit_code == 1 and "is not what was published" in said.output, said.output
@@ -293,7 +285,6 @@ def test_what_cannot_be_pulled_is_one_line(served: Served, profile: Callable[...
         PublishedCheckpoint(
             "inpainter",
             "flux-fill",
-            "flux-fill",
             "someone/gated",
             None,
             False,
@@ -301,7 +292,7 @@ def test_what_cannot_be_pulled_is_one_line(served: Served, profile: Callable[...
             gated=True,
             default=True,
         ),
-        PublishedCheckpoint("scorer", "clip", "clip-hf", HUB, "MIT", True, None, default=True),
+        PublishedCheckpoint("scorer", "clip", HUB, "MIT", True, None, default=True),
     )
     said = reprise("pull")
     assert said.exit_code == 1 and "accept its licence" in said.output

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from curation.imaging.codec import RGB
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.contrastive import (
     F32,
@@ -26,7 +27,6 @@ from curation.models.pretrained.loading import (
     read_options,
     require_tokenizer,
 )
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 _MODEL_LABEL = "CLIP or SigLIP"

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.imaging.codec import RGB
+from curation.model_spec import ModelSpec
 from curation.models.pretrained.device import BatchRunner
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 F32 = NDArray[np.float32]

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from curation.models.spec import ModelSpec
+from curation.model_spec import ModelSpec
 from reprise.errors import RepriseError
 
 log = logging.getLogger(__name__)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from curation.imaging.codec import RGB
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.clip_hf import ClipHf
 from curation.models.pretrained.contrastive import F32, Embedder, check_fit, get_fill_colour, pad_to_square
 from curation.models.pretrained.device import BatchRunner, choose_target
 from curation.models.pretrained.loading import load_pretrained, load_processor, move_to_device, read_options
 from curation.models.pretrained.open_clip_scorer import OpenClipScorer
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 _MODEL_LABEL = "DINOv2"

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from curation.imaging.codec import RGB, BoolMask
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import Checkpoint, resolve_checkpoint
 from curation.models.pretrained.device import BatchRunner, ComputeTarget, choose_target
 from curation.models.pretrained.loading import explain_errors, has_tokenizer, read_options
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 OFFLOAD_MODES = ("none", "model", "sequential")

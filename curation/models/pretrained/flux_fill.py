@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from curation.model_spec import ModelSpec
 from curation.models.pretrained.flux import FluxInpainter
-from curation.models.spec import ModelSpec
 
 _CLASS = "FluxFillPipeline"
 

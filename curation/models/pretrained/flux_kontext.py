@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from curation.model_spec import ModelSpec
 from curation.models.pretrained.flux import FluxInpainter
-from curation.models.spec import ModelSpec
 
 _CLASS = "FluxKontextInpaintPipeline"
 _ACCEPTED = ("FluxKontextPipeline", _CLASS)  # the same weights; the published folder says the former

@@ -11,11 +11,11 @@ from PIL import Image
 
 from curation.imaging.codec import RGB
 from curation.imaging.cutout import RGBA, composite_over
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained import flux
 from curation.models.pretrained.device import BatchRunner, choose_target
 from curation.models.pretrained.loading import read_options
-from curation.models.spec import ModelSpec
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 

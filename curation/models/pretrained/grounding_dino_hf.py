@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from curation.imaging.codec import RGB
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.device import BatchRunner, choose_target
 from curation.models.pretrained.loading import load_pretrained, load_processor, move_to_device, read_options
@@ -21,7 +22,6 @@ from curation.models.pretrained.phrases import (
     pad_prompts,
 )
 from curation.models.roles import Detection, DetectionScene, Phrase
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 _MODEL_LABEL = "Grounding DINO (transformers)"

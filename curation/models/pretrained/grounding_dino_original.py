@@ -25,6 +25,7 @@ from torchvision.transforms import functional as transforms
 from transformers import AutoConfig, AutoTokenizer, BatchEncoding, BertModel
 
 from curation.imaging.codec import RGB
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import Checkpoint, locate_checkpoint, resolve_checkpoint
 from curation.models.pretrained import pth
 from curation.models.pretrained.compat_bert import BertTextEncoder
@@ -38,7 +39,6 @@ from curation.models.pretrained.phrases import (
     pad_prompts,
 )
 from curation.models.roles import Detection, DetectionScene, Phrase
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 _MODEL_LABEL = "Grounding DINO (groundingdino-py)"

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.imaging.codec import RGB
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.contrastive import normalize_rows
 from curation.models.pretrained.device import choose_target
 from curation.models.pretrained.loading import explain_errors, read_options
 from curation.models.roles import Face
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 _DETECTION, _POSE, _IDENTITY = "detection", "landmark_3d_68", "recognition"

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import Checkpoint
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 

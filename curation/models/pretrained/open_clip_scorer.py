@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from curation.imaging.codec import RGB
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.contrastive import (
     F32,
@@ -28,7 +29,6 @@ from curation.models.pretrained.contrastive import (
 )
 from curation.models.pretrained.device import BatchRunner, choose_target
 from curation.models.pretrained.loading import explain_errors, has_tokenizer, read_options
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 _CONFIG_FILE = "open_clip_config.json"

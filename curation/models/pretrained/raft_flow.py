@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from curation.imaging.codec import RGB
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import find_weight_file, resolve_checkpoint
 from curation.models.pretrained.device import BatchRunner, choose_target
 from curation.models.pretrained.loading import read_options
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 _MULTIPLE = 8  # RAFT works at an eighth of the resolution

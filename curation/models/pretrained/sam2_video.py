@@ -11,13 +11,13 @@ from torch.nn import functional
 from transformers import AutoProcessor, Sam2VideoModel
 
 from curation.imaging.codec import RGB, encode_mask, get_mask_box
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.device import BatchRunner, choose_target
 from curation.models.pretrained.loading import load_pretrained, load_processor, read_options
 from curation.models.pretrained.masks import clean_mask
 from curation.models.pretrained.sam_hf import read_model_type
 from curation.models.roles import SubjectTrack
-from curation.models.spec import ModelSpec
 from curation.rows.schema import EncodedMask
 from reprise.errors import RepriseError
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from transformers import AutoImageProcessor, Sam2Model, SamModel
 
 from curation.imaging.codec import RGB
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import Checkpoint, resolve_checkpoint
 from curation.models.pretrained.device import BatchRunner, choose_target
 from curation.models.pretrained.loading import load_pretrained, load_processor, read_options
 from curation.models.pretrained.masks import scale_boxes, select_best_masks, skip_without_boxes
 from curation.models.roles import Segmentation
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 _MODEL_LABEL = "SAM (transformers)"

@@ -22,13 +22,13 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
 
 from curation.imaging.codec import RGB
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained import pth
 from curation.models.pretrained.device import BatchRunner, choose_target
 from curation.models.pretrained.loading import read_options
 from curation.models.pretrained.masks import scale_boxes, select_best_masks, skip_without_boxes
 from curation.models.roles import Segmentation
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 _MODEL_LABEL = "SAM (segment-anything)"

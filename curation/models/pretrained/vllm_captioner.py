@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from curation.imaging.codec import RGB, decode_image, encode_image
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.loading import read_options, require_tokenizer
 from curation.models.pretrained.vlm_captioner import DEFAULT_PROMPT, clean_caption, shrink_frames, thin_frames
-from curation.models.spec import ModelSpec
 from curation.rows.lifecycle import stop_row
 from curation.rows.schema import ClipRow
 from reprise.errors import RepriseError

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from curation.imaging.codec import RGB
+from curation.model_spec import ModelSpec
 from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.device import BatchRunner, choose_target
 from curation.models.pretrained.loading import (
@@ -19,7 +20,6 @@ from curation.models.pretrained.loading import (
     read_options,
     require_tokenizer,
 )
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 _MODEL_LABEL = "a vision-language model"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from curation.imaging.codec import RGB, compute_box_iou, pad_box
-from curation.models.spec import ModelSpec
+from curation.model_spec import ModelSpec
 from curation.playground.scenes import (
     Thing,
     ThingTruth,

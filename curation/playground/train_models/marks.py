@@ -12,9 +12,9 @@ import numpy as np
 
 from curation.config import CurationConfig, load_config
 from curation.imaging.codec import compute_box_iou, pad_box
+from curation.model_spec import ModelSpec
 from curation.models import registry
 from curation.models.roles import DetectionScene, Phrase
-from curation.models.spec import ModelSpec
 from curation.playground.scenes import ScenePicture, make_scene, sample_prompt
 from curation.playground.world import NAMES, PERSON
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from curation.playground.train_models import PLAYGROUND_WEIGHTS
+from curation.models.profiles import PLAYGROUND_WEIGHTS
 from reprise.errors import RepriseError
 
 if TYPE_CHECKING:  # the loop needs torch, which only training does

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from curation.model_spec import ModelSpec
 from curation.models import catalogue, checkpoints
 from curation.models.checkpoints import (
     compute_fingerprint,
@@ -19,7 +20,6 @@ from curation.models.checkpoints import (
     resolve_checkpoint,
     verify_checkpoint,
 )
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 torch = pytest.importorskip("torch", reason="needs torch")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from curation.models.spec import ModelSpec
+from curation.model_spec import ModelSpec
 from reprise.errors import RepriseError
 
 torch = pytest.importorskip("torch", reason="needs torch")

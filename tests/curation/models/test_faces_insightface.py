@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from curation.models.spec import ModelSpec
+from curation.model_spec import ModelSpec
 from reprise.errors import RepriseError
 
 onnx = pytest.importorskip("onnx", reason="needs onnx")

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from curation.filters.motion import FlowMagnitude, classify_motion, measure_clip_flow, measure_flow_magnitude
-from curation.models.spec import ModelSpec
+from curation.model_spec import ModelSpec
 from reprise.errors import RepriseError
 
 torch = pytest.importorskip("torch", reason="needs torch")

@@ -19,12 +19,12 @@ pytest.importorskip("diffusers")
 import torch
 
 from curation.imaging.codec import RGB, BoolMask
+from curation.model_spec import ModelSpec
 from curation.models.pretrained import flux
 from curation.models.pretrained.device import BatchRunner
 from curation.models.pretrained.flux_fill import FluxFill
 from curation.models.pretrained.flux_kontext import FluxKontext
 from curation.models.pretrained.flux_redux import FluxRedux, paste_on_white
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 diffusers: Any = importlib.import_module("diffusers")

@@ -17,13 +17,13 @@ torch = pytest.importorskip("torch", reason="the pretrained profile is not insta
 pytest.importorskip("transformers", reason="the pretrained profile is not installed")
 pytest.importorskip("torchvision", reason="the pretrained profile is not installed")
 
+from curation.model_spec import ModelSpec  # noqa: E402
 from curation.models.pretrained import phrases as mapping  # noqa: E402
 from curation.models.pretrained.compat_bert import BertTextEncoder  # noqa: E402
 from curation.models.pretrained.device import BatchRunner, choose_target, run_in_batches  # noqa: E402
 from curation.models.pretrained.grounding_dino_hf import GroundingDinoHF  # noqa: E402
 from curation.models.pretrained.phrases import DetectionRules, PromptOutput, PromptPacker, collect_detections  # noqa: E402
 from curation.models.roles import DetectionScene, Phrase  # noqa: E402
-from curation.models.spec import ModelSpec  # noqa: E402
 from reprise.errors import RepriseError  # noqa: E402
 from tests.curation.models import tiny_perception as tiny  # noqa: E402
 

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from curation.config import compute_config_hash, load_config
-from curation.models import catalogue, registry
-from curation.models.spec import ModelSpec
+from curation.model_spec import ModelSpec
+from curation.models import backends, catalogue, registry
+from curation.models.profiles import PROFILES
 from reprise.errors import RepriseError
 
-PRETRAINED = [
-    (role, name) for role, known in registry.BACKENDS.items() for name in known if name != registry.CLASSICAL
-]
+PRETRAINED = [(backend.role, backend.name) for backend in backends.BACKENDS if backend.takes_checkpoint]
 
 
 class Own:
@@ -34,13 +33,13 @@ OWN = f"{__name__}:Own"
 def test_the_default_profile_needs_no_checkpoint() -> None:
     assert registry.get_model_spec(load_config(), "detector") == ModelSpec(backend="classical")
     assert registry.get_model_spec(load_config(), "scorer") is None
-    assert set(registry.PROFILES) == {"classical", "pretrained", "playground"}
+    assert set(PROFILES) == {"classical", "pretrained", "playground"}
 
 
 def test_the_pretrained_profile_takes_the_catalogues_defaults() -> None:
     config = load_config(None, ["profile=pretrained"])
     for entry in catalogue.list_published():
-        if entry.default and entry.backend:
+        if entry.default and not backends.is_base(entry.role, entry.name):
             assert registry.get_model_spec(config, entry.role) == catalogue.build_spec(entry)
     # What is switched off must not need its checkpoint.
     off = load_config(None, ["profile=pretrained", "track.enabled=false", "flow.enabled=false"])
@@ -48,8 +47,17 @@ def test_the_pretrained_profile_takes_the_catalogues_defaults() -> None:
 
 
 @pytest.mark.parametrize("entry", catalogue.PRETRAINED, ids=lambda entry: entry.name)
-def test_the_catalogue_names_backends_that_exist(entry: catalogue.PublishedCheckpoint) -> None:
-    assert entry.backend is None or entry.backend in registry.BACKENDS[entry.role]
+def test_a_backend_loads_each_entry_of_the_catalogue(entry: catalogue.PublishedCheckpoint) -> None:
+    loaders = backends.find_loaders(entry.role, entry.name)
+    assert loaders or backends.is_base(entry.role, entry.name)
+
+
+@pytest.mark.parametrize("backend", backends.BACKENDS, ids=lambda each: f"{each.role}-{each.name}")
+def test_a_record_names_entries_of_the_catalogue(backend: backends.Backend) -> None:
+    assert backends.find_backend(backend.role, backend.name) is backend, "no two of one name"
+    for name in (*backend.checkpoints, *([backend.base] if backend.base else [])):
+        assert catalogue.list_published(role=backend.role, name=name), name
+    assert bool(backend.packages) == backend.takes_checkpoint
 
 
 def test_a_name_alone_gets_the_published_checkpoint() -> None:
@@ -171,9 +179,10 @@ def test_rows_record_the_checkpoint_by_its_sum() -> None:
 
 @pytest.mark.parametrize(("role", "name"), PRETRAINED)
 def test_a_backend_is_called_what_the_registry_calls_it(role: str, name: str) -> None:
-    spec = ModelSpec(backend=name)
+    spec, record = ModelSpec(backend=name), backends.find_backend(role, name)
+    assert record is not None
     try:
         registry.require_packages(role, spec)
     except RepriseError as error:
         pytest.skip(str(error))
-    assert registry.import_object(registry.BACKENDS[role][name], role).name == name
+    assert registry.import_object(record.address, role).name == name

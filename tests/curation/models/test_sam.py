@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="the pretrained profile is not installed")
 pytest.importorskip("transformers", reason="the pretrained profile is not installed")
 
+from curation.model_spec import ModelSpec  # noqa: E402
 from curation.models.pretrained.masks import clean_mask, scale_boxes, select_best_masks  # noqa: E402
 from curation.models.pretrained.sam_hf import SamHF  # noqa: E402
-from curation.models.spec import ModelSpec  # noqa: E402
 from reprise.errors import RepriseError  # noqa: E402
 from tests.curation.models import tiny_perception as tiny  # noqa: E402
 

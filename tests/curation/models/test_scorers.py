@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from curation.model_spec import ModelSpec
 from curation.models.pretrained.contrastive import (
     TextCache,
     compute_probabilities,
     normalize_rows,
     pad_to_square,
 )
-from curation.models.spec import ModelSpec
 from reprise.errors import RepriseError
 
 torch = pytest.importorskip("torch", reason="needs torch")

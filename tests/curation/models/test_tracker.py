@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch", reason="the pretrained profile is not insta
 pytest.importorskip("transformers", reason="the pretrained profile is not installed")
 
 from curation.imaging.codec import decode_mask, get_mask_box  # noqa: E402
+from curation.model_spec import ModelSpec  # noqa: E402
 from curation.models.pretrained.sam2_video import Sam2Video  # noqa: E402
 from curation.models.roles import SubjectTrack  # noqa: E402
-from curation.models.spec import ModelSpec  # noqa: E402
 from reprise.errors import RepriseError  # noqa: E402
 from tests.curation.models import tiny_perception as tiny  # noqa: E402
 

@@ -14,9 +14,9 @@ pytest.importorskip("torch", reason="the pretrained profile is not installed")
 
 from curation.config import load_config
 from curation.imaging.codec import decode_image
+from curation.model_spec import ModelSpec
 from curation.models import catalogue, registry
 from curation.models.pretrained.vllm_captioner import VllmCaptioner
-from curation.models.spec import ModelSpec
 from curation.rows.lifecycle import stop_row
 from curation.runner.graph import build_stage
 from curation.runner.transport import (

@@ -25,13 +25,15 @@ from benchmarks.playground import compare_with_truth, curate_videos
 from benchmarks.truth import read_truth
 from curation.config import load_config
 from curation.imaging.codec import RGB, compute_box_iou, get_mask_box
+from curation.model_spec import ModelSpec
 from curation.models import registry
+from curation.models.backends import ROLES
 from curation.models.pretrained.masks import scale_boxes, select_best_masks
+from curation.models.profiles import PLAYGROUND_WEIGHTS, list_playground_specs
 from curation.models.roles import DetectionScene
-from curation.models.spec import ModelSpec
 from curation.playground.render import render_playground
 from curation.playground.scenes import ScenePicture
-from curation.playground.train_models import PLAYGROUND_WEIGHTS, list_playground_specs, marks
+from curation.playground.train_models import marks
 from curation.playground.train_models.roles import get_shipped_folder
 from reprise.errors import RepriseError
 
@@ -284,7 +286,7 @@ def test_the_gpu_finds_what_the_cpu_finds() -> None:
 def test_the_profile_needs_nothing_that_is_not_in_the_package() -> None:
     """Whatever else is installed: its checkpoints are files of the package, and its names its own."""
     config = load_config(None, ["profile=playground"])
-    chosen = {role: registry.get_model_spec(config, role) for role in registry.BACKENDS}
+    chosen = {role: registry.get_model_spec(config, role) for role in ROLES}
     assert config.match.taxonomy == "playground"
     for spec in chosen.values():
         assert (

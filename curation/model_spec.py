@@ -6,16 +6,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Earlier names of profiles, and of the backends of the profile `classical`.
-FORMER_NAMES = {"embedded": "classical", "full": "pretrained"}
-
 
 class ModelSpec(BaseModel):
     """One role's model. Checkpoints are a local path (file or folder), or a hub id with a revision."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    backend: str = Field(description="name in curation.models.registry.BACKENDS of this role")
+    backend: str = Field(description="name in curation.models.backends of this role, or module:Class")
     checkpoint: str | None = Field(
         default=None, description="local path or hub id; null: the backend needs none"
     )
