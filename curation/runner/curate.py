@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from curation.config import CurationConfig, compute_config_hash
 from curation.dataset.fragments import FragmentIndex, Fragments
@@ -30,28 +30,11 @@ from curation.runner.resume import has_work_left, list_pending_videos, reopen_da
 from curation.runner.stopped_rows import build_copy_row, build_died_row, find_copies
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
+from reprise.progress import NoProgress, Progress
 from reprise.ray_session import ray_session
 from reprise.storage import Storage
 
 _MAX_ROUNDS = 2  # attempts at videos whose worker died; in the second one every clip is a task of its own
-
-
-class RunProgress(Protocol):
-    """What a run reports while it goes on."""
-
-    def begin(self, task: str, total: int, done: int = 0) -> None: ...
-
-    def advance(self, by: int = 1, note: str | None = None) -> None: ...
-
-    def end(self) -> None: ...
-
-
-class NoProgress:
-    def begin(self, task: str, total: int, done: int = 0) -> None: ...
-
-    def advance(self, by: int = 1, note: str | None = None) -> None: ...
-
-    def end(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +52,7 @@ def curate_videos(
     config: CurationConfig,
     *,
     overwrite: bool = False,
-    progress: RunProgress | None = None,
+    progress: Progress | None = None,
 ) -> CurationOutcome:
     """Curate videos into a dataset, and go on from where an earlier run stopped.
 
@@ -141,7 +124,7 @@ def _prepare_videos(videos: Sequence[VideoRow], dataset: Storage) -> list[VideoR
 
 
 def _annotate_pending_videos(
-    job: CurationJob, fragments: Fragments, videos: Sequence[VideoRow], progress: RunProgress
+    job: CurationJob, fragments: Fragments, videos: Sequence[VideoRow], progress: Progress
 ) -> tuple[FragmentIndex, int]:
     """Bring every video to fragments.
 
@@ -205,7 +188,7 @@ def _finish_dataset(
     index: FragmentIndex,
     videos: Sequence[VideoRow],
     models: dict[str, str],
-    progress: RunProgress,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Write the shards and remove what is stale; returns the manifest.
 
@@ -233,7 +216,7 @@ def _finish_dataset(
     return manifest
 
 
-def _publish_report(dataset: Storage, config: CurationConfig, progress: RunProgress) -> None:
+def _publish_report(dataset: Storage, config: CurationConfig, progress: Progress) -> None:
     """Write the report, and then remove `work/`: as long as that exists, the report may be old."""
     progress.begin("report", 1)
     write_report(dataset, clips_per_page=config.report.clips_per_page, max_clips=config.report.max_clips)

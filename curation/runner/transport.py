@@ -1,13 +1,11 @@
 """Rows <-> Arrow: the tables that go from one operator to the next.
 
-A table holds rows, or one row with an error instead: Ray would wrap an exception in pages of its own, and
-count it as the death of a worker.
+A table holds rows, or one row with an encoded error instead (`reprise.worker_errors`).
 """
 
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
@@ -15,7 +13,7 @@ import pyarrow as pa
 from curation.rows.schema import TRANSIT, ClipRow
 from curation.rows.tables import build_table
 from curation.runner.job import FinishedRows
-from reprise.errors import RepriseError
+from reprise.worker_errors import decode_error
 
 # A row, the seconds spent on it, and instead of a row the error that ends the run.
 TRANSIT_SCHEMA = TRANSIT.append(pa.field("error", pa.string()))
@@ -66,18 +64,6 @@ def decode_finished(table: pa.Table) -> list[FinishedRows]:
         if row["error"]:
             raise decode_error(row["error"])
     return [FinishedRows(row["source_key"], row["kept"], row["last"]) for row in rows]
-
-
-def encode_error(error: Exception) -> str:
-    """Encode an exception; of a `RepriseError` only the message is kept."""
-    plain = isinstance(error, RepriseError)
-    return json.dumps([plain, str(error) if plain else traceback.format_exc()])
-
-
-def decode_error(message: str) -> Exception:
-    """Decode an exception: a `RepriseError` as itself, any other as `RuntimeError` with its traceback."""
-    plain, text = json.loads(message)
-    return RepriseError(text) if plain else RuntimeError(f"in a worker:\n{text}")
 
 
 def build_error_table(message: str, schema: pa.Schema) -> pa.Table:

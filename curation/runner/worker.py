@@ -26,13 +26,13 @@ from curation.runner.transport import (
     TRANSIT_SCHEMA,
     build_error_table,
     decode_transit,
-    encode_error,
     encode_finished,
     encode_transit,
     find_error,
 )
 from curation.stages.slice import Slice
 from curation.stages.stage import Stage, run_stage
+from reprise.worker_errors import encode_error
 
 # Built once per process and kept between tasks, by what they depend on.
 _cache: dict[tuple[Any, ...], Any] = {}

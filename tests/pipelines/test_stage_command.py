@@ -130,7 +130,7 @@ def test_shard_makes_a_dataset_that_can_be_refiltered(tables: Path, tmp_path: Pa
     code, words = stage("shard", tables / "crosspair.parquet", tmp_path / "dataset")
     assert code == 0
     assert "1 failed, 1 kept, 1 rejected" in words
-    assert "the clips lie elsewhere" in words
+    assert "the clips are in another folder" in words
     found = json.loads((tmp_path / "dataset/manifest.json").read_text())
     assert found["videos"] == {"in": 3, "kept": 1, "rejected": 1, "failed": 1}
     (shard,) = found["shards"]

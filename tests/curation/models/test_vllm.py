@@ -23,12 +23,12 @@ from curation.runner.transport import (
     TRANSIT_SCHEMA,
     build_error_table,
     decode_transit,
-    encode_error,
     encode_transit,
 )
 from curation.runner.vllm_captions import apply_caption, build_request, pack_rows, parse_response
 from curation.stages.stage import run_stage
 from reprise.errors import RepriseError
+from reprise.worker_errors import encode_error
 from tests.curation.clips import clip, picture
 
 
