@@ -48,7 +48,7 @@ _PAGE_FILES: Final[Mapping[str, tuple[str, str, str]]] = {
     "/audit.js": ("curation.audit", "audit.js", "text/javascript; charset=utf-8"),
     "/style.css": ("curation.report", "style.css", "text/css; charset=utf-8"),
     "/dom.js": ("curation.report", "dom.js", "text/javascript; charset=utf-8"),
-    "/words.js": ("curation.report", "words.js", "text/javascript; charset=utf-8"),
+    "/labels.js": ("curation.report", "labels.js", "text/javascript; charset=utf-8"),
 }
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "

@@ -243,10 +243,10 @@ def _jitter_path(track: ActorPath, rng: np.random.Generator) -> ActorPath:
 
     Never up: a portrait's cut edge must stay below the frame.
     """
-    aside, larger = rng.uniform(-0.015, 0.015), rng.uniform(0.97, 1.03)
+    shift, larger = rng.uniform(-0.015, 0.015), rng.uniform(0.97, 1.03)
 
     def shift_pose(pose: ActorPose) -> ActorPose:
-        return replace(pose, x=pose.x + aside, size=pose.size * larger)
+        return replace(pose, x=pose.x + shift, size=pose.size * larger)
 
     return replace(track, begin=shift_pose(track.begin), end=shift_pose(track.end))
 

@@ -28,7 +28,7 @@ from reprise.storage import Storage
 
 _SCRIPTS: Final = (
     "dom.js",
-    "words.js",
+    "labels.js",
     "charts.js",
     "overview.js",
     "filters.js",

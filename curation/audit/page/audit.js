@@ -1,34 +1,34 @@
-// The audit: one subject, one question at a time. Everything that is known of the verdict comes from the server
-// after the answers, so there is nothing here to peek at.
+// The audit: one subject, one question at a time. The server sends the verdict only after the answers, so this page
+// cannot reveal it.
 
 const ANSWERS = [["yes", "Yes", "1"], ["no", "No", "2"], ["unsure", "Can't tell", "3"]];
-const SAID = { yes: "Yes", no: "No", unsure: "Can't tell" };
+const ANSWER_TITLES = { yes: "Yes", no: "No", unsure: "Can't tell" };
 const KEYS = { 1: "yes", y: "yes", 2: "no", n: "no", 3: "unsure", " ": "unsure" };
 
 const audit = {
-  items: [], // {id, done}, in the order of the draw
+  items: [], // {id, done}, in the order of the sample
   at: 0, // position in it
-  item: null, // what the server shows of it
-  active: null, // name of the question that is asked
-  view: null, // what is enlarged, if it is not the frame
+  item: null, // the current subject, as the server describes it
+  active: null, // name of the current question
+  view: null, // the enlarged picture; null: the frame
   mask: true,
-  held: new Map(), // id -> promise of an item, for the next one
-  history: [], // [id, question] answered since the page was opened
-  last: null, // the subject that was judged before, with its verdict
-  pace: null, // s, median of a subject
+  held: new Map(), // id -> promise of an item that is loaded in advance
+  history: [], // [id, question] of the answers since the page was opened
+  last: null, // the subject judged before this one, with its verdict
+  pace: null, // median seconds for a subject
   sending: Promise.resolve(),
-  busy: 0, // answers that are on their way
+  busy: 0, // answers not yet confirmed by the server
   turn: 0,
 };
 
-// ---- talking to the server ---------------------------------------------------------------------------------------
+// ---- requests ---------------------------------------------------------------------------------------
 
-async function ask(path, body) {
+async function requestJson(path, body) {
   let reply;
   try {
     reply = await fetch(path, body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
   } catch {
-    throw new Error("The audit is not running any more. Start the same command again: every answer so far is kept.");
+    throw new Error("The audit is not running any more. Start the same command again: all answers so far are saved.");
   }
   const data = await reply.json();
   if (!reply.ok) throw new Error(data.error);
@@ -39,11 +39,11 @@ const itemPath = (id) => `/api/items/${encodeURIComponent(id)}`;
 const picturePath = (id, name) => `/pictures/${encodeURIComponent(id)}/${encodeURIComponent(name)}`;
 const clipPath = (id) => `/clips/${encodeURIComponent(id)}`;
 
-/** A subject; with `ahead` it is only brought nearer, pictures and all. */
+/** Fetch a subject; `ahead`: in advance, with its pictures. */
 function fetchItem(id, ahead = false) {
   const held = audit.held.get(id);
   if (held) return held;
-  const promise = ask(itemPath(id)).then((item) => {
+  const promise = requestJson(itemPath(id)).then((item) => {
     if (ahead) for (const name of [item.has_frame && "frame", item.has_mask && "mask", item.box && "crop", item.has_mask && "segment"]) if (name) new Image().src = picturePath(id, name);
     return item;
   });
@@ -52,125 +52,125 @@ function fetchItem(id, ahead = false) {
   return promise;
 }
 
-function sayProblem(error, again) {
+function showProblem(error, again) {
   byId("problem").replaceChildren(h("p", { class: "notice" }, error.message,
     h("button", { type: "button", class: "link", onclick: () => { byId("problem").replaceChildren(); again(); } }, "Try again")));
 }
 
-// ---- the clock: how long a question is looked at -------------------------------------------------------------------
+// ---- the clock: how long a question was shown -------------------------------------------------------------------
 
-const clockFace = { since: 0, sum: 0 };
+const stopwatch = { since: 0, sum: 0 };
 
 function startClock() {
-  clockFace.sum = 0;
-  clockFace.since = document.hidden ? 0 : performance.now();
+  stopwatch.sum = 0;
+  stopwatch.since = document.hidden ? 0 : performance.now();
 }
 
 function readClock() {
-  return (clockFace.sum + (clockFace.since ? performance.now() - clockFace.since : 0)) / 1000;
+  return (stopwatch.sum + (stopwatch.since ? performance.now() - stopwatch.since : 0)) / 1000;
 }
 
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden && clockFace.since) {
-    clockFace.sum += performance.now() - clockFace.since;
-    clockFace.since = 0;
-  } else if (!document.hidden && !clockFace.since) clockFace.since = performance.now();
+  if (document.hidden && stopwatch.since) {
+    stopwatch.sum += performance.now() - stopwatch.since;
+    stopwatch.since = 0;
+  } else if (!document.hidden && !stopwatch.since) stopwatch.since = performance.now();
 });
 
-// ---- going from subject to subject ---------------------------------------------------------------------------------
+// ---- moving between subjects ---------------------------------------------------------------------------------
 
-const questions = (item) => [...item.questions, ...(item.generated || []).map((each) => each.question)];
-const firstOpen = (item) => (questions(item).find(({ name }) => !item.answers[name]) || {}).name || null;
+const listQuestions = (item) => [...item.questions, ...(item.generated || []).map((each) => each.question)];
+const findOpenQuestion = (item) => (listQuestions(item).find(({ name }) => !item.answers[name]) || {}).name || null;
 
-/** Position of the next subject that is not done, from `from` on and then from the start; -1 when all are. */
-function nextOpen(from) {
+/** Position of the next subject that is not done, from `from` on and then from the start; -1: all are done. */
+function findOpenItem(from) {
   const after = audit.items.findIndex((each, at) => at >= from && !each.done);
   return after >= 0 ? after : audit.items.findIndex((each) => !each.done);
 }
 
-async function visit(at, question) {
+async function visitItem(at, question) {
   const turn = ++audit.turn;
   setBusy(true);
   try {
     const item = await fetchItem(audit.items[at].id);
     if (turn !== audit.turn) return;
     audit.held.delete(item.id);
-    Object.assign(audit, { at, item, active: question || firstOpen(item), view: null });
+    Object.assign(audit, { at, item, active: question || findOpenQuestion(item), view: null });
     startClock();
     drawItem();
     setBusy(false);
-    const next = audit.items[at].done ? at + 1 : nextOpen(at + 1);
+    const next = audit.items[at].done ? at + 1 : findOpenItem(at + 1);
     if (next >= 0 && next < audit.items.length && next !== at) fetchItem(audit.items[next].id, true).catch(() => {});
   } catch (error) {
     if (turn !== audit.turn) return;
     setBusy(false);
-    sayProblem(error, () => visit(at, question));
+    showProblem(error, () => visitItem(at, question));
   }
 }
 
-/** On the way to another view; what is shown still belongs to the one before. */
+/** While the next view loads, the page still shows the one before. */
 const setBusy = (busy) => document.querySelector("main").setAttribute("aria-busy", String(busy));
 
-function goOn() {
-  const next = nextOpen(audit.at + 1);
+function goToNext() {
+  const next = findOpenItem(audit.at + 1);
   if (next < 0) showFigures();
-  else visit(next);
+  else visitItem(next);
 }
 
-function step(by) {
+function goToNeighbour(by) {
   const at = audit.at + by;
   if (audit.busy || at < 0 || at >= audit.items.length) return;
-  visit(at);
+  visitItem(at);
 }
 
 // ---- answering -----------------------------------------------------------------------------------------------------
 
-/** Answer the question that is asked. The page goes on at once; answers are sent one after the other. */
-function answer(value) {
+/** Answer the current question. The page continues at once; answers are sent one after the other. */
+function giveAnswer(value) {
   const { item, active } = audit;
   if (!active || byId("figures").hidden === false) return;
   audit.history.push([item.id, active]);
   const wasDone = audit.items[audit.at].done;
-  send(item, active, value, wasDone);
-  if (!wasDone) audit.active = firstOpen(item);
+  sendAnswer(item, active, value, wasDone);
+  if (!wasDone) audit.active = findOpenQuestion(item);
   else audit.active = null;
   startClock();
   drawJudge();
   drawView();
 }
 
-function send(item, question, value, wasDone = false) {
+function sendAnswer(item, question, value, wasDone = false) {
   const body = { item: item.id, question, answer: value, seconds: Math.round(readClock() * 100) / 100 };
   if (value) item.answers[question] = value;
   else delete item.answers[question];
   audit.busy += 1;
-  const sent = audit.sending.then(() => ask("/api/answers", body));
+  const sent = audit.sending.then(() => requestJson("/api/answers", body));
   audit.sending = sent.then(
-    (fresh) => { audit.busy -= 1; took(fresh, wasDone); },
+    (fresh) => { audit.busy -= 1; applyReply(fresh, wasDone); },
     (error) => {
       audit.busy -= 1;
-      // What the server does not have must not look as if it were kept.
-      if (!audit.busy && audit.item.id === item.id) sayProblem(error, () => visit(audit.at));
+      // An answer that the server does not have must not look saved.
+      if (!audit.busy && audit.item.id === item.id) showProblem(error, () => visitItem(audit.at));
     });
   return audit.sending;
 }
 
-/** The server has an answer: it may show more now. */
-function took(fresh, wasDone) {
+/** Handle the reply to an answer: it can hold more questions, or the verdict. */
+function applyReply(fresh, wasDone) {
   const entry = audit.items.find(({ id }) => id === fresh.id);
   entry.done = Boolean(fresh.reveal);
   audit.pace = fresh.seconds;
-  drawStand();
+  drawProgress();
   if (audit.item.id !== fresh.id || audit.busy) return;
   const opened = !audit.item.generated && fresh.generated;
   audit.item = fresh;
   if (fresh.reveal && !wasDone) {
     audit.last = fresh;
-    goOn();
+    goToNext();
     return;
   }
   if (!audit.active && !fresh.reveal) {
-    audit.active = firstOpen(fresh);
+    audit.active = findOpenQuestion(fresh);
     startClock();
   }
   if (opened || fresh.reveal || wasDone) {
@@ -179,32 +179,32 @@ function took(fresh, wasDone) {
   }
 }
 
-/** Take the latest answer back: of this subject, or else of the one before. */
-async function undo() {
+/** Take back the latest answer: of this subject, or else of the one before. */
+async function undoAnswer() {
   if (audit.busy) return;
   let [id, question] = audit.history.pop() || [];
   if (!id) {
-    const given = questions(audit.item).filter(({ name }) => audit.item.answers[name]);
+    const given = listQuestions(audit.item).filter(({ name }) => audit.item.answers[name]);
     if (given.length) [id, question] = [audit.item.id, given[given.length - 1].name];
     else {
-      // Answers of an earlier sitting: those of the nearest judged subject before this one.
+      // The page was opened again since: take the nearest judged subject before this one.
       for (let at = audit.at - 1; at >= 0 && !id; at -= 1) if (audit.items[at].done) id = audit.items[at].id;
       if (!id) return;
     }
   }
   if (byId("item").hidden) hideFigures();
-  if (audit.item.id !== id) await visit(audit.items.findIndex((each) => each.id === id));
+  if (audit.item.id !== id) await visitItem(audit.items.findIndex((each) => each.id === id));
   if (audit.item.id !== id) return;
-  question ||= questions(audit.item).at(-1).name;
+  question ||= listQuestions(audit.item).at(-1).name;
   if (audit.last && audit.last.id === id) audit.last = null;
   startClock();
-  await send(audit.item, question, null);
+  await sendAnswer(audit.item, question, null);
   audit.active = question;
   drawJudge();
   drawView();
 }
 
-function choose(question) {
+function chooseQuestion(question) {
   audit.active = question;
   audit.view = null;
   startClock();
@@ -213,34 +213,34 @@ function choose(question) {
 }
 
 function moveQuestion(by) {
-  const names = questions(audit.item).map(({ name }) => name);
+  const names = listQuestions(audit.item).map(({ name }) => name);
   const at = audit.active ? names.indexOf(audit.active) + by : by > 0 ? 0 : names.length - 1;
-  if (at >= 0 && at < names.length) choose(names[at]);
+  if (at >= 0 && at < names.length) chooseQuestion(names[at]);
 }
 
 // ---- drawing: the bar ----------------------------------------------------------------------------------------------
 
-function drawStand() {
+function drawProgress() {
   const done = audit.items.filter((each) => each.done).length, all = audit.items.length;
   const left = audit.pace && all > done ? (all - done) * audit.pace : 0;
-  byId("stand").replaceChildren(h("b", {}, count(done)), ` of ${count(all)} judged`,
-    audit.pace ? h("span", { class: "pace muted" }, ` · ${duration(audit.pace)} each${left ? `, about ${duration(left)} to go` : ""}`) : "");
+  byId("count").replaceChildren(h("b", {}, formatCount(done)), ` of ${formatCount(all)} judged`,
+    audit.pace ? h("span", { class: "pace muted" }, ` · ${formatDuration(audit.pace)} each${left ? `, about ${formatDuration(left)} to go` : ""}`) : "");
   const bar = byId("progress");
-  fill(bar, { "aria-valuemin": 0, "aria-valuemax": all, "aria-valuenow": done, style: { "--done": `${all ? 100 * done / all : 0}%` } }, []);
+  fillNode(bar, { "aria-valuemin": 0, "aria-valuemax": all, "aria-valuenow": done, style: { "--done": `${all ? 100 * done / all : 0}%` } }, []);
 }
 
-// ---- drawing: what is looked at --------------------------------------------------------------------------------------
+// ---- drawing: the pictures --------------------------------------------------------------------------------------
 
 function drawItem() {
   hideFigures();
   const { item } = audit;
   const seen = { view: h("div", { class: "view" }), judge: h("div", { class: "judge" }) };
   if (item.width && item.height) seen.view.style.setProperty("--shape", `${item.width} / ${item.height}`);
-  audit.film = item.has_clip ? film(item) : null;
+  audit.player = item.has_clip ? buildPlayer(item) : null;
   const tiles = [
-    item.has_mask && tile("segment", "Cut-out", `The cut-out of ${item.phrase}`),
-    item.box && item.has_frame && tile("crop", "Crop", `The crop of ${item.phrase}`),
-    audit.film && (item.box && item.has_frame) && filmTile(item),
+    item.has_mask && buildTile("segment", "Cut-out", `The cut-out of ${item.phrase}`),
+    item.box && item.has_frame && buildTile("crop", "Crop", `The crop of ${item.phrase}`),
+    audit.player && (item.box && item.has_frame) && buildPlayerTile(item),
   ].filter(Boolean);
   byId("item").replaceChildren(
     h("div", { class: "look" }, seen.view, tiles.length > 0 && h("div", { class: `views ${tiles.length === 2 ? "two" : ""}` }, tiles)),
@@ -253,7 +253,7 @@ function drawItem() {
   scrollTo({ top: 0, behavior: "instant" });
 }
 
-function film(item) {
+function buildPlayer(item) {
   const video = h("video", {
     src: clipPath(item.id), loop: true, playsinline: true, controls: true, preload: "auto", "aria-label": item.caption ? `Clip: ${item.caption}` : "The clip",
     onerror: () => video.replaceWith(h("p", { class: "gone" }, item.codec && item.codec !== "h264" ? `The clip is gone, or this browser cannot play it (${item.codec}).` : "The clip is gone, or this browser cannot play it.")),
@@ -263,18 +263,18 @@ function film(item) {
   return video;
 }
 
-function filmTile(item) {
-  return h("figure", {}, h("div", { class: "frame film" }, audit.film),
-    h("figcaption", {}, "Clip", item.at !== null && h("button", { type: "button", title: "Show this moment of the clip", onclick: () => { audit.film.pause(); audit.film.currentTime = item.at; } }, `found at ${clock(item.at)}`)));
+function buildPlayerTile(item) {
+  return h("figure", {}, h("div", { class: "frame player" }, audit.player),
+    h("figcaption", {}, "Clip", item.at !== null && h("button", { type: "button", title: "Show this moment of the clip", onclick: () => { audit.player.pause(); audit.player.currentTime = item.at; } }, `found at ${formatClock(item.at)}`)));
 }
 
-function tile(name, title, alt) {
-  const image = h("img", { src: picturePath(audit.item.id, name), alt, onerror: () => image.replaceWith(h("span", { class: "gone" }, "Not kept")) });
+function buildTile(name, title, alt) {
+  const image = h("img", { src: picturePath(audit.item.id, name), alt, onerror: () => image.replaceWith(h("span", { class: "gone" }, "Not stored")) });
   return h("figure", {}, h("button", { type: "button", class: `frame ${name === "segment" ? "checkered" : ""}`, "data-view": name, "aria-pressed": "false", "aria-label": `Enlarge: ${alt}`, onclick: () => { audit.view = audit.view === name ? null : name; drawView(); } }, image),
     h("figcaption", {}, title));
 }
 
-/** The large picture: the frame, what was chosen to be enlarged, or a generated picture beside the subject. */
+/** The large picture: the frame, an enlarged tile, or a generated picture beside the subject. */
 function drawView() {
   const { item, parts } = audit;
   const made = (item.generated || []).find(({ question }) => question.name === audit.active);
@@ -287,13 +287,13 @@ function drawView() {
   parts.view.dataset.shows = key;
   parts.view.classList.toggle("checkered", key === "segment");
   if (audit.view) parts.view.replaceChildren(h("img", { src: picturePath(item.id, key), alt: key === "segment" ? `The cut-out of ${item.phrase}, enlarged` : `The crop of ${item.phrase}, enlarged` }));
-  else if (made) parts.view.replaceChildren(versus(item, made));
-  else if (item.has_frame) parts.view.replaceChildren(frame(item), item.has_mask ? maskToggle() : "");
-  else parts.view.replaceChildren(audit.film || h("p", { class: "gone" }, "Neither the frame nor the clip was kept."));
+  else if (made) parts.view.replaceChildren(buildComparison(item, made));
+  else if (item.has_frame) parts.view.replaceChildren(buildFrame(item), item.has_mask ? maskToggle() : "");
+  else parts.view.replaceChildren(audit.player || h("p", { class: "gone" }, "Neither the frame nor the clip is stored."));
   showMask();
 }
 
-function frame(item) {
+function buildFrame(item) {
   const size = { width: item.width, height: item.height };
   const rect = ([x0, y0, x1, y1], name) => s("rect", { x: x0, y: y0, width: Math.max(0, x1 - x0), height: Math.max(0, y1 - y0), class: `outline ${name}` });
   return s("svg", { viewBox: `0 0 ${item.width} ${item.height}`, role: "img", "aria-label": item.box ? `The frame, with a box around what should be ${item.phrase}` : "The frame" },
@@ -318,8 +318,8 @@ function showMask() {
   if (toggle) toggle.setAttribute("aria-pressed", String(audit.mask));
 }
 
-function versus(item, made) {
-  const title = variantTitle(made.variant);
+function buildComparison(item, made) {
+  const title = getVariantTitle(made.variant);
   return h("div", { class: "versus" },
     h("figure", {}, h("img", { src: picturePath(item.id, "crop"), alt: `The subject: ${item.phrase}` }), h("figcaption", {}, h("b", {}, "The subject"))),
     h("figure", { class: made.variant === "redux" ? "checkered" : null }, h("img", { src: picturePath(item.id, made.name), alt: `${title} of it` }), h("figcaption", {}, h("b", {}, title))));
@@ -329,87 +329,87 @@ function versus(item, made) {
 
 function drawJudge(first = false) {
   const { item, parts, active } = audit;
-  const all = questions(item), now = all.find(({ name }) => name === active);
+  const all = listQuestions(item), now = all.find(({ name }) => name === active);
   const kind = [item.category, item.group].filter(Boolean).join(" · ");
   parts.judge.replaceChildren(...[
     h("div", { class: "title" }, h("h1", {}, item.phrase), h("p", { class: "kind" }, kind)),
-    h("p", { class: "caption" }, item.caption ? marked(item.caption, item.phrase) : h("span", { class: "muted" }, "No caption")),
+    h("p", { class: "caption" }, item.caption ? highlightPhrase(item.caption, item.phrase) : h("span", { class: "muted" }, "No caption")),
     h("ol", { class: "checks", "aria-label": "Questions" }, all.map((question) => h("li", {},
-      h("button", { type: "button", "data-question": question.name, "aria-current": question.name === active ? "step" : null, onclick: () => choose(question.name) },
-        question.title, item.answers[question.name] && h("span", { class: `said ${item.answers[question.name]}` }, SAID[item.answers[question.name]]))))),
+      h("button", { type: "button", "data-question": question.name, "aria-current": question.name === active ? "step" : null, onclick: () => chooseQuestion(question.name) },
+        question.title, item.answers[question.name] && h("span", { class: `given ${item.answers[question.name]}` }, ANSWER_TITLES[item.answers[question.name]]))))),
     now && h("div", { class: "ask", id: "ask", tabindex: "-1", role: "group", "aria-labelledby": "ask-title", "aria-describedby": "ask-hint" },
       h("h2", { id: "ask-title" }, now.title), h("p", { class: "hint", id: "ask-hint" }, now.hint),
-      h("div", { class: "answers" }, ANSWERS.map(([value, words, key]) => h("button", { type: "button", class: value, "data-answer": value, "aria-pressed": String(item.answers[now.name] === value), "aria-keyshortcuts": key, onclick: () => answer(value) }, words, h("kbd", {}, key))))),
-    item.reveal && outcome(item),
+      h("div", { class: "answers" }, ANSWERS.map(([value, words, key]) => h("button", { type: "button", class: value, "data-answer": value, "aria-pressed": String(item.answers[now.name] === value), "aria-keyshortcuts": key, onclick: () => giveAnswer(value) }, words, h("kbd", {}, key))))),
+    item.reveal && buildOutcome(item),
     h("div", { class: "steps" },
-      h("button", { type: "button", "data-step": "back", disabled: audit.at === 0, onclick: () => step(-1) }, "← Back"),
-      h("button", { type: "button", "data-step": "undo", disabled: !canUndo(), onclick: undo }, "Undo", h("kbd", {}, "U")),
-      h("button", { type: "button", "data-step": "on", class: "on", disabled: audit.at === audit.items.length - 1, onclick: () => step(1) }, audit.items[audit.at].done ? "On →" : "Skip →")),
-    audit.last && audit.last.id !== item.id && lastCard(audit.last, first),
+      h("button", { type: "button", "data-step": "back", disabled: audit.at === 0, onclick: () => goToNeighbour(-1) }, "← Back"),
+      h("button", { type: "button", "data-step": "undo", disabled: !canUndo(), onclick: undoAnswer }, "Undo", h("kbd", {}, "U")),
+      h("button", { type: "button", "data-step": "on", class: "on", disabled: audit.at === audit.items.length - 1, onclick: () => goToNeighbour(1) }, audit.items[audit.at].done ? "Next →" : "Skip →")),
+    audit.last && audit.last.id !== item.id && buildLastCard(audit.last, first),
   ].filter(Boolean));
-  // The focus follows the question, so that a screen reader says it and the keys go on working.
+  // The focus follows the question: a screen reader reads it, and the keys still work.
   if (now && !byId("keys").open) byId("ask").focus({ preventScroll: true });
 }
 
 const canUndo = () => audit.history.length > 0 || Object.keys(audit.item.answers).length > 0 || audit.items.slice(0, audit.at).some((each) => each.done);
 
-/** The caption with the words that the subject was found by. */
-function marked(caption, phrase) {
+/** The caption with the subject's phrase marked. */
+function highlightPhrase(caption, phrase) {
   const at = phrase ? caption.toLowerCase().indexOf(phrase.toLowerCase()) : -1;
   if (at < 0) return caption;
   return [caption.slice(0, at), h("mark", {}, caption.slice(at, at + phrase.length)), caption.slice(at + phrase.length)];
 }
 
-function agreement(agreed) {
+function buildAgreement(agreed) {
   if (agreed === null) return h("span", { class: "muted" }, "You could not tell");
   return agreed ? h("span", { class: "agreed" }, "You agree") : h("span", { class: "disputed" }, "You disagree");
 }
 
-function ruling(reveal) {
+function buildRuling(reveal) {
   const chip = reveal.kept ? h("span", { class: "chip kept" }, "Kept") : h("span", { class: "chip rejected" }, "Rejected");
   const numbers = !reveal.kept && reveal.value !== null && reveal.threshold !== null
-    ? ` ${number(reveal.value)} ${reveal.value < reveal.threshold ? "<" : ">"} ${brief(reveal.threshold)}` : "";
-  return h("span", { class: "ruling" }, chip, agreement(reveal.agreed), !reveal.kept && h("span", { class: "why" }, plain(reasonText(reveal.reason || "rejected")), h("span", { class: "muted" }, numbers)));
+    ? ` ${formatNumber(reveal.value)} ${reveal.value < reveal.threshold ? "<" : ">"} ${formatBrief(reveal.threshold)}` : "";
+  return h("span", { class: "ruling" }, chip, buildAgreement(reveal.agreed), !reveal.kept && h("span", { class: "why" }, formatName(formatReason(reveal.reason || "rejected")), h("span", { class: "muted" }, numbers)));
 }
 
-/** What the filters decided about the subject before, while the next one is already there. */
-function lastCard(item, fresh) {
-  return h("button", { type: "button", class: `last ${fresh ? "fresh" : ""} ${item.box && item.has_frame ? "" : "bare"}`, title: "Look at it again", onclick: () => visit(audit.items.findIndex(({ id }) => id === item.id)) },
+/** The verdict on the subject before, shown beside the next one. */
+function buildLastCard(item, fresh) {
+  return h("button", { type: "button", class: `last ${fresh ? "fresh" : ""} ${item.box && item.has_frame ? "" : "bare"}`, title: "Look at it again", onclick: () => visitItem(audit.items.findIndex(({ id }) => id === item.id)) },
     item.box && item.has_frame && h("img", { src: picturePath(item.id, "crop"), alt: "" }),
-    h("span", { role: "status" }, h("span", { class: "who" }, `Before: ${item.phrase}`), ruling(item.reveal)));
+    h("span", { role: "status" }, h("span", { class: "who" }, `Before: ${item.phrase}`), buildRuling(item.reveal)));
 }
 
-function outcome(item) {
+function buildOutcome(item) {
   const { reveal } = item;
   const scores = Object.entries(reveal.scores);
   const missed = new Set(reveal.failures.map(({ name }) => (splitThreshold(name) || {}).score));
   scores.sort((a, b) => missed.has(b[0]) - missed.has(a[0]));
-  const more = reveal.failures.slice(1).map(({ name, agreed }) => h("li", {}, h("b", {}, plain(reasonText(name))), " too. ", agreement(agreed)));
-  const made = reveal.generated.map((each) => h("li", {}, h("b", {}, variantTitle(each.variant)), each.kept ? " was kept" : ` was rejected: ${reasonText(each.reason || "rejected")}`,
-    each.identity === null ? "" : ` (identity ${number(each.identity)})`, ". ", agreement(each.agreed)));
-  return h("div", { class: "outcome" }, ruling(reveal), (more.length > 0 || made.length > 0) && h("ul", {}, more, made),
-    scores.length > 0 && h("dl", { class: "numbers-list" }, scores.map(([name, value]) => h("div", { class: missed.has(name) ? "fails" : null, title: scoreMeaning(name) }, h("dt", {}, scoreTitle(name)), h("dd", {}, number(value))))));
+  const more = reveal.failures.slice(1).map(({ name, agreed }) => h("li", {}, h("b", {}, formatName(formatReason(name))), " too. ", buildAgreement(agreed)));
+  const made = reveal.generated.map((each) => h("li", {}, h("b", {}, getVariantTitle(each.variant)), each.kept ? " was kept" : ` was rejected: ${formatReason(each.reason || "rejected")}`,
+    each.identity === null ? "" : ` (identity ${formatNumber(each.identity)})`, ". ", buildAgreement(each.agreed)));
+  return h("div", { class: "outcome" }, buildRuling(reveal), (more.length > 0 || made.length > 0) && h("ul", {}, more, made),
+    scores.length > 0 && h("dl", { class: "numbers-list" }, scores.map(([name, value]) => h("div", { class: missed.has(name) ? "fails" : null, title: getScoreMeaning(name) }, h("dt", {}, getScoreTitle(name)), h("dd", {}, formatNumber(value))))));
 }
 
 // ---- figures -----------------------------------------------------------------------------------------------------------
 
 async function showFigures() {
-  audit.turn += 1; // a subject that is still on its way must not take the figures' place
+  audit.turn += 1; // a subject that is still loading must not replace the figures
   setBusy(true);
   try {
     await audit.sending;
-    const found = await ask("/api/summary");
+    const found = await requestJson("/api/summary");
     const over = audit.items.every((each) => each.done);
-    byId("figures").replaceChildren(...figures(found, over));
+    byId("figures").replaceChildren(...buildFigures(found, over));
     byId("item").hidden = true;
     byId("figures").hidden = false;
     setBusy(false);
-    if (audit.film) audit.film.pause();
+    if (audit.player) audit.player.pause();
     document.title = "Figures · Audit";
     scrollTo({ top: 0, behavior: "instant" });
     byId("figures").querySelector("h1").focus({ preventScroll: true });
   } catch (error) {
-    sayProblem(error, showFigures);
+    showProblem(error, showFigures);
   }
 }
 
@@ -418,7 +418,7 @@ function hideFigures() {
   byId("item").hidden = false;
 }
 
-function figures(found, over) {
+function buildFigures(found, over) {
   const share = (value) => (value === null ? "" : `${(100 * value).toFixed(1)} %`);
   const reach = (low, high, at, paper) => h("span", { class: "reach", style: { "--low": `${100 * low}%`, "--high": `${100 * high}%` } }, h("i", {}),
     h("b", { style: { "--at": `${100 * at}%` } }), paper && h("b", { class: "paper", style: { "--at": `${100 * paper}%` }, title: `Kaleido A.1: above ${100 * paper} %` }));
@@ -428,30 +428,30 @@ function figures(found, over) {
     h("table", {}, h("thead", {}, h("tr", {}, ["Filter", "Judged", "Agreed", "Accuracy", "95 % CI"].map((each, at) => h("th", { scope: "col", class: at === 4 ? "ci" : null }, each)), h("th", { class: "scale" }, h("span", { class: "muted" }, "0 to 100 %")))),
       h("tbody", {}, rows.map((row) => h("tr", { "data-row": `${row.of}/${row.name}` },
         h("th", { scope: "row" }, named(row), row.unsure > 0 && h("small", {}, `${row.unsure} can't tell`), row.kaleido && h("small", {}, `Kaleido ${Math.round(100 * row.kaleido)} %`)),
-        h("td", {}, count(row.judged)), h("td", {}, count(row.agreed)), h("td", { class: "strong" }, share(row.accuracy)), h("td", { class: "muted" }, row.judged ? between(row.low, row.high) : ""),
+        h("td", {}, formatCount(row.judged)), h("td", {}, formatCount(row.agreed)), h("td", { class: "strong" }, share(row.accuracy)), h("td", { class: "muted" }, row.judged ? between(row.low, row.high) : ""),
         h("td", { class: "scale" }, row.judged ? reach(row.low, row.high, row.accuracy, row.kaleido) : "")))))];
   const estimated = found.dataset.filter((each) => each.share !== null);
-  const open = nextOpen(audit.at) >= 0;
+  const open = findOpenItem(audit.at) >= 0;
   return [
-    h("h1", { tabindex: "-1" }, over ? `All ${count(found.drawn)} judged` : "Figures so far"),
-    h("p", { class: "lead" }, found.subjects ? `${count(found.subjects)} of ${count(found.drawn)} drawn subjects have answers. ` : "Nothing is judged yet. ", over ? "The terminal prints the same figures at the end." : ""),
-    table("Of the kept", "How often what was kept deserves it.", found.kept, (row) => plain(row.title)),
-    table("Of the rejected", "How often you agree with a filter that rejected. A subject that missed several counts for each.", found.rejected, (row) => plain(reasonText(row.name))),
-    table("Of the generated", "How often a generated picture still shows the same one.", found.generated, (row) => (row.of === "generated" ? variantTitle(row.name) : plain(row.title))),
+    h("h1", { tabindex: "-1" }, over ? `All ${formatCount(found.drawn)} judged` : "Figures so far"),
+    h("p", { class: "lead" }, found.subjects ? `${formatCount(found.subjects)} of ${formatCount(found.drawn)} drawn subjects have answers. ` : "Nothing is judged yet. ", over ? "The terminal prints the same figures at the end." : ""),
+    table("Kept subjects", "How often a kept subject should be kept.", found.kept, (row) => formatName(row.title)),
+    table("Rejected subjects", "How often you agree with the filter that rejected. A subject that missed several thresholds counts for each.", found.rejected, (row) => formatName(formatReason(row.name))),
+    table("Generated pictures", "How often a generated picture still shows the same subject.", found.generated, (row) => (row.of === "generated" ? getVariantTitle(row.name) : formatName(row.title))),
     estimated.length > 0 && [h("h2", {}, "The whole dataset"),
-      h("p", { class: "note" }, "Each judged subject stands for as many of the dataset as its share of the draw says."),
+      h("p", { class: "note" }, "Each judged subject is weighted by how many subjects of the dataset it stands for."),
       h("table", {}, h("thead", {}, h("tr", {}, ["Share of subjects", "Judged", "Share", "95 % CI"].map((each) => h("th", { scope: "col" }, each)), h("th", { class: "scale" }))),
-        h("tbody", {}, estimated.map((each) => h("tr", { "data-estimate": each.name }, h("th", { scope: "row" }, plain(each.name)), h("td", {}, count(each.judged)), h("td", { class: "strong" }, share(each.share)), h("td", { class: "muted" }, between(each.low, each.high)), h("td", { class: "scale" }, reach(each.low, each.high, each.share)))))),
-      found.uncovered > 0 && h("p", { class: "note" }, `${count(found.uncovered)} subjects, rejected for reasons that were not judged yet, are not in these shares.`)],
-    found.kappas.map((each) => h("p", { class: "note" }, `${each.judges.join(" and ")} agree on ${count(each.agreed)} of ${count(each.answers)} answers; Cohen's kappa ${each.kappa === null ? "is not defined" : each.kappa.toFixed(2)}.`)),
-    h("button", { type: "button", class: "back", onclick: () => (open ? visit(nextOpen(audit.at)) : visit(audit.at)) }, open ? "Go on judging" : "Look at them again"),
+        h("tbody", {}, estimated.map((each) => h("tr", { "data-estimate": each.name }, h("th", { scope: "row" }, formatName(each.name)), h("td", {}, formatCount(each.judged)), h("td", { class: "strong" }, share(each.share)), h("td", { class: "muted" }, between(each.low, each.high)), h("td", { class: "scale" }, reach(each.low, each.high, each.share)))))),
+      found.uncovered > 0 && h("p", { class: "note" }, `${formatCount(found.uncovered)} subjects were rejected for reasons that are not judged yet; these shares leave them out.`)],
+    found.kappas.map((each) => h("p", { class: "note" }, `${each.judges.join(" and ")} agree on ${formatCount(each.agreed)} of ${formatCount(each.answers)} answers; Cohen's kappa ${each.kappa === null ? "is not defined" : each.kappa.toFixed(2)}.`)),
+    h("button", { type: "button", class: "back", onclick: () => (open ? visitItem(findOpenItem(audit.at)) : visitItem(audit.at)) }, open ? "Continue" : "Look at them again"),
   ].flat(2).filter(Boolean);
 }
 
 // ---- keys ----------------------------------------------------------------------------------------------------------------
 
 function showKeys() {
-  const rows = [["1", "Y", "Yes"], ["2", "N", "No"], ["3", "Space", "Can't tell"], ["↑", "↓", "Another question"], ["←", "→", "Another subject"], ["U", "", "Undo"], ["M", "", "Mask on and off"], ["Z", "", "Enlarge cut-out, crop"], ["P", "", "Play or pause the clip"], ["F", "", "Figures"]];
+  const rows = [["1", "Y", "Yes"], ["2", "N", "No"], ["3", "Space", "Can't tell"], ["↑", "↓", "Another question"], ["←", "→", "Another subject"], ["U", "", "Undo"], ["M", "", "Show or hide the mask"], ["Z", "", "Enlarge cut-out, crop"], ["P", "", "Play or pause the clip"], ["F", "", "Figures"]];
   const box = byId("keys");
   box.replaceChildren(h("h2", { id: "keys-title" }, "Keys"), h("dl", {}, rows.map(([one, two, words]) => [h("dt", {}, h("kbd", {}, one), two && h("kbd", {}, two)), h("dd", {}, words)])),
     h("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => box.close() }, "×"));
@@ -459,33 +459,33 @@ function showKeys() {
   box.showModal();
 }
 
-function enlarge() {
+function enlargeNext() {
   const names = [...document.querySelectorAll("[data-view]")].map((each) => each.dataset.view);
   audit.view = [...names, null][names.indexOf(audit.view) + 1];
   drawView();
 }
 
-function pausePlay() {
-  if (audit.film) audit.film.paused ? audit.film.play().catch(() => {}) : audit.film.pause();
+function togglePlay() {
+  if (audit.player) audit.player.paused ? audit.player.play().catch(() => {}) : audit.player.pause();
 }
 
 const ACTIONS = {
-  ArrowLeft: () => step(-1), ArrowRight: () => step(1), ArrowUp: () => moveQuestion(-1), ArrowDown: () => moveQuestion(1),
-  u: undo, m: toggleMask, z: enlarge, p: pausePlay, f: showFigures,
+  ArrowLeft: () => goToNeighbour(-1), ArrowRight: () => goToNeighbour(1), ArrowUp: () => moveQuestion(-1), ArrowDown: () => moveQuestion(1),
+  u: undoAnswer, m: toggleMask, z: enlargeNext, p: togglePlay, f: showFigures,
 };
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || byId("keys").open || !audit.item) return;
   const on = event.target instanceof Element ? event.target.closest("button, a, video, input") : null;
-  // A button that has the focus keeps its own keys, a film too.
+  // A focused button or video keeps its own keys.
   if (on && (event.key === " " || event.key === "Enter" || (on.matches("video") && event.key.startsWith("Arrow")))) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const shown = byId("figures").hidden;
   if (key === "?") showKeys();
-  else if (!shown && (key === "f" || key === "Escape")) visit(audit.at);
-  else if (shown && key in KEYS && !event.repeat) answer(KEYS[key]);
+  else if (!shown && (key === "f" || key === "Escape")) visitItem(audit.at);
+  else if (shown && key in KEYS && !event.repeat) giveAnswer(KEYS[key]);
   else if (shown && key in ACTIONS) ACTIONS[key]();
-  else if (!shown && key === "u") undo();
+  else if (!shown && key === "u") undoAnswer();
   else return;
   event.preventDefault();
 });
@@ -493,21 +493,21 @@ document.addEventListener("keydown", (event) => {
 // ---- start -----------------------------------------------------------------------------------------------------------------
 
 byId("to-keys").addEventListener("click", showKeys);
-byId("to-figures").addEventListener("click", () => (byId("figures").hidden ? showFigures() : visit(audit.at)));
+byId("to-figures").addEventListener("click", () => (byId("figures").hidden ? showFigures() : visitItem(audit.at)));
 byId("skip").addEventListener("click", (event) => { event.preventDefault(); if (byId("ask")) byId("ask").focus(); });
 
 async function start() {
   try {
-    const state = await ask("/api/state");
+    const state = await requestJson("/api/state");
     audit.items = state.items;
     audit.pace = state.seconds;
     byId("name").replaceChildren(state.dataset, h("span", { class: "muted" }, ` · ${state.judge}`));
-    drawStand();
-    const next = nextOpen(0);
-    await visit(next < 0 ? audit.items.length - 1 : next);
+    drawProgress();
+    const next = findOpenItem(0);
+    await visitItem(next < 0 ? audit.items.length - 1 : next);
     if (next < 0) showFigures();
   } catch (error) {
-    sayProblem(error, start);
+    showProblem(error, start);
   }
 }
 

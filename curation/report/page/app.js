@@ -4,22 +4,22 @@ for (const draw of [drawTop, drawFunnel, drawReasons, drawScores, drawCategories
   try {
     draw();
   } catch (error) {
-    // A manifest that was written by hand may surprise one chart; the others are still worth seeing.
+    // An unusual manifest can break one chart; the others are still drawn.
     console.error(error);
   }
 }
 
 const SECTIONS = [["funnel", "Funnel"], ["reasons", "Reasons"], ["scores", "Scores"], ["categories", "Categories"], ["clips", "Clips"], ["run", "Run"], ["gallery", "Gallery"]];
-fill(byId("nav"), {}, [
+fillNode(byId("nav"), {}, [
   h("a", { href: "#", class: "home", "data-goto": "top" }, overview.name),
   h("span", { class: "links" }, SECTIONS.map(([id, name]) => h("a", { href: "#", "data-goto": id }, name))),
 ]);
-fill(byId("foot"), {}, [`Made by Reprise${overview.reprise_version ? ` ${overview.reprise_version}` : ""}`, overview.config_hash ? ` · config ${overview.config_hash}` : ""]);
+fillNode(byId("foot"), {}, [`Made by Reprise${overview.reprise_version ? ` ${overview.reprise_version}` : ""}`, overview.config_hash ? ` · config ${overview.config_hash}` : ""]);
 
 document.addEventListener("click", (event) => {
   const link = event.target instanceof Element ? event.target.closest("[data-goto]") : null;
   if (!link) return;
-  event.preventDefault(); // the address holds the filters, so links between sections leave it alone
+  event.preventDefault(); // the address holds the filters, so links between sections do not change it
   goTo(link.dataset.goto);
 });
 

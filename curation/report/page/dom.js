@@ -1,9 +1,9 @@
 "use strict";
-// Building blocks. Text only ever enters the page as text nodes and attributes, never as markup.
+// Building blocks. Text enters the page only as text nodes and attributes, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-function fill(node, attributes, children) {
+function fillNode(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
@@ -17,25 +17,25 @@ function fill(node, attributes, children) {
 
 /** An HTML element; attributes `onclick` etc. are listeners, `style` is an object, `tip` a tooltip. */
 function h(tag, attributes, ...children) {
-  return fill(document.createElement(tag), attributes, children);
+  return fillNode(document.createElement(tag), attributes, children);
 }
 
 /** An SVG element, likewise. */
 function s(tag, attributes, ...children) {
-  return fill(document.createElementNS(SVG, tag), attributes, children);
+  return fillNode(document.createElementNS(SVG, tag), attributes, children);
 }
 
 const byId = (id) => document.getElementById(id);
 
-function section(id, title, lead, ...children) {
+function fillSection(id, title, lead, ...children) {
   const node = byId(id);
   node.replaceChildren();
-  fill(node, {}, [h("h2", { id: `${id}-title` }, title), lead && h("p", { class: "lead" }, lead), ...children]);
+  fillNode(node, {}, [h("h2", { id: `${id}-title` }, title), lead && h("p", { class: "lead" }, lead), ...children]);
   return node;
 }
 
 /** Draw into `box` now and whenever its width changes: `draw(width)` returns the new content. */
-function responsive(box, draw) {
+function redrawOnResize(box, draw) {
   let last = 0;
   new ResizeObserver(([entry]) => {
     const width = Math.floor(entry.contentRect.width);
@@ -79,7 +79,7 @@ function showTip(event) {
 for (const kind of ["mouseover", "focusin", "click"]) document.addEventListener(kind, showTip);
 document.addEventListener("scroll", () => { byId("tip").hidden = true; }, { passive: true });
 
-/** Scroll to a section, as calmly as the reader's settings ask. */
+/** Scroll to a section; smoothly, unless the reader asked for reduced motion. */
 function goTo(id) {
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   byId(id).scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });

@@ -1,4 +1,4 @@
-// What is chosen, which clips that leaves, and how many each further choice would leave.
+// The chosen filters, the clips that match them, and how many clips each further choice would leave.
 
 const FACETS = ["verdict", "category", "group", "reason"];
 const index = { clips: [], status: [], category: [], reason: [], text: null };
@@ -11,7 +11,7 @@ function readState() {
   return state;
 }
 
-function stateHash(state) {
+function formatState(state) {
   const out = new URLSearchParams();
   for (const facet of FACETS) if (state[facet] !== null) out.set(facet, state[facet]);
   if (state.q) out.set("q", state.q);
@@ -21,7 +21,7 @@ function stateHash(state) {
 
 const isFiltered = (state) => Boolean(state.q) || FACETS.some((facet) => state[facet] !== null);
 
-/** Turn the numbers of data/index.js into words, once. */
+/** Replace the numbers of data/index.js by their words. */
 function readIndex(data) {
   Object.assign(index, { status: data.status, category: data.category, reason: data.reason });
   index.clips = data.clips.map(([status, reason, subjects, isClip]) => ({
@@ -34,40 +34,40 @@ function readIndex(data) {
   }));
 }
 
-/** Does one and the same subject satisfy category, group and reason? A clip's own reason holds for all of them. */
-function subjectMatches(subject, clip, state) {
+/** Whether one subject matches category, group and reason. A clip's own reason counts for all its subjects. */
+function matchesSubject(subject, clip, state) {
   return (state.category === null || subject.category === state.category)
     && (state.group === null || subject.group === state.group)
     && (state.reason === null || subject.reason === state.reason || clip.reason === state.reason);
 }
 
-function clipMatches(clip, position, state) {
+function matchesClip(clip, position, state) {
   if (state.verdict !== null && clip.status !== state.verdict) return false;
-  if (state.q && !(index.text && words(state.q).every((word) => index.text[position].includes(word)))) return false;
+  if (state.q && !(index.text && splitWords(state.q).every((word) => index.text[position].includes(word)))) return false;
   if (state.category === null && state.group === null) {
     if (state.reason === null || clip.reason === state.reason) return true;
   }
-  return clip.subjects.some((subject) => subjectMatches(subject, clip, state));
+  return clip.subjects.some((subject) => matchesSubject(subject, clip, state));
 }
 
-const words = (query) => query.toLowerCase().split(/\s+/).filter(Boolean);
+const splitWords = (query) => query.toLowerCase().split(/\s+/).filter(Boolean);
 
-function matching(state) {
+function findMatches(state) {
   const found = [];
-  index.clips.forEach((clip, position) => { if (clipMatches(clip, position, state)) found.push(position); });
+  index.clips.forEach((clip, position) => { if (matchesClip(clip, position, state)) found.push(position); });
   return found;
 }
 
-/** Per option of a facet, the number of clips that choosing it would show, most first. */
-function options(facet, state) {
+/** [option, number of clips that it would show], ...; the most first. */
+function countOptions(facet, state) {
   const others = { ...state, [facet]: null };
   const counts = new Map();
   index.clips.forEach((clip, position) => {
-    if (!clipMatches(clip, position, others)) return;
+    if (!matchesClip(clip, position, others)) return;
     const here = new Set();
     if (facet === "verdict") here.add(clip.status);
     else {
-      for (const subject of clip.subjects) if (subject[facet] && subjectMatches(subject, clip, others)) here.add(subject[facet]);
+      for (const subject of clip.subjects) if (subject[facet] && matchesSubject(subject, clip, others)) here.add(subject[facet]);
       if (facet === "reason" && clip.reason) here.add(clip.reason);
     }
     for (const option of here) counts.set(option, (counts.get(option) || 0) + 1);
@@ -78,9 +78,9 @@ function options(facet, state) {
 
 /**
  * A button that opens a list of options with their counts; long lists can be searched.
- * say(option) is how an option reads; choose(option or null) is called on a choice.
+ * getLabel(option) returns its text; choose(option or null) is called on a choice.
  */
-function picker(name, { say, choose }) {
+function buildPicker(name, { getLabel, choose }) {
   const search = h("input", { type: "search", placeholder: `Find a ${name}`, "aria-label": `Find a ${name}`, autocomplete: "off" });
   const list = h("ul", {});
   const panel = h("div", { class: "panel", hidden: true, id: `panel-${name}` }, search, list);
@@ -104,12 +104,12 @@ function picker(name, { say, choose }) {
   }
   function draw() {
     const wanted = search.value.trim().toLowerCase();
-    const fitting = shown.filter(([option]) => say(option).toLowerCase().includes(wanted) || String(option).toLowerCase().includes(wanted));
+    const fitting = shown.filter(([option]) => getLabel(option).toLowerCase().includes(wanted) || String(option).toLowerCase().includes(wanted));
     list.replaceChildren(
       ...(current === null || wanted ? [] : [h("li", {}, h("button", { type: "button", class: "any", onclick: () => pick(null) }, `Any ${name}`))]),
       ...fitting.map(([option, n]) => h("li", {}, h("button", {
         type: "button", "aria-pressed": String(option === current), "data-option": option, title: option, onclick: () => pick(option === current ? null : option),
-      }, h("span", {}, say(option)), h("span", { class: "n" }, count(n))))),
+      }, h("span", {}, getLabel(option)), h("span", { class: "n" }, formatCount(n))))),
       ...(fitting.length ? [] : [h("li", { class: "none" }, wanted ? `No ${name} is called that` : "Nothing to choose from")]),
     );
   }
@@ -137,7 +137,7 @@ function picker(name, { say, choose }) {
     update(found, chosen) {
       shown = found;
       current = chosen;
-      button.replaceChildren(h("span", { class: "what" }, plain(name)), h("span", { class: "which" }, chosen === null ? "any" : say(chosen)));
+      button.replaceChildren(h("span", { class: "what" }, formatName(name)), h("span", { class: "which" }, chosen === null ? "any" : getLabel(chosen)));
       button.classList.toggle("active", chosen !== null);
       if (!panel.hidden) draw();
     },

@@ -1,4 +1,4 @@
-// Pages of cards, loaded when they are needed; the enlarged picture.
+// Pages of cards, loaded on demand, and the enlarged picture.
 
 const gallery = { state: readState(), found: [], files: new Map(), waiting: new Map(), turn: 0, parts: null };
 const FILES_HELD = 24; // data files that stay in memory
@@ -9,8 +9,8 @@ function repriseData(name, value) {
   gallery.waiting.delete(name);
 }
 
-/** A data file by name, through a script element: a page opened from disk may not fetch. */
-function load(name) {
+/** Load a data file by name, through a script element: a page opened from disk cannot fetch. */
+function loadData(name) {
   const held = gallery.files.get(name);
   if (held) {
     gallery.files.delete(name);
@@ -35,19 +35,19 @@ function load(name) {
   return promise;
 }
 
-const pageCount = () => Math.max(1, Math.ceil(gallery.found.length / overview.gallery.per_page));
+const countPages = () => Math.max(1, Math.ceil(gallery.found.length / overview.gallery.per_page));
 
-/** Change what is chosen; a new entry in the history unless `replace`. */
+/** Change the filters or the page; adds an entry to the history unless `replace`. */
 function setState(change, replace = false) {
   const next = { ...gallery.state, page: 1, ...change };
-  const address = `#${stateHash(next)}`;
+  const address = `#${formatState(next)}`;
   if (replace) history.replaceState(null, "", address);
   else if (address !== (location.hash || "#")) history.pushState(null, "", address);
   gallery.state = next;
   return showState();
 }
 
-/** From a chart: only these clips, all other filters off. */
+/** Show only these clips and remove all other filters; the charts call it. */
 function showOnly(change) {
   setState({ verdict: null, category: null, group: null, reason: null, q: "", ...change });
   goTo("gallery");
@@ -55,7 +55,7 @@ function showOnly(change) {
 
 function turnPage(step) {
   const page = gallery.state.page + step;
-  if (page < 1 || page > pageCount()) return;
+  if (page < 1 || page > countPages()) return;
   setState({ page });
   byId("gallery").scrollIntoView({ block: "start" });
 }
@@ -63,7 +63,7 @@ function turnPage(step) {
 function drawGallery() {
   const { clips, of } = overview.gallery;
   if (!clips) {
-    section("gallery", "Gallery", "The shards hold no clip.");
+    fillSection("gallery", "Gallery", "The shards hold no clip.");
     return;
   }
   const verdicts = h("div", { class: "segments", role: "group", "aria-label": "Verdict", "data-facet": "verdict" });
@@ -75,32 +75,32 @@ function drawGallery() {
     timer = setTimeout(() => setState({ q: search.value.trim() }, Boolean(gallery.state.q)), 160);
   });
   const pickers = {
-    category: picker("category", { say: plain, choose: (category) => setState({ category }) }),
-    group: picker("group", { say: plain, choose: (group) => setState({ group }) }),
-    reason: picker("reason", { say: reasonText, choose: (reason) => setState({ reason }) }),
+    category: buildPicker("category", { getLabel: formatName, choose: (category) => setState({ category }) }),
+    group: buildPicker("group", { getLabel: formatName, choose: (group) => setState({ group }) }),
+    reason: buildPicker("reason", { getLabel: formatReason, choose: (reason) => setState({ reason }) }),
   };
   const summary = h("p", { class: "summary", role: "status" });
   const list = h("div", { class: "cards" });
-  const pagers = [pager(), pager()];
+  const pagers = [buildPager(), buildPager()];
   gallery.parts = { verdicts, search, pickers, summary, list, pagers };
-  section("gallery", "Gallery",
-    clips < of ? `${count(clips)} of ${count(of)} clips, drawn evenly from all shards.` : null,
+  fillSection("gallery", "Gallery",
+    clips < of ? `${formatCount(clips)} of ${formatCount(of)} clips, drawn evenly from all shards.` : null,
     h("div", { class: "filters" }, verdicts, h("div", { class: "picks" }, Object.values(pickers).map((each) => each.root)), search),
     h("div", { class: "above" }, summary, pagers[0].root), list, pagers[1].root);
-  load("index").then((data) => { readIndex(data); return showState(); }).catch(sayProblem);
+  loadData("index").then((data) => { readIndex(data); return showState(); }).catch(showProblem);
 }
 
-function sayProblem(error) {
+function showProblem(error) {
   gallery.parts.list.replaceChildren(h("p", { class: "notice" }, error.message));
 }
 
-function pager() {
+function buildPager() {
   const back = h("button", { type: "button", "aria-label": "Previous page", onclick: () => turnPage(-1) }, "←");
   const on = h("button", { type: "button", "aria-label": "Next page", onclick: () => turnPage(1) }, "→");
   const field = h("input", { type: "text", inputmode: "numeric", "aria-label": "Page", size: 3 });
   const total = h("span", {});
   field.addEventListener("change", () => {
-    const page = Math.min(Math.max(1, parseInt(field.value, 10) || 1), pageCount());
+    const page = Math.min(Math.max(1, parseInt(field.value, 10) || 1), countPages());
     field.value = page;
     if (page !== gallery.state.page) turnPage(page - gallery.state.page);
   });
@@ -110,7 +110,7 @@ function pager() {
     update(page, pages) {
       root.hidden = pages < 2;
       field.value = page;
-      total.replaceChildren(` of ${count(pages)}`);
+      total.replaceChildren(` of ${formatCount(pages)}`);
       back.disabled = page <= 1;
       on.disabled = page >= pages;
     },
@@ -122,24 +122,24 @@ async function showState() {
   const turn = ++gallery.turn;
   const { state, parts } = gallery;
   try {
-    if (state.q && !index.text) index.text = (await load("text")).map((text) => text.toLowerCase());
-    if (!index.clips.length) return; // the index has not arrived; it will call again
+    if (state.q && !index.text) index.text = (await loadData("text")).map((text) => text.toLowerCase());
+    if (!index.clips.length) return; // not loaded yet; its loading calls this function again
     if (turn !== gallery.turn) return;
-    gallery.found = matching(state);
-    state.page = Math.min(state.page, pageCount());
+    gallery.found = findMatches(state);
+    state.page = Math.min(state.page, countPages());
     drawControls();
     const { per_page: size, per_file: perFile } = overview.gallery;
     const shown = gallery.found.slice((state.page - 1) * size, state.page * size);
     const names = [...new Set(shown.map((position) => Math.floor(position / perFile)))];
     parts.list.setAttribute("aria-busy", "true");
-    const files = new Map(await Promise.all(names.map(async (n) => [n, await load(`clips-${String(n).padStart(5, "0")}`)])));
+    const files = new Map(await Promise.all(names.map(async (n) => [n, await loadData(`clips-${String(n).padStart(5, "0")}`)])));
     if (turn !== gallery.turn) return;
     parts.list.replaceChildren(...(shown.length
-      ? shown.map((position) => clipCard(files.get(Math.floor(position / perFile))[position % perFile], state))
+      ? shown.map((position) => buildClipCard(files.get(Math.floor(position / perFile))[position % perFile], state))
       : [h("div", { class: "empty" }, h("p", {}, "No clip matches."), h("button", { type: "button", onclick: clearFilters }, "Clear filters"))]));
     parts.list.setAttribute("aria-busy", "false");
   } catch (error) {
-    if (turn === gallery.turn) sayProblem(error);
+    if (turn === gallery.turn) showProblem(error);
   }
 }
 
@@ -147,25 +147,25 @@ const clearFilters = () => setState({ verdict: null, category: null, group: null
 
 function drawControls() {
   const { state, parts, found } = gallery;
-  const verdicts = options("verdict", state);
+  const verdicts = countOptions("verdict", state);
   const order = ["kept", "rejected", "failed", "open"];
   verdicts.sort((a, b) => order.indexOf(a[0]) - order.indexOf(b[0]));
   const all = verdicts.reduce((a, [, n]) => a + n, 0);
   parts.verdicts.replaceChildren(...[[null, all], ...verdicts].map(([option, n]) => h("button", {
     type: "button", "aria-pressed": String(state.verdict === option), "data-option": option === null ? "all" : option, onclick: () => setState({ verdict: option }),
-  }, option === null ? "All" : statusTitle(option), h("span", { class: "n" }, count(n)))));
-  for (const [facet, each] of Object.entries(parts.pickers)) each.update(options(facet, state), state[facet]);
+  }, option === null ? "All" : getStatusTitle(option), h("span", { class: "n" }, formatCount(n)))));
+  for (const [facet, each] of Object.entries(parts.pickers)) each.update(countOptions(facet, state), state[facet]);
   if (document.activeElement !== parts.search) parts.search.value = state.q;
   const size = overview.gallery.per_page, first = (state.page - 1) * size + 1;
   const clips = found.filter((position) => index.clips[position].isClip).length, videos = found.length - clips;
   parts.summary.dataset.total = found.length;
   parts.summary.replaceChildren(
-    clips || !videos ? h("b", {}, some(clips, "clip")) : "",
+    clips || !videos ? h("b", {}, formatAmount(clips, "clip")) : "",
     clips && videos ? " and " : "",
-    ...(videos ? [h("b", {}, some(videos, "video")), clips ? " that gave none" : " that gave no clip"] : []),
-    found.length > size ? `, showing ${count(first)} to ${count(Math.min(found.length, first + size - 1))}` : "",
+    ...(videos ? [h("b", {}, formatAmount(videos, "video")), " without a clip"] : []),
+    found.length > size ? `, showing ${formatCount(first)} to ${formatCount(Math.min(found.length, first + size - 1))}` : "",
     isFiltered(state) ? h("button", { type: "button", class: "link", onclick: clearFilters }, "Clear filters") : "");
-  for (const each of parts.pagers) each.update(state.page, pageCount());
+  for (const each of parts.pagers) each.update(state.page, countPages());
 }
 
 // ---- the enlarged picture -----------------------------------------------------------------------------------

@@ -752,7 +752,7 @@ def test_the_page_asks_no_other_machine(client: Client) -> None:
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
     assert b"http" not in reply.body
     assert {
-        client(path).status for path in ("/audit.js", "/audit.css", "/style.css", "/dom.js", "/words.js")
+        client(path).status for path in ("/audit.js", "/audit.css", "/style.css", "/dom.js", "/labels.js")
     } == {200}
 
 

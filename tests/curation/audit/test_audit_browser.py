@@ -130,7 +130,7 @@ def order(page: Page) -> list[str]:
 def go_to(page: Page, wanted: Callable[[Any], bool]) -> Any:
     """Show the first subject of a kind."""
     at, item = next((n, each) for n, each in enumerate(page.audit.sample.items) if wanted(each))
-    page.js("return visit(arguments[0])", at)
+    page.js("return visitItem(arguments[0])", at)
     page.settle()
     return item
 
@@ -140,7 +140,7 @@ def test_it_opens_with_the_first_subject_and_without_a_complaint(page: Page) -> 
     assert page.js("return document.querySelectorAll('.checks button').length") == len(
         page.audit.sample.items[0].questions
     )
-    assert page.text("#stand") == f"0 of {DRAWN} judged"
+    assert page.text("#count") == f"0 of {DRAWN} judged"
     page.until(lambda: page.js("return [...document.images].every((i) => i.complete)"))
     assert page.js("return [...document.images].every((i) => i.naturalWidth > 0)")
     assert page.errors() == []
@@ -183,7 +183,7 @@ def test_a_reload_goes_on_at_the_next_one(page: Page) -> None:
     asked = page.asked
     page.load()
     assert (page.shown, page.asked) == (order(page)[3], asked)
-    assert page.text("#stand").startswith(f"3 of {DRAWN} judged")
+    assert page.text("#count").startswith(f"3 of {DRAWN} judged")
     assert page.js("return byId('progress').getAttribute('aria-valuenow')") == "3"
 
 
@@ -242,7 +242,7 @@ def test_undo_reaches_the_subject_before_and_an_earlier_sitting(page: Page) -> N
     page.press("u")
     assert page.shown == before
     assert page.asked == page.audit.sample.by_id[before].all_questions[-1].name
-    assert page.text("#stand").startswith("0 of")
+    assert page.text("#count").startswith("0 of")
     page.press("2")
     assert page.shown == order(page)[1]
     assert list(page.kept_on_disk()[before].values())[-1] == "no"
@@ -334,7 +334,7 @@ def test_a_subject_that_was_not_found_is_looked_for_in_the_clip(page: Page) -> N
 
 def test_captions_are_text_whatever_they_say(page: Page) -> None:
     for n in range(DRAWN):
-        page.js("return visit(arguments[0])", n)
+        page.js("return visitItem(arguments[0])", n)
         page.until(lambda n=n: page.shown == order(page)[n])
         assert page.js("return document.querySelectorAll('.caption script, .caption img').length") == 0
         assert page.text("title").endswith(" · Audit")

@@ -322,7 +322,7 @@ def test_scores_split_into_kept_missed_here_and_elsewhere() -> None:
 
 
 def test_the_page_knows_every_score_of_the_schema() -> None:
-    words = (Path(survey.__file__).parent / "page/words.js").read_text(encoding="utf-8")
+    words = (Path(survey.__file__).parent / "page/labels.js").read_text(encoding="utf-8")
     known = re.findall(r"^  (\w+): \[\"", words, re.MULTILINE)
     assert set(Scores.__annotations__) <= set(known)
 
