@@ -17,7 +17,7 @@ from curation.runner.job import CurationJob
 from curation.runner.plates import make_plate_group
 from curation.runner.ray_tasks import get_results
 from curation.runner.shards import finish_job_shard
-from curation.stages.crosspair import Plate
+from curation.stages.plates import Plate
 
 _MAX_CLIPS_PER_PLATE_TASK, _MIN_PLATE_TASKS = 16, 4
 _CLIPS_PER_EMBED_TASK = 64

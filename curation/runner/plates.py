@@ -16,7 +16,7 @@ from curation.models import registry
 from curation.runner.job import CurationJob
 from curation.runner.memory import release_free_memory
 from curation.runner.worker import get_cached, init_worker
-from curation.stages.crosspair import Plate, choose_plate_clips, collect_plates
+from curation.stages.plates import Plate, choose_plate_clips, collect_plates
 from reprise.storage import Storage
 
 _READ_ROWS = 16  # clips at a time

@@ -14,7 +14,8 @@ from curation.runner.donors import DonorTable, open_donor_library
 from curation.runner.job import CurationJob
 from curation.runner.memory import release_free_memory
 from curation.runner.worker import init_worker
-from curation.stages.crosspair import Crosspair, Plate
+from curation.stages.crosspair import Crosspair
+from curation.stages.plates import Plate
 from curation.stages.retrieve import Retrieve
 from curation.stages.stage import Stage, run_stage
 from reprise.storage import Storage

@@ -52,7 +52,6 @@ LAYERS: dict[str, set[str]] = {
         "curation.filters",
         "curation.models",
         "curation.video",
-        "curation.dataset",
     },
     "curation.report": {
         "reprise",

@@ -26,7 +26,8 @@ from curation.runner.donors import DonorTable
 from curation.runner.job import CurationJob, FinishedRows
 from curation.runner.shards import finish_shard
 from curation.sources.list_videos import list_videos
-from curation.stages.crosspair import Crosspair, Plate
+from curation.stages.crosspair import Crosspair
+from curation.stages.plates import Plate
 from reprise.errors import RepriseError
 from reprise.ray_session import RaySession
 from reprise.storage import Storage

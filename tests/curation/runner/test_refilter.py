@@ -27,8 +27,9 @@ from curation.rows.verdicts import decide_clip
 from curation.runner import refilter as module
 from curation.runner.graph import build_stage
 from curation.runner.refilter import refilter_dataset
-from curation.stages.crosspair import Crosspair, collect_plates
+from curation.stages.crosspair import Crosspair
 from curation.stages.filter import keep_needed_frames
+from curation.stages.plates import collect_plates
 from curation.stages.stage import run_stage
 from pipelines.refilter import main
 from reprise.errors import RepriseError

@@ -15,8 +15,8 @@ from curation.rows.lifecycle import stop_row
 from curation.rows.schema import CLIPS, ClipRow
 from curation.rows.tables import build_table
 from curation.runner.plates import build_plate_pool
-from curation.stages.crosspair import (
-    Crosspair,
+from curation.stages.crosspair import Crosspair
+from curation.stages.plates import (
     Plate,
     can_give_plate,
     choose_background_frame,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,15 +12,17 @@ from curation.config import CurationConfig, load_config
 from curation.imaging.codec import RGB, BoolMask, decode_image
 from curation.rows.schema import CLIPS, ClipRow, Reference
 from curation.rows.tables import build_table
-from curation.stages.crosspair import (
-    Crosspair,
+from curation.stages.crosspair import Crosspair, estimate_plate_height
+from curation.stages.plates import (
     Plate,
+    WholeSubject,
     can_give_plate,
     choose_background_frame,
     choose_clip_frame,
     collect_plates,
     make_plate,
 )
+from curation.taxonomy import Taxonomy
 from tests.curation.subjects import (
     BLUE,
     GREEN,
@@ -85,6 +88,31 @@ def test_a_clip_is_taken_as_it_is() -> None:
     assert plate.kind == "clip"
     assert decode_image(plate.image)[70, 80, 0] > 150
     assert len(plate.boxes) == 1
+
+
+def test_only_subjects_that_are_kept_and_seen_whole_give_a_plate_its_scale() -> None:
+    whole, cut_off = rectangle(20, 30, 40, 90), rectangle(100, 60, 130, 120)
+    small = rectangle(50, 80, 60, 100)
+    subjects = [
+        subject_row("a", whole, phrase="a horse", category="horse", group="animal"),
+        subject_row("a", cut_off, phrase="a man", category="man", group="human"),
+        subject_row("a", small, phrase="a dog", category="dog", group="animal", kept=False),
+    ]
+    row = clip_row("a", {0: painted(scene(GREY), whole | cut_off | small, RED)}, subjects)
+    plate = make_plate(row, Whitewash(), 0, clip_share=1)
+    assert plate.scale == (WholeSubject("horse", "animal", 0.5),)
+
+
+def test_the_largest_subject_of_known_height_tells_how_high_a_plate_is() -> None:
+    seen = (
+        WholeSubject("ball", "sport", 0.9),
+        WholeSubject("dog", "animal", 0.1),
+        WholeSubject("horse", "animal", 0.5),
+    )
+    taxonomy = Taxonomy.load()
+    plate = Plate("a", "v", "A horse.", {"bytes": b"", "path": None}, scale=seen)
+    assert estimate_plate_height(plate, taxonomy) == pytest.approx(1.7 / 0.5)
+    assert estimate_plate_height(replace(plate, scale=seen[:1]), taxonomy) is None
 
 
 def test_kinds_come_in_the_share_that_was_asked_for() -> None:

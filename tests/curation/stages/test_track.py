@@ -17,7 +17,7 @@ from curation.rows.references import find_box, find_mask
 from curation.rows.schema import CLIPS, ClipRow
 from curation.rows.tables import build_table
 from curation.runner.graph import build_stage
-from curation.stages.crosspair import choose_background_frame
+from curation.stages.plates import choose_background_frame
 from curation.stages.stage import run_stage
 from tests.curation.clips import COLOURS, HEIGHT, HERE, WIDTH, Blob, clip, config, disc, picture
 
