@@ -1,1 +1,1 @@
-"""The doors: what a person, or `ray job submit`, runs. They wire rooms together and hold no logic."""
+"""The commands, which a person or `ray job submit` runs. They parse, wire and print; they hold no logic."""

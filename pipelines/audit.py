@@ -1,4 +1,4 @@
-"""reprise audit: a person judges what the filters decided, on a local page."""
+"""reprise audit: a person judges the decisions of the filters on a local page."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from reprise.storage import Storage
     show_default=True,
     help="Subjects to draw: half kept, half rejected.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides which are drawn.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random draw.")
 @click.option("--judge", help="Who judges; several can judge the same draw.  [default: the login name]")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default: any free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: 0, any free port.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
-@click.option("--summary", is_flag=True, help="Only print the figures of what was judged so far.")
+@click.option("--summary", is_flag=True, help="Only print the figures of the answers so far.")
 @handle_errors
 def main(
     dataset: str, n: int, seed: int, judge: str | None, port: int, no_browser: bool, summary: bool
@@ -40,7 +40,7 @@ def main(
     """Judge sampled subjects in a browser and print the filters' accuracy, as Kaleido A.1 does."""
     audit = open_audit(Storage.from_uri(dataset), n=n, seed=seed, judge=judge or _get_login_name())
     if audit.judgements.damaged:
-        err.print(f"{audit.judgements.damaged} damaged lines of judgements were left out")
+        err.print(f"{audit.judgements.damaged} damaged lines of judgements were skipped")
     if not summary:
         _serve_page(audit, port, no_browser)
     found = audit.build_summary()
@@ -59,7 +59,7 @@ def _serve_page(audit: Audit, port: int, no_browser: bool) -> None:
     out.print(f"judge    {escape(audit.judgements.judge)}, {done} of {len(items)} subjects judged")
     out.print(f"answers  {escape(audit.storage.join_path(audit.judgements.path))}", soft_wrap=True)
     out.print(
-        "Ctrl-C ends it and prints the figures; the same command goes on where you stopped.", soft_wrap=True
+        "Ctrl-C stops the server and prints the figures. Run the same command again to go on.", soft_wrap=True
     )
     if not no_browser and _has_screen():
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
@@ -72,7 +72,7 @@ def _serve_page(audit: Audit, port: int, no_browser: bool) -> None:
 
 
 def print_figures(summary: AuditSummary) -> None:
-    """Print the figures."""
+    """Print the agreement with each filter, and estimates for the whole dataset."""
     out.print(f"{summary.subjects} of {summary.drawn} drawn subjects judged")
     if not summary.subjects:
         return
@@ -136,7 +136,7 @@ def _get_login_name() -> str:
 
 
 def _has_screen() -> bool:
-    """Without one, a text browser would take the terminal over."""
+    """Whether a browser can open a window. Without a screen, a text browser would take over the terminal."""
     return sys.platform in ("darwin", "win32") or bool(
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     )

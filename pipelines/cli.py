@@ -1,4 +1,4 @@
-"""`reprise`: every door under one name. Each also runs as `python -m pipelines.<name>`."""
+"""`reprise`: all commands under one name. Each also runs as `python -m pipelines.<name>`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ from typing import Any
 
 import click
 
-# name -> (module, attribute, what it does). Imported when called: `reprise --help` must not wait for Ray.
+# name -> (module, attribute, summary). A module is imported when its command is called, so that
+# `reprise --help` does not wait for Ray.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "curate": ("pipelines.curate", "main", "Videos -> curated dataset, with a report."),
-    "encode": ("pipelines.encode", "main", "Dataset or videos -> latents and text embeddings, for training."),
-    "refilter": ("pipelines.refilter", "main", "Re-decide a dataset under new thresholds, without models."),
+    "encode": (
+        "pipelines.encode",
+        "main",
+        "A dataset or videos -> latents and text embeddings, for training.",
+    ),
+    "refilter": (
+        "pipelines.refilter",
+        "main",
+        "Decide a dataset again under new thresholds, without models.",
+    ),
     "train": ("pipelines.train", "main", "Encoded latents -> a trained model."),
     "stage": ("pipelines.stage", "main", "Run one stage, Parquet to Parquet."),
     "report": ("pipelines.report", "report", "Build a dataset's report again."),
@@ -19,21 +28,29 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "models": ("pipelines.models", "models", "List, fetch and check the checkpoints of a profile."),
     "taxonomy": ("pipelines.taxonomy", "taxonomy", "List, check or try the taxonomy."),
     "config": ("pipelines.config", "main", "Print every config key with its default and what it means."),
-    "convert": ("pipelines.convert", "convert", "Weights of a released model in another layout."),
+    "convert": ("pipelines.convert", "convert", "Convert weights of a released model to another layout."),
     "generate": ("pipelines.generate", "generate", "Pictures of subjects and a prompt -> a video."),
-    "lora": ("pipelines.lora", "lora", "Adapter files: check, convert, merge, unmerge."),
-    "conflict": ("pipelines.conflict", "main", "Plot how the gradients of two tasks get along."),
+    "lora": ("pipelines.lora", "lora", "Check, convert, merge and unmerge adapter files."),
+    "conflict": ("pipelines.conflict", "main", "Plot the conflict between the gradients of two tasks."),
     "demo": ("pipelines.demo", "main", "Make demo videos with known truth and curate them."),
-    "playground": ("pipelines.playground", "playground", "A drawn world with known truth, and its trainers."),
-    "doctor": ("pipelines.doctor", "main", "Say what this machine has and which profile it can run."),
+    "playground": (
+        "pipelines.playground",
+        "playground",
+        "Draw videos with known truth, and train small models on them.",
+    ),
+    "doctor": ("pipelines.doctor", "main", "Show what this machine has and which profile it can run."),
 }
 
 
 class CommandGroup(click.Group):
+    """Imports a command's module when the command is called."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None where there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
@@ -42,6 +59,7 @@ class CommandGroup(click.Group):
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the summaries without an import of the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, _, summary) in COMMANDS.items()])
 

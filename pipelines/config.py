@@ -1,4 +1,4 @@
-"""reprise config: a config file with every key, its default, its meaning and where its number comes from."""
+"""reprise config: a config file with every key, its default, its meaning and the source of its number."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIGS: dict[str, type[BaseModel]] = {
 @click.command()
 @click.argument("what", type=click.Choice(list(CONFIGS)), default="curate")
 def main(what: str) -> None:
-    """Print a config with every key, ready to edit: of `reprise curate`, `encode` or `train`."""
+    """Print a config of `reprise curate`, `encode` or `train` with every key, ready to edit."""
     click.echo("\n".join(render_reference(CONFIGS[what]())))
 
 
@@ -45,7 +45,7 @@ def render_reference(model: BaseModel, indent: str = "") -> Iterator[str]:
 
 
 def _render_list_entry(kind: type[BaseModel], indent: str) -> Iterator[str]:
-    """What an entry of a list can hold, as comments: a list has no entries by default."""
+    """The keys of a list's entry, as comments, because a list has no entries by default."""
     tag = kind.model_fields["kind"].default
     yield f"{indent}# - kind: {tag}{_render_comment(kind)}"
     for name, field in kind.model_fields.items():

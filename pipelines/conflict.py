@@ -1,35 +1,33 @@
-"""reprise conflict: the picture of a run's gradient conflict."""
+"""reprise conflict: plot the gradient conflict of a run."""
 
 from __future__ import annotations
 
 import click
+from rich.markup import escape
 
 from pipelines.console import handle_errors, out
 
 
 @click.command()
 @click.argument("run")
-@click.option("--output", default="conflict.png", show_default=True, help="PNG to write.")
+@click.option("--output", default="conflict.png", show_default=True, help="PNG to write; local or s3://.")
 @handle_errors
 def main(run: str, output: str) -> None:
     """Plot cosine and norms of two tasks' gradients over the steps of RUN, a folder of `reprise train`.
 
-    The run must have been trained with conflict.every set.
+    Train the run with conflict.every set.
     """
-    import json
-    from pathlib import Path
-
-    from reprise.errors import RepriseError
-    from reprise.storage import Storage
+    from reprise.errors import InputError
+    from reprise.storage import Storage, locate_file
+    from training.callbacks.metrics_file import METRICS_FILE, read_metrics
     from training.gradient_conflict.plot import plot_conflict
 
     folder = Storage.from_uri(run)
-    if not folder.exists("metrics.jsonl"):
-        raise RepriseError(f"no metrics.jsonl in {folder.uri}: name the folder of a run")
-    lines = folder.read_bytes("metrics.jsonl").decode("utf-8", "replace").splitlines()
-    records = [json.loads(line) for line in lines if line.endswith("}")]
-    Path(output).write_bytes(plot_conflict(records))
-    out.print(f"conflict    {output}")
+    if not folder.exists(METRICS_FILE):
+        raise InputError(f"no {METRICS_FILE} in {folder.uri}: name the folder of a run")
+    picture, name = locate_file(output)
+    picture.write_bytes(name, plot_conflict(list(read_metrics(folder))))
+    out.print(f"conflict    {escape(output)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

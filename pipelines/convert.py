@@ -1,4 +1,4 @@
-"""reprise convert: a model's weights in another layout."""
+"""reprise convert: convert a model's weights to another layout."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from pipelines.console import err, handle_errors, out
 
 @click.group()
 def convert() -> None:
-    """Weights of others to ours and back."""
+    """Convert weights of released models to the layout of Reprise and back."""
 
 
 @convert.command("kaleido")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @click.option(
-    "--to", type=click.Choice(["sat", "wan", "diffusers"]), help="Default: diffusers; from diffusers, sat."
+    "--to",
+    type=click.Choice(["sat", "wan", "diffusers"]),
+    help="Default: diffusers, or sat if IN is of diffusers.",
 )
 @click.option(
     "--base",
@@ -30,10 +32,10 @@ def convert() -> None:
 @click.option("--heads", type=click.IntRange(1), help="Attention heads, where they are not 128 wide.")
 @handle_errors
 def convert_kaleido(source: Path, target: Path, to: Any, base: Path | None, heads: int | None) -> None:
-    """Kaleido or Wan 2.1 weights between the released SAT layout, Wan's original and diffusers'.
+    """Convert Kaleido or Wan 2.1 weights between the SAT layout, Wan's original and diffusers'.
 
-    IN: a .pt or .safetensors file, a folder with `latest`, or a folder with shards; its layout is recognised
-    by its keys. OUT: a new folder. Values are copied bit for bit.
+    IN is a .pt or .safetensors file, a folder with `latest`, or a folder with shards. Its keys tell its
+    layout. OUT is a new folder. Values are copied bit for bit.
 
     Example: reprise convert kaleido Kaleido-14B/ kaleido-diffusers/ --base Wan2.1-T2V-14B-Diffusers/
     """
@@ -48,10 +50,11 @@ def convert_kaleido(source: Path, target: Path, to: Any, base: Path | None, head
     if report.unknown:
         kinds = ", ".join(f"{escape(kind)}.* ({count})" for kind, count in report.count_unknown_kinds())
         err.print(
-            f"left out {len(report.unknown)} tensors that are not the transformer's: {kinds}", soft_wrap=True
+            f"skipped {len(report.unknown)} tensors that are not of the transformer: {kinds}", soft_wrap=True
         )
     if report.to == "diffusers" and base is None:
         out.print(
-            "a transformer alone; with --base FOLDER (a diffusers folder of Wan 2.1) it becomes a pipeline",
+            "OUT holds only a transformer. For a whole pipeline, add --base FOLDER (a diffusers folder of "
+            "Wan 2.1)",
             soft_wrap=True,
         )

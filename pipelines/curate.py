@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 def main(
     source: str, output: str, path: str | None, dry_run: bool, overwrite: bool, overrides: tuple[str, ...]
 ) -> None:
-    """Curate videos into Parquet shards with a report. Run it again to go on after an interruption.
+    """Curate videos into Parquet shards with a report. After an interruption, run it again to go on.
 
     KEY=VALUE overrides the config, for example slice.max_length=6 filter.sharpness_min=60.
     """
-    from curation.config import load_config  # what is slow to import is imported where Ctrl-C is answered
+    from curation.config import load_config  # imports are slow: here, Ctrl-C during them is handled
 
     config = load_config(path, overrides)
     if dry_run:
@@ -50,7 +50,7 @@ def main(
 def run_curation(
     source: str, output: str, config: CurationConfig, *, overwrite: bool = False
 ) -> CurationOutcome:
-    """List, curate, and print what came of it."""
+    """List the videos, curate them, and print the result."""
     from curation.runner.curate import curate_videos
     from curation.sources import list_videos
     from reprise.storage import Storage
@@ -79,7 +79,7 @@ def _has_no_usable_video(manifest: dict[str, Any]) -> bool:
 
 
 def print_dry_run(config: CurationConfig) -> None:
-    """Print a config with every key, and the operators that it makes."""
+    """Print a config with every key, and the operators of its graph."""
     from curation.runner.graph import describe_graph
 
     click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())

@@ -1,4 +1,4 @@
-"""reprise demo: make demo videos with known truth, curate them, say where to look. Or one's own videos."""
+"""reprise demo: make demo videos with known truth and curate them, or curate one's own videos."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pipelines.curate import run_curation
 
 
 @click.command()
-@click.option("--input", "source", help="One's own videos; by default a dozen demo videos are made.")
+@click.option("--input", "source", help="Your own videos. Default: demo videos are made.")
 @click.option("--output", default="demo/dataset", show_default=True, help="Folder of the dataset.")
 @click.option("--videos", default=12, show_default=True, help="How many demo videos.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @handle_errors
 def main(source: str | None, output: str, videos: int, overrides: tuple[str, ...]) -> None:
-    """Curate demo videos, or a folder of one's own, on this machine."""
+    """Curate demo videos, or a folder of your own videos, on this machine."""
     started = time.monotonic()
     truth: Path | None = None
     if source is None:

@@ -1,4 +1,4 @@
-"""reprise encode: a curated dataset, or plain videos -> latents and text embeddings, once for all runs."""
+"""reprise encode: a dataset, videos or pairs of pictures -> latents and text embeddings, for all runs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 @click.option("--dataset", help="A dataset that `reprise curate` wrote; local or s3://.")
 @click.option("--videos", help="Instead: a folder of videos, or a CSV, JSONL or Parquet list of them.")
 @click.option("--pairs", help="Instead: pairs of pictures; a dataset, Subjects200K, a folder or a list.")
-@click.option("--model", required=True, help="diffusers folder or hub id; its vae and text_encoder are used.")
+@click.option("--model", required=True, help="Diffusers folder or hub id; its VAE and text encoder are used.")
 @click.option("--revision", help="Of a hub id.")
 @click.option("--output", required=True, help="Folder of the latents; local or s3://.")
 @click.option("--config", "path", type=click.Path(), help="YAML; `reprise config encode` prints every key.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved config and what would be done, and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved config and the number of rows, and stop.")
 @click.option("--overwrite", is_flag=True, help="Remove latents that are already there and start over.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @handle_errors
@@ -39,17 +39,17 @@ def main(
     overwrite: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Put clips, references and captions through the VAE and the text encoder. Run it again to go on.
+    """Encode clips, references and captions with the VAE and the text encoder. Run it again to go on.
 
     KEY=VALUE overrides the config, for example buckets.frames=[49,33] references.size=own.
     """
-    from reprise.errors import RepriseError
-    from reprise.settings import load_settings  # what is slow to import is imported where Ctrl-C is answered
+    from reprise.errors import InputError
+    from reprise.settings import load_settings  # imports are slow: here, Ctrl-C is handled
     from training.latents.config import EncodeConfig
 
     config = load_settings(EncodeConfig, path, overrides)
     if sum(place is not None for place in (dataset, videos, pairs)) != 1:
-        raise RepriseError("name what to encode: one of --dataset, --videos and --pairs")
+        raise InputError("name what to encode: one of --dataset, --videos and --pairs")
     from reprise.storage import Storage
     from training.latents import encode, on_ray
     from training.latents.encoders import read_model_facts
@@ -88,7 +88,7 @@ def main(
 
 
 def print_accounting(manifest: LatentsManifest, place: str) -> None:
-    """Print the accounting: what was encoded, and every reason why something was not."""
+    """Print how many rows were encoded, and every reason why a row was dropped."""
     out.print(f"{manifest.rows_in} rows = {manifest.encoded} encoded + {manifest.dropped} dropped")
     for reason, count in manifest.reasons.items():
         out.print(f"  - {count:>5} {escape(reason)}")

@@ -1,4 +1,4 @@
-"""How a run that goes on elsewhere is doing, read from the file that it writes."""
+"""Follow a training run by the metrics file that its workers write."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rich.markup import escape
 from rich.text import Text
 
 from pipelines.console import err
-from reprise.errors import RepriseError
+from reprise.errors import StorageError
 from reprise.storage import Storage
 from training.callbacks.console import format_line
 from training.callbacks.metrics_file import read_metrics
 
 
 class RunFollower:
-    """Shows the newest record of a run's `metrics.jsonl`, to stderr: a live line, or plain lines in a log.
+    """Shows the newest record of a run's `metrics.jsonl` on stderr: a live line, or plain lines in a log.
 
-    Workers may be on other machines, so what they print says little; the file is where they can write.
+    Workers may be on other machines, where nobody reads their output. All of them reach the run's folder.
     """
 
     def __init__(self, folder: Storage, steps: int, every_s: float = 1.0) -> None:
@@ -33,7 +33,7 @@ class RunFollower:
 
     def __enter__(self) -> RunFollower:
         records = self._read_records()
-        if records:  # of an earlier run, which this one goes on from
+        if records:  # of an earlier run, which this run resumes
             self._shown = (records[-1]["step"], records[-1].get("time", 0.0))
         if self._live is not None:
             self._live.start()
@@ -70,5 +70,5 @@ class RunFollower:
     def _read_records(self) -> list[dict[str, Any]]:
         try:
             return list(read_metrics(self._folder))
-        except RepriseError:  # a place that cannot be read now may be readable in a second
+        except StorageError:  # the next poll may succeed
             return []

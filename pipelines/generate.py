@@ -10,7 +10,7 @@ import click
 from rich.markup import escape
 
 from pipelines.console import EXIT_NOTHING_DONE, ProgressBar, err, handle_errors, out
-from reprise.errors import RepriseError
+from reprise.errors import InputError, RepriseError
 from reprise.settings import load_settings
 from training.config import PositionsConfig
 
@@ -22,33 +22,46 @@ _PATH = click.Path(path_type=Path)
 @click.option("--model", required=True, help="Diffusers pipeline folder or hub id.")
 @click.option("--revision", help="Of a hub id.")
 @click.option("--prompt", help="What the video shows.")
-@click.option("--ref", "references", multiple=True, help="Picture of a subject; again for more, in order.")
+@click.option("--ref", "references", multiple=True, help="Picture of a subject. Repeat it for more.")
 @click.option("--batch", type=_PATH, help="File with a line per video: prompt@@a.png@@b.png.")
 @click.option("--output", required=True, type=_PATH, help="An .mp4; with --batch, a folder.")
-@click.option("--height", type=click.IntRange(1), help="px; with the next three, default: the model's own.")
+@click.option("--height", type=click.IntRange(1), help="px. Default: the model's own, as of the next three.")
 @click.option("--width", type=click.IntRange(1), help="px")
 @click.option("--frames", type=int, help="4n + 1")
-@click.option("--fps", type=_POSITIVE, help="Of the file.")
+@click.option("--fps", type=_POSITIVE, help="Frames per second of the file.")
 @click.option("--steps", default=50, show_default=True, type=click.IntRange(1))
-@click.option("--guidance", default=6.0, show_default=True, type=click.FloatRange(0), help="On the text.")
 @click.option(
-    "--reference-guidance", type=click.FloatRange(0), help="On the references, apart from the text."
+    "--guidance",
+    default=6.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Scale of the guidance on the text.",
+)
+@click.option(
+    "--reference-guidance", type=click.FloatRange(0), help="On the references, separate from the text."
 )
 @click.option("--dynamic-guidance", is_flag=True, help="The guidance grows over the steps (CogVideoX).")
-@click.option("--lora", help="File or folder of adapters, as `reprise train` writes them or as released.")
-@click.option("--lora-alpha", type=_POSITIVE, help="Where the file stores none.")
-@click.option("--flow-shift", default=7.0, show_default=True, type=_POSITIVE, help="Of the sampling grid.")
-@click.option("--negative-prompt", default="", help="In place of the empty prompt.")
-@click.option("--seed", "seeds", multiple=True, type=int, default=(0,), help="0; again for more videos.")
+@click.option("--lora", help="File or folder of adapters, of `reprise train` or released.")
+@click.option("--lora-alpha", type=_POSITIVE, help="Needed where the file stores none.")
 @click.option(
-    "--positions", multiple=True, metavar="KEY=VALUE", help="Where references lie, if not as the model says."
+    "--flow-shift", default=7.0, show_default=True, type=_POSITIVE, help="Shift of the sampling grid."
 )
-@click.option("--pad/--no-pad", default=True, help="References on white in the video's size, or as they are.")
-@click.option("--whole-line", is_flag=True, help="The text encoder gets the line with its @@ parts.")
+@click.option("--negative-prompt", default="", help="Replaces the empty prompt.")
+@click.option(
+    "--seed", "seeds", multiple=True, type=int, default=(0,), help="Default: 0. Repeat it for more videos."
+)
+@click.option(
+    "--positions",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Positions of references. Default: the model's own.",
+)
+@click.option("--pad/--no-pad", default=True, help="Pad references with white to the video's size.")
+@click.option("--whole-line", is_flag=True, help="Encode the whole line, with its @@ parts.")
 @click.option("--device", help="Default: the GPU, where there is one.")
 @click.option("--dtype", type=click.Choice(["bf16", "fp32"]), help="Default: bf16 on a GPU, else fp32.")
-@click.option("--offload", is_flag=True, help="Only the part at work is on the GPU: less memory, slower.")
-@click.option("--tile", is_flag=True, help="The VAE works in tiles: less memory.")
+@click.option("--offload", is_flag=True, help="Keep only the active part on the GPU: less memory, slower.")
+@click.option("--tile", is_flag=True, help="Decode in tiles: less memory.")
 @handle_errors
 def generate(
     batch: Path | None,
@@ -67,7 +80,7 @@ def generate(
     Example: reprise generate --model kaleido/ --ref dog.png --prompt "a dog on a beach" --output v.mp4
     """
     if (batch is None) == (prompt is None) or (batch is not None and references):
-        raise RepriseError("give either --prompt with --ref, or --batch")
+        raise InputError("give either --prompt with --ref, or --batch")
     import torch
 
     from training.generate import batch as generation
@@ -92,7 +105,7 @@ def generate(
     bad = len(failed)
     todo = [one for one in requests if batch is None or not generation.is_generated(one, settings)]
     if len(todo) < len(requests):
-        out.print(f"{len(requests) - len(todo)} of {len(requests)} videos were made by an earlier call")
+        out.print(f"{len(requests) - len(todo)} of {len(requests)} videos were made by an earlier run")
     if todo:
         failed += _make_videos(generation.load_pipeline(settings, device, offload, tile), todo, settings)
     if failed and len(failed) >= bad + len(requests):
@@ -100,7 +113,7 @@ def generate(
 
 
 def _make_videos(pipeline: Any, todo: list[Any], settings: Any) -> list[str]:
-    """Make the videos; answers with the messages of those that failed."""
+    """Make the videos; return one message for each that failed."""
     from training.generate import batch as generation
 
     pipeline.set_progress_bar_config(disable=len(todo) > 1 or not err.is_terminal)

@@ -1,4 +1,4 @@
-"""reprise lora: adapter files checked, converted, merged into a model and taken out of it again."""
+"""reprise lora: check and convert adapter files, merge them into a model and remove them again."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pipelines.console import handle_errors, out
 _PATH = click.Path(path_type=Path)
 _FILE = click.argument("file", metavar="LORA", type=_PATH)
 _TARGET = click.argument("target", metavar="OUT", type=_PATH)
-_MODEL = click.option("--model", required=True, help="Diffusers folder or hub id that the adapters are of.")
+_MODEL = click.option("--model", required=True, help="Diffusers folder or hub id of the adapters' model.")
 _REVISION = click.option("--revision", help="Of a hub id.")
 _ALPHA = click.option(
     "--alpha",
     type=click.FloatRange(min=0, min_open=True),
-    help="Where the file stores none; the released proxy replay file (rank 128): 64.",
+    help="Needed where the file stores none. The released proxy replay file (rank 128): 64.",
 )
 _DTYPE = click.option(
     "--dtype",
     type=click.Choice(["bf16", "fp32"]),
     default="bf16",
     show_default=True,
-    help="Of what is written.",
+    help="Of the weights in OUT.",
 )
 
 
 def _add_model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """What a command that writes a model takes."""
+    """Add the options of a command that writes a model."""
     for option in (_DTYPE, _ALPHA, _REVISION, _MODEL, _TARGET, _FILE):  # the last one is read first
         command = option(command)
     return command
@@ -48,7 +48,7 @@ def lora() -> None:
 @_REVISION
 @handle_errors
 def check(file: Path, model: str, revision: str | None) -> None:
-    """Say what LORA holds, and whether it fits the model; no weights of the model are read."""
+    """Print the contents of LORA, and check that it fits the model. No weights of the model are read."""
     from training.lora.export import check_lora
 
     found = check_lora(file, model, revision)
@@ -90,7 +90,7 @@ def merge(file: Path, target: Path, **options: Any) -> None:
 @_add_model_options
 @handle_errors
 def unmerge(file: Path, target: Path, **options: Any) -> None:
-    """Take LORA out of a model that `merge` made: OUT has the weights of before, within rounding."""
+    """Remove LORA from a model that `merge` made: OUT has the former weights, within rounding."""
     from training.lora.merge import write_merged_model
 
     out.print(

@@ -1,4 +1,4 @@
-"""reprise refilter: other thresholds for a finished dataset, without running a model."""
+"""reprise refilter: apply other thresholds to a finished dataset, without a model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main(dataset: str, dry_run: bool, references: bool, overrides: tuple[str, ..
 
 
 def print_changes(changes: RefilterChanges) -> None:
-    """Print the counts, one line per reason."""
+    """Print how many verdicts change, one line per reason."""
     lines = [
         f"subjects kept {changes.kept_before} -> {changes.kept_after}, "
         f"clips kept {changes.clips_before} -> {changes.clips_after}"

@@ -1,4 +1,4 @@
-"""`reprise report`: draw a dataset's report again, e.g. after its verdicts were decided anew."""
+"""reprise report: build a dataset's report again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reprise.storage import Storage
     type=click.IntRange(0),
     default=5000,
     show_default=True,
-    help="Clips in the gallery, drawn evenly; 0 shows all. Charts count every row regardless.",
+    help="Clips in the gallery, drawn evenly; 0 shows all. Charts always count every row.",
 )
 @handle_errors
 def report(dataset: str, clips_per_page: int, max_clips: int) -> None:

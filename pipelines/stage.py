@@ -1,4 +1,4 @@
-"""reprise stage: one stage alone, Parquet to Parquet, without Ray."""
+"""reprise stage: run one stage from Parquet to Parquet, without Ray."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main(name: str, source: str, target: str, path: str | None, overrides: tuple
     """Run one stage over a table of clips and write the table that comes out.
 
     Example: reprise stage slice --in videos/ --out clips.parquet, then caption, match, ground, ...
-    Clips that slice cuts lie in `clips/` beside its table. MODULE:CLASS runs a stage of your own.
+    Clips that slice cuts are in `clips/` beside its table. MODULE:CLASS runs a stage of your own.
     """
     config = load_config(path, overrides)
     if name not in STAGES and ":" not in name:

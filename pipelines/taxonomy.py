@@ -1,4 +1,4 @@
-"""reprise taxonomy: what captions may name; list it, check an edited file, try a caption."""
+"""reprise taxonomy: list the subjects that captions may name, check an edited file, try a caption."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from curation.taxonomy.files import SHIPPED_FILE
 
 
 @click.command()
-@click.option(
-    "--file", type=click.Path(path_type=Path), help="One's own taxonomy instead of the shipped one."
-)
+@click.option("--file", type=click.Path(path_type=Path), help="Your own taxonomy. Default: the shipped one.")
 @click.option(
     "--check", is_flag=True, help="Only check the file: one line per problem, non-zero exit if there is any."
 )

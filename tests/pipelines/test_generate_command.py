@@ -56,7 +56,7 @@ def test_a_bad_line_costs_that_line_only_and_what_is_made_stays(room: Path, tmp_
     record = json.loads((tmp_path / "out" / "0001.json").read_text())
     assert record["prompt"] == "a red dog" and len(record["references"]) == 2
     again = generate(room, "--batch", lines, "--output", tmp_path / "out")
-    assert "2 of 2 videos were made by an earlier call" in again.output
+    assert "2 of 2 videos were made by an earlier run" in again.output
     lines.write_text(f"a red dog@@{room}/a.png\n")
     whole = generate(room, "--batch", lines, "--output", tmp_path / "out", "--whole-line")
     assert whole.exit_code == 0, whole.output

@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.training.tiny_cogvideox import tiny_cogvideox
     from training.lora.adapters import save_lora
 
-    made = tmp_path_factory.mktemp("doors")
+    made = tmp_path_factory.mktemp("commands")
     tiny_cogvideox().save_pretrained(made / "model" / "transformer")
     (made / "model" / "scheduler").mkdir()
     (made / "model" / "scheduler" / "scheduler_config.json").write_text("{}")
@@ -65,9 +65,9 @@ def test_a_file_goes_to_comfyui_and_back(folder: Path) -> None:
 def test_merging_adds_what_unmerging_takes_out(folder: Path) -> None:
     from safetensors.torch import load_file
 
-    for door, model, target in (("merge", "model", "merged"), ("unmerge", "merged", "again")):
+    for command, model, target in (("merge", "model", "merged"), ("unmerge", "merged", "again")):
         result = invoke(
-            *("lora", door, folder / "lora.safetensors", folder / target),
+            *("lora", command, folder / "lora.safetensors", folder / target),
             *("--model", folder / model, "--dtype", "fp32"),
         )
         assert result.exit_code == 0, result.output

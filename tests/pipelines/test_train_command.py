@@ -153,14 +153,14 @@ def test_memory_is_counted_as_makers_of_gpus_do() -> None:
 @pytest.mark.ray
 def test_a_run_is_followed_to_its_end_and_again(folder: Path) -> None:
     arguments = tiny(
-        folder, "steps=3", "log.every=1", "checkpoint.every=2", "validation.holdout=0", "run.name=door"
+        folder, "steps=3", "log.every=1", "checkpoint.every=2", "validation.holdout=0", "run.name=command"
     )
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
     assert "step 3/3 loss " in said
     assert "tokens/s" in said
-    assert (folder / "runs" / "door" / "curves.png").is_file()
+    assert (folder / "runs" / "command" / "curves.png").is_file()
     assert "curves" in said
     again = invoke(*arguments)
     assert again.exit_code == 0, again.output
