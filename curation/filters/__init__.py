@@ -1,1 +1,1 @@
-"""What is measured of a subject before a verdict: pure functions from pictures and masks to numbers."""
+"""Measurements of a subject before a verdict: pure functions from pictures and masks to numbers."""

@@ -1,4 +1,4 @@
-"""Does the crop look like what the caption calls it (Kaleido 3.2 (4 ii))."""
+"""Whether a crop looks like what the caption calls it (Kaleido 3.2 (4 ii))."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from curation.rows.schema import Scores
 
 
 def measure_category(probabilities: NDArray[np.float32], categories: Sequence[str], wanted: str) -> Scores:
-    """The wanted category's probability, and its lead over the best other one, -1..1.
+    """Measure the probability of the wanted category, and its lead over the best other one, -1..1.
 
-    `probabilities`: (categories,), summing to 1. The choice is among all categories of the taxonomy, near
-    ones too ("cup" and "mug"), so a probability is lower than among a few: that is part of what it means.
+    The choice is among all categories of the taxonomy, similar ones too ("cup" and "mug"), so a probability
+    is lower than it would be among a few.
+
+    Args:
+        probabilities: (categories,), summing to 1.
+        categories: their labels.
+        wanted: the subject's own category.
 
     Raises:
         ValueError: `wanted` is not among the categories.

@@ -1,7 +1,6 @@
-"""Is it the same subject: pure functions over embeddings, and an index that finds it in other source videos.
+"""Whether two pictures show the same subject: functions over embeddings, and an index over many videos.
 
-Vectors are rows of float32 from one roles.ImageEmbedder (or from one face recogniser); they need not be of
-length 1.
+Vectors are float32 from one roles.ImageEmbedder, or from one face recogniser. They need not have length 1.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ _DECIMALS = 5
 
 @dataclass(frozen=True)
 class SimilarityBands:
-    """Cosines between which two pictures show the same subject and are not the same picture.
+    """The cosines between which two pictures show the same subject but are not the same picture.
 
-    Ours, for DINOv2 on cut-outs; faces by ArcFace lie lower (the same person from about 0.4).
+    The values are ours, for DINOv2 on cut-outs. Faces by ArcFace lie lower: the same person from about 0.4.
     """
 
     same_min: float = 0.6
@@ -53,12 +52,15 @@ def compute_similarity(left: NDArray[np.floating], right: NDArray[np.floating]) 
 def compare_subjects(
     left: NDArray[np.floating], right: NDArray[np.floating], bands: SimilarityBands | None = None
 ) -> SimilarityClass:
-    """ "same": similar enough to be the same subject and different enough not to be a copy of the picture."""
+    """Compare two vectors.
+
+    "same" means similar enough to be the same subject and different enough not to be a copy of the picture.
+    """
     return classify_similarity(compute_similarity(left, right), bands)
 
 
 def classify_similarity(cosine: float, bands: SimilarityBands | None = None) -> SimilarityClass:
-    """The band that a cosine falls into."""
+    """Return the band that a cosine falls into."""
     bands = bands or SimilarityBands()
     if cosine >= bands.copy_min:
         return "copy"
@@ -68,16 +70,16 @@ def classify_similarity(cosine: float, bands: SimilarityBands | None = None) -> 
 def find_near_duplicates(
     ids: Sequence[str], vectors: NDArray[np.floating], threshold: float = SimilarityBands.copy_min
 ) -> dict[str, str]:
-    """id -> the id that stands for it, for every subject that is too like an earlier one; the others are not
-    in it.
+    """Map each near duplicate to the subject that stands for it; all other subjects are left out.
 
-    Greedy in the order of ids, so that the same subjects give the same answer in any order and on any number
-    of workers: a subject is kept unless its cosine with one kept before is at least `threshold`, and then
-    stands under the nearest of those. Time is O(n * kept * d), memory O(block^2).
+    The search is greedy in the order of ids, so that the result depends neither on the order of subjects nor
+    on the number of workers. A subject is kept unless its cosine with an earlier kept one is at least
+    `threshold`; then the nearest of those stands for it. Time is O(n * kept * d), memory O(block^2).
 
     Args:
         ids: n distinct ids.
         vectors: (n, d).
+        threshold: cosine from which two subjects are duplicates, -1..1.
 
     Raises:
         ValueError: ids repeat, or are not as many as vectors.
@@ -119,9 +121,9 @@ class Neighbour:
 class SubjectIndex:
     """Exact cosine search over subjects of many videos, with numpy alone.
 
-    A search of q vectors takes O(q * n * d) multiplications in blocks (a million subjects of 768 numbers:
-    about 1.5 GFLOP and 3 GB of memory for the index, under a second per query on one core), O(block^2) extra
-    memory, and is exact, so nothing depends on the order in which subjects came.
+    A search of q vectors takes O(q * n * d) multiplications in blocks and O(block^2) extra memory. A million
+    subjects of 768 numbers need 3 GB for the index and about 1.5 GFLOP per query: under a second on one core.
+    It is exact, so the order of subjects does not matter.
     """
 
     def __init__(
@@ -153,11 +155,12 @@ class SubjectIndex:
     def find_nearest(
         self, vectors: NDArray[np.floating], video_ids: Sequence[str | None], k: int = 10
     ) -> list[list[Neighbour]]:
-        """For each vector its k nearest subjects of *other* videos, nearest first, ties in order of ids.
+        """Find for each vector its k nearest subjects of *other* videos: nearest first, ties in order of ids.
 
         Args:
             vectors: (q, d).
             video_ids: the source video of each, whose subjects are left out; None: leave out none.
+            k: number of neighbours, at least 1.
 
         Raises:
             ValueError: vectors of another length than the index has, or k below 1.
@@ -188,9 +191,10 @@ class SubjectIndex:
         bands: SimilarityBands | None = None,
         k: int = 50,
     ) -> list[list[Neighbour]]:
-        """For each vector the subjects of other videos that are the same one and no copies, nearest first.
+        """Find for each vector the same subject in other videos, without copies, nearest first.
 
-        Of the `k` nearest: a subject with more copies than that in the index hides what lies behind them.
+        Only the `k` nearest are looked at: if the index holds more copies of a subject than that, they hide
+        what is less similar.
         """
         return [
             [each for each in neighbours if classify_similarity(each.similarity, bands) == "same"]

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from curation.imaging.codec import BoolMask, clamp_box
 from curation.rows.schema import Scores
 
-# Of a face's box under the mask; a face of one's own is nearly all under it, but masks are rough.
+# Share of a face's box under the mask. A subject's own face is nearly all under it, but masks are rough.
 _OWN_SHARE = 0.3
 # Of the surest face's confidence: the classical detector gives a round patch on a suit 0.4 to 0.6, the face
 # above it 1.0, and 98 of the 100 faces of scikit-image's LFW subset at least 0.8.
@@ -38,9 +38,11 @@ FaceT = TypeVar("FaceT", bound=FoundFace)
 
 
 def select_own_faces(faces: Sequence[FaceT], mask: BoolMask) -> list[FaceT]:
-    """The faces that lie on the subject, not on whoever stands beside it in the same box.
+    """Select the faces that lie on the subject, not on a person beside it in the same box.
 
-    `mask` is the subject's, (H, W) in the coordinates of the faces' boxes.
+    Args:
+        faces: of the picture.
+        mask: (H, W) of the subject, in the coordinates of the faces' boxes.
     """
     found = []
     for face in faces:
@@ -51,9 +53,14 @@ def select_own_faces(faces: Sequence[FaceT], mask: BoolMask) -> list[FaceT]:
 
 
 def measure_faces(faces: Sequence[FoundFace], width: float, height: float) -> Scores:
-    """Count, and the largest face's size, confidence and frontality; (width, height) px of the box.
+    """Count the faces, and measure the size, confidence and frontality of the largest one.
 
-    What is much less sure than the surest of them is taken for a pattern and left out.
+    A face of much lower confidence than the best one counts as a pattern and is left out.
+
+    Args:
+        faces: of one subject.
+        width: of the subject's box, px.
+        height: of the subject's box, px.
     """
     if not faces:
         return {"face_count": 0.0}

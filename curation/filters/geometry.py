@@ -10,18 +10,18 @@ from curation.imaging.codec import BoolMask
 
 
 def measure_area_share(mask: BoolMask) -> float:
-    """Mask pixels / frame pixels, 0..1."""
+    """Measure mask pixels / frame pixels, 0..1."""
     return float(mask.mean())
 
 
 def measure_border_share(mask: BoolMask) -> float:
-    """Share of the frame's border under the mask, 0..1: a subject cut off by the frame, or background."""
+    """Measure the share of the frame's border under the mask, 0..1; high for background."""
     border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
     return float(border.mean())
 
 
 def measure_cut_share(mask: BoolMask) -> float:
-    """Share of a mask's outline that lies on the frame's edge, 0..1: where the frame cuts the subject off."""
+    """Measure the share of a mask's outline on the frame's edge, 0..1: how much the frame cuts off."""
     height, width = mask.shape
     inner = np.zeros_like(mask)
     inner[1:-1, 1:-1] = mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
@@ -33,9 +33,10 @@ def measure_cut_share(mask: BoolMask) -> float:
 
 
 def measure_overlaps(masks: Sequence[BoolMask]) -> list[tuple[float, float]]:
-    """For each mask of one frame: (highest IoU with a larger one, largest share inside a larger one), 0..1.
+    """Measure each mask's highest IoU with a larger one, and its largest share inside a larger one, 0..1.
 
-    Only larger masks count, so that of two that overlap the larger stays (ties: the earlier one).
+    The masks are of one frame. Only larger masks count, so that the larger of two overlapping ones stays. Of
+    equal ones the earlier counts as larger.
     """
     areas = [int(mask.sum()) for mask in masks]
     found = []

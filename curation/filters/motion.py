@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from curation.imaging.codec import BoolMask
 
-# px: longer side of the frames that lengths of flow are stated for. The paper does not say which it means;
-# 720 x 480 is what the models that it measures (CogVideoX-5B; FloVD before it) make.
+# px: longer side of the frames for which lengths of flow are given. The paper does not say which it means;
+# the models that it measures (CogVideoX-5B, FloVD) make 720 x 480.
 FLOW_SIDE = 720
 # Proxy replay A.5, steps 3 and 4, in pixels.
 MAX_CAMERA_FLOW = 10.0  # a background that moves more is a moving camera
@@ -30,7 +30,7 @@ class FlowMagnitude:
 def measure_flow_magnitude(
     flow: NDArray[np.float32], mask: BoolMask, subjects: BoolMask | None = None
 ) -> FlowMagnitude:
-    """FlowMag_f and FlowMag_b of A.5 step 2: means of |u(x)| over the pixels of each side of the mask.
+    """Measure FlowMag_f and FlowMag_b of A.5 step 2: means of |u(x)| inside and outside the mask.
 
     Args:
         flow: (H, W, 2), pixels. Values that are not finite are left out.
@@ -51,9 +51,12 @@ def measure_flow_magnitude(
 def measure_clip_flow(
     flows: Sequence[NDArray[np.float32]], mask: BoolMask, subjects: BoolMask | None = None
 ) -> FlowMagnitude:
-    """A.5 over a clip: flows from its first frame to each later one, averaged over these frames.
+    """Average the flow magnitudes of A.5 over a clip; without flows both are None.
 
-    `mask` is the subject's in the first frame, `subjects` all of them. Without flows both are None.
+    Args:
+        flows: from the first frame to each later one, (H, W, 2) each, px.
+        mask: (H, W) of the subject in the first frame.
+        subjects: (H, W) of all subjects there; None: the mask alone.
     """
     each = [measure_flow_magnitude(flow, mask, subjects) for flow in flows]
     return FlowMagnitude(
@@ -63,7 +66,7 @@ def measure_clip_flow(
 
 
 def classify_motion(motion: FlowMagnitude) -> str | None:
-    """small, medium or large by the foreground (A.5 step 4); None: a moving camera (step 3) or unknown."""
+    """Classify motion as small, medium or large (A.5 step 4); None: a moving camera (step 3), or unknown."""
     if motion.foreground is None or (motion.background is not None and motion.background > MAX_CAMERA_FLOW):
         return None
     if motion.foreground <= MAX_SMALL_FLOW:

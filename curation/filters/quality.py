@@ -7,9 +7,9 @@ import numpy as np
 
 from curation.imaging.codec import RGB, BoolMask, clamp_box, compute_luma, get_mask_box
 
-# Sharpness is measured with the subject's longer side at this size, and after a blur that leaves of it only
-# detail that any way of resampling keeps: so the same photograph gives the same number whether it fills the
-# frame or a corner of it, down to about half this size, below which detail is really missing.
+# The subject's longer side has this size when sharpness is measured. A blur leaves only detail that any
+# resampling keeps, so a photograph gives the same number in the whole frame and in a corner of it. Below
+# about half this size detail is really missing.
 SHARPNESS_SIDE = 256  # px
 _BLUR = 1.5  # px at that size, standard deviation
 _DARK, _BRIGHT = 8, 247  # 8-bit luma beyond which no detail is left
@@ -17,7 +17,7 @@ _ERODE_PX = 3  # the mask's own edge must not count as detail
 
 
 def measure_brightness(image: RGB, mask: BoolMask) -> tuple[float, float]:
-    """(mean luma 0..255, share of pixels at the ends of the range 0..1) under the mask."""
+    """Measure mean luma, 0..255, and the share of pixels at the ends of its range, 0..1, under the mask."""
     values = compute_luma(image)[mask]
     if values.size == 0:
         return 0.0, 1.0
@@ -25,7 +25,7 @@ def measure_brightness(image: RGB, mask: BoolMask) -> tuple[float, float]:
 
 
 def measure_sharpness(image: RGB, mask: BoolMask) -> float:
-    """Variance of the Laplacian of blurred luma under the mask, the subject at `SHARPNESS_SIDE` px.
+    """Measure the variance of the Laplacian of blurred luma, the subject at `SHARPNESS_SIDE` px.
 
     The operator is OpenCV's of aperture 3. Photographs in focus give about 50 to 800, and a tenth of that
     once they are blurred by a Gaussian of a hundredth of their side.
@@ -39,7 +39,7 @@ def measure_sharpness(image: RGB, mask: BoolMask) -> float:
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     crop = cv2.resize(compute_luma(image)[y0:y1, x0:x1], size, interpolation=how).astype(np.float32)
     inside = cv2.resize(mask[y0:y1, x0:x1].astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
-    # Blurred over the subject's own pixels only: what is around it is not its detail.
+    # Only the subject's own pixels are blurred: its surroundings are not its detail.
     weight = cv2.GaussianBlur(inside, (0, 0), _BLUR)
     blurred = cv2.GaussianBlur(crop * inside, (0, 0), _BLUR) / np.maximum(weight, 1e-3)
     kernel = np.ones((2 * _ERODE_PX + 1,) * 2, np.uint8)

@@ -1,10 +1,10 @@
-"""Which frames of a tracked subject make its references: good pictures of it that differ from each other.
+"""The frames of a tracked subject that make its references: good pictures that differ from each other.
 
-The first frame is the worst choice twice: subjects enter it half hidden, and a reference taken where the
-clip begins teaches a model to copy it. The criterion is greedy: first the frame of highest quality, then
-again and again the frame with the highest quality times difference, where difference is the distance in
-pose to the nearest frame already chosen. Frames below a share of the best quality are out, and so are near
-copies of a chosen one.
+The first frame of a clip is a bad choice for two reasons: subjects are often half hidden there, and a
+reference from the start of the clip teaches a model to copy it. The choice is greedy: first the frame of
+highest quality, then repeatedly the frame with the highest product of quality and difference. Difference is
+the distance in pose to the nearest chosen frame. Frames below a share of the best quality are left out, and
+so are near copies of a chosen frame.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Sighting:
-    """One subject in one frame. `frame`: index of the frame in its clip.
+    """One subject in one frame.
 
-    `box`: xyxy pixels. `area`: of the mask, pixels. `sharpness`: any measure that grows with it, at least
-    0, the same for all sightings. `border`: share of the mask's outline at the frame's edge, where it is
-    cut off, 0..1. `presence`: that it is there at all, 0..1. `embedding`: unit vector of its cut-out; all
-    sightings have one, or none is used.
+    Attributes:
+        frame: index of the frame in its clip.
+        box: xyxy, px.
+        area: of the mask, px.
+        sharpness: any measure that grows with sharpness, at least 0, the same for all sightings.
+        border: share of the mask's outline at the frame's edge, where it is cut off, 0..1.
+        presence: the tracker's estimate that it is there, 0..1.
+        embedding: unit vector of its cut-out; used only if all sightings have one.
     """
 
     frame: int
@@ -37,7 +41,13 @@ class Sighting:
 
 @dataclass(frozen=True)
 class FrameChoice:
-    """`quality`: 0..1, see `qualities`. `difference`: in pose from the nearest frame chosen before, or 0."""
+    """A chosen frame.
+
+    Attributes:
+        frame: index of the frame in its clip.
+        quality: 0..1, see `rate_sightings`.
+        difference: in pose from the nearest frame chosen before; 0 for the first.
+    """
 
     frame: int
     quality: float
@@ -47,12 +57,13 @@ class FrameChoice:
 def choose_frames(
     sightings: Sequence[Sighting], count: int, min_quality: float = 0.5, min_difference: float = 0.05
 ) -> list[FrameChoice]:
-    """At most `count` frames for references, best first; the earlier frame where two are equally good.
+    """Choose at most `count` frames for references, best first; of two equally good frames the earlier one.
 
     Args:
-        sightings: the frames in which the subject is seen, in any order; none gives no choice.
+        sightings: the frames in which the subject is seen, in any order.
+        count: frames at most.
         min_quality: share of the best frame's quality that a further one must reach, 0..1.
-        min_difference: smaller differences in pose are the same picture again; see `pose_difference`.
+        min_difference: smaller differences in pose are the same picture again; see `measure_pose_difference`.
     """
     pool = sorted((each for each in sightings if each.area > 0), key=lambda each: each.frame)
     if not pool or count < 1:
@@ -74,28 +85,29 @@ def choose_frames(
 
 
 def rate_sightings(sightings: Sequence[Sighting]) -> NDArray[np.float64]:
-    """Quality of each sighting among its fellows, 0..1: the product of what each of these leaves.
+    """Rate each sighting among the others, 0..1: the product of these four.
 
-    * size: the square root of its area over the largest one's, its scale in other words;
-    * sharpness: over the sharpest one's;
-    * being whole: one minus the share of its outline that the frame's edge cuts;
+    * size: the square root of its area, relative to the largest;
+    * sharpness: relative to the sharpest;
+    * wholeness: one minus the share of its outline that the frame's edge cuts;
     * presence.
     """
     area = np.sqrt([each.area for each in sightings])
     sharp = np.maximum([each.sharpness for each in sightings], 0.0)
     whole = 1.0 - np.clip([each.border for each in sightings], 0.0, 1.0)
     there = np.clip([each.presence for each in sightings], 0.0, 1.0)
-    # Equally blurred sightings, 0 all of them, differ in the rest.
+    # If all sightings have sharpness 0, the other three decide.
     relative = sharp / sharp.max() if sharp.max() > 0 else np.ones_like(sharp)
     return np.asarray(area / area.max() * relative * whole * there, np.float64)
 
 
 def measure_pose_difference(left: Sighting, right: Sighting, use_embeddings: bool) -> float:
-    """How differently two sightings show the subject, at least 0; where in the frame it is does not count.
+    """Measure how differently two sightings show the subject, at least 0, wherever in the frame it is.
 
-    With embeddings: one minus their cosine, 0..2. Without: the change of the box's aspect ratio and half
-    that of the share of the box which the mask fills, both as absolute logarithms, so that 0.05 is a change
-    of 5 %. A turned or bent subject changes both; one that only comes nearer changes neither.
+    With embeddings it is one minus their cosine, 0..2. Without, it is the change of the box's aspect ratio
+    plus half the change of the share of the box that the mask fills, both as absolute logarithms, so that
+    0.05 is a change of 5 %. A turned or bent subject changes both; one that only comes nearer changes
+    neither.
     """
     if use_embeddings and left.embedding is not None and right.embedding is not None:
         return float(np.clip(1.0 - left.embedding @ right.embedding, 0.0, 2.0))

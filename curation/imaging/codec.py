@@ -1,4 +1,4 @@
-"""Pictures and masks in and out of bytes. Arrays are RGB or RGBA, (height, width, channels), uint8."""
+"""Pictures and masks to bytes and back, and boxes. Pictures are (height, width, channels) uint8."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WEBP_QUALITY = 95  # above 100 means lossless to OpenCV
 
 
 def encode_image(image: NDArray[np.uint8]) -> EncodedImage:
-    """Picture -> JPEG (3 channels), WebP (4 channels, transparency kept) or PNG (1 channel, lossless)."""
+    """Encode a picture as JPEG (3 channels), WebP (4 channels, with transparency) or PNG (grey, lossless)."""
     if image.ndim == 2:
         ok, data = cv2.imencode(".png", image)
     elif image.shape[2] == 4:
@@ -36,7 +36,7 @@ def encode_image(image: NDArray[np.uint8]) -> EncodedImage:
 
 
 def decode_image(image: EncodedImage | None) -> RGB:
-    """Encoded picture -> (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey.
+    """Decode a picture to (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey.
 
     Raises:
         ValueError: no bytes, or bytes that are no picture.
@@ -53,19 +53,19 @@ def decode_image(image: EncodedImage | None) -> RGB:
 
 
 def encode_mask(mask: BoolMask) -> EncodedMask:
-    """(H, W) bool -> COCO run-length encoding."""
+    """Encode a mask, (H, W) bool, as COCO run-length encoding."""
     rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 def decode_mask(mask: EncodedMask) -> BoolMask:
-    """COCO run-length encoding -> (H, W) bool."""
+    """Decode COCO run-length encoding to a mask, (H, W) bool."""
     rle: Any = {"size": mask["size"], "counts": mask["counts"].encode("ascii")}
     return cast(BoolMask, coco.decode(rle).astype(bool))
 
 
 def get_mask_box(mask: BoolMask) -> list[float] | None:
-    """Tight box xyxy in pixels around a mask, right and bottom exclusive; None for an empty mask."""
+    """Return the tight box around a mask, xyxy px, right and bottom exclusive; None for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:
         return None
@@ -73,7 +73,7 @@ def get_mask_box(mask: BoolMask) -> list[float] | None:
 
 
 def clamp_box(box: list[float], width: int, height: int) -> tuple[int, int, int, int]:
-    """Box -> whole pixels inside the frame, at least one pixel large."""
+    """Round a box outwards to whole pixels inside the frame, at least one pixel large."""
     x0 = int(np.clip(np.floor(box[0]), 0, width - 1))
     y0 = int(np.clip(np.floor(box[1]), 0, height - 1))
     x1 = int(np.clip(np.ceil(box[2]), x0 + 1, width))
@@ -82,13 +82,13 @@ def clamp_box(box: list[float], width: int, height: int) -> tuple[int, int, int,
 
 
 def pad_box(box: list[float], share: float, width: int, height: int) -> tuple[int, int, int, int]:
-    """Box widened on each side by `share` of its own width and height, inside the frame."""
+    """Widen a box on each side by a share of its own width and height, inside the frame."""
     dx, dy = (box[2] - box[0]) * share, (box[3] - box[1]) * share
     return clamp_box([box[0] - dx, box[1] - dy, box[2] + dx, box[3] + dy], width, height)
 
 
 def compute_luma(image: RGB) -> NDArray[np.uint8]:
-    """Rec. 601 luma of an RGB(A) picture, (H, W) uint8."""
+    """Compute the Rec. 601 luma of an RGB(A) picture, (H, W) uint8."""
     if image.ndim == 2:
         return image
     code = cv2.COLOR_RGBA2GRAY if image.shape[2] == 4 else cv2.COLOR_RGB2GRAY
@@ -96,7 +96,7 @@ def compute_luma(image: RGB) -> NDArray[np.uint8]:
 
 
 def compute_box_iou(left: list[float], right: list[float]) -> float:
-    """Intersection over union of two xyxy boxes, 0..1."""
+    """Compute the intersection over union of two xyxy boxes, 0..1."""
     width = min(left[2], right[2]) - max(left[0], right[0])
     height = min(left[3], right[3]) - max(left[1], right[1])
     if width <= 0 or height <= 0:

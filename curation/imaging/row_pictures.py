@@ -49,13 +49,8 @@ def add_reference(
     """Encode a picture and add it as a reference; one with the same variant and ordinal is replaced.
 
     It counts as kept until `curation.rows.verdicts.decide_references` compares its numbers with thresholds.
-    The other arguments are the columns of `curation.rows.schema.Reference`.
-
-    Args:
-        subject: changed in place.
-        variant: the kind of reference, as in the schema.
-        picture: (H, W, 3) RGB or (H, W, 4) RGBA.
-        ordinal: 0, 1, ... among the references of this variant.
+    `subject` is changed in place. `picture` is (H, W, 3) RGB or (H, W, 4) RGBA. `ordinal` counts the
+    references of a variant from 0. All others are columns of `curation.rows.schema.Reference`.
     """
     made: Reference = {
         "reference_id": make_reference_id(subject["subject_id"], variant, ordinal),

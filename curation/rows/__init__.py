@@ -1,1 +1,1 @@
-"""The schema, and what a row is made of: ids, references, thresholds, verdicts."""
+"""Rows: their columns, ids, references, thresholds and verdicts, and how they become Arrow tables."""

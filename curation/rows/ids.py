@@ -13,7 +13,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def hash_video(path: Path) -> str:
-    """Hash of the bytes of a file; 20 hex characters (80 bits: no clash within 10^9 videos)."""
+    """Hash the bytes of a file; 20 hexadecimal characters (80 bits: no clash within 10^9 videos)."""
     state = hashlib.blake2b(digest_size=10)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -22,7 +22,7 @@ def hash_video(path: Path) -> str:
 
 
 def make_clip_id(video: str, start_frame: int, end_frame: int, slicing: str) -> str:
-    """Id of the frames [start_frame, end_frame) of a video, cut under the slicing config with that digest."""
+    """Make the id of frames [start_frame, end_frame) of a video; `slicing`: digest of that config."""
     return f"{video}-{start_frame:07d}-{end_frame:07d}-{slicing[:6]}"
 
 
@@ -32,25 +32,25 @@ def make_clip_path(video: str, clip: str) -> str:
 
 
 def make_stopped_video_id(video: str | None, source_key: str) -> str:
-    """Row id for a video that gave no clip. Unread bytes have no hash: the input's key stands for them."""
+    """Make the row id of a video that gave no clip. Unread bytes have no hash, so the input's key is used."""
     return f"{video}-none" if video else f"unread-{compute_digest(source_key)}"
 
 
 def make_subject_id(clip: str, phrase: str, start: int, instance: int) -> str:
-    """Id of the `instance`-th box (0..99) of the phrase that starts at character `start` of the caption."""
+    """Make the id of the `instance`-th box (0..99) of the phrase that starts at character `start`."""
     return f"{clip}-s{compute_digest(phrase.lower(), start, length=10)}{instance:02d}"
 
 
 def make_instance_id(subject: str, instance: int) -> str:
-    """Id of another box of the same phrase."""
+    """Make the id of another box of the same phrase."""
     return f"{subject[:-2]}{instance:02d}"
 
 
 def make_reference_id(subject: str, variant: str, ordinal: int = 0) -> str:
-    """Id of the `ordinal`-th reference of one variant."""
+    """Make the id of the `ordinal`-th reference of one variant."""
     return f"{subject}-{variant}{ordinal}"
 
 
 def derive_seed(base: int, *parts: Any) -> int:
-    """Seed in [0, 2^31) that depends on content alone, so that a retry draws the same numbers."""
+    """Derive a seed in [0, 2^31) from content alone, so that a retry draws the same numbers."""
     return int(compute_digest(base, *parts, length=8), 16) & 0x7FFFFFFF

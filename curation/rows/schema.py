@@ -34,6 +34,8 @@ class EncodedImage(TypedDict):
 
 
 class EncodedMask(TypedDict):
+    """A mask in COCO run-length encoding."""
+
     size: Annotated[list[Int32], Column("[height, width], px")]
     counts: Annotated[str, Column("COCO run-length encoding, compressed, ASCII")]
 
@@ -48,6 +50,8 @@ class StopReason(TypedDict):
 
 
 class FrameRow(TypedDict):
+    """A sampled frame of a clip."""
+
     index: Annotated[int, Column("source frame number")]
     time_s: Annotated[float, Column("s from the source's first frame")]
     image: Annotated[EncodedImage | None, Column("JPEG of the clip's size")]
@@ -101,6 +105,8 @@ class Scores(TypedDict, total=False):
 
 
 class Verdict(TypedDict):
+    """Whether a subject is kept, and why not."""
+
     kept: Annotated[bool, Column("no threshold was missed")]
     reason: Annotated[str | None, Column("first threshold that was missed")]
     value: Annotated[float | None, Column("what was measured there")]
@@ -110,6 +116,8 @@ class Verdict(TypedDict):
 
 
 class TrackPoint(TypedDict):
+    """A tracked subject in one sampled frame."""
+
     index: Annotated[int, Column("source frame number of a sampled frame")]
     box: Annotated[list[float] | None, Column("tight around the mask, px; null: not seen there")]
     mask: Annotated[EncodedMask | None, Column("null: not seen there")]
@@ -117,6 +125,8 @@ class TrackPoint(TypedDict):
 
 
 class ReferenceFrame(TypedDict):
+    """A frame from which references of a subject are made."""
+
     index: Annotated[int, Column("source frame number")]
     quality: Annotated[
         float, Column("quality among the frames of its track, 0..1: size, sharpness, wholeness, presence")
@@ -130,6 +140,8 @@ class ReferenceFrame(TypedDict):
 
 
 class Reference(TypedDict):
+    """A picture of a subject that a model is conditioned on."""
+
     reference_id: Annotated[str, Column("subject_id, variant and a number")]
     variant: Annotated[str, Column("crop | segment | inpaint | redux | crosspair | retrieved")]
     image: Annotated[EncodedImage, Column("JPEG; WebP with transparency for segment and redux")]
@@ -154,6 +166,8 @@ class Reference(TypedDict):
 
 
 class SubjectRow(TypedDict):
+    """A candidate subject of a clip."""
+
     subject_id: Annotated[str, Column("clip_id and a hash of where the caption names it")]
     category: Annotated[str, Column("taxonomy category")]
     group: Annotated[str, Column("taxonomy group")]
@@ -185,6 +199,8 @@ class SubjectRow(TypedDict):
 
 
 class ClipRow(TypedDict):
+    """A clip, or a video that gave none."""
+
     clip_id: Annotated[str, Column("video_id, frame span and slicing config")]
     video_id: Annotated[str | None, Column("hash of the bytes; null: they could not be read")]
     source_path: Annotated[str, Column("path or address of the video")]

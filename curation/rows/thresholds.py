@@ -1,8 +1,8 @@
 """The thresholds that decide, each with where it comes from.
 
 Verdicts (`curation.rows.verdicts`) compare the numbers of `curation.rows.schema.Scores`, and of
-`Reference` where a picture made of a subject is judged, with these. `null` switches one off. A threshold
-whose score was not measured does not reject; a subject's verdict lists it as unmeasured.
+`Reference` for a picture made of a subject, with these. `null` switches a threshold off. A threshold whose
+score was not measured does not reject; a subject's verdict lists it as unmeasured.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Thresholds(BaseModel):
-    """Kept when every measured score is inside its bound. Units as in `curation.rows.schema.Scores`."""
+    """A subject is kept if every measured score is inside its bound. Units: `curation.rows.schema.Scores`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
@@ -114,7 +114,7 @@ _REFERENCE_SCORES = ("identity", "face_identity")
 
 
 def build_rules(thresholds: Thresholds) -> list[ThresholdRule]:
-    """The thresholds that are switched on, in the order in which a verdict reads them: as written above."""
+    """Build the rules of the thresholds that are switched on, in the order of `Thresholds`."""
     found = []
     for name, field in Thresholds.model_fields.items():
         value = getattr(thresholds, name)

@@ -13,19 +13,19 @@ from curation.rows.schema import ClipRow, Reference, StopReason, SubjectRow, Ver
 from curation.rows.thresholds import ThresholdRule
 
 NOT_FOUND = "not found"
-# Why a video fails that may go better another time, on another machine or with more of it.
+# Failures that may not happen again, on another machine or with more memory.
 DECODER_STALLED = "the decoder gave no frame in time"
 WORKER_DIED = "the worker process died on this video again and again"
-RETRIED_REASONS = frozenset((DECODER_STALLED, WORKER_DIED))  # by every run that lists it
+RETRIED_REASONS = frozenset((DECODER_STALLED, WORKER_DIED))  # each run that lists the video retries it
 NO_MASK = "no mask"
-_MISSING_RANK = {NO_MASK: 1, NOT_FOUND: 2}  # what came less far than any threshold
+_MISSING_RANK = {NO_MASK: 1, NOT_FOUND: 2}  # these failed before any threshold was applied
 
 
 def decide_subject(subject: SubjectRow, rules: Sequence[ThresholdRule]) -> Verdict:
-    """Hold every score against its rules; the first that is missed is the reason, all are listed.
+    """Compare every score with its rules. The first missed rule is the reason; all are listed.
 
     A score that was not measured (missing, null, NaN) rejects nothing. A candidate that grounding never found
-    is rejected as `not found`, one of which segmentation left nothing as `no mask`, whatever the rules.
+    is rejected as `not found`, one with an empty mask as `no mask`, whatever the rules.
     """
     if subject["box"] is None:
         return _make_verdict(False, NOT_FOUND, None, None, [NOT_FOUND], [])
@@ -39,7 +39,7 @@ def decide_subject(subject: SubjectRow, rules: Sequence[ThresholdRule]) -> Verdi
             continue
         number = scores.get(rule.score)
         if number is None or math.isnan(number):
-            # A subject without a face has no face size: the face count speaks for all of them.
+            # A subject without a face has no face size: the face count decides for all of them.
             if not (rule.score.startswith("face_") and scores.get("face_count") == 0):
                 unmeasured.append(rule.name)
             continue
@@ -54,10 +54,12 @@ def decide_subject(subject: SubjectRow, rules: Sequence[ThresholdRule]) -> Verdi
 def decide_reference(
     reference: Reference, subject: SubjectRow, rules: Sequence[ThresholdRule]
 ) -> tuple[bool, str | None]:
-    """Whether a picture still shows its subject (Kaleido 3.2 (6): identity is checked after generation).
+    """Decide whether a picture still shows its subject (Kaleido 3.2 (6)).
 
-    Returns (kept, the name of the first threshold that was missed). What was not measured rejects nothing:
-    crops and cut-outs are the subject itself.
+    A number that was not measured rejects nothing: crops and cut-outs are the subject itself.
+
+    Returns:
+        Whether it is kept, and the name of the first threshold that was missed.
     """
     numbers = cast(Mapping[str, float | None], reference)
     for rule in rules:
@@ -118,7 +120,7 @@ def decide_clip(row: ClipRow, rules: Sequence[ThresholdRule]) -> None:
 
 
 def _explain_no_subject(subjects: Sequence[SubjectRow]) -> StopReason:
-    """The reason of the subject that came furthest: the one with the fewest failures."""
+    """Give the reason of the best subject: the one with the fewest failures."""
     verdicts = [subject["verdict"] for subject in subjects if subject["verdict"]]
     if not verdicts:
         return {"stage": "filter", "reason": "no subject", "value": None, "threshold": None}
