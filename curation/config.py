@@ -364,7 +364,7 @@ def compute_config_hash(config: CurationConfig, revisions: dict[str, str]) -> st
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> CurationConfig:
-    """The config of a file and of `key.sub=value` overrides, see `settings.load`.
+    """The config of a file and of `key.sub=value` overrides, see `settings.load_settings`.
 
     Raises:
         RepriseError: also a taxonomy that cannot be used.

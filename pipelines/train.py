@@ -21,6 +21,7 @@ RECIPES = Path(__file__).resolve().parents[1] / "training" / "recipes"
 
 
 def list_recipes() -> list[str]:
+    """Names of the shipped recipes, sorted."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 

@@ -1,1 +1,1 @@
-"""What both halves stand on: errors, storage, settings, the Ray session, reading video."""
+"""What curation, training and evaluation share: errors, storage, settings, the Ray session, reading video."""

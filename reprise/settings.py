@@ -69,12 +69,12 @@ def list_keys(model: type[BaseModel], prefix: str = "", *, with_entries: bool = 
 
 
 def get_section(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, or None where it holds a value."""
+    """The class of the section that a field holds, or None where it holds a value."""
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def list_entry_sections(annotation: Any) -> list[type[BaseModel]]:
-    """The kinds of section that a list can hold; none where it holds values, or is no list."""
+    """The classes of section that a list can hold; none where it holds values, or is no list."""
     if get_origin(annotation) not in (tuple, list):
         return []
     members = [_unwrap_annotation(each) for each in _list_union_members(get_args(annotation)[0])]
@@ -143,7 +143,7 @@ def _parse_override(model: type[BaseModel], override: str) -> tuple[str, Any]:
 
 
 def _set_key(data: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, making the sections above it; a number in it counts the entries of a list."""
+    """Set a dotted key and make the sections above it. A number in the key is the index of a list's entry."""
     container: Any = data
     parts = key.split(".")
     for depth, part in enumerate(parts):
@@ -182,7 +182,7 @@ def _make_example(model: type[BaseModel]) -> str:
 
 
 def _remove_empty_sections(model: type[BaseModel], data: Any) -> Any:
-    """A section whose keys are all commented out is null in YAML, and means its defaults."""
+    """Drop sections that are null: in YAML, all keys of such a section are commented out."""
     if not isinstance(data, dict):
         return data
     kept = {}
@@ -246,7 +246,7 @@ def _locate_mistake(
 ) -> tuple[list[int | str], type[BaseModel] | None, FieldInfo | None]:
     """The dotted key of a mistake, the section it is in, and its field.
 
-    Pydantic also names, in between, which of the kinds that a value may have it took it for: left out here.
+    Pydantic's location also names the kind that it took a value for. That part is skipped here.
     """
     parts: list[int | str] = []
     annotation: Any = model
@@ -270,7 +270,7 @@ def _locate_mistake(
 
 
 def _unwrap_annotation(annotation: Any) -> Any:
-    """Without metadata, and without None where that leaves one kind."""
+    """The annotation without metadata, and without None where one kind is left."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     members = _list_union_members(annotation)
@@ -280,7 +280,7 @@ def _unwrap_annotation(annotation: Any) -> Any:
 
 
 def _list_union_members(annotation: Any) -> list[Any]:
-    """The kinds that a value may have, None left out; the annotation itself where it is one kind."""
+    """The kinds that a value may have, without None; the annotation itself where it is one kind."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) not in (Union, types.UnionType):
@@ -289,7 +289,7 @@ def _list_union_members(annotation: Any) -> list[Any]:
 
 
 def _list_kind_names(annotation: Any) -> set[str]:
-    """What pydantic may call one of several kinds: its tag, a value of its discriminator, its class."""
+    """The names that pydantic may give to one of several kinds: tag, value of a discriminator, class."""
     tags = {each.tag for each in getattr(annotation, "__metadata__", ()) if isinstance(each, Tag)}
     plain = _unwrap_annotation(annotation)
     section = get_section(plain)
@@ -312,7 +312,7 @@ def _join_alternatives(field: FieldInfo | None) -> str:
 
 
 def _find_nearest_key(model: type[BaseModel], section: type[BaseModel] | None, key: str) -> str | None:
-    """The known key that was meant: of the same section, else that name elsewhere, else any like it."""
+    """The known key that is most like a wrong one: in the same section, else in another, else anywhere."""
     known = list(list_keys(model, with_entries=True))
     parent, _, last = key.rpartition(".")
     siblings = {

@@ -1,7 +1,7 @@
 """The loop on Ray Train: workers are started, watched, and started again from the last complete checkpoint.
 
-    from training.trainer import fit
-    result = fit(config)
+    from training.trainer import run_training
+    result = run_training(config)
 
 Ray holds no checkpoint of ours: the run's folder does, and the same `run.name` and `run.output` find it. So a
 worker that dies, a machine that is taken away, and a command that is given again all resume in the same way.
@@ -199,7 +199,7 @@ def _check_unchanged(config: TrainConfig, folder: RunFolder) -> None:
 
 
 def _read_stop_reason(folder: RunFolder) -> str | None:
-    """Why the run stopped, if it is a reason that starting again does not mend."""
+    """Why the run stopped, if a restart would not help."""
     if not folder.root.exists(STOPPED_FILE):
         return None
     return str(json.loads(folder.root.read_bytes(STOPPED_FILE))["error"])

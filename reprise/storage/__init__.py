@@ -3,10 +3,10 @@
 A place is a local path, a `file://` URI or `s3://bucket/prefix`. After the prefix, `?` and any of
 `endpoint_override`, `scheme`, `region` and `anonymous` point at another store than the environment's;
 without them `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` decides. Credentials come by the usual AWS chain.
-Keys are taken literally: nothing in a path is percent-decoded.
+Keys are literal: nothing in a path is percent-decoded.
 
-Whatever is written appears whole or not at all. A writer that is killed leaves at most a temporary file,
-which no reader lists and which the next writer of the same name removes.
+A written file appears whole or not at all. A killed writer leaves at most a temporary file. No listing shows
+it, and the next writer of the same name removes it.
 """
 
 from reprise.storage.address import (

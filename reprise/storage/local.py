@@ -23,9 +23,9 @@ PARTIAL_PREFIX = ".partial-"
 
 
 def walk_files(root: Path, depth: int | None = None) -> Iterator[FileInfo]:
-    """Every file below a local folder, in no order; folders that cannot be listed come as one entry each.
+    """Every file below a local folder, in no order. A folder that cannot be listed gives one entry.
 
-    Symbolic links are followed, but a folder is entered once, so a loop ends. An absent root gives nothing.
+    Symbolic links are followed. Each folder is entered once, so that a loop ends. An absent root has none.
     """
     seen: set[tuple[int, int]] = set()
 
@@ -44,7 +44,7 @@ def walk_files(root: Path, depth: int | None = None) -> Iterator[FileInfo]:
             return
         for item in listed:
             path = inside + item.name
-            # A link that leads nowhere is no folder: `stat_local_file` says what is wrong with it.
+            # A broken link is no folder. `stat_local_file` reports it.
             if _is_folder(item):
                 if left is None or left > 1:
                     yield from walk_folder(folder / item.name, path + "/", None if left is None else left - 1)
@@ -62,7 +62,7 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
 
 
 def stat_local_file(path: Path) -> FileInfo:
-    """A local file's size and stamp, or what keeps it from being read."""
+    """A local file's size and stamp, or the reason why it cannot be read."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL character
@@ -71,7 +71,7 @@ def stat_local_file(path: Path) -> FileInfo:
         looped = error.errno == errno.ELOOP  # a link to itself
         return FileInfo(str(path), -1, 0, "missing file" if looped else describe_read_error(error))
     if not stat.S_ISREG(found.st_mode):
-        # Opening a pipe would wait for ever.
+        # A pipe would block the reader for ever.
         return FileInfo(str(path), -1, 0, "not a regular file")
     problem = None if os.access(path, os.R_OK) else "cannot be read: permission denied"
     return FileInfo(str(path), found.st_size, found.st_mtime_ns, problem)
@@ -95,13 +95,13 @@ def replace_file(target: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                # Renamed while still locked: nobody takes it for abandoned in between.
+                # Renamed while it is locked, so that no other writer removes it as abandoned.
                 partial.replace(target)
             _sync_folder(target.parent)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        # An error that names a file elsewhere comes from whoever makes the content.
+        # An error that names another file comes from the code that makes the content.
         named = Path(str(error.filename or target))
         ours = named.parent == target.parent and named.name.startswith(stem)
         if not ours and named not in (target, *target.parents):
@@ -111,7 +111,7 @@ def replace_file(target: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def make_temporary_file(uri: str) -> Iterator[Path]:
-    """The path of a temporary file with the same ending, in a folder of its own that goes on leaving."""
+    """The path of a temporary file with the same ending, in a new folder that is removed at the end."""
     name = posixpath.basename(split_uri(uri)[0])
     try:
         folder = tempfile.TemporaryDirectory(prefix="reprise-", ignore_cleanup_errors=True)
@@ -122,7 +122,7 @@ def make_temporary_file(uri: str) -> Iterator[Path]:
 
 
 def _create_locked_file(folder: Path, stem: str) -> tuple[Path, BinaryIO]:
-    """A new file that `_remove_abandoned_files` leaves alone for as long as it is open."""
+    """A new file that `_remove_abandoned_files` does not remove while it is open."""
     while True:
         path = folder / f"{stem}{secrets.token_hex(4)}"
         file = path.open("xb")
@@ -132,11 +132,11 @@ def _create_locked_file(folder: Path, stem: str) -> tuple[Path, BinaryIO]:
             return path, file
         if os.fstat(file.fileno()).st_nlink:
             return path, file
-        file.close()  # another writer took it for abandoned before it was locked
+        file.close()  # another writer removed it as abandoned before it was locked
 
 
 def _remove_abandoned_files(folder: Path, stem: str) -> None:
-    """Remove temporary files of writers that are gone: a living one holds a lock."""
+    """Remove the temporary files of writers that have ended: a running writer holds a lock."""
     for path in folder.glob(f"{stem}*"):
         with contextlib.suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,7 +144,7 @@ def _remove_abandoned_files(folder: Path, stem: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename outlive a power cut, where the file system can."""
+    """Make a rename survive a power cut, where the file system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

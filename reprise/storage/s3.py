@@ -33,7 +33,7 @@ def connect_s3(uri: str) -> pafs.S3FileSystem:
 
 @functools.lru_cache(maxsize=32)
 def _open_bucket(bucket: str, options: str, endpoint: str | None, region: str | None) -> pafs.S3FileSystem:
-    """A connection to one bucket's store, after one request that shows it to be there."""
+    """A connection to one bucket's store, after one request that checks that the bucket exists."""
     given = {key: values[-1] for key, values in urllib.parse.parse_qs(options).items()}
     endpoint = given.get("endpoint_override") or endpoint
     scheme = given.get("scheme", "https")
@@ -44,7 +44,7 @@ def _open_bucket(bucket: str, options: str, endpoint: str | None, region: str | 
     region = given.get("region") or region
     try:
         if not region:
-            # Only Amazon's own endpoints care which region it is.
+            # Only Amazon's own endpoints need the right region.
             region = "us-east-1" if endpoint else pafs.resolve_s3_region(bucket)
         settings = {
             "endpoint_override": endpoint.rstrip("/") if endpoint else None,
@@ -62,7 +62,7 @@ def _open_bucket(bucket: str, options: str, endpoint: str | None, region: str | 
     except OSError as error:
         if "ACCESS_DENIED" not in str(error):
             raise explain_error(error, where) from error
-        found = True  # one may read objects of a bucket without being allowed to look at the bucket
+        found = True  # a policy may allow to read objects of a bucket and not to look at the bucket
     if not found:
         raise StorageError(f"no such {where}")
     if int(pa.__version__.split(".")[0]) >= 21:

@@ -36,17 +36,17 @@ _IN_FLIGHT_BYTES = 64 << 20  # sent to S3 but not yet confirmed
 class Storage:
     """The files below one folder or one S3 prefix, named by relative paths with forward slashes.
 
-    Holds nothing but the URI, so it travels to other processes; connections are opened on first use there.
+    A Storage holds only the URI, so it can be sent to other processes. Connections are opened on first use.
 
-    Every method raises StorageError, in one line, where the place does not exist, refuses, cannot be reached
-    or is full.
+    Every method raises StorageError with one line where the place does not exist, refuses, cannot be reached
+    or is full; TransientStorageError where a retry may help.
     """
 
     uri: str  # absolute local path without a trailing slash, or s3:// URI with its options
 
     @classmethod
     def from_uri(cls, uri: str | Path) -> Storage:
-        """A place by its address; nothing is opened or created yet.
+        """A place by its address. Nothing is opened or created yet.
 
         Raises:
             InputError: neither a local path nor an s3:// address, or an address with credentials in it.
@@ -55,6 +55,7 @@ class Storage:
 
     @property
     def is_remote(self) -> bool:
+        """Whether the place is on S3."""
         return is_remote(self.uri)
 
     def join_path(self, rel: str) -> str:
@@ -82,10 +83,11 @@ class Storage:
         return None if self.is_remote else Path(self.join_path(rel))
 
     def exists(self, rel: str = "") -> bool:
-        """Is there a file or a non-empty folder of that name?"""
+        """Whether there is a file or a non-empty folder of that name."""
         return bool(self._get_arrow_info(rel).type != pafs.FileType.NotFound)
 
     def is_file(self, rel: str = "") -> bool:
+        """Whether there is a file of that name."""
         return bool(self._get_arrow_info(rel).type == pafs.FileType.File)
 
     def get_size(self, rel: str) -> int:
@@ -109,11 +111,16 @@ class Storage:
         return FileInfo(rel, int(info.size), int(info.mtime_ns or 0))
 
     def list_files(self, prefix: str = "", depth: int | None = None) -> list[FileInfo]:
-        """Files below a folder, with sizes and stamps, sorted by path; temporary files are left out.
+        """Files below a folder, with sizes and stamps, sorted by path, without temporary files.
 
-        `prefix` is a folder, not the beginning of a name. `depth` 1 means the folder's own files; by default
-        everything below. Paths are relative to this place, so they can be read back as they are. Symbolic
-        links are followed, each folder once. On S3 this takes one request per thousand files and reads none.
+        Symbolic links are followed, each folder once. On S3 this takes one request per thousand files.
+
+        Args:
+            prefix: a folder, not the beginning of a name.
+            depth: 1: the folder's own files; None: all files below.
+
+        Returns:
+            Paths relative to this place, not to `prefix`.
         """
         if not self.is_remote:
             root = Path(self.uri)
@@ -164,7 +171,7 @@ class Storage:
         return paths
 
     def get_etag(self, rel: str = "") -> str | None:
-        """S3's own tag of an object's content, or None on a local disk; one request."""
+        """The tag that S3 gives to an object's content, or None on a local disk. Takes one request."""
         if not self.is_remote:
             return None
         with self.open_input(rel) as file, self._explain_errors(rel):
@@ -209,7 +216,7 @@ class Storage:
                 ) from error
 
     def write_bytes(self, rel: str, data: bytes) -> None:
-        """Write a file, replacing any of that name; readers see the old one or the new one."""
+        """Write or replace a file. Readers see the old content or the new content."""
         if not self.is_remote:
             with replace_file(Path(self.join_path(rel))) as file:
                 file.write(data)
@@ -247,10 +254,10 @@ class Storage:
             raise
 
     def put_file(self, local: Path, rel: str) -> None:
-        """Copy a file of this machine to `rel` in bounded memory; the copy appears whole or not at all.
+        """Copy a file of this machine to `rel` in bounded memory. The copy appears whole or not at all.
 
         Raises:
-            StorageError: `local` is missing or unreadable, or as everywhere.
+            StorageError: `local` is missing or unreadable, or `rel` cannot be written.
         """
         try:
             source = local.open("rb")
@@ -278,9 +285,9 @@ class Storage:
                         break
                     sent += stream.write(chunk)
                     if sent % _IN_FLIGHT_BYTES < len(chunk):
-                        stream.flush()  # waits: a slow network must not pile a whole shard up in memory
+                        stream.flush()  # waits, so that a slow network does not fill the memory with a shard
             if sent != wanted:
-                # Arrow publishes what was sent when a stream closes, and has no way to give an upload up.
+                # Arrow publishes what was sent when a stream closes. It cannot abort an upload.
                 self.delete_file(rel)
                 raise StorageError(f"{local} could not be read to its end") from broken
 
@@ -293,10 +300,17 @@ class Storage:
         row_group_rows: int | None = None,
         compression: str = "zstd",
     ) -> int:
-        """Write tables to a Parquet file as they come, one row group each; returns the number of rows.
+        """Write tables to a Parquet file one after another, one row group each; return the number of rows.
 
-        A table longer than `row_group_rows` gives several groups. For S3 the file is first written to this
-        machine's temporary folder: Arrow would publish half a file if `batches` failed midway.
+        For S3 the file is first written to this machine's temporary folder, because Arrow would publish half
+        a file if `batches` failed midway.
+
+        Args:
+            rel: path of the file below this place.
+            batches: tables of the schema.
+            schema: columns of the file.
+            row_group_rows: a table with more rows gives several groups; default: no limit.
+            compression: codec of the pages.
         """
         if self.is_remote:
             with make_temporary_file(self.join_path(rel)) as spooled:
@@ -316,15 +330,15 @@ class Storage:
         return rows
 
     def delete_file(self, rel: str) -> None:
-        """Remove a file; a missing one is fine."""
+        """Remove a file. A missing file is no error."""
         with self._explain_errors(rel), contextlib.suppress(FileNotFoundError):
             self.get_filesystem().delete_file(self.get_arrow_path(rel))
 
     def delete_tree(self, prefix: str) -> None:
-        """Remove a folder and all below it; a missing one is fine.
+        """Remove a folder and all files below it. A missing folder is no error.
 
         Raises:
-            StorageError: `prefix` is empty: a whole dataset is not removed by accident.
+            StorageError: `prefix` is empty. A whole dataset must not be removed by accident.
         """
         if self.join_path(prefix) == self.uri:
             raise StorageError(f"refusing to delete all of {self.uri}")
@@ -371,7 +385,7 @@ def locate_file(uri: str | Path) -> tuple[Storage, str]:
 
 @contextlib.contextmanager
 def fetch_file(uri: str) -> Iterator[Path]:
-    """One source file as a local path: itself when it is local, else a download that goes on leaving.
+    """A file as a local path: the file itself if it is local, else a download that is removed at the end.
 
     Raises:
         StorageError: missing, refused, unreachable, or no room for the download.
@@ -395,6 +409,6 @@ def fetch_file(uri: str) -> Iterator[Path]:
 
 
 def _read_chunk(place: Storage, file: pa.NativeFile) -> bytes:
-    """The next chunk; a failure is the store's and not the disk's."""
+    """The next chunk of a remote file. An OSError here is of the store, not of the local disk."""
     with explain_errors(place.uri):
         return bytes(file.read(_COPY_BYTES))

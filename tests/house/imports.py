@@ -240,7 +240,6 @@ RAY_ROOMS = ("reprise.ray_", "curation.runner", "training.trainer", "training.la
 # the test also fails when a break listed here is gone.
 ALLOWED_BREAKS: frozenset[tuple[str, str]] = frozenset(
     {
-        ("curation.dataset.shards", "curation.stages"),
         ("training.latents.sources.pair", "training.tasks"),
         ("training.lora.in_training", "training.loop"),
         ("training.models.published", "training.cost"),
