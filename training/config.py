@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -62,6 +62,11 @@ class PositionsConfig(_Section):
         "video", description="timestep of references: the video's (released), or 0 (Wan alone)"
     )
 
+    @property
+    def adds_tokens(self) -> bool:
+        """Whether references are tokens of the sequence; False where they are channels of the video."""
+        return self.scheme != "channel_concat"
+
 
 class ObjectiveConfig(_Section):
     """What the network learns to predict, and at which noise levels."""
@@ -95,7 +100,11 @@ class MixtureConfig(_Section):
         return self
 
 
-class _TaskBase(_Section):
+class TaskBase(_Section):
+    """What every task has."""
+
+    is_replay: ClassVar[bool] = False  # its share of the steps is `replay`, not its weight
+
     latents: str = Field(description="folder that `reprise encode` wrote")
     weight: float = Field(1.0, gt=0, description="share of the steps, relative to the other tasks'")
     batch: int = Field(256, ge=1, description="samples per step, over all workers")
@@ -103,7 +112,7 @@ class _TaskBase(_Section):
     caption_dropout: float = Field(0.1, ge=0, le=1, description="captions replaced by the empty one")
 
 
-class KaleidoTask(_TaskBase):
+class KaleidoTask(TaskBase):
     """References in, subject-consistent video out."""
 
     kind: Literal["kaleido"] = "kaleido"
@@ -114,13 +123,13 @@ class KaleidoTask(_TaskBase):
     )
 
 
-class VideoTask(_TaskBase):
+class VideoTask(TaskBase):
     """Plain text-to-video on the same latents: the baseline, and pretraining."""
 
     kind: Literal["video"] = "video"
 
 
-class IdentityTask(_TaskBase):
+class IdentityTask(TaskBase):
     """A picture of a subject in, another picture of it out: proxy replay's image task."""
 
     kind: Literal["identity"] = "identity"
@@ -129,8 +138,10 @@ class IdentityTask(_TaskBase):
     )
 
 
-class ReplayTask(_TaskBase):
+class ReplayTask(TaskBase):
     """A frame of a plain video in, the video out: proxy replay's video task."""
+
+    is_replay: ClassVar[bool] = True
 
     kind: Literal["replay"] = "replay"
     batch: int = Field(32, ge=1, description="samples per step, over all workers; the paper's")
@@ -150,29 +161,6 @@ class ReplayTask(_TaskBase):
 
 
 TaskConfig = Annotated[KaleidoTask | VideoTask | IdentityTask | ReplayTask, Field(discriminator="kind")]
-
-
-def share_replay(
-    tasks: tuple[TaskConfig, ...], p: float, *, keep_zero_weight: bool = False
-) -> tuple[TaskConfig, ...]:
-    """The tasks with weights of which replay tasks together have the share p.
-
-    Within replay and within the rest, weights stay in proportion. A task whose share is 0 is left out; with
-    `watched` it stays, with the weight 0: no step is of it, but its gradient can be looked at. Without replay
-    tasks, or without others, nothing changes.
-    """
-    totals = {
-        kind: sum(t.weight for t in tasks if isinstance(t, ReplayTask) == kind) for kind in (True, False)
-    }
-    if not totals[True] or not totals[False]:
-        return tasks
-    shares = {True: p, False: 1.0 - p}
-    weighed = []
-    for task in tasks:
-        kind = isinstance(task, ReplayTask)
-        if shares[kind] > 0 or keep_zero_weight:
-            weighed.append(task.model_copy(update={"weight": task.weight / totals[kind] * shares[kind]}))
-    return tuple(weighed)
 
 
 class LoraConfig(_Section):

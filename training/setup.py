@@ -1,4 +1,4 @@
-"""A config and a world -> everything that a run holds in memory."""
+"""Build everything that a run holds in memory from its config and its workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from reprise.errors import RepriseError
-from training.config import KaleidoTask, TrainConfig, share_replay
+from training.config import TrainConfig
 from training.data.check import check_lengths, check_shapes
 from training.data.loader import Loader
 from training.data.sampler import Sampler
@@ -26,17 +26,19 @@ from training.models.build import build_family
 from training.models.components import fetch_part, load_scheduler, load_transformer
 from training.models.family import Family
 from training.models.packing import SequenceShard
-from training.tasks.build import build_tasks
-from training.tasks.kaleido import Kaleido
+from training.tasks.build import build_tasks, share_replay
 from training.tasks.task import LossContext, Task
-from training.tasks.video import TextToVideo
 
 
 def build_state(config: TrainConfig, world: World) -> RunState:
-    """Data first, then the model: what is wrong with the config shows before the long part.
+    """Build a run's state. Data comes before the model, so that errors show before the long part.
+
+    Args:
+        config: of the run.
+        world: all workers, and the place of this one among them.
 
     Raises:
-        RepriseError: anything that a person must mend, in one line.
+        RepriseError: the config, the data or the model cannot be trained.
     """
     family = build_family(config.model)
     watched = config.conflict.every is not None
@@ -56,9 +58,9 @@ def build_state(config: TrainConfig, world: World) -> RunState:
         check_shapes(option, sampler.buckets[task.name], records, task.list_variants(), task.micro_batch)
     _check_sequence(config, family, sampler, latents, world.sequence_size)
     model = build_model(config, family, world)
-    # Wan's noise schedule is a formula; CogVideoX's is a file of the model.
-    wan = family.name == "wan"
-    scheduler = None if wan else load_scheduler(config.model.path, config.model.revision)
+    scheduler = None
+    if family.objective == "v_prediction":  # its noise schedule is a file of the model
+        scheduler = load_scheduler(config.model.path, config.model.revision)
     sharded = SequenceShard(world.sequence_rank, world.sequence_size) if world.sequence_size > 1 else None
     context = LossContext(
         model=model,
@@ -95,9 +97,9 @@ def build_state(config: TrainConfig, world: World) -> RunState:
 
 
 def build_model(config: TrainConfig, family: Family, world: World) -> nn.Module:
-    """The transformer, ready to train: built without memory, spread over the workers, then given weights."""
+    """Build the transformer: made on the meta device, sharded over the workers, then given its weights."""
     model = load_transformer(config.model, family.transformer, torch.float32, "meta")
-    references = max((t.max_references for t in config.tasks if isinstance(t, KaleidoTask)), default=0)
+    references = max((task.max_references for task in build_tasks(config.tasks)), default=0)
     family.prepare_model(model, config.positions, references)
     file = in_training.add_adapters(model, config, family.name)
     model.train()
@@ -107,14 +109,14 @@ def build_model(config: TrainConfig, family: Family, world: World) -> nn.Module:
     else:
         folder, _ = fetch_part(config.model.path, config.model.revision, "transformer")
         weights.load_sharded_weights(model, folder, config.seed, world.device)
-        in_training.load_token(model, folder.parent)  # beside a transformer that was trained with it
+        in_training.load_token(model, folder.parent)  # lies beside a transformer that was trained with it
     if file is not None:
         in_training.load_adapters(model, file)
     return model
 
 
 def open_latents(tasks: list[Task]) -> dict[str, Latents]:
-    """By the name of the task; a folder that two tasks share is opened once."""
+    """Open the latents of each task, by the task's name; a folder that two tasks share is opened once."""
     folders: dict[str, Latents] = {}
     for task in tasks:
         if task.latents not in folders:
@@ -134,13 +136,12 @@ def _check_batches(tasks: list[Task], world: World) -> None:
 def _check_sequence(
     config: TrainConfig, family: Family, sampler: Sampler, latents: dict[str, Latents], workers: int
 ) -> None:
-    """Where the lengths of all samples are known ahead: Wan without dropped tokens."""
-    if workers == 1 or family.name != "wan":
-        return
-    for task in sampler.tasks:
-        if isinstance(task, TextToVideo) or (
-            isinstance(task, Kaleido) and config.positions.scheme != "channel_concat"
-        ):
-            never = isinstance(task, Kaleido) and task.config.reference_dropout == 0
-            records, buckets = latents[task.name].records, sampler.buckets[task.name]
-            check_lengths(task.name, buckets, records, family.patch, workers, fewest=int(never))
+    for task in sampler.tasks if workers > 1 else ():
+        check_lengths(
+            task,
+            sampler.buckets[task.name],
+            latents[task.name].records,
+            family.patch,
+            workers,
+            adds_tokens=config.positions.adds_tokens,
+        )

@@ -9,7 +9,6 @@ import torch
 
 from training.callbacks.throughput import Throughput
 from training.cost.devices import get_peak_flops
-from training.cost.flops import TransformerShape
 from training.loop.callback import Callback
 
 if TYPE_CHECKING:
@@ -43,13 +42,11 @@ class MetricsLog(Callback):
         peak = resolve_peak_flops(state.device, config.log.peak_tflops)
         text_tokens = max(latents.manifest.text.length for latents in state.latents.values())
         self._throughput = Throughput(
-            TransformerShape.from_config(
-                {**state.model.config, "_class_name": state.family.transformer}, text_tokens
-            ),
+            state.family.make_shape(state.model.config, text_tokens),
             peak * world.size if peak else None,
             config.steps,
             frozen=config.lora is not None,
-            each_token=state.family.name == "wan" and config.positions.reference_time == "zero",
+            token_timesteps=state.family.has_token_timesteps(config.positions),
         )
         self._main = world.is_main
         for writer in self.writers if self._main else ():

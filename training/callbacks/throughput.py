@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from training.cost import flops
-from training.cost.flops import TransformerShape
+from training.models.shape import TransformerShape
 
 # What is summed or taken over the steps between two lines; all other metrics are averaged.
 _SPECIAL_METRICS = ("seconds", "data_wait", "tokens", "samples", "memory", "micro_steps")
@@ -19,7 +19,7 @@ class Throughput:
         peak: FLOP/s of all workers' devices together; None: no MFU.
         steps: of the whole run, for the time that is left.
         frozen: adapters alone are trained.
-        each_token: has a timestep of its own.
+        token_timesteps: each token has a timestep of its own.
     """
 
     def __init__(
@@ -29,10 +29,10 @@ class Throughput:
         steps: int,
         *,
         frozen: bool = False,
-        each_token: bool = False,
+        token_timesteps: bool = False,
     ) -> None:
         self.shape, self.peak, self.steps = shape, peak, steps
-        self.frozen, self.each_token = frozen, each_token
+        self.frozen, self.token_timesteps = frozen, token_timesteps
         self._window: list[tuple[Mapping[str, float], float]] = []
         self._pace: float | None = None  # seconds a step, smoothed over windows
 
@@ -90,5 +90,5 @@ class Throughput:
         if self.shape is None or not samples or not tokens:
             return 0.0
         each = round(tokens / samples)  # samples of a step are equally long
-        timesteps = each if self.each_token else 1
+        timesteps = each if self.token_timesteps else 1
         return samples * flops.count_training(self.shape, each, timesteps=timesteps, frozen=self.frozen)

@@ -34,14 +34,12 @@ from training.generate.solvers import compute_dynamic_scale, make_guided_velocit
 from training.lora.adapters import load_lora
 from training.lora.files import read_lora_file
 from training.models import pictures, subject_token
-from training.models.build import find_family
+from training.models.build import find_family, make_family
 from training.models.components import INDEX_FILE, find_vae_class, read_config
 from training.models.family import Conditioning, Family
 from training.models.pictures import PictureSource, open_picture
-from training.models.text import embed_captions
-from training.models.text_length import get_text_length
 from training.models.vae import decode_latents, encode_picture
-from training.models.video_size import check_size, get_patch, get_token_grid, get_vae_scales
+from training.models.video_size import check_size, get_token_grid
 
 
 @dataclass
@@ -86,7 +84,8 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         )
         self.positions = _parse_positions(positions)
         self.register_to_config(positions=self.positions.model_dump())
-        self.family = _build_family(transformer, vae)
+        settings = {**transformer.config, "_class_name": type(transformer).__name__}
+        self.family: Family = make_family(settings, vae.config, "the pipeline")
         channels = transformer.config
         self.family.prepare_model(
             transformer, self.positions, channels.in_channels // channels.out_channels - 1
@@ -279,8 +278,8 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
     def _encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """(prompts, L, D). Wan: zeros after the last token, no mask, as it was trained."""
         limit = self.tokenizer.model_max_length
-        length = get_text_length(self.family.name, self.transformer.config, limit)
-        rows = embed_captions(prompts, self.text_encoder, self.tokenizer, self.family.name, length)
+        length = self.family.get_text_length(self.transformer.config, limit)
+        rows = self.family.embed_captions(prompts, self.text_encoder, self.tokenizer, length)
         filled = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
         for row, text in zip(filled, rows, strict=True):
             row[: len(text)] = text
@@ -312,13 +311,6 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         if isinstance(generator, Sequence) and len(generator) != count:
             raise RepriseError(f"{len(generator)} generators for {count} prompts")
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
-
-
-def _build_family(transformer: Any, vae: Any) -> Family:
-    """The family of these parts, with their sizes."""
-    name = type(transformer).__name__
-    family = find_family({"_class_name": name}, "the pipeline")
-    return family(get_patch(transformer.config), *get_vae_scales(vae.config))
 
 
 def _parse_positions(given: PositionsConfig | dict[str, Any] | None) -> PositionsConfig:

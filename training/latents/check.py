@@ -11,7 +11,6 @@ from training.latents.encoders import hash_model_parts
 from training.latents.store import Latents
 from training.models.components import locate_part, read_config, read_tokenizer_limit
 from training.models.family import Family
-from training.models.text_length import get_text_length
 
 
 def check_latents(latents: Latents, family: Family, model: ModelConfig) -> None:
@@ -43,7 +42,7 @@ def check_latents(latents: Latents, family: Family, model: ModelConfig) -> None:
             raise RepriseError(f"{name} of the latents in {where} is {stored}, the model's {wanted}: {hint}")
     # A folder may hold the transformer alone. Then nobody generates with it as it is.
     limit = read_tokenizer_limit(model.path, model.revision)
-    wanted = get_text_length(family.name, transformer, limit)
+    wanted = family.get_text_length(transformer, limit)
     if limit is not None and manifest.text.length != wanted:
         raise RepriseError(
             f"captions of the latents in {where} are padded to {manifest.text.length} tokens, the model's "

@@ -20,6 +20,7 @@ from training.data import random_streams
 from training.latents.buckets import SizeGrid
 from training.latents.config import EncodeConfig
 from training.latents.store import DTYPES, LatentInfo, TextInfo
+from training.models.build import FAMILIES
 from training.models.components import (
     find_config,
     load_text_encoder,
@@ -28,12 +29,9 @@ from training.models.components import (
     read_config,
     read_tokenizer_limit,
 )
-from training.models.text import embed_captions
-from training.models.text_length import get_text_length
 from training.models.vae import normalise_latents
 from training.models.video_size import get_vae_scales
 
-_FAMILY_NAMES = {"wan": "wan", "cogvideox": "cogvideox"}  # what a class name holds, in lower case
 _CHUNK_BYTES = 16 << 20
 
 
@@ -64,7 +62,7 @@ def read_model_facts(path: str, revision: str | None, config: EncodeConfig) -> M
     patch = int(patch if isinstance(patch, int) else patch[-1])
     posterior = config.posterior
     if posterior == "auto":
-        posterior = "sample" if family == "cogvideox" else "mode"
+        posterior = "sample" if FAMILIES[family].samples_posterior else "mode"
     latents = LatentInfo(
         dtype=config.dtype,
         channels=int(vae.get("z_dim") or vae.get("latent_channels") or 16),
@@ -74,7 +72,7 @@ def read_model_facts(path: str, revision: str | None, config: EncodeConfig) -> M
         posterior=posterior,
     )
     width = text.get("d_model") or text.get("hidden_size") or 0
-    length = get_text_length(family, transformer, read_tokenizer_limit(path, revision))
+    length = FAMILIES[family]().get_text_length(transformer, read_tokenizer_limit(path, revision))
     return ModelFacts(
         path,
         revision,
@@ -87,8 +85,8 @@ def read_model_facts(path: str, revision: str | None, config: EncodeConfig) -> M
 
 def _detect_family(path: str, *classes: str) -> str:
     for name in classes:
-        for part, family in _FAMILY_NAMES.items():
-            if part in name.lower():
+        for family in FAMILIES:
+            if family in name.lower():
                 return family
     raise RepriseError(
         f"{path} is of no family known here (Wan, CogVideoX): its parts are {', '.join(classes)}"
@@ -201,8 +199,8 @@ class Encoders:
 
     def encode_texts(self, captions: Sequence[str]) -> list[Tensor]:
         """Each caption -> (L, D), on the CPU."""
-        found = embed_captions(
-            captions, self.text_encoder, self.tokenizer, self.facts.family, self.facts.text.length
+        found = FAMILIES[self.facts.family]().embed_captions(
+            captions, self.text_encoder, self.tokenizer, self.facts.text.length
         )
         return [text.to("cpu", DTYPES[self.config.dtype]) for text in found]
 

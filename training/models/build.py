@@ -1,4 +1,7 @@
-"""The family of a model: found by the class of its transformer, built for the sizes of its parts."""
+"""The family of a model: found by the class of its transformer, built for the sizes of its parts.
+
+A new family is a file beside this one and an entry of `FAMILIES`.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,13 @@ from training.config import ModelConfig
 from training.models.cogvideox import CogVideoXFamily
 from training.models.components import read_config
 from training.models.family import Family
+from training.models.shape import TransformerShape
 from training.models.video_size import get_patch, get_vae_scales
 from training.models.wan import WanFamily
 
 FamilyClass = type[WanFamily] | type[CogVideoXFamily]
 
+#: By name, as `model.family` of the config and the manifest of latents have it.
 FAMILIES: dict[str, FamilyClass] = {family.name: family for family in (WanFamily, CogVideoXFamily)}
 
 
@@ -27,9 +32,41 @@ def build_family(config: ModelConfig) -> Family:
         RepriseError: there is no transformer, or it is of no known family.
     """
     transformer = read_config(config.path, config.revision, "transformer")
+    # The VAE of a hub model is not fetched for this: its transformer tells the published VAEs apart.
+    file = Path(config.path, "vae", "config.json")
+    vae = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     named = None if config.family == "auto" else FAMILIES[config.family]
     family = named or find_family(transformer, config.path)
-    return family(get_patch(transformer), *_read_scales(config.path, transformer))
+    return family(get_patch(transformer), *_get_scales(transformer, vae))
+
+
+def make_family(
+    transformer: Mapping[str, Any], vae: Mapping[str, Any] | None = None, path: str | Path = "the model"
+) -> Family:
+    """Make the family of a model from the configs of its parts.
+
+    Args:
+        transformer: config of the transformer, with its `_class_name`.
+        vae: config of the VAE; None: that of the published model with this transformer.
+        path: of the model, for the message.
+
+    Raises:
+        RepriseError: the transformer is of no known family.
+    """
+    return find_family(transformer, path)(get_patch(transformer), *_get_scales(transformer, vae))
+
+
+def make_shape(transformer: Mapping[str, Any], text_tokens: int | None = None) -> TransformerShape:
+    """Read the sizes of a transformer from its config.
+
+    Args:
+        transformer: config of the transformer, with its `_class_name`.
+        text_tokens: to which prompts are padded; None: as the released pipelines do.
+
+    Raises:
+        RepriseError: the transformer is of no known family.
+    """
+    return make_family(transformer).make_shape(transformer, text_tokens)
 
 
 def find_family(transformer: Mapping[str, Any], path: str | Path) -> FamilyClass:
@@ -50,13 +87,10 @@ def find_family(transformer: Mapping[str, Any], path: str | Path) -> FamilyClass
     raise RepriseError(f"{path} holds a {name or '?'}, which is not supported; known are {known}")
 
 
-def _read_scales(path: str, transformer: Mapping[str, Any]) -> tuple[int, int]:
-    """Frames and pixels per latent, from the folder's VAE.
-
-    The VAE of a hub model is not fetched for this: its transformer tells the published VAEs apart.
-    """
-    file = Path(path, "vae", "config.json")
-    if file.is_file():
-        return get_vae_scales(json.loads(file.read_text(encoding="utf-8")))
+def _get_scales(transformer: Mapping[str, Any], vae: Mapping[str, Any] | None) -> tuple[int, int]:
+    """Frames and pixels per latent."""
+    if vae is not None:
+        return get_vae_scales(vae)
     # Wan 2.2 TI2V-5B has 48 channels and 16 pixels to a latent.
-    return 4, 16 if transformer.get("out_channels", 16) == 48 else 8
+    channels = transformer.get("out_channels") or transformer.get("in_channels", 16)
+    return 4, 16 if channels == 48 else 8

@@ -10,6 +10,7 @@ those of this call.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from reprise.errors import RepriseError
 from training.config import ObjectiveConfig, PositionsConfig
+from training.models.cogvideox_shape import CogVideoXShape
 from training.models.family import Conditioning, ModuleNames, VideoSize
 from training.models.packing import (
     SequenceLayout,
@@ -34,7 +36,9 @@ from training.models.packing import (
     slice_tokens,
     unpack_strip,
 )
+from training.models.shape import TransformerShape
 from training.models.subject_token import reserve_token
+from training.models.text import RELEASED_COGVIDEOX_LENGTH, embed_padded_captions, limit_text_length
 from training.objectives import Objective, ObjectiveName, VPrediction
 from training.positions import make_cogvideox_positions, make_rotary_tables, split_cogvideox_head
 
@@ -249,14 +253,64 @@ class CogVideoXFamily:
         return make_layout(sizes, (int(frames), int(height), int(width)), self.patch)
 
     def list_blocks(self, model: nn.Module) -> list[nn.Module]:
+        """See `Family.list_blocks`."""
         return list(model.transformer_blocks)
 
     def make_objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
+        """See `Family.make_objective`: v-prediction."""
         if config.kind == "flow_matching":
             raise RepriseError("CogVideoX predicts v; set objective.kind to auto or v_prediction")
         if scheduler is None:
             raise ValueError("v-prediction needs the model's scheduler for its noise schedule")
         return VPrediction.from_scheduler(scheduler)
+
+    def has_token_timesteps(self, positions: PositionsConfig) -> bool:
+        """See `Family.has_token_timesteps`: never, one timestep modulates a whole sample."""
+        return False
+
+    def get_text_length(self, transformer: Mapping[str, Any], tokenizer_limit: int | None = None) -> int:
+        """See `Family.get_text_length`: 226, unless the transformer's `max_text_seq_length` says otherwise."""
+        length = int(transformer.get("max_text_seq_length", RELEASED_COGVIDEOX_LENGTH))
+        return limit_text_length(length, tokenizer_limit)
+
+    def embed_captions(
+        self, captions: Sequence[str], encoder: nn.Module, tokenizer: Any, length: int
+    ) -> list[Tensor]:
+        """See `Family.embed_captions`: padding included, so that L is always `length`."""
+        return embed_padded_captions(captions, encoder, tokenizer, length)
+
+    def make_shape(
+        self, transformer: Mapping[str, Any], text_tokens: int | None = None
+    ) -> TransformerShape:
+        """See `Family.make_shape`."""
+        return CogVideoXShape.from_config(transformer, text_tokens or self.get_text_length(transformer))
+
+    def make_stock_inputs(
+        self,
+        model: nn.Module,
+        tokens: int,
+        batch: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        *,
+        text: int | None = None,
+        token_timesteps: bool = False,
+    ) -> dict[str, Any]:
+        """See `Family.make_stock_inputs`."""
+        shape = self.make_shape(model.config, text)
+        first, height, width = shape.patch
+        head = shape.dim // shape.heads
+        timestep = torch.rand((batch, tokens) if token_timesteps else batch, device=device) * 1000
+        caption = torch.randn(batch, shape.text_tokens, shape.text_dim, device=device, dtype=dtype)
+        size = (batch, first, shape.channels_in, height, width * tokens)
+        strip = torch.randn(*size, device=device, dtype=dtype)
+        rotary = (torch.ones(tokens, head, device=device), torch.zeros(tokens, head, device=device))
+        return {
+            "hidden_states": strip,
+            "timestep": timestep,
+            "encoder_hidden_states": caption,
+            "image_rotary_emb": rotary if model.config.use_rotary_positional_embeddings else None,
+        }
 
 
 def _check_positions(positions: PositionsConfig) -> None:

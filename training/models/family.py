@@ -5,6 +5,7 @@ A family wraps no model: models stay stock diffusers classes, and everything tha
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from training.config import ObjectiveConfig, PositionsConfig
 from training.models.packing import SequenceLayout, SequenceShard, Size, pack_strip, slice_tokens
+from training.models.shape import TransformerShape
 from training.objectives import Objective, ObjectiveName
 
 #: (diffusers' module name, ComfyUI's), with placeholders (lora/comfyui.py) for block numbers and the like.
@@ -32,18 +34,20 @@ class VideoSize(NamedTuple):
 class Conditioning:
     """What a prediction is conditioned on besides the noisy video."""
 
-    # (B, L, D) as the transformer takes it; L: text_length.py. Wan: zeros after the last token.
+    # (B, L, D) as the transformer takes it, L as `Family.get_text_length`. Wan: zeros after the last token.
     text: Tensor
     # Clean latents (B or 1, C, 1, h_i, w_i), each of its own size, in order; a batch of 1 is repeated.
     references: tuple[Tensor, ...] = ()
     # Reference tokens that the network sees, ascending, counted over all references: (n,) or, for each
     # sample, (B, n) int64. None: all of them.
     keep: Tensor | None = None
-    # The text begins with the trained token that speaks of the subject (subject_token.py), if there is one.
+    # The text begins with the trained token that stands for the subject (subject_token.py), if there is one.
     marked: bool = False
 
 
 class Family(Protocol):
+    """A kind of base model: everything that differs between Wan and CogVideoX is said here."""
+
     name: str  # "wan", "cogvideox"
     transformer: str  # its class in diffusers, for `components.load_transformer`
     objective: ObjectiveName  # what the family was pretrained with
@@ -60,7 +64,14 @@ class Family(Protocol):
     ) -> None:
         """Make a stock model take references: once, before it is wrapped, sharded or optimised.
 
-        references: how many a model with `channel_concat` positions shall take; of no meaning to the others.
+        Args:
+            model: a stock diffusers transformer; changed in place.
+            positions: of the references; None: those that need no change of weights.
+            references: how many references a model with `channel_concat` positions takes; other schemes
+                ignore it.
+
+        Raises:
+            RepriseError: the model or the positions cannot be trained.
         """
 
     def predict(
@@ -74,30 +85,94 @@ class Family(Protocol):
         shard: SequenceShard | None = None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """The network's answer for the video alone: (B, C, T, h, w), of the type it was computed in.
+        """Predict the objective's target for the video alone.
 
-        noisy: (B, C, T, h, w); timestep: (B,) float32 in 0..1000, not rounded, of references too (released).
-        dtype: of the computation; default: of the model's weights. Give it when weights are float32 and
-        something (FSDP2) casts them for the forward pass.
+        Args:
+            model: prepared by `prepare_model`.
+            noisy: (B, C, T, h, w), normalised latents.
+            timestep: (B,) float32 in 0..1000, not rounded; references have it too (released).
+            condition: text and references.
+            positions: of the references.
+            shard: this rank's part of each sequence. Every rank of a sequence group passes the same whole
+                samples.
+            dtype: of the computation; None: of the model's weights. Give it when weights are float32 and
+                something (FSDP2) casts them for the forward pass.
 
-        With `shard`, every rank of a sequence group passes the same whole sample and gets the answer for its
-        own part of the video: a strip (B, C, p_t, p_h, p_w * n), n >= 0. Compare it with that part of the
-        target (`own`), divide by the elements of the whole target, and *sum* losses and gradients over the
-        group.
+        Returns:
+            (B, C, T, h, w) in the type of the computation. With `shard` this rank's part of the video, a strip
+            (B, C, p_t, p_h, p_w * n) with n >= 0. Compare it with `take_own_part` of the target, divide by the
+            elements of the whole target, and sum losses and gradients over the group.
         """
 
     def get_layout(
         self, video: Tensor, condition: Conditioning, positions: PositionsConfig
     ) -> SequenceLayout:
-        """Where references and video lie in the sequence; video: (B, C, T, h, w)."""
+        """Get where references and video lie in the sequence; video: (B, C, T, h, w)."""
 
     def list_blocks(self, model: nn.Module) -> list[nn.Module]:
-        """What FSDP2 shards, checkpointing wraps and compile compiles, in order (self-attention: attn1)."""
+        """List the blocks in order: what FSDP2 shards, checkpointing wraps and compile compiles.
+
+        The self-attention of a block is its `attn1`.
+        """
 
     def make_objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
-        """The objective of the config; `auto` is what the family was pretrained with.
+        """Make the objective of the config; `auto` is what the family was pretrained with.
 
-        scheduler: the model's diffusers scheduler, where the objective needs its noise schedule.
+        Args:
+            config: of the objective.
+            scheduler: the model's diffusers scheduler, which v-prediction needs for its noise schedule.
+
+        Raises:
+            RepriseError: the family does not predict what the config asks for.
+        """
+
+    def has_token_timesteps(self, positions: PositionsConfig) -> bool:
+        """Whether each token has a timestep, and with it a modulation, of its own."""
+
+    def get_text_length(self, transformer: Mapping[str, Any], tokenizer_limit: int | None = None) -> int:
+        """To how many tokens prompts are padded, in encoding, training and generation alike.
+
+        Args:
+            transformer: its config.
+            tokenizer_limit: `model_max_length` of the tokenizer; None: not known.
+        """
+
+    def embed_captions(
+        self, captions: Sequence[str], encoder: nn.Module, tokenizer: Any, length: int
+    ) -> list[Tensor]:
+        """Embed captions as the family's own pipeline does: one (L, D) tensor each, L <= `length` tokens."""
+
+    def make_shape(
+        self, transformer: Mapping[str, Any], text_tokens: int | None = None
+    ) -> TransformerShape:
+        """Read the sizes that the transformer's cost depends on from its config.
+
+        Args:
+            transformer: its config.
+            text_tokens: to which prompts are padded; None: as the released pipeline does.
+        """
+
+    def make_stock_inputs(
+        self,
+        model: nn.Module,
+        tokens: int,
+        batch: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        *,
+        text: int | None = None,
+        token_timesteps: bool = False,
+    ) -> dict[str, Any]:
+        """Make random arguments for the forward pass of a stock model, to measure what it costs.
+
+        Args:
+            model: not prepared.
+            tokens: of references and video, as one strip of patches.
+            batch: samples.
+            dtype: of the strip and the text.
+            device: of all tensors.
+            text: tokens of the text; None: as the released pipeline pads it.
+            token_timesteps: give each token a timestep of its own.
         """
 
 
@@ -108,7 +183,7 @@ def take_own_part(
     positions: PositionsConfig,
     shard: SequenceShard | None,
 ) -> Tensor:
-    """The part of a video-shaped tensor (B, C, T, h, w) that `predict` answers for on this rank."""
+    """Take the part of a video-shaped tensor (B, C, T, h, w) that `predict` returns on this rank."""
     if shard is None:
         return video
     place = family.get_layout(video, condition, positions)

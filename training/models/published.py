@@ -6,14 +6,13 @@ Only what differs from the defaults of the diffusers class, besides what a reade
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from training.config import ModelConfig
-from training.cost.flops import TransformerShape
+from training.models.build import make_family
 from training.models.components import find_config, read_config, read_tokenizer_limit
-from training.models.text_length import get_text_length
+from training.models.shape import TransformerShape
 
 # hub id -> transformer/config.json
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -96,12 +95,20 @@ def get_vae_config(model: ModelConfig) -> dict[str, Any] | None:
 
 
 def get_model_shape(model: ModelConfig, transformer: Mapping[str, Any]) -> TransformerShape:
-    """What the model's steps cost: its transformer's sizes, and the text that its tokenizer lets through."""
-    shape = TransformerShape.from_config(transformer)
+    """Get the sizes that a step's cost depends on, with texts as long as the tokenizer takes.
+
+    Args:
+        model: of the config.
+        transformer: config of its transformer, as it is trained.
+
+    Raises:
+        RepriseError: no model family is known for the transformer.
+    """
+    family = make_family(transformer, path=model.path)
     if _is_published(model):  # their tokenizers take what the released pipelines pad to
-        return shape
+        return family.make_shape(transformer)
     limit = read_tokenizer_limit(model.path, model.revision)
-    return replace(shape, text_tokens=get_text_length(shape.family, transformer, limit))
+    return family.make_shape(transformer, family.get_text_length(transformer, limit))
 
 
 def _is_published(model: ModelConfig) -> bool:

@@ -1,4 +1,4 @@
-"""Captions -> text embeddings, as each family's own pipeline makes them."""
+"""Captions -> text embeddings, in the two ways of the released pipelines."""
 
 from __future__ import annotations
 
@@ -11,18 +11,56 @@ import torch
 from torch import Tensor, nn
 
 
-def embed_captions(
-    captions: Sequence[str], encoder: nn.Module, tokenizer: Any, family: str, length: int
-) -> list[Tensor]:
-    """One (L, D) tensor per caption, on the encoder's device and of its type, L <= `length` tokens.
+RELEASED_WAN_LENGTH, RELEASED_COGVIDEOX_LENGTH = 512, 226  # tokens to which the released pipelines pad
 
-    Wan: padding is masked, and cut off here; the transformer wants zeros in its place, up to `length`.
-    CogVideoX: padding is not masked and is part of the embedding, so L is always `length`.
+
+def embed_masked_captions(
+    captions: Sequence[str], encoder: nn.Module, tokenizer: Any, length: int
+) -> list[Tensor]:
+    """Embed captions as Wan does: padding is masked in the encoder, and cut off here.
+
+    Returns:
+        One (L, D) tensor for each caption, L <= `length` tokens, on the encoder's device and of its type. The
+        transformer wants zeros from L up to `length`.
     """
+    tokens = _tokenize_captions([clean_text(caption) for caption in captions], tokenizer, length)
     device = next(encoder.parameters()).device
-    clean = [clean_text(caption) if family == "wan" else caption for caption in captions]
-    tokens = tokenizer(
-        clean,
+    ids, mask = tokens.input_ids.to(device), tokens.attention_mask.to(device)
+    with torch.no_grad():
+        hidden = encoder(ids, mask).last_hidden_state
+    return [row[:count] for row, count in zip(hidden, mask.gt(0).sum(dim=1).tolist(), strict=True)]
+
+
+def embed_padded_captions(
+    captions: Sequence[str], encoder: nn.Module, tokenizer: Any, length: int
+) -> list[Tensor]:
+    """Embed captions as CogVideoX does: padding is not masked and is part of the embedding.
+
+    Returns:
+        One (`length`, D) tensor for each caption, on the encoder's device and of its type.
+    """
+    tokens = _tokenize_captions(list(captions), tokenizer, length)
+    device = next(encoder.parameters()).device
+    with torch.no_grad():
+        return list(encoder(tokens.input_ids.to(device))[0])
+
+
+def limit_text_length(length: int, tokenizer_limit: int | None) -> int:
+    """Pad to `length` tokens, or to fewer where the tokenizer takes fewer; None: its limit is not known."""
+    return length if tokenizer_limit is None else min(length, int(tokenizer_limit))
+
+
+def clean_text(caption: str) -> str:
+    """Clean a caption as Wan's pipeline does: repair Unicode, resolve HTML entities, collapse white space."""
+    import ftfy
+
+    text = html.unescape(html.unescape(ftfy.fix_text(caption)))
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _tokenize_captions(captions: list[str], tokenizer: Any, length: int) -> Any:
+    return tokenizer(
+        captions,
         padding="max_length",
         max_length=length,
         truncation=True,
@@ -30,17 +68,3 @@ def embed_captions(
         return_attention_mask=True,
         return_tensors="pt",
     )
-    ids, mask = tokens.input_ids.to(device), tokens.attention_mask.to(device)
-    with torch.no_grad():
-        if family == "cogvideox":
-            return list(encoder(ids)[0])
-        hidden = encoder(ids, mask).last_hidden_state
-    return [row[:count] for row, count in zip(hidden, mask.gt(0).sum(dim=1).tolist(), strict=True)]
-
-
-def clean_text(caption: str) -> str:
-    """As Wan's pipeline does: broken Unicode mended, HTML entities resolved, white space collapsed."""
-    import ftfy
-
-    text = html.unescape(html.unescape(ftfy.fix_text(caption)))
-    return re.sub(r"\s+", " ", text).strip()

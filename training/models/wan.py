@@ -7,7 +7,7 @@ is computed in float64, as in the official code (diffusers' float32 moves output
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -28,7 +28,10 @@ from training.models.packing import (
     slice_tokens,
     unpack_strip,
 )
+from training.models.shape import TransformerShape
 from training.models.subject_token import reserve_token
+from training.models.text import RELEASED_WAN_LENGTH, embed_masked_captions, limit_text_length
+from training.models.wan_shape import WanShape
 from training.objectives import FlowMatching, Objective, ObjectiveName
 from training.positions import make_rotary_tables, make_sequence_positions, split_wan_head
 
@@ -98,6 +101,7 @@ class WanFamily:
     def prepare_model(
         self, model: nn.Module, positions: PositionsConfig | None = None, references: int = 0
     ) -> None:
+        """See `Family.prepare_model`."""
         if tuple(model.config.patch_size) != self.patch:
             raise RepriseError(f"the model's patches are {tuple(model.config.patch_size)}, not {self.patch}")
         model.rope = ReferenceRope()
@@ -172,14 +176,62 @@ class WanFamily:
         )
 
     def list_blocks(self, model: nn.Module) -> list[nn.Module]:
+        """See `Family.list_blocks`."""
         return list(model.blocks)
 
     def make_objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
+        """See `Family.make_objective`: flow matching."""
         if config.kind == "v_prediction":
             raise RepriseError(
                 "Wan predicts velocities of a flow; set objective.kind to auto or flow_matching"
             )
         return FlowMatching(config)
+
+    def has_token_timesteps(self, positions: PositionsConfig) -> bool:
+        """See `Family.has_token_timesteps`: where references have the time 0 beside a noisy video."""
+        return positions.reference_time == "zero"
+
+    def get_text_length(self, transformer: Mapping[str, Any], tokenizer_limit: int | None = None) -> int:
+        """See `Family.get_text_length`: 512, or the tokenizer's limit."""
+        return limit_text_length(RELEASED_WAN_LENGTH, tokenizer_limit)
+
+    def embed_captions(
+        self, captions: Sequence[str], encoder: nn.Module, tokenizer: Any, length: int
+    ) -> list[Tensor]:
+        """See `Family.embed_captions`: without padding."""
+        return embed_masked_captions(captions, encoder, tokenizer, length)
+
+    def make_shape(
+        self, transformer: Mapping[str, Any], text_tokens: int | None = None
+    ) -> TransformerShape:
+        """See `Family.make_shape`."""
+        return WanShape.from_config(transformer, text_tokens or self.get_text_length(transformer))
+
+    def make_stock_inputs(
+        self,
+        model: nn.Module,
+        tokens: int,
+        batch: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        *,
+        text: int | None = None,
+        token_timesteps: bool = False,
+    ) -> dict[str, Any]:
+        """See `Family.make_stock_inputs`; the rotary embedding of `model` is replaced."""
+        shape = self.make_shape(model.config, text)
+        first, height, width = shape.patch
+        head = shape.dim // shape.heads
+        timestep = torch.rand((batch, tokens) if token_timesteps else batch, device=device) * 1000
+        caption = torch.randn(batch, shape.text_tokens, shape.text_dim, device=device, dtype=dtype)
+        size = (batch, shape.channels_in, first, height, width * tokens)
+        strip = torch.randn(*size, device=device, dtype=dtype)
+        tables = (
+            torch.ones(1, tokens, 1, head, device=device),
+            torch.zeros(1, tokens, 1, head, device=device),
+        )
+        model.rope.forward = lambda hidden_states: tables
+        return {"hidden_states": strip, "timestep": timestep, "encoder_hidden_states": caption}
 
     def count_frame_tokens(self, height: int, width: int) -> int:
         """Tokens of one latent frame of the given latent size."""

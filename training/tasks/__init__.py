@@ -1,1 +1,1 @@
-"""What is trained: one file a task."""
+"""What is trained: `task.py` says what a task is, and one file holds each."""

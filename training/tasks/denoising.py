@@ -1,29 +1,71 @@
-"""The loss that most tasks share: noise the video, show the references clean, predict, compare."""
+"""What most tasks share: noise the video, show the references clean, predict, compare."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from training.config import TaskBase
 from training.data import random_streams
-from training.data.samples import Batch
+from training.data.samples import Batch, LatentSample, LatentSize, stack_samples
+from training.models.family import Conditioning, take_own_part
+from training.objectives import compute_sample_losses
 from training.tasks.task import LossContext, Losses
 
-if TYPE_CHECKING:
-    from training.models.family import Conditioning
+
+class DenoisingTask:
+    """The parts of a `Task` that are alike where the loss is on the whole video."""
+
+    max_references = 1
+
+    def __init__(self, config: TaskBase, name: str) -> None:
+        """Take the batch sizes, the weight and the folder of latents from the task's config."""
+        self.name = name
+        self.latents, self.weight = config.latents, config.weight
+        self.batch, self.micro_batch = config.batch, config.micro_batch
+        self.caption_dropout = config.caption_dropout
+
+    def collate_samples(self, samples: Sequence[LatentSample], text_length: int) -> Batch:
+        """See `Task.collate_samples`."""
+        return stack_samples(samples, text_length)
+
+    def build_conditioning(self, batch: Batch, context: LossContext) -> Conditioning:
+        """See `Task.build_conditioning`."""
+        return Conditioning(batch.text, batch.references)
+
+    def compute_loss(self, batch: Batch, context: LossContext) -> Losses:
+        """See `Task.compute_loss`."""
+        return compute_denoising_loss(batch, context, self.build_conditioning(batch, context))
+
+    def get_target_size(self, video: LatentSize) -> LatentSize:
+        """See `Task.get_target_size`."""
+        return video
+
+    def count_visible_tokens(self, tokens: int) -> int:
+        """See `Task.count_visible_tokens`."""
+        return tokens
+
+    def draw_caption_dropout(self, generator: torch.Generator) -> bool:
+        """Draw whether the caption of a sample is dropped: one number of the generator."""
+        return float(torch.rand((), generator=generator)) < self.caption_dropout
 
 
-def denoising_loss(batch: Batch, context: LossContext, condition: Conditioning) -> Losses:
-    """(B,) mean square error over each sample's video; references are conditions and have no loss.
+def share_dropout(capacity: int, dropout: float) -> Mapping[int, float]:
+    """Share of the steps by number of references: 0 with the probability `dropout`, else `capacity`."""
+    if capacity == 0:
+        return {0: 1.0}
+    return {count: share for count, share in ((0, dropout), (capacity, 1.0 - dropout)) if share > 0}
 
-    Noise and noise level are drawn per sample from its global index, so any layout sees the same numbers.
+
+def compute_denoising_loss(batch: Batch, context: LossContext, condition: Conditioning) -> Losses:
+    """Compute the mean square error over each sample's video: (B,) float32.
+
+    References are conditions and have no loss. Noise and noise level are drawn per sample from its global
+    index, so every layout of workers sees the same numbers.
     """
-    from training.models.family import take_own_part
-    from training.objectives import compute_sample_losses
-
     family, positions = context.family, context.positions
     video = batch.video.float()
     noise, level = draw_noise(batch, context)
@@ -43,7 +85,7 @@ def denoising_loss(batch: Batch, context: LossContext, condition: Conditioning) 
 
 
 def draw_noise(batch: Batch, context: LossContext) -> tuple[Tensor, Tensor]:
-    """Noise (B, C, T, h, w) and noise levels (B,), both float32, of a batch's samples."""
+    """Draw noise (B, C, T, h, w) and noise levels (B,), both float32, for the samples of a batch."""
     device, shape = batch.video.device, batch.video.shape[1:]
     patch = context.family.patch
     tokens_per_frame = shape[-2] * shape[-1] / (patch[1] * patch[2])
@@ -51,7 +93,7 @@ def draw_noise(batch: Batch, context: LossContext) -> tuple[Tensor, Tensor]:
     for index in batch.indices:
         generator = random_streams.make_generator(context.seed, "noise", index, device=device)
         noise.append(torch.randn(shape, generator=generator, device=device))
-        # On the CPU, where a single number costs no launch and is the same for every kind of device.
+        # On the CPU a single number costs no kernel launch, and is the same for every kind of device.
         generator = random_streams.make_generator(context.seed, "level", index)
         levels.append(context.objective.draw_level(generator, tokens_per_frame))
     return torch.stack(noise), torch.stack(levels).to(device, non_blocking=True)

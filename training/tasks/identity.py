@@ -1,59 +1,60 @@
-"""Identity injection (proxy replay 3.4): a picture of a subject in, another one of it, captioned, out."""
+"""Identity injection (proxy replay 3.4): a picture of a subject in, another captioned picture of it out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.config import IdentityTask as Config
-from training.data.samples import Batch, LatentSample, SampleChoice, SampleRecord, stack_samples
+from training.config import IdentityTask
+from training.data.samples import Batch, LatentSize, SampleChoice, SampleRecord
 from training.latents.store import Records
-from training.tasks.denoising import denoising_loss
-from training.tasks.task import LossContext, Losses
-
-if TYPE_CHECKING:
-    from training.models.family import Conditioning
+from training.models.family import Conditioning
+from training.tasks.denoising import DenoisingTask, share_dropout
+from training.tasks.task import LossContext
 
 PAIR_VARIANT = "pair"  # variant of the picture that a pair gives as its reference
 
 
-class IdentityInjection:
+class IdentityInjection(DenoisingTask):
     """Each sample is a target of one frame with one reference; see `reprise encode --pairs`."""
 
-    def __init__(self, config: Config, name: str = "identity") -> None:
-        self.name = name
-        self.latents, self.weight = config.latents, config.weight
-        self.batch, self.micro_batch = config.batch, config.micro_batch
+    def __init__(self, config: IdentityTask, name: str = "identity") -> None:
+        """Take the dropout of references from the config."""
+        super().__init__(config, name)
         self.config = config
 
     def get_capacities(self, records: Records) -> NDArray[np.int64]:
+        """See `Task.get_capacities`: 1 for a single frame with a pair, -1 for everything else."""
         usable = (records.count_subjects((PAIR_VARIANT,)) > 0) & (records.sizes[:, 0] == 1)
         return np.where(usable, 1, -1)
 
     def list_variants(self) -> tuple[str, ...]:
+        """See `Task.list_variants`."""
         return (PAIR_VARIANT,)
 
+    def get_count_shares(self, capacity: int) -> Mapping[int, float]:
+        """See `Task.get_count_shares`: 0 is `reference_dropout`."""
+        return share_dropout(capacity, self.config.reference_dropout)
+
     def draw_count(self, capacity: int, generator: torch.Generator) -> int:
+        """See `Task.draw_count`."""
         dropped = float(torch.rand((), generator=generator)) < self.config.reference_dropout
         return 0 if dropped else capacity
 
     def choose_references(self, record: SampleRecord, count: int, generator: torch.Generator) -> SampleChoice:
-        drop_caption = float(torch.rand((), generator=generator)) < self.config.caption_dropout
+        """See `Task.choose_references`: one pair of the sample, all equally likely."""
+        drop_caption = self.draw_caption_dropout(generator)
         pairs = [r.position for s in record.subjects for r in s.references if r.variant == PAIR_VARIANT]
         which = int(torch.randint(len(pairs), (), generator=generator))
         return SampleChoice((pairs[which],) if count else (), drop_caption)
 
-    def collate_samples(self, samples: Sequence[LatentSample], text_length: int) -> Batch:
-        return stack_samples(samples, text_length)
-
     def build_conditioning(self, batch: Batch, context: LossContext) -> Conditioning:
-        from training.models.family import Conditioning
-
+        """See `Task.build_conditioning`: the text is marked where it speaks of a reference (A.4.1)."""
         return Conditioning(batch.text, batch.references, marked=bool(batch.references))
 
-    def compute_loss(self, batch: Batch, context: LossContext) -> Losses:
-        return denoising_loss(batch, context, self.build_conditioning(batch, context))
+    def get_target_size(self, video: LatentSize) -> LatentSize:
+        """See `Task.get_target_size`: one frame."""
+        return (1, *video[1:])

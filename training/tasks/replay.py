@@ -1,68 +1,68 @@
-"""Motion kept alive (proxy replay 3.5): image-to-video on plain videos, in place of lost pretraining data.
+"""Motion replay (proxy replay 3.5): image-to-video on plain videos, in place of lost pretraining data.
 
-The reference is a frame of the video itself, so the easy way out is to copy it. Two things make that fail: it
-is any frame (i ~ U(1, T)) and part of its tokens is dropped (p_drop).
+The reference is a frame of the video itself, so the model could learn to copy it. Two things prevent that:
+the frame is drawn, i ~ U(1, T), and a share p_drop of its tokens is dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.config import ReplayTask as Config
+from training.config import ReplayTask
 from training.data import random_streams
-from training.data.samples import Batch, LatentSample, SampleChoice, SampleRecord, stack_samples
+from training.data.samples import Batch, SampleChoice, SampleRecord
 from training.latents.store import Records
-from training.tasks.denoising import denoising_loss
-from training.tasks.task import LossContext, Losses
+from training.models.family import Conditioning
+from training.tasks.denoising import DenoisingTask, share_dropout
+from training.tasks.task import LossContext
 
-if TYPE_CHECKING:
-    from training.models.family import Conditioning
-
-FRAME_VARIANT = "frame"  # variant of a clip's own frames, encoded alone: `frames_alone` of reprise encode
+FRAME_VARIANT = "frame"  # variant of a clip's own frames, encoded alone: `frames_alone` of `reprise encode`
 
 
-class MotionReplay:
+class MotionReplay(DenoisingTask):
     """Each sample is a clip with one of its frames as the reference."""
 
-    def __init__(self, config: Config, name: str = "replay") -> None:
-        self.name = name
-        self.latents, self.weight = config.latents, config.weight
-        self.batch, self.micro_batch = config.batch, config.micro_batch
+    def __init__(self, config: ReplayTask, name: str = "replay") -> None:
+        """Take the choice of frames and the dropout of tokens from the config."""
+        super().__init__(config, name)
         self.config = config
 
     def get_capacities(self, records: Records) -> NDArray[np.int64]:
+        """See `Task.get_capacities`: 1 for clips with encoded frames, of which at most `videos` are used."""
         usable = np.where(records.count_subjects((FRAME_VARIANT,)) > 0, 1, -1)
         if self.config.videos is not None:
             usable[_list_excess_rows(records, usable, self.config.videos)] = -1
         return usable
 
     def list_variants(self) -> tuple[str, ...]:
+        """See `Task.list_variants`."""
         return (FRAME_VARIANT,)
 
+    def get_count_shares(self, capacity: int) -> Mapping[int, float]:
+        """See `Task.get_count_shares`: 0 is `reference_dropout`."""
+        return share_dropout(capacity, self.config.reference_dropout)
+
     def draw_count(self, capacity: int, generator: torch.Generator) -> int:
+        """See `Task.draw_count`."""
         dropped = float(torch.rand((), generator=generator)) < self.config.reference_dropout
         return 0 if dropped else capacity
 
     def choose_references(self, record: SampleRecord, count: int, generator: torch.Generator) -> SampleChoice:
-        drop_caption = float(torch.rand((), generator=generator)) < self.config.caption_dropout
+        """See `Task.choose_references`: one frame of the clip."""
+        drop_caption = self.draw_caption_dropout(generator)
         frames = [r.position for s in record.subjects for r in s.references if r.variant == FRAME_VARIANT]
-        # Drawn whether it is needed or not: a setting does not move the draws after it.
+        # Drawn even where it is not used, so that settings do not change later draws of the generator.
         which = int(torch.randint(len(frames), (), generator=generator))
         chosen = frames[which] if self.config.frame == "random" else min(frames)
         return SampleChoice((chosen,) if count else (), drop_caption)
 
-    def collate_samples(self, samples: Sequence[LatentSample], text_length: int) -> Batch:
-        return stack_samples(samples, text_length)
-
     def build_conditioning(self, batch: Batch, context: LossContext) -> Conditioning:
-        from training.models.family import Conditioning
-
+        """See `Task.build_conditioning`: a share `token_dropout` of the reference's tokens is dropped."""
         keep = None
         if batch.references and self.config.token_dropout > 0:
             p_h, p_w = context.family.patch[1:]
@@ -72,17 +72,26 @@ class MotionReplay:
             keep = keep.to(batch.video.device, non_blocking=True)
         return Conditioning(batch.text, batch.references, keep=keep)
 
-    def compute_loss(self, batch: Batch, context: LossContext) -> Losses:
-        return denoising_loss(batch, context, self.build_conditioning(batch, context))
+    def count_visible_tokens(self, tokens: int) -> int:
+        """See `Task.count_visible_tokens`: those that are not dropped."""
+        return count_kept_tokens(tokens, self.config.token_dropout)
+
+
+def count_kept_tokens(tokens: int, share: float) -> int:
+    """Count the tokens that are left when a `share` of them, 0 to 1, is dropped."""
+    return tokens - round(share * tokens)
 
 
 def draw_kept_tokens(indices: Sequence[int], tokens: int, share: float, seed: int) -> Tensor:
-    """(B, n) int64, ascending: which of a reference's tokens are left when a `share` of them is dropped.
+    """Draw which of a reference's tokens are left when a `share` of them is dropped.
 
-    Every sample loses other tokens and equally many, n = tokens - round(share * tokens), because samples of a
-    batch must be of one length. For each token the probability of being dropped is the share (to 1 / tokens).
+    Each sample loses other tokens, and all lose equally many, because samples of a batch have equal lengths.
+    The probability of a token to be dropped is the share (to 1 / tokens).
+
+    Returns:
+        (B, n) int64, ascending; n = `count_kept_tokens(tokens, share)`.
     """
-    left = tokens - round(share * tokens)
+    left = count_kept_tokens(tokens, share)
     rows = []
     for index in indices:
         generator = random_streams.make_generator(seed, "token_dropout", index)
@@ -91,7 +100,7 @@ def draw_kept_tokens(indices: Sequence[int], tokens: int, share: float, seed: in
 
 
 def _list_excess_rows(records: Records, usable: NDArray[np.int64], videos: int) -> NDArray[np.int64]:
-    """All usable rows but `videos` of them. More videos are the fewer ones and others besides."""
+    """All usable rows but `videos` of them. A larger number of videos contains the smaller one."""
     rows = np.flatnonzero(usable >= 0)
     names = records.get_column("sample_id")
     order = sorted(rows.tolist(), key=lambda row: random_streams.derive_share(names[row], "videos"))

@@ -210,8 +210,6 @@ def test_averaged_weights_are_the_plain_average(two: list[Found]) -> None:
 
 def test_samples_that_a_sequence_group_cannot_share_are_refused_at_once(folder: Path) -> None:
     latents = Latents(write_latents(folder / "odd", 4, sizes=((3, 6, 6),), subjects=(1, 2)))
-    task = build_tasks([KaleidoTask(latents="", max_references=2)])[0]
-    buckets = Sampler([task], [latents.records], seed=0).buckets["kaleido"]
     # 27 tokens of video and 9 of each reference: 36 with one, 45 with two.
     for workers, fewest, refused in [
         (9, 0, None),
@@ -219,8 +217,11 @@ def test_samples_that_a_sequence_group_cannot_share_are_refused_at_once(folder: 
         (4, 1, "45 tokens (bucket 3x6x6, up to 2 references; 2 references)"),
         (4, 0, "27 tokens (bucket 3x6x6, up to 1 references; 0 references)"),
     ]:
+        config = KaleidoTask(latents="", max_references=2, reference_dropout=0.0 if fewest else 0.5)
+        task = build_tasks([config])[0]
+        buckets = Sampler([task], [latents.records], seed=0).buckets["kaleido"]
         with pytest.raises(RepriseError, match=re.escape(refused)) if refused else nullcontext():
-            check_lengths("kaleido", buckets, latents.records, (1, 2, 2), workers, fewest=fewest)
+            check_lengths(task, buckets, latents.records, (1, 2, 2), workers, adds_tokens=True)
 
 
 def test_references_of_their_own_sizes_are_refused_in_one_batch_at_once(folder: Path) -> None:

@@ -11,14 +11,14 @@ from pydantic import ValidationError
 
 from reprise.errors import RepriseError
 from tests.training.models.test_cogvideox import FAMILY, POSITIONS, prepared
-from training.config import IdentityTask, KaleidoTask, ReplayTask, TrainConfig, VideoTask, share_replay
+from training.config import IdentityTask, KaleidoTask, ReplayTask, TrainConfig, VideoTask
 from training.data import random_streams
 from training.data.sampler import Sampler
 from training.data.samples import Batch, Reference, Subject
 from training.latents.store import Records, build_index
 from training.models.subject_token import add_subject_token
 from training.objectives import VPrediction
-from training.tasks.build import build_tasks
+from training.tasks.build import build_tasks, share_replay
 from training.tasks.replay import draw_kept_tokens
 from training.tasks.task import LossContext
 
