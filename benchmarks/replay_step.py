@@ -36,10 +36,10 @@ from training.config import (
     VideoTask,
 )
 from training.cost import flops
-from training.cost.flops import TransformerShape
 from training.cost.replay_cost import ReplayCost
 from training.data.samples import LatentSize
 from training.loop.world import make_world
+from training.models.build import make_shape
 from training.models.published import PUBLISHED
 from training.tasks.identity import PAIR_VARIANT
 from training.tasks.replay import FRAME_VARIANT
@@ -159,7 +159,7 @@ def build_loop(folder: Path, kind: str, options: argparse.Namespace) -> Benchmar
 def count_flops(kind: str, options: argparse.Namespace) -> float:
     """FLOPs of a step, forward and backward, all weights trained; LoRA saves a part of each kind alike."""
     preset = PRESETS[options.preset]
-    shape = TransformerShape.from_config(preset.transformer)
+    shape = make_shape(preset.transformer)
     frame = shape.count_tokens(1, *preset.video[1:])
     dropped = round(ReplayTask(latents="").token_dropout * frame)
     tokens = {

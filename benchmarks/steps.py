@@ -22,12 +22,11 @@ from training.config import (
     TrainConfig,
     ValidationConfig,
 )
-from training.cost.flops import TransformerShape
 from training.data.samples import LatentSize
 from training.loop import loop
 from training.loop.optimizer import clip_gradients
 from training.loop.world import make_world
-from training.models.build import FAMILIES
+from training.models.build import make_family, make_shape
 from training.playground.random_latents import write_latents
 from training.setup import build_state
 
@@ -63,8 +62,8 @@ class BenchmarkLoop:
         model = folder / "model" / "transformer"
         model.mkdir(parents=True)
         (model / "config.json").write_text(json.dumps(transformer))
-        shape = TransformerShape.from_config(transformer)
-        if FAMILIES[shape.family].objective == "v_prediction":  # the scheduler holds its noise levels
+        family, shape = make_family(transformer), make_shape(transformer)
+        if family.objective == "v_prediction":  # its noise levels are those of the scheduler
             from diffusers import CogVideoXDDIMScheduler
 
             scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
@@ -78,7 +77,7 @@ class BenchmarkLoop:
             channels=shape.channels_out,
             text_width=shape.text_dim,
             text_length=shape.text_tokens,
-            family=shape.family,
+            family=family.name,
             dtype="bf16",
         )
         self.config = TrainConfig(

@@ -30,9 +30,9 @@ from benchmarks.steps import BenchmarkLoop, get_clock, time_interleaved
 from training.callbacks.log import resolve_peak_flops
 from training.config import ComputeConfig, KaleidoTask, ParallelConfig, TaskConfig, VideoTask
 from training.cost import activations, flops
-from training.cost.flops import TransformerShape
 from training.data.samples import LatentSize
 from training.loop.world import make_world
+from training.models.build import make_shape
 from training.models.published import PUBLISHED
 
 
@@ -144,7 +144,7 @@ def measure_setting(
     folder: Path, preset: TrainPreset, compute: ComputeConfig, runs: int, batch: int, *, ratios: bool = True
 ) -> dict[str, Any]:
     """Numbers of one setting."""
-    shape = TransformerShape.from_config(preset.transformer)
+    shape = make_shape(preset.transformer)
     tokens = shape.count_tokens(*preset.video) + preset.references * shape.count_tokens(1, *preset.video[1:])
     world = make_world(ParallelConfig())
 

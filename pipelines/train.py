@@ -99,7 +99,7 @@ def print_dry_run(config: TrainConfig, gpu_bytes: int | None, size: tuple[int, i
     Raises:
         RepriseError: it cannot run, or does not fit.
     """
-    from training.cost.estimate import describe_estimate
+    from training.cost.describe import describe_estimate
 
     click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip() + "\n")
     estimate = estimate_run(config, size)
@@ -115,18 +115,19 @@ def estimate_run(config: TrainConfig, size: tuple[int, int, int] | None = None) 
     Raises:
         RepriseError: the latents or the model's config are not there.
     """
-    from training.cost.estimate import (
-        Estimate,
-        estimate_workloads,
-        measure_workloads,
-        with_reference_channels,
-    )
+    from training.cost.estimate import Estimate
+    from training.cost.workload import estimate_workloads, measure_workloads, with_reference_channels
+    from training.models.build import make_family
     from training.models.published import get_model_shape, get_transformer_config, get_vae_config
 
-    transformer = get_transformer_config(config.model)
+    transformer, vae = get_transformer_config(config.model), get_vae_config(config.model)
     shape = get_model_shape(config.model, with_reference_channels(config, transformer))
-    works = estimate_workloads(config, shape, *size) if size else measure_workloads(config, shape)
-    return Estimate(config, transformer, works, get_vae_config(config.model))
+    if size:
+        family = make_family(transformer, vae, config.model.path)
+        workloads = estimate_workloads(config, family, shape, size)
+    else:
+        workloads = measure_workloads(config, shape)
+    return Estimate(config, transformer, workloads, vae)
 
 
 def run_training(config: TrainConfig, gpu_bytes: int | None = None) -> bool:

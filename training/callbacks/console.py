@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from training.callbacks.log import Scalars
+from training.cost.units import format_duration, format_si
 
 if TYPE_CHECKING:
     from training.loop.state import RunState
@@ -41,7 +42,7 @@ def format_line(step: int, steps: int, scalars: Mapping[str, Any]) -> str:
     if (norm := get_value("grad_norm")) is not None:
         parts.append(f"grad {norm:.3g}")
     if (tokens := get_value("speed/tokens_per_second")) is not None:
-        parts.append(f"{_format_count(tokens)} tokens/s")
+        parts.append(f"{format_si(tokens, '')} tokens/s")
     if (mfu := get_value("speed/mfu")) is not None:
         parts.append(f"MFU {100 * mfu:.1f} %")
     if (wait := get_value("speed/data_wait")) is not None:
@@ -49,7 +50,7 @@ def format_line(step: int, steps: int, scalars: Mapping[str, Any]) -> str:
     if (memory := get_value("memory/peak_gib")) is not None:
         parts.append(f"{memory:.1f} GiB")
     if (left := get_value("eta_seconds")) is not None and step < steps:
-        parts.append(f"{_format_time(left)} left")
+        parts.append(f"{format_duration(left)} left")
     if len(parts) == 1:  # what a validation or a monitor found
         parts += [
             f"{name} {value:.4g}"
@@ -57,21 +58,3 @@ def format_line(step: int, steps: int, scalars: Mapping[str, Any]) -> str:
             if (value := get_value(name)) is not None and name != "time"
         ]
     return "  ".join(parts)
-
-
-def _format_count(count: float) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return f"{count:.3g}"
-
-
-def _format_time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,8 +1,8 @@
-"""Bytes of activations, followed and not guessed.
+"""Bytes of activations, measured by tracing fake tensors.
 
-The stock transformer is built with a few blocks and run forward and backward on tensors that have shapes and
-no memory; every allocation is followed until it is freed. So what is found holds for each family,
-checkpointing mode and precision as the code has them, without a GPU. Every further block adds the same.
+The stock transformer is built with a few blocks and run forward and backward on tensors that have shapes but
+no memory, and every allocation is traced until it is freed. So the result holds for every family,
+checkpointing mode and precision, and needs no GPU. Each further block adds the same bytes.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from training.config import LoraConfig
-from training.cost.flops import Checkpointing, TransformerShape
+from training.cost.flops import Checkpointing
 from training.loop import parallel
 from training.lora.adapters import add_lora
+from training.models.build import make_family
 from training.models.components import find_vae_class
+from training.models.family import Family
 from training.models.vae import decode_latents
 from training.models.video_size import get_vae_scales
 
 
 @dataclass(frozen=True)
 class ActivationBytes:
-    """Bytes of tensors made by one forward and backward pass; weights and inputs are not among them."""
+    """Bytes of the tensors of one forward and backward pass, without weights and inputs."""
 
-    saved: int  # alive between the two
+    saved: int  # alive between the two passes
     peak: int
 
 
@@ -49,9 +51,18 @@ def measure_activations(
     token_timesteps: bool = False,
     lora: LoraConfig | None = None,
 ) -> ActivationBytes:
-    """Follow one pass of the transformer of a diffusers config with so many blocks, over `batch` samples.
+    """Measure one forward and backward pass of a transformer.
 
-    text: tokens of a caption; None: as the released pipelines pad it. each_token: has a timestep of its own.
+    Args:
+        config: of the diffusers transformer.
+        tokens: of references and video.
+        batch: samples.
+        checkpointing: what the backward pass computes again.
+        precision: of the computation.
+        layers: number of blocks, instead of the config's.
+        text: tokens of a caption; None: as the released pipelines pad it.
+        token_timesteps: each token has a timestep of its own.
+        lora: train adapters alone.
     """
     key = json.dumps(dict(config), sort_keys=True)
     return _measure_activations(
@@ -59,7 +70,7 @@ def measure_activations(
     )
 
 
-@functools.lru_cache(maxsize=256)  # a search for a layout asks for the same again and again
+@functools.lru_cache(maxsize=256)  # a search for a layout repeats most of its questions
 def _measure_activations(
     config: str,
     tokens: int,
@@ -72,11 +83,11 @@ def _measure_activations(
     lora: LoraConfig | None,
 ) -> ActivationBytes:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    # CPU, because without a GPU a fake CUDA tensor is given the attention that stores every score. The CPU's
-    # keeps what FlashAttention keeps: queries, keys, values, the output, one number per row.
+    # On the CPU: without a GPU, fake CUDA tensors get the attention that stores every score. The CPU's keeps
+    # what FlashAttention keeps: queries, keys, values, the output and one number per row.
     model = build_stock_model(json.loads(config), layers=layers)
     if lora is not None:
-        add_lora(model, lora, TransformerShape.from_config(json.loads(config)).family)
+        add_lora(model, lora, _find_family(model).name)
     with FakeTensorMode():
         _make_fake(model, dtype)
         recompute_blocks(model, checkpointing)
@@ -93,11 +104,14 @@ def _measure_activations(
 def measure_decoding(
     config: Mapping[str, Any], video: tuple[int, int, int], precision: Literal["bf16", "fp32"]
 ) -> int:
-    """Peak bytes of turning a latent video (T, h, w) into pixels in tiles, the VAE's weights among them.
+    """Measure the peak bytes of decoding a latent video in tiles, the VAE's weights included.
 
-    Followed for one tile of the first frames, as further ones need no more; then there are the pixels.
+    One tile of the first frames is traced, since further tiles need no more; the pixels are added.
 
-    config: of a diffusers VAE, or one of ours.
+    Args:
+        config: of a diffusers VAE, or of a registered one.
+        video: latent size (T, h, w).
+        precision: of the computation.
     """
     return _measure_decoding(json.dumps(dict(config), sort_keys=True), video, precision)
 
@@ -111,7 +125,7 @@ def _measure_decoding(config: str, video: tuple[int, int, int], precision: str) 
         vae.enable_tiling()
     frames, height, width = video
     temporal, spatial = get_vae_scales(vae.config)
-    # A batch of frames (CogVideoX: two, at first three) and another, which finds what the first one kept.
+    # Two batches of frames (CogVideoX: of two, the first of three): the second meets the cache of the first.
     tile = (
         min(frames, 4 + frames % 2),
         min(height, getattr(vae, "tile_sample_min_height", height * spatial) // spatial),
@@ -127,12 +141,12 @@ def _measure_decoding(config: str, video: tuple[int, int, int], precision: str) 
     if tile == video:
         return weights + tracer.peak
     pixels = 3 * ((frames - 1) * temporal + 1) * height * width * spatial**2
-    # Tiles, which overlap by a third, side by side; as one video; and that again in float32.
+    # The tiles (with their overlap of a third), the video put together of them, and its copy in float32.
     return weights + tracer.peak + pixels * (3 * dtype.itemsize + 4)
 
 
 class MemoryTracer(TorchDispatchMode):
-    """Counts the bytes of every storage that is made under it, until it is freed."""
+    """Counts the bytes of every storage that is created while it is active, until the storage is freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +155,7 @@ class MemoryTracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        # A view of something older, or an operation in place, makes nothing.
+        # A view of an existing storage, or an operation in place, creates nothing.
         older = {id(each.untyped_storage()) for each in tree_leaves((args, kwargs)) if _is_tensor(each)}
         for each in tree_leaves(made):
             if _is_tensor(each):
@@ -165,10 +179,10 @@ class MemoryTracer(TorchDispatchMode):
 def count_parameters(
     config: Mapping[str, Any], layers: int, lora: LoraConfig | None = None
 ) -> tuple[int, int]:
-    """Numbers of all parameters and of the trained ones, with so many blocks."""
+    """Count all parameters, and the trained ones, of a transformer with `layers` blocks."""
     model = build_stock_model(config, layers=layers)
     if lora is not None:
-        add_lora(model, lora, TransformerShape.from_config(config).family)
+        add_lora(model, lora, _find_family(model).name)
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
@@ -180,12 +194,12 @@ def build_stock_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "meta",
 ) -> nn.Module:
-    """The stock model of a diffusers config, with random weights, or without any on "meta"."""
+    """Build the stock model of a diffusers config, with random weights; on "meta" without any."""
     kept = {key: value for key, value in config.items() if not key.startswith("_")}
     if layers is not None:
         kept["num_layers"] = layers
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)  # made as such: parameters without memory cannot be cast afterwards
+    torch.set_default_dtype(dtype)  # parameters without memory cannot be cast afterwards
     try:
         with torch.device(device):
             return find_vae_class(config["_class_name"])(**kept)
@@ -203,33 +217,19 @@ def make_inputs(
     text: int | None = None,
     token_timesteps: bool = False,
 ) -> dict[str, Any]:
-    """Arguments of a stock transformer: a strip of so many patches, and rotary tables of its length."""
-    shape = TransformerShape.from_config(dict(model.config) | {"_class_name": type(model).__name__}, text)
-    first, height, width = shape.patch
-    channels, head = shape.channels_in, shape.dim // shape.heads
-    timestep = torch.rand((batch, tokens) if token_timesteps else batch, device=device) * 1000
-    caption = torch.randn(batch, shape.text_tokens, shape.text_dim, device=device, dtype=dtype)
-    if shape.family == "wan":
-        strip = torch.randn(batch, channels, first, height, width * tokens, device=device, dtype=dtype)
-        tables = (
-            torch.ones(1, tokens, 1, head, device=device),
-            torch.zeros(1, tokens, 1, head, device=device),
-        )
-        model.rope.forward = lambda hidden_states: tables
-        return {"hidden_states": strip, "timestep": timestep, "encoder_hidden_states": caption}
-    strip = torch.randn(batch, first, channels, height, width * tokens, device=device, dtype=dtype)
-    rotary = (torch.ones(tokens, head, device=device), torch.zeros(tokens, head, device=device))
-    return {
-        "hidden_states": strip,
-        "timestep": timestep,
-        "encoder_hidden_states": caption,
-        "image_rotary_emb": rotary if model.config.use_rotary_positional_embeddings else None,
-    }
+    """Make the arguments of a stock transformer; see `Family.make_stock_inputs`."""
+    return _find_family(model).make_stock_inputs(
+        model, tokens, batch, dtype, device, text=text, token_timesteps=token_timesteps
+    )
 
 
 def recompute_blocks(model: nn.Module, mode: Checkpointing) -> None:
-    """Compute blocks of a stock transformer again in the backward pass, as training does."""
-    parallel.recompute_blocks(model.blocks if hasattr(model, "blocks") else model.transformer_blocks, mode)
+    """Make a stock transformer recompute its blocks in the backward pass, as training does."""
+    parallel.recompute_blocks(_find_family(model).list_blocks(model), mode)
+
+
+def _find_family(model: Any) -> Family:
+    return make_family({**model.config, "_class_name": type(model).__name__})
 
 
 def _make_fake(model: nn.Module, dtype: torch.dtype) -> None:

@@ -1,13 +1,13 @@
-"""What a step of proxy replay costs on average, against training on videos alone; and the paper's own sum."""
+"""What a step of proxy replay costs on average against training on videos alone, and the paper's figures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from training.cost.estimate import Estimate, Workload
+from training.cost.estimate import Estimate
+from training.cost.units import format_si
+from training.cost.workload import Workload
 
 # Section 3.5 of the paper (arXiv 2504.17816): "C_vid = 169 C_img (13 latent frames, 169 = 13^2), our approach
 # yields E[C] = 0.8 C_img + 0.2 C_vid = 13.72 C_img, achieving 92.7% reduction".
@@ -16,43 +16,45 @@ PAPER_P, PAPER_FACTOR, PAPER_MEAN, PAPER_SAVED = 0.2, 13**2, 13.72, 0.927
 
 @dataclass(frozen=True)
 class ReplayCost:
-    """Mean FLOPs of one sample of each side, forward and backward, and how many a step has."""
+    """Mean FLOPs of a sample of pictures and of replay, forward and backward, and the samples of a step."""
 
     p: float  # share of the steps that are replay
-    image: float  # one sample of the tasks that are no replay
+    image: float  # one sample of the tasks on pictures
     video: float  # one sample of replay
     image_batch: float
     video_batch: float
 
     @property
     def image_step(self) -> float:
+        """FLOPs of a step on pictures."""
         return self.image * self.image_batch
 
     @property
     def video_step(self) -> float:
+        """FLOPs of a step of replay."""
         return self.video * self.video_batch
 
     @property
     def expected(self) -> float:
-        """FLOPs of a step, on average over the draws of the task."""
+        """Mean FLOPs of a step over the draws of the task: E[C] = (1 - p) C_img + p C_vid (3.5)."""
         return (1 - self.p) * self.image_step + self.p * self.video_step
 
     @property
     def share(self) -> float:
-        """Of what as many steps of replay alone would cost."""
+        """`expected` as a share of a step of replay."""
         return self.expected / self.video_step
 
     @property
     def share_at_equal_batches(self) -> float:
-        """The same, had a step of each side as many samples: as the paper counts."""
+        """The same if a step of each had equally many samples, as the paper counts."""
         return ((1 - self.p) * self.image + self.p * self.video) / self.video
 
 
 def compute_cost(estimate: Estimate) -> ReplayCost | None:
-    """None where a run does not switch between identity and replay."""
-    video = [work for work in estimate.workloads if work.kind == "replay"]
-    image = [work for work in estimate.workloads if work.kind != "replay"]
-    if not video or not image or any(work.kind != "identity" for work in image):
+    """Compute the cost of proxy replay; None where a run does not switch between pictures and replay."""
+    video = [work for work in estimate.workloads if work.is_replay]
+    image = [work for work in estimate.workloads if not work.is_replay]
+    if not video or not image or any(work.video[0] > 1 for work in image):
         return None
     image_batch, video_batch = (
         _average_by_share(image, lambda work: work.batch),
@@ -68,9 +70,7 @@ def compute_cost(estimate: Estimate) -> ReplayCost | None:
 
 
 def describe_cost(cost: ReplayCost | None) -> list[str]:
-    """Lines for a person; none without a cost."""
-    from training.cost.estimate import format_si
-
+    """Describe a cost in lines for a person; none without a cost."""
     if cost is None:
         return []
     p, images = cost.p, f"{cost.image_batch:g}"
@@ -103,6 +103,6 @@ def _format_saving(share: float) -> str:
 
 
 def _average_by_share(works: Iterable[Workload], value: Callable[[Workload], float]) -> float:
-    """Over the steps of some tasks."""
+    """Mean of a value over the steps of some tasks."""
     given = list(works)
     return sum(work.share * value(work) for work in given) / sum(work.share for work in given)

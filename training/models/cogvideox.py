@@ -269,7 +269,7 @@ class CogVideoXFamily:
         return False
 
     def get_text_length(self, transformer: Mapping[str, Any], tokenizer_limit: int | None = None) -> int:
-        """See `Family.get_text_length`: 226, unless the transformer's `max_text_seq_length` says otherwise."""
+        """See `Family.get_text_length`: the transformer's `max_text_seq_length`, 226 as released."""
         length = int(transformer.get("max_text_seq_length", RELEASED_COGVIDEOX_LENGTH))
         return limit_text_length(length, tokenizer_limit)
 
@@ -279,9 +279,7 @@ class CogVideoXFamily:
         """See `Family.embed_captions`: padding included, so that L is always `length`."""
         return embed_padded_captions(captions, encoder, tokenizer, length)
 
-    def make_shape(
-        self, transformer: Mapping[str, Any], text_tokens: int | None = None
-    ) -> TransformerShape:
+    def make_shape(self, transformer: Mapping[str, Any], text_tokens: int | None = None) -> TransformerShape:
         """See `Family.make_shape`."""
         return CogVideoXShape.from_config(transformer, text_tokens or self.get_text_length(transformer))
 

@@ -99,9 +99,9 @@ class Family(Protocol):
                 something (FSDP2) casts them for the forward pass.
 
         Returns:
-            (B, C, T, h, w) in the type of the computation. With `shard` this rank's part of the video, a strip
-            (B, C, p_t, p_h, p_w * n) with n >= 0. Compare it with `take_own_part` of the target, divide by the
-            elements of the whole target, and sum losses and gradients over the group.
+            (B, C, T, h, w) in the type of the computation. With `shard` this rank's part of the video, a
+            strip (B, C, p_t, p_h, p_w * n) with n >= 0. Compare it with `take_own_part` of the target, divide
+            by the elements of the whole target, and sum losses and gradients over the group.
         """
 
     def get_layout(
@@ -142,9 +142,7 @@ class Family(Protocol):
     ) -> list[Tensor]:
         """Embed captions as the family's own pipeline does: one (L, D) tensor each, L <= `length` tokens."""
 
-    def make_shape(
-        self, transformer: Mapping[str, Any], text_tokens: int | None = None
-    ) -> TransformerShape:
+    def make_shape(self, transformer: Mapping[str, Any], text_tokens: int | None = None) -> TransformerShape:
         """Read the sizes that the transformer's cost depends on from its config.
 
         Args:

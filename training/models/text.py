@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-
 RELEASED_WAN_LENGTH, RELEASED_COGVIDEOX_LENGTH = 512, 226  # tokens to which the released pipelines pad
 
 

@@ -201,9 +201,7 @@ class WanFamily:
         """See `Family.embed_captions`: without padding."""
         return embed_masked_captions(captions, encoder, tokenizer, length)
 
-    def make_shape(
-        self, transformer: Mapping[str, Any], text_tokens: int | None = None
-    ) -> TransformerShape:
+    def make_shape(self, transformer: Mapping[str, Any], text_tokens: int | None = None) -> TransformerShape:
         """See `Family.make_shape`."""
         return WanShape.from_config(transformer, text_tokens or self.get_text_length(transformer))
 

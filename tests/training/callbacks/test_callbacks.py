@@ -22,7 +22,7 @@ from training.callbacks.throughput import Throughput
 from training.config import TrainConfig
 from training.cost import flops
 from training.cost.devices import get_peak_flops
-from training.cost.flops import TransformerShape
+from training.models.build import make_shape
 
 
 def step(loss: float = 1.0, **changes: float) -> dict[str, float]:
@@ -41,7 +41,7 @@ def step(loss: float = 1.0, **changes: float) -> dict[str, float]:
 
 
 def test_speed_is_work_over_time() -> None:
-    shape = TransformerShape.from_config(WAN)
+    shape = make_shape(WAN)
     throughput = Throughput(shape, peak=1e9, steps=10)
     throughput.add_step(step(loss=1.0))
     throughput.add_step(step(loss=3.0, seconds=4.0, data_wait=0.1, memory=5.0 * (1 << 30)))

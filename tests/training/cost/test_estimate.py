@@ -16,17 +16,26 @@ from training.models.published import PUBLISHED, VAE_CONFIGS
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from training.cost import activations, estimate  # noqa: E402
-from training.cost.estimate import GIB, Estimate, ParallelLayout, estimate_workloads  # noqa: E402
-from training.cost.flops import TransformerShape  # noqa: E402
+from training.cost import activations  # noqa: E402
+from training.cost.estimate import Estimate  # noqa: E402
+from training.cost.layout import CHECKPOINTING_MODES, ParallelLayout  # noqa: E402
+from training.cost.memory import ParameterCounts  # noqa: E402
+from training.cost.units import GIB  # noqa: E402
+from training.cost.workload import Workload, estimate_workloads  # noqa: E402
+from training.models.build import make_family, make_shape  # noqa: E402
 
 SMALL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 LARGE = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
 
 
+def works_of(config: TrainConfig, name: str, size: tuple[int, int, int]) -> list[Workload]:
+    family = make_family(PUBLISHED[name], VAE_CONFIGS[name])
+    return estimate_workloads(config, family, make_shape(PUBLISHED[name]), size)
+
+
 def of(name: str, *overrides: str, size: tuple[int, int, int] = (81, 480, 832)) -> Estimate:
     config = load_settings(TrainConfig, None, ["tasks.0.kind=kaleido", "tasks.0.latents=there", *overrides])
-    works = estimate_workloads(config, TransformerShape.from_config(PUBLISHED[name]), *size)
+    works = works_of(config, name, size)
     return Estimate(config, PUBLISHED[name], works, VAE_CONFIGS[name])
 
 
@@ -113,7 +122,7 @@ def test_a_timestep_for_each_token_is_a_modulation_for_each_token() -> None:
 
 
 def test_what_a_block_adds_is_the_same_for_every_block() -> None:
-    for mode in estimate.CHECKPOINTING_MODES:
+    for mode in CHECKPOINTING_MODES:
         two, four, six = (
             activations.measure_activations(WAN, 240, 2, mode, "bf16", layers=n).peak for n in (2, 4, 6)
         )
@@ -161,7 +170,7 @@ def test_the_vae_is_counted_where_validation_makes_videos_and_never_beside_gradi
 
 
 def test_parameters_of_the_published_models() -> None:
-    small, large = (estimate.ParameterCounts.from_config(PUBLISHED[name]) for name in (SMALL, LARGE))
+    small, large = (ParameterCounts.from_config(PUBLISHED[name]) for name in (SMALL, LARGE))
     assert small.total == 1_418_996_800
     assert large.total == 14_288_491_584
     assert small.total == 30 * small.block + small.rest
@@ -241,7 +250,7 @@ def test_sizes_that_a_video_cannot_have_are_refused() -> None:
     config = load_settings(TrainConfig, None, ["tasks.0.kind=video", "tasks.0.latents=there"])
     for size in ((80, 480, 832), (81, 480, 830)):
         with pytest.raises(RepriseError, match="needs 4n \\+ 1 frames, a height that 16 divides"):
-            estimate_workloads(config, TransformerShape.from_config(PUBLISHED[SMALL]), *size)
+            works_of(config, SMALL, size)
 
 
 def test_channel_concatenation_adds_channels_and_no_tokens() -> None:

@@ -9,7 +9,7 @@ import pytest
 from reprise.errors import RepriseError
 from tests.training.sizes import COGVIDEOX, WAN
 from training.cost import flops
-from training.cost.flops import TransformerShape
+from training.models.build import make_shape
 from training.models.published import PUBLISHED
 
 torch = pytest.importorskip("torch")
@@ -39,7 +39,7 @@ def counted(
 @pytest.mark.parametrize("config", [WAN, COGVIDEOX], ids=["wan", "cogvideox"])
 @pytest.mark.parametrize(("tokens", "batch"), [(72, 1), (100, 2)])
 def test_counts_are_exact(config: dict[str, Any], tokens: int, batch: int) -> None:
-    shape = TransformerShape.from_config(config)
+    shape = make_shape(config)
     forward, both = counted(config, tokens, batch)
     assert batch * flops.count_forward(shape, tokens) == forward
     assert batch * flops.count_training(shape, tokens) == both
@@ -48,7 +48,7 @@ def test_counts_are_exact(config: dict[str, Any], tokens: int, batch: int) -> No
 @pytest.mark.parametrize("config", [WAN, COGVIDEOX], ids=["wan", "cogvideox"])
 def test_what_is_computed_again_is_counted_exactly(config: dict[str, Any]) -> None:
     none, full = (counted(config, 72, 2, mode)[1] for mode in ("none", "full"))
-    assert full - none == 2 * flops.count_recomputed(TransformerShape.from_config(config), 72, "full")
+    assert full - none == 2 * flops.count_recomputed(make_shape(config), 72, "full")
     # Selective: no matrix product is, nor attention where it has a kernel.
     assert counted(config, 72, 2, "selective", "FLASH_ATTENTION") == counted(
         config, 72, 2, "none", "FLASH_ATTENTION"
@@ -56,21 +56,19 @@ def test_what_is_computed_again_is_counted_exactly(config: dict[str, Any]) -> No
 
 
 def test_attention_grows_with_the_square_of_all_tokens_references_included() -> None:
-    shape = TransformerShape.from_config(PUBLISHED["Wan-AI/Wan2.1-T2V-1.3B-Diffusers"])
+    shape = make_shape(PUBLISHED["Wan-AI/Wan2.1-T2V-1.3B-Diffusers"])
     video, reference = shape.count_tokens(21, 60, 104), shape.count_tokens(1, 60, 104)
     assert (video, reference) == (32_760, 1_560)
 
     def attention(tokens: int) -> int:
-        return sum(
-            each.forward for each in flops.iterate_products(shape, tokens) if each.part == "self-attention"
-        )
+        return sum(each.forward for each in shape.iterate_products(tokens) if each.part == "self-attention")
 
     with_three = video + 3 * reference
     assert attention(with_three) / attention(video) == pytest.approx((with_three / video) ** 2)
 
 
 def test_a_training_step_is_about_three_forward_passes_and_checkpointing_makes_it_four() -> None:
-    shape = TransformerShape.from_config(PUBLISHED["Wan-AI/Wan2.1-T2V-14B-Diffusers"])
+    shape = make_shape(PUBLISHED["Wan-AI/Wan2.1-T2V-14B-Diffusers"])
     forward = flops.count_forward(shape, 37_440)
     assert flops.count_training(shape, 37_440) / forward == pytest.approx(3, rel=1e-3)
     assert flops.count_recomputed(shape, 37_440, "full") / forward == pytest.approx(1, rel=1e-3)
@@ -82,21 +80,21 @@ def test_a_training_step_is_about_three_forward_passes_and_checkpointing_makes_i
 
 
 def test_frozen_weights_save_their_own_gradients_alone() -> None:
-    shape = TransformerShape.from_config(COGVIDEOX)
+    shape = make_shape(COGVIDEOX)
     frozen, trained = (flops.count_training(shape, 100, frozen=frozen) for frozen in (True, False))
     weights = sum(
         each.forward
-        for each in flops.iterate_products(shape, 100)
+        for each in shape.iterate_products(100)
         if each.part != "self-attention" and each.backward == 2
     )
     assert trained - frozen == weights
 
 
 def test_shares_add_up() -> None:
-    shares = flops.compute_part_shares(TransformerShape.from_config(WAN), 64)
+    shares = flops.compute_part_shares(make_shape(WAN), 64)
     assert sum(shares.values()) == pytest.approx(1)
 
 
 def test_an_unknown_class_is_one_line() -> None:
-    with pytest.raises(RepriseError, match="no cost is known for a transformer of the class Other"):
-        TransformerShape.from_config({"_class_name": "Other"})
+    with pytest.raises(RepriseError, match="the model holds a Other, which is not supported; known are"):
+        make_shape({"_class_name": "Other"})
