@@ -9,7 +9,6 @@ import torch
 
 from training.config import ModelConfig
 from training.models.components import fetch_part, load_text_encoder, load_transformer, load_vae
-from training.models.text import embed_captions
 from training.playground.model import SHAPES, TEXT_LENGTH, write_model
 
 
