@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from training.config import ModelConfig
+from training.models.build import FAMILIES
 from training.models.components import fetch_part, load_text_encoder, load_transformer, load_vae
 from training.playground.model import SHAPES, TEXT_LENGTH, write_model
 
@@ -44,9 +45,8 @@ def test_captions_of_the_stage_fit_and_differ(folder: Path, family: str) -> None
     captions = [f"A thing moves {way}." for way in ("to the left", "to the right", "up", "down")]
     assert not any(tokenizer.unk_token_id in ids for ids in tokenizer(captions).input_ids)
     assert max(map(len, tokenizer(captions).input_ids)) <= TEXT_LENGTH
-    means = torch.stack(
-        [text.mean(0) for text in embed_captions(captions, encoder, tokenizer, family, TEXT_LENGTH)]
-    )
+    embed_captions = FAMILIES[family]().embed_captions
+    means = torch.stack([text.mean(0) for text in embed_captions(captions, encoder, tokenizer, TEXT_LENGTH)])
     assert torch.pdist(means).min() > 0.5
 
 
