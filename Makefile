@@ -48,7 +48,7 @@ check: env  ## lint, format, docstrings and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 docs: env  ## build the documentation site into site/
-	@$(BIN)/mkdocs build --strict --quiet && echo "site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "site/index.html"
 
 bench: env  ## run every benchmark once
 	@$(BIN)/python -m benchmarks
