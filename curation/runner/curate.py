@@ -64,7 +64,7 @@ def curate_videos(
         dataset: Where the dataset is, or will be.
         config: What to do; a dataset has one config.
         overwrite: Remove what earlier runs have made, and start over.
-        progress: What is told how far the run is.
+        progress: What the run reports to.
 
     Raises:
         RepriseError: There are no videos, or the dataset was made with another config, is being written by

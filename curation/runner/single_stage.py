@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.config import CurationConfig, compute_config_hash
+from curation.dataset.lock import lock_dataset
 from curation.dataset.manifest import build_manifest, write_manifest
 from curation.dataset.payload import count_payload_bytes
 from curation.dataset.row_index import index_tables
@@ -148,10 +149,11 @@ def write_table_shards(tables: ClipTables, config: CurationConfig, dataset: Stor
     # Cross-pairs are in the rows already, so their share adds nothing to the size.
     plans = plan_shards(entries, config.shard.target_mb << 20, 0.0)
     group_rows = config.shard.row_group_rows
-    results = [finish_shard(dataset, plan, [], group_rows, source=tables.storage) for plan in plans]
     revisions = registry.list_model_ids(config)
     config_hash = compute_config_hash(config, revisions)
-    write_manifest(dataset, build_manifest(config, config_hash, revisions, results, {}))
+    with lock_dataset(dataset, create=True):
+        results = [finish_shard(dataset, plan, [], group_rows, source=tables.storage) for plan in plans]
+        write_manifest(dataset, build_manifest(config, config_hash, revisions, results, {}))
     return outcome
 
 

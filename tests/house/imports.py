@@ -42,7 +42,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "curation.video": {"reprise", "curation.rows", "curation.imaging", "curation.config"},
     "curation.sources": {"reprise", "curation.rows", "curation.config"},
-    "curation.dataset": {"reprise", "curation.rows", "curation.imaging", "curation.config"},
+    "curation.dataset": {"reprise", "curation.rows", "curation.config"},
     "curation.stages": {
         "reprise",
         "curation.rows",

@@ -25,7 +25,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def one_line(text: str) -> str:
-    """The error, if it is all that was said."""
+    """The error, if it is the only line of output about one."""
     lines = [line for line in text.splitlines() if line.startswith("error ")]
     assert len(lines) == 1, text
     assert "Traceback" not in text
@@ -41,7 +41,7 @@ def test_a_folder_that_grows_gives_what_it_would_have_given_at_once(three: Path,
     shutil.copytree(three, source)
     first = curate(source, output)
     assert first.returncode == 0, first.stderr
-    assert "ray" not in (first.stdout + first.stderr).lower(), "Ray's own words are not for a person"
+    assert "ray" not in (first.stdout + first.stderr).lower(), "Ray's messages are not for a user"
 
     again = curate(source, output)
     assert again.returncode == 0
@@ -67,7 +67,7 @@ def test_a_folder_that_grows_gives_what_it_would_have_given_at_once(three: Path,
 @pytest.mark.ray
 @pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
 def test_stopping_is_quick_and_says_how_to_go_on(three: Path, tmp_path: Path, how: str) -> None:
-    for attempt in range(3):  # a busy machine may let a run end before it is told to
+    for attempt in range(3):  # on a busy machine the run may end before the signal reaches it
         dataset = tmp_path / f"dataset-{attempt}"
         run = Run(three, dataset, log=tmp_path / "log")
         assert run.wait(lambda run=run: run.fragments() > 0)
@@ -82,10 +82,10 @@ def test_stopping_is_quick_and_says_how_to_go_on(three: Path, tmp_path: Path, ho
     assert run.process.returncode == 130
     assert time.monotonic() - since < 10
     assert run.clean_up() == []
-    said = run.log.read_text()
-    assert "run the same command again to go on" in said
-    assert "Traceback" not in said
-    assert "SIGTERM" not in said
+    log = run.log.read_text()
+    assert "run the same command again to go on" in log
+    assert "Traceback" not in log
+    assert "SIGTERM" not in log
     assert run.fragments() > 0
     done = curate(three, dataset)
     assert done.returncode == 0, done.stderr
@@ -126,7 +126,7 @@ def test_if_no_video_can_be_read_it_says_why_and_accounts_for_all(tmp_path: Path
 
 
 @pytest.mark.ray
-def test_a_video_that_takes_its_worker_down_costs_itself_alone(three: Path, tmp_path: Path) -> None:
+def test_a_video_that_kills_its_worker_fails_only_itself(three: Path, tmp_path: Path) -> None:
     source, output = tmp_path / "videos", tmp_path / "dataset"
     shutil.copytree(three, source)
     (source / "ball-01.txt").write_text("A cat and a ball.")
@@ -162,9 +162,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.ray
-def test_a_full_disk_is_one_line_and_no_fault_of_the_videos(
-    three: Path, tmp_path: Path, small_disk: Path
-) -> None:
+def test_a_full_disk_is_one_line_and_fails_no_video(three: Path, tmp_path: Path, small_disk: Path) -> None:
     output = small_disk / "dataset"
     done = curate(three, output)
     assert done.returncode == 2, done.stderr

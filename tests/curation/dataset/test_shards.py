@@ -66,7 +66,7 @@ def test_a_row_larger_than_a_shard_is_one() -> None:
     assert sizes(entries, 100) == [2, 1]
 
 
-def test_cross_pairs_are_reckoned_with_for_kept_rows_only() -> None:
+def test_the_bytes_of_cross_pairs_are_expected_for_kept_rows_only() -> None:
     kept = [entry("a", number, payload_bytes=0) for number in range(4)]
     rejected = [entry("a", number, payload_bytes=0, status="rejected") for number in range(4)]
     assert len(sizes(kept, 100_000, 1.0)) == 4

@@ -1,4 +1,4 @@
-"""What a run does with what is there already. A loop stands in for the engine."""
+"""What a run does with what is there already. A loop stands in for Ray."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CONFIG = load_config(None, ["shard.target_mb=1"])
 
 @dataclass
 class Loop:
-    """The engine without Ray. A file's text says how many clips it gives; a `dying` one loses the last."""
+    """A run without Ray. A file's text says how many clips it gives; a `dying` one loses the last."""
 
     started: int = 0
     sliced: list[str] = field(default_factory=list)
@@ -71,9 +71,9 @@ class Loop:
             yield stopped
             return
         path = Path(video["source_path"])
-        words, identity = path.read_text().split(), hash_video(path)
-        for number in range(int(words[0])):
-            last = number == int(words[0]) - 1
+        counts, identity = path.read_text().split(), hash_video(path)
+        for number in range(int(counts[0])):
+            last = number == int(counts[0]) - 1
             row: Any = make_blank_row(video, make_clip_id(identity, 50 * number, 50 * number + 50, "abcdef"))
             if row["clip_id"] in video["skip_clip_ids"]:
                 continue
@@ -85,7 +85,7 @@ class Loop:
                 start_frame=50 * number,
                 end_frame=50 * number + 50,
                 clip_index=number,
-                clip_count=int(words[0]) if last else 0,
+                clip_count=int(counts[0]) if last else 0,
                 clip_path=f"clips/{identity[:2]}/{row['clip_id']}.mp4",
                 frames=[frame(0, picture(seed=number), motion=False)],
                 config_hash=job.config_hash,
@@ -201,7 +201,7 @@ def test_an_interrupted_run_goes_on_where_it_was(loop: Loop, source: Path, outpu
     assert_like_fresh(source, output)
 
 
-def test_killed_between_manifest_and_clean_up_the_end_is_made_up_for(
+def test_killed_between_manifest_and_clean_up_the_next_run_does_the_rest(
     loop: Loop, source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any, **__: Any) -> None:
@@ -293,13 +293,13 @@ def test_videos_that_are_gone_stay_in_the_dataset(source: Path, output: Path, tm
 
 def test_a_copy_from_another_folder_is_a_duplicate(source: Path, output: Path, tmp_path: Path) -> None:
     run(source, output)
-    done = run(videos(tmp_path / "zoo", z="3 alpha", y="1 new"), output)
+    done = run(videos(tmp_path / "wider", z="3 alpha", y="1 new"), output)
     assert done.manifest["videos"] == {"in": 4, "kept": 3, "rejected": 1, "failed": 0}
     ids = [row["clip_id"] for row in rows(output)]
     assert len(ids) == len(set(ids)) == 7
     (copy,) = [row for row in rows(output) if row["source_path"].endswith("z.mp4")]
     assert copy["stop"]["reason"] == f"duplicate of {source / 'a.mp4'}"
-    assert run(tmp_path / "zoo", output).nothing_to_do
+    assert run(tmp_path / "wider", output).nothing_to_do
 
 
 def test_the_datasets_own_clips_are_no_input(loop: Loop, source: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_video_that_kills_its_workers_is_a_failed_row_and_the_rest_is_kept(
     loop.dying = {"a.mp4"}
     done = run(source, output)
     assert done.manifest["videos"] == {"in": 2, "kept": 2, "rejected": 0, "failed": 0}
-    assert loop.sliced == ["a.mp4", "b.mp4", "a.mp4"], "tried again, alone"
+    assert loop.sliced == ["a.mp4", "b.mp4", "a.mp4"], "tried again, by itself"
     assert len(loop.skipped) == 2, "and only for what was missing"
     died = [row for row in rows(output) if row["status"] == "failed"]
     assert [Path(row["source_path"]).name for row in died] == ["a.mp4"]
@@ -325,7 +325,7 @@ def test_a_video_that_kills_its_workers_is_a_failed_row_and_the_rest_is_kept(
     assert len(rows(output)) == 5
 
 
-def test_the_same_command_again_tries_what_killed_its_workers_and_that_alone(
+def test_the_same_command_again_tries_what_killed_its_workers_and_nothing_else(
     loop: Loop, source: Path, output: Path
 ) -> None:
     loop.dying = {"a.mp4"}
@@ -345,7 +345,7 @@ def test_the_same_command_again_tries_what_killed_its_workers_and_that_alone(
     assert run(source, output).nothing_to_do
 
 
-def test_killed_after_it_gave_a_video_up_a_run_tries_it_again(
+def test_killed_after_a_video_was_marked_failed_a_run_tries_it_again(
     loop: Loop, source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any, **__: Any) -> None:
@@ -360,7 +360,7 @@ def test_killed_after_it_gave_a_video_up_a_run_tries_it_again(
     assert_like_fresh(source, output)
 
 
-def test_what_failed_elsewhere_is_left_alone(loop: Loop, source: Path, output: Path, tmp_path: Path) -> None:
+def test_what_failed_elsewhere_is_not_touched(loop: Loop, source: Path, output: Path, tmp_path: Path) -> None:
     loop.dying = {"a.mp4"}
     run(source, output)
     loop.sliced.clear()

@@ -85,7 +85,7 @@ def test_rows_are_the_same_whether_clips_travel_or_stay(tmp_path: Path) -> None:
     table = build_table(videos, VIDEOS)
     jobs = [CurationJob(config, Storage.from_uri(tmp_path / name), "hash") for name in ("spread", "whole")]
     names = tuple(CLIP_STAGES)
-    told = [
+    done = [
         [
             process_clip_block(jobs[0], names, True, block).to_pylist()[0]
             for block in slice_block(jobs[0], table)
@@ -100,9 +100,9 @@ def test_rows_are_the_same_whether_clips_travel_or_stay(tmp_path: Path) -> None:
 
     assert rows(jobs[0]) == rows(jobs[1])
     assert len(rows(jobs[0])) == 8
-    kept = [sum(row["kept"] for row in each) for each in told]
+    kept = [sum(row["kept"] for row in each) for each in done]
     assert kept[0] == kept[1] > 0
-    for each in told:
+    for each in done:
         assert sum(row["last"] for row in each) == 2
     # Never more than three at once.
-    assert len(told[1]) == 4
+    assert len(done[1]) == 4

@@ -1,4 +1,4 @@
-"""Other thresholds for a finished dataset, from its numbers alone."""
+"""Other thresholds for a finished dataset, from its stored scores."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from curation.config import CurationConfig, compute_config_hash, load_config
+from curation.dataset.lock import lock_dataset
 from curation.dataset.manifest import build_manifest, write_manifest
 from curation.dataset.payload import count_payload_bytes
 from curation.dataset.shards import ShardResult
@@ -143,7 +144,7 @@ def test_tighten_then_loosen_returns_to_the_original_rows(dataset: Storage) -> N
     assert files_of(dataset) == before
 
 
-def test_it_equals_a_fresh_verdict_over_the_same_scores(dataset: Storage) -> None:
+def test_the_result_equals_a_fresh_verdict_over_the_same_scores(dataset: Storage) -> None:
     overrides = ["filter.sharpness_min=25", "filter.brightness_max=130", "filter.label_min=null"]
     _, config = refilter_dataset(dataset, overrides)
     fresh = undecided()
@@ -152,7 +153,7 @@ def test_it_equals_a_fresh_verdict_over_the_same_scores(dataset: Storage) -> Non
     assert verdicts_of(rows_of(dataset)) == verdicts_of(build_table(fresh, CLIPS).to_pylist())
 
 
-def test_with_references_it_equals_a_curation_under_these_thresholds(dataset: Storage) -> None:
+def test_with_references_the_result_equals_a_curation_under_these_thresholds(dataset: Storage) -> None:
     refilter_dataset(dataset, ["filter.sharpness_min=25"], references=True)
     fresh = finish(undecided(), load_config(None, ["filter.sharpness_min=25"]))
     assert rows_of(dataset) == build_table(fresh, CLIPS).to_pylist()
@@ -198,7 +199,7 @@ def test_a_reference_that_cannot_be_made_leaves_its_clip_and_is_counted(tmp_path
     assert changes.lacking["inpaint"] == 1
 
 
-def test_the_manifest_tells_the_new_thresholds_and_counts(dataset: Storage) -> None:
+def test_the_manifest_has_the_new_thresholds_and_counts(dataset: Storage) -> None:
     before = json.loads(dataset.read_bytes("manifest.json"))
     _, config = refilter_dataset(dataset, ["filter.sharpness_min=80"])
     found = json.loads(dataset.read_bytes("manifest.json"))
@@ -248,10 +249,10 @@ def test_measurements_that_are_missing_are_named(dataset: Storage) -> None:
     assert changes.unmeasured == {"clip_category_min": 6, "clip_margin_min": 6}
 
 
-# ---- the door --------------------------------------------------------------------------------------------
+# ---- the command -----------------------------------------------------------------------------------------
 
 
-def told(*arguments: str) -> tuple[int, str]:
+def run_command(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(main, arguments)
     return result.exit_code, " ".join(result.output.split())
 
@@ -261,26 +262,28 @@ def test_a_dry_run_writes_nothing_and_makes_nothing(
 ) -> None:
     before = files_of(dataset)
     monkeypatch.setattr(module, "build_stage", lambda *_: pytest.fail("a stage was built"))
-    code, words = told("--dataset", dataset.uri, "--dry-run", "--references", "filter.sharpness_min=25")
+    code, output = run_command(
+        "--dataset", dataset.uri, "--dry-run", "--references", "filter.sharpness_min=25"
+    )
     assert code == 0
-    assert "subjects kept 4 -> 5, clips kept 4 -> 5" in words
-    assert "+ 1 no longer rejected by sharpness_min" in words
-    assert "nothing was written" in words
+    assert "subjects kept 4 -> 5, clips kept 4 -> 5" in output
+    assert "+ 1 no longer rejected by sharpness_min" in output
+    assert "nothing was written" in output
     assert files_of(dataset) == before
 
 
 def test_what_changes_is_printed_and_the_report_is_built_again(dataset: Storage) -> None:
-    code, words = told("--dataset", dataset.uri, "filter.sharpness_min=80")
+    code, output = run_command("--dataset", dataset.uri, "filter.sharpness_min=80")
     assert code == 0
-    assert "subjects kept 4 -> 2" in words
-    assert "- 2 now rejected by sharpness_min" in words
-    assert "? 6 never measured for clip_category_min" in words
+    assert "subjects kept 4 -> 2" in output
+    assert "- 2 now rejected by sharpness_min" in output
+    assert "? 6 never measured for clip_category_min" in output
     assert dataset.is_file("report/index.html")
-    assert "no verdict changes" in told("--dataset", dataset.uri)[1]
+    assert "no verdict changes" in run_command("--dataset", dataset.uri)[1]
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "message"),
     [
         ("slice.max_length=5", "refilter changes filter.* only"),
         ("filter.sharpnes_min=5", "did you mean filter.sharpness_min?"),
@@ -288,21 +291,21 @@ def test_what_changes_is_printed_and_the_report_is_built_again(dataset: Storage)
         ("filter.sharpness_min=sharp", "valid number"),
     ],
 )
-def test_anything_but_a_threshold_is_refused(dataset: Storage, override: str, words: str) -> None:
+def test_anything_but_a_threshold_is_refused(dataset: Storage, override: str, message: str) -> None:
     before = files_of(dataset)
-    code, said = told("--dataset", dataset.uri, override)
+    code, output = run_command("--dataset", dataset.uri, override)
     assert code == 2
-    assert words in said
+    assert message in output
     assert files_of(dataset) == before
 
 
 def test_what_is_no_finished_dataset_is_refused(tmp_path: Path, dataset: Storage) -> None:
-    code, words = told("--dataset", str(tmp_path / "nowhere"))
-    assert (code, "only a finished dataset can be decided again" in words) == (2, True)
+    code, output = run_command("--dataset", str(tmp_path / "nowhere"))
+    assert (code, "only a finished dataset can be decided again" in output) == (2, True)
     dataset.write_bytes("manifest.json", b'{"a": 1}')
-    assert "is it a Reprise dataset?" in told("--dataset", dataset.uri)[1]
+    assert "is it a Reprise dataset?" in run_command("--dataset", dataset.uri)[1]
     dataset.write_bytes("manifest.json", b"[")
-    assert "is not JSON" in told("--dataset", dataset.uri)[1]
+    assert "is not JSON" in run_command("--dataset", dataset.uri)[1]
 
 
 def test_a_manifest_of_another_version_is_one_clear_line(dataset: Storage) -> None:
@@ -336,3 +339,13 @@ def test_a_dataset_of_an_older_schema_is_decided_again_and_written_in_the_new_on
     assert all("track" in each for row in rows_of(dataset) for each in row["subjects"])
     for file in dataset.list_paths("data"):
         assert dataset.read_table(file).schema.metadata[b"reprise.schema"] == b"2"
+
+
+def test_a_dataset_that_another_run_is_writing_is_refused(dataset: Storage) -> None:
+    before = files_of(dataset)
+    with (
+        lock_dataset(dataset),
+        pytest.raises(RepriseError, match="another run is writing"),
+    ):
+        refilter_dataset(dataset, ["filter.sharpness_min=80"])
+    assert files_of(dataset) == before

@@ -87,5 +87,5 @@ def test_a_changed_file_is_pending_from_its_beginning() -> None:
     assert left_of(entries, video("a", "2")) == {"/videos/a.mp4|2": []}
 
 
-def test_of_one_path_listed_twice_each_is_looked_at_alone() -> None:
+def test_of_one_path_listed_twice_each_is_judged_by_its_own_rows() -> None:
     assert list(left_of([entry("a", 0, 1)], video("a"), video("a", "1|2"))) == ["/videos/a.mp4|1|2"]
