@@ -1,1 +1,1 @@
-"""What is said of a result."""
+"""Evaluation of results."""

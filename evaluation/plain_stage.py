@@ -1,8 +1,8 @@
-"""What a video of the plain stage shows: who, moving which way, on what ground. Judged on pixels.
+"""What a video of the plain stage shows: which thing, moving which way, on what ground. Judged on pixels.
 
-Analysis by synthesis: of all things that there are, at all places on a half-cell grid, the one is taken
-whose drawing leaves the least of the video unexplained. Losses and PSNR say nothing here, because the ground
-is most of every frame; this looks at nothing but the thing.
+Analysis by synthesis: of all possible things, at all places on a half-cell grid, the judge takes the one
+whose drawing explains most of the video. Losses and PSNR would mostly measure the ground, which fills
+most of every frame; this judge looks only at the thing.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _MIN_MOVE: Final = 1.5  # cells from the first to the last frame below which a t
 
 @dataclass(frozen=True, slots=True)
 class ShownThing:
-    """What is seen. Without a recognisable thing `identity`, `way` and `moved` are None."""
+    """What a video shows. Without a recognisable thing `identity`, `way` and `move_cells` are None."""
 
     identity: ThingIdentity | None
-    way: str | None  # None: it stands still, or jumps about
+    way: str | None  # None: it stands still or turns back
     ground: tuple[float, float, float]  # RGB, 0..1
     explained: float  # share of what stands out that is this thing, at most 1
     move_cells: float | None = (
@@ -39,15 +39,18 @@ class ShownThing:
 
 @cache
 def _build_drawings() -> tuple[F32, F32, F32]:
-    """Of each identity at each place: coverage (I, P, pixels) and paint x coverage (I, P, pixels, 3); the
-    places (P, 2), x and y in shares of the frame."""
+    """Drawings of each identity at each place.
+
+    Coverage (I, P, pixels), paint x coverage (I, P, pixels, 3), and the places (P, 2), x and y in shares of
+    the frame.
+    """
     steps = range(round(HALF * CELLS) * _GRID, round((1 - HALF) * CELLS) * _GRID + 1)
     places = [(x, y) for y in steps for x in steps]  # in 1/_GRID cells
     covers, paints = [], []
     for identity in IDENTITIES:
         drawn = {
             (x, y): _draw_identity(identity, x, y) for x in range(_GRID) for y in range(_GRID)
-        }  # the rest is these, moved by whole cells
+        }  # all others are these, moved by whole cells
         for x, y in places:
             cells = y // _GRID - round(HALF * CELLS), x // _GRID - round(HALF * CELLS)
             cover, paint = (np.roll(each, cells, (0, 1)) for each in drawn[x % _GRID, y % _GRID])
@@ -64,13 +67,13 @@ def _build_drawings() -> tuple[F32, F32, F32]:
 def _draw_identity(identity: ThingIdentity, x: int, y: int) -> tuple[F32, F32]:
     """Coverage (12, 12) and paint x coverage (12, 12, 3), x, y half cells from the upper left corner."""
     centre = HALF + x / (_GRID * CELLS), HALF + y / (_GRID * CELLS)
-    # Drawn on black and on white: their difference is what shows of the ground.
+    # The difference between drawings on black and on white is the visible part of the ground.
     black, white = (draw_picture(identity, centre, (tone,) * 3, CELLS)[0] for tone in (0.0, 1.0))
     return (1 - (white - black).mean(-1)).astype(np.float32), black
 
 
 def judge_video(video: F32) -> ShownThing:
-    """Look at a video of (T, 12, 12, 3), RGB 0..1, T >= 2."""
+    """Judge a video (T, 12, 12, 3), RGB 0..1, T >= 2."""
     covers, paints, places = _build_drawings()
     frames = np.clip(video, 0, 1).astype(np.float32).reshape(len(video), -1, 3)
     ground = np.median(frames.reshape(-1, 3), axis=0)
@@ -90,7 +93,7 @@ def judge_video(video: F32) -> ShownThing:
 
 
 def find_way(path: F32) -> str | None:
-    """Which way a path (T, 2), x and y in cells, goes; None where it stands still or turns back."""
+    """Find the way of a path (T, 2), x and y in cells; None: it stands still or turns back."""
     total = path[-1] - path[0]
     axis = int(np.abs(total).argmax())
     direction = float(np.sign(total[axis]))
@@ -101,17 +104,17 @@ def find_way(path: F32) -> str | None:
 
 
 def measure_move(path: F32) -> float:
-    """How far a path (T, 2) goes from its first to its last place, along the axis of the longer way."""
+    """Measure how far a path (T, 2) goes from its first to its last place, along the longer axis."""
     return float(np.abs(path[-1] - path[0]).max())
 
 
 def is_frozen(shown: ShownThing) -> bool:
-    """A thing is seen and stands still: not what an empty or unrecognisable video is."""
+    """Whether a thing is seen and stands still; False for an empty or unrecognisable video."""
     return shown.move_cells is not None and shown.move_cells < _MIN_MOVE
 
 
 def compare_parts(shown: ShownThing, wanted: ThingIdentity) -> dict[str, bool]:
-    """Which `PARTS` of the thing are those that were asked for; none where no thing is seen."""
+    """Return which `PARTS` of the thing are as wanted; all False if no thing is seen."""
     return {
         part: shown.identity is not None and getattr(shown.identity, part) == getattr(wanted, part)
         for part in PARTS
@@ -119,6 +122,6 @@ def compare_parts(shown: ShownThing, wanted: ThingIdentity) -> dict[str, bool]:
 
 
 def compute_likeness(shown: ShownThing, wanted: ThingIdentity) -> float:
-    """Share of `PARTS` that are right, 0..1. A thing drawn at random scores 1/3."""
+    """Return the share of `PARTS` that are right, 0..1. A random thing scores 1/3 on average."""
     right = compare_parts(shown, wanted)
     return sum(right.values()) / len(right)

@@ -1,8 +1,7 @@
-"""What the page shows of one subject: before the answers without a word on what the filters decided, then
-with it.
+"""What the page shows of one subject: without the verdict before the answers, with it after them.
 
-Crop and cut-out are made from the frame, for kept and rejected subjects alike: the dataset has them of kept
-ones only, and their being there would give the verdict away.
+Crop and cut-out are made from the frame, for kept and rejected subjects alike. The dataset has them only of
+kept subjects, so showing those would reveal the verdict.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _COLUMNS: Final = (
 
 
 class RowCache:
-    """Rows of the dataset with their pictures, the latest few held. Safe to share between threads."""
+    """Holds the latest few rows of the dataset, with their pictures. Threads may share it."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -61,10 +60,10 @@ class RowCache:
         self._cache: OrderedDict[tuple[str, int], dict[str, Any]] = OrderedDict()
 
     def read_subject(self, item: AuditItem) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(clip row, subject row).
+        """Read (clip row, subject row).
 
         Raises:
-            RepriseError: the shard was changed or removed under the audit.
+            RepriseError: the shard was changed or removed during the audit.
         """
         key = (item.shard, item.row)
         with self._lock:
@@ -82,7 +81,7 @@ class RowCache:
 
 
 def describe_subject(item: AuditItem, row: Mapping[str, Any], subject: Mapping[str, Any]) -> dict[str, Any]:
-    """What is shown while the subject is judged, JSON-able; nothing in it depends on verdict or scores."""
+    """Build what the page shows of a subject for its questions; it does not depend on verdict or scores."""
     frame = _find_frame(row, subject)
     box = subject.get("box")
     start = _get_number(row.get("start_s"))
@@ -110,7 +109,7 @@ def describe_subject(item: AuditItem, row: Mapping[str, Any], subject: Mapping[s
 
 
 def describe_generated(item: AuditItem, subject: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The pictures made from a subject, with the question about each; shown once the subject is judged."""
+    """Build the pictures made from a subject with their questions; shown once the subject is judged."""
     sizes = {_get_reference_name(r, item): r for r in subject.get("references") or []}
     return [
         {
@@ -131,7 +130,7 @@ def describe_generated(item: AuditItem, subject: Mapping[str, Any]) -> list[dict
 def reveal_verdict(
     item: AuditItem, subject: Mapping[str, Any], answers: Mapping[str, Answer]
 ) -> dict[str, Any]:
-    """What the filters decided and measured, beside what the person said."""
+    """Build what the filters decided and measured, and whether the person agrees."""
     verdict = subject.get("verdict") or {}
     scores = {name: value for name, value in (subject.get("scores") or {}).items() if _is_finite(value)}
     fine = is_good_subject(answers, item.questions)
@@ -165,7 +164,7 @@ def reveal_verdict(
 def render_picture(
     item: AuditItem, row: Mapping[str, Any], subject: Mapping[str, Any], name: str
 ) -> tuple[bytes, str] | None:
-    """(bytes, media type) of `frame`, `mask`, `crop`, `segment` or a reference; None where there is none."""
+    """Return (bytes, media type) of `frame`, `mask`, `crop`, `segment` or a reference; None if missing."""
     data: bytes | None
     if name == "frame":
         data = ((_find_frame(row, subject) or {}).get("image") or {}).get("bytes")
@@ -173,7 +172,7 @@ def render_picture(
         try:
             data = _draw_picture(row, subject, name)
         except (ValueError, TypeError, KeyError, cv2.error):
-            return None  # a damaged picture costs only itself
+            return None  # a damaged picture fails alone
     else:
         wanted: Mapping[str, Any] = next(
             (r for r in subject.get("references") or [] if _get_reference_name(r, item) == name), {}
@@ -246,7 +245,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _detect_media_type(data: bytes) -> str | None:
-    """By the first bytes: what is no picture is not served as one."""
+    """By the first bytes, so that only pictures are served as pictures."""
     if data[:3] == b"\xff\xd8\xff":
         return "image/jpeg"
     if data[:8] == b"\x89PNG\r\n\x1a\n":

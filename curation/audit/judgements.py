@@ -1,8 +1,8 @@
-"""What people answered: one line of JSON per answer, appended and on disk before the page goes on.
+"""The answers of all judges: one line of JSON per answer, on disk before the server replies.
 
-On a local disk all judges share `audit/<seed>-<n>.jsonl`. S3 cannot append: there each judge has a small
-file, `audit/<seed>-<n>/<judge>.jsonl`, written whole with every answer. Of several answers to one question
-by one judge the last counts; an answer of null takes the one before back.
+On a local disk all judges share `audit/<seed>-<n>.jsonl`. S3 cannot append, so there each judge has a small
+file, `audit/<seed>-<n>/<judge>.jsonl`, which every answer rewrites. The last of several answers to a question
+by one judge counts. The answer null takes back the one before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
-MAX_SECONDS: Final = 3600.0  # longer than that nobody looked at one question
+MAX_SECONDS: Final = 3600.0  # s; more is recorded as this
 _JUDGE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,60}")
 
 
@@ -41,10 +41,10 @@ class Judgement:
 
 
 class Judgements:
-    """All judges' answers to one draw; writes for one of them.
+    """All judges' answers to one sample; writes the answers of one judge.
 
     Raises:
-        RepriseError: `judge` is no name, or the place cannot be read; later, where it cannot be written.
+        RepriseError: `judge` is no name, or the answers cannot be read.
     """
 
     def __init__(self, storage: Storage, sample: AuditSample, judge: str) -> None:
@@ -63,7 +63,7 @@ class Judgements:
             for line in data.splitlines():
                 judgement = _parse_line(line) if line.strip() else None
                 if judgement is None:
-                    # A machine that lost power leaves half a line at most; the rest still counts.
+                    # After a loss of power at most one line is incomplete; the others count.
                     self.damaged += bool(line.strip())
                     continue
                 self._apply_judgement(judgement)
@@ -72,7 +72,7 @@ class Judgements:
 
     @property
     def path(self) -> str:
-        """Where answers go, below the dataset."""
+        """Path of the answers, below the dataset."""
         if self._storage.is_remote:
             return f"{AUDIT_FOLDER}/{self._sample.name}/{_build_file_name(self.judge)}.jsonl"
         return f"{AUDIT_FOLDER}/{self._sample.name}.jsonl"
@@ -87,7 +87,7 @@ class Judgements:
     def _apply_judgement(self, judgement: Judgement) -> None:
         item = self._sample.by_id.get(judgement.subject_id)
         if item is None or judgement.question not in {each.name for each in item.all_questions}:
-            return  # about a picture that is no longer there
+            return  # about a picture that no longer exists
         who, subject, question = judgement.judge, judgement.subject_id, judgement.question
         answers = self._answers.setdefault(who, {}).setdefault(subject, {})
         if judgement.answer is None:
@@ -104,10 +104,10 @@ class Judgements:
     def record_answer(
         self, subject_id: str, question: str, answer: Answer | None, seconds: float
     ) -> Judgement:
-        """Keep an answer; on return it is on disk.
+        """Record an answer; on return it is on disk.
 
         Raises:
-            RepriseError: it could not be written; it does not count then.
+            RepriseError: it could not be written, and does not count.
         """
         with self._lock:
             judgement = Judgement(
@@ -132,7 +132,7 @@ class Judgements:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # One write of a whole line: two judges' programs may append at the same time.
+            # One write for the whole line, because two servers may append at the same time.
             handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 size = os.fstat(handle).st_size
@@ -147,17 +147,17 @@ class Judgements:
             raise RepriseError(f"cannot write {path}: {error.strerror}") from error
 
     def get_answers(self, judge: str | None = None) -> Mapping[str, Mapping[str, Answer]]:
-        """subject_id -> question -> answer, of this or another judge. A snapshot: other threads may go on."""
+        """Return subject_id -> question -> answer, of this or another judge, as a copy."""
         with self._lock:
             return {each: dict(given) for each, given in self._answers.get(judge or self.judge, {}).items()}
 
     def list_judges(self) -> list[str]:
-        """Everybody with an answer that counts, sorted."""
+        """List the judges with an answer that counts, sorted."""
         with self._lock:
             return sorted(who for who, items in self._answers.items() if any(items.values()))
 
     def get_subject_answers(self, subject_id: str) -> Mapping[str, Answer]:
-        """question -> answer, of this judge about one subject."""
+        """Return question -> answer, of this judge about one subject."""
         with self._lock:
             return dict(self._answers.get(self.judge, {}).get(subject_id, {}))
 
@@ -165,7 +165,7 @@ class Judgements:
         return len(given) == len(self._sample.by_id[subject_id].all_questions)
 
     def list_seconds(self) -> list[float]:
-        """How long this judge looked at each completed subject, s."""
+        """List how long this judge looked at each completed subject, s."""
         with self._lock:
             looked: dict[str, float] = {}
             for (subject, _), seconds in self._seconds.get(self.judge, {}).items():
@@ -175,7 +175,7 @@ class Judgements:
 
 
 def _parse_line(line: bytes) -> Judgement | None:
-    """A line of the file, or None where it is none."""
+    """A line of the file; None: it is damaged."""
     try:
         found: Any = json.loads(line)
         fields = {name: found[name] for name in Judgement.__annotations__}
@@ -193,6 +193,6 @@ def _parse_line(line: bytes) -> Judgement | None:
 
 
 def _build_file_name(judge: str) -> str:
-    """A file name for a judge; a hash keeps names apart that become alike."""
+    """A file name for a judge; a hash distinguishes names that would become equal."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", judge).strip("._")
     return plain if plain == judge else f"{plain or 'judge'}-{compute_digest(judge, length=8)}"

@@ -1,9 +1,8 @@
-"""What a person is asked about a subject, and which filter each answer judges.
+"""The questions about a subject, and which filter each answer judges.
 
-Kaleido A.1 evaluates its category filter and its face detection by hand; the other questions do the same
-for the filters on masks, on picture quality, on overlaps and on what was generated. Which questions are
-asked follows from what was found and never from a verdict: the questions alone must not say what the
-filters decided.
+Kaleido A.1 evaluates its category filter and its face detection by hand. The other questions do the same for
+the filters on masks, picture quality, overlaps and generated pictures. The questions depend on what was found
+and never on a verdict, so that they do not reveal what the filters decided.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ SAME_PREFIX: Final = "same:"  # followed by the name of a reference: `same:redux
 
 @dataclass(frozen=True)
 class Question:
-    """One thing to be judged. `yes` always speaks for the subject."""
+    """One question. The answer `yes` is always in favour of the subject."""
 
     name: str
-    title: str  # as the page asks it; {phrase} and {variant} are filled in
+    title: str  # on the page; {phrase} and {variant} are replaced
     hint: str  # when to say yes
-    summary_title: str  # as the summary calls it
+    summary_title: str  # in the summary
 
 
 PRESENT: Final = Question(
@@ -66,7 +65,7 @@ _SAME_TEMPLATE: Final = Question(
 
 SUBJECT_QUESTIONS: Final = (PRESENT, CATEGORY, MASK, CLEAR, OWN, FRONTAL)
 
-# Score -> the question that says whether missing its threshold was deserved.
+# Score -> the question that decides whether a rejection by its threshold was right.
 _JUDGED_BY: Final[Mapping[str, Question]] = {
     "grounding": CATEGORY,
     "label": CATEGORY,
@@ -89,11 +88,11 @@ _JUDGED_BY: Final[Mapping[str, Question]] = {
 
 
 def select_questions(*, box: bool, mask: bool, overlaps: bool, human: bool) -> list[Question]:
-    """The questions about a subject, in the order in which they are asked.
+    """Select the questions about a subject, in their order.
 
     Args:
-        box: it was found.
-        mask: segmentation left something of it.
+        box: the subject was found.
+        mask: it has a mask.
         overlaps: it touches a larger subject of the same frame.
         human: it belongs to the taxonomy group `human`.
     """
@@ -109,7 +108,7 @@ def select_questions(*, box: bool, mask: bool, overlaps: bool, human: bool) -> l
 
 
 def build_reference_question(name: str) -> Question:
-    """The question about one generated picture, by the picture's name."""
+    """Build the question about one generated picture, by the picture's name."""
     return Question(
         SAME_PREFIX + name, _SAME_TEMPLATE.title, _SAME_TEMPLATE.hint, _SAME_TEMPLATE.summary_title
     )
@@ -118,10 +117,10 @@ def build_reference_question(name: str) -> Question:
 def is_rejection_right(
     failure: str, answers: Mapping[str, Answer], questions: Sequence[Question]
 ) -> bool | None:
-    """Whether a person's answers bear out one reason for a rejection.
+    """Whether a person's answers confirm one reason for a rejection.
 
-    A threshold is borne out by `no` to its own question. A reason without one (no mask; a threshold that this
-    table does not know) is borne out by `no` to any question, and not by `yes` to all.
+    `no` to a threshold's own question confirms it. A reason without a question (no mask, or an unknown
+    threshold) is confirmed by `no` to any question, and refuted by `yes` to all.
 
     Returns:
         None: not answered, or the person could not tell.
@@ -138,10 +137,10 @@ def is_rejection_right(
 
 
 def is_good_subject(answers: Mapping[str, Answer], questions: Sequence[Question]) -> bool | None:
-    """Whether a subject deserves its place: `yes` to all questions about it.
+    """Whether a subject should be kept: `yes` to all questions about it.
 
     Returns:
-        None: not answered in full, or the person could not tell and said no to nothing.
+        None: without any `no`, a question is not answered or the person could not tell.
     """
     given = [answers.get(question.name) for question in questions]
     if "no" in given:

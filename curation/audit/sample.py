@@ -1,13 +1,11 @@
-"""Which subjects are judged: a stratified draw that a seed decides, with the weights to undo its unevenness.
+"""Which subjects are judged: a stratified sample that a seed decides, and the weights of its subjects.
 
-Half of the draw is kept subjects, half rejected ones, and these are spread evenly over their reasons: a
-filter that rejects one subject in a thousand gets its share of a person's attention, too. A stratum's
-subjects are ranked by a hash of seed and id, so the draw does not depend on the order of rows, and a larger
-one contains every smaller one.
+Half of the sample are kept subjects, half rejected ones, spread evenly over their reasons: a filter that
+rejects one subject in a thousand is judged, too. A hash of seed and id ranks the subjects of a stratum, so
+the sample does not depend on the order of rows, and a larger one contains every smaller one.
 
-The draw is written to `audit/<seed>-<n>.json` when it is made. A person's answers are about pictures and
-outlive thresholds: after `reprise refilter` the same subjects, with the same weights, judge the new
-verdicts.
+The sample is written to `audit/<seed>-<n>.json`. A person's answers are about pictures and stay valid when
+thresholds change: after `reprise refilter` the same subjects, with the same weights, judge the new verdicts.
 """
 
 from __future__ import annotations
@@ -30,12 +28,12 @@ AUDIT_FOLDER: Final = "audit"
 FORMAT: Final = "reprise-audit-1"
 KEPT: Final = "kept"  # stratum; the others are named by the reason of the rejection
 
-# Cut from the frame itself; there is nothing to compare. Crops of other frames are asked about: the tracker
-# that followed the subject there may have gone over to another one.
+# Cut from the frame itself, so there is nothing to compare. There are questions about crops of other frames,
+# because the tracker may have switched to another subject.
 _OWN_CROP: Final = "crop0"
 _SEGMENT_VARIANT: Final = "segment"  # of the same frame as the crop of its number
-# Share of overlap from which it is worth asking whether a subject is one of its own; ours, far below the
-# thresholds that reject (0.8 and 0.9).
+# Share of overlap from which the question "a subject of its own?" is asked; ours, far below the thresholds
+# that reject (0.8 and 0.9).
 _MIN_OVERLAP: Final = 0.1
 _COLUMNS: Final = (
     "subjects.subject_id",
@@ -57,7 +55,7 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True)
 class GeneratedPicture:
-    """A picture that was made from a subject, or that a tracker found of it."""
+    """A picture that was made from a subject, or a crop of it from another frame."""
 
     name: str  # its id without the subject's: `redux0`
     variant: str
@@ -67,7 +65,7 @@ class GeneratedPicture:
 
 @dataclass(frozen=True)
 class AuditItem:
-    """A subject of the draw, as far as sampling, questions and statistics are concerned."""
+    """A subject of the sample: what sampling, questions and statistics need of it."""
 
     subject_id: str
     shard: str  # path below the dataset
@@ -78,19 +76,23 @@ class AuditItem:
     failures: tuple[str, ...]
     questions: tuple[Question, ...]  # about the subject
     generated: tuple[GeneratedPicture, ...]
-    stratum: str = ""  # what it was when the draw was made
+    stratum: str = ""  # when the sample was drawn
 
     @property
     def reference_questions(self) -> tuple[Question, ...]:
+        """One question for each generated picture."""
         return tuple(build_reference_question(each.name) for each in self.generated)
 
     @property
     def all_questions(self) -> tuple[Question, ...]:
+        """The questions about the subject, then those about its generated pictures."""
         return self.questions + self.reference_questions
 
 
 @dataclass(frozen=True)
 class Stratum:
+    """Kept subjects, or those rejected for one reason."""
+
     population: int  # subjects of the dataset
     drawn: int
 
@@ -100,28 +102,31 @@ class AuditSample:
     """The subjects to judge, in the order in which they are shown."""
 
     seed: int
-    n: int  # as asked for; a small dataset has fewer
+    n: int  # the requested number; a small dataset has fewer
     items: tuple[AuditItem, ...]
     strata: Mapping[str, Stratum]
 
     @property
     def name(self) -> str:
+        """Name of the files of this sample."""
         return f"{self.seed}-{self.n}"
 
     @functools.cached_property
     def by_id(self) -> Mapping[str, AuditItem]:
+        """The items by `subject_id`."""
         return {item.subject_id: item for item in self.items}
 
     def get_weight(self, item: AuditItem) -> float:
-        """How many subjects of the dataset one of the draw stands for (1 / its chance of being drawn)."""
+        """Return how many subjects of the dataset an item stands for (1 / its probability of being drawn)."""
         stratum = self.strata[item.stratum]
         return stratum.population / stratum.drawn
 
 
 def allocate_places(sizes: Mapping[str, int], n: int) -> dict[str, int]:
-    """Share `n` places evenly; what a small stratum leaves goes to the others. Never more than there are.
+    """Share `n` places evenly among strata of these sizes; no stratum gets more places than it has subjects.
 
-    Places beyond an even split go to the larger strata. Grows with `n`: no stratum loses a place.
+    Places that small strata leave go to the others, and a remainder to the larger strata. With a larger `n`
+    no stratum loses a place.
     """
     places = dict.fromkeys(sizes, 0)
     order = sorted(sizes, key=lambda name: (-sizes[name], name))
@@ -136,13 +141,13 @@ def allocate_places(sizes: Mapping[str, int], n: int) -> dict[str, int]:
 
 
 def split_places(kept: int, rejected: int, n: int) -> tuple[int, int]:
-    """Places for kept and rejected subjects: half each, unless one side has fewer."""
+    """Return the places for kept and for rejected subjects: half each, unless one side has fewer."""
     shares = allocate_places({"kept": kept, "rejected": rejected}, n)
     return shares["kept"], shares["rejected"]
 
 
 def draw_sample(subjects: Iterable[AuditItem], n: int, seed: int) -> AuditSample:
-    """Draw up to `n` subjects; memory holds at most `n` per stratum."""
+    """Draw up to `n` subjects, holding at most `n` per stratum in memory."""
     heaps: dict[str, list[tuple[int, str, AuditItem]]] = {}
     population: Counter[str] = Counter()
     for item in subjects:
@@ -162,7 +167,7 @@ def draw_sample(subjects: Iterable[AuditItem], n: int, seed: int) -> AuditSample
         for name, count in places.items()
         for _, _, item in sorted(heaps[name], key=lambda ticket: ticket[:2], reverse=True)[:count]
     ]
-    # Shown in an order that says nothing of strata.
+    # The order must not reveal the strata.
     items.sort(key=lambda item: compute_digest("order", seed, item.subject_id))
     strata = {name: Stratum(population[name], places.get(name, 0)) for name in sorted(population)}
     return AuditSample(seed, n, tuple(items), strata)
@@ -171,9 +176,11 @@ def draw_sample(subjects: Iterable[AuditItem], n: int, seed: int) -> AuditSample
 def scan_subjects(
     storage: Storage, shards: Sequence[str], wanted: Set[tuple[int, int]] | None = None
 ) -> Iterator[AuditItem]:
-    """Every subject that a verdict was reached about, without its pictures.
+    """Yield every subject that has a verdict, without its pictures.
 
     Args:
+        storage: the dataset.
+        shards: paths of its shards.
         wanted: only rows with these (shard number, row number); None: all.
     """
     for shard, row_number, row in read_rows(storage, shards, _COLUMNS, wanted):
@@ -222,7 +229,7 @@ def _build_item(
 def find_larger_neighbour(
     subjects: Sequence[Mapping[str, Any]], subject: Mapping[str, Any]
 ) -> list[float] | None:
-    """Box of the larger subject of the same frame that overlaps this one most; None if there is none."""
+    """Return the box of the larger subject of the frame that overlaps this one most; None: there is none."""
     box = subject.get("box")
     others = [
         other["box"]
@@ -251,11 +258,11 @@ def _get_intersection(left: Any, right: Any) -> float:
 
 
 def open_sample(storage: Storage, n: int, seed: int) -> AuditSample:
-    """The draw of this name, made and written down if there is none yet.
+    """Open the sample of `n` subjects and this seed; draw and write it if there is none yet.
 
     Raises:
-        RepriseError: no dataset there, an unfinished one, nothing in it to judge, or drawn subjects that it
-            no longer has.
+        RepriseError: there is no dataset, it is unfinished, it has nothing to judge, or it no longer has the
+            drawn subjects.
     """
     shards = _list_shards(storage)
     name = f"{AUDIT_FOLDER}/{seed}-{n}.json"
@@ -263,7 +270,7 @@ def open_sample(storage: Storage, n: int, seed: int) -> AuditSample:
         return _reopen_sample(storage, name, shards, n, seed)
     sample = draw_sample(scan_subjects(storage, shards), n, seed)
     if not sample.items:
-        raise RepriseError(f"{storage.uri} has no subject that a verdict was reached about: nothing to judge")
+        raise RepriseError(f"{storage.uri} has no subject with a verdict: nothing to judge")
     frozen = {
         "format": FORMAT,
         "seed": seed,
@@ -302,7 +309,7 @@ def _list_shards(storage: Storage) -> list[str]:
 
 
 def _reopen_sample(storage: Storage, name: str, shards: Sequence[str], n: int, seed: int) -> AuditSample:
-    """A draw made before, with today's verdicts."""
+    """A sample drawn before, with the current verdicts."""
     try:
         frozen = json.loads(storage.read_bytes(name))
         if frozen["format"] != FORMAT:
@@ -320,12 +327,12 @@ def _reopen_sample(storage: Storage, name: str, shards: Sequence[str], n: int, s
     numbers = {path: number for number, path in enumerate(shards)}
     places = {(numbers[shard], row) for _, shard, row in drawn.values() if shard in numbers}
     found = {i.subject_id: i for i in scan_subjects(storage, shards, places) if i.subject_id in drawn}
-    if len(found) < len(drawn):  # rows lie elsewhere: look everywhere
+    if len(found) < len(drawn):  # the rows moved: read all shards
         found = {i.subject_id: i for i in scan_subjects(storage, shards) if i.subject_id in drawn}
     if len(found) < len(drawn):
         raise RepriseError(
             f"{len(drawn) - len(found)} of the {len(drawn)} drawn subjects are no longer in {storage.uri}: "
-            "it was curated anew; choose another --seed"
+            "it was curated again; choose another --seed"
         )
     items = tuple(replace(found[each], stratum=drawn[each][0]) for each in drawn)
     return AuditSample(seed, n, items, strata)

@@ -1,8 +1,8 @@
-"""The audit behind the page: what is shown when, and a small HTTP server on this machine only.
+"""The audit behind the page: what is shown when, and a small HTTP server for this machine only.
 
-The server names things by ids of the draw and looks them up; no path ever comes from a request. Requests
-must name this machine as their host, and answers must come from the page itself: a web page elsewhere can
-neither read the dataset nor answer for the judge.
+Requests name subjects and pictures by ids of the sample, never by path. They must name this machine as their
+host, and answers must come from the page itself, so that a web page elsewhere can neither read the dataset
+nor answer for the judge.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_BODY: Final = 4096  # bytes
 _CHUNK_BYTES: Final = 256 << 10  # bytes of a clip sent at a time
 _IDLE_TIMEOUT: Final = 60  # s that a connection may stay silent
 
-# What the page is made of: path -> (package, file, media type). Style and helpers are the report's own.
+# Files of the page: path -> (package, file, media type). Style and helpers are those of the report.
 _PAGE_FILES: Final[Mapping[str, tuple[str, str, str]]] = {
     "/": ("curation.audit", "index.html", "text/html; charset=utf-8"),
     "/audit.css": ("curation.audit", "audit.css", "text/css; charset=utf-8"),
@@ -61,7 +61,7 @@ _HEADERS: Final = {
 
 
 class RequestError(Exception):
-    """A request that is answered with an error, in one line."""
+    """A request that gets an error as its answer, in one line."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -70,7 +70,7 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class Audit:
-    """One judge's audit of one draw; knows nothing of HTTP."""
+    """One judge's audit of one sample; knows nothing of HTTP."""
 
     storage: Storage
     sample: AuditSample
@@ -78,7 +78,7 @@ class Audit:
     rows: items.RowCache
 
     def get_state(self) -> dict[str, Any]:
-        """Where the judge stands: the draw in its order and what of it is done."""
+        """Return the progress of the judge: the subjects in order, and which are done."""
         answers = self.judgements.get_answers()
         return {
             "dataset": self.storage.uri.partition("?")[0].rstrip("/").rpartition("/")[2] or self.storage.uri,
@@ -92,7 +92,7 @@ class Audit:
         }
 
     def get_item(self, subject_id: str) -> dict[str, Any]:
-        """A subject as far as this judge may see it: alone, then what was made of it, then the verdict."""
+        """Return what this judge may see of a subject: only itself, then its references, then its verdict."""
         item = self.find_item(subject_id)
         row, subject = self.rows.read_subject(item)
         answers = self.judgements.get_subject_answers(subject_id)
@@ -107,7 +107,7 @@ class Audit:
         }
 
     def record_answer(self, subject_id: Any, question: Any, answer: Any, seconds: Any) -> dict[str, Any]:
-        """Keep an answer, or take one back with None; returns the subject as it may be seen now."""
+        """Record an answer, or take one back with None; return the subject as in `get_item`."""
         item = self.find_item(subject_id)
         answers = self.judgements.get_subject_answers(item.subject_id)
         allowed = item.all_questions if self._is_judged(item, answers) else item.questions
@@ -123,6 +123,7 @@ class Audit:
         return self.get_item(item.subject_id)
 
     def get_picture(self, subject_id: str, name: str) -> tuple[bytes, str]:
+        """Return (bytes, media type) of a picture, if this judge may see it."""
         item = self.find_item(subject_id)
         answers = self.judgements.get_subject_answers(subject_id)
         if any(each.name == name for each in item.generated) and not self._is_judged(item, answers):
@@ -133,7 +134,7 @@ class Audit:
         return found
 
     def get_clip_path(self, subject_id: str) -> str:
-        """Path of a subject's clip below the dataset."""
+        """Return the path of a subject's clip below the dataset."""
         path = str(self.rows.read_subject(self.find_item(subject_id))[0].get("clip_path") or "")
         try:
             there = bool(path) and self.storage.is_file(path)
@@ -144,13 +145,15 @@ class Audit:
         return path
 
     def build_summary(self) -> AuditSummary:
+        """Summarise the answers of all judges so far."""
         answers = {judge: self.judgements.get_answers(judge) for judge in self.judgements.list_judges()}
         return summarise_audit(self.sample, answers)
 
     def find_item(self, subject_id: Any) -> AuditItem:
+        """Find a subject of the sample by its id."""
         item = self.sample.by_id.get(subject_id) if isinstance(subject_id, str) else None
         if item is None:
-            raise RequestError(HTTPStatus.NOT_FOUND, "no such subject in this draw")
+            raise RequestError(HTTPStatus.NOT_FOUND, "no such subject in this sample")
         return item
 
     def _get_pace(self) -> float | None:
@@ -159,7 +162,7 @@ class Audit:
         return numbers.median(seconds) if seconds else None
 
     def _is_judged(self, item: AuditItem, answers: Mapping[str, Answer]) -> bool:
-        """Are all questions about the subject itself answered? Its references tell that it was kept."""
+        """Whether the subject's own questions are answered; its references would reveal the verdict."""
         return all(question.name in answers for question in item.questions)
 
     def _is_complete(self, item: AuditItem, answers: Mapping[str, Answer]) -> bool:
@@ -167,7 +170,7 @@ class Audit:
 
 
 def open_audit(storage: Storage, *, n: int, seed: int, judge: str) -> Audit:
-    """An audit, new or as it was left.
+    """Open an audit, new or continued.
 
     Raises:
         RepriseError: see `open_sample` and `Judgements`.
@@ -177,7 +180,7 @@ def open_audit(storage: Storage, *, n: int, seed: int, judge: str) -> Audit:
 
 
 def build_summary_json(summary: AuditSummary) -> dict[str, Any]:
-    """The summary for the page."""
+    """Convert a summary to JSON for the page."""
 
     def build_row(each: AgreementRow) -> dict[str, Any]:
         low, high = each.interval
@@ -199,7 +202,7 @@ def build_summary_json(summary: AuditSummary) -> dict[str, Any]:
 
 
 def create_server(audit: Audit, port: int = 0) -> ThreadingHTTPServer:
-    """A server that listens on the loopback interface; the caller runs and closes it. Port 0: any free one.
+    """Create a server on the loopback interface; the caller runs and closes it. Port 0: any free one.
 
     Raises:
         RepriseError: the port is taken or not allowed.
@@ -216,7 +219,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A browser that goes away in the middle of a clip is no event.
+        # A browser may close the connection in the middle of a clip.
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
@@ -237,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._handle_request(self._handle_post)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent: the terminal shows the address and, at the end, the table."""
+        """Log nothing: the terminal shows the address and, at the end, the table."""
 
     def _handle_request(self, work: Callable[[], None]) -> None:
         try:
@@ -249,7 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _check_host(self) -> None:
-        """A name that some other machine's page points here is not ours (DNS rebinding)."""
+        """Refuse other host names: another site could point its name to this machine (DNS rebinding)."""
         port = cast(_Server, self.server).server_port
         if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
             self.close_connection = True
@@ -270,7 +273,7 @@ class _Handler(BaseHTTPRequestHandler):
             case ["api", "items", subject_id]:
                 self._send_json(self.audit.get_item(subject_id))
             case ["pictures", subject_id, name]:
-                # Named by content, so what a browser holds is never stale.
+                # Names follow content, so a browser's cache is never stale.
                 data, kind = self.audit.get_picture(subject_id, name)
                 self._send_bytes(data, kind, cache="private, max-age=3600")
             case ["clips", subject_id]:
@@ -304,7 +307,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             raise RequestError(HTTPStatus.LENGTH_REQUIRED, "send a Content-Length")
         if int(length) > MAX_BODY:
-            self.close_connection = True  # what is not read must not be taken for the next request
+            self.close_connection = True  # the unread body must not be parsed as the next request
             raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BODY} bytes")
         return cast(BinaryIO, self.rfile).read(int(length))
 
@@ -330,7 +333,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _send_clip(self, rel: str) -> None:
-        """A clip, or the part of it that a player asks for: without parts a browser cannot seek."""
+        """Send a clip, or the part that a player asks for; without parts a browser cannot seek."""
         storage = self.audit.storage
         size = storage.get_size(rel)
         wanted = parse_byte_range(self.headers.get("Range"), size)
@@ -362,9 +365,8 @@ class _Handler(BaseHTTPRequestHandler):
                 except OSError:
                     chunk = b""
                 if not chunk:
-                    self.close_connection = (
-                        True  # the file shrank or the store went away: the length is a lie now
-                    )
+                    # The file shrank or cannot be read: the Content-Length is wrong now.
+                    self.close_connection = True
                     return
                 self.wfile.write(chunk)
                 left -= len(chunk)
@@ -377,7 +379,7 @@ def _open_file(storage: Storage, rel: str) -> Iterator[Any]:
 
 
 def parse_byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """A Range header -> [start, end) in bytes (RFC 9110, 14.1.2).
+    """Parse a Range header to [start, end) in bytes (RFC 9110, 14.1.2).
 
     Returns:
         None: send all: no header, not in bytes, malformed, or several ranges at once.

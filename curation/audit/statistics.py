@@ -1,4 +1,4 @@
-"""From answers to figures: accuracy per filter, precision per question, estimates for the whole dataset.
+"""Statistics of answers: accuracy per filter, precision per question, estimates for the whole dataset.
 
 Kaleido A.1 reports such figures for its own data: the CLIP category filter above 92 %, face detection above
 95 %. All shares are 0..1; intervals are Wilson's at 95 %. Pure functions.
@@ -32,9 +32,9 @@ Answers = Mapping[str, Mapping[str, Answer]]  # subject_id -> question -> answer
 
 
 def compute_wilson_interval(successes: float, trials: float, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927); (0, 1) without trials.
+    """Compute Wilson's score interval of a share (Wilson 1927); (0, 1) without trials.
 
-    Fractions are allowed: a weighted estimate has an effective number of trials.
+    `successes` and `trials` may be fractions: a weighted estimate has an effective number of trials.
 
     Raises:
         ValueError: negative numbers, or more successes than trials.
@@ -47,16 +47,16 @@ def compute_wilson_interval(successes: float, trials: float, z: float = Z95) -> 
     centre = share + z * z / (2 * trials)
     spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    # Rounding must not push the bounds beyond the share itself where it is 0 or 1.
+    # Rounding must not move a bound beyond a share of 0 or 1.
     low = 0.0 if share == 0 else max(0.0, (centre - spread) / scale)
     high = 1.0 if share == 1 else min(1.0, (centre + spread) / scale)
     return low, high
 
 
 def compute_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
-    """Agreement of two judges beyond chance (Cohen 1960): 1 perfect, 0 chance, below 0 worse than chance.
+    """Compute Cohen's kappa of two judges (Cohen 1960): 1 perfect, 0 chance, below 0 worse than chance.
 
-    None where chance cannot be told from agreement: no pairs, or both always said the same one thing.
+    None: there are no pairs, or both judges always gave the same answer.
     """
     if not pairs:
         return None
@@ -69,26 +69,28 @@ def compute_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
 
 @dataclass(frozen=True)
 class AgreementRow:
-    """One line of the table: how often the person agreed."""
+    """One row of the table: how often the person agreed."""
 
     name: str  # a question, a threshold, or a variant
     of: str  # kept | rejected | generated
     judged: int
     agreed: int
-    unsure: int  # judged, but the person could not tell; not in `judged`
+    unsure: int  # the person could not tell; not in `judged`
 
     @property
     def accuracy(self) -> float | None:
+        """Share of agreement, 0..1; None: nothing was judged."""
         return self.agreed / self.judged if self.judged else None
 
     @property
     def interval(self) -> tuple[float, float]:
+        """Interval of the accuracy at 95 %."""
         return compute_wilson_interval(self.agreed, self.judged)
 
 
 @dataclass(frozen=True)
 class ShareEstimate:
-    """A share in the whole dataset, from a draw with unequal weights."""
+    """A share in the whole dataset, estimated from a sample with unequal weights."""
 
     name: str
     share: float | None
@@ -99,6 +101,8 @@ class ShareEstimate:
 
 @dataclass(frozen=True)
 class JudgeAgreement:
+    """How far two judges agree."""
+
     judges: tuple[str, str]
     answers: int  # questions that both answered
     agreed: int
@@ -107,21 +111,23 @@ class JudgeAgreement:
 
 @dataclass(frozen=True)
 class AuditSummary:
-    kept: list[AgreementRow]  # precision of what was kept, per question
-    rejected: list[AgreementRow]  # per threshold: was the rejection deserved?
-    generated: list[AgreementRow]  # per variant: still the same one? and per threshold on generated pictures
+    """The results of an audit."""
+
+    kept: list[AgreementRow]  # precision of the kept subjects, per question
+    rejected: list[AgreementRow]  # per threshold: was the rejection right?
+    generated: list[AgreementRow]  # per variant: does the picture show the same subject?
     dataset: list[ShareEstimate]
     kappas: list[JudgeAgreement] = field(default_factory=list)
     subjects: int = 0  # with an answer
     drawn: int = 0
-    uncovered: int = 0  # subjects of the dataset in strata of which nothing was judged
+    uncovered: int = 0  # subjects of the dataset in strata where nothing was judged
 
 
 def estimate_share(name: str, outcomes: Iterable[tuple[float, bool]]) -> ShareEstimate:
-    """Share of true outcomes where each carries the number of subjects that it stands for.
+    """Estimate the share of true outcomes from (weight, outcome) pairs.
 
-    The interval is Wilson's with Kish's effective sample size, (sum w)^2 / sum w^2. It does not shrink
-    because a large part of a small dataset was judged, so it is rather too wide than too narrow.
+    The interval is Wilson's with Kish's effective sample size, (sum w)^2 / sum w^2. It ignores that a large
+    part of a small dataset may have been judged, so it is rather too wide than too narrow.
     """
     listed = list(outcomes)
     total = math.fsum(weight for weight, _ in listed)
@@ -134,7 +140,7 @@ def estimate_share(name: str, outcomes: Iterable[tuple[float, bool]]) -> ShareEs
 
 
 def find_consensus(all_answers: Sequence[Answers]) -> dict[str, dict[str, Answer]]:
-    """One answer per question from several judges: what most who could tell said; a tie is unsure."""
+    """Return one answer per question: that of most judges who could tell; a tie is unsure."""
     votes: dict[str, dict[str, Counter[Answer]]] = {}
     for answers in all_answers:
         for subject, given in answers.items():
@@ -153,10 +159,10 @@ def _find_majority(count: Counter[Answer]) -> Answer:
 
 
 def summarise_audit(sample: AuditSample, by_judge: Mapping[str, Answers]) -> AuditSummary:
-    """Everything the audit says.
+    """Summarise the answers of all judges.
 
-    A subject that several judged counts once, with their consensus. A subject that missed several
-    thresholds is counted for each. Verdicts are those of the dataset as it is now.
+    A subject that several judges judged counts once, with their consensus. A subject that missed several
+    thresholds counts for each. The verdicts are the dataset's current ones.
     """
     answers = find_consensus(list(by_judge.values()))
     judged = [item for item in sample.items if answers.get(item.subject_id)]
@@ -228,13 +234,13 @@ def _is_yes(answer: Answer) -> bool | None:
 
 
 def _select_decided(items: Sequence[AuditItem], answers: Answers) -> list[tuple[AuditItem, bool]]:
-    """Items of which the person could say whether they deserve to be kept."""
+    """Items with answers that decide whether they should be kept."""
     found = ((item, is_good_subject(answers.get(item.subject_id, {}), item.questions)) for item in items)
     return [(item, fine) for item, fine in found if fine is not None]
 
 
 def _compute_weights(sample: AuditSample, decided: Sequence[tuple[AuditItem, bool]]) -> dict[str, float]:
-    """Stratum -> subjects of the dataset that one decided item stands for: as far as judging has come."""
+    """Stratum -> subjects of the dataset that one decided item stands for, with the answers so far."""
     count = Counter(item.stratum for item, _ in decided)
     return {name: sample.strata[name].population / number for name, number in count.items()}
 
@@ -275,7 +281,7 @@ def _build_kappas(sample: AuditSample, by_judge: Mapping[str, Answers]) -> list[
 
 
 def get_row_title(row: AgreementRow) -> str:
-    """How the table calls a line."""
+    """Return the title of a row of the table."""
     words = {question.name: question.summary_title for question in SUBJECT_QUESTIONS} | {
         "all": "all of these"
     }

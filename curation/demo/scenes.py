@@ -2,13 +2,13 @@
 
 A **scene** becomes one video: a caption for the whole of it and two or three **shots**. A shot is a
 backdrop, a camera over it, **actors** from back to front, and perhaps an occluder in front of all.
-Positions and sizes are shares of the frame, so a scene reads the same at any resolution; ``t`` runs from 0
+Positions and sizes are shares of the frame, so a scene looks the same at any resolution; ``t`` runs from 0
 (first frame) to 1 (last).
 
-What a caption names is there to be found (``named``), except where a scene is about not finding: ``no-dog``
-(the dog never appears), ``title-card`` (nothing moves), ``night-and-blur`` (too dark, too blurred). Actors
-that the caption does not name are distractors. Captions avoid words for further things, so that whatever is
-found under a caption's words is either an actor or a mistake.
+A scene shows what its caption names (``named``). Three scenes are about rejections: ``no-dog`` (the dog never
+appears), ``title-card`` (nothing moves), ``night-and-blur`` (too dark, too blurred). Actors that the caption
+does not name are distractors. Captions name nothing else, so whatever is found by a caption's words is either
+an actor or a mistake.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ Quality = Literal["good", "dark", "blurred", "static"]
 
 @dataclass(frozen=True, slots=True)
 class ActorPose:
-    """Where an actor is: ``x``, ``y`` of its anchor (shares of the frame's width and height), ``size`` (its
-    height as a share of the frame's height), ``turn`` (degrees, clockwise)."""
+    """Where an actor is.
+
+    ``x``, ``y`` of its anchor: shares of the frame's width and height. ``size``: its height as a share of the
+    frame's height. ``turn``: degrees, clockwise.
+    """
 
     x: float
     y: float
@@ -139,7 +142,7 @@ PAN_RIGHT: Final = Camera("pan right", View(-0.7), View(0.7))
 PAN_LEFT: Final = Camera("pan left", View(0.7), View(-0.7))
 RISE: Final = Camera("tilt up", View(0, 0.8), View(0, -0.8))
 ZOOM_IN: Final = Camera("zoom in", View(0, 0.2, 1.0), View(0, 0.2, 1.22))
-ZOOM_ON_DOOR: Final = Camera("zoom in", View(0.7, -0.2, 1.0), View(0.7, -0.2, 1.15))
+ZOOM_ON_GARAGE: Final = Camera("zoom in", View(0.7, -0.2, 1.0), View(0.7, -0.2, 1.15))
 ZOOM_OUT: Final = Camera("zoom out", View(0.1, 0, 1.2), View(0.1, 0, 1.0))
 STATIC_ON_PAD: Final = Camera("static", View(0.1, 0.7), View(0.1, 0.7))
 
@@ -153,6 +156,7 @@ def make_path(
     beats: float = 3,
     glide: bool = False,
 ) -> ActorPath:
+    """Make a path; the options are those of `ActorPath`."""
     return ActorPath(begin=begin, end=end, bob=bob, sway=sway, beats=beats, glide=glide)
 
 
@@ -169,7 +173,7 @@ SCENES: Final[tuple[DemoScene, ...]] = (
                     ActorPose(0.26, 1.05, 0.80), ActorPose(0.68, 1.05, 0.84), bob=0.03, sway=1.6)),),
             ),
             DemoShot(
-                place="garage", seconds=2.4, camera=ZOOM_ON_DOOR,
+                place="garage", seconds=2.4, camera=ZOOM_ON_GARAGE,
                 actors=(Actor(cutout="astronaut", track=make_path(
                     ActorPose(0.78, 1.06, 0.80), ActorPose(0.42, 1.06, 0.90),
                     bob=0.02, sway=1.2), flip=True),),

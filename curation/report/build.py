@@ -2,10 +2,10 @@
 
 On disk, below `DATASET/report/`:
     index.html            the page with its style, scripts and the overview inlined
-    data/index.js         one short entry per clip of the gallery: what filtering needs
+    data/index.js         one short entry per clip of the gallery, for filtering
     data/text.js          captions and paths, loaded by the first search
     data/clips-00000.js   a few cards with their pictures, loaded when a page shows one of them
-They are scripts because a page opened from disk may load scripts but not fetch files.
+They are scripts because a page opened from disk can load scripts but cannot fetch files.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ _SCRIPTS: Final = (
     "gallery.js",
     "app.js",
 )
-# A page of the gallery is spread over this many files, so that a filter that picks a clip here and there
-# loads little beside what it shows.
+# The cards of one page of the gallery lie in this many files. A filter shows cards of many pages; small files
+# then hold few cards that it does not show.
 _FILES_PER_PAGE: Final = 4
 
 
 def build_report(dataset: str | Path, *, clips_per_page: int = 24, max_clips: int | None = 5000) -> Path:
     """Write `DATASET/report/index.html` from the shards and the manifest.
 
-    Every row is counted; the gallery shows all clips up to `max_clips`, beyond that an even draw that depends
-    on clip ids alone. Memory holds one row group at a time, beside a short entry per clip shown.
+    Every row is counted. The gallery shows all clips up to `max_clips`; with more, an even sample that
+    depends on clip ids alone. Memory holds one row group at a time, and a short entry per clip shown.
 
     Args:
         dataset: folder with `data/*.parquet`, `clips/` and, of a finished run, `manifest.json`.
         clips_per_page: cards on one page of the gallery.
-        max_clips: None: all.
+        max_clips: clips in the gallery; None: all.
 
     Returns:
         Path of `index.html`. For a dataset on S3 see `write_report`.
@@ -61,13 +61,13 @@ def build_report(dataset: str | Path, *, clips_per_page: int = 24, max_clips: in
     storage = Storage.from_uri(dataset)
     folder = storage.get_local_path()
     if folder is None:
-        raise RepriseError(f"{dataset} is no folder of this machine")
+        raise RepriseError(f"{dataset} is no folder on this machine")
     write_report(storage, clips_per_page=clips_per_page, max_clips=max_clips)
     return folder / "report" / "index.html"
 
 
 def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int | None = 5000) -> str:
-    """`build_report` for a folder or an S3 prefix; returns the address of `index.html`."""
+    """Write the report of a folder or an S3 prefix (`build_report`); return the address of `index.html`."""
     if clips_per_page < 1 or (max_clips is not None and max_clips < 1):
         raise RepriseError("clips_per_page and max_clips must be at least 1")
     manifest, problem = _read_manifest(storage)
@@ -88,10 +88,10 @@ def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int |
         "of": counted.rows,
         "per_page": clips_per_page,
         "per_file": per_file,
-        # Appended to the addresses of the data files, so that a browser never mixes two builds.
+        # Part of the data files' addresses, so that a browser never mixes two builds.
         "build": compute_digest(manifest, counted.rows, sorted(shown), clips_per_page, length=8),
     }
-    # The page last: until it is there, the previous one still finds its own files.
+    # The page is written last, so that the previous one finds its files until then.
     storage.write_bytes("report/index.html", _build_page(name, overview).encode())
     for rel in stale:
         storage.delete_file(rel)
@@ -99,7 +99,7 @@ def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int |
 
 
 def _read_manifest(storage: Storage) -> tuple[dict[str, Any], str | None]:
-    """The manifest, or an empty one and a sentence that says why."""
+    """The manifest, or an empty one, and a sentence if something is wrong with it."""
     counted = "The numbers below were counted from the shards."
     if not storage.is_file("manifest.json"):
         return {}, f"There is no manifest.json: this run was not finished. {counted}"
@@ -119,7 +119,7 @@ def _count_rows(
 ) -> tuple[survey.Survey, set[tuple[int, int]]]:
     """Survey over all rows, and the (shard, row) pairs that the gallery shows."""
     counted = survey.Survey(survey.read_thresholds(manifest))
-    drawn: list[tuple[int, int, int]] = []  # a heap of negated draws: the one to give up is on top
+    drawn: list[tuple[int, int, int]] = []  # a heap of negated hashes: the largest hash is on top
     for shard, number, row in read_rows(storage, shards, survey.COLUMNS):
         counted.add_row(row)
         ticket = (-int(compute_digest(row.get("clip_id")), 16), shard, number)
@@ -179,7 +179,7 @@ def _map_in_threads(work: Callable[[Any], Any], items: Iterator[Any]) -> Iterato
 
 
 class _FilterIndex:
-    """Filter entries of all clips, words replaced by numbers: about 30 bytes a clip."""
+    """The entries for filtering, with numbers instead of words: about 30 bytes a clip."""
 
     def __init__(self) -> None:
         self.words: dict[str, dict[Any, int]] = {"status": {}, "category": {}, "reason": {}}
@@ -208,7 +208,7 @@ class _FilterIndex:
 
 
 def _build_overview(name: str, manifest: Mapping[str, Any], counted: survey.Survey) -> dict[str, Any]:
-    """What the upper half of the page draws: the manifest's numbers where it has them, else the counted."""
+    """The data of the upper half of the page: the manifest's numbers, else the counted ones."""
 
     def get_value(key: str, otherwise: Any) -> Any:
         return manifest.get(key) or otherwise
@@ -246,7 +246,7 @@ def _format_script(name: str, value: Any) -> bytes:
 
 
 def _format_json(value: Any) -> str:
-    """JSON that is safe inside a script element: nothing in it can close the element or open a comment."""
+    """JSON that is safe inside a script element: it can neither close the element nor open a comment."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False, default=str)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -257,7 +257,7 @@ def _build_page(name: str, overview: Mapping[str, Any]) -> str:
     def read_source(file: str) -> str:
         return (page / file).read_text(encoding="utf-8")
 
-    # One pass over the template: text that was put in is not looked at again.
+    # One pass over the template, so that inserted text is never taken for a placeholder.
     parts = {
         "title": html.escape(f"{name} · Reprise report"),
         "style": read_source("style.css"),

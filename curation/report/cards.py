@@ -1,4 +1,4 @@
-"""One clip row -> what the gallery needs of it: a card (with pictures) and an index entry (without)."""
+"""From a clip row to what the gallery needs: a card (with pictures) and an entry for filtering (without)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from curation.report.pictures import (
 
 Row = Mapping[str, Any]
 
-# Parts of a row that a card is made from: all but motion maps and bookkeeping.
+# Parts of a row that a card needs: all but motion maps and internal columns.
 COLUMNS: Final = (
     "clip_id",
     "source_path",
@@ -85,12 +85,12 @@ _REFERENCE_FIELDS: Final = (
 
 
 def build_card(row: Row) -> dict[str, Any]:
-    """Everything that a card shows, JSON-able, pictures as data URIs; what is missing becomes null."""
+    """Build all that a card shows, for JSON: pictures as data URIs, null for what is missing."""
     frames = {frame.get("index"): frame for frame in row.get("frames") or []}
     subjects = list(enumerate(row.get("subjects") or []))
     size = (row.get("width") or 0, row.get("height") or 0)
 
-    # Only frames that are shown are decoded, and each once, whichever number of subjects was found on it.
+    # Only shown frames are decoded, each once, however many subjects were found on it.
     @functools.cache
     def get_picture(index: int | None) -> RGB | None:
         return load_picture(frames.get(index, {}).get("image"), POSTER_PX)
@@ -113,7 +113,7 @@ def build_card(row: Row) -> dict[str, Any]:
 
 
 def build_entry(row: Row) -> dict[str, Any]:
-    """What filtering needs: status, reason, text, and per subject its category, group and reason."""
+    """Build what filtering needs: status, reason, text, and per subject its category, group and reason."""
     return {
         "status": row.get("status") or "open",
         "reason": (row.get("stop") or {}).get("reason"),
@@ -180,12 +180,12 @@ def _parse_made_by(text: str | None) -> dict[str, str]:
         parsed = json.loads(text or "{}")
     except ValueError:
         return {}
-    # The checkpoint's sha256 is for machines: a revision says enough on a card.
+    # A card shows the revision, not the sha256 of the checkpoint.
     return {str(k): str(v).partition("#")[0] for k, v in parsed.items()} if isinstance(parsed, dict) else {}
 
 
 def _clean_number(value: Any) -> Any:
-    """NaN and infinity are no JSON: to the page they are "not measured"."""
+    """JSON has no NaN and infinity: they become null, which the page shows as not measured."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

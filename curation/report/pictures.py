@@ -21,7 +21,7 @@ _ALPHA_QUALITY: Final = 70
 _ALPHA_EFFORT: Final = 2  # of 6: half the time of the usual 4, for files a tenth larger
 
 # Colour of the n-th subject of a clip; the page uses the same list (`--s0` ... in style.css), so that a box,
-# a phrase in the caption and a heading can be told to belong together. RGB, all readable on photographs.
+# a phrase in the caption and a heading are seen to belong together. RGB, all readable on photographs.
 SUBJECT_COLORS: Final[tuple[tuple[int, int, int], ...]] = (
     (45, 190, 170),
     (245, 166, 35),
@@ -33,7 +33,7 @@ SUBJECT_COLORS: Final[tuple[tuple[int, int, int], ...]] = (
 
 
 def encode_data_uri(picture: NDArray[np.uint8]) -> str:
-    """(H, W, 3) RGB -> JPEG, (H, W, 4) RGBA -> WebP, as a data URI."""
+    """Encode (H, W, 3) RGB as JPEG or (H, W, 4) RGBA as WebP, in a data URI."""
     if picture.ndim == 3 and picture.shape[2] == 4:
         file = io.BytesIO()
         PIL.Image.fromarray(picture).save(file, "WEBP", quality=_ALPHA_QUALITY, method=_ALPHA_EFFORT)
@@ -46,14 +46,14 @@ def encode_data_uri(picture: NDArray[np.uint8]) -> str:
 
 
 def shrink_picture(picture: RGB, long_side: int) -> RGB:
-    """Scaled down so that the longer side has at most `long_side` pixels; smaller pictures are left alone."""
+    """Scale a picture down so that its longer side has at most `long_side` px; smaller pictures stay."""
     height, width = picture.shape[:2]
     scale = long_side / max(height, width)
     if scale >= 1:
         return picture
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if picture.ndim == 3 and picture.shape[2] == 4:
-        # Averaged as they are, the arbitrary colours under transparent pixels would fringe the outline.
+        # Without the weights, the arbitrary colours under transparent pixels would colour the outline.
         weighted = PIL.Image.fromarray(picture).convert("RGBa")
         small = weighted.resize(size, PIL.Image.Resampling.BOX, reducing_gap=2.0)
         return np.asarray(small.convert("RGBA"))
@@ -61,16 +61,13 @@ def shrink_picture(picture: RGB, long_side: int) -> RGB:
 
 
 def build_thumbnail(image: Any, long_side: int = TILE_PX) -> str | None:
-    """A dataset picture as a small data URI; None where its bytes were freed or cannot be read."""
+    """Encode a dataset picture as a small data URI; None: its bytes were freed or cannot be read."""
     picture = load_picture(image, long_side)
     return None if picture is None else encode_data_uri(picture)
 
 
 def load_picture(image: Any, long_side: int) -> RGB | None:
-    """`schema.Image` -> array no longer than `long_side` px.
-
-    None where there is nothing to show: a bad picture must cost only itself.
-    """
+    """Decode a `schema.Image` to an array no longer than `long_side` px; None: it cannot be read."""
     try:
         picture = _decode_small(image["bytes"], long_side) if image else None
         picture = decode_image(image) if picture is None else picture
@@ -103,13 +100,13 @@ def outline_subjects(
     *,
     dim: bool = False,
 ) -> RGB:
-    """The frame with every subject's box, mask outline and number drawn in its colour.
+    """Draw every subject's box, mask outline and number in its colour on a copy of the frame.
 
     Args:
         frame: (H, W, 3) RGB, already at the size to show.
         subjects: (ordinal within the clip, subject row) pairs.
         clip_size: (width, height) px that boxes refer to.
-        dim: darken what lies outside the masks, to show one subject alone.
+        dim: darken everything outside the masks.
     """
     if frame.ndim == 2:
         frame = cast(RGB, cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB))
@@ -161,7 +158,7 @@ def _draw_box(
     text = str(number)
     size = 15
     tag = size if len(text) == 1 else size + 7
-    # The tag stays inside the frame: a box at the right edge carries it inwards.
+    # The tag stays inside the frame, also for a box at the right edge.
     left, top = min(x0, width - tag), min(y0, height - size)
     cv2.rectangle(canvas, (left, top), (left + tag, top + size), color, cv2.FILLED)
     cv2.putText(

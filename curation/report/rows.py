@@ -1,4 +1,4 @@
-"""Read a dataset's rows one row group at a time, and of each only the parts that are asked for."""
+"""Reading a dataset's rows, one row group at a time, and of each row only the parts that are needed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from reprise.storage import Storage
 def read_rows(
     storage: Storage, shards: Sequence[str], parts: Sequence[str], wanted: Set[tuple[int, int]] | None = None
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """(shard number, row number in it, row), in order.
+    """Yield (shard number, row number in it, row), in order.
 
     Args:
+        storage: the dataset.
         shards: paths of Parquet files below the dataset.
         parts: fields to read, nested ones with a dot: `subjects.scores`. A file may lack some of them.
         wanted: only these (shard, row) pairs; row groups without one are not read. None: all rows.
 
     Raises:
-        RepriseError: naming the shard that cannot be read.
+        RepriseError: a shard cannot be read; the message names it.
     """
     for shard, rel in enumerate(shards):
         try:
@@ -37,7 +38,7 @@ def read_rows(
                     if rows:
                         table = file.read_row_group(group, columns=columns)
                         for row in rows:
-                            # One at a time: as Python objects a whole row group would be there twice.
+                            # One row at a time: a whole row group as Python objects would double the memory.
                             yield shard, first + row, table.slice(row, 1).to_pylist()[0]
                     first += count
         except (pa.ArrowInvalid, OSError) as error:
@@ -46,9 +47,9 @@ def read_rows(
 
 
 def list_leaf_columns(file: pq.ParquetFile, parts: Sequence[str]) -> list[str]:
-    """The leaf columns below `parts`, as Parquet names them: `subjects.list.element.scores.label`.
+    """List the leaf columns below `parts`, as Parquet names them: `subjects.list.element.scores.label`.
 
-    Naming only some leaves of a nested column is what keeps a pass over numbers from reading pictures.
+    Reading only these leaves of a nested column avoids reading its pictures.
     """
     wanted = [tuple(part.split(".")) for part in parts]
     found = []

@@ -1,4 +1,4 @@
-"""What the report says of *all* rows: counts and histograms, filled one row at a time in constant memory."""
+"""Counts and histograms over all rows of a dataset, filled one row at a time in constant memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from curation.rows.schema import Scores
 
 Row = Mapping[str, Any]
 
-# Parts of a row that the survey looks at: everything that is a number or a short name, no picture.
+# Parts of a row that the survey reads: numbers and short names, no pictures.
 COLUMNS: Final = (
     "clip_id",
     "clip_index",
@@ -45,8 +45,8 @@ _BIN_FACTORS: Final = (1, 2, 5)
 class Histogram:
     """Counts in bins of a fine fixed step, merged into a few round ones at the end.
 
-    Because the step is fixed beforehand, values can arrive in any order, one at a time, and the same values
-    always give the same picture. With `log` the bins are eighths of an octave.
+    The step is fixed beforehand, so values can come in any order, and the same values give the same chart.
+    With `log` the bins are eighths of an octave.
     """
 
     step: float
@@ -56,7 +56,7 @@ class Histogram:
     count: int = 0
 
     def add_value(self, value: float | None, series: int) -> None:
-        """Count one value; a missing or non-finite one is not counted at all."""
+        """Count one value; a missing or non-finite one is ignored."""
         if value is None or not math.isfinite(value):
             return
         self.bins.setdefault(self._get_bin(value), [0] * self.series)[series] += 1
@@ -68,17 +68,18 @@ class Histogram:
         return math.floor(scaled / self.step + 1e-9)
 
     def merge_bins(self, around: Iterable[float] = (), max_bins: int = MAX_BINS) -> dict[str, Any] | None:
-        """At most about `max_bins` bins over all values and the thresholds `around`; None: nothing counted.
+        """Merge into about `max_bins` bins at most, over all values and the thresholds `around`.
 
         Returns:
-            `start` and `width` of the bins (in octaves where `log`), `log`, `count`, `beyond` (the last bin
-            holds everything above it, too) and `bins`: per bin one count per series.
+            None without a value; else `start` and `width` of the bins (in octaves where `log`), `log`,
+            `count`, `beyond` (the last bin also holds everything above it) and `bins`: per bin one count per
+            series.
         """
         if not self.bins:
             return None
         lines = [self._get_bin(value) for value in around if math.isfinite(value)]
         first, last = min([*self.bins, *lines]), max([*self.bins, *lines])
-        # One value far out must not squeeze all others into one bar: the last bar then means "and beyond".
+        # One outlier must not squeeze all other values into one bar: the last bar then means "and above".
         crowd = max([self._find_quantile(0.99), *lines])
         beyond = (last - first) > 3 * max(crowd - first, 1)
         last = crowd + 1 if beyond else last
@@ -99,7 +100,7 @@ class Histogram:
         }
 
     def _find_quantile(self, share: float) -> int:
-        """The bin below which (and in which) `share` of the values lie."""
+        """The bin up to which `share` of the values lie."""
         seen = 0
         for index in sorted(self.bins):
             seen += sum(self.bins[index])
@@ -125,7 +126,7 @@ def _build_histogram(score: str) -> Histogram:
 
 @dataclass(frozen=True)
 class ReportThreshold:
-    """A line of the manifest's `thresholds`, read leniently."""
+    """A threshold of the manifest; missing fields get defaults."""
 
     name: str
     score: str
@@ -135,14 +136,14 @@ class ReportThreshold:
     source: str
 
     def is_missed(self, score: float | None, group: str | None) -> bool:
-        """Whether a subject of `group` with this score is on the wrong side; an unmeasured one is not."""
+        """Whether a subject of `group` with this score misses the threshold; an unmeasured one does not."""
         if score is None or self.applies_to not in ("all", group):
             return False
         return score < self.value if self.bound == "min" else score > self.value
 
 
 def read_thresholds(manifest: Mapping[str, Any]) -> list[ReportThreshold]:
-    """The manifest's thresholds; entries without a score or a number are left out."""
+    """Read the manifest's thresholds, without those that lack a score or a number."""
     found = []
     for entry in manifest.get("thresholds") or []:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("value"), int | float):
@@ -182,9 +183,9 @@ class Survey:
         self.camera_motion = Histogram(step=0.001, series=2)
 
     def add_row(self, row: Row) -> None:
-        """Count one row (only `COLUMNS` are looked at; missing ones are skipped).
+        """Count one row; it needs only `COLUMNS`, of which some may be missing.
 
-        A row without a span stands for a video that gave no clip and is not counted as a clip.
+        A row without a span stands for a video without a clip and is not counted as a clip.
         """
         status = row.get("status") or "open"
         series = 0 if status == "kept" else 1
@@ -230,7 +231,7 @@ class Survey:
             histogram.add_value(value, KEPT if kept else MISSED_HERE if missed else MISSED_ELSEWHERE)
 
     def build_score_charts(self) -> list[dict[str, Any]]:
-        """One chart per measured score, those that a threshold looks at first."""
+        """Build one chart per measured score; those with a threshold come first."""
         charts = []
         for score, histogram in self.scores.items():
             lines = [t for t in self.thresholds if t.score == score]
@@ -240,5 +241,5 @@ class Survey:
         return sorted(charts, key=lambda chart: not chart["lines"])
 
     def list_unmeasured(self) -> list[str]:
-        """Scores that no subject has."""
+        """List the scores that no subject has."""
         return [score for score, histogram in self.scores.items() if not histogram.count]

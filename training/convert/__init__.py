@@ -1,1 +1,1 @@
-"""Checkpoints of others, both ways."""
+"""Conversion of released checkpoints, in both directions."""

@@ -1,6 +1,6 @@
-"""Checkpoint files of the three layouts: found, mapped into memory, written without holding a model in it.
+"""Reading and writing checkpoint files of the three layouts, without a whole model in memory.
 
-Tensors are memory-mapped, shards and the SAT file filled one tensor at a time: a 14B model needs a few GB.
+Tensors are memory-mapped; shards and the SAT file are filled tensor by tensor. A 14B model needs a few GB.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SHARD_BYTES = 4_000_000_000
 _WEIGHTS = "diffusion_pytorch_model"
 _TAG = "1"  # what the official converter calls its one checkpoint
 _SAT_FILES = ("mp_rank_00_model_states.pt", "fsdp2_rank_0000_checkpoint.pt")
-# What else the released training writes beside the weights (random states, arguments), so that it can be read
-# past without unpickling anything unknown.
+# The released training writes these beside the weights (random states, arguments). With them allowed, its
+# files can be read without unpickling anything unknown.
 _SAFE_GLOBALS = [
     argparse.Namespace,
     codecs.encode,
@@ -46,16 +46,16 @@ _SAFE_GLOBALS = [
 
 @dataclass(frozen=True)
 class MappedCheckpoint:
-    """What was found: tensors by their own names, mapped from the files, and what is known besides."""
+    """A checkpoint on disk: tensors by their own names, mapped from the files."""
 
     files: tuple[Path, ...]
     tensors: dict[str, Tensor]
-    heads: int | None  # of attention, where a config.json lies beside the weights
+    heads: int | None  # of attention; None: no config.json beside the weights
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What a conversion did."""
+    """The result of a conversion."""
 
     source: WeightLayout
     to: WeightLayout
@@ -66,12 +66,16 @@ class ConversionReport:
     unknown: tuple[str, ...]  # keys of the source that were left out
 
     def count_unknown_kinds(self) -> list[tuple[str, int]]:
-        """The left-out keys by their first parts, most first."""
+        """Count the left-out keys by their first two parts, the most frequent first."""
         return Counter(".".join(key.split(".")[:2]) for key in self.unknown).most_common()
 
 
 def read_checkpoint(path: Path) -> MappedCheckpoint:
-    """Map the checkpoint at a file or folder; RepriseError where there is none or it is damaged."""
+    """Map the checkpoint at a file or folder.
+
+    Raises:
+        RepriseError: there is none, or it is damaged.
+    """
     files, config = _find_weight_files(path)
     tensors: dict[str, Tensor] = {}
     for file in files:
@@ -88,12 +92,20 @@ def convert_checkpoint(
     heads: int | None = None,
     base: Path | None = None,
 ) -> ConversionReport:
-    """Read `source` in any layout, write the folder `target` in layout `to`.
+    """Convert a checkpoint of any layout to another layout.
 
-    to: default diffusers, or sat where the source is diffusers. heads: attention heads, for a source without
-    a config.json whose heads are not 128 wide, as all of Wan's are. base: a diffusers folder of Wan 2.1,
-    whose VAE, text encoder, tokenizer and scheduler make `target` a whole pipeline (to: diffusers alone).
-    Writes beside `target` and renames, so that what stands there is whole.
+    The result is written beside `target` and then renamed, so that a folder at `target` is complete.
+
+    Args:
+        source: a file or folder.
+        target: a new folder.
+        to: the layout; default: diffusers, or sat if the source is diffusers.
+        heads: attention heads, of a source without a config.json whose heads are not 128 wide (Wan's are).
+        base: a diffusers folder of Wan 2.1, whose VAE, text encoder, tokenizer and scheduler make `target` a
+            whole pipeline (only for diffusers).
+
+    Raises:
+        RepriseError: `target` is not empty, or `source` is no checkpoint of this model.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RepriseError(f"{target} exists and is not empty; give a new folder")
@@ -135,7 +147,11 @@ def convert_checkpoint(
 def infer_model_config(
     wanted: list[TensorNames], layout: WeightLayout, found: MappedCheckpoint, heads: int | None = None
 ) -> dict[str, Any]:
-    """The diffusers config of these weights, by their shapes; RepriseError where one does not fit."""
+    """Infer the diffusers config of weights from their shapes.
+
+    Raises:
+        RepriseError: a shape does not fit.
+    """
     own: dict[str, Tensor] = {}
     for entry in wanted:
         try:
@@ -146,7 +162,7 @@ def infer_model_config(
     heads = heads or found.heads or (hidden // 128 if hidden % 128 == 0 else None)
     if heads is None or hidden % heads:
         raise RepriseError(
-            f"a width of {hidden} is not made of heads of 128; say how many there are (--heads)"
+            f"a width of {hidden} is not a multiple of 128; give the number of heads (--heads)"
         )
     config = {
         "_class_name": "WanTransformer3DModel",
@@ -274,7 +290,7 @@ def _write_sat(
         parts = [tensors[name] for name in entry.get_names(source)]
         rows = sum(part.shape[0] for part in parts)
         empty[entry.sat] = torch.empty(rows, *parts[0].shape[1:], dtype=parts[0].dtype)
-    # The file is first written with its space reserved, then filled through shared memory, tensor by tensor.
+    # The file is written without data first, then filled through shared memory, tensor by tensor.
     with torch.serialization.skip_data():
         torch.save({"module": empty}, file)
     del empty
@@ -297,7 +313,7 @@ def _write_safetensors(
     to: WeightLayout,
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """diffusers' file names and index, for its own layout and for Wan's original alike."""
+    """Files and index as diffusers names them, for its own layout and for Wan's original."""
     shards = list(_split_shards(wanted, source, to, tensors))
     names: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):

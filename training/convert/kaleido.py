@@ -77,11 +77,12 @@ class TensorNames:
     diffusers: tuple[str, ...]
 
     def get_names(self, layout: WeightLayout) -> tuple[str, ...]:
+        """Return its names in a layout."""
         return (self.sat,) if layout == "sat" else self.wan if layout == "wan" else self.diffusers
 
 
 def list_tensors(blocks: int) -> list[TensorNames]:
-    """Every tensor of a model with so many blocks."""
+    """List every tensor of a model with this number of blocks."""
     rows: list[tuple[str, _Names, _Names]] = [
         *(
             (f"{sat}{kind}", _add_suffix(wan, kind), _add_suffix(own, kind))
@@ -100,7 +101,11 @@ def list_tensors(blocks: int) -> list[TensorNames]:
 
 
 def detect_layout(keys: Iterable[str]) -> WeightLayout:
-    """Which layout a checkpoint's keys are of; RepriseError where it is of another model."""
+    """Detect the layout of a checkpoint by its keys.
+
+    Raises:
+        RepriseError: it is of another model.
+    """
     names = set(keys)
     if f"{SAT_PREFIX}mixins.final_layer.linear.weight" in names:
         return "sat"
@@ -116,10 +121,13 @@ def detect_layout(keys: Iterable[str]) -> WeightLayout:
 
 
 def plan_conversion(keys: Iterable[str]) -> tuple[WeightLayout, list[TensorNames], list[str]]:
-    """Layout, entries and unknown keys of a checkpoint; RepriseError where tensors are missing.
+    """Return layout, tensors and unknown keys of a checkpoint.
 
-    Keys of other parts of the model (text encoder, VAE) and any else that the layout does not know are
-    reported, not an error: the official loader is not strict either.
+    Unknown keys, such as those of a text encoder or VAE, are reported and are no error: the official loader
+    is not strict either.
+
+    Raises:
+        RepriseError: tensors are missing.
     """
     names = set(keys)
     layout = detect_layout(names)
@@ -140,7 +148,7 @@ def plan_conversion(keys: Iterable[str]) -> tuple[WeightLayout, list[TensorNames
 def convert_tensor(
     entry: TensorNames, source: WeightLayout, to: WeightLayout, tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """One entry in another layout: names -> tensors. Only q/k/v are split or stacked, and so copied."""
+    """Convert one tensor to another layout: names -> tensors. Only q/k/v are split or stacked, and copied."""
     parts = [tensors[name] for name in entry.get_names(source)]
     names = entry.get_names(to)
     if len(parts) > len(names):
@@ -151,7 +159,7 @@ def convert_tensor(
 
 
 def convert_state_dict(tensors: Mapping[str, Tensor], to: WeightLayout) -> dict[str, Tensor]:
-    """A whole state dict (or its gradients) in another layout; unknown keys are left out (see `plan`)."""
+    """Convert a state dict (or its gradients) to another layout, without unknown keys (`plan_conversion`)."""
     source, wanted, _ = plan_conversion(tensors)
     converted: dict[str, Tensor] = {}
     for entry in wanted:

@@ -1,1 +1,1 @@
-"""Which samples make up a step, and reading them ahead."""
+"""Data of training: which samples make up a step, and loading them in advance."""

@@ -1,4 +1,4 @@
-"""Reads what a rank needs, ahead of its need, in the background."""
+"""Loading the batches of a rank in advance, in background threads."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from training.tasks.task import Task
 
 
 class StepBatches:
-    """One step of one rank: iterate over it, once, for its micro batches."""
+    """One step of one rank; iterate over it once for its micro batches."""
 
     def __init__(self, plan: StepPlan, micro_steps: int) -> None:
         self.plan, self.micro_steps = plan, micro_steps
-        self.wait_seconds = 0.0  # seconds, so far, that somebody waited for a batch
+        self.wait_seconds = 0.0  # seconds spent waiting for batches so far
         self._batches: Iterator[Batch] = iter(())
 
     def __iter__(self) -> Iterator[Batch]:
@@ -28,15 +28,17 @@ class StepBatches:
 class Loader:
     """Batches of one data rank, in order.
 
-    Reading is in threads of this process: it is reading of bytes, which Python does not hold up. What a batch
-    holds does not depend on their number.
+    Threads of this process read the samples; reading bytes releases Python's lock. The content of a batch
+    does not depend on the number of threads.
 
     Args:
+        sampler: says which samples make up a step.
         latents: by the name of the task.
-        rank, ranks: data rank and data ranks. Workers that share a sequence pass the same `rank`.
+        rank: data rank. Workers that share a sequence pass the same.
+        ranks: number of data ranks.
         threads: samples read at the same time.
-        ahead: micro batches that are ready or being read beyond the one in use.
-        pin: page-locked memory, for copies to a GPU that nobody waits for.
+        prefetch: micro batches that are ready or being read beyond the one in use.
+        pin_memory: batches lie in page-locked memory, for asynchronous copies to a GPU.
     """
 
     def __init__(
@@ -56,9 +58,9 @@ class Loader:
         self._tasks: dict[str, Task] = {task.name: task for task in sampler.tasks}
 
     def iterate_steps(self, start: int, stop: int) -> Iterator[StepBatches]:
-        """Steps `start` to `stop`. A step's micro batches that were not taken are skipped with it."""
+        """Yield the steps from `start` to `stop` - 1. A step's unused micro batches are skipped."""
         readers = ThreadPoolExecutor(self.threads, thread_name_prefix="read-latents")
-        # Of its own: it waits for readers, who must not wait for it.
+        # A pool of its own: it waits for readers, so it must not block one of them.
         assembler = ThreadPoolExecutor(1, thread_name_prefix="assemble-batch")
         coming: deque[Future[Batch]] = deque()
         jobs = self._iterate_jobs(start, stop)
@@ -96,7 +98,7 @@ class Loader:
             readers.shutdown(wait=False, cancel_futures=True)
 
     def read_batch(self, plan: StepPlan, micro_step: int) -> Batch:
-        """One micro batch, at once."""
+        """Read one micro batch now, without prefetching."""
         pairs = plan.slice_samples(self.rank, self.ranks, micro_step, self._tasks[plan.task].micro_batch)
         return self._collate_batch(plan, [self._read_sample(plan, index, row) for index, row in pairs])
 

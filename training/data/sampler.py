@@ -1,13 +1,13 @@
 """Which samples make up a step: a pure function of (seed, config, step).
 
 * One task a step, drawn with the tasks' weights, the same for all workers.
-* One bucket a step: samples of equal latent size and equal capacity for references, so that all of them can
-  have equal shapes. Buckets take turns in proportion to their size.
+* One bucket a step: samples of equal latent size and equal capacity for references, so that all can have
+  equal shapes. Buckets take turns in proportion to their size.
 * Each bucket is an endless stream of permutations, one an epoch. A step takes the next `batch` samples of it,
-  across the end of an epoch where it falls so: nothing is dropped, and in each epoch each sample comes once.
+  also across the end of an epoch. Nothing is dropped, and each sample comes once in each epoch.
 
-No state is kept, so there is nothing that a checkpoint could miss: the step says it all. A checkpoint stores
-`Sampler.fingerprint` to notice that data or config changed underneath.
+There is no state, so a checkpoint needs only the number of the step. It also stores `Sampler.fingerprint`, to
+detect that data or config changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from training.data.samples import LatentSize, SampleChoice, SampleRecord
 from training.latents.store import Records
 from training.tasks.task import Task
 
-_WATCHED_INDEX = 1 << 48  # indices of samples that are looked at and not trained on: more than any run has
+_WATCHED_INDEX = 1 << 48  # start of the indices of samples that are only watched: beyond those of any run
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Bucket:
     """Samples that may share a step."""
 
     size: LatentSize  # latent frames, height, width
-    capacity: int  # references that each of them can give
+    capacity: int  # references that each sample can give
     rows: NDArray[np.int64]  # of the index
 
     def __str__(self) -> str:
@@ -47,23 +47,23 @@ class Bucket:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What all workers together do in one step."""
+    """One step of all workers together."""
 
     step: int
     task: str
     size: LatentSize
-    references: int  # that each sample has
+    references: int  # of each sample
     indices: range  # global sample indices
     rows: tuple[int, ...]  # of the task's index, one per sample
 
     def count_micro_steps(self, ranks: int, micro_batch: int) -> int:
-        """Forward passes per rank."""
+        """Return the number of forward passes per rank."""
         return -(-self._count_per_rank(ranks) // micro_batch)
 
     def slice_samples(
         self, rank: int, ranks: int, micro_step: int, micro_batch: int
     ) -> list[tuple[int, int]]:
-        """(global index, row) of the samples that one data rank sees in one micro step.
+        """Return (global index, row) of the samples that one data rank sees in one micro step.
 
         Slices of all ranks and micro steps are disjoint, and together they are the step. Ranks that share a
         sequence ask with the same `rank`.
@@ -123,15 +123,15 @@ class Sampler:
         self._get_permutation = functools.lru_cache(maxsize=64)(self._permute_rows)
 
     def plan_step(self, step: int) -> StepPlan:
-        """The plan of a step, 0 being the first. Cheap, and the same in any order of asking."""
+        """Plan a step, counted from 0. Cheap; the plan does not depend on earlier calls."""
         which, before = self._find_task(step)
         first = int(sum(count * other.batch for count, other in zip(before, self.tasks, strict=True)))
         return self._plan_turn(self.tasks[which], step, int(before[which]), first)
 
     def plan_watched_step(self, task: str, step: int) -> StepPlan | None:
-        """What a step would be if it were of a task that no step is of; None where the task has steps.
+        """Plan a step of a task that is only watched (weight 0); None: the task has steps of its own.
 
-        Its samples' indices are none that training draws from.
+        Training never draws from the indices of its samples.
         """
         watched_task = next(each for each in self.tasks if each.name == task)
         if watched_task.weight > 0:
@@ -156,7 +156,7 @@ class Sampler:
         )
 
     def draw_choice(self, plan: StepPlan, index: int, record: SampleRecord) -> SampleChoice:
-        """What the task draws for one sample of a plan."""
+        """Draw the references and the caption of one sample of a plan, as its task says."""
         task = next(task for task in self.tasks if task.name == plan.task)
         return task.choose_references(
             record, plan.references, random_streams.make_generator(self.seed, "choice", index)
@@ -191,14 +191,14 @@ class Sampler:
 
 
 def find_turn(sizes: Sequence[int], step: int) -> tuple[int, int]:
-    """Whose turn a step is among buckets of these sizes, and how many turns that bucket had before.
+    """Find the bucket, among those of these sizes, whose turn a step is, and its number of earlier turns.
 
-    The k-th turn (from 0) of a bucket of n is due at the time (k + 1/2) / n; turns are taken in the order of
-    time, and in the order of buckets where times are equal. So after any number of steps each bucket is
-    within a few turns of its share, and all of them come to the end of an epoch at about the same time.
+    The k-th turn (from 0) of a bucket of n is due at the time (k + 1/2) / n. Turns are taken in the order of
+    time, and of buckets at equal times. After any number of steps each bucket is within a few turns of its
+    share, and all buckets end an epoch at about the same time.
     """
     total = sum(sizes)
-    # By this time (in steps) at most `step` turns were due; those missing are taken one by one.
+    # At this time (in steps) at most `step` turns were due; the missing ones are taken one by one.
     past = max(0, step - len(sizes))
     had = [(2 * past * size + total) // (2 * total) if past else 0 for size in sizes]
     due = [(Fraction(2 * had[bucket] + 1, size), bucket) for bucket, size in enumerate(sizes)]

@@ -1,4 +1,4 @@
-"""What passes between the latents on disk, the sampler, the tasks and the loop: plain data.
+"""Plain data that passes between the latents on disk, the sampler, the tasks and the loop.
 
 Latents are normalised: as the transformer sees them. C channels, T latent frames, h x w latent pixels.
 """
@@ -25,6 +25,8 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
+    """A subject of a sample, with its pictures."""
+
     subject_id: str
     category: str
     references: tuple[Reference, ...]
@@ -52,7 +54,9 @@ class SampleChoice:
 
 @dataclass(frozen=True, slots=True)
 class LatentSample:
-    index: int  # global: the how-manieth sample of the run it is
+    """One sample with its tensors."""
+
+    index: int  # global sample index within the run
     sample_id: str
     video: Tensor  # (C, T, h, w)
     references: tuple[Tensor, ...]  # each (C, 1, h_i, w_i)
@@ -73,7 +77,7 @@ class Batch:
         return len(self.indices)
 
     def move_to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
-        """On a device; without waiting for it where the memory is pinned."""
+        """Move to a device, without waiting for the copy if the memory is pinned."""
 
         def move_tensor(tensor: Tensor) -> Tensor:
             return tensor.to(device, dtype, non_blocking=True)
@@ -84,7 +88,7 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """In page-locked memory, from which copies to a GPU run beside its work."""
+        """Copy to page-locked memory, from which copies to a GPU overlap with its work."""
         references = tuple(reference.pin_memory() for reference in self.references)
         return replace(
             self, video=self.video.pin_memory(), references=references, text=self.text.pin_memory()
@@ -92,7 +96,7 @@ class Batch:
 
 
 def stack_samples(samples: Sequence[LatentSample], text_length: int) -> Batch:
-    """Samples of equal shapes -> one batch; texts filled up with zeros to `text_length` tokens.
+    """Stack samples of equal shapes to one batch; texts are padded with zeros to `text_length` tokens.
 
     Raises:
         ValueError: the samples do not have equal shapes: they are not of one bucket.

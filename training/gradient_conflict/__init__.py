@@ -1,1 +1,1 @@
-"""What the gradients of two tasks make of each other."""
+"""Gradient conflict between two tasks: measure, watch, plot, project."""

@@ -1,6 +1,4 @@
-"""Gradient conflict of two tasks while a run goes on (proxy replay 3.3.2, Figures 3, 5, 9), and PCGrad
-(Figure 10).
-"""
+"""Callbacks: gradient conflict of two tasks (proxy replay 3.3.2, Figures 3, 5, 9) and PCGrad (Figure 10)."""
 
 from __future__ import annotations
 
@@ -35,12 +33,14 @@ MAX_LOOKAHEAD_STEPS = 100_000  # steps among which a task's next one must lie
 
 
 class ScalarRecorder(Protocol):
+    """Something that records numbers of a step."""
+
     def record_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Write numbers down under a step."""
+        """Record numbers of a step."""
 
 
 def build_conflict_callbacks(config: ConflictConfig, recorder: ScalarRecorder) -> list[Callback]:
-    """What the config asks for; the comparison comes before the projection changes gradients."""
+    """Build the callbacks of the config: the comparison, then the projection, which changes gradients."""
     found: list[Callback] = []
     if config.every is not None:
         found.append(ConflictMonitor(recorder, config.every, groups=config.groups))
@@ -52,21 +52,27 @@ def build_conflict_callbacks(config: ConflictConfig, recorder: ScalarRecorder) -
 class ConflictMonitor(Callback):
     """Compares the gradients of two tasks on the same weights every `every` steps.
 
-    The gradient of the step's own task is that which the update will use; the other's is computed beside it,
-    over the samples of that task's next step, reduced over the workers alike. So it costs one step of the
-    other task every `every` steps, and no number of the training itself changes. Recorded: `conflict/cosine`,
+    The gradient of the step's own task is the one of the update. The other task's is computed besides, over
+    the samples of its next step, and reduced over the workers in the same way. This costs one step of the
+    other task every `every` steps and changes no number of the training. It records `conflict/cosine`,
     `conflict/norm/<task>`, and the same for each layer group and module kind.
+
+    Args:
+        recorder: gets the numbers.
+        every: steps between comparisons.
+        groups: of layers.
+        tasks: names of the two; None: the first two of the run.
     """
 
     def __init__(
         self, recorder: ScalarRecorder, every: int, *, groups: int = 4, tasks: tuple[str, str] | None = None
     ) -> None:
-        """tasks: their names; null: the first two of the run."""
         self._recorder, self.every, self._groups = recorder, every, groups
         self._tasks = tasks
         self.history: list[tuple[int, GradientConflict]] = []  # of all parameters, in this process
 
     def on_start(self, state: RunState) -> None:
+        """Check that the run has two tasks."""
         names = self._tasks or tuple(itertools.islice(state.tasks, 2))
         if len(names) != 2 or any(name not in state.tasks for name in names):
             raise RepriseError(
@@ -76,6 +82,7 @@ class ConflictMonitor(Callback):
         self._tasks = (names[0], names[1])
 
     def on_gradients(self, state: RunState, plan: StepPlan) -> None:
+        """Compare the gradients of both tasks, if this step is due."""
         if state.step % self.every or self._tasks is None or plan.task not in self._tasks:
             return
         one, other = self._tasks
@@ -107,17 +114,18 @@ class ConflictMonitor(Callback):
 
 
 class ProjectGradients(Callback):
-    """PCGrad as the update: each step's gradient without what points against the other tasks' last ones.
+    """PCGrad: removes from each step's gradient what points against the other tasks' recent gradients.
 
-    A step sees one task, so the others are represented by the mean of their last `size` gradients (Figure
-    10). Every worker keeps those whole, on the CPU: meant for LoRA.
+    A step sees one task; the mean of the last `size` gradients stands for each of the others (Figure 10).
+    Every worker keeps them whole on the CPU, which suits LoRA.
     """
 
     def __init__(self, size: int) -> None:
         self.buffer = GradientBuffer(size)
-        self.projected = 0  # steps in which something was taken out
+        self.projected = 0  # steps in which the gradient changed
 
     def on_gradients(self, state: RunState, plan: StepPlan) -> None:
+        """Project the step's gradient and buffer the original."""
         parameters = get_trainable(state)
         whole = {name: _gather_gradient(p.grad) for name, p in parameters.items() if p.grad is not None}
         gradients: Mapping[str, Tensor] = whole
@@ -138,19 +146,21 @@ class ProjectGradients(Callback):
                     weights.fill_parameter(gradient.to(grad.dtype), grad)
 
     def state_dict(self) -> dict[str, Any]:
-        # As bytes: what a checkpoint reads into must be of one shape, and a buffer begins empty.
+        """Return the buffer for a checkpoint."""
+        # As bytes, because a checkpoint loads into tensors of known shapes, and a buffer starts empty.
         memory = io.BytesIO()
         torch.save(self.buffer.state_dict(), memory)
         return {"buffer": memory.getvalue()}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Load the buffer of a checkpoint."""
         self.buffer.load_state_dict(torch.load(io.BytesIO(saved["buffer"]), weights_only=True))
 
 
 def find_next_plan(state: RunState, task: str) -> StepPlan | None:
-    """The plan of a task's next step, from this one on; None where it never comes.
+    """Find the plan of a task's next step, from this one on; None: there is none.
 
-    A task that is never trained on is compared all the same, on samples that would have been this step's.
+    A task without steps of its own is compared on samples that are only watched.
     """
     if (watched := state.sampler.plan_watched_step(task, state.step)) is not None:
         return watched
@@ -162,11 +172,12 @@ def find_next_plan(state: RunState, task: str) -> StepPlan | None:
 
 
 def get_trainable(state: RunState) -> dict[str, torch.nn.Parameter]:
+    """Return the trained parameters by name."""
     return {name: p for name, p in state.model.named_parameters() if p.requires_grad}
 
 
 def take_gradients(state: RunState) -> dict[str, Tensor]:
-    """The gradients, taken from the parameters: these are left with none."""
+    """Take the gradients from the parameters, which keep none."""
     gradients = {}
     for name, parameter in get_trainable(state).items():
         if parameter.grad is not None:
@@ -176,25 +187,25 @@ def take_gradients(state: RunState) -> dict[str, Tensor]:
 
 
 def restore_gradients(state: RunState, gradients: Mapping[str, Tensor]) -> None:
-    """Back to the parameters, in place of whatever they have."""
+    """Give the gradients back to the parameters, in place of those they have."""
     for name, parameter in get_trainable(state).items():
         parameter.grad = gradients.get(name)
 
 
 def get_local_gradients(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """This worker's shards."""
+    """Return this worker's shards."""
     return {name: g.to_local() if isinstance(g, DTensor) else g for name, g in gradients.items()}
 
 
 def sum_moments(
     state: RunState, first: Mapping[str, Tensor], second: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """`moments` over all workers, from each one's shards. Collective."""
+    """Sum `compute_moments` over all workers, from each worker's shards. Collective."""
     names = sorted(set(first) & set(second))
     found = compute_moments({name: first[name] for name in names}, second)
     if not names:
         return {}
-    # Each replica holds the same shards: their sums are counted once.
+    # Each replica holds the same shards; they count once.
     copies = state.world.mesh["replicate"].size()
     together = torch.stack([found[name] for name in names]).to(state.device)
     state.world.sum_values(together)

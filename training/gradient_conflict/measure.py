@@ -1,9 +1,8 @@
-"""How the gradients of two tasks get along: cosine, norms, their decay, and PCGrad. Pure functions.
+"""The gradients of two tasks compared: cosine, norms, their decay, and PCGrad. Pure functions.
 
 Proxy replay (3.3, A.2) rests on phi(t) = cos(g_img(t), g_vid(t)), which it reports to decay exponentially to
-zero. Gradients are mappings from parameter names to tensors; a rank may have only its shards of them:
-products and squared norms are sums over elements, so `moments` of all ranks are added (`all_reduce`) and
-everything else follows exactly.
+zero. Gradients are mappings from parameter names to tensors. A rank may have only its shards of them:
+products and squared norms are sums over elements, so the sum of `compute_moments` over all ranks is exact.
 """
 
 from __future__ import annotations
@@ -45,18 +44,19 @@ class DecayFit:
 
     @property
     def half_life(self) -> float:
-        """Steps in which |phi| halves; infinite where it does not decay."""
+        """Steps in which |phi| halves; infinite if it does not decay."""
         return math.log(2.0) / self.rate if self.rate > 0 else math.inf
 
     def predict_cosines(self, step: ArrayLike) -> Any:
+        """Return the fitted cosine at a step or steps."""
         return self.initial * np.exp(-self.rate * np.asarray(step, np.float64))
 
 
 def compute_moments(first: Gradients, second: Gradients, piece: int = 1 << 24) -> dict[str, Tensor]:
-    """(3,) float64 on the CPU for each parameter: <a, b>, |a|^2, |b|^2.
+    """Compute <a, b>, |a|^2, |b|^2 of each parameter: (3,) float64 on the CPU.
 
-    Both have the same names; a second gradient may lie on the CPU already (a snapshot): it is brought to the
-    first one's device in pieces of at most `piece` elements. Only three numbers leave the device.
+    Both have the same names. The second may lie on the CPU: it is copied to the first one's device in pieces
+    of at most `piece` elements. Only three numbers leave the device.
     """
     sums = {}
     for name, one in first.items():
@@ -73,7 +73,7 @@ def compute_moments(first: Gradients, second: Gradients, piece: int = 1 << 24) -
 
 
 def compute_conflict(sums: Tensor) -> GradientConflict:
-    """(3,) sums of `moments` -> the comparison."""
+    """Compute the comparison from (3,) sums of `compute_moments`."""
     dot, first, second = (float(value) for value in sums)
     norms = math.sqrt(first), math.sqrt(second)
     scale = norms[0] * norms[1]
@@ -83,7 +83,7 @@ def compute_conflict(sums: Tensor) -> GradientConflict:
 def compare_groups(
     sums: Mapping[str, Tensor], groups: Sequence[Callable[[str], str]]
 ) -> dict[str, GradientConflict]:
-    """The comparison over all parameters ("all") and over each group that the functions put names into."""
+    """Compare over all parameters ("all") and over each group; the functions map a name to its group."""
     added: dict[str, Tensor] = {}
     for name, values in sums.items():
         for group in (ALL_PARAMETERS, *(function(name) for function in groups)):
@@ -92,7 +92,7 @@ def compare_groups(
 
 
 def make_layer_grouper(blocks: int, groups: int = 4) -> Callable[[str], str]:
-    """Names parameters by depth, in equal parts: "layers/embedding", "layers/00-10", ..., "layers/head"."""
+    """Return a function that names a parameter's group of layers: "layers/embedding", "layers/00-10", ..."""
     size = -(-blocks // groups)
 
     def get_layer_group(parameter: str) -> str:
@@ -110,7 +110,7 @@ def make_layer_grouper(blocks: int, groups: int = 4) -> Callable[[str], str]:
 
 
 def get_module_kind(parameter: str) -> str:
-    """Names parameters by what they do: "modules/attention", "modules/feed_forward", ..."""
+    """Return the kind of a parameter's module: "modules/attention", "modules/feed_forward", ..."""
     if re.search(r"\.attn2\.", parameter):
         return "modules/cross_attention"
     if re.search(r"\.attn1\.|\.self_attn\.", parameter):
@@ -123,10 +123,10 @@ def get_module_kind(parameter: str) -> str:
 
 
 def fit_decay(steps: Sequence[float], values: Sequence[float]) -> DecayFit | None:
-    """Fit a exp(-rate t) by least squares; None with fewer than three points or where all values are zero.
+    """Fit a exp(-rate t) by least squares; None: fewer than three points, or all values are zero.
 
-    For each rate the best a is a ratio of sums, so one search over the rate is enough: a grid over the rates
-    that the recorded span can tell apart, then golden section around the best.
+    For each rate the best a is a ratio of sums, so only the rate is searched: on a grid over the rates that
+    the recorded span can distinguish, then by golden section around the best.
     """
     t, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     finite = np.isfinite(y)
@@ -142,7 +142,7 @@ def fit_decay(steps: Sequence[float], values: Sequence[float]) -> DecayFit | Non
         return float(np.square(y - a * curve).sum()), a
 
     shortest = float(np.diff(np.unique(unit)).min())
-    fastest = 10.0 / shortest  # faster than that, only the first point would be seen
+    fastest = 10.0 / shortest  # with a faster decay only the first point would count
     grid = np.concatenate([np.linspace(-5.0, 5.0, 101), np.geomspace(5.0, max(fastest, 5.1), 200)])
     errors = [fit_amplitude(rate)[0] for rate in grid]
     middle = int(np.argmin(errors))
@@ -157,10 +157,14 @@ def fit_decay(steps: Sequence[float], values: Sequence[float]) -> DecayFit | Non
 def project_gradients(
     gradients: Gradients, other: Gradients, sums: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """PCGrad (Yu et al. 2020; proxy replay Eq. 20): where two conflict, take out what points against `other`.
+    """Project by PCGrad (Yu et al. 2020; proxy replay Eq. 20): remove what points against `other`.
 
-    g - <g, other> / |other|^2 other if <g, other> < 0, else g. `sums`: of `moments` over all parameters and
-    ranks, which a rank that has shards alone must give.
+    g - <g, other> / |other|^2 other if <g, other> < 0, else g.
+
+    Args:
+        gradients: g.
+        other: of another task.
+        sums: of `compute_moments` over all parameters and ranks; a rank with shards alone must give it.
     """
     if sums is None:
         found = compute_moments(gradients, other)
@@ -172,10 +176,10 @@ def project_gradients(
 
 
 class GradientBuffer:
-    """The last k gradients of each task, on the CPU: what PCGrad projects the other task's against.
+    """The last k gradients of each task, on the CPU: PCGrad projects another task's gradient against them.
 
-    Figure 10 compares sizes of such a buffer and says no more. Here a task's gradient is estimated by the
-    mean of its last k, and the other task's is projected against that once; k = 1 is the last gradient.
+    Figure 10 compares sizes of such a buffer without further details. Here the mean of a task's last k
+    gradients estimates its gradient, and the other task's is projected against that once.
     """
 
     def __init__(self, size: int = 1) -> None:
@@ -185,35 +189,37 @@ class GradientBuffer:
         self.gradients_by_task: dict[str, deque[dict[str, Tensor]]] = {}
 
     def add_gradients(self, task: str, gradients: Gradients) -> None:
-        """Keep a copy of a task's gradient (float32, CPU); the oldest of k + 1 goes."""
+        """Add a copy of a task's gradient (float32, CPU); the oldest of k + 1 is removed."""
         copy = {name: one.detach().to("cpu", torch.float32, copy=True) for name, one in gradients.items()}
         self.gradients_by_task.setdefault(task, deque(maxlen=self.size)).append(copy)
 
     def average_gradients(self, task: str) -> dict[str, Tensor] | None:
-        """Mean of what is held of a task; None before its first step."""
+        """Average the buffered gradients of a task; None before its first step."""
         held = self.gradients_by_task.get(task)
         if not held:
             return None
         return {name: torch.stack([one[name] for one in held]).mean(0) for name in held[0]}
 
     def list_other_tasks(self, task: str) -> list[str]:
-        """Other tasks of which something is held, in the order of their names."""
+        """List the other tasks with buffered gradients, sorted by name."""
         return sorted(name for name, held in self.gradients_by_task.items() if name != task and held)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the content for a checkpoint."""
         return {
             "size": self.size,
             "held": {task: list(held) for task, held in self.gradients_by_task.items()},
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Load the content of a checkpoint."""
         self.gradients_by_task = {task: deque(held, maxlen=self.size) for task, held in saved["held"].items()}
 
 
 def _search_golden_section(
     error: Callable[[float], float], low: float, high: float, rounds: int = 80
 ) -> float:
-    """Minimum of a function with one dip in [low, high]."""
+    """The minimum of a function that has one in [low, high]."""
     ratio = (math.sqrt(5.0) - 1.0) / 2.0
     left, right = high - ratio * (high - low), low + ratio * (high - low)
     errors = error(left), error(right)

@@ -1,4 +1,4 @@
-"""A picture of a subject -> what the VAE sees of it, in training and at inference alike (as released)."""
+"""Preparing pictures of subjects for the VAE, the same in training and generation (as released)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ PictureSource = Image.Image | str | Path
 
 
 def open_picture(picture: PictureSource) -> Image.Image:
-    """A picture, loaded; RepriseError where there is none."""
+    """Load a picture.
+
+    Raises:
+        RepriseError: there is no such file, or it is no readable picture.
+    """
     if isinstance(picture, Image.Image):
         return picture
     try:
@@ -25,7 +29,7 @@ def open_picture(picture: PictureSource) -> Image.Image:
     except FileNotFoundError as error:
         raise RepriseError(f"no picture at {picture}") from error
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise RepriseError(f"{picture} is no picture that can be read ({type(error).__name__})") from error
+        raise RepriseError(f"{picture} is no readable picture ({type(error).__name__})") from error
 
 
 def prepare_picture(image: Image.Image, height: int, width: int) -> Tensor:
@@ -39,9 +43,9 @@ def prepare_picture(image: Image.Image, height: int, width: int) -> Tensor:
 
 
 def composite_on_white(image: Image.Image) -> Image.Image:
-    """RGB as it is meant to be seen: upright, transparency over white.
+    """Convert to RGB: upright, transparency over white.
 
-    Done before resizing, so that no colour hidden under full transparency bleeds into the edge.
+    It comes before resizing, so that no colour under full transparency bleeds into the edge.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -52,25 +56,25 @@ def composite_on_white(image: Image.Image) -> Image.Image:
 
 
 def get_fitted_size(image: tuple[int, int], height: int, width: int) -> tuple[int, int]:
-    """(width, height) px of a picture of size `image` (width, height) once it fits; sides are truncated."""
+    """Return (width, height) px of a picture of size `image` (width, height) that fits; truncated."""
     scale = min(width / image[0], height / image[1])
     return max(1, int(image[0] * scale)), max(1, int(image[1] * scale))
 
 
 def resize_to_fit(image: Image.Image, height: int, width: int) -> Image.Image:
-    """The picture as large as fits into height x width, by Lanczos."""
+    """Resize a picture to the largest size that fits into height x width, by Lanczos."""
     size = get_fitted_size(image.size, height, width)
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def centre_on_white(image: Image.Image, height: int, width: int) -> Image.Image:
-    """On a white canvas; an odd pixel goes to the right and to the bottom."""
+    """Paste a picture on a white canvas; an odd pixel goes to the right and to the bottom."""
     canvas = Image.new("RGB", (width, height), (255, 255, 255))
     canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
     return canvas
 
 
 def convert_to_tensor(image: Image.Image) -> Tensor:
-    """RGB (h, w) -> (3, h, w) float32 in [-1, 1]."""
+    """Convert RGB (h, w) to (3, h, w) float32 in [-1, 1]."""
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
     return pixels.to(torch.float32) / 127.5 - 1.0

@@ -1,10 +1,9 @@
-"""<cls>: a trained token before the text that says "the reference is what this is about" (3.4, A.4.1).
+"""<cls>: a trained token before the text, which marks that the text is about the reference (3.4, A.4.1).
 
 The released code never trains one: it adds "<cls>" to a tokenizer that its pipeline then does not use, so the
-prompt's "<cls>" is ordinary text (docs/proxy-replay.md). Here it is one vector of the text's width that
-stands before the text encoder's answer, where the transformer reads it like any other token. It needs no text
-encoder in training, so encoded captions stay valid. For a text encoder that shall know the word itself,
-`add_word` gives it a new row.
+prompt's "<cls>" is ordinary text (docs/proxy-replay.md). Here it is one vector of the text's width before the
+text encoder's output, where the transformer reads it like any other token. Training it needs no text encoder,
+so encoded captions stay valid. `add_word` gives a text encoder a new row for the word itself.
 """
 
 from __future__ import annotations
@@ -21,19 +20,20 @@ SUBJECT_TOKEN_FILE = "subject_token.safetensors"
 
 
 class SubjectToken(nn.Module):
-    """Holds the vector inside the module that reads the text, to be sharded and saved with the model."""
+    """Holds the vector inside the module that reads the text: it is sharded and saved with the model."""
 
     def __init__(self, width: int, std: float = 0.02) -> None:
         super().__init__()
         self.std = std
         self.weight = nn.Parameter(torch.zeros(width))
-        self.marked: Tensor | None = None  # (B,) 1 or 0 for the call under way; None: no sample has it
+        self.marked: Tensor | None = None  # (B,) 1 or 0 for the current call; None: no sample has it
 
     def reset_parameters(self) -> None:
+        """Draw the vector anew."""
         nn.init.normal_(self.weight, std=self.std)
 
     def forward(self, text: Tensor) -> Tensor:
-        """(B, L, D) whose first row is free where a sample is marked -> the same with the vector there."""
+        """Add the vector to the first row of each marked sample: (B, L, D) -> (B, L, D)."""
         if self.marked is None:
             return text
         row = self.marked.to(text.dtype)[:, None, None] * self.weight.to(text.dtype)
@@ -41,7 +41,7 @@ class SubjectToken(nn.Module):
 
 
 def add_subject_token(model: nn.Module, *, seed: int = 0) -> SubjectToken:
-    """Give a stock transformer (CogVideoX or Wan) the token, drawn from the seed, to be trained with it."""
+    """Add the token, drawn from the seed, to a stock transformer (CogVideoX or Wan), to train both."""
     reader, width = _find_text_reader(model)
     token = SubjectToken(width).to(device=next(reader.parameters()).device, dtype=torch.float32)
     if token.weight.device.type != "meta":
@@ -58,21 +58,29 @@ def add_subject_token(model: nn.Module, *, seed: int = 0) -> SubjectToken:
 
 
 def get_subject_token(model: nn.Module) -> SubjectToken | None:
-    """The model's token, if it has one."""
+    """Return the model's token, if it has one."""
     found: SubjectToken | None = getattr(_find_text_reader(model)[0], "subject_token", None)
     return found
 
 
 def reserve_token(model: nn.Module, text: Tensor, marked: bool, *, first: bool = True) -> Tensor:
-    """Make room for the token before the text, in its length: (B, L, D) -> (B, L, D), the last row goes.
+    """Shift the text by one row to make room for the token, and set the token up for the next call.
 
-    Sets what the token does in the call that follows. first: whether this rank has the start of the text.
-    Without a token, or unmarked, the text stays as it is.
+    Without a token, or unmarked, the text stays.
+
+    Args:
+        model: the transformer.
+        text: (B, L, D).
+        marked: whether the samples have the token.
+        first: whether this rank has the start of the text.
+
+    Returns:
+        (B, L, D), without the last row of the text if it was shifted.
     """
     token = get_subject_token(model)
     if token is None or not marked:
         if token is not None:
-            # The weight takes part in every pass, so that no rank waits for its gradient.
+            # The weight is part of every pass, so that no rank waits for its gradient.
             token.marked = text.new_zeros(text.shape[0])
         return text
     token.marked = text.new_full((text.shape[0],), float(first))
@@ -80,7 +88,7 @@ def reserve_token(model: nn.Module, text: Tensor, marked: bool, *, first: bool =
 
 
 def pack_subject_token(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of FILE. With a sharded model every rank must call it."""
+    """Return the tensors of the token's file. Collective with a sharded model."""
     token = get_subject_token(model)
     if token is None:
         raise ValueError("the model has no subject token")
@@ -90,7 +98,7 @@ def pack_subject_token(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_subject_token(model: nn.Module, folder: str | Path) -> Path:
-    """Beside the LoRA or the model: FILE in a folder. With a sharded model every rank must call it."""
+    """Write the token's file into the LoRA's or model's folder. Collective with a sharded model."""
     from safetensors.torch import save_file
 
     path = Path(folder) / SUBJECT_TOKEN_FILE
@@ -100,7 +108,11 @@ def save_subject_token(model: nn.Module, folder: str | Path) -> Path:
 
 
 def load_subject_token(model: nn.Module, folder: str | Path) -> SubjectToken:
-    """Give a model the token that a folder holds; RepriseError where there is none or of another width."""
+    """Load the token of a folder into a model.
+
+    Raises:
+        RepriseError: the folder has no token, or one of another width.
+    """
     weight = read_subject_token(folder, _find_text_reader(model)[1])
     token = get_subject_token(model) or add_subject_token(model)
     with torch.no_grad():
@@ -109,7 +121,11 @@ def load_subject_token(model: nn.Module, folder: str | Path) -> SubjectToken:
 
 
 def read_subject_token(folder: str | Path, width: int) -> Tensor:
-    """(width,) the token that a folder holds; RepriseError where there is none or of another width."""
+    """Read the token of a folder: (width,).
+
+    Raises:
+        RepriseError: the folder has no token, or one of another width.
+    """
     from safetensors.torch import load_file
 
     path = Path(folder) / SUBJECT_TOKEN_FILE
@@ -122,17 +138,17 @@ def read_subject_token(folder: str | Path, width: int) -> Tensor:
 
 
 def add_word(encoder: nn.Module, tokenizer: Any, word: str = "<cls>") -> int:
-    """Teach a tokenizer and its text encoder a word; returns its id, a row that was not there before.
+    """Add a word to a tokenizer and its text encoder; return its id, which is that of a new row.
 
-    The embedding grows, never shrinks, and the new row starts as the mean of the others. The released code
-    resizes to the tokenizer's length instead, which for T5 cuts rows off and gives the word one that existed,
-    unused and untrained.
+    The embedding grows and never shrinks; the new row starts as the mean of the others. The released code
+    resizes to the tokenizer's length instead. For T5 that cuts rows off and gives the word an old row, unused
+    and untrained.
     """
     known: dict[str, int] = tokenizer.get_vocab()
     if word in known:
         raise RepriseError(f"the tokenizer knows {word} already; choose other words for the token")
     rows = encoder.get_input_embeddings().weight.shape[0]
-    # Ids between the tokenizer's words and the embedding's rows are padding that other code may rely on.
+    # Rows beyond the tokenizer's words are padding that other code may rely on.
     filler = [f"<unused_{n}>" for n in range(len(tokenizer), rows)]
     if filler:
         tokenizer.add_tokens(filler, special_tokens=True)

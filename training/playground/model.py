@@ -1,4 +1,4 @@
-"""The playground's model as a diffusers pipeline folder: what `encode`, `train` and `generate` are given."""
+"""The playground's model as a diffusers pipeline folder, for `encode`, `train` and `generate`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from training.playground.pixel_vae import PixelUnshuffleVAE
 
-# What captions of the plain stage are made of.
+# The words of the plain stage's captions.
 WORDS = (
     "A",
     "thing",
@@ -34,7 +34,7 @@ _LATENT_SIDE = 6  # of a frame's side: 12 px
 
 @dataclass(frozen=True)
 class PlaygroundShape:
-    """Of the transformer."""
+    """Sizes of the transformer."""
 
     heads: int
     head_dim: int  # CogVideoX: divides into even parts of 1/4, 3/8 and 3/8 for its rotary positions
@@ -52,8 +52,16 @@ def write_model(
 ) -> Path:
     """Write transformer (random weights), lossless VAE, frozen random text encoder, tokenizer and scheduler.
 
-    Stock classes but for the VAE; the same seed gives the same weights. family: of `SHAPES`, whose shapes
-    have 0.7 M parameters. Returns the folder.
+    All but the VAE are stock classes. The same seed gives the same weights.
+
+    Args:
+        folder: where to write.
+        family: a key of `SHAPES`.
+        seed: of the weights.
+        shape: of the transformer; None: that of `SHAPES`, with 0.7 M parameters.
+
+    Returns:
+        The folder.
     """
     vae = PixelUnshuffleVAE()
     with torch.random.fork_rng(devices=[]):
@@ -127,7 +135,7 @@ def _make_cogvideox(shape: PlaygroundShape, channels: int) -> tuple[str, dict[st
 
 
 def _make_text_config() -> dict[str, int]:
-    """Embeddings of random words in random directions: different captions differ, which is all it takes."""
+    """Random weights give random embeddings of words: different captions differ, which is enough."""
     return {
         "d_model": TEXT_WIDTH,
         "d_kv": 8,

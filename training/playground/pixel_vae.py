@@ -1,7 +1,7 @@
-"""A VAE that loses nothing: pixels rearranged into channels, behind diffusers' interface.
+"""A lossless VAE: pixels rearranged into channels, behind diffusers' interface.
 
-Tiny learned VAEs blur away what a small world is about. This one is exact, so whatever a generated video
-lacks is the transformer's doing.
+Tiny learned VAEs blur the details of a small world. This one is exact, so every fault of a generated video
+comes from the transformer.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class PixelUnshuffleVAE(ModelMixin, ConfigMixin):
         self.anchor = nn.Parameter(torch.zeros(1), requires_grad=False)
 
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[object]:
-        """x: (B, 3, T, H, W) -> a distribution without spread around the rearranged pixels."""
+        """Encode x (B, 3, T, H, W) as a distribution without spread around the rearranged pixels."""
         mean = _apply_per_frame(pixel_unshuffle, x, self.config.scale_factor_spatial)
         certain = torch.full_like(mean, -30.0)  # log variance; the least that diffusers keeps
         posterior = DiagonalGaussianDistribution(torch.cat([mean, certain], dim=1))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
-        """z: (B, 3 f^2, T, h, w) -> (B, 3, T, h f, w f), clamped to [-1, 1]."""
+        """Decode z (B, 3 f^2, T, h, w) to (B, 3, T, h f, w f), clamped to [-1, 1]."""
         sample = _apply_per_frame(pixel_shuffle, z, self.config.scale_factor_spatial).clamp(-1, 1)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
