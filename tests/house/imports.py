@@ -242,15 +242,10 @@ ALLOWED_BREAKS: frozenset[tuple[str, str]] = frozenset(
     {
         ("training.latents.sources.pair", "training.tasks"),
         ("training.lora.in_training", "training.loop"),
-        ("training.models.published", "training.cost"),
     }
 )
 # Groups of files that import each other, directly or through others, each in alphabetical order.
-ALLOWED_CIRCLES: frozenset[tuple[str, ...]] = frozenset(
-    {
-        ("training.cost.estimate", "training.cost.replay_cost"),
-    }
-)
+ALLOWED_CIRCLES: frozenset[tuple[str, ...]] = frozenset({})
 
 
 @dataclass(frozen=True)
