@@ -51,6 +51,7 @@ def run_curation(
     source: str, output: str, config: CurationConfig, *, overwrite: bool = False
 ) -> CurationOutcome:
     """List the videos, curate them, and print the result."""
+    from curation.dataset.layout import DATA_FOLDER, REPORT_PAGE
     from curation.runner.curate import curate_videos
     from curation.sources import list_videos
     from reprise.storage import Storage
@@ -69,8 +70,8 @@ def run_curation(
         err.print(
             f"[bold red]no video could be used[/]; most frequent reason: {escape(reason)}", soft_wrap=True
         )
-    out.print(f"shards   {escape(dataset.join_path('data'))}", soft_wrap=True)
-    out.print(f"report   {escape(dataset.join_path('report/index.html'))}", soft_wrap=True)
+    out.print(f"shards   {escape(dataset.join_path(DATA_FOLDER))}", soft_wrap=True)
+    out.print(f"report   {escape(dataset.join_path(REPORT_PAGE))}", soft_wrap=True)
     return outcome
 
 

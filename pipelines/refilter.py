@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from rich.markup import escape
 
+from curation.dataset.layout import REPORT_PAGE
 from curation.report.build import write_report
 from curation.runner.refilter import RefilterChanges, refilter_dataset
 from pipelines.console import handle_errors, out
@@ -31,7 +32,7 @@ def main(dataset: str, dry_run: bool, references: bool, overrides: tuple[str, ..
         out.print("nothing was written (--dry-run)")
         return
     write_report(storage, clips_per_page=config.report.clips_per_page, max_clips=config.report.max_clips)
-    out.print(f"report   {escape(storage.join_path('report/index.html'))}", soft_wrap=True)
+    out.print(f"report   {escape(storage.join_path(REPORT_PAGE))}", soft_wrap=True)
 
 
 def print_changes(changes: RefilterChanges) -> None:

@@ -8,6 +8,7 @@ import click
 from rich.markup import escape
 
 from curation.config import load_config
+from curation.rows.ids import CLIPS_FOLDER
 from curation.rows.stage_names import SHARD, SLICE, STAGES
 from curation.runner.single_stage import (
     open_clip_tables,
@@ -43,8 +44,8 @@ def main(name: str, source: str, target: str, path: str | None, overrides: tuple
     if name == SHARD:
         dataset = Storage.from_uri(target)
         outcome = write_table_shards(open_clip_tables(Storage.from_uri(source)), config, dataset)
-        if outcome.statuses["kept"] and not dataset.exists("clips"):
-            clips = escape(dataset.join_path("clips"))
+        if outcome.statuses["kept"] and not dataset.exists(CLIPS_FOLDER):
+            clips = escape(dataset.join_path(CLIPS_FOLDER))
             err.print(f"the clips are in another folder: copy the folder clips to {clips}")
     else:
         folder, file = locate_file(target)

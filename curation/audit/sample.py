@@ -19,7 +19,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from curation.audit.questions import Question, build_reference_question, select_questions
+from curation.dataset.layout import DATA_FOLDER, MANIFEST_FILE
 from curation.report.rows import read_rows
+from curation.rows.ids import CLIPS_FOLDER
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 from reprise.storage import Storage
@@ -289,15 +291,15 @@ def _list_shards(storage: Storage) -> list[str]:
     """Paths of the shards that a finished dataset's manifest names."""
     if not storage.exists():
         raise RepriseError(f"no dataset at {storage.uri}")
-    if not storage.is_file("manifest.json"):
-        unfinished = bool(storage.list_paths("data", ".parquet") or storage.list_paths("clips"))
+    if not storage.is_file(MANIFEST_FILE):
+        unfinished = bool(storage.list_paths(DATA_FOLDER, ".parquet") or storage.list_paths(CLIPS_FOLDER))
         raise RepriseError(
             f"{storage.uri} is not finished: run the same reprise curate command again to complete it"
             if unfinished
             else f"{storage.uri} has no manifest.json: is it a dataset?"
         )
     try:
-        manifest = json.loads(storage.read_bytes("manifest.json"))
+        manifest = json.loads(storage.read_bytes(MANIFEST_FILE))
         if manifest.get("finished") is False:
             raise RepriseError(f"{storage.uri} is not finished: run the same reprise curate command again")
         shards = [str(shard["path"]) for shard in manifest["shards"]]

@@ -18,6 +18,7 @@ DATA_FOLDER = "data"
 REPORT_FOLDER = "report"
 WORK_FOLDER = "work"
 MANIFEST_FILE = "manifest.json"
+REPORT_PAGE = f"{REPORT_FOLDER}/index.html"
 CONFIG_FILE = "config.json"
 
 _SHARD_PATTERN = re.compile(rf"{DATA_FOLDER}/clips-\d{{5,}}-of-\d{{5,}}\.parquet")

@@ -20,6 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
+from curation.dataset.layout import DATA_FOLDER, MANIFEST_FILE, REPORT_FOLDER, REPORT_PAGE
 from curation.report import cards, survey
 from curation.report.rows import read_rows
 from reprise.digest import compute_digest
@@ -63,7 +64,7 @@ def build_report(dataset: str | Path, *, clips_per_page: int = 24, max_clips: in
     if folder is None:
         raise RepriseError(f"{dataset} is no folder on this machine")
     write_report(storage, clips_per_page=clips_per_page, max_clips=max_clips)
-    return folder / "report" / "index.html"
+    return folder / REPORT_PAGE
 
 
 def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int | None = 5000) -> str:
@@ -71,13 +72,13 @@ def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int |
     if clips_per_page < 1 or (max_clips is not None and max_clips < 1):
         raise RepriseError("clips_per_page and max_clips must be at least 1")
     manifest, problem = _read_manifest(storage)
-    shards = storage.list_paths("data", ".parquet")
+    shards = storage.list_paths(DATA_FOLDER, ".parquet")
     if not shards and not manifest:
         raise RepriseError(f"{storage.uri} has neither data/*.parquet nor manifest.json: is it a dataset?")
 
     counted, shown = _count_rows(storage, shards, manifest, max_clips)
     per_file = -(-clips_per_page // _FILES_PER_PAGE)
-    stale = set(storage.list_paths("report/data"))
+    stale = set(storage.list_paths(f"{REPORT_FOLDER}/data"))
     stale -= _write_gallery(storage, shards, shown, per_file)
 
     name = storage.uri.partition("?")[0].rstrip("/").rpartition("/")[2] or storage.uri
@@ -92,19 +93,19 @@ def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int |
         "build": compute_digest(manifest, counted.rows, sorted(shown), clips_per_page, length=8),
     }
     # The page is written last, so that the previous one finds its files until then.
-    storage.write_bytes("report/index.html", _build_page(name, overview).encode())
+    storage.write_bytes(REPORT_PAGE, _build_page(name, overview).encode())
     for rel in stale:
         storage.delete_file(rel)
-    return storage.join_path("report/index.html")
+    return storage.join_path(REPORT_PAGE)
 
 
 def _read_manifest(storage: Storage) -> tuple[dict[str, Any], str | None]:
     """The manifest, or an empty one, and a sentence if something is wrong with it."""
     counted = "The numbers below were counted from the shards."
-    if not storage.is_file("manifest.json"):
+    if not storage.is_file(MANIFEST_FILE):
         return {}, f"There is no manifest.json: this run was not finished. {counted}"
     try:
-        data = json.loads(storage.read_bytes("manifest.json"))
+        data = json.loads(storage.read_bytes(MANIFEST_FILE))
     except ValueError:
         return {}, f"manifest.json is not readable as JSON. {counted}"
     if not isinstance(data, dict):
@@ -140,7 +141,7 @@ def _write_gallery(
     batch: list[dict[str, Any]] = []
 
     def write_script(name: str, value: Any) -> None:
-        rel = f"report/data/{name}.js"
+        rel = f"{REPORT_FOLDER}/data/{name}.js"
         storage.write_bytes(rel, _format_script(name, value))
         written.add(rel)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from curation.rows.schema import ClipRow, Reference, StopReason, SubjectRow, Verdict
+from curation.rows.stage_names import FILTER
 from curation.rows.thresholds import ThresholdRule
 
 NOT_FOUND = "not found"
@@ -108,7 +109,7 @@ def decide_clip(row: ClipRow, rules: Sequence[ThresholdRule]) -> None:
     A row that stopped before its subjects were measured (a corrupt video, no caption) stays as it is. Of the
     others, one with at least one kept subject is kept; one without is rejected at stage `filter`.
     """
-    if row["stop"] is not None and row["stop"]["stage"] != "filter":
+    if row["stop"] is not None and row["stop"]["stage"] != FILTER:
         return
     for subject in row["subjects"]:
         subject["verdict"] = decide_subject(subject, rules)
@@ -123,10 +124,10 @@ def _explain_no_subject(subjects: Sequence[SubjectRow]) -> StopReason:
     """Give the reason of the best subject: the one with the fewest failures."""
     verdicts = [subject["verdict"] for subject in subjects if subject["verdict"]]
     if not verdicts:
-        return {"stage": "filter", "reason": "no subject", "value": None, "threshold": None}
+        return {"stage": FILTER, "reason": "no subject", "value": None, "threshold": None}
     best = min(
         verdicts,
         key=lambda verdict: (_MISSING_RANK.get(verdict["reason"] or "", 0), len(verdict["failures"])),
     )
     reason = f"no subject kept: {best['reason']}"
-    return {"stage": "filter", "reason": reason, "value": best["value"], "threshold": best["threshold"]}
+    return {"stage": FILTER, "reason": reason, "value": best["value"], "threshold": best["threshold"]}

@@ -10,12 +10,13 @@ from curation.models import registry
 from curation.models.roles import Captioner
 from curation.rows.lifecycle import stop_row
 from curation.rows.schema import ClipRow
+from curation.rows.stage_names import CAPTION
 
 
 class Caption:
     """Kaleido 3.2 (1). Manifest and sidecar captions arrive with the row and are kept as written."""
 
-    name = "caption"
+    name = CAPTION
 
     def __init__(self, config: CurationConfig) -> None:
         self._config = config

@@ -11,6 +11,7 @@ from curation.imaging.cutout import RGBA, make_cutout
 from curation.imaging.row_pictures import add_reference, get_frame_image, make_subject_cutout
 from curation.rows.references import find_mask, list_kept_subjects, remove_references
 from curation.rows.schema import ClipRow, ReferenceFrame, SubjectRow
+from curation.rows.stage_names import CROP
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
 
@@ -26,7 +27,7 @@ class Crop:
     along the tracker's mask and carry how alike they are to the first one, which a threshold may reject.
     """
 
-    name = "crop"
+    name = CROP
 
     def __init__(self, config: CurationConfig) -> None:
         self._padding = config.crop.padding

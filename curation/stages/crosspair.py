@@ -20,6 +20,7 @@ from curation.imaging.row_pictures import add_reference, get_frame_image
 from curation.rows.ids import derive_seed
 from curation.rows.references import list_kept_subjects, remove_references
 from curation.rows.schema import ClipRow, SubjectRow
+from curation.rows.stage_names import CROSSPAIR
 from curation.stages.plates import Plate
 from curation.taxonomy import Taxonomy
 from reprise.digest import compute_digest
@@ -35,7 +36,7 @@ class Crosspair:
     The choice of subjects, plates and places depends on ids alone, never on the order of work.
     """
 
-    name = VARIANT
+    name = CROSSPAIR
 
     def __init__(self, config: CurationConfig, pool: Sequence[Plate]) -> None:
         self._config, self._seed = config.crosspair, config.seed

@@ -15,6 +15,7 @@ from curation.models import registry
 from curation.models.roles import FaceDetector, ImageTextScorer
 from curation.rows.lifecycle import keep_needed_frames
 from curation.rows.schema import ClipRow, SubjectRow
+from curation.rows.stage_names import FILTER
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip
 from curation.taxonomy import Taxonomy
@@ -27,7 +28,7 @@ _CATEGORY_PROMPT = "a photo of a {}"
 class Filter:
     """Kaleido 3.2 (4). A role that nobody answers leaves its scores null, which never rejects."""
 
-    name = "filter"
+    name = FILTER
 
     def __init__(self, config: CurationConfig) -> None:
         self._config = config

@@ -16,6 +16,7 @@ from curation.models import registry
 from curation.models.roles import FlowEstimator as FlowModel
 from curation.rows.references import find_mask
 from curation.rows.schema import ClipRow, SubjectRow
+from curation.rows.stage_names import FLOW
 
 
 class Flow:
@@ -27,7 +28,7 @@ class Flow:
     ones). What lies under any subject is no background.
     """
 
-    name = "flow"
+    name = FLOW
 
     def __init__(self, config: CurationConfig) -> None:
         self._config = config

@@ -16,6 +16,7 @@ from curation.models.roles import Detection, DetectionScene, Detector, Phrase
 from curation.rows.ids import make_instance_id
 from curation.rows.lifecycle import make_new_subject, stop_row
 from curation.rows.schema import ClipRow, FrameRow, SubjectRow
+from curation.rows.stage_names import GROUND
 
 
 class Ground:
@@ -24,7 +25,7 @@ class Ground:
     All boxes of one phrase come from one frame: the one that shows it best.
     """
 
-    name = "ground"
+    name = GROUND
 
     def __init__(self, config: CurationConfig) -> None:
         self._config = config

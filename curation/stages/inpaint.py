@@ -16,6 +16,7 @@ from curation.models.roles import Inpainter
 from curation.rows.ids import derive_seed
 from curation.rows.references import list_kept_subjects, remove_references
 from curation.rows.schema import ClipRow, SubjectRow
+from curation.rows.stage_names import INPAINT
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
 from curation.stages.identity_check import IdentityCheck, PicturePair
@@ -33,7 +34,7 @@ class Inpaint:
     its colours.
     """
 
-    name = "inpaint"
+    name = INPAINT
 
     def __init__(self, config: CurationConfig) -> None:
         self._config = config

@@ -8,13 +8,14 @@ from curation.config import BACKGROUND, CurationConfig
 from curation.rows.ids import make_subject_id
 from curation.rows.lifecycle import make_new_subject, stop_row
 from curation.rows.schema import ClipRow, SubjectRow
+from curation.rows.stage_names import MATCH
 from curation.taxonomy import Mention, Taxonomy
 
 
 class Match:
     """One candidate per thing that the caption names, in order of appearance."""
 
-    name = "match"
+    name = MATCH
 
     def __init__(self, config: CurationConfig) -> None:
         self._config = config.match

@@ -20,6 +20,7 @@ from curation.models.roles import Inpainter
 from curation.rows.ids import derive_seed
 from curation.rows.references import find_box, find_mask, is_location_known
 from curation.rows.schema import ClipRow, EncodedImage, SubjectRow
+from curation.rows.stage_names import FILTER, MATCH
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 
@@ -82,7 +83,7 @@ def choose_background_frame(row: ClipRow) -> int | None:
     tracker. Each must have a reliable outline, or a part of it would stay.
     """
     is_searched = row["status"] == "kept" or (
-        row["stop"] is not None and row["stop"]["stage"] in ("match", "filter")
+        row["stop"] is not None and row["stop"]["stage"] in (MATCH, FILTER)
     )
     if not is_searched or not _is_described(row):
         return None

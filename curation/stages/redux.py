@@ -13,6 +13,7 @@ from curation.models.roles import Variator
 from curation.rows.ids import derive_seed
 from curation.rows.references import list_kept_subjects, remove_references
 from curation.rows.schema import ClipRow
+from curation.rows.stage_names import REDUX
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
 from curation.stages.identity_check import IdentityCheck, PicturePair
@@ -27,7 +28,7 @@ class Redux:
     drifted away stays in the row with its number, not kept: other thresholds may keep it.
     """
 
-    name = "redux"
+    name = REDUX
 
     def __init__(self, config: CurationConfig) -> None:
         self._config = config

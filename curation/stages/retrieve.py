@@ -27,6 +27,7 @@ from curation.models.roles import ImageEmbedder
 from curation.rows.ids import derive_seed
 from curation.rows.references import list_kept_subjects, remove_references
 from curation.rows.schema import ClipRow, SubjectRow
+from curation.rows.stage_names import RETRIEVE
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
 
@@ -175,7 +176,7 @@ def _get_exclusion_key(embedding: SubjectEmbedding, wanted: RetrieveConfig) -> s
 class Retrieve:
     """Gives the drawn subjects one reference cut from their donor's frame, in the donor's surroundings."""
 
-    name = "retrieve"
+    name = RETRIEVE
 
     def __init__(self, config: CurationConfig, library: DonorLibrary) -> None:
         self._config = config

@@ -14,6 +14,7 @@ from curation.models import registry
 from curation.models.roles import Segmenter
 from curation.rows.references import find_mask
 from curation.rows.schema import ClipRow, SubjectRow
+from curation.rows.stage_names import SEGMENT
 
 
 class Segment:
@@ -23,7 +24,7 @@ class Segment:
     tracker saw there although their own best frame is another one.
     """
 
-    name = "segment"
+    name = SEGMENT
 
     def __init__(self, config: CurationConfig) -> None:
         self._config = config

@@ -15,6 +15,7 @@ from curation.config import CurationConfig
 from curation.rows.ids import hash_video, make_clip_id, make_clip_path, make_stopped_video_id
 from curation.rows.lifecycle import make_blank_row, stop_row
 from curation.rows.schema import ClipRow, VideoRow
+from curation.rows.stage_names import SLICE
 from curation.rows.verdicts import DECODER_STALLED
 from curation.video.sampling import MOTION_SCALE
 from curation.video.slicer import Slicer, Span
@@ -26,8 +27,6 @@ from reprise.video.errors import BadVideoError, format_ffmpeg_error
 
 log = logging.getLogger(__name__)
 
-NAME = "slice"
-
 
 class Slice:
     """Cut a video's shots into clips of `slice.min_length`..`slice.max_length` seconds below `clips/`.
@@ -36,7 +35,7 @@ class Slice:
     video says in `clip_count` how many there were; in the others it is 0.
     """
 
-    name = NAME
+    name = SLICE
 
     def __init__(self, config: CurationConfig, dataset: Storage, config_hash: str) -> None:
         self._config, self._dataset, self._config_hash = config.slice, dataset, config_hash
@@ -104,7 +103,7 @@ class Slice:
         row["width"], row["height"] = span.width, span.height
         row["source_codec"] = info.codec
         if span.file is None:
-            stop_row(row, span.status, NAME, span.reason or "", span.value, span.threshold)
+            stop_row(row, span.status, SLICE, span.reason or "", span.value, span.threshold)
             return row
         target = make_clip_path(identity, row["clip_id"])
         self._dataset.put_file(span.file, target)
@@ -123,7 +122,7 @@ class Slice:
         row = make_blank_row(video, make_stopped_video_id(identity, video["source_key"]))
         row["video_id"], row["config_hash"] = identity, self._config_hash
         duplicate = bool(video["problem"]) and reason.startswith("duplicate")
-        stop_row(row, "rejected" if duplicate else "failed", NAME, reason)
+        stop_row(row, "rejected" if duplicate else "failed", SLICE, reason)
         return row
 
 

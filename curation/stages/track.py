@@ -19,6 +19,7 @@ from curation.models import registry
 from curation.models.roles import ImageEmbedder, Tracker
 from curation.models.roles import SubjectTrack as Followed
 from curation.rows.schema import ClipRow, ReferenceFrame, SubjectRow
+from curation.rows.stage_names import TRACK
 
 _PADDING = 0.1  # of the cut-outs that the embedder sees, as the references have
 
@@ -31,7 +32,7 @@ class Track:
     `tracker` a subject stays in the frame in which it was found.
     """
 
-    name = "track"
+    name = TRACK
 
     def __init__(self, config: CurationConfig) -> None:
         self._config = config
