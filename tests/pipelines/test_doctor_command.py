@@ -13,14 +13,14 @@ from curation.models.readiness import list_profile_gaps
 from pipelines import doctor
 
 
-def told(*arguments: str) -> tuple[int, str]:
+def run_doctor(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(doctor.main, arguments)
     return result.exit_code, result.output
 
 
 def as_json() -> tuple[int, dict[str, Any]]:
-    code, said = told("--json")
-    return code, json.loads(said)
+    code, output = run_doctor("--json")
+    return code, json.loads(output)
 
 
 def test_this_machine_can_run_the_classical_profile() -> None:
@@ -36,21 +36,21 @@ def test_this_machine_can_run_the_classical_profile() -> None:
 
 
 def test_it_ends_with_the_profile_it_can_run() -> None:
-    code, said = told()
+    code, output = run_doctor()
     assert code == 0
-    profiles = [line.split() for line in said.splitlines() if line.startswith("profile ")]
+    profiles = [line.split() for line in output.splitlines() if line.startswith("profile ")]
     assert profiles[0] == ["profile", "classical:", "yes"]
     assert [profile[1] for profile in profiles] == ["classical:", "pretrained:", "playground:"]
-    assert "libx264 yes" in said
+    assert "libx264 yes" in output
 
 
 def test_it_says_what_a_profile_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("REPRISE_MODELS", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr(registry, "list_missing_packages", lambda record: [*record.packages[:1]])
-    code, said = told()
+    code, output = run_doctor()
     assert code == 0
-    lines = {line.split()[1]: line for line in said.splitlines() if line.startswith("profile ")}
+    lines = {line.split()[1]: line for line in output.splitlines() if line.startswith("profile ")}
     assert lines["classical:"].endswith("yes")
     assert "no, lacks torch: pip install 'reprise[pretrained]'; 11 checkpoints" in lines["pretrained:"]
     assert "reprise models pull" in lines["pretrained:"]
@@ -73,13 +73,13 @@ def test_what_is_missing_is_one_line_each_and_the_exit_status_is_1(monkeypatch: 
 
     monkeypatch.setattr(faces, "_load_cascade", gone)
     monkeypatch.setattr(doctor, "ENCODERS", ("libx264", "libnothing"))
-    code, said = told()
+    code, output = run_doctor()
     assert code == 1
-    lines = [line for line in said.splitlines() if line.startswith("missing")]
+    lines = [line for line in output.splitlines() if line.startswith("missing")]
     assert len(lines) == 6
     assert any("encoder libnothing" in line for line in lines)
     assert all("pip" in line or "PyPI" in line for line in lines)
-    profiles = [line.split() for line in said.splitlines() if line.startswith("profile ")]
+    profiles = [line.split() for line in output.splitlines() if line.startswith("profile ")]
     assert profiles == [["profile", f"{name}:", "no"] for name in ("classical", "pretrained", "playground")]
 
 
@@ -99,10 +99,10 @@ def test_secrets_are_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-to-be-shown")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:not-to-be-shown@127.0.0.1:9000")
     for arguments in ((), ("--json",)):
-        said = told(*arguments)[1]
-        assert "AKIDEXAMPLE" not in said
-        assert "not-to-be-shown" not in said
-        assert "http://...@127.0.0.1:9000" in said
+        output = run_doctor(*arguments)[1]
+        assert "AKIDEXAMPLE" not in output
+        assert "not-to-be-shown" not in output
+        assert "http://...@127.0.0.1:9000" in output
     assert as_json()[1]["s3"]["credentials"] is True
 
 

@@ -63,15 +63,15 @@ def test_a_curated_dataset_is_encoded_and_every_row_accounted_for(tmp_path: Path
 
 
 def test_wrong_calls_are_one_line_and_exit_2(tmp_path: Path) -> None:
-    def said(*arguments: str) -> str:
+    def get_output(*arguments: str) -> str:
         result = encode("--model", str(tmp_path / "M"), "--output", str(tmp_path / "L"), *arguments)
         assert result.exit_code == 2 and len(result.stderr.strip().splitlines()) == 1, result.output
         return str(result.stderr)
 
-    assert "one of --dataset, --videos and --pairs" in said()
-    assert "one of --dataset, --videos and --pairs" in said("--dataset", "a", "--videos", "b")
-    assert "buckets.aera" in said("--videos", "b", "buckets.aera=5")
-    assert "is no folder" in said("--videos", "b")
+    assert "one of --dataset, --videos and --pairs" in get_output()
+    assert "one of --dataset, --videos and --pairs" in get_output("--dataset", "a", "--videos", "b")
+    assert "buckets.aera" in get_output("--videos", "b", "buckets.aera=5")
+    assert "is no folder" in get_output("--videos", "b")
 
 
 def test_a_dry_run_says_what_would_be_done(tmp_path: Path) -> None:

@@ -28,13 +28,13 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def generate(room: Path, *arguments: object) -> Result:
     size = ("--height", 32, "--width", 48, "--frames", 5, "--steps", 1, "--device", "cpu")
-    words = ["generate", "--model", room / "model", *size, *arguments]
-    return CliRunner().invoke(main, [str(word) for word in words])
+    command = ["generate", "--model", room / "model", *size, *arguments]
+    return CliRunner().invoke(main, [str(part) for part in command])
 
 
 def test_one_video_per_seed_with_its_record(room: Path, tmp_path: Path) -> None:
-    asked = ("--ref", room / "a.png", "--prompt", "a red dog", "--seed", 1, "--seed", 2)
-    result = generate(room, *asked, "--output", tmp_path / "v.mp4")
+    arguments = ("--ref", room / "a.png", "--prompt", "a red dog", "--seed", 1, "--seed", 2)
+    result = generate(room, *arguments, "--output", tmp_path / "v.mp4")
     assert result.exit_code == 0, result.output
     for seed in (1, 2):
         with av.open(str(tmp_path / f"v-seed{seed}.mp4")) as video:
@@ -64,7 +64,7 @@ def test_a_bad_line_costs_that_line_only_and_what_is_made_stays(room: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "words"),
+    ("arguments", "status", "message"),
     [
         (("--prompt", "a dog", "--ref", "none.png"), 2, "no picture at none.png"),
         (("--prompt", "a dog"), 2, "no references"),
@@ -77,11 +77,11 @@ def test_a_bad_line_costs_that_line_only_and_what_is_made_stays(room: Path, tmp_
     ],
 )
 def test_bad_input_is_one_clear_line(
-    room: Path, tmp_path: Path, arguments: tuple[object, ...], status: int, words: str
+    room: Path, tmp_path: Path, arguments: tuple[object, ...], status: int, message: str
 ) -> None:
     (tmp_path / "bad.txt").write_text("a dog@@none.png\n")
     given = [str(word).format(a=room / "a.png", bad=tmp_path / "bad.txt") for word in arguments]
     result = generate(room, *given, "--output", tmp_path / "v.mp4")
     assert result.exit_code == status, result.output
-    assert words in result.output and result.output.count("\n") == 1
+    assert message in result.output and result.output.count("\n") == 1
     assert not (tmp_path / "v.mp4").exists()

@@ -118,10 +118,12 @@ def test_a_runs_conflict_is_plotted(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "out.png").width > 500
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "no metrics.jsonl"), ("{}\n", "no gradient conflict")])
-def test_a_run_without_conflict_is_one_line(tmp_path: Path, content: str | None, words: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no metrics.jsonl"), ("{}\n", "no gradient conflict")]
+)
+def test_a_run_without_conflict_is_one_line(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "metrics.jsonl").write_text(content)
     result = invoke("conflict", tmp_path, "--output", tmp_path / "out.png")
-    assert result.exit_code == EXIT_USAGE and words in result.output
+    assert result.exit_code == EXIT_USAGE and message in result.output
     assert not (tmp_path / "out.png").exists()

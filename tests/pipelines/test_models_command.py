@@ -148,22 +148,22 @@ def reprise(*arguments: str) -> Result:
 
 
 def test_list_shows_every_entry_with_licence_and_warns_of_what_is_non_commercial(served: Served) -> None:
-    said = reprise("list")
-    assert said.exit_code == 0, said.output
+    result = reprise("list")
+    assert result.exit_code == 0, result.output
     for entry in catalogue.list_published("pretrained"):
-        assert entry.source in said.output
-    assert "non-commercial use only:" in said.output.replace("\n", " ")
-    warned = next(row for row in said.output.splitlines() if row.startswith("non-commercial use only"))
+        assert entry.source in result.output
+    assert "non-commercial use only:" in result.output.replace("\n", " ")
+    warned = next(row for row in result.output.splitlines() if row.startswith("non-commercial use only"))
     assert "antelopev2" in warned and "flux-fill" in warned and "sam" not in warned
-    assert "FLUX.1 [dev] Non-Commercial License, gated" in said.output
-    assert "licence of the weights unknown: raft-large" in said.output
+    assert "FLUX.1 [dev] Non-Commercial License, gated" in result.output
+    assert "licence of the weights unknown: raft-large" in result.output
     assert served.requests == []
 
 
 def test_a_hub_id_is_pulled_once_checked_and_resolved(served: Served, tmp_path: Path) -> None:
     served.repositories[HUB] = {"config.json": b"{}", "model.safetensors": weights(), "README.md": b"hello"}
-    said = reprise("pull", HUB)
-    assert said.exit_code == 0, said.output
+    result = reprise("pull", HUB)
+    assert result.exit_code == 0, result.output
     path, revision = checkpoints.locate_checkpoint(HUB, None)
     assert revision == COMMIT and path == tmp_path / "models" / f"someone--tiny@{COMMIT}"
     assert (path / "model.safetensors").read_bytes() == weights()
@@ -178,8 +178,8 @@ def test_only_the_files_that_an_entry_names_are_fetched(served: Served, profile:
     served.repositories[HUB] = files
     wanted = ("*.json", "*.safetensors")
     profile(PublishedCheckpoint("scorer", "clip", HUB, "MIT", True, None, "v1", wanted, default=True))
-    said = reprise("pull", "scorer")
-    assert said.exit_code == 0, said.output
+    result = reprise("pull", "scorer")
+    assert result.exit_code == 0, result.output
     assert not any("whole.ckpt" in each for each in served.requests)
     # The catalogue's revision is a tag here; the folder is found by it and by the commit.
     assert checkpoints.locate_checkpoint(HUB, "v1") == checkpoints.locate_checkpoint(HUB, COMMIT)
@@ -196,10 +196,10 @@ def test_what_a_config_uses_is_checked_local_paths_too(served: Served, tmp_path:
         f"models:\n  flow: {{backend: raft, checkpoint: {here}}}\n"
         f"  scorer: {{backend: open-clip, checkpoint: {cut}}}\n"
     )
-    said = reprise("check", "--config", str(config))
-    assert said.exit_code == 1, said.output
+    result = reprise("check", "--config", str(config))
+    assert result.exit_code == 1, result.output
     whole = hashlib.sha256(weights()).hexdigest()
-    lines = {line.split()[1]: line for line in said.output.splitlines()}
+    lines = {line.split()[1]: line for line in result.output.splitlines()}
     assert lines["flow"].startswith("yes flow raft:") and lines["flow"].endswith(f"sha256 {whole}")
     assert lines["scorer"].startswith("no") and "half-downloaded" in lines["scorer"]
     assert reprise("check", "flow", "--config", str(config)).exit_code == 0
@@ -236,8 +236,8 @@ def test_a_file_that_is_not_what_was_published_is_refused(
     profile(
         PublishedCheckpoint("flow", "raft-small", address, None, None, None, sha256="0" * 64, default=True)
     )
-    said = reprise("pull", "flow")
-    assert said.exit_code == 1 and "is not what was published" in said.output, said.output
+    result = reprise("pull", "flow")
+    assert result.exit_code == 1 and "is not what was published" in result.output, result.output
     assert reprise("check", "flow").exit_code == 1
 
 
@@ -253,16 +253,16 @@ def pack(names: list[str]) -> bytes:
 def test_a_zipped_pack_is_unpacked_flat(served: Served, top: str) -> None:
     served.files["/files/antelopev2.zip"] = pack([top + "a.safetensors", top + "b.safetensors"])
     address = f"{served.address}/files/antelopev2.zip"
-    said = reprise("pull", address)
-    assert said.exit_code == 0, said.output
+    result = reprise("pull", address)
+    assert result.exit_code == 0, result.output
     path, _ = checkpoints.locate_checkpoint(address, None)
     assert sorted(each.name for each in path.glob("*.safetensors")) == ["a.safetensors", "b.safetensors"]
 
 
 def test_a_pack_that_would_write_elsewhere_is_refused(served: Served, tmp_path: Path) -> None:
     served.files["/files/evil.zip"] = pack(["in/a.safetensors", "../../../b.safetensors"])
-    said = reprise("pull", f"{served.address}/files/evil.zip")
-    assert said.exit_code == 2 and "leads out of its folder" in said.output, said.output
+    result = reprise("pull", f"{served.address}/files/evil.zip")
+    assert result.exit_code == 2 and "leads out of its folder" in result.output, result.output
     assert not list(tmp_path.rglob("b.safetensors"))
 
 
@@ -270,16 +270,16 @@ def test_what_cannot_be_pulled_is_one_line(served: Served, profile: Callable[...
     served.repositories[HUB] = {"model.safetensors": weights()}
     served.repositories["someone/gated"] = {}
     served.gated.add("someone/gated")
-    for asked, wanted in (
+    for address_or_name, wanted in (
         ("someone/absent", "there is no someone/absent on the hub"),
         ("someone/gated", "accept its licence"),
         (f"{HUB}@v9", "has no revision v9"),
         (f"{served.address}/files/absent.pth", "the server said 404"),
         ("http://example.org/a.pth", "only https is fetched"),
     ):
-        said = reprise("pull", asked)
-        assert said.exit_code == 2 and wanted in said.output, said.output
-        assert said.output.count("error") == 1
+        result = reprise("pull", address_or_name)
+        assert result.exit_code == 2 and wanted in result.output, result.output
+        assert result.output.count("error") == 1
     # One that is gated must not keep the others back.
     profile(
         PublishedCheckpoint(
@@ -294,24 +294,24 @@ def test_what_cannot_be_pulled_is_one_line(served: Served, profile: Callable[...
         ),
         PublishedCheckpoint("scorer", "clip", HUB, "MIT", True, None, default=True),
     )
-    said = reprise("pull")
-    assert said.exit_code == 1 and "accept its licence" in said.output
+    result = reprise("pull")
+    assert result.exit_code == 1 and "accept its licence" in result.output
     assert checkpoints.locate_checkpoint(HUB, None)[1] == COMMIT
 
 
 def test_an_unreachable_hub_is_one_line(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    said = reprise("pull", HUB)
-    assert said.exit_code == 2 and "cannot reach the hub" in said.output, said.output
-    said = reprise("pull", "http://127.0.0.1:9/files/a.pth")
-    assert said.exit_code == 2 and "cannot fetch" in said.output, said.output
+    result = reprise("pull", HUB)
+    assert result.exit_code == 2 and "cannot reach the hub" in result.output, result.output
+    result = reprise("pull", "http://127.0.0.1:9/files/a.pth")
+    assert result.exit_code == 2 and "cannot fetch" in result.output, result.output
 
 
 def test_unknown_roles_and_backends_are_named(served: Served) -> None:
-    said = reprise("list", "painter")
-    assert said.exit_code == 2 and "no role painter; roles are detector, segmenter" in said.output
-    said = reprise("check", "scorer", "--name", "clap")
-    assert said.exit_code == 2 and "no checkpoint named clap; names are clip-vit-l-14" in said.output
+    result = reprise("list", "painter")
+    assert result.exit_code == 2 and "no role painter; roles are detector, segmenter" in result.output
+    result = reprise("check", "scorer", "--name", "clap")
+    assert result.exit_code == 2 and "no checkpoint named clap; names are clip-vit-l-14" in result.output
 
 
 def test_an_earlier_profile_gets_its_new_name() -> None:

@@ -65,12 +65,12 @@ def test_the_recipe_for_wan_is_the_same_but_for_the_model() -> None:
 def test_a_recipe_fits_the_gpus_that_it_names(
     recipe: str, size: str, parameters: str, tokens: tuple[str, str]
 ) -> None:
-    said = dry_run("--recipe", recipe, "--size", size, "--gpu-memory", "80GB")
-    assert f"model     {parameters} parameters" in said
+    output = dry_run("--recipe", recipe, "--size", size, "--gpu-memory", "80GB")
+    assert f"model     {parameters} parameters" in output
     for task, count in zip(("identity", "replay"), tokens, strict=True):
-        assert re.search(rf"task      {task}: .*\n  tokens  {count} a sample", said)
-    assert "fits into 80.0 GiB" in said
-    assert "cost " in said
+        assert re.search(rf"task      {task}: .*\n  tokens  {count} a sample", output)
+    assert "fits into 80.0 GiB" in output
+    assert "cost " in output
 
 
 # ---- variants --------------------------------------------------------------------------------------------
@@ -156,8 +156,8 @@ def test_the_expected_cost_is_that_of_real_steps_of_both_tasks(tmp_path: Path) -
     assert (cost.image_step, cost.video_step) == pytest.approx(steps)
     assert cost.expected == pytest.approx(0.75 * steps[0] + 0.25 * steps[1])
     assert cost.share == pytest.approx(cost.expected / steps[1])
-    alone = replay_config(tmp_path, lora=None, token={"kind": "none"}, replay=0)
-    assert replay_cost.compute_cost(estimate_run(alone)) is None
+    single = replay_config(tmp_path, lora=None, token={"kind": "none"}, replay=0)
+    assert replay_cost.compute_cost(estimate_run(single)) is None
 
 
 def test_the_papers_sum_is_done_again() -> None:
@@ -170,8 +170,8 @@ def test_the_papers_sum_is_done_again() -> None:
     assert ReplayCost(p=12.72 / 168, image=1, video=169, image_batch=1, video_batch=1).expected == (
         pytest.approx(13.72)
     )
-    said = " ".join(" ".join(describe_cost(cost)).split())
-    assert "0.8 + 0.2 x 169 = 13.72 pictures, 92.7 % less. The sum is 34.6, 79.5 % less" in said
-    assert "13.72 would be 91.9 % less and need p = 0.076" in said
-    assert "20.5 % of as many steps of videos alone" in said
+    output = " ".join(" ".join(describe_cost(cost)).split())
+    assert "0.8 + 0.2 x 169 = 13.72 pictures, 92.7 % less. The sum is 34.6, 79.5 % less" in output
+    assert "13.72 would be 91.9 % less and need p = 0.076" in output
+    assert "20.5 % of as many steps of videos alone" in output
     assert describe_cost(None) == []

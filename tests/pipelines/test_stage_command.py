@@ -72,8 +72,8 @@ def tables(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert stage("slice", videos, folder / "slice.parquet")[0] == 0
     before = "slice"
     for name in (*CLIP_STAGES, "crosspair"):
-        code, words = stage(name, folder / f"{before}.parquet", folder / f"{name}.parquet")
-        assert (code, f"{name}: 3 rows" in words) == (0, True), words
+        code, output = stage(name, folder / f"{before}.parquet", folder / f"{name}.parquet")
+        assert (code, f"{name}: 3 rows" in output) == (0, True), output
         before = name
     return folder
 
@@ -127,10 +127,10 @@ def test_a_stage_gives_the_same_table_again(tables: Path, tmp_path: Path) -> Non
 def test_shard_makes_a_dataset_that_can_be_refiltered(tables: Path, tmp_path: Path) -> None:
     from pipelines.refilter import main as refilter
 
-    code, words = stage("shard", tables / "crosspair.parquet", tmp_path / "dataset")
+    code, output = stage("shard", tables / "crosspair.parquet", tmp_path / "dataset")
     assert code == 0
-    assert "1 failed, 1 kept, 1 rejected" in words
-    assert "the clips are in another folder" in words
+    assert "1 failed, 1 kept, 1 rejected" in output
+    assert "the clips are in another folder" in output
     found = json.loads((tmp_path / "dataset/manifest.json").read_text())
     assert found["videos"] == {"in": 3, "kept": 1, "rejected": 1, "failed": 1}
     (shard,) = found["shards"]
@@ -149,31 +149,31 @@ def test_a_folder_of_tables_is_one_table_but_not_with_a_clip_twice(tables: Path,
         pq.write_table(build_table([row], CLIPS), tmp_path / f"{number}.parquet")
     assert stage("shard", tmp_path, tmp_path / "out")[0] == 0
     pq.write_table(build_table(listed[:1], CLIPS), tmp_path / "twice.parquet")
-    code, words = stage("shard", tmp_path, tmp_path / "more")
+    code, output = stage("shard", tmp_path, tmp_path / "more")
     assert code == 2
-    assert f"clip {listed[0]['clip_id']} is there twice" in words
+    assert f"clip {listed[0]['clip_id']} is there twice" in output
 
 
 def test_rows_that_are_still_open_are_no_dataset(tables: Path, tmp_path: Path) -> None:
-    code, words = stage("shard", tables / "ground.parquet", tmp_path / "dataset")
+    code, output = stage("shard", tables / "ground.parquet", tmp_path / "dataset")
     assert code == 2
-    assert "1 rows of" in words
-    assert "are open: run the stage filter first" in words
+    assert "1 rows of" in output
+    assert "are open: run the stage filter first" in output
     assert not (tmp_path / "dataset").exists()
 
 
 def test_a_run_that_could_do_nothing_exits_1(tmp_path: Path) -> None:
     pq.write_table(build_table([kept_clip(0)], CLIPS), tmp_path / "in.parquet")
-    code, words = stage(
+    code, output = stage(
         "inpaint", tmp_path / "in.parquet", tmp_path / "out.parquet", "models.inpainter=builtins:dict"
     )
-    assert (code, "must say its `name` and `revision`" in words) == (2, True)
+    assert (code, "must say its `name` and `revision`" in output) == (2, True)
     row = kept_clip(0)
     row["frames"] = []
     pq.write_table(build_table([row], CLIPS), tmp_path / "in.parquet")
-    code, words = stage("crop", tmp_path / "in.parquet", tmp_path / "out.parquet")
+    code, output = stage("crop", tmp_path / "in.parquet", tmp_path / "out.parquet")
     assert code == 1
-    assert "1 failed: ValueError: frame 0 of" in words
+    assert "1 failed: ValueError: frame 0 of" in output
 
 
 def test_a_table_can_be_read_from_and_written_to_s3(tmp_path: Path, s3: S3) -> None:
@@ -205,7 +205,7 @@ def test_bad_input_is_one_clear_line_and_exit_status_2(tables: Path, tmp_path: P
     cut.write_bytes(good.read_bytes()[:-100])
     (tmp_path / "empty").mkdir()
     out = tmp_path / "out.parquet"
-    for source, target, words in [
+    for source, target, output in [
         (other, out, "other.parquet has no column frames: is it a Reprise clip table?"),
         (text, out, "text.parquet is damaged or not Parquet"),
         (cut, out, "cut.parquet is damaged or not Parquet"),
@@ -217,24 +217,24 @@ def test_bad_input_is_one_clear_line_and_exit_status_2(tables: Path, tmp_path: P
         code, said = stage("ground", source, target)
         assert code == 2, said
         assert said.startswith("error ")
-        assert words in said
+        assert output in said
         assert not target.exists(), "nothing half-written"
     code, said = stage("shard", other, tmp_path / "dataset")
     assert (code, "has no column frames" in said) == (2, True)
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "output"),
     [
         ("grond", "no stage grond; stages are slice, caption"),
         ("nowhere:Stage", "stage=nowhere:Stage: No module named 'nowhere'"),
         ("curation.stages.crop:Crp", "curation.stages.crop has no Crp"),
     ],
 )
-def test_an_unknown_stage_is_named(tables: Path, tmp_path: Path, name: str, words: str) -> None:
+def test_an_unknown_stage_is_named(tables: Path, tmp_path: Path, name: str, output: str) -> None:
     code, said = stage(name, tables / "match.parquet", tmp_path / "out.parquet")
     assert code == 2
-    assert words in said
+    assert output in said
 
 
 def test_a_bad_config_is_named(tables: Path, tmp_path: Path) -> None:

@@ -79,10 +79,10 @@ def test_a_recipe_fits_the_gpus_that_it_names(recipe: str, parameters: str) -> N
 
 
 def test_what_does_not_fit_is_refused_before_it_starts() -> None:
-    said = one_line(
+    output = one_line(
         invoke("--recipe", "kaleido-wan2.1-1.3b-pretrain", "--dry-run", "--gpu-memory", "24GB", *SIZE)
     )
-    assert "which has 24.0 GiB; the smallest layout that fits: run.workers=" in said
+    assert "which has 24.0 GiB; the smallest layout that fits: run.workers=" in output
 
 
 # ---- a run's own latents ---------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_a_dry_run_counts_the_tokens_of_the_latents(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "output"),
     [
         ([], "no task to train: give --recipe (kaleido-"),
         (["tasks.0.kind=video", "tasks.0.latents=x"], "model.path is empty"),
@@ -127,8 +127,8 @@ def test_a_dry_run_counts_the_tokens_of_the_latents(folder: Path) -> None:
         ),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], words: str) -> None:
-    assert words in one_line(invoke(*arguments))
+def test_bad_input_is_one_line(arguments: list[str], output: str) -> None:
+    assert output in one_line(invoke(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,11 @@ def test_a_run_is_followed_to_its_end_and_again(folder: Path) -> None:
     )
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
-    said = " ".join(result.output.split())
-    assert "step 3/3 loss " in said
-    assert "tokens/s" in said
+    output = " ".join(result.output.split())
+    assert "step 3/3 loss " in output
+    assert "tokens/s" in output
     assert (folder / "runs" / "command" / "curves.png").is_file()
-    assert "curves" in said
+    assert "curves" in output
     again = invoke(*arguments)
     assert again.exit_code == 0, again.output
     assert "nothing to do" in again.output

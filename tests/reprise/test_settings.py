@@ -18,7 +18,7 @@ from training.config import KaleidoTask, TrainConfig, VideoTask
 TASK = ["tasks.0.kind=kaleido", "tasks.0.latents=there"]
 
 
-def saying(*overrides: str, path: Path | None = None) -> str:
+def explain(*overrides: str, path: Path | None = None) -> str:
     with pytest.raises(RepriseError) as caught:
         load_settings(TrainConfig, path, overrides)
     assert "\n" not in str(caught.value)
@@ -46,7 +46,7 @@ def test_overrides_reach_into_lists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "message"),
     [
         (["optimizer.lrr=1"], "unknown key optimizer.lrr; did you mean optimizer.lr?"),
         ([*TASK, "tasks.0.bach=32"], "unknown key tasks.0.bach; did you mean tasks.0.batch?"),
@@ -72,8 +72,8 @@ def test_overrides_reach_into_lists(tmp_path: Path) -> None:
         (["oops"], "write key=value, for example"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_its_key(overrides: list[str], words: str) -> None:
-    assert words in saying(*overrides)
+def test_a_mistake_is_one_line_that_names_its_key(overrides: list[str], message: str) -> None:
+    assert message in explain(*overrides)
 
 
 def test_a_mistake_is_blamed_on_who_made_it(tmp_path: Path) -> None:
@@ -81,15 +81,15 @@ def test_a_mistake_is_blamed_on_who_made_it(tmp_path: Path) -> None:
     good.write_text("optimizer: {lr: 1.0e-4}\nparallel: {shard: 2}\n")
     bad.write_text("optimizer: {lrr: 1}\n")
     for wrong in ("optimizer.lrr=1", "parallel.shard=0", "optimizer=3", "optimizer.lr=abc"):
-        assert saying(wrong, path=good).startswith("the command line: "), wrong
-    assert saying(path=bad).startswith(f"{bad}: unknown key optimizer.lrr")
-    assert saying("steps=7", path=bad).startswith(f"{bad}: unknown key optimizer.lrr")
-    assert saying("steps=7", path=tmp_path / "none.yaml").startswith("cannot read the config")
+        assert explain(wrong, path=good).startswith("the command line: "), wrong
+    assert explain(path=bad).startswith(f"{bad}: unknown key optimizer.lrr")
+    assert explain("steps=7", path=bad).startswith(f"{bad}: unknown key optimizer.lrr")
+    assert explain("steps=7", path=tmp_path / "none.yaml").startswith("cannot read the config")
 
 
 def test_one_value_of_the_wrong_kind_is_one_mistake() -> None:
-    assert "more" not in saying("objective.shift=abc")
-    assert saying("objective.shift=abc", "steps=0").endswith("(and 1 more)")
+    assert "more" not in explain("objective.shift=abc")
+    assert explain("objective.shift=abc", "steps=0").endswith("(and 1 more)")
 
 
 def test_a_training_config_survives_json() -> None:

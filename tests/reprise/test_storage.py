@@ -362,17 +362,17 @@ def answering(status: int) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "message"),
     [(403, "access denied to s3://b/p/x.*credentials"), (301, "another region: set AWS_REGION")],
 )
-def test_what_a_store_refuses_is_said_in_one_line(s3: S3, status: int, said: str) -> None:
+def test_what_a_store_refuses_is_said_in_one_line(s3: S3, status: int, message: str) -> None:
     with answering(status) as options:
         place = Storage.from_uri(f"s3://b/p?{options}")
         for action in (lambda: place.read_bytes("x"), lambda: place.write_bytes("x", b"1"), place.list_paths):
             with pytest.raises(RepriseError) as caught:
                 action()
             assert "\n" not in str(caught.value)
-        with pytest.raises(RepriseError, match=said):
+        with pytest.raises(RepriseError, match=message):
             place.write_bytes("x", b"1")
 
 

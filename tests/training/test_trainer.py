@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from reprise.errors import RepriseError
 from reprise.ray_session import ray_session
 from tests.training import worlds
-from tests.training.worlds import launch, tiny_config, trouble
+from tests.training.worlds import flaky_storage, launch, tiny_config, trouble
 from training.trainer import run_training
 
 
@@ -37,6 +37,15 @@ def test_a_run_outlives_a_notice_and_a_killed_worker(tmp_path: Path, cluster: No
     assert result.steps == 6 and result.metrics["loss"] == undisturbed["losses"][-1]
     found = load_file(Path(result.model) / "transformer" / "diffusion_pytorch_model.safetensors")
     assert worlds.same(found, undisturbed["ema"])
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_a_store_that_does_not_answer_is_tried_again(tmp_path: Path, cluster: None) -> None:
+    run = {"name": "ray", "output": str(tmp_path / "runs")}
+    config = tiny_config(tmp_path, checkpoint={"every": 2}, steps=4, run=run)
+    assert run_training(config, partial(flaky_storage, tmp_path, 3)).steps == 4
+    assert (tmp_path / "flaked").exists()
 
 
 @pytest.mark.ray

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reprise.errors import RepriseError
+from reprise.errors import RepriseError, TransientStorageError
 from training.config import TrainConfig
 from training.loop.callback import Callback
 from training.playground.random_latents import write_latents
@@ -365,6 +365,22 @@ class Trouble(Callback):
 
 def trouble(notes: Path, notice: int, kill: int, config: TrainConfig) -> Sequence[Callback]:
     return [Trouble(notes, notice, kill)]
+
+
+class FlakyStorage(Callback):
+    """Raises once, at a step, what a store that does not answer raises."""
+
+    def __init__(self, notes: Path, step: int) -> None:
+        self.mark, self.step = notes / "flaked", step
+
+    def on_step(self, state: Any, metrics: Mapping[str, float]) -> None:
+        if state.step == self.step and not self.mark.exists():
+            self.mark.touch()
+            raise TransientStorageError("cannot reach bucket b")
+
+
+def flaky_storage(notes: Path, step: int, config: TrainConfig) -> Sequence[Callback]:
+    return [FlakyStorage(notes, step)]
 
 
 class Poison(Callback):
