@@ -1,1 +1,1 @@
-"""What watches a training run, and what may act on it: one file each, all of the shape in `base.py`."""
+"""What watches a training run: one file a callback, each a `training.loop.callback.Callback`."""

@@ -15,9 +15,11 @@ from training.loop.callback import Callback
 
 
 def build_callbacks(config: TrainConfig, *, console: bool = False) -> list[Callback]:
-    """Logging first, so that what others record has where to go.
+    """Build the callbacks of a config; the log comes first, since the others record to it.
 
-    console: print a line every `log.every` steps; `reprise train` shows one itself, from `metrics.jsonl`.
+    Args:
+        config: of the run.
+        console: print a line every `log.every` steps. `reprise train` shows its own, from `metrics.jsonl`.
 
     Raises:
         RepriseError: a package that the config asks for is missing.

@@ -1,4 +1,4 @@
-"""The line that says how a run is doing."""
+"""The line that shows the progress of a run."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ if TYPE_CHECKING:
 
 
 class ConsoleWriter:
-    """Prints a line of its own each time."""
+    """Prints one line for each record."""
 
     def __init__(self, print_line: Callable[[str], None] = print) -> None:
         self._print_line = print_line
         self._steps = 0
 
     def start(self, state: RunState) -> None:
+        """See `MetricsWriter.start`."""
         self._steps = state.config.steps
 
     def write(self, step: int, scalars: Scalars) -> None:
+        """See `MetricsWriter.write`."""
         self._print_line(format_line(step, self._steps, scalars))
 
     def close(self) -> None:
-        pass
+        """See `MetricsWriter.close`."""
 
 
 def format_line(step: int, steps: int, scalars: Mapping[str, Any]) -> str:
-    """Step, loss, speed, MFU, data wait, memory, time left, as one line; what is not known is left out."""
+    """Format step, loss, speed, MFU, data wait, memory and time left; what is not known is left out."""
 
     def get_value(name: str) -> float | None:
         value = scalars.get(name)
@@ -51,7 +53,7 @@ def format_line(step: int, steps: int, scalars: Mapping[str, Any]) -> str:
         parts.append(f"{memory:.1f} GiB")
     if (left := get_value("eta_seconds")) is not None and step < steps:
         parts.append(f"{format_duration(left)} left")
-    if len(parts) == 1:  # what a validation or a monitor found
+    if len(parts) == 1:  # a record of validation or of a monitor
         parts += [
             f"{name} {value:.4g}"
             for name in scalars

@@ -1,4 +1,4 @@
-"""Generated videos beside what they were asked for, on one page."""
+"""One page of generated videos, each beside its references and the true video."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GAP, LABEL, LINE = 6, 84, 16
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One sample: what was given, what came out, what was true."""
+    """One sample: its caption and references, the generated frames, the true frames."""
 
     caption: str
     references: Sequence[Picture]
@@ -30,13 +30,13 @@ class SheetRow:
 
 
 def make_thumbnails(video: Any, count: int = THUMBNAIL_FRAMES) -> list[Picture]:
-    """Small pictures of frames spread over a video (T, H, W, 3) uint8, the first and the last among them."""
+    """Shrink `count` frames spread evenly over a video (T, H, W, 3) uint8, from the first to the last."""
     at = np.linspace(0, len(video) - 1, min(count, len(video))).round().astype(int)
     return [_shrink_image(Image.fromarray(video[index])) for index in at]
 
 
 def draw_sheet(rows: Sequence[SheetRow]) -> bytes:
-    """PNG with two lines of pictures a row: references and the generated frames, then the true frames."""
+    """Draw a PNG; each row has two lines: references and the generated frames, then the true frames."""
     drawn = [_draw_row(row) for row in rows]
     width = max(image.width for image in drawn)
     page = Image.new("RGB", (width, sum(image.height + GAP for image in drawn)), "white")

@@ -1,4 +1,4 @@
-"""`curves.png`: what a person wants to see of a run, at a glance."""
+"""`curves.png`: losses, gradient norm, learning rate and speed of a run."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ PANELS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
 
 
 class Curves(Callback):
-    """Draws again with every checkpoint and at the end, on the main worker."""
+    """Draws `curves.png` with every checkpoint and at the end, on the main worker."""
 
     def on_checkpoint(self, state: RunState, path: str) -> None:
+        """See `Callback.on_checkpoint`."""
         self._draw_file(state)
 
     def on_end(self, state: RunState, error: BaseException | None) -> None:
+        """See `Callback.on_end`."""
         self._draw_file(state)
 
     def _draw_file(self, state: RunState) -> None:
@@ -55,7 +57,7 @@ def draw_curves(folder: Storage, title: str) -> bool:
 
 
 def collect_series(records: Iterable[Mapping[str, Any]]) -> Series:
-    """name -> (steps, values)."""
+    """Collect the records of a run as name -> (steps, values)."""
     found: Series = {}
     for record in records:
         for name, value in record.items():
@@ -67,7 +69,7 @@ def collect_series(records: Iterable[Mapping[str, Any]]) -> Series:
 
 
 def plot_panels(found: Series, title: str) -> bytes:
-    """PNG of one panel for each kind of number that there is."""
+    """Plot a PNG with one panel for each kind of number that the run has."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -101,7 +103,7 @@ def plot_panels(found: Series, title: str) -> bytes:
 
 
 def smooth_values(values: Sequence[float], weight: float = 0.95) -> list[float]:
-    """Exponential mean, without the bias of its beginning."""
+    """Smooth values by an exponential mean, corrected for its bias at the start."""
     out, mean, mass = [], 0.0, 0.0
     for value in values:
         mean = weight * mean + (1 - weight) * value
@@ -116,7 +118,7 @@ def _select_names(found: Series, prefixes: tuple[str, ...]) -> list[str]:
         for name in found
         if any(name == prefix or name.startswith(prefix.rstrip("/") + "/") for prefix in prefixes)
     ]
-    # The loss of the only task is the loss.
+    # With one task its loss and the loss are the same.
     return names[:1] if names[:1] == ["loss"] and len(names) == 2 else names[:12]
 
 

@@ -1,4 +1,4 @@
-"""Numbers of a run, every few steps, to whoever writes them down."""
+"""Sums up the numbers of a run and passes them to its writers."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ Scalars = Mapping[str, float]
 
 
 class MetricsWriter(Protocol):
-    """Where numbers go. Only the main worker has writers; a writer that fails must not end the run."""
+    """Writes numbers somewhere, on the main worker. A writer that fails must not end the run."""
 
     def start(self, state: RunState) -> None:
-        """`state.step` steps are done: what an interrupted run wrote of later ones no longer counts."""
+        """Start after `state.step` steps; what an interrupted run wrote of later steps no longer counts."""
 
-    def write(self, step: int, scalars: Scalars) -> None: ...
+    def write(self, step: int, scalars: Scalars) -> None:
+        """Write the numbers of a step, by name."""
 
     def close(self) -> None:
-        """Nothing more comes; called also after an error."""
+        """Finish; called after an error, too."""
 
 
 class MetricsLog(Callback):
-    """Sums up every `log.every` steps; other callbacks add what they found by `record`."""
+    """Sums up every `log.every` steps; other callbacks add their numbers by `record_scalars`."""
 
     def __init__(self, writers: Sequence[MetricsWriter], every: int) -> None:
         self.writers, self.every = list(writers), every
@@ -38,6 +39,7 @@ class MetricsLog(Callback):
         self._main = False
 
     def on_start(self, state: RunState) -> None:
+        """See `Callback.on_start`."""
         config, world = state.config, state.world
         peak = resolve_peak_flops(state.device, config.log.peak_tflops)
         text_tokens = max(latents.manifest.text.length for latents in state.latents.values())
@@ -53,6 +55,7 @@ class MetricsLog(Callback):
             writer.start(state)
 
     def on_step(self, state: RunState, metrics: Mapping[str, float]) -> None:
+        """See `Callback.on_step`."""
         if self._throughput is None or not self._main:
             return
         self._throughput.add_step(metrics)
@@ -60,11 +63,12 @@ class MetricsLog(Callback):
             self.record_scalars(state.step, self._throughput.pop_scalars(state.step))
 
     def record_scalars(self, step: int, scalars: Scalars) -> None:
-        """Write numbers down under a step; on other workers nothing happens."""
+        """Pass the numbers of a step to the writers; only the main worker has any."""
         for writer in self.writers if self._main and scalars else ():
             writer.write(step, scalars)
 
     def on_end(self, state: RunState, error: BaseException | None) -> None:
+        """See `Callback.on_end`."""
         if self._main and self._throughput is not None:
             self.record_scalars(state.step, self._throughput.pop_scalars(state.step))
             for writer in self.writers:
@@ -72,7 +76,7 @@ class MetricsLog(Callback):
 
 
 def resolve_peak_flops(device: Any, tflops: float | None) -> float | None:
-    """FLOP/s of one worker: as the config says, else by the device's name."""
+    """FLOP/s of one worker's device: the config's `tflops` (1e12), else by its name; None: not known."""
     if tflops:
         return tflops * 1e12
     if device.type != "cuda":

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: every number of a run, one line of JSON a record. Always written; curves come from it."""
+"""`metrics.jsonl`: every number of a run, one line of JSON a record. The curves are drawn from it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ if TYPE_CHECKING:
     from training.loop.state import RunState
 
 METRICS_FILE = "metrics.jsonl"
-# Objects on S3 cannot be appended to: there the file is put again, at most this often.
+# Objects on S3 cannot be appended to: the file is uploaded again, at most this often.
 REMOTE_EVERY_S = 30.0
 
 
 class MetricsFile:
-    """Appends; a resumed run goes on after the steps that it goes on from."""
+    """Appends; a resumed run removes the records of steps that it repeats."""
 
     def __init__(self) -> None:
         self._folder: Storage | None = None
         self._file: IO[str] | None = None  # on a disk
-        self._lines: list[str] = []  # elsewhere: all of them
+        self._lines: list[str] = []  # on S3: all of them
         self._last_upload = 0.0
 
     def start(self, state: RunState) -> None:
+        """See `MetricsWriter.start`."""
         self.open_file(state.folder.root, state.step)
 
     def open_file(self, folder: Storage, step: int) -> None:
-        """Begin after `step`: records of later steps are of a run that was interrupted, and go."""
+        """Start after `step`; later records are of an interrupted run and are removed."""
         self._folder = folder
         self._lines = [json.dumps(record) + "\n" for record in read_metrics(folder) if record["step"] <= step]
         folder.write_bytes(METRICS_FILE, "".join(self._lines).encode())
@@ -42,6 +43,7 @@ class MetricsFile:
             self._file = Path(folder.join_path(METRICS_FILE)).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
 
     def write(self, step: int, scalars: Scalars) -> None:
+        """See `MetricsWriter.write`."""
         record: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}
         for name, value in scalars.items():
             record[name] = float(f"{value:.7g}") if math.isfinite(value) else None
@@ -54,6 +56,7 @@ class MetricsFile:
             self._upload_file()
 
     def close(self) -> None:
+        """See `MetricsWriter.close`."""
         if self._file is not None:
             self._file.close()
         elif self._folder is not None:
@@ -66,7 +69,7 @@ class MetricsFile:
 
 
 def read_metrics(folder: Storage) -> Iterator[dict[str, Any]]:
-    """The records of a run, in order; a line that was cut short by a crash is left out."""
+    """Yield the records of a run, in order; a line that a crash cut short is left out."""
     if not folder.exists(METRICS_FILE):
         return
     for line in folder.read_bytes(METRICS_FILE).decode("utf-8", errors="replace").splitlines():

@@ -18,6 +18,8 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 class TensorBoardWriter:
+    """Writes for TensorBoard; on S3 the files are written locally and uploaded."""
+
     def __init__(self) -> None:
         self._writer: Any = None
         self._folder: Storage | None = None
@@ -25,22 +27,25 @@ class TensorBoardWriter:
         self._last_upload = 0.0
 
     def start(self, state: RunState) -> None:
+        """See `MetricsWriter.start`."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._folder = state.folder.root
-        if self._folder.is_remote:  # written here, and put there now and then
+        if self._folder.is_remote:  # written locally, uploaded every few seconds
             self._local = tempfile.TemporaryDirectory(prefix="reprise-tensorboard-")
         path = self._local.name if self._local else self._folder.join_path(TENSORBOARD_FOLDER)
-        # What an interrupted run wrote of later steps is hidden from the page.
+        # TensorBoard hides what an interrupted run wrote of later steps.
         self._writer = SummaryWriter(path, purge_step=state.step + 1 if state.step else None, flush_secs=10)
 
     def write(self, step: int, scalars: Scalars) -> None:
+        """See `MetricsWriter.write`."""
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)
         if self._local and time.monotonic() - self._last_upload > REMOTE_EVERY_S:
             self._upload_files()
 
     def close(self) -> None:
+        """See `MetricsWriter.close`."""
         if self._writer is not None:
             self._writer.close()
         if self._local:

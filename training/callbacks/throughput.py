@@ -1,4 +1,4 @@
-"""How fast a run is: tokens per second, share of the hardware's peak, time spent waiting for data."""
+"""The speed of a run: tokens per second, share of the hardware's peak, time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from training.cost import flops
 from training.models.shape import TransformerShape
 
-# What is summed or taken over the steps between two lines; all other metrics are averaged.
+# Metrics with a rule of their own between two records; all others are averaged.
 _SPECIAL_METRICS = ("seconds", "data_wait", "tokens", "samples", "memory", "micro_steps")
 
 
 class Throughput:
-    """Collects the metrics of steps and says, once in a while, what they come to.
+    """Collects the metrics of steps and sums them up for each record.
 
     Args:
         shape: of the model, for its FLOPs; None: no MFU.
         peak: FLOP/s of all workers' devices together; None: no MFU.
         steps: of the whole run, for the time that is left.
-        frozen: adapters alone are trained.
+        frozen: only adapters are trained.
         token_timesteps: each token has a timestep of its own.
     """
 
@@ -37,19 +37,19 @@ class Throughput:
         self._pace: float | None = None  # seconds a step, smoothed over windows
 
     def add_step(self, metrics: Mapping[str, float]) -> None:
-        """The metrics of one step, see `Callback.on_step`."""
+        """Add the metrics of one step; see `Callback.on_step`."""
         self._window.append((dict(metrics), self._count_flops(metrics)))
 
     def pop_scalars(self, step: int) -> dict[str, float]:
-        """What the steps since the last call come to; empty where there was none.
+        """Sum up the steps since the last call; empty where there was none.
 
         `loss` and other plain metrics are means over the steps that had them; then:
             speed/step_seconds, speed/tokens_per_second, speed/samples_per_second (all workers together)
-            speed/mfu          model FLOPs over what the devices could have done, 0..1; where both are known
+            speed/mfu          model FLOPs over the devices' peak, 0..1; where both are known
             speed/tflops       model FLOPs per second, all workers, in 1e12
             speed/data_wait    share of the time, 0..1, that this worker waited for data
             memory/peak_gib    of this worker's device
-            eta_seconds        until the last step, at the pace of late
+            eta_seconds        until the last step, at the recent pace
         """
         if not self._window:
             return {}
@@ -89,6 +89,6 @@ class Throughput:
         samples, tokens = metrics.get("samples", 0.0), metrics.get("tokens", 0.0)
         if self.shape is None or not samples or not tokens:
             return 0.0
-        each = round(tokens / samples)  # samples of a step are equally long
+        each = round(tokens / samples)  # all samples of a step have equal lengths
         timesteps = each if self.token_timesteps else 1
         return samples * flops.count_training(self.shape, each, timesteps=timesteps, frozen=self.frozen)

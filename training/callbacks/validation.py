@@ -1,8 +1,8 @@
-"""How well the model does on samples that it never trains on: losses, and videos to look at.
+"""Losses and videos of held-out samples, which the model never trains on.
 
-Losses are taken at fixed quantiles of the noise level with fixed noise, so that two numbers differ by the
-model alone. Samples are few and shared by the groups of workers, so that training does not stop for long.
-With an EMA it is the averaged weights that are judged: they are what is used later.
+Losses are computed at fixed quantiles of the noise level with fixed noise, so that only the model makes two
+numbers differ. There are few samples, and the groups of workers share them, so that training waits briefly.
+With an EMA the averaged weights are validated, since they are what is used later.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeldOutExample:
-    """A held-out sample, and how many references it is shown with."""
+    """A held-out sample and its number of references."""
 
     task: str
     row: int  # of the task's index
     references: int
-    index: int  # stands for the global sample index in every draw
+    index: int  # takes the place of the global sample index in every draw
 
 
 class Validation(Callback):
-    """Every `validation.every` steps; what it finds goes to `log`, pictures below `samples/`."""
+    """Validates every `validation.every` steps: numbers go to `log`, pictures below `samples/`."""
 
     def __init__(self, log: MetricsLog) -> None:
         self._log = log
@@ -55,6 +55,11 @@ class Validation(Callback):
         self._truth: dict[HeldOutExample, SheetRow] = {}
 
     def on_start(self, state: RunState) -> None:
+        """See `Callback.on_start`; choose the held-out samples.
+
+        Raises:
+            RepriseError: no sample is held out, or the VAE that videos need is missing.
+        """
         config = state.config.validation
         for name, buckets in state.sampler.held_out.items():
             rows = [(int(row), bucket.capacity) for bucket in buckets for row in bucket.rows]
@@ -71,15 +76,17 @@ class Validation(Callback):
         if config.videos:
             from training.models.components import fetch_part
 
-            fetch_part(state.config.model.path, state.config.model.revision, "vae")  # missing: said now
+            # Fail now if it is missing.
+            fetch_part(state.config.model.path, state.config.model.revision, "vae")
 
     def on_step(self, state: RunState, metrics: Mapping[str, float]) -> None:
+        """See `Callback.on_step`."""
         every = state.config.validation.every
         if every and (state.step % every == 0 or state.step == state.config.steps):
             self.run(state)
 
     def run(self, state: RunState) -> dict[str, float]:
-        """Validate now. Collective: every worker calls it at the same step."""
+        """Validate now and return the numbers by name. Collective: every worker calls it at the same step."""
         began = time.perf_counter()
         with _switch_to_validation(state):
             found = self._compute_losses(state)
@@ -120,7 +127,7 @@ class Validation(Callback):
 
     def _write_videos(self, state: RunState) -> None:
         world, config = state.world, state.config
-        # Of every task in turn: beside pictures of subjects, videos show whether things still move.
+        # Of every task in turn: replay shows whether videos still move, identity shows subjects.
         turns = itertools.zip_longest(*self._examples.values())
         examples = [one for turn in turns for one in turn if one is not None][: config.validation.videos]
         numbers = {example: number for number, example in enumerate(examples)}
@@ -149,7 +156,7 @@ class Validation(Callback):
             state.folder.root.write_bytes(f"samples/step-{state.step:08d}.png", png)
 
     def _build_row(self, state: RunState, example: HeldOutExample, batch: Batch) -> SheetRow:
-        """What stays the same of an example's row: its caption, references, and the true video."""
+        """The constant part of an example's row: its caption, references and the true video."""
         if example not in self._truth:
             record = state.latents[example.task].records[example.row]
             self._truth[example] = SheetRow(
@@ -173,7 +180,7 @@ class Validation(Callback):
             dtype = torch.bfloat16 if state.device.type == "cuda" else torch.float32
             self._vae = load_vae(state.config.model.path, state.config.model.revision, dtype)
             if hasattr(self._vae, "enable_tiling"):
-                self._vae.enable_tiling()  # beside a model in training, memory is short
+                self._vae.enable_tiling()  # the model in training leaves little memory
         vae = self._vae.to(state.device)
         pixels = decode_latents(vae, latents.to(state.device)).float().cpu()
         self._vae.to("cpu")
@@ -181,26 +188,29 @@ class Validation(Callback):
 
 
 class FixedLevelObjective:
-    """An objective whose noise level is no draw."""
+    """An objective whose noise level is fixed instead of drawn."""
 
     def __init__(self, objective: Objective, quantile: float) -> None:
         self.name = objective.name
         self._objective, self._quantile = objective, quantile
 
     def draw_level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
+        """See `Objective.draw_level`: the fixed level."""
         return torch.tensor(
             self._objective.get_quantile(self._quantile, tokens_per_frame), dtype=torch.float32
         )
 
     def get_quantile(self, q: float, tokens_per_frame: float) -> float:
+        """See `Objective.get_quantile`."""
         return self._objective.get_quantile(q, tokens_per_frame)
 
     def add_noise(self, clean: Tensor, noise: Tensor, level: Tensor) -> NoisedBatch:
+        """See `Objective.add_noise`."""
         return self._objective.add_noise(clean, noise, level)
 
 
 def read_example(state: RunState, example: HeldOutExample) -> Batch:
-    """A batch of one held-out sample, with its caption, on the CPU."""
+    """Read a batch of one held-out sample, with its caption, onto the CPU."""
     task, latents = state.tasks[example.task], state.latents[example.task]
     record = latents.records[example.row]
     generator = random_streams.make_generator(state.config.seed, "validation choice", example.index)
@@ -210,7 +220,7 @@ def read_example(state: RunState, example: HeldOutExample) -> Batch:
 
 
 def sample_latents(state: RunState, task: str, batch: Batch, seed: int) -> Tensor:
-    """Sample latents (1, C, T, h, w) under what a task conditions its batch on. Collective."""
+    """Sample latents (1, C, T, h, w) under the conditioning of a task's batch. Collective."""
     from training.generate.solvers import make_guided_velocity, run_solver
     from training.models.components import load_scheduler
 
@@ -239,7 +249,7 @@ def sample_latents(state: RunState, task: str, batch: Batch, seed: int) -> Tenso
 
 
 class _GatheringFamily:
-    """A family whose predictions are put together from the workers of a sequence group."""
+    """A family whose predictions are gathered from the workers of a sequence group."""
 
     def __init__(self, family: Family, shard: SequenceShard, group: Any) -> None:
         self._family, self._shard, self._group = family, shard, group
@@ -268,10 +278,10 @@ class _GatheringFamily:
 
 @contextmanager
 def _switch_to_validation(state: RunState) -> Iterator[None]:
-    """Averaged weights where there are any, no dropout; afterwards all is as it was."""
+    """Use averaged weights, if there are any, and no dropout; restore both afterwards."""
     training = state.model.training
     with state.ema.use_averages() if state.ema is not None else nullcontext():
-        _reshard_modules(state.model)  # weights that were gathered before they were swapped are old
+        _reshard_modules(state.model)  # weights that were gathered before the swap are stale
         state.model.eval()
         try:
             yield
@@ -291,10 +301,10 @@ def _reshard_modules(model: nn.Module) -> None:
 def _share_examples(
     examples: list[HeldOutExample], rank: int, ranks: int
 ) -> Iterator[tuple[HeldOutExample, bool]]:
-    """The examples of one group of workers, and whether each counts.
+    """Yield the examples of one group of workers, and whether each counts.
 
-    All groups get equally many, since all take part in gathering each other's weights; what is too many is
-    computed and does not count.
+    All groups get equally many, since gathering sharded weights is collective. Surplus examples are computed
+    and do not count.
     """
     for first in range(0, len(examples), ranks):
         at = first + rank

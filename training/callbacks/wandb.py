@@ -1,4 +1,4 @@
-"""Weights & Biases, for those who use it: `pip install wandb`, and `log.wandb=PROJECT`."""
+"""Weights & Biases: needs `pip install wandb`, and `log.wandb=PROJECT`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ if TYPE_CHECKING:
 
 
 class WandbWriter:
+    """Writes to a project of Weights & Biases."""
+
     def __init__(self, project: str) -> None:
         require_wandb()
         self.project = project
         self._run: Any = None
 
     def start(self, state: RunState) -> None:
+        """See `MetricsWriter.start`."""
         import wandb
 
-        # The name is the run's, so that a resumed run is one line on the page.
+        # The id is the run's, so that a resumed run stays one curve.
         self._run = wandb.init(
             project=self.project,
             name=state.config.run.name,
@@ -31,15 +34,21 @@ class WandbWriter:
         )
 
     def write(self, step: int, scalars: Scalars) -> None:
+        """See `MetricsWriter.write`."""
         self._run.log(dict(scalars), step=step)
 
     def close(self) -> None:
+        """See `MetricsWriter.close`."""
         if self._run is not None:
             self._run.finish()
 
 
 def require_wandb() -> None:
-    """RepriseError where the package is missing."""
+    """Check that the package is there.
+
+    Raises:
+        RepriseError: it is missing.
+    """
     if importlib.util.find_spec("wandb") is None:
         raise RepriseError(
             "log.wandb is set, but the package is missing: pip install wandb, or set it to null"

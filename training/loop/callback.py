@@ -1,4 +1,4 @@
-"""The hooks of the loop. What is not the training step itself is a callback: logging, validation, monitors.
+"""The hooks of the loop: logging, validation and monitors are callbacks.
 
 Order within step s (0-based; `state.step == s` until the update, s + 1 after it):
 
@@ -11,9 +11,9 @@ Order within step s (0-based; `state.step == s` until the update, s + 1 after it
     on_checkpoint(state, path)        the checkpoint at `path` is complete
 
 Every worker calls every hook of every callback in the same order, so a hook may use collectives, but then
-on all workers. What writes files does so on `state.world.is_main` alone. A hook leaves the weights, the
-gradients (outside `on_gradients`) and the global random generators as it found them: training with a monitor
-on is bit for bit training with it off.
+on all workers. A hook writes files only where `state.world.is_main`. A hook leaves the weights, the gradients
+(outside `on_gradients`) and the global random generators unchanged: training with a monitor is bit for bit
+training without it.
 """
 
 from __future__ import annotations
@@ -30,16 +30,18 @@ class Callback:
     """Does nothing; subclass it and override what you need."""
 
     def on_start(self, state: RunState) -> None:
-        """Everything is ready and a checkpoint, if there is one, is loaded: `state.step` steps are done."""
+        """Before the first step; a checkpoint, if any, is loaded: `state.step` steps are done."""
 
     def before_step(self, state: RunState, plan: StepPlan) -> None:
-        """`plan` says which samples make up the step that follows."""
+        """Before the step whose samples `plan` names."""
 
     def on_gradients(self, state: RunState, plan: StepPlan) -> None:
-        """May read or replace the reduced gradients (sharded like the parameters); clipping comes next."""
+        """After the reduction, before clipping: may read or replace gradients, sharded as parameters."""
 
     def on_step(self, state: RunState, metrics: Mapping[str, float]) -> None:
-        """After the update. `metrics` are equal on all workers unless noted:
+        """After the update.
+
+        `metrics` are equal on all workers unless noted:
 
         loss               mean over all samples of the step (after `loss/<task>` of the one task that ran)
         grad_norm          global norm before clipping          clipped       1 if it was clipped, else 0
@@ -51,18 +53,18 @@ class Callback:
         """
 
     def on_checkpoint(self, state: RunState, path: str) -> None:
-        """A complete checkpoint of `state.step` lies at `path`."""
+        """After a complete checkpoint of `state.step` was written to `path`."""
 
     def on_end(self, state: RunState, error: BaseException | None) -> None:
-        """The run is over, or stops with `error`. Called once, also when other hooks failed."""
+        """After the run, or when it stops with `error`. Called once, also when other hooks failed."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What this callback needs to resume exactly: tensors (sharded ones included) and plain values.
+        """Return what this callback needs to resume exactly: tensors, also sharded, and plain values.
 
-        Saved in each checkpoint under the class's name; empty: nothing is saved. On resuming it is asked
-        first, and what it has then, by name and shape, is what is read.
+        It is saved in each checkpoint under the class's name; empty: nothing is saved. On resuming it is
+        called first: its names and shapes say what is read.
         """
         return {}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Called before `on_start` with what `state_dict` returned, if the checkpoint has it."""
+        """Restore what `state_dict` returned; called before `on_start`, if the checkpoint has it."""

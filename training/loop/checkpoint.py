@@ -1,8 +1,8 @@
-"""Checkpoints: complete or not there at all, and loadable on another number of workers.
+"""Checkpoints: written as a whole or not at all, and loadable on another number of workers.
 
 Tensors go through torch.distributed.checkpoint: each rank writes its shards, and reads what its new shards
-need. Order and noise of samples are functions of seed and step, so the step is all that has to be kept of
-them; and no random generator is, because none carries anything from one step to the next.
+need. Order and noise of samples are functions of seed and step, so of these only the step is saved. No state
+of a random generator is saved, because each step seeds its own.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ from training.loop.callback import Callback
 from training.loop.run_folder import COMPLETE_MARKER
 from training.loop.state import RunState
 
-#: Sections and keys that say where and how fast a run goes, not what it computes: they may change on
-#: resuming.
+#: Sections and keys that decide where and how fast a run computes, not what: they may change on resuming.
 FREE_KEYS = (
     *("run", "log", "checkpoint", "validation", "parallel"),
     *("compute.checkpointing", "compute.compile", "compute.attention"),
@@ -69,7 +68,7 @@ def save_checkpoint(state: RunState, callbacks: Sequence[Callback] = ()) -> str:
 
 
 def resume_run(state: RunState, callbacks: Sequence[Callback] = ()) -> int | None:
-    """Load the newest complete checkpoint, if there is one; returns its step. Collective.
+    """Load the newest complete checkpoint, if there is one, and return its step. Collective.
 
     Raises:
         RepriseError: it is of another config or other data than this run, or cannot be read.
@@ -119,7 +118,7 @@ def load_checkpoint(state: RunState, step: int, callbacks: Sequence[Callback] = 
 
 
 def collect_facts(state: RunState, callbacks: Sequence[str]) -> dict[str, Any]:
-    """What is said of a checkpoint besides its tensors; callbacks: names of those that keep something."""
+    """Collect what `complete.json` says; callbacks: names of those that save something."""
     return {
         "step": state.step,
         "sampler": state.sampler.fingerprint,
@@ -134,7 +133,7 @@ def collect_facts(state: RunState, callbacks: Sequence[str]) -> dict[str, Any]:
 
 
 def check_same_run(saved: Mapping[str, Any], state: RunState, where: str) -> None:
-    """Refuse to go on with a run as what it was not begun as.
+    """Check that a checkpoint is of the same config and data as the run.
 
     Raises:
         RepriseError: names the key that changed, or says that the data did.
@@ -148,7 +147,11 @@ def check_same_run(saved: Mapping[str, Any], state: RunState, where: str) -> Non
 
 
 def check_same_config(saved: Mapping[str, Any], config: TrainConfig, where: str) -> None:
-    """The part of `check_same` that needs no data."""
+    """Check that a checkpoint is of the same config as the run.
+
+    Raises:
+        RepriseError: names the key that changed.
+    """
     try:
         before = TrainConfig.model_validate(saved["config"]).model_dump(mode="json")  # with keys of today
     except ValidationError:
@@ -164,7 +167,7 @@ def check_same_config(saved: Mapping[str, Any], config: TrainConfig, where: str)
 
 
 def list_changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(key, before, now) of what differs and matters. Adding steps to a constant schedule does not."""
+    """List (key, before, now) of keys that may not change. A constant schedule may get more steps."""
     old, new = _flatten_keys(before), _flatten_keys(now)
     constant = new.get("optimizer.schedule") == "constant"
     return [
@@ -175,7 +178,7 @@ def list_changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list
 
 
 def _is_free(key: str) -> bool:
-    # validation.holdout and what else decides the samples is in the sampler's fingerprint.
+    # What decides the samples, such as validation.holdout, is in the sampler's fingerprint.
     parts = key.split(".")
     if parts[0] == "tasks":
         return parts[-1] in FREE_TASK_KEYS
@@ -197,7 +200,7 @@ def _flatten_keys(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _collect_tensors(state: RunState, callbacks: Sequence[Callback]) -> dict[str, Any]:
-    """All that is kept, as tensors to write or to read into. What is frozen is not kept: the model has it."""
+    """All that is saved, as tensors to write or to read into. Frozen weights are not saved."""
     options = StateDictOptions(ignore_frozen_params=True)
     tensors: dict[str, Any] = {
         "model": get_model_state_dict(state.model, options=options),
@@ -237,9 +240,9 @@ def _open_reader(root: Storage, rel: str) -> dcp.FileSystemReader:
 
 
 class _UnseekableFile:
-    """A file that says it cannot seek, so that torch reads each tensor in one request.
+    """A file that reports that it cannot seek, so that torch reads each tensor in one request.
 
-    Otherwise it unpacks tensors where they lie, in dozens of requests of a few bytes each.
+    Otherwise torch unpacks a tensor in place, in dozens of requests of a few bytes each.
     """
 
     def __init__(self, file: Any) -> None:
@@ -253,7 +256,7 @@ class _UnseekableFile:
 
 
 class _ObjectFileSystem(FileSystemBase):
-    """What torch.distributed.checkpoint asks of a file system, on an object store; paths are relative."""
+    """The file system that torch.distributed.checkpoint needs, on an object store; paths are relative."""
 
     def __init__(self, root: Storage) -> None:
         self.root = root

@@ -21,13 +21,14 @@ class Ema:
         }
 
     def update_averages(self) -> None:
+        """Move the averages towards the weights; once after each step."""
         averages = [_get_local(average) for average in self.averages.values()]
         weights = [_get_local(parameter.detach()) for parameter in self._live.values()]
         torch._foreach_lerp_(averages, weights, 1 - self.decay)
 
     @contextmanager
     def use_averages(self) -> Iterator[None]:
-        """The model holds the averages inside, its own weights again afterwards."""
+        """Swap the averages into the model for the time of the context."""
         self._swap_weights()
         try:
             yield

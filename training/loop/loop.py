@@ -27,7 +27,7 @@ from training.loop.preemption import Preempted
 from training.loop.state import RunState
 from training.loop.world import World
 
-DRAIN_POLL_S = 5.0  # asking costs a message to every worker
+DRAIN_POLL_S = 5.0  # a poll costs one message to every worker
 
 
 def run_loop(
@@ -88,9 +88,7 @@ def _run_steps(
         norm = clip_gradients(state.model.parameters(), config.optimizer.clip)
         sums.set_flag("preempted", preemption.stop_requested.is_set())
         sums.set_flag("poll", world.is_main and time.perf_counter() - polled > DRAIN_POLL_S)
-        totals = sums.sum_over_workers(
-            world, norm
-        )  # the one moment of a step at which this waits for the GPU
+        totals = sums.sum_over_workers(world, norm)  # the only wait for the GPU in a step
         if totals["broken"] or not totals["finite_norm"]:
             raise _make_loss_error(state, plan, sums, saved)
 
@@ -125,12 +123,12 @@ def _run_steps(
                 callback.on_checkpoint(state, path)
             began = time.perf_counter()
         if totals["preempted"] and state.step < config.steps:
-            raise Preempted(f"told to stop: step {state.step} is saved in {path}")
+            raise Preempted(f"stopped by SIGTERM: step {state.step} is saved in {path}")
 
 
 @dataclass
 class StepSums:
-    """What one worker adds up over the micro batches of a step; stays on the device until the step's end."""
+    """What one worker sums over the micro-batches of a step, on the device until the step's end."""
 
     losses: list[Tensor] = field(default_factory=list)  # (B,) each: this worker's part of each sample's loss
     batches: list[tuple[tuple[int, ...], tuple[str, ...]]] = field(
@@ -141,10 +139,11 @@ class StepSums:
     flags: dict[str, float] = field(default_factory=dict)
 
     def set_flag(self, name: str, value: bool) -> None:
+        """Set a flag; its sum is the number of workers that set it."""
         self.flags[name] = float(value)
 
     def sum_over_workers(self, world: World, norm: Tensor) -> dict[str, float]:
-        """Sums over all workers of losses, of what tasks logged, and of flags, by name."""
+        """Sum losses, what tasks logged, and flags over all workers; by name. Collective."""
         losses = torch.cat(self.losses).double()
         names = ["loss", "broken", "tokens", *self.flags, *sorted(self.logged)]
         known = torch.tensor([self.tokens, *self.flags.values()], dtype=torch.float64).to(
@@ -160,9 +159,12 @@ class StepSums:
 
 
 def compute_gradients(state: RunState, plan: StepPlan, batches: Iterable[Batch] | None = None) -> StepSums:
-    """Put into `parameter.grad` the gradient of the mean loss over a plan's samples, summed over all workers.
+    """Compute the gradient of the mean loss over a plan's samples into `parameter.grad`. Collective.
 
-    batches: this worker's micro batches of the plan; by default they are read now. Collective.
+    Args:
+        state: of the run.
+        plan: samples of all workers.
+        batches: this worker's micro-batches of the plan; None: they are read now.
     """
     task = state.tasks[plan.task]
     count = plan.count_micro_steps(state.world.data_size, task.micro_batch)
@@ -171,7 +173,7 @@ def compute_gradients(state: RunState, plan: StepPlan, batches: Iterable[Batch] 
     sums = StepSums()
     patch = state.family.patch
     for number, batch in enumerate(itertools.islice(batches, count)):
-        # Nothing random carries over from one micro batch to the next, so nothing random has to be saved.
+        # Each micro-batch seeds dropout anew, so checkpoints need no state of random generators.
         torch.manual_seed(random_streams.derive_seed(state.config.seed, "dropout", batch.indices[0]))
         set_gradient_sync(
             state.model,
@@ -217,7 +219,7 @@ def _collect_metrics(
 
 
 def _make_loss_error(state: RunState, plan: StepPlan, sums: StepSums, saved: int | None) -> RepriseError:
-    """The error of a step whose loss or gradient is no number. Collective."""
+    """The error of a step whose loss or gradient is not finite. Collective."""
     mine = [
         (ids[at], indices[at])
         for losses, (indices, ids) in zip(sums.losses, sums.batches, strict=True)
@@ -225,12 +227,12 @@ def _make_loss_error(state: RunState, plan: StepPlan, sums: StepSums, saved: int
     ]
     everyone: list[list[tuple[str, int]]] = [[] for _ in range(state.world.size)]
     dist.all_gather_object(everyone, mine)
-    guilty = sorted({pair for several in everyone for pair in several}, key=lambda pair: pair[1])
+    broken = sorted({pair for several in everyone for pair in several}, key=lambda pair: pair[1])
     size = "x".join(str(side) for side in plan.size)
     batch = f"task {plan.task}, bucket {size}, {plan.references} references, {len(plan.rows)} samples"
-    if guilty:
-        shown = ", ".join(f"{name} (index {index})" for name, index in guilty[:8])
-        more = f" and {len(guilty) - 8} more" if len(guilty) > 8 else ""
+    if broken:
+        shown = ", ".join(f"{name} (index {index})" for name, index in broken[:8])
+        more = f" and {len(broken) - 8} more" if len(broken) > 8 else ""
         what = f"the loss of {shown}{more} is not finite"
     else:
         what = "the gradient is not finite, though every loss is"

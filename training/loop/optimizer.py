@@ -1,4 +1,4 @@
-"""AdamW, its learning rate as a function of the step, and the one clip of a step."""
+"""AdamW, its learning rate as a function of the step, and the clipping of gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.config import OptimizerConfig
 
 
 def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW over what is trainable, in one fused kernel where there is one."""
+    """Make AdamW over the trainable parameters, in a fused kernel where the device has one."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
         trainable,
@@ -26,8 +26,10 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
 
 
 def compute_learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """The rate of step `step` (from 0) of `steps`: a linear warm-up that reaches `lr` at its last step,
-    then the schedule over the steps that are left, down to 0 after the last one.
+    """Compute the learning rate of step `step` (from 0) of `steps`.
+
+    A linear warm-up reaches `lr` at its last step. Then the schedule runs over the remaining steps and,
+    unless it is constant, falls to 0 after the last one.
     """
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
@@ -42,12 +44,13 @@ def compute_learning_rate(config: OptimizerConfig, step: int, steps: int) -> flo
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-    """Scale gradients to a norm, over all parameters and workers, of at most `limit`; returns that before."""
+    """Scale gradients to a global norm of at most `limit`; returns the norm before, over all workers."""
     having = [parameter for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in having])
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -1,7 +1,7 @@
-"""How a model is spread over the workers and what it costs each of them, all done to it from outside.
+"""Parallelism of a model, applied from outside: Ulysses, recomputation, compilation, FSDP2.
 
 Order matters: sequence parallelism and the attention backend change processors, recomputation wraps the
-forward of a block, compilation compiles that, and FSDP2 comes last, around it all.
+forward of a block, compilation compiles the wrapped forward, and FSDP2 comes last, around all of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.models.family import Family
 
 
 def parallelize_model(model: nn.Module, family: Family, world: World, compute: ComputeConfig) -> None:
-    """Spread a prepared model, in place. On the meta device no rank ever holds the whole of it."""
+    """Parallelize a prepared model in place. On the meta device no rank ever holds the whole model."""
     blocks = family.list_blocks(model)
     if world.sequence_size > 1:
         share_sequences(model, blocks, make_sequence_config(world))
@@ -33,7 +33,7 @@ def parallelize_model(model: nn.Module, family: Family, world: World, compute: C
     recompute_blocks(blocks, compute.checkpointing)
     if compute.compile:
         for block in blocks:
-            # The forward alone: FSDP's hooks stay outside of the graph, and names of parameters as they are.
+            # Only the forward: FSDP's hooks stay outside the graph, and parameters keep their names.
             block.forward = torch.compile(block.forward)
     shard_model(model, blocks, world, compute)
 
@@ -41,7 +41,7 @@ def parallelize_model(model: nn.Module, family: Family, world: World, compute: C
 def shard_model(model: nn.Module, blocks: Sequence[nn.Module], world: World, compute: ComputeConfig) -> None:
     """FSDP2 per block and around the rest. Weights and the reduction of gradients are float32.
 
-    Inputs are not cast: the family casts what it must and leaves timesteps and rotary tables exact.
+    Inputs are not cast: the family casts what it must, and timesteps and rotary tables stay float32.
     """
     bf16 = compute.precision == "bf16"
     policy = MixedPrecisionPolicy(
@@ -49,9 +49,9 @@ def shard_model(model: nn.Module, blocks: Sequence[nn.Module], world: World, com
     )
     exact = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = world.fsdp
-    # Where each worker has the whole model anyway, gathering it twice a step buys nothing.
+    # Where each worker has the whole model anyway, gathering it twice a step saves no memory.
     again = mesh["shard"].size() > 1
-    # Said of every model whose output is a view; it matters to who changes outputs in place, and none does.
+    # The warning comes for every output that is a view. It concerns changes in place; we make none.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for module in _list_exact_modules(model, blocks) if bf16 else ():
         fully_shard(module, mesh=mesh, mp_policy=exact, reshard_after_forward=again)
@@ -60,41 +60,52 @@ def shard_model(model: nn.Module, blocks: Sequence[nn.Module], world: World, com
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            # A sum over all workers: losses are divided by the size of the whole batch already, and over the
-            # workers of a sequence group only a sum is right.
+            # Sum, not mean: losses are divided by the size of the whole batch already, and the workers of a
+            # sequence group hold parts of one loss.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
 
 
 def set_gradient_sync(model: nn.Module, world: World, last: bool, *, always: bool = False) -> None:
-    """Whether the next backward pass reduces gradients over the workers, or adds to what this worker has.
+    """Set whether the next backward pass reduces gradients over the workers, or accumulates them locally.
 
-    always: also before the last one, so that no worker ever holds more than its shard of them. Copies of the
-    model still exchange theirs once.
+    Args:
+        model: parallelized.
+        world: all workers.
+        last: whether it is the last backward pass of the step.
+        always: reduce in every pass, so that no worker holds more than its shard of the gradients. Copies of
+            the model still exchange theirs once a step.
     """
     model.set_is_last_backward(last)
     if world.fsdp["shard"].size() == 1:
-        # The whole model is here, and the same until the optimizer's step: it need not be gathered again.
+        # The whole model is here and does not change until the optimizer's step: no need to gather it again.
         model.set_reshard_after_backward(last)
     model.set_requires_gradient_sync(last or always)
     model.set_requires_all_reduce(last)
 
 
 def recompute_blocks(blocks: Sequence[nn.Module], mode: str) -> None:
-    """Compute what blocks made again in the backward pass, instead of keeping it.
+    """Recompute activations of blocks in the backward pass instead of keeping them.
 
-    full: all of it. selective: all but the results of matrix products and attention, which are most of the
-    work and a third of the memory. none: nothing.
+    Args:
+        blocks: changed in place.
+        mode: "full": all activations. "selective": all but the results of matrix products and attention,
+            which are most of the work and a third of the memory. "none": nothing.
     """
     for block in blocks if mode != "none" else ():
         block.forward = _wrap_forward(block, selective=mode == "selective")
 
 
 def share_sequences(model: nn.Module, blocks: Sequence[nn.Module], config: Any) -> None:
-    """Make self-attention exchange tokens for heads inside a sequence group; config: of `ulysses`.
+    """Make self-attention exchange tokens for heads inside a sequence group (Ulysses).
+
+    Args:
+        model: for its number of heads.
+        blocks: changed in place.
+        config: of `make_sequence_config`.
 
     Raises:
-        RepriseError: the heads do not divide.
+        RepriseError: the number of workers does not divide the heads.
     """
     heads, degree = model.config.num_attention_heads, config.context_parallel_config.ulysses_degree
     if heads % degree:
@@ -107,11 +118,11 @@ def share_sequences(model: nn.Module, blocks: Sequence[nn.Module], config: Any) 
 
 
 def make_sequence_config(world: World) -> Any:
-    """diffusers' description of this rank's sequence group."""
+    """Make the description of this rank's sequence group that diffusers takes."""
     from diffusers import ContextParallelConfig
     from diffusers.models._modeling_parallel import ParallelConfig
 
-    # `enable_parallelism` would do the same, but finds the device by counting accelerators: a CPU has none.
+    # `enable_parallelism` does the same, but fails on CPUs: it finds the device by counting accelerators.
     size = world.sequence_size
     mesh = init_device_mesh(
         world.device.type, (world.data_size, 1, size), mesh_dim_names=("data", "ring", "ulysses")
@@ -134,7 +145,7 @@ def _wrap_forward(block: nn.Module, *, selective: bool) -> Callable[..., Any]:
     return run_forward
 
 
-# Products with weights. Not `bmm`: where attention has no kernel of its own, it would be all its scores.
+# Products with weights. Not `bmm`: where attention has no kernel, `bmm` makes all its scores.
 _MATRIX_PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.linear.default)
 
 

@@ -1,4 +1,4 @@
-"""Notices that this process is about to be taken away: SIGTERM, and Ray's drains of nodes."""
+"""SIGTERM: save a checkpoint and stop."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import signal
 import threading
 from types import FrameType
 
-#: Set by SIGTERM once `listen` was called.
+#: Set by SIGTERM once `install_handler` was called.
 stop_requested = threading.Event()
 
 
 class Preempted(Exception):
-    """The run was told to go and has saved itself; started again, it goes on from there."""
+    """The run was stopped by SIGTERM and has saved a checkpoint; started again, it resumes from there."""
 
 
 def install_handler() -> None:
-    """Turn SIGTERM into a request to save and stop. Works in the main thread alone, as Python has it."""
+    """Install a SIGTERM handler that requests to save and stop; call it in the main thread."""
     stop_requested.clear()
     signal.signal(signal.SIGTERM, _request_stop)
 

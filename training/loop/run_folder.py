@@ -1,8 +1,8 @@
-"""Where a run writes. The same name and output find it again.
+"""The folder that a run writes to. The same name and output find it again.
 
     <output>/<name>/
       config.yaml                     as resolved when the run was started last
-      checkpoints/step-00001000/      all that is needed to go on after 1000 steps
+      checkpoints/step-00001000/      all that is needed to resume after 1000 steps
         complete.json                 written last: without it, the checkpoint does not count
         .metadata, __0_0.distcp, ...  torch.distributed.checkpoint: weights, optimizer, EMA, callbacks
       checkpoints/step-00002000.partial/   being written, or left by a crash: never read
@@ -10,7 +10,7 @@
       stopped.json                    why the run stopped, where a restart would not help
       tensorboard/, samples/, ...     whatever callbacks write, each in a folder of its own
 
-On S3 there is no `.partial`: objects cannot be renamed at once, so `complete.json` alone decides.
+On S3 there is no `.partial`: objects cannot be renamed at once, so only `complete.json` decides.
 """
 
 from __future__ import annotations
@@ -29,22 +29,25 @@ _STEP_NAME = re.compile(r"step-(\d{8,})")
 
 @dataclass(frozen=True)
 class RunFolder:
+    """The folder of a run, local or on S3."""
+
     root: Storage
 
     @classmethod
     def from_config(cls, run: RunConfig) -> RunFolder:
+        """Get the folder of `run.output` and `run.name`."""
         return cls(Storage.from_uri(run.output).get_subfolder(run.name))
 
     def get_address(self, rel: str) -> str:
-        """An address below the run's folder."""
+        """Get the address of a path below the run's folder."""
         return self.root.join_path(rel)
 
     def get_checkpoint_path(self, step: int) -> str:
-        """Relative path of a checkpoint."""
+        """Get the relative path of a checkpoint."""
         return f"checkpoints/step-{step:08d}"
 
     def list_complete_steps(self) -> list[int]:
-        """Steps of the checkpoints that are complete, ascending."""
+        """List the steps of complete checkpoints, ascending."""
         found = []
         for name in self.root.list_folders("checkpoints"):
             match = _STEP_NAME.fullmatch(name)
@@ -53,14 +56,14 @@ class RunFolder:
         return sorted(found)
 
     def read_facts(self, step: int) -> dict[str, Any]:
-        """What `complete.json` of a checkpoint says."""
+        """Read `complete.json` of a checkpoint."""
         facts: dict[str, Any] = json.loads(
             self.root.read_bytes(f"{self.get_checkpoint_path(step)}/{COMPLETE_MARKER}")
         )
         return facts
 
     def clear_partial(self) -> None:
-        """Remove what crashes left half written."""
+        """Remove checkpoints that a crash left incomplete."""
         complete = set(self.list_complete_steps())
         for name in self.root.list_folders("checkpoints"):
             match = _STEP_NAME.match(name)
@@ -68,9 +71,9 @@ class RunFolder:
                 self.root.delete_tree(f"checkpoints/{name}")
 
     def remove_old_checkpoints(self, config: CheckpointConfig) -> None:
-        """Remove checkpoints beyond the newest `keep`, but those of every `keep_every` steps."""
+        """Remove all checkpoints but the newest `keep` and those of every `keep_every` steps."""
         for step in self.list_complete_steps()[: -config.keep]:
             if config.keep_every is None or step % config.keep_every:
-                # The marker goes first: what is left of an interrupted removal does not count.
+                # The marker goes first, so that a removal that is interrupted leaves no valid checkpoint.
                 self.root.delete_file(f"{self.get_checkpoint_path(step)}/{COMPLETE_MARKER}")
                 self.root.delete_tree(self.get_checkpoint_path(step))

@@ -21,11 +21,15 @@ from training.tasks.task import LossContext, Task
 
 @dataclass
 class RunState:
+    """One worker's part of a run."""
+
     config: TrainConfig
     world: World
     folder: RunFolder  # where the run writes
     family: Family
-    model: nn.Module  # sharded: parameters are DTensors; call it through `task.loss` or `family.predict`
+    model: (
+        nn.Module
+    )  # sharded: parameters are DTensors; call it through `task.compute_loss` or `family.predict`
     context: LossContext  # what losses are computed with
     tasks: Mapping[str, Task]  # by name
     latents: Mapping[str, Latents]  # by the name of the task
@@ -37,4 +41,5 @@ class RunState:
 
     @property
     def device(self) -> torch.device:
+        """This worker's device."""
         return self.world.device

@@ -1,4 +1,4 @@
-"""Weights into a sharded model and out of it, one tensor at a time: no worker ever holds the whole model."""
+"""Load and export weights of a sharded model tensor by tensor: no worker ever holds the whole model."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ _ADAPTER_NAME = re.compile(r"\.lora_[A-Za-z_]+\b|\.subject_token\b")  # what no 
 def initialize_weights(model: nn.Module, seed: int, device: torch.device) -> None:
     """Give a sharded model on the meta device its random weights.
 
-    Each module is initialised whole and alone on the CPU, by its own `reset_parameters`, from a generator
-    that its name seeds; each rank keeps its shard. So weights depend on the seed and the name, not on the
-    layout.
+    Each module is initialised whole on the CPU by its own `reset_parameters`, from a generator that its name
+    seeds, and each rank keeps its shard. So weights depend on the seed and the name, not on the layout.
     """
     model.to_empty(device=device)
     for name, module in model.named_modules():
@@ -41,8 +40,8 @@ def initialize_weights(model: nn.Module, seed: int, device: torch.device) -> Non
 def load_sharded_weights(model: nn.Module, folder: Path, seed: int, device: torch.device) -> None:
     """Give a sharded model on the meta device the weights of a diffusers folder (safetensors).
 
-    Each rank reads the rows of its own shards alone. Parameters of adapters (peft), which such a folder does
-    not have, are drawn as `initialize` would.
+    Each rank reads only the rows of its own shards. Parameters of adapters (peft), which such a folder does
+    not have, are drawn as `initialize_weights` draws them.
 
     Raises:
         RepriseError: files are missing or damaged, or tensors are missing or of other shapes.
@@ -71,13 +70,13 @@ def load_sharded_weights(model: nn.Module, folder: Path, seed: int, device: torc
 
 
 def fill_parameter(whole: Tensor, parameter: Tensor) -> None:
-    """This rank's part of a whole tensor into a sharded parameter."""
+    """Copy this rank's part of a whole tensor into a sharded parameter."""
     with torch.no_grad():
         _get_local(parameter).copy_(_get_part(whole, parameter))
 
 
 def gather_tensors(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter whole, on the CPU, one at a time. All ranks must iterate together."""
+    """Yield every parameter whole, on the CPU, one at a time. Collective: all ranks iterate together."""
     for name, parameter in model.named_parameters():
         value = parameter.detach()
         whole = value.full_tensor() if isinstance(value, DTensor) else value
@@ -87,7 +86,7 @@ def gather_tensors(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, 
 def export_weights(model: nn.Module, folder: Path, dtype: torch.dtype, *, write: bool) -> None:
     """Write a sharded diffusers model as a folder that `from_pretrained` loads.
 
-    Collective: all ranks call it, the one with `write` writes. It holds at most one file's tensors.
+    Collective: all ranks call it, and the one with `write` writes. It holds the tensors of at most one file.
     """
     sizes = {
         name: parameter.numel() * dtype.itemsize

@@ -1,4 +1,4 @@
-"""Who takes part: ranks, device, and the mesh (replicate, shard, sequence) over which the work is shared."""
+"""The workers of a run: ranks, device, and the mesh (replicate, shard, sequence) that shares the work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.config import ParallelConfig
 
 @dataclass(frozen=True)
 class World:
-    """All workers, and this one's place among them. One worker is the same thing with sizes of 1.
+    """All workers, and the place of this one among them. With one worker all sizes are 1.
 
     Rank order is (replicate, shard, sequence), sequence fastest: the workers of one sequence group are
     neighbours, and on one node where the group fits.
@@ -33,44 +33,55 @@ class World:
 
     @property
     def rank(self) -> int:
+        """0 to `size` - 1."""
         return dist.get_rank()
 
     @property
     def size(self) -> int:
+        """Number of workers."""
         return dist.get_world_size()
 
     @property
     def is_main(self) -> bool:
+        """Whether this worker writes the files of the run."""
         return self.rank == 0
 
     @property
     def data_size(self) -> int:
-        """Groups that see different samples: every worker but those that share one sequence."""
+        """Number of groups that see different samples; a sequence group is one of them."""
         return self.size // self.sequence_size
 
     @property
     def data_rank(self) -> int:
+        """Which of these groups this worker is in: 0 to `data_size` - 1."""
         return self.rank // self.sequence_size
 
     @property
     def sequence_size(self) -> int:
+        """Number of workers that share one sample."""
         return self.mesh["sequence"].size()
 
     @property
     def sequence_rank(self) -> int:
+        """Place of this worker in its sequence group."""
         return self.mesh["sequence"].get_local_rank()
 
     def sum_values(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over all workers, in place."""
+        """Sum over all workers, in place. Collective."""
         dist.all_reduce(values)
         return values
 
     def wait_for_all(self) -> None:
+        """Wait until all workers are here. Collective."""
         dist.barrier()
 
 
 def compute_mesh_sizes(parallel: ParallelConfig, workers: int) -> tuple[int, int, int]:
-    """(replicate, shard, sequence) for so many workers; their product is `workers`."""
+    """Compute (replicate, shard, sequence), whose product is `workers`.
+
+    Raises:
+        RepriseError: the config does not allow it.
+    """
     fixed = parallel.replicate * parallel.sequence
     shard = workers // fixed if parallel.shard == -1 else parallel.shard
     if shard < 1 or fixed * shard != workers:
@@ -85,11 +96,15 @@ def compute_mesh_sizes(parallel: ParallelConfig, workers: int) -> tuple[int, int
 def make_world(
     parallel: ParallelConfig, *, device: torch.device | None = None, timeout_s: float = 1800
 ) -> World:
-    """The world that the environment describes.
+    """Make the world that the environment describes.
 
     Under Ray Train the process group exists already. Under torchrun it is made from RANK, WORLD_SIZE,
-    MASTER_ADDR and MASTER_PORT. With neither, this process is a world of one. `device` None: this worker's
-    GPU, else the CPU.
+    MASTER_ADDR and MASTER_PORT. With neither, this process is the only worker.
+
+    Args:
+        parallel: how the workers share the work.
+        device: None: this worker's GPU, else the CPU.
+        timeout_s: limit of a collective, seconds.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if device is None:
