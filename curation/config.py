@@ -79,7 +79,7 @@ class SliceConfig(_Section):
 
 
 class CaptionConfig(_Section):
-    """Where sentences come from: the video's own caption, else the captioner's."""
+    """Captions: the video's own, else the captioner's."""
 
     require: bool = Field(
         True, description="a clip without a caption is rejected, since nothing names subjects"
@@ -87,7 +87,7 @@ class CaptionConfig(_Section):
 
 
 class MatchConfig(_Section):
-    """Caption -> candidate subjects."""
+    """From captions to candidate subjects."""
 
     taxonomy: str | None = Field(
         None, description="path of another taxonomy.yaml, or playground; null: the one shipped"
@@ -98,7 +98,7 @@ class MatchConfig(_Section):
     @field_validator("taxonomy")
     @classmethod
     def _make_absolute(cls, path: str | None) -> str | None:
-        """A worker process has another working directory."""
+        """Make the path absolute: a worker process has another working directory."""
         if path is None or path in NAMED_FILES:
             return path
         return str(Path(path).expanduser().absolute())
@@ -117,7 +117,7 @@ class MatchConfig(_Section):
 
 
 class GroundConfig(_Section):
-    """Phrases -> boxes."""
+    """From phrases to boxes."""
 
     frames: int = Field(
         3,
@@ -129,9 +129,9 @@ class GroundConfig(_Section):
 
 
 class TrackConfig(_Section):
-    """Subjects followed through their clips, where somebody answers the role `tracker`."""
+    """Subjects tracked through their clips, if a backend is configured for the role `tracker`."""
 
-    enabled: bool = Field(True, description="false: nobody is asked, and no checkpoint is needed")
+    enabled: bool = Field(True, description="false: off, and no checkpoint is needed")
     references: int = Field(
         2,
         ge=1,
@@ -150,13 +150,13 @@ class TrackConfig(_Section):
 
 
 class FlowConfig(_Section):
-    """Optical flow of subjects and background, where somebody answers the role `flow`."""
+    """Optical flow of subjects and background, if a backend is configured for the role `flow`."""
 
-    enabled: bool = Field(True, description="false: nobody is asked, and no checkpoint is needed")
+    enabled: bool = Field(True, description="false: off, and no checkpoint is needed")
 
 
 class FilterConfig(Thresholds):
-    """Thresholds on what was measured of a subject; null switches one off."""
+    """Thresholds on the scores of a subject; null switches one off."""
 
 
 class ReferenceConfig(_Section):
@@ -166,8 +166,8 @@ class ReferenceConfig(_Section):
     per_subject: int = Field(1, ge=1, le=8, description="pictures per kept subject, each with its own seed")
 
 
-# What a generative inpainter is told, one drawn per picture; {subject} stands for the phrase. Plain ones are
-# among them: Kaleido erases the background, so that the text alone decides what it is.
+# Prompts of a generative inpainter, one drawn per picture; {subject} stands for the phrase. Some are plain:
+# Kaleido erases the background, so that the text alone decides what it is.
 _BACKGROUND_PROMPTS = (
     "{subject} in front of a plain white wall",
     "{subject} in front of a plain grey studio backdrop",
@@ -181,7 +181,7 @@ _BACKGROUND_PROMPTS = (
 
 
 class InpaintConfig(ReferenceConfig):
-    """Backgrounds erased, or painted by an inpainter that invents."""
+    """Backgrounds erased, or painted by a generative inpainter."""
 
     prompts: list[str] = Field(
         list(_BACKGROUND_PROMPTS), description="one drawn per picture; {subject} stands for the phrase"
@@ -260,7 +260,7 @@ ModelChoice = Annotated[
 
 
 class ModelsConfig(_Section):
-    """Backend per role: null takes the profile's; a name, `module:Class`, or {backend, checkpoint, ...}."""
+    """Backend per role: null is the profile's; else a name, `module:Class`, or {backend, checkpoint, ...}."""
 
     detector: ModelChoice | None = Field(None, description="phrases -> boxes")
     segmenter: ModelChoice | None = Field(None, description="boxes -> masks")
@@ -286,7 +286,7 @@ class StageResources(_Section):
 
 
 class EngineConfig(_Section):
-    """Where and how wide it runs; never part of what a row's content depends on."""
+    """Where it runs and with how many workers; the content of a row never depends on it."""
 
     address: str | None = Field(None, description="Ray address; null: RAY_ADDRESS, else start Ray here")
     num_cpus: int | None = Field(None, ge=1, description="of a local Ray; null: all cores")
@@ -300,7 +300,7 @@ class EngineConfig(_Section):
 
 
 class CurationConfig(_Section):
-    """Everything that a curation run can be told."""
+    """All settings of a curation run."""
 
     profile: Literal["classical", "pretrained", "playground"] = Field(
         "classical", description="which backends answer the roles; playground: of the drawn world"
@@ -326,7 +326,7 @@ class CurationConfig(_Section):
     @model_validator(mode="before")
     @classmethod
     def _apply_profile_defaults(cls, data: Any) -> Any:
-        """What a profile sets where nobody says otherwise: the playground's names and thresholds."""
+        """Apply the defaults of a profile: the playground has its own names and thresholds."""
         if isinstance(data, dict) and data.get("profile") == "playground":
             return _merge_defaults(yaml.safe_load(_PLAYGROUND_PROFILE.read_text(encoding="utf-8")), data)
         return data
@@ -339,10 +339,10 @@ class CurationConfig(_Section):
         return profile
 
     def dump_content(self) -> dict[str, Any]:
-        """Everything that a row's content depends on: all but where it runs and how it is shown.
+        """Dump everything that a row's content depends on: all but where it runs and how it is shown.
 
-        The path of a taxonomy is left out, too: what it says counts, and is among the revisions. A time-out
-        decides what fails, and what failed so is tried again.
+        The path of a taxonomy is left out, too: its content counts, and is among the revisions. A time-out
+        only decides what fails, and such a failure is retried.
         """
         found = self.model_dump(mode="json", exclude={"engine": True, "report": True, "shard": True})
         del found["match"]["taxonomy"], found["slice"]["timeout"]
@@ -350,7 +350,7 @@ class CurationConfig(_Section):
 
 
 def _merge_defaults(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """`given`, with what it does not say from `defaults`, section by section."""
+    """Complete the given settings from defaults, section by section."""
     merged = {**defaults, **given}
     for name, section in defaults.items():
         if isinstance(section, dict) and isinstance(given.get(name, {}), dict):
@@ -359,12 +359,12 @@ def _merge_defaults(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str
 
 
 def compute_config_hash(config: CurationConfig, revisions: dict[str, str]) -> str:
-    """Digest of the config and of the revisions (`registry.revisions`) that make a row; 12 hex characters."""
+    """Digest the config and the revisions of models that make a row; 12 hexadecimal characters."""
     return compute_digest(config.dump_content(), revisions, length=12)
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> CurationConfig:
-    """The config of a file and of `key.sub=value` overrides, see `settings.load_settings`.
+    """Load the config of a file and of `key.sub=value` overrides, see `settings.load_settings`.
 
     Raises:
         RepriseError: also a taxonomy that cannot be used.
@@ -375,7 +375,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
 
 
 def _check_groups(config: MatchConfig) -> None:
-    """A taxonomy that cannot be read, or lacks a group, would only show once every clip was rejected."""
+    """Check the taxonomy and its groups now: a run would only show the error by rejecting every clip."""
     if config.taxonomy is None and config.groups is None:
         return
     known = Taxonomy.load(config.taxonomy).groups

@@ -1,4 +1,4 @@
-"""Every clip gets a sentence: the one that came with its video, else the captioner's."""
+"""Captions: the one that came with the video, else the captioner's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curation.rows.stage_names import CAPTION
 
 
 class Caption:
-    """Kaleido 3.2 (1). Manifest and sidecar captions arrive with the row and are kept as written."""
+    """Captions every clip (Kaleido 3.2 (1)). Captions of manifests and sidecar files are kept as written."""
 
     name = CAPTION
 
@@ -24,6 +24,7 @@ class Caption:
         self._loaded = False
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
+        """Give every row without a caption one; reject rows that stay without."""
         uncaptioned = [row for row in rows if not (row["caption"] or "").strip()]
         if uncaptioned and not self._loaded:
             self._captioner, self._loaded = registry.load_backend(self._config, "captioner"), True

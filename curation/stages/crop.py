@@ -1,4 +1,4 @@
-"""The two references that need no model: the subject in its box, and the subject alone."""
+"""The two references that need no model: the subject in its box, and the subject without background."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MODEL, _REVISION = "reprise-cutout", "1"
 
 
 class Crop:
-    """Kaleido A.1: variants `crop` and `segment` (transparent background) of every kept subject.
+    """Makes the variants `crop` and `segment` (transparent background) of every kept subject (Kaleido A.1).
 
-    A subject that was followed gives a pair for each of its reference frames. Those after the first are cut
-    along the tracker's mask and carry how alike they are to the first one, which a threshold may reject.
+    A tracked subject gives a pair for each of its reference frames. Those after the first are cut along the
+    tracker's mask. They carry their similarity with the first one, which a threshold may reject.
     """
 
     name = CROP
@@ -34,6 +34,7 @@ class Crop:
         self._rules = build_rules(config.filter)
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
+        """Make both references of every kept subject again."""
         for row in rows:
             for subject in list_kept_subjects(row):
                 remove_references(subject, "crop")
@@ -52,7 +53,7 @@ class Crop:
             return
         try:
             image = get_frame_image(row, frame["index"])
-        except ValueError as error:  # one picture less
+        except ValueError as error:
             log.warning("%s gives no further picture: %s", subject["subject_id"], error)
             return
         pictures = make_cutout(image, decode_mask(mask), self._padding)

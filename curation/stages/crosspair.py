@@ -46,6 +46,7 @@ class Crosspair:
         self._words = {plate.clip_id: _split_words(plate.caption) for plate in pool}
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
+        """Give the drawn subjects a cross-paired reference, if a plate fits."""
         if self._taxonomy is None:
             self._taxonomy = Taxonomy.load(self._taxonomy_path)
         for row in rows:

@@ -21,12 +21,15 @@ from curation.rows.verdicts import decide_clip
 from curation.taxonomy import Taxonomy
 
 _HUMAN = "human"
-_MARGIN = 0.1  # of the box's sides: a box around the body often cuts the hair off; face detectors want it
+_MARGIN = 0.1  # of the box's sides: boxes of bodies often cut off the hair, which face detectors need
 _CATEGORY_PROMPT = "a photo of a {}"
 
 
 class Filter:
-    """Kaleido 3.2 (4). A role that nobody answers leaves its scores null, which never rejects."""
+    """Measures subjects and decides (Kaleido 3.2 (4)).
+
+    If no backend is configured for a role, its scores stay null and reject nothing.
+    """
 
     name = FILTER
 
@@ -44,6 +47,7 @@ class Filter:
         self._loaded = True
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
+        """Measure every subject that has a mask, and decide every row."""
         if not self._loaded:
             self._load_models()
         found: list[SubjectInFrame] = []
@@ -101,12 +105,13 @@ class SubjectInFrame:
 
     @property
     def crop(self) -> RGB:
-        """Its box with a little around it."""
+        """The picture of its box, with some room around it."""
         rows, columns = self._window
         return self.image[rows, columns]
 
     @property
     def crop_mask(self) -> BoolMask:
+        """Its mask in `crop`."""
         rows, columns = self._window
         return self.mask[rows, columns]
 

@@ -1,4 +1,4 @@
-"""How fast a subject moves, and what is behind it: optical flow (proxy replay, appendix A.5)."""
+"""Optical flow of a subject and of what is behind it (proxy replay, appendix A.5)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from curation.rows.stage_names import FLOW
 
 
 class Flow:
-    """FlowMag_f and FlowMag_b of A.5 for every subject and, over all of its subjects, for the clip.
+    """Measures FlowMag_f and FlowMag_b of A.5 for every subject and, over all its subjects, for the clip.
 
-    The paper segments a video's first frame and takes flow from there to each later one. Here that is the
-    first sampled frame in which the subject's outline is known: where it was followed, the first that shows
-    it, else the one in which it was found (of a subject found in the last frame alone: flow to the earlier
-    ones). What lies under any subject is no background.
+    The paper segments a video's first frame and computes flow from there to each later one. Here it starts
+    from the first sampled frame in which the subject's outline is known: the first that shows a tracked
+    subject, else the one in which it was found. From the last frame it goes to the earlier ones. What any
+    subject covers is no background.
     """
 
     name = FLOW
@@ -36,6 +36,7 @@ class Flow:
         self._loaded = False
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
+        """Measure flow for every subject and for the clip; without a backend it stays null."""
         if not self._loaded:
             self._flow, self._loaded = registry.load_backend(self._config, "flow"), True
         for row in rows:
@@ -69,7 +70,7 @@ class Flow:
 
     @staticmethod
     def _compute_flows(images: Sequence[RGB], start: int, model: FlowModel) -> list[NDArray[np.float32]]:
-        """From one frame to each later one, else to each earlier one, in px of a frame of `FLOW_SIDE`."""
+        """Compute flow from one frame to each later one, else to each earlier one, in px of `FLOW_SIDE`."""
         others = images[start + 1 :] or images[:start]
         scale = np.float32(FLOW_SIDE / max(images[start].shape[:2]))
         return [flow * scale for flow in model.estimate_flow([images[start]] * len(others), list(others))]
@@ -100,7 +101,7 @@ def _build_frame_masks(row: ClipRow, position: int, size: tuple[int, int]) -> _F
 
 
 def find_first_outline(row: ClipRow, subject: SubjectRow) -> int | None:
-    """Position among the row's frames of the first in which a subject's outline is known; None: in none."""
+    """Find the first of the row's frames in which a subject's outline is known: its position, or None."""
     for position, frame in enumerate(row["frames"]):
         if find_mask(subject, frame["index"]) is not None:
             return position
@@ -108,7 +109,7 @@ def find_first_outline(row: ClipRow, subject: SubjectRow) -> int | None:
 
 
 def shrink_image(image: RGB) -> RGB:
-    """A picture of at most `FLOW_SIDE`: the correlations that RAFT keeps grow with a side's fourth power."""
+    """Shrink a picture to `FLOW_SIDE`: the memory of RAFT grows with the fourth power of a side."""
     height, width = image.shape[:2]
     scale = FLOW_SIDE / max(height, width)
     if scale >= 1:

@@ -1,4 +1,4 @@
-"""Phrases -> boxes: each phrase keeps the sampled frame in which it was found best."""
+"""From phrases to boxes: each phrase keeps the sampled frame that shows it best."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from curation.rows.stage_names import GROUND
 
 
 class Ground:
-    """Kaleido 3.2 (3), localisation. A candidate that is found nowhere stays, without a box.
+    """Localises phrases (Kaleido 3.2 (3)). A candidate that is found nowhere stays, without a box.
 
     All boxes of one phrase come from one frame: the one that shows it best.
     """
@@ -32,6 +32,7 @@ class Ground:
         self._detector: Detector | None = None
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
+        """Search every phrase in some frames, and give each box a subject of its own."""
         if self._detector is None:
             self._detector = cast(Detector, registry.load_required_backend(self._config, "detector"))
         scenes: list[DetectionScene] = []
@@ -82,7 +83,7 @@ class Ground:
 
 
 def reset_candidates(subjects: Sequence[SubjectRow]) -> list[SubjectRow]:
-    """The subjects as `match` left them: grounding again starts from phrases, not from its own boxes."""
+    """Return the subjects as `match` made them, so that grounding again starts from phrases alone."""
     return [
         make_new_subject(
             subject["subject_id"],
@@ -98,12 +99,12 @@ def reset_candidates(subjects: Sequence[SubjectRow]) -> list[SubjectRow]:
 
 
 def _sum_strength(detections: Sequence[Detection]) -> float:
-    """How well a frame shows a phrase: the sum over its boxes, so that three cups beat two."""
+    """Rate how well a frame shows a phrase: the sum over its boxes, so that three cups beat two."""
     return sum(each.score * each.label for each in detections)
 
 
 def pick_spread_frames(frames: Sequence[FrameRow], count: int) -> list[FrameRow]:
-    """At most `count` of the frames, evenly spread, in time order."""
+    """Pick at most `count` of the frames, evenly spread, in time order."""
     if len(frames) <= count:
         return list(frames)
     steps = (np.arange(count) + 0.5) * len(frames) / count
@@ -111,11 +112,12 @@ def pick_spread_frames(frames: Sequence[FrameRow], count: int) -> list[FrameRow]
 
 
 def build_phrase(subject: SubjectRow) -> Phrase:
+    """Build what the detector searches for from a candidate subject."""
     return Phrase(subject["phrase"], subject["category"], subject["group"], subject["count"])
 
 
 def build_scene(frame: FrameRow, motion_scale: float | None) -> DetectionScene:
-    """Decode a stored frame and its motion map (back into shares of the diagonal per second)."""
+    """Decode a stored frame and its motion map, the map to shares of the diagonal per second."""
     motion: NDArray[np.float32] | None = None
     if frame["motion"] is not None and motion_scale:
         motion = decode_image(frame["motion"]).astype(np.float32) * np.float32(motion_scale / 255)

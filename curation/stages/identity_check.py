@@ -16,7 +16,7 @@ _HUMAN = "human"
 
 @dataclass(frozen=True)
 class PicturePair:
-    """`before` shows the subject as it was filmed, `after` as it was made; `group` is its taxonomy group."""
+    """A subject as it was filmed (`before`) and as a model made it (`after`); `group`: of its taxonomy."""
 
     before: RGB
     after: RGB
@@ -27,7 +27,9 @@ class PicturePair:
 class IdentityScores:
     """Cosine similarities, -1..1; None: not measured.
 
-    `image`: of the whole pictures. `face`: of the two largest faces, where both pictures of a human show one.
+    Attributes:
+        image: of the whole pictures.
+        face: of the two largest faces, if both pictures of a human show one.
     """
 
     image: float | None = None
@@ -35,7 +37,7 @@ class IdentityScores:
 
 
 class IdentityCheck:
-    """Measures pairs with whoever answers the roles `embedder` and `faces`; nobody: nothing is measured."""
+    """Measures pairs with the backends of `embedder` and `faces`; a role without one measures nothing."""
 
     def __init__(self, config: CurationConfig) -> None:
         """Load the backends.
@@ -47,7 +49,7 @@ class IdentityCheck:
         self.faces: FaceDetector | None = registry.load_backend(config, "faces")
 
     def measure_pairs(self, pairs: Sequence[PicturePair]) -> list[IdentityScores]:
-        """One result a pair."""
+        """Measure pairs of pictures: one result per pair."""
         images = self._compare_images(pairs)
         faces = self._compare_faces(pairs)
         return [IdentityScores(image, face) for image, face in zip(images, faces, strict=True)]
@@ -66,7 +68,7 @@ class IdentityCheck:
             return found
         before = self.faces.detect_faces([pairs[number].before for number in humans])
         if not any(face.embedding is not None for faces in before for face in faces):
-            return found  # a detector that tells no identities need not look at the others
+            return found  # this detector gives no face embeddings
         after = self.faces.detect_faces([pairs[number].after for number in humans])
         for number, one, other in zip(humans, before, after, strict=True):
             found[number] = compare_largest_faces(one, other)
@@ -74,7 +76,7 @@ class IdentityCheck:
 
 
 def compare_largest_faces(before: Sequence[Face], after: Sequence[Face]) -> float | None:
-    """Cosine of the two largest faces; None: a picture shows none, or the detector tells no identities."""
+    """Compare the two largest faces by cosine; None: a picture shows none, or faces have no embedding."""
     one, other = _find_largest_face(before), _find_largest_face(after)
     if one is None or other is None or one.embedding is None or other.embedding is None:
         return None

@@ -1,4 +1,4 @@
-"""The subject with what surrounds it erased or painted anew (Kaleido 3.2 (5), variant `inpaint`)."""
+"""The subject with its surroundings erased or painted anew (Kaleido 3.2 (5), variant `inpaint`)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from curation.rows.verdicts import decide_references
 from curation.stages.identity_check import IdentityCheck, PicturePair
 
 _PADDING = 0.35  # room around the subject for a background to be seen
-_RING_PX = 2  # what is known of the surroundings: the outermost pixels of the crop
+_RING_PX = 2  # the outermost pixels of the crop, which an inpainter continues
 
 
 class Inpaint:
-    """Everything around the subject is made anew, then the subject is put back untouched.
+    """Paints everything around the subject anew, then puts the subject back unchanged.
 
-    How it is asked depends on `roles.Inpainter.paints_around`. One that invents sees the subject and paints
-    around it as told; the result is held against the subject afterwards, as it may have given it a third arm.
-    One that continues what it sees gets the crop's rim alone: painting outwards from the subject would smear
-    its colours.
+    The request depends on `roles.Inpainter.paints_around`. A generative inpainter sees the subject and paints
+    around it after a prompt. Its result is compared with the subject, because it may have added a third arm.
+    An inpainter that continues what it sees gets the crop's rim alone: painting outwards from the subject
+    would smear its colours.
     """
 
     name = INPAINT
@@ -44,13 +44,14 @@ class Inpaint:
     def _load_models(self) -> Inpainter:
         if self._inpainter is None:
             self._inpainter = cast(Inpainter, registry.load_required_backend(self._config, "inpainter"))
-            # One's own backend need not say.
+            # A user's own backend may lack the attribute.
             self._invents = bool(getattr(self._inpainter, "paints_around", False))
             self._check = IdentityCheck(self._config) if self._invents else None
             self._rules = build_rules(self._config.filter)
         return self._inpainter
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
+        """Make the `inpaint` references of every kept subject again."""
         if not self._config.inpaint.enabled:
             return
         inpainter = self._load_models()
@@ -71,9 +72,9 @@ class Inpaint:
             ]
             painted = inpainter.inpaint([crop for crop, _ in cutouts], masks, prompts, seeds)
             pictures = [composite_over(cut, back) for (_, cut), back in zip(cutouts, painted, strict=True)]
-            identities = self._measure_identities(subjects, [cut for _, cut in cutouts], pictures)
+            similarities = self._measure_similarities(subjects, [cut for _, cut in cutouts], pictures)
             for subject, picture, prompt, seed, (image, face) in zip(
-                subjects, pictures, prompts, seeds, identities, strict=True
+                subjects, pictures, prompts, seeds, similarities, strict=True
             ):
                 add_reference(
                     subject,
@@ -97,10 +98,10 @@ class Inpaint:
             return None
         return self._prompts[seed % len(self._prompts)].replace("{subject}", subject["phrase"])
 
-    def _measure_identities(
+    def _measure_similarities(
         self, subjects: Sequence[SubjectRow], cuts: Sequence[RGBA], pictures: Sequence[RGB]
     ) -> list[tuple[float | None, float | None]]:
-        """(picture, face) similarities, in the subject's box: what surrounds it is meant to differ."""
+        """Measure (picture, face) similarities in the subject's box: its surroundings are meant to differ."""
         if self._check is None:
             return [(None, None)] * len(subjects)
         pairs = []
@@ -114,12 +115,12 @@ class Inpaint:
 
 
 def mask_background(cut: RGBA) -> BoolMask:
-    """All that is not wholly the subject: its soft edge too, which would else keep the old background."""
+    """Mask all but the opaque subject. Its soft edge would keep the old background."""
     return np.asarray(cut[..., 3] < 255)
 
 
 def mask_inside_rim(crop: RGB) -> BoolMask:
-    """All but the outermost pixels."""
+    """Mask all but the outermost pixels."""
     unknown = np.zeros(crop.shape[:2], bool)
     unknown[_RING_PX:-_RING_PX, _RING_PX:-_RING_PX] = True
     return unknown

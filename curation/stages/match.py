@@ -1,4 +1,4 @@
-"""Caption -> candidate subjects by the taxonomy (Kaleido 3.2 (2))."""
+"""From captions to candidate subjects, by the taxonomy (Kaleido 3.2 (2))."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from curation.taxonomy import Mention, Taxonomy
 
 
 class Match:
-    """One candidate per thing that the caption names, in order of appearance."""
+    """Makes one candidate per thing that the caption names, in order of appearance."""
 
     name = MATCH
 
@@ -22,6 +22,7 @@ class Match:
         self._taxonomy: Taxonomy | None = None
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
+        """Find the candidate subjects of every caption; reject rows whose caption names none."""
         if self._taxonomy is None:
             self._taxonomy = Taxonomy.load(self._config.taxonomy)
         for row in rows:
@@ -41,7 +42,7 @@ class Match:
 
 
 def build_candidate(row: ClipRow, mention: Mention) -> SubjectRow:
-    """A subject of which only its words are known."""
+    """Build the subject of a mention: only its words are known."""
     return make_new_subject(
         make_subject_id(row["clip_id"], mention.phrase, mention.start, 0),
         category=mention.category,

@@ -24,8 +24,8 @@ _PADDING = 0.05
 class Redux:
     """Cut-outs go to the variator with their phrase as the prompt; what comes back is stored as it is.
 
-    It is held against the cut-out by whoever answers `embedder` and, for humans, `faces`. A picture that has
-    drifted away stays in the row with its number, not kept: other thresholds may keep it.
+    The backends of `embedder` and, for humans, `faces` compare it with the cut-out. A picture that differs
+    too much stays in the row with its number, not kept: other thresholds may keep it.
     """
 
     name = REDUX
@@ -35,6 +35,7 @@ class Redux:
         self._variator: Variator | None = None
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
+        """Make the `redux` references of every kept subject again."""
         if not self._config.redux.enabled:
             return
         if self._variator is None:
@@ -56,14 +57,14 @@ class Redux:
                 for subject in subjects
             ]
             varied = self._variator.vary(cutouts, prompts, seeds)
-            identities = self._check.measure_pairs(
+            similarities = self._check.measure_pairs(
                 [
                     PicturePair(composite_on_white(cut), composite_on_white(picture), subject["group"])
                     for subject, cut, picture in zip(subjects, cutouts, varied, strict=True)
                 ]
             )
-            for subject, prompt, seed, picture, identity in zip(
-                subjects, prompts, seeds, varied, identities, strict=True
+            for subject, prompt, seed, picture, similarity in zip(
+                subjects, prompts, seeds, varied, similarities, strict=True
             ):
                 add_reference(
                     subject,
@@ -76,8 +77,8 @@ class Redux:
                     ordinal=ordinal,
                     prompt=prompt,
                     seed=seed,
-                    identity=identity.image,
-                    face_identity=identity.face,
+                    identity=similarity.image,
+                    face_identity=similarity.face,
                 )
         for subject in subjects:
             decide_references(subject, self._rules)

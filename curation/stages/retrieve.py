@@ -1,11 +1,12 @@
-"""The same subject elsewhere (variant `retrieved`): a reference that no model made, from another clip.
+"""The same subject in another clip (variant `retrieved`): a reference that no model made.
 
-Kaleido A.1 breaks the tie between a subject and its context by compositing. Where the same subject is seen in
-another clip, of this video or of another one, that tie is broken already: another pose, light and place.
-Two pictures are such a pair when they are alike enough to show one subject, and not so alike as to be copies.
+Kaleido A.1 separates a subject from its context by compositing. Another clip of the same subject, from this
+video or another one, does that already: it has another pose, light and place. Two pictures are such a pair if
+they are similar enough to show one subject and different enough to be no copies.
 
-Three steps, as the pictures of a large dataset fit no worker: `look` embeds the kept subjects of some rows,
-`match` finds for each drawn subject its donor among all of them, and `Retrieve` fetches the donors' pictures.
+The pictures of a large dataset fit no worker, so there are three steps: `embed_subjects` embeds the kept
+subjects of some rows, `find_donors` finds each drawn subject's donor among all of them, and `Retrieve`
+fetches the pictures of the donors.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ log = logging.getLogger(__name__)
 
 VARIANT = "retrieved"
 _PADDING = 0.05  # around what is embedded
-_MAX_NEIGHBOURS = 50  # nearest subjects looked at; copies of the subject's own picture are among them
+_MAX_NEIGHBOURS = 50  # nearest subjects that are looked at; copies of its own picture are among them
 
 
 @dataclass(frozen=True)
 class SubjectEmbedding:
-    """A kept subject and what it looks like: (d,) float32 of one embedder."""
+    """A kept subject and the vector of its picture: (d,) float32 of one embedder."""
 
     subject_id: str
     clip_id: str
@@ -51,7 +52,7 @@ class SubjectEmbedding:
 
 @dataclass(frozen=True)
 class Donor:
-    """Where the same subject is seen, and how alike the two are, -1..1."""
+    """Another clip's view of the same subject, and the similarity of the two, -1..1."""
 
     subject_id: str
     clip_id: str
@@ -59,31 +60,35 @@ class Donor:
 
 
 class DonorLibrary(Protocol):
-    """What `Retrieve` asks: small in memory, however large the dataset."""
+    """Where `Retrieve` finds donors: small in memory, however large the dataset."""
 
     @property
     def model(self) -> str:
-        """Name of the embedder that found the matches."""
+        """Name of the embedder that found the donors."""
         ...
 
     @property
-    def revision(self) -> str: ...
+    def revision(self) -> str:
+        """Revision of that embedder."""
+        ...
 
     @property
-    def sha256(self) -> str | None: ...
+    def sha256(self) -> str | None:
+        """SHA-256 of its checkpoint; None: it has none."""
+        ...
 
     def get_donor(self, subject_id: str) -> Donor | None:
-        """The donor of a subject; None: it has none."""
+        """Return the donor of a subject; None: it has none."""
         ...
 
     def load_clips(self, clip_ids: Sequence[str]) -> Iterable[ClipRow]:
-        """These clips, with their frames and subjects, in any order; some may be missing."""
+        """Load clips with their frames and subjects, in any order; some may be missing."""
         ...
 
 
 @dataclass(frozen=True)
 class FoundDonors:
-    """A `Library` over what `match` found and a function that reads rows."""
+    """A `DonorLibrary` over what `find_donors` found and a function that reads rows."""
 
     model: str
     revision: str
@@ -92,9 +97,11 @@ class FoundDonors:
     sha256: str | None = None
 
     def get_donor(self, subject_id: str) -> Donor | None:
+        """Return the donor of a subject; None: it has none."""
         return self.found.get(subject_id)
 
     def load_clips(self, clip_ids: Sequence[str]) -> Iterable[ClipRow]:
+        """Load clips with the given function."""
         return self.fetch(clip_ids)
 
 
@@ -104,9 +111,9 @@ def is_drawn(config: CurationConfig, subject_id: str) -> bool:
 
 
 def embed_subjects(rows: Iterable[ClipRow], embedder: ImageEmbedder) -> list[SubjectEmbedding]:
-    """The kept subjects of some rows, embedded as cut-outs on white: the place must not count.
+    """Embed the kept subjects of some rows, as cut-outs on white, so that the place does not count.
 
-    A subject whose picture cannot be read costs itself only.
+    A subject whose picture cannot be read is left out.
     """
     found: list[tuple[ClipRow, SubjectRow]] = []
     pictures = []
@@ -134,10 +141,10 @@ def embed_subjects(rows: Iterable[ClipRow], embedder: ImageEmbedder) -> list[Sub
 
 
 def find_donors(embeddings: Sequence[SubjectEmbedding], config: CurationConfig) -> dict[str, Donor]:
-    """subject_id -> its donor, for the drawn subjects that have one: the most alike in the band.
+    """Map each drawn subject that has a donor to it: the most similar subject within the bounds.
 
-    Of the same category and of another clip; with `same_video` off, of another video. The same subjects give
-    the same answer in any order. Time O(drawn * n * d) per category.
+    A donor is of the same category and of another clip; with `same_video` off, of another video. The order of
+    the embeddings does not matter. Time O(drawn * n * d) per category.
     """
     wanted = config.retrieve
     bands = SimilarityBands(wanted.same_min, wanted.copy_min)
@@ -149,7 +156,7 @@ def find_donors(embeddings: Sequence[SubjectEmbedding], config: CurationConfig) 
         drawn = [each for each in group if is_drawn(config, each.subject_id)]
         if not drawn or len(group) < 2:
             continue
-        # The index leaves out what has the same source: a clip here, or else its whole video.
+        # The index leaves out subjects of the same source: the clip, or its whole video.
         index = SubjectIndex(
             [each.subject_id for each in group],
             [_get_exclusion_key(each, wanted) for each in group],
@@ -185,6 +192,7 @@ class Retrieve:
         self._library = library
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
+        """Give the drawn subjects a picture from their donor's clip."""
         wanted: list[tuple[SubjectRow, Donor]] = []
         for row in rows:
             for subject in list_kept_subjects(row):

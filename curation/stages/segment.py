@@ -1,4 +1,4 @@
-"""Boxes -> masks, and the sizes that only a mask gives."""
+"""From boxes to masks, and the sizes that only a mask gives."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from curation.rows.stage_names import SEGMENT
 
 
 class Segment:
-    """Kaleido 3.2 (3), segmentation. An empty mask counts as measured: its area share is 0.
+    """Segments subjects (Kaleido 3.2 (3)). An empty mask counts as measured: its area share is 0.
 
-    A subject is held against all others that its frame shows: those segmented there, and those that the
+    Overlap is measured with all other subjects of the frame: those segmented there, and those that the
     tracker saw there although their own best frame is another one.
     """
 
@@ -31,6 +31,7 @@ class Segment:
         self._segmenter: Segmenter | None = None
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
+        """Segment the box of every subject, and measure its mask."""
         if self._segmenter is None:
             self._segmenter = cast(Segmenter, registry.load_required_backend(self._config, "segmenter"))
         groups: list[list[SubjectRow]] = []

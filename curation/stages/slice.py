@@ -1,4 +1,4 @@
-"""Videos -> clips: the one stage that makes rows."""
+"""From videos to clips: the one stage that makes rows."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class Slice:
-    """Cut a video's shots into clips of `slice.min_length`..`slice.max_length` seconds below `clips/`.
+    """Cuts a video's shots into clips of `slice.min_length`..`slice.max_length` seconds below `clips/`.
 
-    Yields one row per clip as it is cut, so that memory does not grow with the video. The last row of a
-    video says in `clip_count` how many there were; in the others it is 0.
+    It yields each row as its clip is cut, so that memory does not grow with the video. `clip_count` of a
+    video's last row is the number of its rows; in the others it is 0.
     """
 
     name = SLICE
@@ -42,9 +42,9 @@ class Slice:
         self._slicing = compute_digest(config.slice.model_dump(mode="json", exclude={"timeout"}))
 
     def __call__(self, video: VideoRow) -> Iterator[ClipRow]:
-        """Rows of a video but for those of `skip_clip_ids`; one that gives no clip gives one row saying why.
+        """Yield the rows of a video without those of `skip_clip_ids`; without a clip, one row that says why.
 
-        Where the last row is one of those to skip, it carries the `clip_count`, and none of these does.
+        If the last row is one of those to skip, no yielded row has a `clip_count`.
 
         Raises:
             RepriseError: a clip cannot be written, to the dataset or to this machine's temporary folder.
@@ -62,20 +62,20 @@ class Slice:
             yield held
 
     def _iter_rows(self, video: VideoRow) -> Iterator[ClipRow | None]:
-        """All rows of a video in time order, None for those that an earlier run has finished."""
-        identity: str | None = None
+        """Yield all rows of a video in time order, None for those that an earlier run finished."""
+        video_id: str | None = None
         slicer: Slicer | None = None
         with ExitStack() as stack:
             folder = Path(stack.enter_context(_make_temporary_folder()))
             spans: Iterator[Span] = iter(())
             while True:
-                # Only reading is tried: a dataset that cannot be written is not this video's fault.
+                # Errors of reading fail this video. Errors of writing to the dataset fail the run.
                 try:
                     if slicer is None:
                         if video["problem"]:
                             raise BadVideoError(video["problem"])
                         path = stack.enter_context(fetch_file(video["source_path"]))
-                        identity = hash_video(path)
+                        video_id = hash_video(path)
                         slicer = Slicer(
                             path, self._config, folder, _parse_first_frames(video["skip_clip_ids"])
                         )
@@ -83,20 +83,20 @@ class Slice:
                     span = next(spans, None)
                 except Exception as error:
                     _refuse_full_disk(error)
-                    row = self._build_stopped_row(video, identity, _describe_error(error, video))
+                    row = self._build_stopped_row(video, video_id, _describe_error(error, video))
                     if isinstance(error, StalledError) and row["stop"]:
                         row["stop"]["threshold"] = self._config.timeout
                     yield None if row["clip_id"] in video["skip_clip_ids"] else row
                     return
                 if span is None:
                     return
-                yield None if span.status == "done" else self._build_row(video, identity or "", slicer, span)
+                yield None if span.status == "done" else self._build_row(video, video_id or "", slicer, span)
 
-    def _build_row(self, video: VideoRow, identity: str, slicer: Slicer, span: Span) -> ClipRow:
+    def _build_row(self, video: VideoRow, video_id: str, slicer: Slicer, span: Span) -> ClipRow:
         info = slicer.info
         assert info is not None
-        row = make_blank_row(video, make_clip_id(identity, span.start_frame, span.end_frame, self._slicing))
-        row["video_id"], row["config_hash"] = identity, self._config_hash
+        row = make_blank_row(video, make_clip_id(video_id, span.start_frame, span.end_frame, self._slicing))
+        row["video_id"], row["config_hash"] = video_id, self._config_hash
         row["start_frame"], row["end_frame"] = span.start_frame, span.end_frame
         row["start_s"], row["end_s"] = span.start_s, span.end_s
         row["num_frames"], row["fps"] = span.num_frames, float(info.fps)
@@ -105,7 +105,7 @@ class Slice:
         if span.file is None:
             stop_row(row, span.status, SLICE, span.reason or "", span.value, span.threshold)
             return row
-        target = make_clip_path(identity, row["clip_id"])
+        target = make_clip_path(video_id, row["clip_id"])
         self._dataset.put_file(span.file, target)
         row["clip_path"] = target
         span.file.unlink(missing_ok=True)
@@ -118,9 +118,9 @@ class Slice:
         ]
         return row
 
-    def _build_stopped_row(self, video: VideoRow, identity: str | None, reason: str) -> ClipRow:
-        row = make_blank_row(video, make_stopped_video_id(identity, video["source_key"]))
-        row["video_id"], row["config_hash"] = identity, self._config_hash
+    def _build_stopped_row(self, video: VideoRow, video_id: str | None, reason: str) -> ClipRow:
+        row = make_blank_row(video, make_stopped_video_id(video_id, video["source_key"]))
+        row["video_id"], row["config_hash"] = video_id, self._config_hash
         duplicate = bool(video["problem"]) and reason.startswith("duplicate")
         stop_row(row, "rejected" if duplicate else "failed", SLICE, reason)
         return row
@@ -134,16 +134,16 @@ def _make_temporary_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def _parse_first_frames(clip_ids: Iterable[str]) -> frozenset[int]:
-    """First frames of the spans with these ids; the id of a video that gave none has no frames."""
+    """Return the first frames of the clips with these ids; the id of a video without clips has none."""
     parts = [each.split("-") for each in clip_ids]
     return frozenset(int(each[1]) for each in parts if len(each) == 4)
 
 
 def _refuse_full_disk(error: Exception) -> None:
-    """A full disk fails every video that comes after, so it ends the run.
+    """End the run on a full disk, which would fail every further video.
 
     Raises:
-        RepriseError: if it was that.
+        RepriseError: the error says that the disk is full.
     """
     cause = error.__cause__ if isinstance(error, RepriseError) else error
     if getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
@@ -155,7 +155,7 @@ def _refuse_full_disk(error: Exception) -> None:
 
 
 def _describe_error(error: Exception, video: VideoRow) -> str:
-    """What went wrong with a video, for its row."""
+    """Describe for a video's row what went wrong."""
     if isinstance(error, BadVideoError | RepriseError):
         return str(error)
     if isinstance(error, StalledError):
@@ -164,6 +164,6 @@ def _describe_error(error: Exception, video: VideoRow) -> str:
         return f"slicing failed ({format_ffmpeg_error(error)})"
     if isinstance(error, OSError):
         return f"cannot be read ({error.strerror or error})"
-    # FFmpeg and OpenCV raise many kinds; whatever it is must cost this video only.
+    # FFmpeg and OpenCV raise many kinds of errors; each fails only this video.
     log.warning("%s: slicing failed: %s", video["source_path"], error, exc_info=error)
     return f"slicing failed ({type(error).__name__}: {error})".split("\n")[0][:300]

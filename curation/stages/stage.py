@@ -1,4 +1,4 @@
-"""What a stage is, and how one bad row costs that row only."""
+"""What a stage is, and how it runs on rows: an exception fails only the row that causes it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ log = logging.getLogger(__name__)
 
 
 class Stage(Protocol):
-    """A step over clips. Built cheaply; models are loaded at the first call and kept.
-
-    `__call__` takes rows that are still worked on and changes them in place; it never drops or adds one.
-    """
+    """A step over clips. Building one is cheap; models are loaded at the first call and kept."""
 
     name: str
 
-    def __call__(self, rows: Sequence[ClipRow]) -> None: ...
+    def __call__(self, rows: Sequence[ClipRow]) -> None:
+        """Change live rows in place; no row is added or dropped."""
+        ...
 
 
 def run_stage(stage: Stage, rows: list[ClipRow], seconds: dict[str, float]) -> list[ClipRow]:
-    """Run a stage over a batch and add its time to `seconds`. Stopped rows pass through untouched.
+    """Run a stage over a batch and add its time to `seconds`. Stopped rows stay as they are.
 
-    Where the batch fails, its rows are tried one by one, and only those that fail alone are marked `failed`.
+    If the batch fails, its rows are tried one by one, and only those that fail alone are marked `failed`.
 
     Raises:
         RepriseError: the config works for no row: a package or a file that a backend needs is missing.
@@ -37,7 +36,7 @@ def run_stage(stage: Stage, rows: list[ClipRow], seconds: dict[str, float]) -> l
     started = time.perf_counter()
     result = list(rows)
     positions = [position for position, row in enumerate(rows) if is_live(row)]
-    # A batch of one that fails needs no second try to tell which row it was.
+    # A batch of one row needs no second try to find the row that fails.
     if len(positions) < 2 or _try_batch(stage, result, positions) is not None:
         for position in positions:
             error = _try_batch(stage, result, [position])

@@ -1,4 +1,4 @@
-"""A subject followed through its clip, and the frames that show it best."""
+"""Subjects tracked through their clips, and the frames that show them best."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from curation.filters.reference_frames import Sighting, choose_frames
 from curation.imaging.codec import RGB, decode_image, decode_mask
 from curation.imaging.cutout import composite_on_white, make_cutout
 from curation.models import registry
-from curation.models.roles import ImageEmbedder, Tracker
-from curation.models.roles import SubjectTrack as Followed
+from curation.models.roles import ImageEmbedder, SubjectTrack, Tracker
 from curation.rows.schema import ClipRow, ReferenceFrame, SubjectRow
 from curation.rows.stage_names import TRACK
 
@@ -25,11 +24,11 @@ _PADDING = 0.1  # of the cut-outs that the embedder sees, as the references have
 
 
 class Track:
-    """Follows every found subject over the sampled frames, from the one in which the detector found it.
+    """Tracks every found subject over the sampled frames, from the frame in which the detector found it.
 
-    The best frame of the track takes the place of the detector's, so that all that is measured later is
-    measured there; further ones, which differ in pose, give further references. Where nobody answers the role
-    `tracker` a subject stays in the frame in which it was found.
+    The best frame of the track replaces the detector's, so that later stages measure there. Further frames,
+    which differ in pose, give further references. If no backend is configured for the role `tracker`, a
+    subject stays in the frame in which it was found.
     """
 
     name = TRACK
@@ -40,7 +39,7 @@ class Track:
 
     def _load_models(self) -> None:
         self._tracker: Tracker | None = registry.load_backend(self._config, "tracker")
-        # One frame needs no difference from others.
+        # A single reference frame is compared with no other.
         several = self._tracker is not None and self._config.track.references > 1
         self._embedder: ImageEmbedder | None = (
             registry.load_backend(self._config, "embedder") if several else None
@@ -48,6 +47,7 @@ class Track:
         self._loaded = True
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
+        """Track every found subject, and move it to the frame that shows it best."""
         if not self._loaded:
             self._load_models()
         for row in rows:
@@ -76,7 +76,7 @@ class Track:
                 registry.record_model(subject, "tracker", tracker)
 
     def _store_track(
-        self, subject: SubjectRow, found: Followed, images: Sequence[RGB], indices: Sequence[int]
+        self, subject: SubjectRow, found: SubjectTrack, images: Sequence[RGB], indices: Sequence[int]
     ) -> None:
         subject["track"] = [
             {"index": index, "box": box, "mask": mask, "presence": float(presence)}
@@ -89,7 +89,7 @@ class Track:
         settings = self._config.track
         choices = choose_frames(sightings, settings.references, settings.min_quality, settings.min_difference)
         if not choices:
-            return  # lost at once: it stays where the detector found it
+            return  # the tracker lost it: it stays where the detector found it
         seen = {each.frame: each for each in sightings}
         first = seen[choices[0].frame]
         subject["reference_frames"] = [
@@ -105,8 +105,8 @@ class Track:
         if self._embedder is not None:
             registry.record_model(subject, "embedder", self._embedder)
 
-    def _build_sightings(self, found: Followed, images: Sequence[RGB]) -> list[Sighting]:
-        """The frames in which it is seen; with embeddings where somebody answers that role."""
+    def _build_sightings(self, found: SubjectTrack, images: Sequence[RGB]) -> list[Sighting]:
+        """Build a sighting for each frame that shows it, with embeddings if there is an embedder."""
         sightings, cuts = [], []
         for frame, (box, rle) in enumerate(zip(found.boxes, found.masks, strict=True)):
             if box is None or rle is None:
@@ -134,7 +134,7 @@ class Track:
 
 
 def reset_subject(subject: SubjectRow) -> None:
-    """A subject as the detector left it, so that following it again starts from the same box."""
+    """Restore a subject as the detector left it, so that tracking again starts from the same box."""
     if subject["found_index"] is None:  # a table from before there were tracks
         subject["found_index"], subject["found_box"] = subject["frame_index"], subject["box"]
     moved = subject["track"] is not None
