@@ -9,6 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+import click
+import yaml
+from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -92,6 +95,14 @@ class ProgressBar:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def print_config(config: BaseModel) -> None:
+    """Print a config with every key, as YAML that `--config` reads. Secrets in addresses are masked."""
+    from reprise.storage import mask_credentials  # imports Arrow, which most commands need later or never
+
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    click.echo(mask_credentials(text).rstrip())
 
 
 def print_summary(manifest: dict[str, Any]) -> None:

@@ -6,10 +6,17 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 from rich.markup import escape
 
-from pipelines.console import EXIT_NOTHING_DONE, ProgressBar, err, handle_errors, out, print_summary
+from pipelines.console import (
+    EXIT_NOTHING_DONE,
+    ProgressBar,
+    err,
+    handle_errors,
+    out,
+    print_config,
+    print_summary,
+)
 
 if TYPE_CHECKING:
     from curation.config import CurationConfig
@@ -83,7 +90,7 @@ def print_dry_run(config: CurationConfig) -> None:
     """Print a config with every key, and the operators of its graph."""
     from curation.runner.graph import describe_graph
 
-    click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
+    print_config(config)
     click.echo("\n# graph")
     for line in describe_graph(config):
         click.echo(f"#   {line}")

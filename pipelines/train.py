@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import yaml
 from rich.markup import escape
 
-from pipelines.console import EXIT_NOTHING_DONE, err, handle_errors, out
+from pipelines.console import EXIT_NOTHING_DONE, err, handle_errors, out, print_config
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
@@ -101,7 +100,8 @@ def print_dry_run(config: TrainConfig, gpu_bytes: int | None, size: tuple[int, i
     """
     from training.cost.describe import describe_estimate
 
-    click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip() + "\n")
+    print_config(config)
+    click.echo()
     estimate = estimate_run(config, size)
     memory = gpu_bytes or get_gpu_memory()
     for line in describe_estimate(estimate, memory):

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import reprise.errors
 from pipelines.config import main
-from pipelines.console import EXIT_USAGE, handle_errors
+from pipelines.console import EXIT_USAGE, handle_errors, print_config
 from reprise.errors import RepriseError
 from reprise.settings import list_keys, load_settings, validate_settings, with_overrides
 from training.config import KaleidoTask, TrainConfig, VideoTask
@@ -127,3 +127,9 @@ def test_bad_input_of_either_half_ends_in_one_line(
         failing()
     assert ended.value.code == EXIT_USAGE
     assert capsys.readouterr().err == "error no such folder\n"
+
+
+def test_a_printed_config_shows_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    print_config(load_settings(TrainConfig, None, ["run.output=s3://KEY:hunter@bucket/runs"]))
+    printed = capsys.readouterr().out
+    assert "output: s3://***@bucket/runs" in printed and "hunter" not in printed
