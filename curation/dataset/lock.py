@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from reprise.errors import RepriseError
+from reprise.errors import StorageError
 from reprise.storage import Storage
 
 
@@ -70,7 +70,7 @@ def lock_dataset(dataset: Storage, *, create: bool = False) -> Iterator[None]:
         create: Make the folder if it does not exist; a folder that does not exist cannot be locked.
 
     Raises:
-        RepriseError: Another run is writing this dataset.
+        StorageError: Another run is writing this dataset.
     """
     folder = dataset.get_local_path()
     if folder is not None and create:
@@ -78,7 +78,7 @@ def lock_dataset(dataset: Storage, *, create: bool = False) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
     lock: WriteLock = NoLock() if folder is None else FolderLock(folder)
     if not lock.acquire():
-        raise RepriseError(f"another run is writing {dataset.uri}: wait for it or stop it")
+        raise StorageError(f"another run is writing {dataset.uri}: wait for it or stop it")
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from curation.dataset.layout import MANIFEST_FILE
 from curation.dataset.shards import ShardResult
 from curation.dataset.tally import Tally
 from curation.rows.thresholds import Thresholds, build_rules
-from reprise.errors import RepriseError
+from reprise.errors import RepriseError, StorageError
 from reprise.storage import Storage
 
 _PACKAGES = (
@@ -40,7 +40,7 @@ def read_manifest(dataset: Storage) -> dict[str, Any] | None:
     try:
         found = json.loads(dataset.read_bytes(MANIFEST_FILE))
     except ValueError as error:
-        raise RepriseError(
+        raise StorageError(
             f"{dataset.join_path(MANIFEST_FILE)} is not JSON; was it edited by hand?"
         ) from error
     return found if isinstance(found, dict) else None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reprise.errors import RepriseError
+from reprise.errors import InputError
 from reprise.storage import Storage
 
 INDEX_COLUMNS = [
@@ -53,7 +53,7 @@ def index_tables(storage: Storage, files: Sequence[str]) -> list[RowIndex]:
     """Index every row of some clip tables.
 
     Raises:
-        RepriseError: A file is no clip table, or a clip is in two of them.
+        InputError: A file is no clip table, or a clip is in two of them.
     """
     found: dict[tuple[str, str], RowIndex] = {}
     for file in files:
@@ -62,5 +62,5 @@ def index_tables(storage: Storage, files: Sequence[str]) -> list[RowIndex]:
             twin = found.setdefault((entry.source_key, entry.clip_id), entry)
             if twin is not entry:
                 both = " and ".join(dict.fromkeys((twin.file, file)))
-                raise RepriseError(f"clip {entry.clip_id} is there twice, in {both}: name one table")
+                raise InputError(f"clip {entry.clip_id} is there twice, in {both}: name one table")
     return list(found.values())

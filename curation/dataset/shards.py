@@ -15,7 +15,7 @@ from curation.dataset.row_index import RowIndex
 from curation.dataset.tally import Tally
 from curation.rows.schema import CLIPS, ClipRow
 from curation.rows.tables import build_table, check_columns, extract_rows
-from reprise.errors import RepriseError
+from reprise.errors import RepriseError, StorageError
 from reprise.storage import Storage
 
 # What a cross-pair adds to a kept clip, whose size was counted before the cross-pair was made.
@@ -72,7 +72,7 @@ def read_rows(dataset: Storage, entries: Sequence[RowIndex], batch: int) -> Iter
     """Read the rows of these entries in their order, at most `batch` at once.
 
     Raises:
-        RepriseError: A file cannot be read. A damaged fragment is removed, so that the same command makes its
+        StorageError: A file cannot be read. A damaged fragment is removed, so that the same command makes its
             rows again.
     """
     cache: dict[str, pa.Table] = {}
@@ -100,7 +100,7 @@ def _read_table(dataset: Storage, file: str) -> pa.Table:
         if not damaged or not file.startswith(f"{WORK_FOLDER}/") or not dataset.is_file(file):
             raise
         dataset.delete_file(file)
-        raise RepriseError(f"{error}; it is removed: run the same command again to make its rows") from error
+        raise StorageError(f"{error}; it is removed: run the same command again to make its rows") from error
     check_columns(table.schema, CLIPS, dataset.join_path(file))
     return table
 

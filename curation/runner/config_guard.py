@@ -7,7 +7,7 @@ from typing import Any
 
 from curation.config import CurationConfig
 from curation.dataset.layout import CONFIG_FILE, WORK_FOLDER, get_config_path
-from reprise.errors import RepriseError
+from reprise.errors import ConfigError
 from reprise.storage import Storage
 
 _NO_CONTENT = ("engine.", "report.", "shard.")  # sections that no row depends on
@@ -24,14 +24,14 @@ def refuse_other_config(
     """Refuse to mix configs: that of the manifest, if there is one, or of an unfinished run.
 
     Raises:
-        RepriseError: The dataset was made with another config; it names what differs and what to do.
+        ConfigError: The dataset was made with another config; it names what differs and what to do.
     """
     if manifest is not None and manifest.get("config_hash") != config_hash:
-        raise RepriseError(_explain_other_config(dataset, manifest.get("config", {}), config))
+        raise ConfigError(_explain_other_config(dataset, manifest.get("config", {}), config))
     for file in dataset.list_paths(WORK_FOLDER, CONFIG_FILE):
         if file != get_config_path(config_hash):
             other = json.loads(dataset.read_bytes(file))
-            raise RepriseError(_explain_other_config(dataset, other, config))
+            raise ConfigError(_explain_other_config(dataset, other, config))
 
 
 def _explain_other_config(dataset: Storage, other: dict[str, Any], config: CurationConfig) -> str:

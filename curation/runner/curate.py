@@ -29,7 +29,7 @@ from curation.runner.ray_data import annotate_videos
 from curation.runner.resume import has_work_left, list_pending_videos, reopen_dataset, select_current
 from curation.runner.stopped_rows import build_copy_row, build_died_row, find_copies
 from reprise.digest import compute_digest
-from reprise.errors import RepriseError
+from reprise.errors import InputError
 from reprise.progress import NoProgress, Progress
 from reprise.ray_session import ray_session
 from reprise.storage import Storage
@@ -119,7 +119,7 @@ def _prepare_videos(videos: Sequence[VideoRow], dataset: Storage) -> list[VideoR
                 {**video, "source_key": f"{video['source_key']}|{compute_digest(*details, length=8)}"}
             )
     if not found:
-        raise RepriseError("no videos to curate")
+        raise InputError("no videos to curate")
     return found
 
 

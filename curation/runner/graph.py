@@ -35,7 +35,7 @@ from curation.stages.redux import Redux
 from curation.stages.segment import Segment
 from curation.stages.stage import Stage
 from curation.stages.track import Track
-from reprise.errors import RepriseError
+from reprise.errors import ConfigError
 
 # In the order of `STAGES`. The other stages do not work on single clips: `slice` makes the rows, and the last
 # three need all of them.
@@ -75,11 +75,11 @@ def build_operators(config: CurationConfig) -> list[Operator]:
     """Build the operators of a run in order; neighbouring clip stages with equal resources share one.
 
     Raises:
-        RepriseError: `engine.stages` names a stage that does not exist.
+        ConfigError: `engine.stages` names a stage that does not exist.
     """
     unknown = set(config.engine.stages) - set(STAGES)
     if unknown:
-        raise RepriseError(
+        raise ConfigError(
             f"engine.stages.{sorted(unknown)[0]}: no such stage; stages are {', '.join(STAGES)}"
         )
     found = [Operator((SLICE,), get_stage_resources(config, SLICE))]
@@ -97,13 +97,13 @@ def build_stage(name: str, config: CurationConfig) -> Stage:
     """Build a clip stage by its name, or a stage of a person's own by `module:Class`.
 
     Raises:
-        RepriseError: There is no such stage.
+        ConfigError: There is no such stage.
     """
     if ":" in name:
         own: Stage = import_object(name, "stage")(config)
         return own
     if name not in CLIP_STAGES:
-        raise RepriseError(
+        raise ConfigError(
             f"no clip stage {name!r}; clip stages are {', '.join(CLIP_STAGES)}, or module:Class"
         )
     return CLIP_STAGES[name](config)

@@ -26,7 +26,7 @@ from curation.runner.graph import build_stage
 from curation.runner.plates import build_plate_pool
 from curation.stages.crosspair import VARIANT, Crosspair
 from curation.stages.stage import Stage, run_stage
-from reprise.errors import RepriseError
+from reprise.errors import ConfigError, InputError
 from reprise.settings import validate_settings, with_overrides
 from reprise.storage import Storage
 
@@ -101,17 +101,17 @@ def _load_config(dataset: Storage, overrides: Sequence[str]) -> tuple[dict[str, 
     """The manifest of a finished dataset, and its config with the overrides."""
     manifest = read_manifest(dataset)
     if manifest is None:
-        raise RepriseError(
+        raise InputError(
             f"{dataset.uri} has no {MANIFEST_FILE}: only a finished dataset can be decided again"
         )
     missing = {"config", "models", "shards", "seconds", "created_at"} - manifest.keys()
     if missing:
-        raise RepriseError(
+        raise InputError(
             f"{dataset.join_path(MANIFEST_FILE)} has no {sorted(missing)[0]}: is it a Reprise dataset?"
         )
     other = [each for each in overrides if not each.startswith("filter.")]
     if other:
-        raise RepriseError(f"{other[0]}: refilter changes filter.* only; anything else needs a new curation")
+        raise ConfigError(f"{other[0]}: refilter changes filter.* only; anything else needs a new curation")
     stored = validate_settings(CurationConfig, manifest["config"], dataset.join_path(MANIFEST_FILE))
     return manifest, with_overrides(stored, overrides)
 
