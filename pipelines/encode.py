@@ -53,8 +53,10 @@ def main(
     from reprise.storage import Storage
     from training.latents import encode, on_ray
     from training.latents.encoders import read_model_facts
+    from training.latents.sources.curated import CuratedSource
     from training.latents.sources.open_pairs import open_pairs
-    from training.latents.sources.source import CuratedSource, Source, VideoSource
+    from training.latents.sources.source import Source
+    from training.latents.sources.videos import VideoSource
 
     source: Source
     if dataset:
@@ -62,7 +64,7 @@ def main(
     elif pairs:
         source = open_pairs(pairs, config)
     else:
-        source = VideoSource(videos or "", config)
+        source = VideoSource(videos or "", config, print_note)
     if dry_run:
         facts = read_model_facts(model, revision, config)
         buckets = encode.make_buckets(facts, config)
@@ -85,6 +87,11 @@ def main(
     print_accounting(manifest, Storage.from_uri(output).uri)
     if not manifest.encoded:
         sys.exit(EXIT_NOTHING_DONE)
+
+
+def print_note(line: str) -> None:
+    """Print what was found or ignored in a source."""
+    err.print(escape(line), soft_wrap=True)
 
 
 def print_accounting(manifest: LatentsManifest, place: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from curation.rows.schema import VIDEOS, VideoRow
 from curation.rows.tables import build_table
-from curation.sources import list_videos as sources
+from curation.sources import duplicates
 from curation.sources.list_videos import list_videos, summarize_videos
 from reprise.errors import RepriseError
 from reprise.storage import Storage
@@ -162,7 +162,15 @@ def test_captions_beside_the_videos(place: Storage) -> None:
     }
     assert rows["both.mp4"]["caption_source"] == "sidecar"
     assert rows["none.mp4"]["caption_source"] is None
-    assert summarize_videos([*rows.values()]) == "9 videos, 45 B, 4 with a caption"
+    cannot = "its caption file {} cannot be read: "
+    assert {name: row["problem"] for name, row in rows.items() if row["problem"]} == {
+        "latin.mp4": cannot.format("latin.txt") + "not UTF-8 text",
+        "broken.mp4": cannot.format("broken.json")
+        + "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+    }
+    assert summarize_videos([*rows.values()]) == (
+        "9 videos, 33 B, 4 with a caption; 2 cannot be used: 2 caption file that cannot be read"
+    )
 
 
 def test_on_s3_the_listing_alone_says_which_sidecars_exist(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,8 +329,8 @@ def test_only_files_of_equal_size_are_read(tmp_path: Path, monkeypatch: pytest.M
     place = Storage.from_uri(tmp_path)
     fill(place, {"a.mp4": "1", "b.mp4": "22", "c.mp4": "23", "d.mp4": "333"})
     read: list[str] = []
-    honest = sources.hash_video
-    monkeypatch.setattr(sources, "hash_video", lambda path: read.append(path.name) or honest(path))
+    honest = duplicates.hash_video
+    monkeypatch.setattr(duplicates, "hash_video", lambda path: read.append(path.name) or honest(path))
     list_videos(place.uri)
     assert sorted(read) == ["b.mp4", "c.mp4"]
 
@@ -330,7 +338,7 @@ def test_only_files_of_equal_size_are_read(tmp_path: Path, monkeypatch: pytest.M
 def test_on_s3_equal_tags_spare_the_download(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Storage.from_uri(s3.uri)
     fill(place, {"a.mp4": "same", "b.mp4": "same", "c.mp4": "same"})
-    monkeypatch.setattr(sources, "hash_video", None)
+    monkeypatch.setattr(duplicates, "hash_video", None)
     assert [row["problem"] is None for row in list_videos(place.uri)] == [True, False, False]
 
 

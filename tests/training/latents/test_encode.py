@@ -25,7 +25,8 @@ from training.latents import encode as module
 from training.latents.config import EncodeConfig
 from training.latents.encode import EncodeJob, ItemOutcome, WorkUnit, encode_dataset, execute_here
 from training.latents.encoders import Encoders, hash_model_parts, read_model_facts
-from training.latents.sources.source import CuratedSource, VideoSource
+from training.latents.sources.curated import CuratedSource
+from training.latents.sources.videos import VideoSource
 from training.latents.store import Latents, LatentsManifest
 from training.models.components import load_vae
 from training.models.pictures import prepare_picture
@@ -373,7 +374,7 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, wan: str) -> None:
     with pytest.raises(RepriseError, match=r"80 frames is not 4n\+1"):
         run(root, wan, config(buckets={"frames": (80,)}), tmp_path / "L")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RepriseError, match="no video at"):
+    with pytest.raises(RepriseError, match="no video in"):
         VideoSource(str(tmp_path / "empty")).plan_items()
     with pytest.raises(RepriseError, match=r"vae/config\.json"):
         run(root, str(tmp_path / "empty"), config(), tmp_path / "L")

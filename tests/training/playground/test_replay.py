@@ -27,7 +27,7 @@ from training.generate.pipeline import ReferenceToVideoPipeline
 from training.latents.config import EncodeConfig
 from training.latents.encode import encode_dataset, execute_here
 from training.latents.sources.open_pairs import open_pairs
-from training.latents.sources.source import VideoSource
+from training.latents.sources.videos import VideoSource
 from training.latents.store import Latents
 from training.models.subject_token import read_subject_token
 from training.playground.model import TEXT_WIDTH, write_model

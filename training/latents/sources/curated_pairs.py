@@ -10,13 +10,8 @@ from reprise.errors import RepriseError
 from reprise.storage import Storage
 from training.latents.config import EncodeConfig, PairsConfig
 from training.latents.sources.pair import PicturePair, make_item
-from training.latents.sources.source import (
-    EncodeItem,
-    PlannedItem,
-    hash_values,
-    read_placed_rows,
-    read_table_rows,
-)
+from training.latents.sources.source import EncodeItem, PlannedItem, hash_values
+from training.latents.sources.tables import read_placed_rows, read_table_rows
 
 _ROW_COLUMNS = (
     "clip_id",

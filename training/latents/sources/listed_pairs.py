@@ -1,4 +1,4 @@
-"""Pairs of files: a CSV, JSONL or Parquet list, or a folder with references/ and targets/.
+"""Pairs of files: a CSV, JSONL, JSON or Parquet list, or a folder with references/ and targets/.
 
 A list has the columns reference and target (paths, relative to the list) and caption; subject (what it is, in
 words) and same_subject (false: two different ones) may be there. A folder has targets/NAME.png with
@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reprise.errors import RepriseError
+from reprise.lists.captions import choose_caption, list_sidecar_names, read_sidecar
+from reprise.lists.extensions import LIST_EXTENSIONS, get_extension
+from reprise.lists.tables import ListRow, read_list
+from reprise.lists.text import clean_text
 from reprise.storage import FileInfo, Storage, locate_file, resolve_relative_path
 from training.latents.config import EncodeConfig
 from training.latents.sources.pair import PicturePair, make_item
-from training.latents.sources.source import EncodeItem, PlannedItem, hash_values, read_list
+from training.latents.sources.source import EncodeItem, PlannedItem, hash_values
 
-LIST_ENDINGS = (".csv", ".jsonl", ".parquet")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -34,7 +37,7 @@ class ListedPairs:
     def plan_items(self) -> list[PlannedItem]:
         planned = []
         for row in self._read_rows():
-            found = [self._stat_picture(row[name]) for name in ("reference", "target")]
+            found = [self._stat_picture(row[name]) for name in ("reference", "target") if row[name]]
             stamps = [(each.size, each.stamp) for each in found if each.size >= 0]
             drop, message = self._find_refusal(row, len(stamps) < 2)
             name = hash_values(self.place, row["reference"], row["target"])
@@ -61,6 +64,8 @@ class ListedPairs:
         return {"kind": "pairs", "place": self.place}
 
     def _find_refusal(self, row: Mapping[str, Any], missing: bool) -> tuple[str | None, str]:
+        if row["problem"]:
+            return row["problem"][0], f"{row['target'] or self.place}: {row['problem'][1]}"
         if row["same_subject"] is False:
             return "different subjects", f"{row['target']}: same_subject is false"
         if missing:
@@ -71,7 +76,7 @@ class ListedPairs:
 
     def _locate_picture(self, path: str) -> tuple[Storage, str]:
         """A picture that is named relative to the folder, or to the folder of the list."""
-        base = self.place if self.uri.endswith(LIST_ENDINGS) else Storage.from_uri(self.uri).join_path("list")
+        base = self.place if is_list(self.uri) else Storage.from_uri(self.uri).join_path("list")
         return locate_file(resolve_relative_path(base, path))
 
     def _stat_picture(self, path: str) -> FileInfo:
@@ -83,22 +88,30 @@ class ListedPairs:
         return storage.read_bytes(name)
 
     def _read_rows(self) -> list[dict[str, Any]]:
-        if not self.uri.endswith(LIST_ENDINGS):
+        if not is_list(self.uri):
             return list(_iterate_folder(Storage.from_uri(self.uri)))
-        rows = read_list(*locate_file(self.uri))
+        rows = read_list(self.place)
         for column in ("reference", "target"):
-            if any(not row.get(column) for row in rows):
+            if any(not row.values.get(column) and not row.problem for row in rows):
                 raise RepriseError(f"{self.place} has a row without {column}: both columns are needed")
-        return [
-            {
-                "reference": str(row["reference"]),
-                "target": str(row["target"]),
-                "caption": str(row.get("caption") or "") or None,
-                "subject": str(row.get("subject") or "") or None,
-                "same_subject": _parse_flag(row.get("same_subject")),
-            }
-            for row in rows
-        ]
+        return [_make_row(row) for row in rows]
+
+
+def is_list(uri: str) -> bool:
+    """Tell whether an address is that of a list."""
+    return get_extension(uri) in LIST_EXTENSIONS
+
+
+def _make_row(row: ListRow) -> dict[str, Any]:
+    values = row.values
+    return {
+        "reference": str(values.get("reference") or ""),
+        "target": str(values.get("target") or ""),
+        "caption": clean_text(values.get("caption")),
+        "subject": clean_text(values.get("subject")),
+        "same_subject": _parse_flag(values.get("same_subject")),
+        "problem": ("unreadable", row.problem) if row.problem else None,
+    }
 
 
 def _iterate_folder(folder: Storage) -> Iterator[dict[str, Any]]:
@@ -107,17 +120,18 @@ def _iterate_folder(folder: Storage) -> Iterator[dict[str, Any]]:
     for name in sorted(target_names):
         stem = name.rpartition(".")[0]
         if name.lower().endswith(PICTURE_ENDINGS):
-            text = (
-                folder.read_bytes(f"targets/{stem}.txt").decode("utf-8", "replace")
-                if f"{stem}.txt" in target_names
-                else ""
+            caption = choose_caption(
+                read_sidecar(folder.join_path(f"targets/{each}"), folder.join_path(f"targets/{name}"))
+                for each in list_sidecar_names(name)
+                if each in target_names
             )
             yield {
                 "reference": f"references/{stems.get(stem, f'{stem}.png')}",
                 "target": f"targets/{name}",
-                "caption": text.strip() or None,
+                "caption": caption.text,
                 "subject": None,
                 "same_subject": None,
+                "problem": ("unreadable caption", caption.problem) if caption.problem else None,
             }
 
 

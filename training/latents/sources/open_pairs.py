@@ -6,7 +6,7 @@ from reprise.errors import RepriseError
 from reprise.storage import Storage
 from training.latents.config import EncodeConfig
 from training.latents.sources.curated_pairs import CuratedPairs
-from training.latents.sources.listed_pairs import LIST_ENDINGS, ListedPairs
+from training.latents.sources.listed_pairs import ListedPairs, is_list
 from training.latents.sources.source import Source
 from training.latents.sources.subjects200k import Subjects200K
 
@@ -17,7 +17,7 @@ def open_pairs(place: str, config: EncodeConfig) -> Source:
     Raises:
         RepriseError: none of them.
     """
-    if place.endswith(LIST_ENDINGS):
+    if is_list(place):
         return ListedPairs(place, config)
     folder = Storage.from_uri(place)
     if not folder.exists():
@@ -30,7 +30,7 @@ def open_pairs(place: str, config: EncodeConfig) -> Source:
         return Subjects200K(folder, config)
     raise RepriseError(
         f"{folder.uri} holds no pairs: give a dataset of `reprise curate`, Subjects200K's Parquet files, a "
-        "folder with references/ and targets/, or a CSV, JSONL or Parquet list"
+        "folder with references/ and targets/, or a CSV, JSONL, JSON or Parquet list"
     )
 
 

@@ -21,7 +21,8 @@ from reprise.errors import RepriseError
 from reprise.storage import Storage
 from training.latents.config import EncodeConfig, PairsConfig
 from training.latents.sources.pair import PicturePair, make_item
-from training.latents.sources.source import EncodeItem, PlannedItem, hash_values, read_table_rows
+from training.latents.sources.source import EncodeItem, PlannedItem, hash_values
+from training.latents.sources.tables import read_table_rows
 
 SCORE_NAMES = ("compositeStructure", "objectConsistency", "imageQuality")
 _ROW_COLUMNS = (

@@ -1,0 +1,1 @@
+"""Reading lists of videos and pictures, and captions, from files that may hold anything."""

@@ -1,0 +1,123 @@
+"""The clips of a dataset that `reprise curate` wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reprise.errors import RepriseError
+from reprise.storage import Storage
+from training.latents.config import EncodeConfig
+from training.latents.sources.source import EncodeItem, PlannedItem, SubjectPicture, hash_values
+from training.latents.sources.tables import read_placed_rows, read_table_rows
+
+# What is read of a curated dataset (docs/dataset.md); pictures only where a row is encoded.
+_ROW_COLUMNS = (
+    "clip_id",
+    "video_id",
+    "clip_path",
+    "caption",
+    "status",
+    "stop.stage",
+    "stop.reason",
+    "config_hash",
+    "subjects.subject_id",
+    "subjects.category",
+    "subjects.verdict.kept",
+    "subjects.references.reference_id",
+    "subjects.references.variant",
+    "subjects.references.kept",
+    "subjects.references.revision",
+    "subjects.references.seed",
+    "subjects.references.donor_clip_id",
+)
+_ITEM_COLUMNS = (*_ROW_COLUMNS, "subjects.references.image.bytes")
+
+
+@dataclass(frozen=True)
+class CuratedSource:
+    """A dataset that `reprise curate` wrote."""
+
+    folder: Storage
+    config: EncodeConfig = field(default_factory=EncodeConfig)
+
+    @property
+    def place(self) -> str:
+        return self.folder.uri
+
+    def plan_items(self) -> list[PlannedItem]:
+        shards = [name for name in self.folder.list_names("data") if name.endswith(".parquet")]
+        if not self.folder.exists("manifest.json"):
+            state = "is not finished: run `reprise curate` again" if shards else "has no manifest.json"
+            raise RepriseError(f"no dataset at {self.place}: it {state}")
+        planned = []
+        for name in shards:
+            for number, row in enumerate(read_table_rows(self.folder, f"data/{name}", _ROW_COLUMNS)):
+                planned.append(self._plan_row(row, (f"data/{name}", number)))
+        if not planned:
+            raise RepriseError(f"the dataset at {self.place} has no row")
+        return planned
+
+    def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
+        for _, row, _ in read_placed_rows(self.folder, _ITEM_COLUMNS, places):
+            yield EncodeItem(
+                sample_id=row["clip_id"],
+                source_id=row["video_id"],
+                caption=row["caption"] or "",
+                media=(self.folder, row["clip_path"]),
+                pictures=tuple(
+                    SubjectPicture(
+                        subject["subject_id"],
+                        subject["category"],
+                        reference["reference_id"],
+                        reference["variant"],
+                        (reference["image"] or {}).get("bytes") or b"",
+                    )
+                    for subject, reference in self._list_references(row)
+                ),
+            )
+
+    def describe_source(self) -> dict[str, Any]:
+        data = json.loads(self.folder.read_bytes("manifest.json"))
+        return {"kind": "curated", "place": self.place, "config_hash": data.get("config_hash")}
+
+    def _plan_row(self, row: dict[str, Any], place: tuple[str, int]) -> PlannedItem:
+        references = self._list_references(row)
+        drop, message = None, ""
+        if row["status"] != "kept":
+            stop = row["stop"] or {}
+            drop = f"not kept: {row['status']}"
+            message = ": ".join(part for part in (stop.get("stage"), stop.get("reason")) if part)
+        elif not row["clip_path"]:
+            drop = "no clip"
+        elif not row["caption"] and self.config.captions == "required":
+            drop = "no caption"
+        elif not references and self.config.references.required:
+            drop = "no usable reference"
+        return PlannedItem(row["clip_id"], _hash_curated_row(row, references), place, drop, message)
+
+    def _list_references(self, row: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """(subject, reference) of what may be shown: kept, and of a variant that is asked for."""
+        variants = self.config.references.variants
+        return [
+            (subject, reference)
+            for subject in row["subjects"] or ()
+            if (subject["verdict"] or {}).get("kept")
+            for reference in subject["references"] or ()
+            if reference["kept"] and reference["variant"] in variants
+        ]
+
+
+def _hash_curated_row(row: dict[str, Any], references: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    # Ids are hashes of content; what made a picture is in its revision, seed and donor and the row's config.
+    reference_fields = [
+        [
+            s["subject_id"],
+            s["category"],
+            *(r[k] for k in ("reference_id", "revision", "seed", "donor_clip_id")),
+        ]
+        for s, r in references
+    ]
+    return hash_values(row["clip_id"], row["caption"], row["config_hash"], reference_fields)
