@@ -19,10 +19,10 @@ class Thresholds(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
     grounding_min: float | None = Field(0.25, ge=0, le=1, description="OpenS2V-5M: box threshold 0.25")
-    label_min: float | None = Field(
-        0.6, ge=0, le=1, description="ours: a coin toss between two phrases is 0.5"
+    label_min: float | None = Field(0.6, ge=0, le=1, description="ours: chance between two phrases is 0.5")
+    segment_min: float | None = Field(
+        0.3, ge=0, le=1, description="ours: below it both sides of the outline have the same colour"
     )
-    segment_min: float | None = Field(0.3, ge=0, le=1, description="ours: below it the two colours blend")
     area_share_min: float | None = Field(
         1 / 32, ge=0, le=1, description="Kaleido 3.2 (4i); OpenS2V-5M: mask >= 1/32 of the frame"
     )

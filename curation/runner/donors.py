@@ -12,7 +12,8 @@ from curation.models import registry
 from curation.rows.schema import ClipRow
 from curation.runner.job import CurationJob
 from curation.runner.worker import get_cached, init_worker
-from curation.stages.retrieve import Donor, FoundDonors, SubjectEmbedding, embed_subjects, find_donors
+from curation.stages.donors import Donor, SubjectEmbedding, embed_subjects, find_donors
+from curation.stages.retrieve import FoundDonors
 from reprise.storage import Storage
 
 _READ_ROWS = 8  # clips at a time

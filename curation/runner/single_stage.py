@@ -24,7 +24,8 @@ from curation.runner.graph import build_stage
 from curation.runner.plates import build_plate_pool
 from curation.runner.shards import finish_shard
 from curation.stages.crosspair import Crosspair
-from curation.stages.retrieve import FoundDonors, Retrieve, embed_subjects
+from curation.stages.donors import embed_subjects
+from curation.stages.retrieve import FoundDonors, Retrieve
 from curation.stages.slice import Slice
 from curation.stages.stage import Stage, run_stage
 from reprise.errors import InputError, StorageError

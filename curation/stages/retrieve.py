@@ -1,62 +1,24 @@
-"""The same subject in another clip (variant `retrieved`): a reference that no model made.
-
-Kaleido A.1 separates a subject from its context by compositing. Another clip of the same subject, from this
-video or another one, does that already: it has another pose, light and place. Two pictures are such a pair if
-they are similar enough to show one subject and different enough to be no copies.
-
-The pictures of a large dataset fit no worker, so there are three steps: `embed_subjects` embeds the kept
-subjects of some rows, `find_donors` finds each drawn subject's donor among all of them, and `Retrieve`
-fetches the pictures of the donors.
-"""
+"""The same subject in another clip (variant `retrieved`): a reference that no model made."""
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from curation.config import CurationConfig, RetrieveConfig
-from curation.filters.embeddings import SimilarityBands, SubjectIndex
-from curation.imaging.cutout import composite_on_white
+from curation.config import CurationConfig
 from curation.imaging.row_pictures import add_reference, make_subject_cutout
-from curation.models.roles import ImageEmbedder
-from curation.rows.ids import derive_seed
 from curation.rows.references import list_kept_subjects, remove_references
 from curation.rows.schema import ClipRow, SubjectRow
 from curation.rows.stage_names import RETRIEVE
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
+from curation.stages.donors import Donor, is_drawn
 
 log = logging.getLogger(__name__)
 
 VARIANT = "retrieved"
-_PADDING = 0.05  # around what is embedded
-_MAX_NEIGHBOURS = 50  # nearest subjects that are looked at; copies of its own picture are among them
-
-
-@dataclass(frozen=True)
-class SubjectEmbedding:
-    """A kept subject and the vector of its picture: (d,) float32 of one embedder."""
-
-    subject_id: str
-    clip_id: str
-    video_id: str
-    category: str
-    vector: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Donor:
-    """Another clip's view of the same subject, and the similarity of the two, -1..1."""
-
-    subject_id: str
-    clip_id: str
-    similarity: float
 
 
 class DonorLibrary(Protocol):
@@ -88,7 +50,7 @@ class DonorLibrary(Protocol):
 
 @dataclass(frozen=True)
 class FoundDonors:
-    """A `DonorLibrary` over what `find_donors` found and a function that reads rows."""
+    """A `DonorLibrary` over what `donors.find_donors` found and a function that reads rows."""
 
     model: str
     revision: str
@@ -103,81 +65,6 @@ class FoundDonors:
     def load_clips(self, clip_ids: Sequence[str]) -> Iterable[ClipRow]:
         """Load clips with the given function."""
         return self.fetch(clip_ids)
-
-
-def is_drawn(config: CurationConfig, subject_id: str) -> bool:
-    """Whether this subject is among the share; its id alone decides."""
-    return derive_seed(config.seed, subject_id, VARIANT) / 0x80000000 < config.retrieve.share
-
-
-def embed_subjects(rows: Iterable[ClipRow], embedder: ImageEmbedder) -> list[SubjectEmbedding]:
-    """Embed the kept subjects of some rows, as cut-outs on white, so that the place does not count.
-
-    A subject whose picture cannot be read is left out.
-    """
-    found: list[tuple[ClipRow, SubjectRow]] = []
-    pictures = []
-    for row in rows:
-        for subject in list_kept_subjects(row):
-            try:
-                pictures.append(composite_on_white(make_subject_cutout(row, subject, _PADDING)[1]))
-            except ValueError as error:
-                log.warning("%s cannot be looked up: %s", subject["subject_id"], error)
-                continue
-            found.append((row, subject))
-    if not found:
-        return []
-    vectors = embedder.embed(pictures)
-    return [
-        SubjectEmbedding(
-            subject["subject_id"],
-            row["clip_id"],
-            row["video_id"] or row["clip_id"],
-            subject["category"],
-            vector,
-        )
-        for (row, subject), vector in zip(found, vectors, strict=True)
-    ]
-
-
-def find_donors(embeddings: Sequence[SubjectEmbedding], config: CurationConfig) -> dict[str, Donor]:
-    """Map each drawn subject that has a donor to it: the most similar subject within the bounds.
-
-    A donor is of the same category and of another clip; with `same_video` off, of another video. The order of
-    the embeddings does not matter. Time O(drawn * n * d) per category.
-    """
-    wanted = config.retrieve
-    bands = SimilarityBands(wanted.same_min, wanted.copy_min)
-    categories: dict[str, list[SubjectEmbedding]] = defaultdict(list)
-    for each in embeddings:
-        categories[each.category].append(each)
-    found: dict[str, Donor] = {}
-    for group in categories.values():
-        drawn = [each for each in group if is_drawn(config, each.subject_id)]
-        if not drawn or len(group) < 2:
-            continue
-        # The index leaves out subjects of the same source: the clip, or its whole video.
-        index = SubjectIndex(
-            [each.subject_id for each in group],
-            [_get_exclusion_key(each, wanted) for each in group],
-            np.stack([each.vector for each in group]),
-        )
-        clips = {each.subject_id: each.clip_id for each in group}
-        hits = index.find_same_subjects(
-            np.stack([each.vector for each in drawn]),
-            [_get_exclusion_key(each, wanted) for each in drawn],
-            bands,
-            _MAX_NEIGHBOURS,
-        )
-        for each, neighbours in zip(drawn, hits, strict=True):
-            if neighbours:
-                best = neighbours[0]
-                found[each.subject_id] = Donor(best.subject_id, clips[best.subject_id], best.similarity)
-    return found
-
-
-def _get_exclusion_key(embedding: SubjectEmbedding, wanted: RetrieveConfig) -> str:
-    return embedding.clip_id if wanted.same_video else embedding.video_id
 
 
 class Retrieve:

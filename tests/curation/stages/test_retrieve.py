@@ -13,14 +13,8 @@ from curation.config import CurationConfig, RetrieveConfig
 from curation.imaging.codec import RGB, decode_image, encode_image
 from curation.rows.schema import CLIPS, ClipRow, Reference
 from curation.rows.tables import build_table
-from curation.stages.retrieve import (
-    FoundDonors,
-    Retrieve,
-    SubjectEmbedding,
-    embed_subjects,
-    find_donors,
-    is_drawn,
-)
+from curation.stages.donors import SubjectEmbedding, embed_subjects, find_donors, is_drawn
+from curation.stages.retrieve import FoundDonors, Retrieve
 from tests.curation.subjects import BLUE, RED, ball_clip, disc, scene, subject_row
 
 
