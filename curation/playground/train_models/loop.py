@@ -88,7 +88,7 @@ def train_model(
     paused = 0.0  # evaluation does not count against the budget of training
     resume = output.with_name(output.name + ".resume")
     if resume.exists():
-        state = torch.load(resume, weights_only=False)
+        state = torch.load(resume, weights_only=True)
         model.load_state_dict(state["model"])
         averaged.load_state_dict(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
@@ -106,7 +106,8 @@ def train_model(
             mean = sum(recent) / max(1, len(recent))
             recent.clear()
             minutes = round((now - started) / 60, 2)
-            entry = {"step": step, "minutes": minutes, "loss": round(mean, 4), **metrics}
+            plain = {name: float(value) for name, value in metrics.items()}  # readable without unpickling
+            entry = {"step": step, "minutes": minutes, "loss": round(mean, 4), **plain}
             history.append(entry)
             log_line(" ".join(f"{key}={value:.4g}" for key, value in entry.items()))
             recipe.save(averaged, output)
