@@ -161,11 +161,11 @@ def _annotate_pending_videos(
 def _reject_copies(
     job: CurationJob, fragments: Fragments, videos: Sequence[VideoRow], index: FragmentIndex
 ) -> FragmentIndex:
-    """Of videos with equal content, keep the clips of the first one only.
+    """Of videos with equal content, keep the clips of one only.
 
     The listing finds the copies within itself, but not those of videos that came from another folder earlier.
     """
-    copies = find_copies(index.rows)
+    copies = find_copies(index.rows, {video["source_key"] for video in videos})
     if not copies:
         return index
     listed = [video for video in videos if video["source_key"] in copies]

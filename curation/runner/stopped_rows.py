@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from curation.dataset.row_index import RowIndex
 from curation.rows.ids import make_stopped_video_id
@@ -27,15 +27,22 @@ def build_copy_row(video: VideoRow, original: str, config_hash: str) -> ClipRow:
     return row
 
 
-def find_copies(entries: Sequence[RowIndex]) -> dict[str, str]:
-    """Find the videos whose clips another video, earlier in the dataset, has already.
+def find_copies(entries: Sequence[RowIndex], listed: Set[str]) -> dict[str, str]:
+    """Find the videos whose clips another video has already.
+
+    Of the videos with one content, the original is one that is not listed any more, since its rows could not
+    be made again; else the first one in the dataset.
+
+    Args:
+        entries: The rows of the dataset, in its order.
+        listed: Source keys of the videos of this run.
 
     Returns:
         Source key of the copy to path of the original.
     """
     owners: dict[str, str] = {}
     copies: dict[str, str] = {}
-    for entry in entries:
+    for entry in sorted(entries, key=lambda each: each.source_key in listed):
         owner = owners.setdefault(entry.clip_id, entry.source_path)
         if owner != entry.source_path:
             copies[entry.source_key] = owner

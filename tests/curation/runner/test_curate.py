@@ -291,15 +291,18 @@ def test_videos_that_are_gone_stay_in_the_dataset(source: Path, output: Path, tm
     assert {Path(row["source_path"]).name for row in rows(output)} == {"a.mp4", "b.mp4", "c.mp4"}
 
 
-def test_a_copy_from_another_folder_is_a_duplicate(source: Path, output: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["earlier", "wider"])  # in order of path before and after `videos`
+def test_a_copy_from_another_folder_is_a_duplicate(
+    source: Path, output: Path, tmp_path: Path, folder: str
+) -> None:
     run(source, output)
-    done = run(videos(tmp_path / "wider", z="3 alpha", y="1 new"), output)
+    done = run(videos(tmp_path / folder, z="3 alpha", y="1 new"), output)
     assert done.manifest["videos"] == {"in": 4, "kept": 3, "rejected": 1, "failed": 0}
     ids = [row["clip_id"] for row in rows(output)]
     assert len(ids) == len(set(ids)) == 7
     (copy,) = [row for row in rows(output) if row["source_path"].endswith("z.mp4")]
     assert copy["stop"]["reason"] == f"duplicate of {source / 'a.mp4'}"
-    assert run(tmp_path / "wider", output).nothing_to_do
+    assert run(tmp_path / folder, output).nothing_to_do
 
 
 def test_the_datasets_own_clips_are_no_input(loop: Loop, source: Path) -> None:

@@ -23,6 +23,10 @@ def test_the_row_of_a_copy_names_its_original() -> None:
 
 def test_a_copy_is_a_video_with_clips_of_an_earlier_one() -> None:
     copy = entry("b", 0, clip_id="a-0")
-    assert find_copies([entry("a", 0), entry("a", 1), copy, entry("c", 0)]) == {
-        copy.source_key: "/videos/a.mp4"
-    }
+    rows = [entry("a", 0), entry("a", 1), copy, entry("c", 0)]
+    assert find_copies(rows, {each.source_key for each in rows}) == {copy.source_key: "/videos/a.mp4"}
+
+
+def test_a_video_that_is_no_longer_listed_is_never_the_copy() -> None:
+    original, copy = entry("b", 0, clip_id="a-0"), entry("a", 0)
+    assert find_copies([copy, original], {copy.source_key}) == {copy.source_key: "/videos/b.mp4"}
