@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from curation.model_spec import ModelSpec
+from curation.rows.groups import BACKGROUND
 from curation.rows.thresholds import Thresholds
 from curation.taxonomy import Taxonomy
 from curation.taxonomy.files import NAMED_FILES
@@ -26,7 +27,6 @@ from reprise import settings
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 
-BACKGROUND = "background"  # the taxonomy group of places
 # Earlier names of profiles, and of the backends of the profile `classical`.
 FORMER_NAMES = {"embedded": "classical", "full": "pretrained"}
 _PLAYGROUND_PROFILE = Path(__file__).with_name("playground") / "profile.yaml"

@@ -12,6 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from curation.rows.groups import HUMAN
+
 
 class Thresholds(BaseModel):
     """A subject is kept if every measured score is inside its bound. Units: `curation.rows.schema.Scores`."""
@@ -127,7 +129,7 @@ def build_rules(thresholds: Thresholds) -> list[ThresholdRule]:
                 score=score,
                 bound="min" if bound == "min" else "max",
                 value=float(value),
-                group="human" if score.startswith("face_") else None,
+                group=HUMAN if score.startswith("face_") else None,
                 source=field.description or "",
                 target="reference" if score in _REFERENCE_SCORES else "subject",
             )

@@ -13,6 +13,7 @@ from curation.imaging.codec import RGB, BoolMask, decode_mask, pad_box
 from curation.imaging.row_pictures import get_frame_image
 from curation.models import registry
 from curation.models.roles import FaceDetector, ImageTextScorer
+from curation.rows.groups import HUMAN
 from curation.rows.lifecycle import keep_needed_frames
 from curation.rows.schema import ClipRow, SubjectRow
 from curation.rows.stage_names import FILTER
@@ -20,7 +21,6 @@ from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip
 from curation.taxonomy import Taxonomy
 
-_HUMAN = "human"
 _MARGIN = 0.1  # of the box's sides: boxes of bodies often cut off the hair, which face detectors need
 _CATEGORY_PROMPT = "a photo of a {}"
 
@@ -69,7 +69,7 @@ class Filter:
                     }
                 )
                 found.append(each)
-        self._measure_faces([each for each in found if each.subject["group"] == _HUMAN])
+        self._measure_faces([each for each in found if each.subject["group"] == HUMAN])
         self._measure_categories(found)
         for row in rows:
             decide_clip(row, self._rules)

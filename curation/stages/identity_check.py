@@ -10,8 +10,7 @@ from curation.filters.embeddings import compute_similarity
 from curation.imaging.codec import RGB
 from curation.models import registry
 from curation.models.roles import Face, FaceDetector, ImageEmbedder
-
-_HUMAN = "human"
+from curation.rows.groups import HUMAN
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class IdentityCheck:
 
     def _compare_faces(self, pairs: Sequence[PicturePair]) -> list[float | None]:
         found: list[float | None] = [None] * len(pairs)
-        humans = [number for number, pair in enumerate(pairs) if pair.group == _HUMAN]
+        humans = [number for number, pair in enumerate(pairs) if pair.group == HUMAN]
         if self.faces is None or not humans:
             return found
         before = self.faces.detect_faces([pairs[number].before for number in humans])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from curation.config import BACKGROUND, CurationConfig
+from curation.config import CurationConfig
+from curation.rows.groups import BACKGROUND
 from curation.rows.ids import make_subject_id
 from curation.rows.lifecycle import make_new_subject, stop_row
 from curation.rows.schema import ClipRow, SubjectRow

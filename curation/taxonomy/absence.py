@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 
+from curation.rows.groups import HUMAN
 from curation.taxonomy.grammar import ABSENCE_WORDS, LIGHT_VERBS, is_negator
 from curation.taxonomy.phrase import NounPhrase
 from curation.taxonomy.sentence import COMMA, SPACE, Sentence
@@ -27,7 +28,7 @@ def is_likeness(sentence: Sentence, phrase: NounPhrase, depictions: Container[st
         return earlier in depictions
     if before == "like":
         return phrase.get_determiner_key(sentence) in ("a", "an")
-    return before == "as" and earlier in _DISGUISES and phrase.form.group != "human"
+    return before == "as" and earlier in _DISGUISES and phrase.form.group != HUMAN
 
 
 def drop_denied(sentence: Sentence, phrases: Iterable[NounPhrase]) -> list[NounPhrase]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from curation.rows.groups import BACKGROUND, HUMAN
 from curation.taxonomy.absence import drop_denied, is_likeness
 from curation.taxonomy.grammar import (
     AUXILIARIES,
@@ -114,7 +115,7 @@ class Matcher:
             return True
         if is_spaced and name_before is not None and left == phrase.first:
             # "a toy train" but not "a man trains", "two women cook".
-            is_human = name_before.form.category in NEVER_MODIFY or name_before.form.group == "human"
+            is_human = name_before.form.category in NEVER_MODIFY or name_before.form.group == HUMAN
             has_plural = phrase.is_plural or name_before.is_plural
             return not has_plural and not is_human and name_before.determiner >= 0
         if before in PREPOSITIONS:
@@ -133,7 +134,7 @@ class Matcher:
         """Whether a name continues a list of things ("trees and plants"), not of actions ("eats, drinks")."""
         before = sentence.get_key(phrase.left - 1)
         earlier = by_end.get(phrase.left - 1 if before in ("and", "or") else phrase.left)
-        if earlier is None or earlier.form.group == "human":
+        if earlier is None or earlier.form.group == HUMAN:
             return False
         is_opening = sentence.is_opening(earlier.find_start(sentence))
         return is_opening or self._is_phrase_end(sentence, phrase.stop)
@@ -163,7 +164,7 @@ class Matcher:
                     following.compound_first = phrase.compound_first
                 else:
                     kept.append(phrase)
-            elif sentence.get_key(stop) not in self._rules.heads or form.group == "human":
+            elif sentence.get_key(stop) not in self._rules.heads or form.group == HUMAN:
                 kept.append(phrase)  # people act: in "a man and a woman race" the race is a verb
             else:
                 widen_phrase(phrase, sentence, self._adjectives, by_end)
@@ -193,5 +194,5 @@ def _opens_object(sentence: Sentence, stop: int) -> bool:
 def _is_modifier(form: NameForm, head: NameForm) -> bool:
     """Whether a name right before another is its modifier; not in "behind the man flowers"."""
     if form.category in NEVER_MODIFY:
-        return head.group == "human"
-    return not (form.group == "background" and head.category in NEVER_MODIFY)
+        return head.group == HUMAN
+    return not (form.group == BACKGROUND and head.category in NEVER_MODIFY)
