@@ -1,1 +1,1 @@
-"""What Reprise costs and how good it is, as ratios; each module is a command that ends with one JSON line."""
+"""Benchmarks: what Reprise costs and how good it is, as ratios. Each command ends with one JSON line."""

@@ -1,4 +1,4 @@
-"""Run every benchmark whose input is there, one after the other, and print their ratios.
+"""Run every benchmark that has its input, one after the other, and print their ratios.
 
     python -m benchmarks [NAME...]
 
@@ -41,20 +41,21 @@ def list_commands() -> dict[str, list[str] | None]:
 
 
 def _get_models_arguments() -> list[str] | None:
-    """Real sizes where there is a GPU for them; None where what they import is not installed."""
+    """Real sizes with a GPU, else small ones; None: PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
         return None
     return [] if shutil.which("nvidia-smi") else ["--small"]
 
 
 def _get_step_arguments(preset: str) -> list[str] | None:
-    """The real sizes where there is a GPU for them; None where what they import is not installed."""
+    """The real sizes with a GPU, else small ones; None: diffusers is not installed."""
     if importlib.util.find_spec("diffusers") is None:
         return None
     return ["--preset", preset] if shutil.which("nvidia-smi") else []
 
 
 def main(names: list[str]) -> int:
+    """Run the benchmarks of these names (none: all) and print their ratios; return the exit status."""
     known = list_commands()
     unknown = set(names) - known.keys()
     if unknown:

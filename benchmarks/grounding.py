@@ -4,9 +4,9 @@
 
 A line of the file, with its videos beside it:
     {"file": "dog.mp4", "caption": "...", "frame": 0, "boxes_xyxy_px": {"woman": [x0, y0, x1, y1], ...}}
-Lines whose frame is null are skipped. Every annotated box is held against all boxes that were detected, of
-whatever phrase: this measures localisation. `kept` and `boxes_kept` count what would pass the default
-thresholds for grounding and label.
+Lines whose frame is null are skipped. Every annotated box is compared with all detected boxes, of any phrase:
+this measures localisation. `kept` and `boxes_kept` count the boxes that pass the default thresholds for
+grounding and label.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _NEIGHBOUR_S = 0.15  # distance of the frame that motion is measured against
 
 
 def main(arguments: list[str]) -> int:
+    """Run the command; return the exit status."""
     if len(arguments) != 1:
         print("usage: python -m benchmarks.grounding SAMPLES.jsonl", file=sys.stderr)
         return 2
@@ -65,7 +66,7 @@ def measure_line(
     detector: ClassicalDetector,
     segmenter: ClassicalSegmenter,
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
-    """Per annotated box its best IoU with any, a kept and a mask's box; milliseconds."""
+    """Return, per annotated box, its best IoU with any box, a kept box and a mask's box; and milliseconds."""
     image, previous, gap_s = read_frame_pair(folder / line["file"], int(line["frame"]))
     phrases = [
         Phrase(mention.phrase, mention.category, mention.group, mention.count)
@@ -112,7 +113,7 @@ def measure_line(
 
 
 def summarise_run(measured: list[dict[str, float]], times: list[dict[str, float]]) -> dict[str, float | int]:
-    """One flat record of the run."""
+    """Summarise the run in one flat record."""
     boxes = [each["box"] for each in measured]
     record: dict[str, float | int] = {
         "boxes": len(boxes),
@@ -128,7 +129,7 @@ def summarise_run(measured: list[dict[str, float]], times: list[dict[str, float]
 
 
 def read_frame_pair(path: Path, index: int) -> tuple[RGB, RGB, float]:
-    """A frame, the one about 0.15 s before it (after it, at the start) and the seconds between them.
+    """Read a frame, the one about 0.15 s before it (at the start: after it) and the seconds between them.
 
     Raises:
         RepriseError: the video has no such frame.
@@ -148,7 +149,7 @@ def read_frame_pair(path: Path, index: int) -> tuple[RGB, RGB, float]:
 
 
 def shrink_luma(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """As slicing hands it to the motion measurement."""
+    """Shrink luma as slicing does for the measurement of motion."""
     scale = LONG_SIDE / max(grey.shape)
     size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
     return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)

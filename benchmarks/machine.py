@@ -1,4 +1,4 @@
-"""What a benchmark ran on, and what its processes use."""
+"""The machine of a benchmark, and the memory of its processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def describe_machine() -> dict[str, Any]:
-    """The processor, the cores that this process may use, the memory in GB, and the load before it began."""
+    """Describe processor, usable cores, memory (GB) and the load before the benchmark."""
     cpu = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -24,21 +24,22 @@ def describe_machine() -> dict[str, Any]:
         "memory_gb": round(memory / 1e9, 1),
         "python": platform.python_version(),
         "system": platform.system(),
-        "load": round(os.getloadavg()[0], 1),  # others' work makes a benchmark worth less
+        "load": round(os.getloadavg()[0], 1),  # other work on the machine disturbs a benchmark
     }
 
 
 def count_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def list_process_family(pid: int) -> set[int]:
-    """A process and all that it has started, directly or not. Linux only; elsewhere the process alone."""
+    """List a process and its descendants. On other systems than Linux: the process alone."""
     children: dict[int, list[int]] = defaultdict(list)
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it ended meanwhile
+        except OSError:  # the process has ended
             continue
         children[parent].append(int(folder.name))
     found: set[int] = set()
@@ -50,12 +51,12 @@ def list_process_family(pid: int) -> set[int]:
 
 
 def measure_proportional_bytes(pid: int) -> int:
-    """Memory of a process, each shared page divided among its users (PSS), so that sums count it once."""
+    """Memory of a process; each shared page is divided among its users (PSS), so that sums count it once."""
     return _read_field(pid, "smaps_rollup", "Pss:")
 
 
 def measure_resident_bytes(pid: int) -> int:
-    """Memory of a process without shared memory, which for Ray is the object store."""
+    """Memory of a process without shared memory, that is, without Ray's object store."""
     return _read_field(pid, "status", "RssAnon:") + _read_field(pid, "status", "RssFile:")
 
 

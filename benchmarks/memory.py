@@ -1,8 +1,8 @@
-"""Whether memory stays flat: the peak of a whole run as the number of videos grows 1, 4, 16 times.
+"""Whether memory stays flat: the peak of a whole run as the number of videos grows 1, 4 and 16 times.
 
     python -m benchmarks.memory [--videos 2]
 
-All processes of the run are counted, Ray's too, and what they share once. Needs Linux.
+All processes of the run count, Ray's too; shared memory counts once. Needs Linux.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _POLL_S = 0.3
 
 
 def copy_videos(videos: Sequence[Path], folder: Path, times: int) -> None:
-    """Copies that differ in a box of padding at their end, or they would be duplicates."""
+    """Copy videos; a box of padding at the end makes each copy differ, so that none is a duplicate."""
     folder.mkdir()
     for number in range(times):
         for path in videos:
@@ -47,7 +47,7 @@ def copy_videos(videos: Sequence[Path], folder: Path, times: int) -> None:
 
 
 def measure_peak(source: Path, output: Path) -> dict[str, float]:
-    """Curate in a process of its own; the highest sum over its family, and of a single worker, MB."""
+    """Curate in a process of its own; return the peak (MB) of all its processes, and of a single worker."""
     command = [sys.executable, "-m", "pipelines.curate", "--input", str(source), "--output", str(output)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     whole = worker = driver = 0
@@ -71,6 +71,7 @@ def _is_worker(pid: int) -> bool:
 
 
 def measure_growth(folder: Path, count: int) -> dict[str, Any]:
+    """Measure the peak of runs over growing numbers of videos."""
     before = describe_machine()
     videos = render_demo(folder / "videos", videos=count)
     peaks = []
@@ -88,13 +89,14 @@ def measure_growth(folder: Path, count: int) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.memory", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--videos", type=int, default=2, help="in the smallest run")
     options = parser.parse_args(arguments)
     if not Path("/proc/self/smaps_rollup").exists():
-        print("this system does not say how memory is shared: run it on Linux", file=sys.stderr)
+        print("this system does not report shared memory: run the benchmark on Linux", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
         result = measure_growth(Path(folder), options.videos)

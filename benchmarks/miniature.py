@@ -1,12 +1,12 @@
-"""Kaleido's ablations in miniature: is the subject taken from its reference, and what does that depend on?
+"""Kaleido's ablations in miniature: does the model take the subject from its reference, and when?
 
     python -m benchmarks.miniature --output runs/miniature [--variants shift_hw,none] [--seeds 3] [--jobs 2]
 
-Renders and curates videos of the plain stage, encodes them, trains its small Wan model once for each variant
-and seed with the loop and recipe that `reprise train --recipe playground` runs, and judges decoded videos of
-held-out scenes on their pixels: which of the 32 identities is shown and which way it moves, with the right
-reference, with another thing's, and with none; and whether the ground of the reference is copied. Run it
-again to go on.
+It renders and curates videos of the plain stage, encodes them, and trains the small Wan model once for each
+variant and seed, as `reprise train --recipe playground` does. Then it judges decoded videos of held-out
+scenes on their pixels: which of the 32 identities is shown and which way it moves, with the right reference,
+with another thing's, and with none; and whether the model copies the reference's ground. Run it again to
+continue.
 
 Variants: the schemes of Kaleido's Tables 2 and 5, and `no_crosspair`, Table 3.
 """
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.plain_stage import (
+from benchmarks.miniature_runs import (
     ENCODE_CONFIG,
     JUDGED_SEED,
     UNLIKE_OFFSET,
@@ -41,8 +41,8 @@ VARIANTS = ("shift_hw", "shift_w", "shift_h", "none", NO_CROSSPAIR)
 COLUMNS = {
     **dict.fromkeys(PARTS, ""),
     "score": "mean of colour, shape and texture",
-    "wrong": "score against what was asked for, when a thing is shown that differs from it in all three",
-    "absent": "the same, without a reference",
+    "wrong": "the score, with the reference of a thing that differs from the wanted one in all three",
+    "absent": "the score without a reference",
     "identity": "colour, shape and texture at once",
     "way": "",
     "ground": "correlation of the ground with that of the reference: 0 nothing is copied",
@@ -50,6 +50,7 @@ COLUMNS = {
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -75,12 +76,12 @@ def main() -> None:
 
 
 def prepare_data(folder: Path, videos: int) -> None:
-    """Videos, dataset, model and latents; what is finished is not done again."""
+    """Make videos, dataset, model and latents; finished parts are not made again."""
     steps = {
         "videos": ["playground", "render", "--plain", "--videos", str(videos)],
         "dataset": [
             *("curate", "--input", str(folder / "videos"), "--config", "curation/playground/plain.yaml"),
-            "crosspair.share=1.0",  # which are used is drawn in training
+            "crosspair.share=1.0",  # training draws which of them it uses
         ],
         "model": ["playground", "model"],
         "latents": [
@@ -92,14 +93,14 @@ def prepare_data(folder: Path, videos: int) -> None:
 
 
 def _run_variant(options: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
-    """One training in a process of its own; its result."""
+    """The result of one training, in a process of its own."""
     arguments = ["--output", options.output, "--steps", options.steps, "--scenes", options.scenes]
     file = options.output / "results" / f"{variant}-{seed}.json"
     return run_in_process("benchmarks.miniature", file, ["--only", f"{variant}:{seed}", *arguments])
 
 
 def train_variant(folder: Path, variant: str, seed: int, steps: int, scenes: int) -> None:
-    """Train one variant, judge what it generates, write the result."""
+    """Train one variant, judge its videos, write the result."""
     from training.config import TrainConfig
 
     run, minutes = train_run(TrainConfig.model_validate(_build_recipe(folder, variant, seed, steps)))
@@ -125,7 +126,7 @@ def _build_recipe(folder: Path, variant: str, seed: int, steps: int) -> dict[str
 
 
 def judge_model(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
-    """What a model's videos of held-out scenes show; `COLUMNS`."""
+    """Judge a model's videos of held-out scenes; return `COLUMNS`."""
     from PIL import Image
 
     from curation.playground.plain import CELLS, IDENTITIES, SIDE, draw_reference, make_plain_scene
@@ -151,7 +152,7 @@ def judge_model(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
         )
         for scene in scenes_asked
     ]
-    # As large as a crop shows it, on the ground of another scene.
+    # The subject as large as in a crop, on the ground of another scene.
     grounds = [make_plain_scene(JUDGED_SEED + 1, index).ground for index in range(scenes)]
     crops = [
         Image.fromarray(convert_to_rgb(drawn(scene.identity, (0.5, 0.5), ground, SIDE, half=0.45)[0]))

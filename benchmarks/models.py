@@ -1,14 +1,14 @@
-"""Pictures per second of the models of the profile `pretrained`, and what 1,000 kept subjects cost by it.
+"""Pictures per second of the models of the profile `pretrained`, and the cost of 1,000 kept subjects.
 
     python -m benchmarks.models [--small] [--batches 1,4,16] [--price 2.50] [--dataset DATASET]
 
-Speed does not depend on what weights say: each architecture is built in its real size with random weights,
-written in its real format, loaded by its real backend, and given pictures of the usual sizes. Preprocessing
-and the way back to pixels count, as they do in a run. Batch sizes are swept; one that does not fit the GPU's
-memory is halved by the backend and marked. On a GPU, memory and utilisation are printed, too.
+Speed does not depend on the values of weights: each architecture is built in its real size with random
+weights, written in its real format, loaded by its real backend, and given pictures of the usual sizes. Pre-
+and postprocessing count, as in a run. Batch sizes are swept; the backend halves one that does not fit the
+GPU's memory, and the table marks it. On a GPU, memory and utilisation are printed, too.
 
-`--small` runs architectures a fraction of the size, for a machine without a GPU: it shows that the benchmark
-works, and its costs mean nothing.
+`--small` runs architectures of a fraction of the size, for a machine without a GPU: it shows that the
+benchmark works, and its costs mean nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from reprise.errors import RepriseError
 
 PHRASES = ("brown dog", "red car", "woman in a coat")
 BOXES = 3  # per frame
-# Of a run over the demo videos: what one kept subject costs in pictures. --dataset takes another run's.
+# Counts of a run over the demo videos; they give the pictures per kept subject. --dataset: another run's.
 DEMO = {"clips": 30, "found": 36, "kept": 21}
 FRAMES = 3  # of a clip that the detector looks at, `ground.frames`
 PAIRS = 9  # of a clip that flow is measured on: 5 s at two frames a second
@@ -50,7 +50,7 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True)
 class PictureSize:
-    """Of the pictures that a stage is given, px."""
+    """Size of the pictures that a stage gets, px."""
 
     width: int
     height: int
@@ -58,9 +58,9 @@ class PictureSize:
 
 @dataclass(frozen=True)
 class BenchmarkCase:
-    """One stage: how its checkpoint is made, and how it is given `n` pictures.
+    """One stage: how its checkpoint is made, and how its backend is called with pictures.
 
-    `save`: writes a checkpoint into a folder; returns the spec's checkpoint and options.
+    `save_checkpoint` writes a checkpoint into a folder and returns the spec's checkpoint and options.
     """
 
     role: str
@@ -74,19 +74,20 @@ class BenchmarkCase:
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured at one batch size."""
+    """The measurements at one batch size."""
 
     batch: int
-    ran_at: int  # smaller where memory did not suffice
+    ran_at: int  # smaller if memory did not suffice
     per_second: float
-    cpu_ms: float  # of all threads per picture: what is left to say where other work runs beside it
+    cpu_ms: float  # of all threads per picture; other work on the machine disturbs it less
     memory_gb: float | None  # peak of the GPU's, allocated by PyTorch
-    utilisation: float | None  # mean of what nvidia-smi says, 0..1
+    utilisation: float | None  # mean of nvidia-smi, 0..1
 
 
 def main(arguments: list[str]) -> int:
+    """Run the command; return the exit status."""
     given = build_parser().parse_args(arguments)
-    logging.getLogger().setLevel(logging.ERROR)  # that weights are random is meant
+    logging.getLogger().setLevel(logging.ERROR)  # backends warn of random weights, which are intended
     console = Console()
     try:
         counts = read_counts(given.dataset)
@@ -126,6 +127,7 @@ def main(arguments: list[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
     found = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__.split("\n")[0])
     found.add_argument("--small", action="store_true", help="a fraction of the size, for a CPU")
     found.add_argument("--stages", type=_parse_words, help="only these, with commas between")
@@ -155,7 +157,7 @@ def _parse_numbers(text: str) -> list[int]:
 def measure_case(
     case: BenchmarkCase, batches: Sequence[int], seconds: float, device: str, dtype: str
 ) -> list[Speed]:
-    """Every batch size of one stage, on one loaded model."""
+    """Measure every batch size of one stage, on one loaded model."""
     from curation.models.pretrained.device import BatchRunner
 
     print(f"{case.role}: {case.architecture}", file=sys.stderr, flush=True)
@@ -183,7 +185,7 @@ def measure_batch(
     seconds: float,
     backend: Any,
 ) -> Speed:
-    """One batch size: once to warm up, then again and again for at least `seconds`."""
+    """Measure one batch size: one run to warm up, then runs for at least `seconds`."""
     images = make_pictures(size, batch)
     run(images)
     reset_peak_memory()
@@ -198,6 +200,7 @@ def measure_batch(
 
 
 def make_pictures(size: PictureSize, count: int) -> list[NDArray[np.uint8]]:
+    """Make (H, W, 3) pictures of coarse noise."""
     draw = np.random.default_rng(0)
     coarse = draw.integers(0, 256, (count, size.height // 16 + 1, size.width // 16 + 1, 3), np.uint8)
     return [
@@ -206,7 +209,7 @@ def make_pictures(size: PictureSize, count: int) -> list[NDArray[np.uint8]]:
 
 
 class GpuUtilisation:
-    """Mean utilisation of the first GPU while the block runs; None without nvidia-smi or in no time."""
+    """Mean utilisation of the first GPU while the block runs; None without nvidia-smi or samples."""
 
     _QUERY = ("--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0")
 
@@ -237,10 +240,12 @@ class GpuUtilisation:
 
     @property
     def mean(self) -> float | None:
+        """Mean utilisation, 0..1."""
         return round(float(np.mean(self._samples)), 3) if self._samples else None
 
 
 def reset_peak_memory() -> None:
+    """Reset PyTorch's peak of GPU memory."""
     import torch
 
     if torch.cuda.is_available():
@@ -248,6 +253,7 @@ def reset_peak_memory() -> None:
 
 
 def read_peak_memory() -> float | None:
+    """Return PyTorch's peak of GPU memory (GB); None without a GPU."""
     import torch
 
     if not torch.cuda.is_available():
@@ -256,6 +262,7 @@ def read_peak_memory() -> float | None:
 
 
 def describe_gpu() -> dict[str, Any]:
+    """Describe the GPU and the version of PyTorch."""
     import torch
 
     return {
@@ -264,14 +271,14 @@ def describe_gpu() -> dict[str, Any]:
     }
 
 
-# ---- what it costs ---------------------------------------------------------------------------------------
+# ---- cost ---------------------------------------------------------------------------------------
 
 
 def read_counts(dataset: str | None) -> dict[str, int]:
-    """Clips, found and kept subjects of a finished dataset, or of the demo.
+    """Read the numbers of clips, found and kept subjects of a finished dataset, or of the demo.
 
     Raises:
-        RepriseError: no finished dataset there, or one that kept nothing.
+        RepriseError: there is no finished dataset, or it kept nothing.
     """
     if dataset is None:
         return DEMO
@@ -293,23 +300,24 @@ def read_counts(dataset: str | None) -> dict[str, int]:
 
 
 def compute_pictures_per_kept(counts: dict[str, int]) -> dict[str, float]:
-    """Pictures (pairs for flow) that each stage looks at for one subject that is kept at last."""
+    """Compute the pictures (for flow: pairs) that each stage processes per kept subject."""
     clips, found = counts["clips"] / counts["kept"], counts["found"] / counts["kept"]
     return {"detector": FRAMES * clips, "segmenter": found, "scorer": found, "flow": PAIRS * clips}
 
 
 def compute_seconds_per_kept(best: dict[str, Speed], counts: dict[str, int]) -> dict[str, float]:
-    """Device seconds of each measured stage for one kept subject, at its best batch size."""
+    """Compute the device seconds of each measured stage per kept subject, at its best batch size."""
     needed = compute_pictures_per_kept(counts)
     return {role: needed[role] / speed.per_second for role, speed in best.items()}
 
 
 def compute_cost(seconds: float, price_per_hour: float) -> float:
-    """Of 1,000 kept subjects, in the unit of the price."""
+    """Compute the cost of 1,000 kept subjects, in the unit of the price."""
     return 1000 * seconds / 3600 * price_per_hour
 
 
 def build_table(wanted: Sequence[BenchmarkCase], found: dict[str, list[Speed]]) -> Table:
+    """Build the table of all measured speeds."""
     shown = Table(
         "stage", "architecture", "batch", "per second", "CPU each", "GPU memory", "GPU used", box=None
     )
@@ -332,7 +340,7 @@ def build_table(wanted: Sequence[BenchmarkCase], found: dict[str, list[Speed]]) 
 
 
 def list_cases(small: bool) -> list[BenchmarkCase]:
-    """Grounding DINO, SAM, CLIP and RAFT, in their real sizes or small."""
+    """List Grounding DINO, SAM, CLIP and RAFT, in their real sizes or small."""
     frame = PictureSize(320, 180) if small else PictureSize(1280, 720)
     crop = PictureSize(160, 160) if small else PictureSize(480, 480)
     flow = PictureSize(192, 136) if small else PictureSize(720, 405)
@@ -380,6 +388,7 @@ def save_dino(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def save_small_dino(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A small Grounding DINO."""
     swin = {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "window_size": 4}
     bert = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
     layers = {
@@ -399,7 +408,7 @@ def _save_dino_checkpoint(
     from transformers.utils import logging as library
 
     library.disable_progress_bar()
-    # The words do not matter, but that special ones are where bert-base-uncased has them does.
+    # The words do not matter, but special ones must have the ids of bert-base-uncased.
     words = [f"[unused{index}]" for index in range(30522)]
     special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: ".", 1029: "?"}
     for index, word in (special | dict(enumerate(" ".join(PHRASES).split(), start=2000))).items():
@@ -419,6 +428,7 @@ def _save_dino_checkpoint(
 
 
 def save_sam(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """SAM ViT-H."""
     import segment_anything
     import torch
 
@@ -427,6 +437,7 @@ def save_sam(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def save_small_sam(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A small SAM."""
     import torch
 
     from curation.models.pretrained.sam_original import build_from_sizes, read_model_sizes
@@ -442,6 +453,7 @@ def save_small_sam(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def save_clip(folder: Path, name: str = "ViT-L-14") -> tuple[Path, dict[str, Any]]:
+    """A CLIP model of open_clip."""
     import open_clip
     import torch
 
@@ -450,10 +462,12 @@ def save_clip(folder: Path, name: str = "ViT-L-14") -> tuple[Path, dict[str, Any
 
 
 def save_small_clip(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A small CLIP."""
     return save_clip(folder, "ViT-S-32")
 
 
 def save_raft(folder: Path, name: str = "raft_large") -> tuple[Path, dict[str, Any]]:
+    """A RAFT model of torchvision."""
     import torch
     from torchvision.models import optical_flow
 
@@ -462,6 +476,7 @@ def save_raft(folder: Path, name: str = "raft_large") -> tuple[Path, dict[str, A
 
 
 def save_small_raft(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """RAFT-small with two updates."""
     return save_raft(folder, "raft_small")[0], {"updates": 2}
 
 

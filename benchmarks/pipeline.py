@@ -1,11 +1,11 @@
-"""What the engine costs: a whole classical run against the seconds that its stages took.
+"""What the runner costs: a whole classical run against the seconds that its stages took.
 
     python -m benchmarks.pipeline [--clips 150]
 
-Timed is the command `reprise curate`, from its start to its end, as whoever runs it waits for it. The ideal
-is the sum of what stages measured of their own work, divided by the number of cores. The ratio to it holds
-everything else: Python, starting and stopping Ray, moving rows, cores that wait, the report. Most of it is
-the same for any number of clips: few of them measure how Ray starts.
+It times the command `reprise curate` from start to end. The ideal is the sum of the seconds that the stages
+measured, divided by the number of cores. The ratio to it holds everything else: Python, starting and
+stopping Ray, moving rows, waiting cores, the report. Most of that does not depend on the number of clips, so
+a run with few clips measures the start of Ray.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _PHASES = ("videos", "shards", "report")
 
 
 def time_run(source: Path, output: Path, overrides: Sequence[str]) -> dict[str, float]:
-    """Curate in a process of its own: the seconds at which each phase, and then the process, had ended.
+    """Curate in a process of its own; return the seconds at which each phase, and the process, ended.
 
-    A phase tells of its progress in lines of its own, the last one at its end.
+    A phase prints lines of progress; the last one comes at its end.
 
     Raises:
         SystemExit: the run failed.
@@ -82,10 +82,11 @@ def measure_pipeline(folder: Path, clips: int, short_side: int, overrides: Seque
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.pipeline", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--clips", type=int, default=150, help="about so many")
+    parser.add_argument("--clips", type=int, default=150, help="approximately")
     parser.add_argument("--short-side", type=int, default=480, help="of the videos, px")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the config")
     options = parser.parse_args(arguments)

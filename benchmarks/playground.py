@@ -102,6 +102,7 @@ def measure_shipped_models(scenes: int) -> dict[str, dict[str, float]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.playground", description=__doc__.split("\n")[0]
     )

@@ -1,11 +1,12 @@
-"""Proxy replay in miniature: what becomes of identity and of motion under the paper's training strategies?
+"""Proxy replay in miniature: how do the paper's training strategies change identity and motion?
 
     python -m benchmarks.replay_miniature --output runs/replay-miniature [--variants replay,joint] [--seeds 3]
 
-Renders videos and pairs of pictures of the plain stage, trains a tiny CogVideoX on the videos alone (recipe
-playground-t2v), then that model once for each variant and seed (recipe playground-replay, equal steps), and
-judges decoded videos of held-out scenes on their pixels: does the thing look as in the reference picture, and
-does it move as the caption says? Beside the table it draws `figure.png`. Run it again to go on.
+It renders videos and pairs of pictures of the plain stage, trains a tiny CogVideoX on the videos alone
+(recipe playground-t2v), then that model once for each variant and seed (recipe playground-replay, equal
+steps). It judges decoded videos of held-out scenes on their pixels: does the thing look as in the reference
+picture, and does it move as the caption says? Besides the table it draws `figure.png`. Run it again to
+continue.
 
 Variants: image-only, two-stage, joint (Tables 3 and 7), and values of p (Table 9), of which 0 is image-only
 and 0.2 is replay; and 1, videos alone.
@@ -22,7 +23,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.plain_stage import (
+from benchmarks.miniature_runs import (
     ENCODE_CONFIG,
     JUDGED_SEED,
     UNLIKE_OFFSET,
@@ -41,7 +42,7 @@ class ReplayVariant:
     """How one of the paper's runs differs from the recipe."""
 
     stages: tuple[tuple[str, ...], ...] = ((),)  # overrides of each training; they share the steps evenly
-    with_reference: bool = True  # whether the judged videos are asked for with a reference
+    with_reference: bool = True  # whether the judged videos get a reference
 
 
 BASE = "pretrained"
@@ -49,7 +50,7 @@ VARIANTS = {
     BASE: ReplayVariant(stages=(), with_reference=False),
     "image-only": ReplayVariant((("replay=0",),)),
     "two-stage": ReplayVariant((("replay=0",), ("replay=1",))),
-    # All image tokens are dropped, so it takes no reference either.
+    # It drops all image tokens, so it takes no reference.
     "joint": ReplayVariant(
         (("tasks.0.reference_dropout=1", "tasks.1.reference_dropout=1"),), with_reference=False
     ),
@@ -57,15 +58,15 @@ VARIANTS = {
     "p=0.1": ReplayVariant((("replay=0.1",),)),
     "p=0.4": ReplayVariant((("replay=0.4",),)),
     "p=0.6": ReplayVariant((("replay=0.6",),)),
-    "p=1": ReplayVariant((("replay=1",),)),  # not in the paper: what videos alone teach of identity
+    "p=1": ReplayVariant((("replay=1",),)),  # not in the paper: identity from videos alone
 }
 SWEEP = {0.0: "image-only", 0.1: "p=0.1", 0.2: "replay", 0.4: "p=0.4", 0.6: "p=0.6", 1.0: "p=1"}
 STRATEGIES = ("image-only", "two-stage", "joint", "replay")
 COLUMNS = {
     "identity": "share of colour, shape and texture that are the reference's; 0.33 by chance",
     "exact": "all three at once; 0.03 by chance",
-    "wrong": "identity, asked for in vain: another thing's reference is shown, of which nothing is alike",
-    "still": "identity of a picture: one frame is asked for, with the caption of image steps",
+    "wrong": "identity, with the reference of a thing that differs in all three",
+    "still": "identity of a single generated frame, with the caption of image steps",
     "motion": "goes where the caption says; 0.25 by chance",
     "frozen": "a thing is seen and stands still",
     "seen": "a thing is seen at all",
@@ -74,6 +75,7 @@ COLUMNS = {
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -106,7 +108,7 @@ def main() -> None:
 
 
 def prepare_data(folder: Path, videos: int, pairs: int) -> None:
-    """Videos, pairs, model and latents; what is finished is not done again."""
+    """Make videos, pairs, model and latents; finished parts are not made again."""
     encode = ("encode", "--model", str(folder / "model"), "--config", ENCODE_CONFIG)
     run_commands(
         folder,
@@ -121,7 +123,7 @@ def prepare_data(folder: Path, videos: int, pairs: int) -> None:
 
 
 def _run_variant(options: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
-    """One variant in a process of its own; its result."""
+    """The result of one variant, in a process of its own."""
     names = ("output", "pretrain", "steps", "scenes")
     arguments = [part for name in names for part in (f"--{name}", getattr(options, name))]
     file = options.output / "results" / f"{variant}-{seed}.json"
@@ -129,7 +131,7 @@ def _run_variant(options: argparse.Namespace, variant: str, seed: int) -> dict[s
 
 
 def train_variant(options: argparse.Namespace, variant: str, seed: int) -> None:
-    """Train one variant from the pretrained model, judge what it generates, write the result."""
+    """Train one variant from the pretrained model, judge its videos, write the result."""
     folder: Path = options.output
     found: dict[str, Any] = {"variant": variant, "seed": seed}
     run, minutes = train_base(options)
@@ -148,7 +150,7 @@ def train_variant(options: argparse.Namespace, variant: str, seed: int) -> None:
 
 
 def train_base(options: argparse.Namespace) -> tuple[Path, float]:
-    """The run on videos alone that all variants start from, and its minutes."""
+    """Train the run on videos alone that all variants start from; return its folder and minutes."""
     folder: Path = options.output
     overrides = (
         *(f"steps={options.pretrain}", f"run.name={BASE}", f"run.output={folder / 'runs'}"),
@@ -161,8 +163,11 @@ def train_base(options: argparse.Namespace) -> tuple[Path, float]:
 def train_stages(
     options: argparse.Namespace, run: Path, variant: str, seed: int
 ) -> tuple[Path, float, list[tuple[int, float]]]:
-    """A variant's trainings one after the other, from the model of `run`: the last run, minutes of all, and
-    (step, cosine of the two gradients), steps counted over all.
+    """Train the stages of a variant one after the other, from the model of `run`.
+
+    Returns:
+        The folder of the last run, the minutes of all, and (step, cosine of the two gradients), with steps
+        counted over all stages.
     """
     from reprise.storage import Storage
     from training.callbacks.metrics_file import read_metrics
@@ -186,6 +191,7 @@ def train_stages(
 
 
 def load_recipe(recipe: str, *overrides: str) -> Any:
+    """Load a recipe with overrides."""
     from reprise.settings import load_settings
     from training.config import TrainConfig
 
@@ -193,7 +199,7 @@ def load_recipe(recipe: str, *overrides: str) -> Any:
 
 
 def judge_model(model: Path, scenes: int, *, with_reference: bool, picture: Path) -> dict[str, float]:
-    """What a model's videos of held-out scenes show; `COLUMNS`, and the parts of an identity."""
+    """Judge a model's videos of held-out scenes; return `COLUMNS` and the parts of an identity."""
     from PIL import Image
 
     from curation.playground.plain import CELLS, IDENTITIES, STILL, draw_reference, make_plain_scene
@@ -205,7 +211,7 @@ def judge_model(model: Path, scenes: int, *, with_reference: bool, picture: Path
     scenes_asked = [make_plain_scene(JUDGED_SEED, index) for index in range(scenes)]
 
     def generate_videos(offset: int, prompts: list[str], frames: int = 3) -> Any:
-        """Videos under the references of things that are `ahead` in the list of all."""
+        """Videos with the references of things that come `offset` later in the list of identities."""
         things = [IDENTITIES[(IDENTITIES.index(a.identity) + offset) % len(IDENTITIES)] for a in scenes_asked]
         pictures = [Image.fromarray(draw_reference(thing)) for thing in things]
         videos = pipeline(
@@ -250,8 +256,10 @@ def judge_model(model: Path, scenes: int, *, with_reference: bool, picture: Path
 
 
 def draw_figure(results: Sequence[Mapping[str, Any]]) -> bytes:
-    """PNG: left the cosine of the two gradients over the steps for each strategy, each seed thin and the mean
-    over seeds and five neighbours thick; right scores over p, mean and standard deviation over seeds.
+    """Draw a PNG of the results.
+
+    Left: the cosine of the two gradients over the steps, for each strategy; thin lines are seeds, thick ones
+    the mean over seeds and five neighbours. Right: scores over p, mean and standard deviation over seeds.
     """
     import io
 

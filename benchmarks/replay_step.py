@@ -4,10 +4,10 @@
     python -m benchmarks.replay_step --preset cogvideox-5b  # 49x480x720, LoRA of rank 128, bf16, on a GPU
 
 Steps of the real loop (loader, task, LoRA, FSDP2, clip, AdamW) on random latents and weights: identity,
-replay, and plain text-to-video for what replay saves. Interleaved; seconds are medians. Peak memory is that
-of a process that makes steps of one kind alone. The total is (1 - p) identity + p replay, measured, beside
-what `reprise train --dry-run` would say from FLOPs. A step has the batches of `--identity` and `--videos`
-samples: the paper's 256 and 32 over 8 workers are 32 and 4.
+replay, and plain text-to-video as the baseline. Kinds are interleaved; seconds are medians. Peak memory is
+that of a process that makes steps of one kind alone. The total is (1 - p) identity + p replay, as measured
+and as `reprise train --dry-run` computes it from FLOPs. A step has `--identity` or `--videos` samples: the
+paper's 256 and 32 over 8 workers are 32 and 4.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ REPLAY_SHARE = 0.2  # share of replay steps
 
 @dataclass(frozen=True)
 class ReplayPreset:
+    """A model and the sizes of its steps."""
+
     transformer: Mapping[str, Any]
     video: LatentSize  # latents
     rank: int
@@ -87,6 +89,7 @@ PRESETS = {
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -111,7 +114,7 @@ def main() -> None:
 
 
 def measure_steps(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds, waiting, memory and FLOPs of each kind of step, and the totals."""
+    """Measure seconds, waiting, memory and FLOPs of each kind of step, and the totals."""
     steps = {kind: build_loop(folder / kind, kind, options).step for kind in KINDS}
     times = time_interleaved(steps, options.runs, make_world(ParallelConfig()).device)
     needed = {kind: count_flops(kind, options) for kind in KINDS}
@@ -136,6 +139,7 @@ def measure_steps(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def build_loop(folder: Path, kind: str, options: argparse.Namespace) -> BenchmarkLoop:
+    """Build the loop of one kind of steps."""
     preset = PRESETS[options.preset]
     size = (1, *preset.video[1:]) if kind == "identity" else preset.video
     tasks: dict[str, TaskConfig] = {
@@ -157,7 +161,7 @@ def build_loop(folder: Path, kind: str, options: argparse.Namespace) -> Benchmar
 
 
 def count_flops(kind: str, options: argparse.Namespace) -> float:
-    """FLOPs of a step, forward and backward, all weights trained; LoRA saves a part of each kind alike."""
+    """Count FLOPs of a step, forward and backward, all weights trained; LoRA saves an equal share of each."""
     preset = PRESETS[options.preset]
     shape = make_shape(preset.transformer)
     frame = shape.count_tokens(1, *preset.video[1:])
@@ -172,7 +176,7 @@ def count_flops(kind: str, options: argparse.Namespace) -> float:
 
 
 def measure_peak(folder: Path, options: argparse.Namespace) -> float:
-    """GiB of steps of one kind: model, optimizer, activations; on a CPU what the process grows by."""
+    """Measure GiB of steps of one kind: model, optimizer, activations; on a CPU the growth of the process."""
     before = _read_resident("VmRSS")
     loop = build_loop(folder, options.peak, options)
     for _ in range(2):
@@ -183,7 +187,7 @@ def measure_peak(folder: Path, options: argparse.Namespace) -> float:
 
 
 def _read_resident(which: str) -> float:
-    """GiB of this process now (VmRSS) or at most (VmHWM). What getrusage says is the parent's, if more."""
+    """GiB of this process now (VmRSS) or at most (VmHWM); getrusage may report the parent's peak."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition(f"{which}:")[2].split()[0]) / (1 << 20)
 
@@ -195,7 +199,7 @@ def _run_peak_process(kind: str) -> float:
 
 
 def _build_cost(values: Mapping[str, float], options: argparse.Namespace) -> tuple[ReplayCost, float]:
-    """With one sample of each side, and a video alone."""
+    """The cost with values per sample, and the value of a step on videos alone."""
     replay = ReplayCost(
         p=REPLAY_SHARE,
         image=values["identity"] / options.identity,
@@ -217,6 +221,7 @@ def _compute_shares(cost: tuple[ReplayCost, float]) -> dict[str, float]:
 
 
 def print_result(result: Mapping[str, Any]) -> None:
+    """Print the table of steps and the ratios."""
     print("| step | seconds | waiting for data | peak memory |\n|---|---|---|---|")
     for kind, row in result["steps"].items():
         wait = f"{100 * row['data_wait']:.2f} %"

@@ -1,14 +1,14 @@
 """How fast slicing is against finding shots alone: ``python -m benchmarks.slicing [FILES...] [--runs 5]``.
 
-One side is what anybody writes first: PySceneDetect's content detector over PyAV, which decodes every frame
-and keeps nothing. The other is the slicing of this project: the same frames and detector, and on top the
-clips, the sampled frames as JPEG and their motion. Both decode the same files with the same number of
-threads, in turns A B A B, so that whatever else the machine does meets both.
+One side is the simplest script: PySceneDetect's content detector over PyAV, which decodes every frame and
+stores nothing. The other side is Reprise's slicing: the same frames and detector, and also the clips, the
+sampled frames as JPEG and their motion. Both decode the same files with the same number of threads, in turns
+A B A B, so that other work on the machine affects both.
 
 ``ratio`` is speed over speed (frames per second of wall time, medians per file, all files together): 1 means
 that cutting, sampling and motion cost nothing. ``cpu_ratio`` is the same in processor time, which other
-programs disturb less and which is what a cluster pays for. Shares of the cost come from one more run with a
-clock in every part. Without FILES, the demo videos are rendered first. The last line is JSON.
+programs disturb less and which a cluster pays for. Shares of the cost come from one more run with a clock in
+every part. Without FILES, the demo videos are rendered first. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class SideTimes:
     cpu: list[float] = field(default_factory=list)
 
     def time_call(self, work: Callable[[Path], object], path: Path) -> None:
+        """Time one run."""
         wall, cpu = time.perf_counter(), time.process_time()
         work(path)
         self.wall.append(time.perf_counter() - wall)
@@ -59,7 +60,7 @@ class SideTimes:
 
 
 def find_shots(path: Path) -> None:
-    """Decode and detect, nothing else."""
+    """Decode and detect shots, nothing else."""
     video = open_video(str(path), backend="pyav", threading_mode="AUTO")
     manager = SceneManager()
     manager.add_detector(ContentDetector())
@@ -67,7 +68,7 @@ def find_shots(path: Path) -> None:
 
 
 def slice_all(path: Path) -> None:
-    """What the slice stage does to a local file, but for storing the clips in a dataset."""
+    """Slice a local file as the slice stage does, without storing the clips in a dataset."""
     with tempfile.TemporaryDirectory() as folder:
         for span in Slicer(path, SliceConfig(), Path(folder)).slice_video():
             if span.file:
@@ -76,7 +77,7 @@ def slice_all(path: Path) -> None:
 
 @contextmanager
 def patch_clocks(spent: dict[str, float]) -> Iterator[None]:
-    """Put a clock into every part of slicing. A part inside another is taken off the outer one."""
+    """Put a clock into every part of slicing. The time of an inner part is subtracted from the outer one."""
     local = threading.local()
 
     def wrap_clock(function: Callable[..., Any], part: str) -> Callable[..., Any]:
@@ -122,7 +123,7 @@ def patch_clocks(spent: dict[str, float]) -> Iterator[None]:
 
 
 def measure_shares(paths: Sequence[Path]) -> dict[str, float]:
-    """Part -> share of the processor time; what no clock saw is decoding, and the little that joins them."""
+    """Return part -> share of the processor time; time outside all clocks counts as decoding."""
     spent: dict[str, float] = defaultdict(float)
     started = time.process_time()
     with patch_clocks(spent):
@@ -134,6 +135,7 @@ def measure_shares(paths: Sequence[Path]) -> dict[str, float]:
 
 
 def count_frames(path: Path) -> int:
+    """Count the frames of a video."""
     with av.open(str(path)) as container:
         return sum(1 for packet in container.demux(video=0) if packet.size)
 
@@ -141,7 +143,7 @@ def count_frames(path: Path) -> int:
 def compare_sides(paths: Sequence[Path], runs: int, console: Console) -> dict[str, Any]:
     """Run both sides in turns and print the table."""
     ran_on = describe_machine()
-    cv2.setNumThreads(1)  # as in a worker of the engine; the pictures are too small to gain from more
+    cv2.setNumThreads(1)  # as in a worker; more threads do not help with small pictures
     slice_all(paths[0])  # imports and caches
     bare = {path: SideTimes() for path in paths}
     ours = {path: SideTimes() for path in paths}
@@ -174,6 +176,7 @@ def compare_sides(paths: Sequence[Path], runs: int, console: Console) -> dict[st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.slicing", description=(__doc__ or "").split("\n")[0]
     )

@@ -5,11 +5,11 @@
     python -m benchmarks.train_step --preset wan-1.3b --ladder # what each setting gives
 
 (a) A step of the real loop (loader, task, FSDP2, clip, AdamW) against forward and backward of the same
-transformer, checkpointed and compiled alike, on tensors that are there, for as many samples. (b) A step with
-references against one without, at as many tokens. A step accumulates over `--batch` samples, one at a time,
-as the recipes do (256 samples on 8 GPUs: 32 each). Interleaved; ratios are of medians, above 1 is faster than
-the baseline.
-Random weights. On a CPU it is one thread's own time that counts, not what other work takes from it.
+transformer, with the same checkpointing and compilation, on tensors in memory, for equally many samples. (b)
+A step with references against one without, with equally many tokens. A step accumulates over `--batch`
+samples, one at a time, as the recipes do (256 samples on 8 GPUs: 32 each). Kinds are interleaved; ratios are
+of medians, and above 1 is faster than the baseline. Weights are random. On a CPU one thread's own time
+counts, so that other work on the machine does not.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ from training.models.published import PUBLISHED
 
 @dataclass(frozen=True)
 class TrainPreset:
+    """A model and the size of its samples."""
+
     transformer: dict[str, Any]
     video: LatentSize  # latents
     references: int
@@ -72,6 +74,7 @@ PRESETS = {
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -143,7 +146,7 @@ def climb_ladder(
 def measure_setting(
     folder: Path, preset: TrainPreset, compute: ComputeConfig, runs: int, batch: int, *, ratios: bool = True
 ) -> dict[str, Any]:
-    """Numbers of one setting."""
+    """Measure one setting."""
     shape = make_shape(preset.transformer)
     tokens = shape.count_tokens(*preset.video) + preset.references * shape.count_tokens(1, *preset.video[1:])
     world = make_world(ParallelConfig())
@@ -185,9 +188,7 @@ def measure_setting(
 
 
 class BareTransformer:
-    """Forward and backward of the transformer alone, once a sample, with the same precision and
-    checkpoints.
-    """
+    """Forward and backward of the transformer alone, sample by sample, with the same precision."""
 
     def __init__(
         self, preset: TrainPreset, compute: ComputeConfig, tokens: int, batch: int, world: Any
@@ -205,6 +206,7 @@ class BareTransformer:
         self.call, self.batch = call, batch
 
     def step(self) -> float:
+        """Compute the gradients of one step; return the seconds of waiting, which are 0."""
         for _ in range(self.batch):
             loss = self.model(**self.call, return_dict=False)[0].float().square().mean()
             loss.backward()
@@ -213,7 +215,7 @@ class BareTransformer:
 
 
 def _measure_matmul_peak(precision: str, device: torch.device) -> float:
-    """FLOP/s of a large matrix product: the peak of a device that no table has."""
+    """FLOP/s of a large matrix product: the peak of a device that is in no table."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     size = 1024
     left = torch.randn(size, size, device=device, dtype=dtype)

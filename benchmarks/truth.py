@@ -1,4 +1,4 @@
-"""Holds a curated dataset against known truth: ``python -m benchmarks.truth DATASET TRUTH_FOLDER``.
+"""Compares a curated dataset with known truth: ``python -m benchmarks.truth DATASET TRUTH_FOLDER``.
 
 For every kept subject it prints the IoU of its mask with the best truth subject of the same video and
 frame, and whether its category names that subject rightly. The last line is JSON:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.plain_stage import print_table
+from benchmarks.miniature_runs import print_table
 from benchmarks.replay_miniature import COLUMNS, STRATEGIES, SWEEP, VARIANTS, draw_figure, load_recipe
 from training.config import IdentityTask, ReplayTask
 

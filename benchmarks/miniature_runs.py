@@ -1,6 +1,4 @@
-"""What the miniatures on the plain stage share: commands that are run once, trainings in processes of their
-own, a picture to look at, a table.
-"""
+"""What the miniatures share: commands that run once, trainings in own processes, a picture, a table."""
 
 from __future__ import annotations
 
@@ -21,11 +19,11 @@ if TYPE_CHECKING:
 
 JUDGED_SEED = 900_001  # seed of the judged scenes; training videos have seed 0
 ENCODE_CONFIG = "training/playground/encode.yaml"
-UNLIKE_OFFSET = 13  # so many on in the list of identities, colour, shape and texture are all others
+UNLIKE_OFFSET = 13  # in the list of identities: that one differs in colour, shape and texture
 
 
 def run_commands(folder: Path, steps: Mapping[str, Sequence[str]]) -> None:
-    """Run commands of `reprise`, each for the folder of its name; what is finished is not done again."""
+    """Run commands of `reprise`, each writing the folder of its name; finished ones are not run again."""
     for name, (command_name, *arguments) in steps.items():
         done = folder / f".{name}.done"
         if done.exists():
@@ -45,7 +43,7 @@ def run_commands(folder: Path, steps: Mapping[str, Sequence[str]]) -> None:
 
 
 def run_in_process(module: str, file: Path, arguments: Iterable[Any]) -> dict[str, Any]:
-    """What a module leaves in `file`: run with one thread, in a process of its own, unless it is there."""
+    """Return what a module writes to `file`; without it, run the module in a process with one thread."""
     if not file.exists():
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, "-m", module, *map(str, arguments)], check=True, env=environment)
@@ -54,15 +52,16 @@ def run_in_process(module: str, file: Path, arguments: Iterable[Any]) -> dict[st
 
 
 def write_result(file: Path, found: Mapping[str, Any]) -> None:
+    """Write the result of a variant and print it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found), file=sys.stderr, flush=True)
 
 
 def train_run(config: TrainConfig) -> tuple[Path, float]:
-    """Train as `reprise train` does, in this process with one thread: the run's folder, and minutes.
+    """Train as `reprise train` does, in this process with one thread; return the run's folder and minutes.
 
-    A run that is finished is not trained again; of an interrupted one the last sitting's minutes count.
+    A finished run is not trained again. The minutes of a resumed run are those since it was resumed.
     """
     import torch
 
@@ -81,11 +80,12 @@ def train_run(config: TrainConfig) -> tuple[Path, float]:
 
 
 def compute_share(hits: Iterable[float]) -> float:
+    """Return the mean of hits, rounded to three digits."""
     return round(mean(map(float, hits)), 3)
 
 
 def write_sheet(references: Sequence[Any], videos: Any, file: Path) -> None:
-    """A picture to look at: of up to 16 scenes the reference and the frames of the video."""
+    """Write a picture with the reference and the video's frames of up to 16 scenes."""
     from PIL import Image
 
     side = 48
@@ -103,8 +103,9 @@ def write_sheet(references: Sequence[Any], videos: Any, file: Path) -> None:
 
 
 def print_table(results: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
-    """Print Markdown, a row a variant: mean and, over several seeds, standard deviation; then what columns
-    mean, where their names do not say it.
+    """Print a Markdown table with a row per variant, and the meaning of the columns.
+
+    The cells are means, with several seeds also standard deviations.
     """
     print("| variant | seeds | " + " | ".join(columns) + " | minutes |")
     print("|---" * (len(columns) + 3) + "|")
@@ -117,6 +118,6 @@ def print_table(results: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
             cells.append(f"{mean(values):.2f}{spread}" if values else "")
         cells.append(f"{mean(result['minutes'] for result in some):.1f}")
         print(f"| {' | '.join(cells)} |")
-    for column, words in columns.items():
-        if words:
-            print(f"{column}: {words}")
+    for column, meaning in columns.items():
+        if meaning:
+            print(f"{column}: {meaning}")
