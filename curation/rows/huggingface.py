@@ -14,7 +14,7 @@ _DTYPES = {pa.float64(): "float64", pa.bool_(): "bool"}
 def encode_features(fields: Iterable[pa.Field], images: Collection[pa.DataType]) -> bytes:
     """The `datasets` features of a table as JSON, so that the Hub and `load_dataset` show its pictures.
 
-    The library alone infers plain records of bytes from Arrow types.
+    Without it the library infers plain records of bytes from the Arrow types.
 
     Args:
         fields: the columns of the table.

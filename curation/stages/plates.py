@@ -43,7 +43,7 @@ _OUTLINE_THRESHOLDS = (
 
 @dataclass(frozen=True)
 class WholeSubject:
-    """A kept subject that a frame shows from top to bottom: what the scale of the frame can be told from."""
+    """A kept subject that a frame shows from top to bottom, so that it gives the scale of the frame."""
 
     category: str
     group: str

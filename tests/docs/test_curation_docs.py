@@ -106,9 +106,9 @@ def run(place: Path, *command: str) -> str:
 def test_the_queries_run_on_a_dataset(place: Path) -> None:
     examples = blocks("dataset.md", "python")
     assert len(examples) == 7
-    said = run(place, "-c", "\n".join(examples))
-    assert "ball" in said
-    assert "sharpness_min" in said, "a near miss"
+    output = run(place, "-c", "\n".join(examples))
+    assert "ball" in output
+    assert "sharpness_min" in output, "a near miss"
     assert list((place / "pictures").glob("*crop0.jpg"))
 
 
@@ -117,10 +117,10 @@ def test_the_example_stage_and_backend_run(place: Path) -> None:
     (place / "my_stages.py").write_text(stage)
     (place / "my_models.py").write_text(backend)
     table, out = str(place / "matched.parquet"), str(place / "out.parquet")
-    said = run(place, "-m", "pipelines.stage", "my_stages:DropStills", "--in", table, "--out", out)
-    assert "rejected" in said
+    output = run(place, "-m", "pipelines.stage", "my_stages:DropStills", "--in", table, "--out", out)
+    assert "rejected" in output
     chosen = "models.captioner=my_models:Brightness"
-    said = run(place, "-m", "pipelines.stage", "caption", "--in", table, "--out", out, chosen)
+    output = run(place, "-m", "pipelines.stage", "caption", "--in", table, "--out", out, chosen)
     rows = Storage.from_uri(place).read_table("out.parquet", ["caption", "caption_source"]).to_pylist()
     assert {"caption": "A bright scene.", "caption_source": "brightness@1"} in rows
 

@@ -1,4 +1,4 @@
-"""Each stage alone, without Ray, on a few rows."""
+"""Each stage by itself, without Ray, on a few rows."""
 
 from __future__ import annotations
 
@@ -296,7 +296,7 @@ def test_only_faces_on_the_subject_itself_count() -> None:
     row = measured(f"models.faces={HERE}:TwoFaces", caption="A red man.", images=[("red", 0.5, 0.5, 0.4)])
     (man,) = row["subjects"]
     assert man["group"] == "human"
-    assert man["scores"]["face_count"] == 1, "the one in the corner is on somebody else"
+    assert man["scores"]["face_count"] == 1, "the one in the corner is on another person"
     # A face of a fifth of the crop's sides; the crop is the box with a tenth added on each side.
     assert man["scores"]["face_share"] == pytest.approx((0.2 * 1.2) ** 2, rel=0.1)
     assert row["status"] == "kept"

@@ -207,7 +207,7 @@ def test_a_background_needs_one_frame_in_which_all_subjects_are_known() -> None:
     assert choose_background_frame(row) == red["frame_index"]
     for subject in (red, blue):
         subject["track"] = None
-    assert choose_background_frame(row) is None, "where the other one is in that frame, nobody knows"
+    assert choose_background_frame(row) is None, "it is not known where the other one is in that frame"
 
 
 def test_the_share_of_an_outline_that_the_frame_cuts() -> None:

@@ -19,7 +19,7 @@ from pipelines.taxonomy import taxonomy as command
 SHIPPED_TAXONOMY = Taxonomy.load()
 
 
-def told(caption: str) -> list[tuple[str, str, int | None]]:
+def list_found(caption: str) -> list[tuple[str, str, int | None]]:
     return [(each.category, each.phrase, each.count) for each in SHIPPED_TAXONOMY.find_mentions(caption)]
 
 
@@ -118,10 +118,10 @@ def test_a_category_has_the_height_and_stand_of_its_group_unless_it_has_its_own(
         ),
     ],
 )
-def test_an_everyday_caption_is_told_in_phrases_with_counts(
+def test_an_everyday_caption_gives_phrases_with_counts(
     caption: str, expected: list[tuple[str, str, int | None]]
 ) -> None:
-    assert told(caption) == expected
+    assert list_found(caption) == expected
 
 
 def test_a_mention_says_where_it_stands() -> None:
@@ -160,7 +160,7 @@ def test_the_longest_name_wins(caption: str, expected: list[str]) -> None:
     ],
 )
 def test_of_adjacent_names_the_last_is_the_thing(caption: str, expected: list[tuple[str, str, int]]) -> None:
-    assert told(caption) == expected
+    assert list_found(caption) == expected
 
 
 @pytest.mark.parametrize(
@@ -192,12 +192,12 @@ def test_two_neighbours_that_are_no_compound_are_both_found(caption: str, expect
     ],
 )  # fmt: skip
 def test_plurals_are_understood(written: str, category: str) -> None:
-    assert told(f"Look at the {written}.") == [(category, written, None)]
+    assert list_found(f"Look at the {written}.") == [(category, written, None)]
 
 
 @pytest.mark.parametrize("written", ["t-shirt", "T-Shirt", "t shirt", "tshirt", "tee shirt", "t\u2011shirt"])
 def test_spellings_of_one_garment_agree(written: str) -> None:
-    assert told(f"a red {written}") == [("t-shirt", f"red {written}", 1)]
+    assert list_found(f"a red {written}") == [("t-shirt", f"red {written}", 1)]
 
 
 @pytest.mark.parametrize("caption", ["The dog's ball", "The dog\u2019s ball", "THE DOG'S BALL"])
@@ -367,7 +367,7 @@ CAPTIONS = (
 
 
 def test_a_letter_that_is_only_a_mark_is_a_word_of_its_own() -> None:
-    assert told("A dog \uff9e and a cat.") == [("dog", "dog", 1), ("cat", "cat", 1)]
+    assert list_found("A dog \uff9e and a cat.") == [("dog", "dog", 1), ("cat", "cat", 1)]
 
 
 @given(CAPTIONS)
@@ -439,7 +439,7 @@ def test_the_revision_follows_the_content_and_not_the_layout(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "is empty or no mapping"),
         ("groups: [", "line 1"),
@@ -490,13 +490,13 @@ def test_the_revision_follows_the_content_and_not_the_layout(tmp_path: Path) -> 
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_place_and_the_mend(
-    tmp_path: Path, text: str, said: str
+    tmp_path: Path, text: str, expected: str
 ) -> None:
     file = written(tmp_path, text)
     with pytest.raises(TaxonomyError) as raised:
         Taxonomy.load(file)
     message = str(raised.value)
-    assert said in message
+    assert expected in message
     assert message.startswith(f"{file}: ")
     assert "\n" not in message
 
@@ -529,7 +529,7 @@ def test_regular_and_inherited_plurals(name: str, plural: str) -> None:
     assert make_plurals(name, {"man": "men"}) == (plural,)
 
 
-# --- the door -------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def test_the_command_lists_checks_and_matches() -> None:
