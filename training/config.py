@@ -1,4 +1,4 @@
-"""The config of a training run. Every field is checked and explained; numbers of a paper name it."""
+"""The config of a training run. Every field is checked and explained; numbers of a paper name the paper."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ModelConfig(_Section):
         "auto", description="auto: by the transformer's class"
     )
     init: Literal["pretrained", "random"] = Field(
-        "pretrained", description="random: the transformer's config alone, weights drawn from the seed"
+        "pretrained", description="random: weights are drawn from the seed, only the config is read"
     )
 
 
@@ -59,7 +59,7 @@ class PositionsConfig(_Section):
         "diffusers", description="CogVideoX's rotary formula at sizes other than 3:2: today's, or the older"
     )
     reference_time: Literal["video", "zero"] = Field(
-        "video", description="timestep of references: the video's (released), or 0 (Wan alone)"
+        "video", description="timestep of references: the video's (released), or 0 (only Wan)"
     )
 
     @property
@@ -156,7 +156,7 @@ class ReplayTask(TaskBase):
         0.0, ge=0, le=1, description="share of steps without references; 1: text-to-video"
     )
     videos: int | None = Field(
-        None, ge=1, description="train on so many of the videos alone; null: all (paper: 4000)"
+        None, ge=1, description="number of videos to train on; null: all (paper: 4000)"
     )
 
 
@@ -173,13 +173,13 @@ class LoraConfig(_Section):
         None, description="module names, matched as suffixes; null: the family's (CogVideoX: as released)"
     )
     scope: Literal["released", "reference_only"] = Field(
-        "released", description="all tokens (released), or: adaptive norms adapt reference tokens alone"
+        "released", description="all tokens (released), or: adaptive norms adapt only reference tokens"
     )
     path: str | None = Field(None, description="a LoRA file to start from; null: untrained")
 
 
 class SubjectTokenConfig(_Section):
-    """<cls>: a token before the prompts of identity samples; it says that they are about the reference."""
+    """<cls>: a token before the prompts of identity samples; it marks that they are about the reference."""
 
     kind: Literal["none", "trained", "words"] = Field(
         "none",
@@ -190,7 +190,7 @@ class SubjectTokenConfig(_Section):
 
 
 class ConflictConfig(_Section):
-    """Gradients of two tasks on the same weights: watched, and taken apart."""
+    """Gradients of two tasks on the same weights: how far they conflict, and what is done about it."""
 
     every: int | None = Field(None, ge=1, description="steps between comparisons; null: never. Paper: 50")
     groups: int = Field(4, ge=1, description="parts of equal depth into which the layers are put")
@@ -246,6 +246,8 @@ class ComputeConfig(_Section):
 
 
 class CheckpointConfig(_Section):
+    """How often checkpoints are written, and which are kept."""
+
     every: int = Field(500, ge=1, description="steps")
     keep: int = Field(3, ge=1, description="newest that stay")
     keep_every: int | None = Field(None, ge=1, description="steps whose checkpoints stay for good")
@@ -253,6 +255,8 @@ class CheckpointConfig(_Section):
 
 
 class ValidationConfig(_Section):
+    """Losses and videos of held-out samples."""
+
     every: int | None = Field(None, ge=1, description="steps; null: never")
     holdout: float = Field(0.02, ge=0, lt=1, description="share of samples never trained on")
     quantiles: tuple[float, ...] = Field((0.1, 0.3, 0.5, 0.7, 0.9), description="of the noise level, 0..1")
@@ -263,6 +267,8 @@ class ValidationConfig(_Section):
 
 
 class LogConfig(_Section):
+    """Where the numbers of a run are written."""
+
     every: int = Field(10, ge=1, description="steps")
     tensorboard: bool = True
     wandb: str | None = Field(None, description="project name; null: off")
@@ -284,7 +290,7 @@ class RunConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """Everything that a training run can be told."""
+    """The whole config of a training run."""
 
     seed: int = Field(0, description="of weights, order and noise")
     steps: int = Field(10_000, ge=1, description="optimizer steps; Kaleido 5.1: 10K, then 5K of SFT")

@@ -21,9 +21,9 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def export_run(state: RunState) -> str:
-    """Write what was trained, averaged where there are averages; returns the folder's address.
+    """Write what was trained, averaged where there are averages, and return the folder's address.
 
-    All weights: a pipeline folder (`export_model`). LoRA alone: `lora/`, in diffusers' format, with the
+    All weights: a pipeline folder (`export_model`). Only LoRA: `lora/`, in diffusers' format, with the
     subject's token beside it. Collective.
     """
     if state.config.lora is not None:
@@ -81,7 +81,7 @@ def _add_parts(path: str, revision: str | None, folder: Path, *, link: bool) -> 
         try:
             source = locate_part(path, revision, part)
         except RepriseError:
-            continue  # a hub model whose other parts are not on this machine: `transformer` stands alone
+            continue  # a hub model whose other parts are not on this machine: only `transformer` is written
         if source is None:
             continue
         if link:

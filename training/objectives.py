@@ -1,6 +1,6 @@
-"""What the network sees and what it should answer: flow matching (Wan) and v-prediction (CogVideoX).
+"""What the network sees and what it should predict: flow matching (Wan) and v-prediction (CogVideoX).
 
-An objective knows noise levels and targets; it knows no model, no task, no device. Levels are (B,) float32.
+An objective knows noise levels and targets, but no model, task or device. Levels are (B,) float32.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class NoisedBatch:
 
     input: Tensor  # (B, C, T, h, w)
     target: Tensor  # (B, C, T, h, w)
-    timestep: Tensor  # (B,) float32, 0..1000, what the network is told
+    timestep: Tensor  # (B,) float32, 0..1000, the network's input
 
 
 class Objective(Protocol):
@@ -38,14 +38,20 @@ class Objective(Protocol):
         """Draw one noise level: a float32 scalar on the generator's device."""
 
     def get_quantile(self, q: float, tokens_per_frame: float) -> float:
-        """The level below which a share q of the drawn levels lies: validation looks at fixed ones."""
+        """Get the level below which a share q, 0..1, of the drawn levels lies; for validation."""
 
     def add_noise(self, clean: Tensor, noise: Tensor, level: Tensor) -> NoisedBatch:
-        """clean, noise: (B, C, T, h, w); level: (B,) as `level` draws them."""
+        """Add noise to latents.
+
+        Args:
+            clean: (B, C, T, h, w), normalised latents.
+            noise: standard normal, of the same shape.
+            level: (B,), as `draw_level` draws them.
+        """
 
 
 class FlowMatching:
-    """Rectified flow, Kaleido Eq. 2: x_s = (1 - s) x + s n, target n - x, network told 1000 s."""
+    """Rectified flow, Kaleido Eq. 2: x_s = (1 - s) x + s n, target n - x, timestep 1000 s."""
 
     name: ObjectiveName = "flow_matching"
 
@@ -53,17 +59,19 @@ class FlowMatching:
         self.config = config
 
     def draw_level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
-        """sigma in (0, 1): logit-normal, then the shift of `objective.shift`."""
+        """Draw sigma in (0, 1): logit-normal, then shifted as `objective.shift` says."""
         normal = torch.randn((), generator=generator, device=generator.device)
         raw = transform_logit_normal(normal, self.config.sigma_mean, self.config.sigma_std)
         return shift_sigma(raw, get_shift_factor(self.config, tokens_per_frame))
 
     def get_quantile(self, q: float, tokens_per_frame: float) -> float:
+        """See `Objective.get_quantile`: the drawn distribution is monotonic in its normal."""
         normal = torch.tensor(NormalDist().inv_cdf(q))
         raw = transform_logit_normal(normal, self.config.sigma_mean, self.config.sigma_std)
         return float(shift_sigma(raw, get_shift_factor(self.config, tokens_per_frame)))
 
     def add_noise(self, clean: Tensor, noise: Tensor, level: Tensor) -> NoisedBatch:
+        """See `Objective.add_noise`; level: sigma."""
         sigma = expand_like(level, clean)
         return NoisedBatch((1.0 - sigma) * clean + sigma * noise, noise - clean, 1000.0 * level.float())
 
@@ -82,34 +90,39 @@ class VPrediction:
 
     @classmethod
     def from_scheduler(cls, scheduler: Any) -> VPrediction:
-        """From a diffusers scheduler such as CogVideoXDDIMScheduler."""
+        """Make it for the schedule of a diffusers scheduler such as CogVideoXDDIMScheduler."""
         return cls(scheduler.alphas_cumprod)
 
     def draw_level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
-        """A timestep, uniform over the integers 0..999, as float32."""
+        """Draw a timestep, uniform over the integers 0..999, as float32."""
         step = torch.randint(len(self.alphas_cumprod), (), generator=generator, device=generator.device)
         return step.float()
 
     def get_quantile(self, q: float, tokens_per_frame: float) -> float:
+        """See `Objective.get_quantile`: an integer 0..999."""
         return float(min(math.floor(q * len(self.alphas_cumprod)), len(self.alphas_cumprod) - 1))
 
     def add_noise(self, clean: Tensor, noise: Tensor, level: Tensor) -> NoisedBatch:
+        """See `Objective.add_noise`; level: timestep."""
         alpha = self.alphas_cumprod.to(level.device)[level.long()]
         signal, sigma = expand_like(alpha.sqrt(), clean), expand_like((1.0 - alpha).sqrt(), clean)
         return NoisedBatch(signal * clean + sigma * noise, signal * noise - sigma * clean, level.float())
 
 
 def compute_sample_losses(prediction: Tensor, target: Tensor, elements: int | None = None) -> Tensor:
-    """Mean square error of each sample: (B,) float32.
+    """Compute the mean square error of each sample: (B,) float32.
 
-    elements: by how many values of a sample the sum is divided; default: those given. A rank that has a part
-    of each sample passes the number in the whole sample, so that the losses of the group's ranks add up to
-    the sample's.
+    Args:
+        prediction: (B, ...).
+        target: of the same shape.
+        elements: by which the sum of a sample is divided; None: its number of values. A rank that has a part
+            of each sample passes the number of values of the whole sample: then the losses of the ranks of a
+            group add up to the sample's.
     """
     error = (prediction.float() - target.float()).square().flatten(1).sum(1)
     return error / (elements if elements is not None else math.prod(target.shape[1:]))
 
 
 def expand_like(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) -> (B, 1, 1, ...), of the type and device of `like`, to be multiplied with it."""
+    """Reshape (B,) to (B, 1, 1, ...), of the type and device of `like`, to be multiplied with it."""
     return values.to(like.device, like.dtype).reshape(-1, *(1,) * (like.ndim - 1))

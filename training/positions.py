@@ -1,8 +1,8 @@
 """Rotary positions of video and reference tokens: schemes -> integer (t, h, w) -> cos/sin tables.
 
-A reference is a clean frame; only its position says otherwise. Every scheme of Kaleido's Tables 2 and 5 is
-here, and what the released code can do besides. Sizes are (frames, height, width) in *patches*; positions
-count patches. Pure functions: what they compute depends on their arguments alone.
+A reference is a clean frame; only its position tells it from a frame of the video. Every scheme of Kaleido's
+Tables 2 and 5 is here, and the further ones of the released code. Sizes are (frames, height, width) in
+patches, and positions count patches. All functions are pure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RELEASED_SHIFT = (
 def make_grid_positions(
     size: GridSize, start: GridSize = (0, 0, 0), device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Positions of a block of patches in (t, h, w) order, counted from `start`: (t*h*w, 3) int64."""
+    """Make the positions of a block of patches in (t, h, w) order, from `start`: (t*h*w, 3) int64."""
     axes = [
         torch.arange(first, first + count, device=device) for first, count in zip(start, size, strict=True)
     ]
@@ -33,7 +33,7 @@ def make_grid_positions(
 
 
 def list_reference_starts(count: int, video: GridSize, config: PositionsConfig) -> list[GridSize]:
-    """Position of the first token of each of `count` references, for a video of size `video`.
+    """List the position of the first token of each of `count` references, for a video of size `video`.
 
     i counts references from 0; T, H, W is the video's size; S is 80 (`fixed_80`, released) or the video's
     height and width (`video`, Kaleido Eq. 4).
@@ -48,8 +48,10 @@ def list_reference_starts(count: int, video: GridSize, config: PositionsConfig) 
         future              (T + i, 0, 0)        Table 5: after the video's last frame
         first_frame         (i, 0, 0)            proxy replay; the video starts at (n, 0, 0), n references
 
-    With `place: after`, i becomes T + i in the first five (released as `end_concat: True`). `unrotated` and
-    `channel_concat` have no positions of this kind and are a ValueError here.
+    With `place: after`, i becomes T + i in the first five (released as `end_concat: True`).
+
+    Raises:
+        ValueError: `unrotated` and `channel_concat` have no positions of this kind.
     """
     frames, height, width = video
     shift_h, shift_w = (height, width) if config.shift == "video" else (RELEASED_SHIFT, RELEASED_SHIFT)
@@ -85,9 +87,9 @@ def make_reference_positions(
     config: PositionsConfig,
     device: torch.device | str = "cpu",
 ) -> list[Tensor]:
-    """Positions of each reference's tokens, of its own size: a list of (tokens, 3) int64.
+    """Make the positions of each reference's tokens, of its own size: a list of (tokens, 3) int64.
 
-    `unrotated` (released as `shiftT: False`) turns no reference token: position (0, 0, 0) for each of them.
+    `unrotated` (released as `shiftT: False`) rotates no reference token: all have the position (0, 0, 0).
     """
     if config.scheme == "unrotated":
         return [
@@ -104,7 +106,7 @@ def make_sequence_positions(
     config: PositionsConfig,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Positions of the whole sequence, references before or after the video: (tokens, 3) int64."""
+    """Make the positions of the whole sequence, references before or after the video: (tokens, 3) int64."""
     clean = make_reference_positions(references, video, config, device)
     first = len(references) if config.scheme == "first_frame" else 0
     noisy = make_grid_positions(video, (first, 0, 0), device)
@@ -119,9 +121,10 @@ def convert_released_config(
     rope_continue: bool = False,
     end_concat: bool = False,
 ) -> PositionsConfig:
-    """The named options that equal a setting of Kaleido's released yaml; without arguments, the released one.
+    """Convert a setting of Kaleido's released yaml to named options; the defaults are the released setting.
 
-    ValueError for the one combination without a name: `overloop: False` with a single shifted axis.
+    Raises:
+        ValueError: `overloop: False` with one shifted axis, the only combination without a name.
     """
     shifted: dict[tuple[bool, bool], PositionScheme] = {
         (False, False): "none",
@@ -134,7 +137,7 @@ def convert_released_config(
         scheme = "unrotated"
     elif not overloop and scheme != "none":
         if scheme != "shift_hw":
-            raise ValueError("overloop: False with one of shiftH and shiftW alone has no name here")
+            raise ValueError("overloop: False with only one of shiftH and shiftW has no name")
         scheme = "no_overlap"
     return PositionsConfig(
         scheme=scheme,
@@ -144,7 +147,7 @@ def convert_released_config(
 
 
 def split_wan_head(head_dim: int) -> GridSize:
-    """How Wan divides a head's channels over t, h and w: h = w = 2 floor(d / 6), t the rest."""
+    """Split a head's channels over t, h and w as Wan does: h = w = 2 floor(d / 6), t the rest."""
     spatial = 2 * (head_dim // 6)
     return head_dim - 2 * spatial, spatial, spatial
 
@@ -156,13 +159,18 @@ def make_rotary_tables(
     angles: torch.dtype = torch.float32,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """cos and sin, one value per pair of channels: two (tokens, head_dim / 2) tensors of `dtype`.
+    """Make cos and sin, one value per pair of channels: two (tokens, head_dim / 2) tensors.
 
-    positions: (tokens, 3), any number type (fractional positions are fine); split: channels of a head for
-    t, h, w, each even, sum = head_dim. `angles` is the precision in which position x frequency is computed:
-    float32 reproduces the released code bit for bit, float64 is what diffusers' stock Wan uses (they differ
-    by 5e-7). Tables stay float32 by default, also in bf16 runs; the released code casts them to the type of q
-    and k.
+    The angle of pair k of an axis with d channels is position / theta^(2k / d).
+
+    Args:
+        positions: (tokens, 3) of any number type; they may be fractional.
+        split: channels of a head for t, h, w; each even, sum = head_dim.
+        theta: base of the frequencies.
+        angles: precision of position x frequency. float32 equals the released code bit for bit, float64 is
+            what diffusers' stock Wan uses; the two differ by 5e-7.
+        dtype: of the tables. They stay float32 in bf16 runs, too; the released code casts them to the type of
+            q and k.
     """
     parts = []
     for axis, channels in enumerate(split):
@@ -177,16 +185,17 @@ CropFormula = Literal["diffusers", "released"]
 
 
 def split_cogvideox_head(head_dim: int) -> GridSize:
-    """How CogVideoX divides a head's channels over t, h and w: t = d / 4, h = w = 3 d / 8."""
+    """Split a head's channels over t, h and w as CogVideoX does: t = d / 4, h = w = 3 d / 8."""
     spatial = head_dim // 8 * 3
     return head_dim // 4, spatial, spatial
 
 
 def get_crop_region(grid: tuple[int, int], base: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Where a grid (height, width) of patches lies in the base grid when it is fitted inside and centred.
+    """Fit a grid (height, width) of patches into the base grid, centred.
 
-    Returns ((top, left), (bottom, right)) in patches of the base grid. A 3:2 grid in CogVideoX's base of
-    30 x 45 fills it: ((0, 0), (30, 45)).
+    Returns:
+        ((top, left), (bottom, right)) in patches of the base grid. A 3:2 grid fills CogVideoX's base of
+        30 x 45: ((0, 0), (30, 45)).
     """
     (height, width), (base_height, base_width) = grid, base
     if height / width > base_height / base_width:
@@ -204,9 +213,9 @@ def make_cogvideox_positions(
     crop: CropFormula = "diffusers",
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Positions of a block of patches whose first frame is frame `first`: (t*h*w, 3) float32.
+    """Make the positions of a block of patches whose first frame is frame `first`: (t*h*w, 3) float32.
 
-    Frames are counted; rows and columns are spread over `resize_crop_region` of the `base` grid (height,
+    Frames are counted; rows and columns are spread over `get_crop_region` of the `base` grid (height,
     width). The k-th of n, k = 0..n-1, between start and stop lies at
 
         released    start + (stop - start) k / n                      older diffusers, released proxy replay

@@ -1,10 +1,10 @@
-"""The loop on Ray Train: workers are started, watched, and started again from the last complete checkpoint.
+"""Training on Ray Train: workers are started, and restarted from the last complete checkpoint.
 
     from training.trainer import run_training
     result = run_training(config)
 
-Ray holds no checkpoint of ours: the run's folder does, and the same `run.name` and `run.output` find it. So a
-worker that dies, a machine that is taken away, and a command that is given again all resume in the same way.
+Checkpoints lie in the run's folder, not in Ray, and the same `run.name` and `run.output` find them. So a
+worker that dies, a machine that is taken away, and a command that is repeated all resume in the same way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.loop.callback import Callback
 from training.loop.run_folder import RunFolder
 
 STOPPED_FILE = "stopped.json"
-COLLECTIVE_TIMEOUT_S = 1800  # that a collective may take: a slow disk under a checkpoint, not a slow step
+COLLECTIVE_TIMEOUT_S = 1800  # limit of a collective: writing a checkpoint to a slow disk takes longest
 
 #: Config -> callbacks, called on every worker.
 CallbackFactory = Callable[[TrainConfig], Sequence[Callback]]
@@ -32,7 +32,7 @@ CallbackFactory = Callable[[TrainConfig], Sequence[Callback]]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished run left behind."""
+    """Where a finished run wrote its results, and its last metrics."""
 
     folder: str  # of the run
     model: str  # a diffusers pipeline folder
@@ -42,7 +42,7 @@ class TrainingResult:
 
 
 def run_training(config: TrainConfig, callbacks: CallbackFactory | None = None) -> TrainingResult:
-    """Train as the config says, on the Ray that `run.address` names or one of our own.
+    """Train on the Ray that `run.address` names, or on one that is started here.
 
     Resumes where a run of the same name stands. Workers that are lost are replaced `run.max_failures` times.
 
@@ -74,7 +74,7 @@ def run_training(config: TrainConfig, callbacks: CallbackFactory | None = None) 
 def _run_trainer(
     config: TrainConfig, callbacks: CallbackFactory, folder: RunFolder, started_here: bool
 ) -> dict[str, Any] | None:
-    """What the first worker returned; None: it stopped for a reason that it wrote down."""
+    """What the first worker returned; None: it wrote down why it stopped."""
     import ray.train
     from ray import cloudpickle
     from ray.train.torch import TorchTrainer
@@ -153,7 +153,7 @@ def _run_worker(settings: dict[str, Any]) -> dict[str, Any] | None:
 
 
 class _RayReporter(Callback):
-    """Tells Ray how far it is, for its dashboard; and remembers the last step."""
+    """Reports progress to Ray's dashboard, and keeps the metrics of the last step."""
 
     def __init__(self) -> None:
         self.last: dict[str, float] = {}
@@ -168,7 +168,7 @@ class _RayReporter(Callback):
 
 
 def _make_torch_config(backend: str) -> Any:
-    """Ray's setup of torch.distributed, and in each worker an ear for SIGTERM."""
+    """Ray's setup of torch.distributed, with a SIGTERM handler in each worker."""
     from ray.train.torch import TorchConfig
     from ray.train.torch.config import _TorchBackend
 
@@ -177,7 +177,7 @@ def _make_torch_config(backend: str) -> Any:
     class Backend(_TorchBackend):
         def on_start(self, worker_group: Any, backend_config: Any) -> None:
             super().on_start(worker_group, backend_config)
-            # Here, because this runs in the main thread of a worker, and training does not.
+            # A handler must be installed in the main thread; training runs in another.
             worker_group.execute(install_handler)
 
     class Config(TorchConfig):
@@ -189,7 +189,7 @@ def _make_torch_config(backend: str) -> Any:
 
 
 def _check_unchanged(config: TrainConfig, folder: RunFolder) -> None:
-    """Refuse a changed config before anything is started; workers look at the data as well."""
+    """Refuse a changed config before workers start; they check the data, too."""
     from training.loop.checkpoint import check_same_config
 
     for step in folder.list_complete_steps()[-1:]:
@@ -215,7 +215,7 @@ def _get_worker_gpus(config: TrainConfig) -> float:
 
 
 def _check_resources(config: TrainConfig, gpus: float, started_here: bool) -> None:
-    """Refuse what this machine cannot give: Ray would wait for it for ever. A cluster may grow."""
+    """Refuse more than this machine has: Ray would wait forever. A cluster may grow."""
     import ray
 
     there = ray.cluster_resources()
@@ -229,7 +229,7 @@ def _check_resources(config: TrainConfig, gpus: float, started_here: bool) -> No
 
 
 def _make_paths_absolute(config: TrainConfig) -> TrainConfig:
-    """Local paths from the root: workers have another working directory."""
+    """Make local paths absolute: workers have another working directory."""
 
     def make_absolute(path: str) -> str:
         return str(Path(path).absolute()) if path and "://" not in path and Path(path).exists() else path

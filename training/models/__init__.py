@@ -1,1 +1,1 @@
-"""Stock diffusers transformers, and how each takes references."""
+"""Base models: one `Family` for each kind, on stock diffusers transformers."""

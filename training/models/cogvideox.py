@@ -3,9 +3,9 @@
 The stock forward runs on a strip of patches (see packing.py) with rotary tables for references and video; the
 output of the references is dropped. That equals the released proxy replay code (docs/proxy-replay.md).
 References are frames 0..n-1 and the video frames n..n+T-1, all with the timestep of the video. What is
-replaced in a model holds no weights: the attention processors (diffusers' own knows neither attention
-backends nor sequence parallelism), and for the 2B, whose positions are added to the patches, a hook that adds
-those of this call.
+replaced in a model holds no weights: the attention processors (diffusers' own supports neither attention
+backends nor sequence parallelism); and in the 2B, whose positions are added to the patches, a hook adds those
+of the current call.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ReferenceTokens:
 
 @dataclass
 class CallInputs:
-    """What the replaced parts of a model need to know of the call under way."""
+    """Inputs of the current call for the replaced parts of a model."""
 
     references: ReferenceTokens = field(default_factory=ReferenceTokens)
     places: Tensor | None = None  # (1 or B, tokens, D): positions that are added to patches; 2B only
@@ -71,6 +71,7 @@ class CogVideoXAttention:
     and with tables that may differ between the samples of a batch.
     """
 
+    # Set from outside, as diffusers sets them on its own processors.
     _attention_backend = None
     _parallel_config = None
 
@@ -82,6 +83,7 @@ class CogVideoXAttention:
         attention_mask: Tensor | None = None,
         image_rotary_emb: RotaryTables | None = None,
     ) -> tuple[Tensor, Tensor]:
+        """(B, N, D) reference and video tokens, (B, L, D) text -> both after attention."""
         text = encoder_hidden_states.shape[1]
         tokens = torch.cat([encoder_hidden_states, hidden_states], dim=1)
         query, key, value = (
@@ -94,7 +96,7 @@ class CogVideoXAttention:
                 torch.cat([part[:, :text], rotate_pairs(part[:, text:], image_rotary_emb)], dim=1)
                 for part in (query, key)
             )
-        answer = dispatch_attention_fn(
+        output = dispatch_attention_fn(
             query,
             key,
             value,
@@ -102,8 +104,8 @@ class CogVideoXAttention:
             backend=self._attention_backend,
             parallel_config=self._parallel_config,
         )
-        answer = attn.to_out[1](attn.to_out[0](answer.flatten(2).type_as(query)))
-        return answer[:, text:], answer[:, :text]
+        output = attn.to_out[1](attn.to_out[0](output.flatten(2).type_as(query)))
+        return output[:, text:], output[:, :text]
 
 
 def rotate_pairs(x: Tensor, tables: RotaryTables) -> Tensor:
@@ -157,13 +159,13 @@ class CogVideoXFamily:
     def prepare_model(
         self, model: nn.Module, positions: PositionsConfig | None = None, references: int = 0
     ) -> None:
-        """See Family.prepare. Refuses CogVideoX 1.5 (patches two frames deep) and image-to-video models."""
+        """See `Family.prepare_model`; CogVideoX 1.5 and image-to-video models are refused."""
         config = model.config
         if config.patch_size_t is not None:
             raise RepriseError("CogVideoX 1.5 cuts patches two frames deep; use CogVideoX 2B or 5B")
         if config.in_channels != config.out_channels or config.use_learned_positional_embeddings:
             raise RepriseError(
-                f"the model takes {config.in_channels} channels and answers {config.out_channels}: an "
+                f"the model takes {config.in_channels} channels and returns {config.out_channels}: an "
                 "image-to-video model; use the text-to-video CogVideoX 2B or 5B"
             )
         if (1, config.patch_size, config.patch_size) != self.patch:
@@ -188,10 +190,10 @@ class CogVideoXFamily:
         shard: SequenceShard | None = None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """See Family.predict. timestep: (B,), an integer 0..999 as CogVideoX's schedulers have them.
+        """See `Family.predict`; `timestep` holds integers 0..999, as CogVideoX's schedulers have them.
 
-        With `shard`, the text is cut as well (attention is joint, so it needs equal shares of all tokens):
-        its length, 226, must divide too, which leaves groups of 2.
+        With `shard` the text is cut, too, since joint attention needs equal shares of all tokens. The workers
+        of a group must divide its length, 226, so that a group has 1 or 2.
         """
         _check_positions(positions)
         config = model.config
@@ -227,7 +229,7 @@ class CogVideoXFamily:
         clean = place.video_tokens.start
         model.call.references.count = max(min(clean, own.stop) - own.start, 0)
         model.call.places = places
-        answer = model(
+        output = model(
             hidden_states=strip.transpose(1, 2),  # diffusers: frames before channels
             encoder_hidden_states=text,
             timestep=timestep,
@@ -235,14 +237,14 @@ class CogVideoXFamily:
             return_dict=False,
         )[0].transpose(1, 2)
         if shard is None:
-            return unpack_strip(answer, place.sizes, self.patch)[place.video_index]
+            return unpack_strip(output, place.sizes, self.patch)[place.video_index]
         first = model.call.references.count
-        return slice_tokens(answer, range(first, first + len(place.get_own_video(shard))), self.patch)
+        return slice_tokens(output, range(first, first + len(place.get_own_video(shard))), self.patch)
 
     def get_layout(
         self, video: Tensor, condition: Conditioning, positions: PositionsConfig
     ) -> SequenceLayout:
-        """Where references and video lie in the sequence; video: (B, C, T, h, w)."""
+        """See `Family.get_layout`."""
         whole = self._get_full_layout(video, condition)
         return whole if condition.keep is None else whole.keep_reference_tokens(condition.keep.shape[-1])
 

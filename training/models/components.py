@@ -1,7 +1,7 @@
 """The parts of a diffusers pipeline folder or hub id: transformer, VAE, text encoder, tokenizer, scheduler.
 
-Anything missing, or of another model, is one clear line. A VAE class of ours loads from the same folder
-format as diffusers' own once it is in `VAES` or registered with `register_vae`.
+A part that is missing or of another model is one clear error. A VAE class that is not of diffusers loads from
+the same folder format once it is in `VAE_MODULES` or registered with `register_vae`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def register_vae(cls: type) -> type:
 
 
 def find_vae_class(name: str) -> Any:
-    """The class of ours or of diffusers with this name, or None."""
+    """Find the registered or diffusers class with this name; None: there is none."""
     import diffusers
 
     home = importlib.import_module(VAE_MODULES[name]) if name in VAE_MODULES else diffusers
@@ -40,8 +40,19 @@ def find_vae_class(name: str) -> Any:
 
 
 def locate_part(path: str, revision: str | None, part: str, files: str = "*") -> Path | None:
-    """The folder of one part on this machine, None where there is none; `files` of it are fetched where
-    `path` is a hub id.
+    """Locate one part of a model on this machine; of a hub id it is fetched first.
+
+    Args:
+        path: diffusers folder or hub id.
+        revision: of a hub id.
+        part: "transformer", "vae", ...
+        files: pattern of the files that are fetched.
+
+    Returns:
+        The folder of the part; None: the model has no such part.
+
+    Raises:
+        RepriseError: `path` is no folder, and no hub id that can be fetched.
     """
     if not path:
         raise RepriseError("model.path is empty; give a diffusers folder or a hub id")
@@ -72,13 +83,21 @@ def locate_part(path: str, revision: str | None, part: str, files: str = "*") ->
 
 
 def fetch_part(path: str, revision: str | None, part: str) -> tuple[Path, dict[str, Any]]:
-    """Folder and config.json of one part, fetched whole; RepriseError where it is missing."""
+    """Fetch one part whole: its folder and its config.
+
+    Raises:
+        RepriseError: the part is missing.
+    """
     config = read_config(path, revision, part)
     return locate_part(path, revision, part) or Path(path), config
 
 
 def read_config(path: str, revision: str | None, part: str) -> dict[str, Any]:
-    """The config of one part; no weights are fetched for it. RepriseError where it is missing."""
+    """Read the config of one part; no weights are fetched for it.
+
+    Raises:
+        RepriseError: it is missing.
+    """
     config = find_config(path, revision, part)
     if config is None:
         raise RepriseError(
@@ -89,7 +108,7 @@ def read_config(path: str, revision: str | None, part: str) -> dict[str, Any]:
 
 
 def find_config(path: str, revision: str | None, part: str) -> dict[str, Any] | None:
-    """The same, and None where it is missing."""
+    """Read the config of one part as `read_config` does; None: it is missing."""
     name = _get_config_name(part)
     folder = locate_part(path, revision, part, name)
     if folder is None or not (folder / name).is_file():
@@ -113,10 +132,17 @@ def load_transformer(
     *,
     seed: int = 0,
 ) -> nn.Module:
-    """The stock diffusers transformer of a pipeline folder, which must be of the class `wanted`.
+    """Load the stock diffusers transformer of a model.
 
-    `init: random` reads the config alone and draws weights from the seed. Device "meta" gives the module
-    without weights, whatever `init` says.
+    Args:
+        config: path, revision, and `init`: "random" reads only the config and draws weights from the seed.
+        wanted: the class that the transformer must have.
+        dtype: of the weights.
+        device: "meta": without weights, whatever `init` says.
+        seed: of random weights.
+
+    Raises:
+        RepriseError: the transformer is missing, damaged or of another class.
     """
     import diffusers
 
@@ -143,13 +169,17 @@ def load_vae(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """The VAE that the folder's config names: one of diffusers' classes or a registered one."""
+    """Load the VAE of a model, of the class that its config names.
+
+    Raises:
+        RepriseError: it is missing, damaged or of an unknown class.
+    """
     folder, settings = fetch_part(path, revision, "vae")
     name = settings.get("_class_name", "")
     cls = find_vae_class(name)
     if cls is None:
         raise RepriseError(
-            f"{folder}/config.json names the VAE class {name!r}, which neither diffusers nor we have"
+            f"{folder}/config.json names the VAE class {name!r}, which is neither of diffusers nor registered"
         )
     return _load_pretrained(cls, folder, dtype=dtype).to(device).eval()
 
@@ -160,7 +190,11 @@ def load_text_encoder(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> tuple[nn.Module, Any]:
-    """Text encoder, of the class that its config names, and tokenizer."""
+    """Load the text encoder of a model, of the class that its config names, and the tokenizer.
+
+    Raises:
+        RepriseError: one is missing, damaged or of an unknown class.
+    """
     import transformers
 
     folder, settings = fetch_part(path, revision, "text_encoder")
@@ -183,13 +217,17 @@ def load_text_encoder(
 
 
 def read_tokenizer_limit(path: str, revision: str | None = None) -> int | None:
-    """Most tokens of a text, as the tokenizer's config says, which alone is fetched; None: it says none."""
+    """Read the most tokens of a text from the tokenizer's config; None: it names no limit."""
     limit = (find_config(path, revision, "tokenizer") or {}).get("model_max_length")
     return None if limit is None else int(limit)
 
 
 def load_scheduler(path: str, revision: str | None = None) -> Any:
-    """The scheduler that the folder's scheduler_config.json names."""
+    """Load the scheduler that scheduler_config.json names.
+
+    Raises:
+        RepriseError: it is missing, or unknown to diffusers.
+    """
     import diffusers
 
     folder, settings = fetch_part(path, revision, "scheduler")
@@ -202,7 +240,7 @@ def load_scheduler(path: str, revision: str | None = None) -> Any:
 
 
 def record_positions(folder: Path, positions: PositionsConfig) -> None:
-    """Write into a pipeline folder where its transformer was trained to see references."""
+    """Write into a pipeline folder the positions that its transformer was trained with."""
     file = folder / INDEX_FILE
     index = json.loads(file.read_text(encoding="utf-8"))
     index["positions"] = positions.model_dump()
@@ -210,7 +248,7 @@ def record_positions(folder: Path, positions: PositionsConfig) -> None:
 
 
 def _load_pretrained(cls: Any, folder: Path, **options: Any) -> nn.Module:
-    """Weights into a class; what does not fit is one clear line, never a half-loaded model."""
+    """Load weights into a class; a missing tensor is an error, never a half-loaded model."""
     try:
         model, report = cls.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:

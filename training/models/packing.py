@@ -1,8 +1,8 @@
 """Frames of any sizes <-> one strip of patches; the part of a strip that one rank of a sequence group has.
 
 Patch embedding has kernel = stride = patch, so any list of patches laid side by side as an image one patch
-high is embedded token by token. A stock transformer thus takes frames of different sizes in one call, and a
-strip can be cut between any two tokens, which is all that sequence parallelism and token dropping need.
+high is embedded token by token. So a stock transformer takes frames of different sizes in one call, and a
+strip can be cut between any two tokens, as sequence parallelism and the dropping of tokens need.
 
 A strip is (B, C, p_t, p_h, p_w * N) for N tokens. Latent sizes are (frames, height, width); token order is
 (t, h, w).
@@ -23,7 +23,11 @@ Size = tuple[int, int, int]
 
 
 def count_patches(size: Sequence[int], patch: Size) -> Size:
-    """Latents of `size` (frames, height, width) in patches; ValueError where a patch does not divide it."""
+    """Count the patches (t, h, w) of latents of `size` (frames, height, width).
+
+    Raises:
+        ValueError: `patch` does not divide the size.
+    """
     if any(length % step for length, step in zip(size, patch, strict=True)):
         raise ValueError(f"latents of {'x'.join(map(str, size))} cannot be cut into patches of {patch}")
     frames, height, width = (length // step for length, step in zip(size, patch, strict=True))
@@ -33,7 +37,7 @@ def count_patches(size: Sequence[int], patch: Size) -> Size:
 def pack_strip(frames: Sequence[Tensor], patch: Size) -> Tensor:
     """Lay the patches of tensors (B, C, T_i, H_i, W_i) side by side: (B, C, p_t, p_h, p_w * N).
 
-    Tokens in (t, h, w) order, tensors in the given order. A batch of 1 is repeated to that of the others.
+    Tokens are in (t, h, w) order, tensors in the given order. A batch of 1 is repeated.
     """
     batch = max(part.shape[0] for part in frames)
     p_t, p_h, p_w = patch
@@ -46,7 +50,7 @@ def pack_strip(frames: Sequence[Tensor], patch: Size) -> Tensor:
 
 
 def unpack_strip(strip: Tensor, sizes: Sequence[Size], patch: Size) -> list[Tensor]:
-    """The inverse of `to_strip`: tensors (B, C, T_i, H_i, W_i) of the given latent sizes."""
+    """Undo `pack_strip`: tensors (B, C, T_i, H_i, W_i) of the given latent sizes."""
     batch, channels = strip.shape[:2]
     p_t, p_h, p_w = patch
     grids = [count_patches(size, patch) for size in sizes]
@@ -59,7 +63,7 @@ def unpack_strip(strip: Tensor, sizes: Sequence[Size], patch: Size) -> list[Tens
 
 
 def select_tokens(strip: Tensor, tokens: Tensor, patch: Size) -> Tensor:
-    """The strip of the given tokens alone, in the given order: (n,) int64 or, for each sample, (B, n)."""
+    """Select tokens of a strip, in the given order: (n,) int64 or, for each sample, (B, n)."""
     cells = strip.unflatten(-1, (-1, patch[2]))
     if tokens.ndim == 1:
         return cells.index_select(-2, tokens).flatten(-2)
@@ -68,19 +72,23 @@ def select_tokens(strip: Tensor, tokens: Tensor, patch: Size) -> Tensor:
 
 
 def slice_tokens(strip: Tensor, tokens: range, patch: Size) -> Tensor:
-    """The strip of a contiguous range of tokens; may be empty."""
+    """Cut a contiguous range of tokens, which may be empty, out of a strip."""
     return strip.narrow(-1, tokens.start * patch[2], len(tokens) * patch[2])
 
 
 @dataclass(frozen=True)
 class SequenceShard:
-    """Which rank of a group that shares each sample this is: it computes one contiguous range of tokens."""
+    """One rank of a group that shares each sample: it computes one contiguous range of tokens."""
 
     rank: int
     size: int
 
     def get_token_range(self, total: int) -> range:
-        """This rank's part of `total` tokens. They must divide: attention has no mask to hide padding."""
+        """Get this rank's part of `total` tokens.
+
+        Raises:
+            RepriseError: `size` does not divide them: attention has no mask that could hide padding.
+        """
         if total % self.size:
             raise RepriseError(
                 f"{total} tokens (references and video) cannot be shared by {self.size} workers of a "
@@ -92,7 +100,7 @@ class SequenceShard:
 
 @dataclass(frozen=True)
 class SequenceLayout:
-    """Where things lie in the sequence of one sample."""
+    """Where references and video lie in the sequence of one sample."""
 
     sizes: tuple[Size, ...]  # latent sizes, in sequence order
     video_index: int  # which of them is the video
@@ -105,22 +113,29 @@ class SequenceLayout:
 
     @property
     def total_tokens(self) -> int:
+        """Tokens of the whole sequence."""
         return sum(self.token_counts)
 
     @property
     def video_tokens(self) -> range:
+        """Tokens of the video, counted from the start of the sequence."""
         start = sum(self.token_counts[: self.video_index])
         return range(start, start + self.token_counts[self.video_index])
 
     def keep_reference_tokens(self, count: int) -> SequenceLayout:
-        """The layout when `count` reference tokens are left: they lie in one row of patches."""
+        """Make the layout where `count` reference tokens are left, as one row of patches."""
         p_t, p_h, p_w = self.patch
         left = ((p_t, p_h, p_w * count),) if count else ()
         return make_layout(left, self.sizes[self.video_index], self.patch, video_first=self.video_index == 0)
 
     def select_visible_tokens(self, keep: Tensor) -> Tensor:
-        """Tokens of the sequence that are left, where `keep` counts reference tokens: (n,) or (B, n) ->
-        (n + video,) or (B, n + video).
+        """Select the tokens of the sequence that are left when reference tokens are dropped.
+
+        Args:
+            keep: (n,) or (B, n) int64, counted over the reference tokens.
+
+        Returns:
+            (n + video,) or (B, n + video) int64, counted over the whole sequence.
         """
         video = self.video_tokens
         every = torch.arange(video.start, video.stop, device=keep.device).expand(*keep.shape[:-1], -1)
@@ -129,7 +144,7 @@ class SequenceLayout:
         return torch.cat([keep, every], dim=-1)
 
     def get_own_video(self, shard: SequenceShard) -> range:
-        """The video's tokens, counted from its first, that this rank has; may be empty."""
+        """Get the range of video tokens, counted from the video's first, of this rank; may be empty."""
         own, video = shard.get_token_range(self.total_tokens), self.video_tokens
         start, stop = (min(max(end - video.start, 0), len(video)) for end in (own.start, own.stop))
         return range(start, stop)
@@ -138,7 +153,7 @@ class SequenceLayout:
 def make_layout(
     references: Sequence[Size], video: Size, patch: Size, video_first: bool = False
 ) -> SequenceLayout:
-    """[reference 1 | reference 2 | ... | video], or the video first. Sizes are latent sizes."""
+    """Make the layout [reference 1 | reference 2 | ... | video], or with the video first, of latent sizes."""
     if video_first:
         return SequenceLayout((video, *references), 0, patch)
     return SequenceLayout((*references, video), len(references), patch)

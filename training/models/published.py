@@ -1,6 +1,6 @@
-"""Configs of transformers and VAEs as published, so that sizes are known without a download.
+"""Configs of published transformers and VAEs, so that sizes are known without a download.
 
-Only what differs from the defaults of the diffusers class, besides what a reader wants to see.
+They hold what differs from the defaults of the diffusers class, and the main sizes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _WAN_2_2 = {
     "is_residual": True,
     "patch_size": 2,
     "scale_factor_spatial": 16,
-    # As many as channels; what they are costs nothing.
+    # One for each channel; their values do not matter for sizes.
     "latents_mean": [0.0] * 48,
     "latents_std": [1.0] * 48,
 }
@@ -77,7 +77,7 @@ VAE_CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def get_transformer_config(model: ModelConfig) -> dict[str, Any]:
-    """The config of the transformer that `model` names: of its folder, of the table above, else of the hub.
+    """Get the config of a model's transformer: of its folder, of `PUBLISHED`, else of the hub.
 
     Raises:
         RepriseError: there is none.
@@ -88,7 +88,7 @@ def get_transformer_config(model: ModelConfig) -> dict[str, Any]:
 
 
 def get_vae_config(model: ModelConfig) -> dict[str, Any] | None:
-    """The config of the VAE that `model` names, from where `transformer_config` has its own; None: no VAE."""
+    """Get the config of a model's VAE, from where `get_transformer_config` reads; None: there is no VAE."""
     if _is_published(model):
         return VAE_CONFIGS[model.path]
     return find_config(model.path, model.revision, "vae")

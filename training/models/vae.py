@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def normalise_latents(latents: Tensor, config: Any) -> Tensor:
-    """The VAE's latents (B, C, T, h, w) -> the transformer's: (x - mean) / std, or x * scaling factor."""
+    """Normalise the VAE's latents (B, C, T, h, w): (x - mean) / std, or (x - shift) * scaling factor."""
     if getattr(config, "latents_mean", None):
         mean, std = _get_statistics(latents, config)
         return (latents - mean) / std
@@ -17,7 +17,7 @@ def normalise_latents(latents: Tensor, config: Any) -> Tensor:
 
 
 def denormalise_latents(latents: Tensor, config: Any) -> Tensor:
-    """The inverse of `normalise`."""
+    """Undo `normalise_latents`."""
     if getattr(config, "latents_mean", None):
         mean, std = _get_statistics(latents, config)
         return latents * std + mean
@@ -25,10 +25,14 @@ def denormalise_latents(latents: Tensor, config: Any) -> Tensor:
 
 
 def encode_picture(vae: nn.Module, picture: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One picture (3, H, W) in [-1, 1], as a video of one frame -> (1, C, 1, h, w) float32.
+    """Encode one picture (3, H, W) in [-1, 1] as a video of one frame: (1, C, 1, h, w) float32.
 
-    The posterior's mode, or with a generator a sample of it. Never several pictures as one clip: a causal VAE
-    makes one latent of up to five frames.
+    Several pictures must not be encoded as one clip: a causal VAE makes one latent of up to five frames.
+
+    Args:
+        vae: a diffusers video VAE.
+        picture: its pixels.
+        generator: draws a sample of the posterior; None: the posterior's mode.
     """
     pixels = picture[None, :, None].to(vae.dtype)
     posterior = vae.encode(pixels).latent_dist
@@ -37,7 +41,7 @@ def encode_picture(vae: nn.Module, picture: Tensor, generator: torch.Generator |
 
 
 def decode_latents(vae: nn.Module, latents: Tensor) -> Tensor:
-    """The transformer's latents (B, C, T, h, w) -> video (B, 3, frames, H, W), about [-1, 1], VAE's dtype."""
+    """Decode latents (B, C, T, h, w) to video (B, 3, frames, H, W), about [-1, 1], in the VAE's dtype."""
     return vae.decode(denormalise_latents(latents.float(), vae.config).to(vae.dtype), return_dict=False)[0]
 
 

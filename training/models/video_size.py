@@ -10,21 +10,21 @@ from training.models.packing import Size
 
 
 def get_patch(transformer: Mapping[str, Any]) -> Size:
-    """Latents (t, h, w) to a token, from a transformer's config."""
+    """Get the latents (t, h, w) of one token from a transformer's config."""
     patch = transformer.get("patch_size", (1, 2, 2))
     p_t, p_h, p_w = (1, patch, patch) if isinstance(patch, int) else patch
     return int(p_t), int(p_h), int(p_w)
 
 
 def get_token_grid(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Size:
-    """(frames, rows, columns) of one token, from the configs: the steps in which a video's size can grow."""
+    """Get the (frames, rows, columns) of one token: the steps in which a video's size can grow."""
     temporal, spatial = get_vae_scales(vae)
     p_t, p_h, p_w = get_patch(transformer)
     return temporal * p_t, spatial * p_h, spatial * p_w
 
 
 def get_vae_scales(vae: Mapping[str, Any]) -> tuple[int, int]:
-    """Frames per latent frame (after the first) and pixels per latent, from a VAE's config."""
+    """Get frames per latent frame (after the first) and pixels per latent from a VAE's config."""
     temporal = vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio") or 4
     blocks = vae.get("block_out_channels")
     spatial = vae.get("scale_factor_spatial") or (2 ** (len(blocks) - 1) if blocks else 8)
@@ -32,7 +32,11 @@ def get_vae_scales(vae: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def check_size(size: tuple[int, int, int], grid: Size) -> None:
-    """RepriseError where a model of this grid cannot make a video of (height px, width px, frames)."""
+    """Check that a model can make a video of (height px, width px, frames).
+
+    Raises:
+        RepriseError: the size is not on the grid of `get_token_grid`.
+    """
     height, width, count = size
     frames, rows, columns = grid
     if height < rows or width < columns or height % rows or width % columns:

@@ -1,8 +1,8 @@
 """Wan 2.1 and 2.2 (WanTransformer3DModel) with references as clean frames at other rotary positions.
 
-The stock forward runs on a strip of patches (see packing.py). Two small modules of it are replaced, neither
-of which holds weights: the rotary embedding returns the tables of this call, and the sinusoid of the timestep
-is computed in float64, as in the official code (diffusers' float32 moves outputs by 3e-5).
+The stock forward runs on a strip of patches (packing.py). Two small modules without weights are replaced: the
+rotary embedding returns the tables of the current call, and the sinusoid of the timestep is computed in
+float64, as in the official code (diffusers' float32 moves outputs by 3e-5).
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ from training.positions import make_rotary_tables, make_sequence_positions, spli
 
 
 class ReferenceRope(nn.Module):
-    """Stands where a Wan model has its rotary embedding; answers with the tables set for this call."""
+    """Replaces the rotary embedding of a Wan model: returns the tables that were set for this call."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tables: tuple[Tensor, Tensor] | None = None  # (1, tokens, 1, head_dim) each
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cos and sin of the current call."""
         if self.tables is None:
             raise RuntimeError("a Wan model prepared for references is called through WanFamily.predict")
         return self.tables
@@ -57,6 +58,7 @@ class TimestepSinusoid(nn.Module):
         self.channels = channels
 
     def forward(self, timesteps: Tensor) -> Tensor:
+        """(n,) timesteps -> (n, channels) float32."""
         # MPS has no float64.
         exact = torch.float32 if timesteps.device.type == "mps" else torch.float64
         half = self.channels // 2
@@ -121,11 +123,18 @@ class WanFamily:
         dtype: torch.dtype | None = None,
         reference_timestep: Tensor | None = None,
     ) -> Tensor:
-        """See Family.predict. Besides, Wan can be told timesteps per token, as Wan 2.2 TI2V was trained:
+        """See `Family.predict`. Wan also takes timesteps per token, as Wan 2.2 TI2V was trained.
 
-        timestep: (B, tokens of the whole sequence, in its order), or (B, T) one per latent frame of the video
-        with `reference_timestep` (B,), that of all reference tokens (0: they are clean). A reference_timestep
-        may also go with a timestep of (B,).
+        Args:
+            model: see `Family.predict`, also for the arguments that are not listed here.
+            noisy: (B, C, T, h, w).
+            timestep: (B,); or (B, tokens), in the order of the sequence; or (B, T), one for each
+                latent frame of the video, with `reference_timestep`.
+            condition: text and references.
+            positions: of the references.
+            shard: this rank's part.
+            dtype: of the computation.
+            reference_timestep: (B,), of all reference tokens; 0: they are clean.
         """
         weight = model.patch_embedding.weight
         dtype = dtype if dtype is not None else weight.dtype
@@ -147,17 +156,17 @@ class WanFamily:
             steps = steps[:, own.start : own.stop] if steps.ndim == 2 else steps
         model.rope.tables = tables
         text = reserve_token(model, condition.text.to(dtype), condition.marked)
-        answer = model(strip, steps, text, return_dict=False)[0]
+        output = model(strip, steps, text, return_dict=False)[0]
         if shard is None:
-            return unpack_strip(answer, place.sizes, self.patch)[place.video_index]
-        # Video tokens are contiguous, so those that this rank has are as well.
+            return unpack_strip(output, place.sizes, self.patch)[place.video_index]
+        # Video tokens are contiguous, so this rank's are contiguous, too.
         first = min(max(place.video_tokens.start - own.start, 0), len(own))
-        return slice_tokens(answer, range(first, first + len(place.get_own_video(shard))), self.patch)
+        return slice_tokens(output, range(first, first + len(place.get_own_video(shard))), self.patch)
 
     def get_layout(
         self, video: Tensor, condition: Conditioning, positions: PositionsConfig
     ) -> SequenceLayout:
-        """Where references and video lie in the sequence; video: (B, C, T, h, w)."""
+        """See `Family.get_layout`."""
         whole = self._get_full_layout(video, condition, positions)
         return whole if condition.keep is None else whole.keep_reference_tokens(condition.keep.shape[-1])
 
@@ -232,7 +241,7 @@ class WanFamily:
         return {"hidden_states": strip, "timestep": timestep, "encoder_hidden_states": caption}
 
     def count_frame_tokens(self, height: int, width: int) -> int:
-        """Tokens of one latent frame of the given latent size."""
+        """Count the tokens of one latent frame of a latent size."""
         return height * width // (self.patch[1] * self.patch[2])
 
     def _build_sequence(
@@ -264,10 +273,13 @@ class WanFamily:
 def widen_patch_embedding(model: nn.Module, references: int) -> None:
     """Give the patch embedding channels for `references` references (Kaleido Table 5, "Channel-Concat").
 
-    Channels 0..C-1 stay the noisy video's; C more for each reference start at zero, so that the widened model
-    at first answers as before. The model's config says so (`in_channels`), so it loads again as a stock
-    model. The paper gives no details; here each reference has channels of its own and is repeated over all
-    latent frames.
+    Channels 0..C-1 are the noisy video's. C more for each reference start at zero, so that the widened model
+    first predicts as before. `in_channels` of the model's config is raised, so the model loads again as a
+    stock model. The paper gives no details; here each reference has channels of its own and is repeated over
+    all latent frames.
+
+    Raises:
+        RepriseError: `references` is 0, or the model has another number of channels.
     """
     old = model.patch_embedding
     channels = model.config.out_channels * (1 + references)
@@ -324,7 +336,7 @@ def _make_tables(
     """Rotary tables of a whole sequence, as diffusers' Wan takes them: (1, tokens, 1, head_dim) float32."""
     sizes = [count_patches(size, place.patch) for size in place.sizes]
     video = sizes.pop(place.video_index)
-    with torch.inference_mode(False):  # a table first asked for while sampling is used in training as well
+    with torch.inference_mode(False):  # a table made while sampling is used in training, too
         where = make_sequence_positions(sizes, video, positions, torch.device(device))
         cos, sin = (
             table.repeat_interleave(2, dim=-1)
