@@ -21,7 +21,7 @@ import pyarrow as pa
 from curation.rows.columns import Column, Int32, derive_fields
 from curation.rows.huggingface import encode_features
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 
 class EncodedImage(TypedDict):
@@ -224,6 +224,12 @@ class ClipRow(TypedDict):
     height: Annotated[Int32 | None, Column("px")]
     cut: Annotated[str | None, Column("copy (bit-exact packets) | encode")]
     source_codec: Annotated[str | None, Column("FFmpeg's name of the source's codec")]
+    source_transfer: Annotated[
+        str | None, Column("how the source codes light: sdr | hlg | pq; clips are always sdr", since=3)
+    ]
+    source_interlaced: Annotated[
+        bool | None, Column("whether frames of the source were interlaced; clips never are", since=3)
+    ]
     motion: Annotated[float | None, Column("mean residual motion, share of the frame's diagonal per second")]
     camera_motion: Annotated[
         float | None, Column("mean camera motion, share of the frame's diagonal per second")

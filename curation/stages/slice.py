@@ -102,6 +102,7 @@ class Slice:
         row["num_frames"], row["fps"] = span.num_frames, float(info.fps)
         row["width"], row["height"] = span.width, span.height
         row["source_codec"] = info.codec
+        row["source_transfer"], row["source_interlaced"] = span.transfer, span.interlaced
         if span.file is None:
             stop_row(row, span.status, SLICE, span.reason or "", span.value, span.threshold)
             return row

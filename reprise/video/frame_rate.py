@@ -45,10 +45,9 @@ def choose_frame_rate(stated: Sequence[Fraction | None], stamps_s: Sequence[floa
 
 
 def measure_frame_rate(stamps_s: Sequence[float]) -> float | None:
-    """Frames per second between stamps, without pauses and near-duplicates; None: too few stamps."""
+    """Return frames per second between stamps, without pauses; None where there are too few stamps."""
     steps = np.diff(np.unique(np.asarray(stamps_s, np.float64)))
     if len(steps) < _MIN_STEPS:
         return None
-    middle = float(np.median(steps))
-    usual = steps[(steps > middle / 3) & (steps < middle * 3)]
+    usual = steps[steps < 3 * float(np.median(steps))]
     return float(1 / usual.mean())

@@ -90,6 +90,8 @@ def clip(
         "height": HEIGHT,
         "cut": "copy",
         "source_codec": "h264",
+        "source_transfer": "sdr",
+        "source_interlaced": False,
         "motion": 0.01,
         "camera_motion": 0.0,
         "flow_foreground": None,

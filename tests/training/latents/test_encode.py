@@ -333,7 +333,7 @@ def test_lists_of_videos_are_read_in_each_format(tmp_path: Path, wan: str) -> No
     )
     assert manifest.encoded == 2 and manifest.rows_in == 4
     (tmp_path / "b.csv").write_text("name,words\nx,y\n")
-    with pytest.raises(RepriseError, match="no column path; it has name, words"):
+    with pytest.raises(RepriseError, match="no column path: found name, words"):
         VideoSource(str(tmp_path / "b.csv")).plan_items()
 
 
