@@ -6,12 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
-import yaml
 from rich.markup import escape
 
-from pipelines.console import EXIT_NOTHING_DONE, ProgressBar, err, handle_errors, out
+from pipelines.console import EXIT_NOTHING_DONE, ProgressBar, err, handle_errors, out, print_config
 
 if TYPE_CHECKING:
+    from reprise.storage import Storage
     from training.latents.store import LatentsManifest
 
 
@@ -58,6 +58,7 @@ def main(
     from training.latents.sources.source import Source
     from training.latents.sources.videos import VideoSource
 
+    latents = Storage.from_uri(output)
     source: Source
     if dataset:
         source = CuratedSource(Storage.from_uri(dataset), config)
@@ -69,7 +70,7 @@ def main(
         facts = read_model_facts(model, revision, config)
         buckets = encode.make_buckets(facts, config)
         planned = source.plan_items()
-        click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
+        print_config(config)
         lengths = ", ".join(str(frames) for frames in buckets.frames)
         click.echo(f"\n# {facts.family}: {lengths} frames at {buckets.fps:g} per second")
         click.echo(f"# {len(planned)} rows, {sum(not p.drop for p in planned)} to encode")
@@ -77,14 +78,14 @@ def main(
     manifest = encode.encode_dataset(
         source,
         model,
-        output,
+        latents,
         config,
         on_ray.execute_on_ray,
         revision=revision,
         overwrite=overwrite,
         progress=ProgressBar(config.engine.progress),
     )
-    print_accounting(manifest, Storage.from_uri(output).uri)
+    print_accounting(manifest, latents)
     if not manifest.encoded:
         sys.exit(EXIT_NOTHING_DONE)
 
@@ -94,7 +95,7 @@ def print_note(line: str) -> None:
     err.print(escape(line), soft_wrap=True)
 
 
-def print_accounting(manifest: LatentsManifest, place: str) -> None:
+def print_accounting(manifest: LatentsManifest, latents: Storage) -> None:
     """Print how many rows were encoded, and every reason why a row was dropped."""
     out.print(f"{manifest.rows_in} rows = {manifest.encoded} encoded + {manifest.dropped} dropped")
     for reason, count in manifest.reasons.items():
@@ -108,9 +109,9 @@ def print_accounting(manifest: LatentsManifest, place: str) -> None:
         out.print(
             f"references  {', '.join(f'{n} {v}' for v, n in manifest.references.items())}", soft_wrap=True
         )
-    out.print(f"latents     {escape(place)}", soft_wrap=True)
+    out.print(f"latents     {escape(latents.uri)}", soft_wrap=True)
     if manifest.dropped:
-        out.print(f"each one    {escape(place)}/dropped.parquet", soft_wrap=True)
+        out.print(f"each one    {escape(latents.join_path('dropped.parquet'))}", soft_wrap=True)
     if not manifest.encoded:
         err.print("[bold red]nothing could be encoded[/]")
 

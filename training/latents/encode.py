@@ -79,7 +79,7 @@ ExecuteUnits = Callable[[EncodeJob, Sequence[WorkUnit]], Iterable[ItemOutcome]]
 def encode_dataset(
     source: Source,
     model: str,
-    output: str | Storage,
+    folder: Storage,
     config: EncodeConfig,
     execute: ExecuteUnits,
     *,
@@ -93,7 +93,6 @@ def encode_dataset(
         RepriseError: the model cannot be used, there is nothing to encode, or the folder holds latents of
             another model or config.
     """
-    folder = Storage.from_uri(output) if isinstance(output, str) else output
     progress = progress or NoProgress()
     facts = read_model_facts(model, revision, config)
     make_buckets(facts, config)  # a size that the model cannot take is said before anything is read

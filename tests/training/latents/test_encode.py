@@ -46,7 +46,12 @@ def wan(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def run(root: Path, model: str, settings: EncodeConfig, out: Path, **options: Any) -> LatentsManifest:
     return encode_dataset(
-        CuratedSource(Storage.from_uri(root), settings), model, str(out), settings, execute_here, **options
+        CuratedSource(Storage.from_uri(root), settings),
+        model,
+        Storage.from_uri(out),
+        settings,
+        execute_here,
+        **options,
     )
 
 
@@ -132,7 +137,7 @@ def test_every_row_that_is_left_out_says_why(tmp_path: Path, wan: str) -> None:
 def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path, wan: str) -> None:
     root, settings = write_curated(tmp_path / "O", 8), config()
     source = CuratedSource(Storage.from_uri(root), settings)
-    encode_dataset(source, wan, str(tmp_path / "whole"), settings, execute_here)
+    encode_dataset(source, wan, Storage.from_uri(tmp_path / "whole"), settings, execute_here)
     worked: list[str] = []
 
     def killed(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
@@ -143,7 +148,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(tmp_path: P
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        encode_dataset(source, wan, str(tmp_path / "L"), settings, killed)
+        encode_dataset(source, wan, Storage.from_uri(tmp_path / "L"), settings, killed)
     with pytest.raises(RepriseError, match="are not finished"):
         Latents(str(tmp_path / "L"))
     # A kill may also leave the tensors of a part without its rows.
@@ -155,7 +160,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(tmp_path: P
             worked.append(outcome.sample_id)
             yield outcome
 
-    encode_dataset(source, wan, str(tmp_path / "L"), settings, counted)
+    encode_dataset(source, wan, Storage.from_uri(tmp_path / "L"), settings, counted)
     assert sorted(worked) == ["clip4", "clip5", "clip6", "clip7"]
     one, other = Latents(str(tmp_path / "whole")), Latents(str(tmp_path / "L"))
     assert (
@@ -169,7 +174,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(tmp_path: P
         assert all(torch.equal(x, y) for x, y in zip(a.references, b.references, strict=True))
     assert not (tmp_path / "L" / "data" / "half.safetensors").exists()
     worked.clear()
-    encode_dataset(source, wan, str(tmp_path / "L"), settings, counted)
+    encode_dataset(source, wan, Storage.from_uri(tmp_path / "L"), settings, counted)
     assert worked == []
 
 
@@ -186,7 +191,11 @@ def test_what_changed_in_the_dataset_is_done_again_and_nothing_else(tmp_path: Pa
         root = write_curated(tmp_path / "O", 5, **changes)
         worked.clear()
         return encode_dataset(
-            CuratedSource(Storage.from_uri(root), settings), wan, str(tmp_path / "L"), settings, counted
+            CuratedSource(Storage.from_uri(root), settings),
+            wan,
+            Storage.from_uri(tmp_path / "L"),
+            settings,
+            counted,
         )
 
     again()
@@ -291,7 +300,7 @@ def test_plain_videos_need_no_references_and_give_frames_alone(tmp_path: Path, w
     (folder / "deep" / "1.json").write_text('{"caption": "a blue cup"}')
     settings = config(frames_alone=3)
     manifest = encode_dataset(
-        VideoSource(str(folder), settings), wan, str(tmp_path / "L"), settings, execute_here
+        VideoSource(str(folder), settings), wan, Storage.from_uri(tmp_path / "L"), settings, execute_here
     )
     assert (manifest.encoded, manifest.reasons) == (2, {"no caption": 1})
     latents = Latents(str(tmp_path / "L"))
@@ -306,7 +315,7 @@ def test_plain_videos_need_no_references_and_give_frames_alone(tmp_path: Path, w
     optional = config(captions="optional")
     assert (
         encode_dataset(
-            VideoSource(str(folder), optional), wan, str(tmp_path / "M"), optional, execute_here
+            VideoSource(str(folder), optional), wan, Storage.from_uri(tmp_path / "M"), optional, execute_here
         ).encoded
         == 3
     )
@@ -329,7 +338,11 @@ def test_lists_of_videos_are_read_in_each_format(tmp_path: Path, wan: str) -> No
     assert [p.drop for p in plans[0]] == [None, None, "missing file", "listed twice"]
     settings = config()
     manifest = encode_dataset(
-        VideoSource(str(tmp_path / "a.csv"), settings), wan, str(tmp_path / "L"), settings, execute_here
+        VideoSource(str(tmp_path / "a.csv"), settings),
+        wan,
+        Storage.from_uri(tmp_path / "L"),
+        settings,
+        execute_here,
     )
     assert manifest.encoded == 2 and manifest.rows_in == 4
     (tmp_path / "b.csv").write_text("name,words\nx,y\n")
@@ -344,7 +357,7 @@ def test_a_dataset_and_latents_on_s3_are_like_those_on_a_disk(s3: S3, tmp_path: 
     settings = config()
     for _ in range(2):  # the second time there is nothing to do
         source = CuratedSource(Storage.from_uri(f"{s3.uri}/data set/O"), settings)
-        manifest = encode_dataset(source, wan, f"{s3.uri}/run/L", settings, execute_here)
+        manifest = encode_dataset(source, wan, Storage.from_uri(f"{s3.uri}/run/L"), settings, execute_here)
         assert manifest.encoded == 3
     run(root, wan, settings, tmp_path / "L")
     there, local = Latents(f"{s3.uri}/run/L"), Latents(str(tmp_path / "L"))
@@ -357,7 +370,12 @@ def test_a_dataset_and_latents_on_s3_are_like_those_on_a_disk(s3: S3, tmp_path: 
     s3.put("videos/list.csv", b"path,caption\na.mp4,a blue cup\n")
     for place in ("videos", "videos/list.csv"):
         videos = VideoSource(f"{s3.uri}/{place}", settings)
-        assert encode_dataset(videos, wan, f"{s3.uri}/run/{len(place)}", settings, execute_here).encoded == 1
+        assert (
+            encode_dataset(
+                videos, wan, Storage.from_uri(f"{s3.uri}/run/{len(place)}"), settings, execute_here
+            ).encoded
+            == 1
+        )
 
 
 def test_bad_input_is_one_clear_line(tmp_path: Path, wan: str) -> None:
@@ -396,12 +414,12 @@ def test_rows_of_a_worker_that_died_are_tried_alone_and_only_the_culprit_is_left
         tried.extend(tuple(planned.sample_id for planned in unit) for unit in units)
         yield from execute_here(job, [unit for unit in units if all(p.sample_id != "clip2" for p in unit)])
 
-    manifest = encode_dataset(source, wan, str(tmp_path / "L"), settings, dying)
+    manifest = encode_dataset(source, wan, Storage.from_uri(tmp_path / "L"), settings, dying)
     assert tried == [("clip0", "clip1"), ("clip2", "clip3"), ("clip2",), ("clip3",)]
     assert manifest.encoded == 3 and manifest.reasons == {"worker died": 1}
     assert Latents(str(tmp_path / "L")).records.get_column("sample_id") == ["clip0", "clip1", "clip3"]
     # Another time it may live.
-    manifest = encode_dataset(source, wan, str(tmp_path / "L"), settings, execute_here)
+    manifest = encode_dataset(source, wan, Storage.from_uri(tmp_path / "L"), settings, execute_here)
     assert manifest.encoded == 4 and manifest.reasons == {}
 
 
@@ -419,6 +437,10 @@ def test_numbers_that_are_not_finite_never_get_into_the_latents(tmp_path: Path, 
 
     settings = config()
     manifest = encode_dataset(
-        CuratedSource(Storage.from_uri(root), settings), wan, str(tmp_path / "L"), settings, broken
+        CuratedSource(Storage.from_uri(root), settings),
+        wan,
+        Storage.from_uri(tmp_path / "L"),
+        settings,
+        broken,
     )
     assert manifest.reasons == {"not finite": 2}

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from reprise.errors import RepriseError
+from reprise.storage import Storage
 from tests.training.tiny_models import write_cogvideox
 from training.config import IdentityTask
 from training.data.sampler import Sampler
@@ -92,7 +93,7 @@ def write_subjects200k(root: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def run(place: Path, model: str, out: Path, config: EncodeConfig) -> LatentsManifest:
-    return encode_dataset(open_pairs(str(place), config), model, str(out), config, execute_here)
+    return encode_dataset(open_pairs(str(place), config), model, Storage.from_uri(out), config, execute_here)
 
 
 def test_the_panels_of_a_side_by_side_image_come_without_their_borders():

@@ -20,6 +20,7 @@ from curation.playground.plain import (
     write_scene,
 )
 from reprise.settings import load_settings
+from reprise.storage import Storage
 from tests.training.replay_worlds import run
 from tests.training.worlds import launch
 from training.config import TrainConfig
@@ -45,10 +46,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     listed = render_pairs(made / "pairs", pairs=6)
     config = load_settings(EncodeConfig, "training/playground/encode.yaml", ("frames_alone=3",))
     encode_dataset(
-        VideoSource(str(made / "videos"), config), model, str(made / "video-latents"), config, execute_here
+        VideoSource(str(made / "videos"), config),
+        model,
+        Storage.from_uri(made / "video-latents"),
+        config,
+        execute_here,
     )
     config = load_settings(EncodeConfig, "training/playground/encode.yaml", ())
-    encode_dataset(open_pairs(str(listed), config), model, str(made / "pair-latents"), config, execute_here)
+    encode_dataset(
+        open_pairs(str(listed), config), model, Storage.from_uri(made / "pair-latents"), config, execute_here
+    )
     return made
 
 
