@@ -43,16 +43,30 @@ def prepare_picture(image: Image.Image, height: int, width: int) -> Tensor:
 
 
 def composite_on_white(image: Image.Image) -> Image.Image:
-    """Convert to RGB: upright, transparency over white.
+    """Convert to RGB of 8 bits: upright, transparency over white.
 
     It comes before resizing, so that no colour under full transparency bleeds into the edge.
     """
-    image = ImageOps.exif_transpose(image)
+    image = convert_to_8_bit(ImageOps.exif_transpose(image))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def convert_to_8_bit(image: Image.Image) -> Image.Image:
+    """Scale grey pictures of 16 bits or of floats to 8 bits; Pillow alone would clip them to white.
+
+    Whole numbers are 0..65535. Floats are 0..1 where none is larger, else 0..255 or 0..65535.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0)
+    top = float(values.max(initial=0.0))
+    limits = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    full = next((limit for limit in limits if top <= limit), top)
+    return Image.fromarray(np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8))
 
 
 def get_fitted_size(image: tuple[int, int], height: int, width: int) -> tuple[int, int]:

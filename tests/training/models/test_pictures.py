@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,3 +56,14 @@ def test_what_is_transparent_becomes_white_without_a_fringe() -> None:
     palette = Image.new("P", (4, 4), 0)
     palette.info["transparency"] = 0
     assert (np.asarray(composite_on_white(palette)) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+def test_grey_of_more_than_8_bits_is_scaled(kind: str) -> None:
+    grey = np.arange(256, dtype=np.float64).reshape(16, 16)
+    values = grey * 257 if kind == "uint16" else grey / 255
+    deep = Image.fromarray(values.astype(kind))
+    memory = io.BytesIO()
+    deep.save(memory, "TIFF")
+    shown = np.asarray(composite_on_white(Image.open(memory)))
+    assert (shown == grey[..., None].astype(np.uint8)).all()
