@@ -6,19 +6,12 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.house.names import REPOSITORY, ROOMS
 
 TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 # `name/  what it holds` at the left edge begins a room; what is indented lies in it.
 ROOM_LINE = re.compile(r"^(\w+)/\s")
 ENTRY = re.compile(r"(?<![\w./])([\w/]+\.(?:py|yaml|yml|toml)|[a-z_]\w*(?:/\w+)*/)(?=[\s,:;)]|$)")
-
-# The map is rewritten when the rooms stand still; then this mark goes.
-map_is_written_last = pytest.mark.xfail(
-    strict=True, reason="the map of CONTRIBUTING still shows the old rooms"
-)
 
 
 def list_tracked_files() -> list[Path]:
@@ -51,13 +44,11 @@ def read_map() -> dict[str, set[str]]:
     return rooms
 
 
-@map_is_written_last
 def test_the_map_names_every_room() -> None:
     folders = {path.parts[0] for path in list_tracked_files() if len(path.parts) > 1}
     assert {name for name in folders if not name.startswith(".")} == set(read_map())
 
 
-@map_is_written_last
 def test_every_file_and_folder_on_the_map_exists() -> None:
     files = [path.as_posix() for path in list_tracked_files()]
     for room, entries in read_map().items():
@@ -66,7 +57,6 @@ def test_every_file_and_folder_on_the_map_exists() -> None:
             assert any(inside.match(file) for file in files), f"{room}/ has no {entry}"
 
 
-@map_is_written_last
 def test_the_map_names_the_room_of_every_file() -> None:
     rooms = read_map()
     for path in list_tracked_files():
@@ -89,7 +79,6 @@ def test_every_make_target_that_is_named_exists() -> None:
     assert named and named <= targets
 
 
-@map_is_written_last
 def test_every_path_that_is_named_exists() -> None:
     files = [path.as_posix() for path in list_tracked_files()]
     prose = re.sub(r"^```.*?^```", "", TEXT, flags=re.MULTILINE | re.DOTALL)
