@@ -40,6 +40,8 @@ class PacketLog:
         A later clip needs none of them: it is copied from a keyframe on, and nothing that is shown after that
         keyframe is stored before it.
         """
+        if pts is not None and all(packet.pts != pts for packet in self._packets):
+            return None  # stored before a frame that is shown earlier: it went with that one
         while self._packets and (pts is None or self._packets[0].pts != pts):
             self.header_changed |= self._packets.popleft().has_sidedata("new_extradata")
         return self._packets[0] if self._packets else None

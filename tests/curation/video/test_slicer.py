@@ -165,6 +165,20 @@ def test_spans_that_are_done_do_not_change_the_others(tmp_path: Path, left_out: 
             assert contents(mine) == contents(theirs)
 
 
+def test_a_clip_after_one_that_is_done_is_copied_as_in_a_whole_run(tmp_path: Path) -> None:
+    options = {"preset": "medium", "bf": "3", "x264-params": "scenecut=0:open-gop=0"}
+    video = write_video(tmp_path / "v.mp4", shots([75, 75, 75]), gop=75, options=options)
+    spans, data = [], []
+    for number, done in enumerate((frozenset[int](), frozenset([0]), frozenset([0, 75]))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        spans.append(list(Slicer(video, SliceConfig(), folder, done).slice_video()))
+        last = spans[-1][-1]
+        assert last.file is not None and last.cut == "copy"
+        data.append((last.start_frame, last.end_frame, last.file.read_bytes()))
+    assert data[0] == data[1] == data[2]
+
+
 def test_a_damaged_stretch_costs_its_own_clips_only(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", shots([50, 50, 50]), gop=25)
     data = bytearray(video.read_bytes())
