@@ -125,7 +125,7 @@ def test_guided_sampling_agrees_step_by_step(model, name):
         return apply_guidance(*both.chunk(2), scale=scale)
 
     samples = solve_euler(
-        velocity, frames_first(tensors["init_noise"]), sigmas, lambda i, x: walked.append(x)
+        velocity, frames_first(tensors["init_noise"]), sigmas, lambda i, timestep, x: walked.append(x)
     )
     for i in range(steps):
         assert abs(sigmas[i] - tensors[f"sigma_{i}"]) <= 1e-6
