@@ -46,11 +46,10 @@ _PHOTO_FOLDER: Final = Path(skimage.__file__).parent / "data"
 class Cutout:
     """One subject, cropped to its content.
 
-    ``rgba`` is [h, w, 4] uint8, straight (not premultiplied) alpha. ``words`` are ordinary words that name it
-    rightly, the one its truth is filed under first. ``whole`` is False where the photograph itself ends
-    before the subject does (a portrait cut at the waist): such a cut-out must stand with its lower edge
-    outside the frame. ``lean`` is how far the ground it stands on descends per pixel to the right, for what
-    was photographed at an angle.
+    ``rgba`` is [h, w, 4] uint8, straight (not premultiplied) alpha. ``words`` are ordinary words that name
+    it; the first is its category in the truth. ``whole`` is False if the photograph ends before the subject
+    does (a portrait cut at the waist): its lower edge must lie outside it. ``lean`` is
+    how far the ground under it descends per pixel to the right, for photographs taken at an angle.
     """
 
     name: str
@@ -91,7 +90,7 @@ def make_oval(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) 
 
 
 def refine_mask(image: U8, mask: U8, band: int) -> U8:
-    """Let GrabCut settle the pixels within ``band`` px of the outline; all others keep their side."""
+    """Let GrabCut decide the pixels within ``band`` px of the outline; all others keep their side."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * band + 1, 2 * band + 1))
     sure = cv2.erode(mask, kernel, borderType=cv2.BORDER_REPLICATE)
     maybe = cv2.dilate(mask, kernel)

@@ -1,6 +1,6 @@
-"""One made video as it lies in a folder: mp4, caption beside it, exact truth under truth/.
+"""Writing a rendered video into a folder: mp4, caption beside it, exact truth under truth/.
 
-The demo and the playground both write through here; `curation.demo.render` says what a truth holds.
+The demo and the playground both use it; `curation.demo.render` describes the truth.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ U8 = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class VideoSpec:
-    """What a video is beside its pictures. `sidecar`: "txt" or "json". `grey`: without colour.
+    """The properties of a video besides its pictures. `sidecar`: "txt" or "json". `grey`: without colour.
 
-    `crf` is x264's quality, `threads` its threads: a fixed number, or the bits would depend on the machine.
+    `crf` is x264's quality, `threads` its threads: a fixed number, for the same bits on every machine.
     """
 
     name: str
@@ -41,7 +41,7 @@ class VideoSpec:
 def write_truth_video(
     film: VideoSpec, folder: Path, frames: Callable[[dict[str, Any]], Iterator[U8]]
 ) -> Path:
-    """Write one video with its caption and truth into `folder` (made if need be).
+    """Write one video with its caption and truth into `folder`, which is made if needed.
 
     `frames` gets the truth, whose `shots`, `subjects` and `num_frames` it fills while it yields pictures,
     (height, width, 3) RGB.
@@ -62,8 +62,8 @@ def write_truth_video(
         "subjects": [],
     }
     _encode_video(film, video, frames(truth))
-    said = json.dumps({"caption": film.caption}) if film.sidecar == "json" else film.caption
-    video.with_suffix(f".{film.sidecar}").write_text(said + "\n", encoding="utf-8")
+    caption = json.dumps({"caption": film.caption}) if film.sidecar == "json" else film.caption
+    video.with_suffix(f".{film.sidecar}").write_text(caption + "\n", encoding="utf-8")
     text = json.dumps(truth, separators=(",", ":")) + "\n"
     (folder / "truth" / f"{film.name}.json").write_text(text, encoding="utf-8")
     return video
@@ -71,8 +71,8 @@ def write_truth_video(
 
 def _encode_video(film: VideoSpec, path: Path, frames: Iterator[U8]) -> None:
     with av.open(str(path), "w", format="mp4") as container:
-        # The same bits every time: x264's macroblock tree is off, whose vector code reads memory that it
-        # never set at some widths (854 is one).
+        # For equal bits in every run x264's macroblock tree is off: at some widths (854 is one) its vector
+        # code reads uninitialised memory.
         options = {
             "preset": "veryfast",
             "crf": str(film.crf),

@@ -23,8 +23,8 @@ Truth is plain JSON, to be read without this package::
 * Boxes are of the visible mask, xyxy in pixels, right and bottom edges exclusive.
 * ``visible_share`` is the visible part of the whole cut-out's area, 0..1.
 * One entry of ``subjects`` is one actor in one shot. ``category`` is an ordinary word for it; ``words``
-  holds all that name it rightly, ``category`` first. ``named`` says that the caption names it; a distractor
-  has false. ``quality`` is "good", or why a curator should leave it: "dark", "blurred", "static" (it never
+  holds all words that name it, ``category`` first. ``named`` says that the caption names it; a distractor
+  has false. ``quality`` is "good", or why a curator should reject it: "dark", "blurred", "static" (it never
   moves).
 
 All twelve take about 8 MB of video and 2 MB of truth. In a fade the truth goes on while the picture darkens.
@@ -54,7 +54,7 @@ from curation.demo.scenes import SCENES, Actor, ActorPath, ActorPose, Camera, De
 MIN_PIXELS: Final = 16
 FADE_SECONDS: Final = 0.3
 _SHADOW_STRENGTH: Final = 0.42
-# The encoder fills the gaps of the compositor on two cores; more would only cost memory.
+# Two videos keep two cores busy with compositing and encoding; more would only need memory.
 _VIDEOS_AT_ONCE: Final = 2
 
 Affine = npt.NDArray[np.float64]
@@ -317,7 +317,7 @@ def render_demo(
         videos: how many, at least 1. Beyond the number of scenes they start over as NAME-2, NAME-3, ... on
             other paths.
         short_side: of the frames, px, rounded to even; None: as the scenes say, 360 or 480.
-        on_progress: told one line per finished video.
+        on_progress: called with one line per finished video.
 
     Returns:
         The paths of the videos, in the order of the scenes.
