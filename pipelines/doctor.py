@@ -87,6 +87,7 @@ def check_machine() -> list[MachineSection]:
 
 
 def print_sections(sections: list[MachineSection], missing: list[str], gaps: dict[str, list[str]]) -> None:
+    """Print the facts, what is missing, and one line for each profile."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)

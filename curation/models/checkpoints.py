@@ -83,6 +83,7 @@ def strip_prefix(source: str) -> str:
 
 
 def is_url(source: str) -> bool:
+    """Whether an address is a web address."""
     return source.startswith(("https://", "http://"))
 
 
@@ -118,6 +119,7 @@ def get_pull_folder(source: str, revision: str | None = None) -> Path:
 
 
 def get_file_name(url: str) -> str:
+    """Return the last part of a web address, without its query."""
     return url.split("?")[0].rstrip("/").rpartition("/")[2]
 
 
@@ -339,10 +341,14 @@ def _describe_damage(file: Path, detail: str) -> str:
 
 
 def compute_fingerprint(path: Path) -> str:
-    """SHA-256 that names a checkpoint: of its bytes for a file; for a folder of one `sha256 name` line per
-    weight and settings file, by name. A folder's README does not count, its tokenizer does.
+    """Compute the SHA-256 that identifies a checkpoint.
 
-    Sums are kept beside the files, keyed by size and time of change, so that 30 GB are read once.
+    For a file it is the sum of its bytes. For a folder it is the sum of one line `sha256  name` for each
+    weight and settings file, sorted by name: a tokenizer counts, a README does not. The sums of files are
+    cached beside them, keyed by size and time of change, so that 30 GB are read once.
+
+    Returns:
+        64 hex characters.
 
     Raises:
         RepriseError: a file cannot be read.
@@ -362,7 +368,7 @@ def compute_fingerprint(path: Path) -> str:
 
 
 def _get_checksums(folder: Path, files: list[Path]) -> dict[str, str]:
-    """name below `folder` -> SHA-256, from the notes in `folder` where they still hold."""
+    """Return name below `folder` -> SHA-256, from the cache in `folder` where it is still valid."""
     noted = _read_checksum_cache(folder / _CHECKSUM_CACHE)
     sums, fresh = {}, False
     for file in sorted(files):

@@ -36,9 +36,11 @@ def pull_checkpoint(
     """Fetch a hub id or an https address; what is here already is only verified.
 
     Args:
+        source: hub id or https address.
         revision: branch, tag or commit of a hub id; None: its default branch. Recorded as the commit it is.
         files: patterns of the hub repository to fetch; (): all.
         sha256: of the file or archive at an https address; None: unknown, so not compared.
+        on_progress: called with the bytes that are here and the bytes in all (None: unknown).
 
     Returns:
         The folder or the file that `checkpoints.locate` gives for it from now on.

@@ -1,7 +1,7 @@
-"""One small protocol per role. A backend is any object that fits; it is built once per worker.
+"""The roles: one small protocol each. A model is any object that fits; each worker builds it once.
 
-Every backend says what it is: `name` and `revision` go into the rows that it measured. Pictures are RGB
-uint8 (H, W, 3); boxes are xyxy pixels, right and bottom exclusive; masks are (H, W) bool.
+In all roles, a picture is RGB uint8 (H, W, 3), a box is xyxy in pixels with right and bottom exclusive, and a
+mask is bool (H, W). A model's answer to one picture does not depend on the other pictures of the call.
 """
 
 from __future__ import annotations
@@ -16,23 +16,34 @@ from numpy.typing import NDArray
 from curation.imaging.codec import RGB, BoolMask
 from curation.rows.schema import EncodedMask
 
+# ---- what roles take and give ------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Phrase:
-    """What the caption names: text for grounding, and where the taxonomy puts it."""
+    """What a caption names.
+
+    Attributes:
+        text: the words, for grounding.
+        category: of the taxonomy.
+        group: of the taxonomy.
+        count: how many of it the caption names; None: several, unknown how many.
+    """
 
     text: str
     category: str
     group: str
-    count: int | None  # how many the caption speaks of; None: several, unknown
+    count: int | None
 
 
 @dataclass(frozen=True)
 class DetectionScene:
     """One sampled frame and what is known of it.
 
-    `motion`: (h, w) float32, residual motion after camera compensation in shares of the frame's diagonal
-    per second, at any resolution; None where it was not measured (a still picture).
+    Attributes:
+        image: the frame.
+        motion: (h, w) float32 at any resolution, residual motion after camera compensation, in shares of the
+            frame's diagonal per second; None: not measured, as in a still picture.
     """
 
     image: RGB
@@ -43,19 +54,65 @@ class DetectionScene:
 class Detection:
     """A box for one phrase.
 
-    `score`: something is there, 0..1. `label`: it is what this phrase names and not what another phrase of
-    the caption names, 0..1.
+    Attributes:
+        phrase: index into the phrases of the call.
+        box: xyxy, px.
+        score: confidence that something is there, 0..1.
+        label: confidence that it is what this phrase names, and not another phrase of the caption, 0..1.
     """
 
-    phrase: int  # index into the phrases asked for
+    phrase: int
     box: list[float]
     score: float
     label: float
 
 
 @dataclass(frozen=True)
+class Segmentation:
+    """The masks of one picture.
+
+    Attributes:
+        masks: (H, W) bool, in the order of the boxes.
+        scores: the segmenter's own estimate of each mask's quality, 0..1.
+    """
+
+    masks: list[BoolMask]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class SubjectTrack:
+    """One subject through the frames of a clip. Each list has one item per frame.
+
+    Attributes:
+        boxes: xyxy, px, tight around the mask; None where the subject is not visible.
+        masks: COCO run-length encoded, of the frames' size; None where the subject is not visible.
+        presence: the model's own estimate that the subject is visible, 0..1.
+    """
+
+    boxes: list[list[float] | None]
+    masks: list[EncodedMask | None]
+    presence: list[float]
+
+    @property
+    def visible_share(self) -> float:
+        """Share of the frames in which the subject is visible, 0..1."""
+        return sum(mask is not None for mask in self.masks) / max(1, len(self.masks))
+
+
+@dataclass(frozen=True)
 class Face:
-    """`frontality`: 1 looks at the camera, 0 is profile or away. Angles in degrees, None where unknown."""
+    """One face of a picture.
+
+    Attributes:
+        box: xyxy, px.
+        score: confidence that it is a face, 0..1.
+        frontality: 1: it looks at the camera; 0: in profile, or averted.
+        yaw: degrees; None: unknown.
+        pitch: degrees; None: unknown.
+        roll: degrees; None: unknown.
+        embedding: unit vector of the identity; None: unknown.
+    """
 
     box: list[float]
     score: float
@@ -66,54 +123,131 @@ class Face:
     embedding: NDArray[np.float32] | None = None
 
 
-@dataclass(frozen=True)
-class Segmentation:
-    masks: list[BoolMask]
-    scores: list[float]  # the segmenter's own estimate of quality, 0..1
+# ---- the roles ---------------------------------------------------------------------------------------------
 
 
-class Backend(Protocol):
+class Model(Protocol):
+    """What every model says of itself; `registry.get_model_id` puts it into the rows that it measured.
+
+    A model with a checkpoint also has `sha256`, see `checkpoints.compute_fingerprint`.
+
+    Attributes:
+        name: of its backend.
+        revision: of its checkpoint or, without one, of its code.
+    """
+
     name: str
     revision: str
 
 
-class Captioner(Backend, Protocol):
+class Captioner(Model, Protocol):
+    """Writes captions."""
+
     def caption(self, clips: Sequence[Sequence[RGB]]) -> list[str]:
-        """Frames of each clip in time order -> one sentence a clip."""
+        """Write one sentence per clip.
+
+        Args:
+            clips: the frames of each clip, in time order.
+        """
         ...
 
 
-class Detector(Backend, Protocol):
+class Detector(Model, Protocol):
+    """Finds what phrases name."""
+
     def detect(
         self, scenes: Sequence[DetectionScene], phrases: Sequence[Sequence[Phrase]]
     ) -> list[list[Detection]]:
-        """For each scene, the boxes of its phrases; best first."""
+        """Find boxes in each scene.
+
+        Args:
+            scenes: one frame each.
+            phrases: for each scene, the phrases to look for.
+
+        Returns:
+            For each scene its boxes, the best first.
+        """
         ...
 
 
-class Segmenter(Backend, Protocol):
+class Tracker(Model, Protocol):
+    """Follows subjects through a clip."""
+
+    def track(self, frames: Sequence[RGB], start: int, boxes: Sequence[list[float]]) -> list[SubjectTrack]:
+        """Follow what each box holds, to both ends of the clip.
+
+        Args:
+            frames: in time order, of one size.
+            start: index of the frame that the boxes are in.
+            boxes: xyxy, px.
+
+        Returns:
+            One track per box.
+        """
+        ...
+
+
+class Segmenter(Model, Protocol):
+    """Turns boxes into masks."""
+
     def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:
-        """For each image, one mask per box, in the order of the boxes."""
+        """Segment one thing per box.
+
+        Args:
+            images: pictures of any size.
+            boxes: for each picture its boxes, xyxy, px.
+        """
         ...
 
 
-class ImageTextScorer(Backend, Protocol):
+class ImageTextScorer(Model, Protocol):
+    """Says which text fits a picture best."""
+
     def score(self, images: Sequence[RGB], texts: Sequence[str]) -> NDArray[np.float32]:
-        """Probabilities (images, texts), each row summing to 1."""
+        """Return probabilities (images, texts), 0..1; each row sums to 1."""
         ...
 
 
-class FaceDetector(Backend, Protocol):
-    def detect_faces(self, images: Sequence[RGB]) -> list[list[Face]]: ...
+class ImageEmbedder(Model, Protocol):
+    """Turns pictures into vectors that are near where the pictures show the same thing."""
+
+    def embed(self, images: Sequence[RGB]) -> NDArray[np.float32]:
+        """Return unit vectors (images, dimensions). The dot product of two is their similarity, -1..1."""
+        ...
 
 
-class Inpainter(Backend, Protocol):
-    """Two kinds, which want to be asked differently; `paints_around` says which one this is.
+class FaceDetector(Model, Protocol):
+    """Finds faces."""
 
-    True: it invents. It wants to see the subject, so that what it paints fits it, and to be told what to
-    paint: a description of the whole picture, or None to erase. False: it continues what it sees into the
-    hole and understands no prompt. It must not see the subject whose surroundings it fills, or it smears its
-    colours.
+    def detect_faces(self, images: Sequence[RGB]) -> list[list[Face]]:
+        """Find the faces of each picture, in any order."""
+        ...
+
+
+class FlowEstimator(Model, Protocol):
+    """Measures the motion between two frames."""
+
+    def estimate_flow(self, before: Sequence[RGB], after: Sequence[RGB]) -> list[NDArray[np.float32]]:
+        """Measure where each pixel goes from one picture to the next.
+
+        Args:
+            before: pictures.
+            after: the later picture of each pair, of the size of the earlier one.
+
+        Returns:
+            For each pair (H, W, 2): the displacement (x, y) of each pixel of `before`, px.
+        """
+        ...
+
+
+class Inpainter(Model, Protocol):
+    """Fills what is under a mask.
+
+    Attributes:
+        paints_around: which of two kinds it is. True: a generative model. It must see the subject, so that
+            what it paints fits it, and it takes a prompt. False: it continues the surroundings into the hole
+            and ignores prompts. It must not see the subject whose surroundings it fills, or it smears its
+            colours.
     """
 
     paints_around: bool
@@ -125,18 +259,22 @@ class Inpainter(Backend, Protocol):
         prompts: Sequence[str | None],
         seeds: Sequence[int],
     ) -> list[RGB]:
-        """Replace what is under each mask, (H, W) bool like its picture; pixels outside it stay bit for bit.
+        """Replace what is under each mask; the pixels outside it stay bit for bit.
 
-        Equal seeds give equal pictures, whatever else is in the batch.
+        Args:
+            images: pictures of any size.
+            masks: (H, W) bool, of the size of their pictures.
+            prompts: descriptions of the whole picture; None: erase what is under the mask.
+            seeds: equal seeds give equal pictures.
         """
         ...
 
 
-class Variator(Backend, Protocol):
+class Variator(Model, Protocol):
     """Makes another picture of a subject.
 
-    One that moves pixels returns a cut-out with the background transparent. One that generates returns a
-    whole picture: its alpha is 255 everywhere, as nobody has told the subject from what is around it.
+    A model that moves pixels returns a cut-out with a transparent background. A generative model returns a
+    whole picture, whose alpha is 255 everywhere, because nothing has segmented it.
     """
 
     def vary(
@@ -145,44 +283,14 @@ class Variator(Backend, Protocol):
         prompts: Sequence[str | None],
         seeds: Sequence[int],
     ) -> list[NDArray[np.uint8]]:
-        """RGBA subjects, straight alpha -> RGBA pictures of any size: a new pose, view or light."""
-        ...
+        """Show each subject in a new pose, view or light.
 
+        Args:
+            subjects: RGBA uint8 (H, W, 4), straight alpha.
+            prompts: descriptions of the new picture, or None.
+            seeds: equal seeds give equal pictures.
 
-class ImageEmbedder(Backend, Protocol):
-    def embed(self, images: Sequence[RGB]) -> NDArray[np.float32]:
-        """Unit vectors (images, dimensions); the dot product of two is their similarity, -1..1."""
-        ...
-
-
-class FlowEstimator(Backend, Protocol):
-    def estimate_flow(self, before: Sequence[RGB], after: Sequence[RGB]) -> list[NDArray[np.float32]]:
-        """For each pair of pictures of one size, (H, W, 2): where a pixel of `before` went, (x, y), px."""
-        ...
-
-
-@dataclass(frozen=True)
-class SubjectTrack:
-    """One subject through the frames of a clip; lists run over the frames, None where it is not seen.
-
-    `boxes`: tight around the mask. `masks`: COCO run-length encoded, of the frames' size. `presence`: the
-    model's own estimate that it is there at all, 0..1.
-    """
-
-    boxes: list[list[float] | None]
-    masks: list[EncodedMask | None]
-    presence: list[float]
-
-    @property
-    def visible_share(self) -> float:
-        """Share of the frames in which it is seen, 0..1."""
-        return sum(mask is not None for mask in self.masks) / max(1, len(self.masks))
-
-
-class Tracker(Backend, Protocol):
-    def track(self, frames: Sequence[RGB], start: int, boxes: Sequence[list[float]]) -> list[SubjectTrack]:
-        """Follow what each box holds in frame `start` to both ends of the clip.
-
-        frames: in time order, of one size.
+        Returns:
+            RGBA pictures of any size.
         """
         ...

@@ -49,8 +49,11 @@ CAMERAS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class MoverPose:
-    """`x`, `y`: centre, shares of the frame's width and height. `half`: half the thing's side, share of the
-    frame's shorter side. `turn`, and the angles of a person's gaze: degrees."""
+    """Where a thing is at one moment.
+
+    `x`, `y`: centre, shares of the frame's width and height. `half`: half the thing's side, share of the
+    frame's shorter side. `turn` and the angles of a person's gaze are in degrees.
+    """
 
     x: float
     y: float
@@ -146,6 +149,7 @@ def _crop_view(room: F32, camera: str, t: float, width: int, height: int) -> F32
 
 
 def add_article(name: str) -> str:
+    """Put the indefinite article before a name."""
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 

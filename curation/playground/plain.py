@@ -53,10 +53,12 @@ class ThingIdentity:
 
     @property
     def name(self) -> str:
+        """Colour and shape, as in "red star"."""
         return f"{self.colour} {self.shape}"
 
     @property
     def look(self) -> ThingLook:
+        """How the thing is drawn."""
         return ThingLook(texture=self.texture, period=4 / 3, contrast=0.6)
 
 
@@ -74,6 +76,7 @@ class PlainScene:
 
     @property
     def caption(self) -> str:
+        """The caption: it names the way, not the look."""
         way = {"right": "to the right", "left": "to the left"}.get(self.way, self.way)
         return f"A {THING} moves {way}."
 
@@ -193,11 +196,13 @@ def render_plain_videos(
 def render_pairs(
     folder: str | Path, *, pairs: int, seed: int = 0, on_progress: Callable[[str], None] | None = None
 ) -> Path:
-    """Write pairs of pictures of one thing, for `reprise encode --pairs`: the thing alone on white as the
-    reference, a moment of a scene as the target. Returns the list, `pairs.jsonl`.
+    """Write pairs of pictures of one thing, for `reprise encode --pairs`.
 
-    Curated references would do as references, but as targets they show the thing as large as the frame, where
-    no video shows it.
+    The reference shows the thing alone on white, the target is a moment of a scene. Curated references cannot
+    be targets: they show the thing as large as the frame, and no video does.
+
+    Returns:
+        The list of the pairs, `pairs.jsonl`.
 
     Raises:
         ValueError: `pairs` < 1.

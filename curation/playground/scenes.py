@@ -62,6 +62,7 @@ class Thing:
 
     @property
     def face(self) -> FaceTruth | None:
+        """Truth of a person's face; None: it is a thing, or no face shows."""
         return measure_face(self.body, self.gaze, self.where) if self.name == PERSON else None
 
 
@@ -200,6 +201,7 @@ def sample_gaze(rng: np.random.Generator) -> Gaze:
 
 
 def sample_thing(name: str, where: CanvasPlacement, rng: np.random.Generator) -> Thing:
+    """Draw the look of a thing or person of this name."""
     return Thing(name, where, sample_look(rng), sample_body(rng), sample_gaze(rng))
 
 

@@ -226,7 +226,7 @@ def sample_look(rng: np.random.Generator) -> ThingLook:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """ "red star" -> ("red", "star").
+    """Split a name into colour and shape: "red star" -> ("red", "star").
 
     Raises:
         KeyError: no thing of this world has that name.
@@ -304,6 +304,7 @@ class Body:
 
 
 def sample_body(rng: np.random.Generator) -> Body:
+    """Draw the colours and proportions of a person."""
     grey = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0, 0.35), rng.uniform(0.2, 0.8))
     return Body(
         skin=SKINS[int(rng.integers(len(SKINS)))],

@@ -38,6 +38,7 @@ class Region:
 
     @property
     def area(self) -> int:
+        """Number of pixels."""
         return int(self.mask.sum())
 
 

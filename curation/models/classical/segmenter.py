@@ -34,8 +34,10 @@ class ClassicalSegmenter:
     revision = f"1-cv{cv2.__version__}"
 
     def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:
-        """One mask per box, (H, W) bool; score 0..1: how unlike the colours on both sides of its outline are,
-        less where the mask does not fill its box.
+        """Segment one thing per box: (H, W) bool masks.
+
+        The score, 0..1, is how unlike the colours on both sides of the outline are. It is lower where the
+        mask does not fill its box.
         """
         return [
             self._segment_image(image, image_boxes) for image, image_boxes in zip(images, boxes, strict=True)

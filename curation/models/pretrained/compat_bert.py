@@ -34,9 +34,11 @@ class BertTextEncoder(nn.Module):
         """Token features of a batch of texts.
 
         Args:
-            input_ids, token_type_ids, position_ids: (texts, tokens) int64.
+            input_ids: (texts, tokens) int64.
             attention_mask: (texts, tokens, tokens), true or 1 where a token sees another; or (texts, tokens),
                 the same for every token.
+            token_type_ids: (texts, tokens) int64.
+            position_ids: (texts, tokens) int64.
 
         Returns:
             `last_hidden_state`: (texts, tokens, width).

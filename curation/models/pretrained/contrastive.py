@@ -71,8 +71,10 @@ def check_fit(spec: ModelSpec, fit: Any) -> None:
 
 
 def get_fill_colour(preprocessing: Any, fit: str) -> list[float] | None:
-    """The colour of the square that pictures are put on, 0..255 a channel: the mean that preprocessing takes
-    off, so that it counts as nothing. None: they are put on none."""
+    """Return the colour of the square that pictures are put on, 0..255 a channel; None: there is no square.
+
+    It is the mean that preprocessing subtracts, so that the filling becomes zero.
+    """
     mean = getattr(preprocessing, "image_mean", None) or (0.5, 0.5, 0.5)
     return None if fit == "crop" else [255 * value for value in mean]
 

@@ -42,9 +42,11 @@ class Canvas:
 
 
 def choose_canvas(height: int, width: int, side: int, multiple: int) -> Canvas:
-    """The canvas of a picture of height x width px.
+    """Choose the canvas for a picture.
 
     Args:
+        height: of the picture, px.
+        width: of the picture, px.
         side: square root of the area to paint, px; 0: as large as the picture.
         multiple: what both sides must be multiples of.
     """
@@ -245,9 +247,12 @@ def convert_to_images(values: Any) -> list[RGB]:
 def load_pipeline(
     checkpoint: Checkpoint, wanted: str, accepted: Sequence[str], target: ComputeTarget, offload: str
 ) -> Any:
-    """A pipeline of class `wanted` from a folder, in `place`, silent.
+    """Load a pipeline from a folder onto a device, without progress bars.
 
     Args:
+        checkpoint: its folder.
+        wanted: class of diffusers to load.
+        target: device and dtype.
         accepted: what the folder may say it is (`_class_name` of model_index.json).
         offload: as `settle`.
 
@@ -271,9 +276,11 @@ def load_pipeline(
 
 
 def place_pipeline(pipeline: Any, target: ComputeTarget, offload: str) -> Any:
-    """Put a pipeline where it runs.
+    """Move a pipeline to its device.
 
     Args:
+        pipeline: of diffusers.
+        target: device and dtype.
         offload: "none"; "model": the parts wait in the CPU's memory and come to the GPU in turn;
             "sequential": layer by layer, slower and in a few GB. On a CPU there is nothing to offload.
     """

@@ -35,11 +35,14 @@ def read_options(spec: ModelSpec, **defaults: Any) -> dict[str, Any]:
 
 
 def load_pretrained(auto: Any, checkpoint: Checkpoint, label: str, dtype: torch.dtype, **kwargs: Any) -> Any:
-    """`auto.from_pretrained` of a checkpoint folder, ready for inference.
+    """Load a model with `auto.from_pretrained` from a checkpoint folder, ready for inference.
 
     Args:
         auto: an Auto class of transformers.
-        what: the model in words, for errors.
+        checkpoint: the folder.
+        label: name of the model, for errors.
+        dtype: of the weights.
+        **kwargs: passed on to `from_pretrained`.
 
     Raises:
         RepriseError: no model of this kind, or weights are missing or of other shapes: transformers would

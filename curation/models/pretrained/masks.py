@@ -21,9 +21,10 @@ ISLAND_SHARE = 0.05  # of the largest piece: what is larger may be the subject o
 def clean_mask(
     mask: BoolMask, hole_share: float = HOLE_SHARE, island_share: float = ISLAND_SHARE
 ) -> BoolMask:
-    """(H, W) mask without small islands, then without small holes; an empty mask stays empty.
+    """Remove small islands from a mask, then fill small holes; an empty mask stays empty.
 
     Args:
+        mask: (H, W) bool.
         hole_share: holes of at most this share of the mask's area are filled; the frame's edge closes none.
         island_share: pieces (8-connected) below this share of the largest one's area are dropped.
     """
@@ -69,7 +70,7 @@ def select_best_masks(
 def scale_boxes(
     boxes: list[list[float]], size: tuple[int, int], scaled: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """xyxy boxes in a picture of (height, width) `size` -> (n, 4) float32 on the picture that the model sees.
+    """Scale xyxy boxes of a picture of (height, width) `size` to the model's picture, (n, 4) float32.
 
     What reaches beyond the picture is cut off: detectors' boxes may by a fraction of a pixel.
     """

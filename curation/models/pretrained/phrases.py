@@ -40,8 +40,13 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptOutput:
-    """What the model says to one prompt: `logits` (queries, tokens), `boxes` (queries, 4) as centre, width
-    and height in shares of the picture; both float32 on the CPU."""
+    """What the model returns for one prompt; both tensors are float32 on the CPU.
+
+    Attributes:
+        prompt: the prompt.
+        logits: (queries, tokens).
+        boxes: (queries, 4), centre, width and height in shares of the picture.
+    """
 
     prompt: Prompt
     logits: Tensor

@@ -56,9 +56,13 @@ def read_weights(path: Path, checkpoint: Checkpoint, label: str) -> dict[str, Te
 def load_weights(
     model: nn.Module, state: Mapping[str, Tensor], path: Path, label: str, ignore: Iterable[str] = ()
 ) -> None:
-    """Put weights into a model, every one of them.
+    """Load weights into a model, every one of them.
 
     Args:
+        model: the model.
+        state: name -> tensor.
+        path: file that they come from, for errors.
+        label: name of the model, for errors.
         ignore: patterns of names in the file that the model may do without.
 
     Raises:

@@ -60,6 +60,7 @@ class Sam2Video:
         Args:
             frames: in time order, of one size; the model's memory spans a few frames, so neighbours should
                 overlap: a few per second of film at least.
+            start: index of the frame that the boxes are in.
             boxes: xyxy pixels of frame `start`.
 
         Returns:

@@ -109,6 +109,7 @@ class VllmCaptioner:
         """Put an answer into a clip that has no caption; one that gets none stops here.
 
         Args:
+            row: the clip.
             text: what was generated.
             tokens: how many were generated: all that were allowed means that it was cut.
             source: `registry.identity` of this captioner.

@@ -199,9 +199,10 @@ _QUOTES = (('"', '"'), ("“", "”"), ("'", "'"))
 
 
 def clean_caption(text: str, cut: bool = False) -> str:
-    """What a chat model answered -> a plain line: no turns, thoughts, politeness, mark-up or quotes.
+    """Reduce a chat model's answer to one plain line: no turns, thoughts, politeness, mark-up or quotes.
 
     Args:
+        text: the answer.
         cut: the answer hit its token limit, so what follows its last whole sentence is dropped (unless there
         is none).
     """

@@ -54,6 +54,7 @@ _HALF_NAME_TEXTS: Final = (
 
 
 def build_vocabulary() -> list[str]:
+    """List the words of the scorer, the special tokens first."""
     return [
         "[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *_FILLER_WORDS, *COLOURS, *SHAPES,
         *(make_plural(s) for s in SHAPES),
@@ -62,6 +63,7 @@ def build_vocabulary() -> list[str]:
 
 
 def build_tokenizer() -> Any:
+    """Build the tokenizer of `build_vocabulary`, 16 tokens a text."""
     from transformers import BertTokenizer
 
     return BertTokenizer(vocab={token: i for i, token in enumerate(build_vocabulary())}, model_max_length=16)
@@ -86,6 +88,7 @@ def build_model_config() -> dict[str, Any]:
 
 
 def build_scorer(seed: int) -> Any:
+    """Build an untrained scorer with weights drawn from a seed."""
     from open_clip.model import CLIP
 
     torch.manual_seed(seed)
@@ -95,6 +98,7 @@ def build_scorer(seed: int) -> Any:
 
 
 def save_scorer(model: torch.nn.Module, output: Path) -> None:
+    """Write a scorer as an open_clip folder."""
     from safetensors.torch import save_file
 
     output.mkdir(parents=True, exist_ok=True)
@@ -153,12 +157,14 @@ def prepare_crops(crops: list[RGB], light: torch.Tensor | None = None) -> torch.
 
 
 def tokenize_texts(tokenizer: Any, texts: list[str]) -> torch.Tensor:
+    """Return token ids (texts, 16)."""
     encoded = tokenizer(texts, max_length=16, padding="max_length", truncation=True, return_tensors="pt")
     found: torch.Tensor = encoded["input_ids"]
     return found
 
 
 def fill_template(template: str, name: str) -> str:
+    """Put a name into a template: {} singular, {s} plural."""
     return template.replace("{s}", make_plural(name)).replace("{}", name)
 
 

@@ -31,7 +31,8 @@ from curation.playground.scenes import (
     sample_names,
     sample_scene,
 )
-from curation.playground.train_models.grounding import HELD_OUT_SEED, compute_auc
+from curation.playground.train_models.auc import compute_auc
+from curation.playground.train_models.grounding import HELD_OUT_SEED
 from curation.playground.train_models.loop import (
     Metrics,
     TrainingBudget,
@@ -102,6 +103,7 @@ class FaceDetectorNet(nn.Module):
         return found
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return scores, boxes and keypoints of each stride, as SCRFD does."""
         maps = [each.reshape(-1, 15) for each in self.compute_maps(images)]
         scores = [each[:, :1].sigmoid() for each in maps]
         return (*scores, *(each[:, 1:5] for each in maps), *(each[:, 5:] for each in maps))
@@ -132,6 +134,7 @@ class LandmarkNet(nn.Module):
         return cast(Tensor, self.trunk(small))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the landmarks of each face."""
         return self.predict_pose(F.avg_pool2d(images, _REDUCTION)) @ cast(Tensor, self.basis)
 
 
@@ -151,6 +154,7 @@ class RecogniserNet(nn.Module):
         return cast(Tensor, self.trunk(small))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return embeddings (n, 64)."""
         return self.embed_face(F.avg_pool2d(images, _REDUCTION))
 
 
@@ -364,6 +368,8 @@ def compute_loss(pack: Any, seed: int, step: int, size: int, stocks: FaceSamples
 
 @dataclass(frozen=True, slots=True)
 class FaceSamples:
+    """The samples of the three models of a face pack."""
+
     crowds: SampleCache[CrowdPicture]
     poses: SampleCache[tuple[NDArray[np.uint8], F32]]
     identities: SampleCache[tuple[NDArray[np.uint8], int]]

@@ -21,6 +21,7 @@ from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
 from curation.imaging.codec import RGB, compute_box_iou
 from curation.playground.scenes import SIZES, make_scene, sample_prompt, sample_scene
+from curation.playground.train_models.auc import compute_auc
 from curation.playground.train_models.loop import (
     Metrics,
     TrainingBudget,
@@ -67,10 +68,12 @@ def build_vocabulary() -> list[str]:
 
 
 def make_plural(shape: str) -> str:
+    """Return the plural of a shape."""
     return shape + ("es" if shape.endswith(("s", "x")) else "s")
 
 
 def build_tokenizer() -> Any:
+    """Build the tokenizer of `build_vocabulary`, 64 tokens a prompt."""
     from transformers import BertTokenizer
 
     return BertTokenizer(vocab={token: i for i, token in enumerate(build_vocabulary())}, model_max_length=64)
@@ -475,12 +478,6 @@ def evaluate_detector(
         "accuracy": round(float(np.mean(np.array(overlaps) >= 0.5)), 4),
         "presence_auc": round(compute_auc(present, absent), 4),
     }
-
-
-def compute_auc(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """The probability that a positive's score is above a negative's; ties count half."""
-    high, low = np.asarray(positive)[:, None], np.asarray(negative)[None, :]
-    return float(((high > low) + 0.5 * (high == low)).mean())
 
 
 def train(

@@ -16,6 +16,7 @@ from curation.model_spec import ModelSpec
 from curation.models import registry
 from curation.models.roles import DetectionScene, Phrase
 from curation.playground.scenes import ScenePicture, make_scene, sample_prompt
+from curation.playground.train_models.auc import compute_auc
 from curation.playground.world import NAMES, PERSON
 
 Metrics = dict[str, float]
@@ -47,6 +48,7 @@ def make_scenes(role: str, scenes: int) -> list[ScenePicture]:
 
 
 def make_phrases(names: Sequence[str]) -> list[Phrase]:
+    """Make the phrases that a caption with these names would give."""
     return [Phrase(name, name, "human" if name == PERSON else name.split()[1], 1) for name in names]
 
 
@@ -123,18 +125,12 @@ def measure_scorer(backend: Any, scenes: int) -> Metrics:
 
 
 def measure_face_models(config: CurationConfig, scenes: int) -> Metrics:
-    """See `train_models.faces.measure`."""
+    """See `train_models.faces.measure_pack`."""
     from curation.playground.train_models.faces import measure_pack
 
     spec = registry.get_model_spec(config, "faces")
     assert isinstance(spec, ModelSpec)
     return measure_pack(registry.build_backend("faces", spec), seed=SEEDS["faces"], pictures=scenes)
-
-
-def compute_auc(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """Area under the ROC curve: the probability that a positive's score is above a negative's; ties half."""
-    high, low = np.asarray(positive)[:, None], np.asarray(negative)[None, :]
-    return float(((high > low) + 0.5 * (high == low)).mean())
 
 
 def _compute_mean(values: Sequence[float] | Sequence[bool]) -> float:

@@ -127,9 +127,13 @@ def convert_to_transformers(
 
 @dataclass(frozen=True, slots=True)
 class SegmenterSample:
-    """A scene as the model sees it. `image`: (3, h, w) uint8, longer side `SIDE`. `boxes`: (n, 4) xyxy in its
-    pixels. `masks`: (n, SIDE / 2, SIDE / 2), how much of each pixel of the decoder's masks is the thing, as
-    uint8 0..255."""
+    """A scene as the model sees it.
+
+    Attributes:
+        image: (3, h, w) uint8, longer side `SIDE`.
+        boxes: (n, 4) xyxy in pixels of `image`.
+        masks: (n, SIDE / 2, SIDE / 2) uint8, how much of each pixel of the decoder's masks is the thing.
+    """
 
     image: NDArray[np.uint8]
     boxes: NDArray[np.float32]

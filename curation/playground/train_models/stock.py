@@ -1,5 +1,4 @@
-"""Scenes that are drawn once and learnt from often: drawing one takes longer than a small model takes to
-look at it."""
+"""A cache of training samples: drawing a scene takes longer than a small model takes to learn from it."""
 
 from __future__ import annotations
 

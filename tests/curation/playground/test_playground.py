@@ -414,7 +414,7 @@ def test_the_set_loss_is_small_for_right_answers_and_large_for_wrong_ones() -> N
 
 def test_ranking_is_measured_as_the_area_under_the_curve() -> None:
     _need("torch", "torchvision", "scipy")
-    from curation.playground.train_models.grounding import compute_auc
+    from curation.playground.train_models.auc import compute_auc
 
     assert (
         compute_auc([0.9, 0.8], [0.1, 0.2]) == 1
