@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 
 import click
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
@@ -27,6 +28,8 @@ class _ProfileChoice(click.Choice[str]):
             self.fail(f"the profile {value} is now named {FORMER_NAMES[value]}", param, ctx)
         return super().convert(value, param, ctx)
 
+
+_TABLE_WIDTH = 400  # columns, at most
 
 _PROFILE = click.option(
     "--profile", type=_ProfileChoice(sorted(catalogue.PUBLISHED)), default="pretrained", show_default=True
@@ -57,7 +60,8 @@ def list_models(role: str | None, profile: str) -> None:
             (entry.revision or "-")[:8],
             escape(_format_licence(entry)), size, "yes" if _is_present(entry) else "no",
         )  # fmt: skip
-    out.print(table)
+    # As wide as it is: a folded address cannot be copied.
+    Console(width=_TABLE_WIDTH, highlight=False).print(table, crop=False)
     out.print(
         f"\n* what the profile {profile} uses by default. They lie in {checkpoints.get_models_folder()}",
         soft_wrap=True,

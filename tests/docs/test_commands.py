@@ -36,7 +36,7 @@ INLINE = [command for document in DOCUMENTS for command in read_inline_commands(
 # Fenced blocks without commands: (document, how the first line begins) -> what holds it to the truth.
 PRINTED = {
     ("README.md", "12 videos"): "test_the_demo_prints_what_the_readme_shows",
-    ("CONTRIBUTING.md", "pipelines/"): "tests/house/test_contributing.py",
+    ("CONTRIBUTING.md", "reprise/"): "tests/house/test_contributing.py",
     ("audit.md", "40 of 40 drawn subjects judged"): "answers of a person: an example",
     ("proxy-replay.md", "image-only"): "test_the_runs_of_the_paper_are_overrides_of_its_recipe",
     ("proxy-replay.md", "task      identity"): "tests/pipelines/test_replay_command.py",

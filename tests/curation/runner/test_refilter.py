@@ -21,7 +21,7 @@ from curation.dataset.shards import ShardResult
 from curation.dataset.tally import tally_rows
 from curation.models.registry import list_model_ids, load_required_backend
 from curation.rows.lifecycle import stop_row
-from curation.rows.schema import CLIPS, ClipRow
+from curation.rows.schema import CLIPS, SCHEMA_VERSION, ClipRow
 from curation.rows.tables import build_table
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip
@@ -338,7 +338,7 @@ def test_a_dataset_of_an_older_schema_is_decided_again_and_written_in_the_new_on
     assert (changes.kept_before, changes.kept_after) == (4, 2)
     assert all("track" in each for row in rows_of(dataset) for each in row["subjects"])
     for file in dataset.list_paths("data"):
-        assert dataset.read_table(file).schema.metadata[b"reprise.schema"] == b"2"
+        assert dataset.read_table(file).schema.metadata[b"reprise.schema"] == SCHEMA_VERSION.encode()
 
 
 def test_a_dataset_that_another_run_is_writing_is_refused(dataset: Storage) -> None:

@@ -118,7 +118,7 @@ def test_it_saves_and_loads_with_its_positions(folder, pipeline, dog, tmp_path):
         ({"num_frames": 6}, r"4n \+ 1, such as 5 or 9"),
         ({"height": 40}, "multiples of 16"),
         ({"references": ["no-such.png"]}, "no picture at no-such.png"),
-        ({"references": [__file__]}, "is no picture"),
+        ({"references": [__file__]}, "is no readable picture"),
         ({"references": [["a.png"], ["b.png"]]}, "references of 2 prompts for 1"),
     ],
 )
