@@ -6,8 +6,9 @@ BIN    := $(VENV)/bin
 INPUT  ?=
 OUTPUT ?= demo/dataset
 SET    ?=
-WORKERS ?=
+WORKERS ?= 2
 ARGS   ?=
+PARALLEL = -n $(WORKERS) --dist loadgroup
 FAST   := not ray and not browser and not training and not slow
 
 .PHONY: help env demo test test-fast test-docs coverage check docs bench clean
@@ -32,11 +33,11 @@ env: $(VENV)/.ready-dev  ## create the whole environment in .venv
 demo: $(VENV)/.ready  ## curate the demo videos, or your own: make demo INPUT=folder
 	@$(BIN)/python -m pipelines.demo $(if $(INPUT),--input "$(INPUT)") --output "$(OUTPUT)" $(SET)
 
-test: env  ## run all tests: make test WORKERS=2 on two processes
-	@$(BIN)/python -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadgroup) $(ARGS)
+test: env  ## run all tests on two processes: make test WORKERS=0 on one
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-fast: env  ## run the tests without Ray, training and browsers: under 3 minutes
-	@$(BIN)/python -m pytest -m "$(FAST)" $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "$(FAST)" $(ARGS)
 
 test-docs: env  ## run every command of the README and the docs
 	@$(BIN)/python -m pytest tests/docs $(ARGS)

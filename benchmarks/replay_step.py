@@ -37,12 +37,10 @@ from training.config import (
 )
 from training.cost import flops
 from training.cost.replay_cost import ReplayCost
-from training.data.samples import LatentSize
+from training.data.samples import FRAME_VARIANT, PAIR_VARIANT, LatentSize
 from training.loop.world import make_world
 from training.models.build import make_shape
 from training.models.published import PUBLISHED
-from training.tasks.identity import PAIR_VARIANT
-from training.tasks.replay import FRAME_VARIANT
 
 KINDS = ("identity", "replay", "video")
 REPLAY_SHARE = 0.2  # share of replay steps

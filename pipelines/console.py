@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from reprise.errors import RepriseError
+from reprise.storage.explain import explain_error
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,12 +27,26 @@ EXIT_USAGE = 2  # exit status: the input or the config is wrong
 EXIT_NOTHING_DONE = 1  # exit status: it ran and could do nothing
 EXIT_INTERRUPTED = 130
 
+# Packages that only some commands import -> the extra that installs them.
+_OPTIONAL_PACKAGES = {
+    **dict.fromkeys(
+        ("torch", "diffusers", "transformers", "peft", "safetensors", "matplotlib", "tensorboard", "ftfy"),
+        "train",
+    ),
+    **dict.fromkeys(("groundingdino", "segment_anything", "open_clip", "insightface"), "pretrained"),
+    **dict.fromkeys(("onnx", "onnxruntime", "torchvision", "timm", "huggingface_hub"), "pretrained"),
+}
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
 def handle_errors(function: Callable[P, T]) -> Callable[P, T]:
-    """Turn a RepriseError into one line and exit status 2, and Ctrl-C into a hint on how to go on."""
+    """Turn what a person can correct into one line and exit status 2, and Ctrl-C into a hint on how to go on.
+
+    That is a RepriseError, a package of an extra that is not installed, or a file that cannot be read or
+    written.
+    """
 
     @functools.wraps(function)
     def run_command(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -42,6 +57,21 @@ def handle_errors(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         except RepriseError as error:
             err.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
+            sys.exit(EXIT_USAGE)
+        except ModuleNotFoundError as error:
+            extra = _OPTIONAL_PACKAGES.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            message = f"this needs the package {error.name}: pip install 'reprise[{extra}]'"
+            err.print(f"[bold red]error[/] {escape(message)}", soft_wrap=True)
+            sys.exit(EXIT_USAGE)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if not error.filename:
+                raise
+            message = str(explain_error(error, str(error.filename), writing=True))
+            err.print(f"[bold red]error[/] {escape(message)}", soft_wrap=True)
             sys.exit(EXIT_USAGE)
         except KeyboardInterrupt:
             err.print("\n[bold]stopped[/]: finished work is kept; run the same command again to go on")

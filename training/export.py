@@ -11,9 +11,9 @@ import torch
 
 from reprise.errors import RepriseError
 from reprise.storage import Storage
-from training.loop import weights
 from training.loop.state import RunState
 from training.lora import in_training
+from training.models import sharded_weights
 from training.models.components import INDEX_FILE, locate_part, record_positions
 
 FROZEN_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
@@ -62,7 +62,7 @@ def export_model(state: RunState) -> str:
         if state.ema is not None:
             stack.enter_context(state.ema.use_averages())
         dtype = DTYPES[state.config.checkpoint.export]
-        weights.export_weights(state.model, local / "transformer", dtype, write=state.world.is_main)
+        sharded_weights.export_weights(state.model, local / "transformer", dtype, write=state.world.is_main)
         if state.world.is_main:
             _add_parts(state.config.model.path, state.config.model.revision, local, link=not target.is_remote)
             if (local / INDEX_FILE).is_file():

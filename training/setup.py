@@ -14,7 +14,6 @@ from training.data.loader import Loader
 from training.data.sampler import Sampler
 from training.latents.check import check_latents
 from training.latents.store import Latents
-from training.loop import weights
 from training.loop.ema import Ema
 from training.loop.optimizer import make_optimizer
 from training.loop.parallel import parallelize_model
@@ -22,6 +21,7 @@ from training.loop.run_folder import RunFolder
 from training.loop.state import RunState
 from training.loop.world import World
 from training.lora import in_training
+from training.models import sharded_weights
 from training.models.build import build_family
 from training.models.components import fetch_part, load_scheduler, load_transformer
 from training.models.family import Family
@@ -105,10 +105,10 @@ def build_model(config: TrainConfig, family: Family, world: World) -> nn.Module:
     model.train()
     parallelize_model(model, family, world, config.compute)
     if config.model.init == "random":
-        weights.initialize_weights(model, config.seed, world.device)
+        sharded_weights.initialize_weights(model, config.seed, world.device)
     else:
         folder, _ = fetch_part(config.model.path, config.model.revision, "transformer")
-        weights.load_sharded_weights(model, folder, config.seed, world.device)
+        sharded_weights.load_sharded_weights(model, folder, config.seed, world.device)
         in_training.load_token(model, folder.parent)  # lies beside a transformer that was trained with it
     if file is not None:
         in_training.load_adapters(model, file)

@@ -43,7 +43,7 @@ def pull_checkpoint(
         on_progress: called with the bytes that are here and the bytes in all (None: unknown).
 
     Returns:
-        The folder or the file that `checkpoints.locate` gives for it from now on.
+        The folder or the file that `checkpoints.locate_checkpoint` gives for it from now on.
 
     Raises:
         RepriseError: unreachable, refused, not there, damaged on the way, or no room. One line.

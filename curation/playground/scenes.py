@@ -1,6 +1,6 @@
 """Still pictures of the playground with exact truth: what is where, and how much of it shows.
 
-`compose` is the one compositor of the playground: pictures, clips and training scenes all go through it, so
+`compose_things` is the one compositor of the playground. Pictures, clips and training scenes all use it, so
 truth means the same everywhere. A mask holds the pixels in which at least half of what is seen is that
 thing; a box is tight around the mask, xyxy in pixels, right and bottom exclusive; `share` is the visible part
 of the thing's own area, 0..1, counting what is behind others and what is outside the picture as hidden.

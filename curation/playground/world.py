@@ -203,7 +203,7 @@ def draw_backdrop(width: int, height: int, rng: np.random.Generator) -> F32:
 
 @dataclass(frozen=True, slots=True)
 class ThingLook:
-    """How a thing is painted; see `colour` and `textured`."""
+    """How a thing is painted; see `colour` and `apply_texture`."""
 
     hue_shift: float = 0.0
     saturation: float = 0.9

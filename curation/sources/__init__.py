@@ -1,1 +1,1 @@
-"""What comes in: folders, manifests, captions, duplicates."""
+"""What comes in: rows of videos from a folder, a pattern or a manifest, without duplicates."""

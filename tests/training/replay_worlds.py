@@ -54,16 +54,16 @@ def lora_gradients(config: TrainConfig, task: str) -> dict[str, Any]:
     import torch
 
     from training.data import random_streams
-    from training.loop import weights
     from training.loop.loop import compute_gradients
     from training.loop.world import make_world
+    from training.models import sharded_weights
     from training.setup import build_state
 
     state = build_state(config, make_world(config.parallel))
     for name, parameter in state.model.named_parameters():
         if ".lora_B." in name:
             generator = random_streams.make_generator(0, "B", name)
-            weights.fill_parameter(0.3 * torch.randn(parameter.shape, generator=generator), parameter)
+            sharded_weights.fill_parameter(0.3 * torch.randn(parameter.shape, generator=generator), parameter)
     plan = next(plan for plan in map(state.sampler.plan_step, range(50)) if plan.task == task)
     sums = compute_gradients(state, plan)
     found = whole({n: p.grad for n, p in state.model.named_parameters() if p.requires_grad})

@@ -418,11 +418,11 @@ def dies_while_saving(config: TrainConfig, step: int) -> None:
 
 def exported(config: TrainConfig, folder: Path, shard_bytes: int) -> dict[str, Tensor]:
     """The weights at the start, written as a diffusers folder in files of so many bytes."""
-    from training.loop import weights
     from training.loop.world import make_world
+    from training.models import sharded_weights
     from training.setup import build_state
 
-    weights.SHARD_BYTES = shard_bytes
+    sharded_weights.SHARD_BYTES = shard_bytes
     state = build_state(config, make_world(config.parallel))
-    weights.export_weights(state.model, folder, torch.float32, write=True)
+    sharded_weights.export_weights(state.model, folder, torch.float32, write=True)
     return whole(dict(state.model.named_parameters()))

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 LatentSize = tuple[int, int, int]  # T, h, w in latent units
+# Variants that `reprise encode` writes and a task reads; the other variants come from curation.
+FRAME_VARIANT = "frame"  # a clip's own frame, encoded alone (`frames_alone`)
+PAIR_VARIANT = "pair"  # the picture that a pair gives as its reference
 
 
 @dataclass(frozen=True, slots=True)

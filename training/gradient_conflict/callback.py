@@ -138,12 +138,12 @@ class ProjectGradients(Callback):
                 gradients = projected
         self.buffer.add_gradients(plan.task, whole)
         if gradients is not whole:
-            from training.loop import weights
+            from training.models import sharded_weights
 
             for name, gradient in gradients.items():
                 grad = parameters[name].grad
                 if grad is not None:
-                    weights.fill_parameter(gradient.to(grad.dtype), grad)
+                    sharded_weights.fill_parameter(gradient.to(grad.dtype), grad)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the buffer for a checkpoint."""

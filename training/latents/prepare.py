@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from reprise.errors import RepriseError
+from training.data.samples import FRAME_VARIANT
 from training.latents.buckets import SizeBuckets, compute_cover, get_latent_size
 from training.latents.config import EncodeConfig
 from training.latents.sources.source import EncodeItem, SubjectPicture
@@ -23,8 +24,6 @@ from training.models.pictures import (
     get_fitted_size,
     prepare_picture,
 )
-
-FRAME_VARIANT = "frame"  # variant of a clip's own frames, encoded alone
 
 
 @dataclass(frozen=True)

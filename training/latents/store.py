@@ -90,7 +90,7 @@ class ModelInfo(_ManifestPart):
     path: str  # as it was given
     family: str  # wan | cogvideox
     revision: str | None = None  # of a hub id
-    vae: str  # digest of the VAE (`encoders.digest_of`); empty: unknown, and not held against a model
+    vae: str  # digest of the VAE (`encoders.hash_model_parts`); empty: unknown, and not held against a model
     text_encoder: str  # digest of the text encoder and the tokenizer
 
 
@@ -332,7 +332,7 @@ def finish_latents(folder: Storage, rows: Iterable[Mapping[str, Any]], manifest:
 
 
 def build_index(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows -> a table of `INDEX`, checked.
+    """Rows -> a table of `INDEX_SCHEMA`, checked.
 
     Raises:
         ValueError: a row lacks a column, or has one that the index does not know.

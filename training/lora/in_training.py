@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import nn
 
 from training.config import TrainConfig
-from training.loop import weights
 from training.lora.adapters import add_lora, open_lora, pack_lora, pair_lora_weights
 from training.lora.files import LORA_FILE, LoraFile
+from training.models import sharded_weights
 from training.models.subject_token import (
     SUBJECT_TOKEN_FILE,
     add_subject_token,
@@ -40,7 +40,7 @@ def add_adapters(model: nn.Module, config: TrainConfig, family: str) -> LoraFile
 def load_adapters(model: nn.Module, file: LoraFile) -> None:
     """Load LoRA's weights, and the token beside them, into a sharded model; each rank takes its part."""
     for parameter, weight in pair_lora_weights(model, file):
-        weights.fill_parameter(weight, parameter)
+        sharded_weights.fill_parameter(weight, parameter)
     load_token(model, file.path.parent)
 
 
@@ -48,7 +48,7 @@ def load_token(model: nn.Module, folder: Path) -> None:
     """Load the subject's token of a folder, if the model and the folder have one."""
     token = get_subject_token(model)
     if token is not None and (folder / SUBJECT_TOKEN_FILE).is_file():
-        weights.fill_parameter(read_subject_token(folder, len(token.weight)), token.weight)
+        sharded_weights.fill_parameter(read_subject_token(folder, len(token.weight)), token.weight)
 
 
 def pack_adapters(model: nn.Module, config: TrainConfig, family: str) -> dict[str, bytes]:

@@ -9,13 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from training.config import IdentityTask
-from training.data.samples import Batch, LatentSize, SampleChoice, SampleRecord
+from training.data.samples import PAIR_VARIANT, Batch, LatentSize, SampleChoice, SampleRecord
 from training.latents.store import Records
 from training.models.family import Conditioning
 from training.tasks.denoising import DenoisingTask, share_dropout
 from training.tasks.task import LossContext
-
-PAIR_VARIANT = "pair"  # variant of the picture that a pair gives as its reference
 
 
 class IdentityInjection(DenoisingTask):

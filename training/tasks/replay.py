@@ -15,13 +15,11 @@ from torch import Tensor
 
 from training.config import ReplayTask
 from training.data import random_streams
-from training.data.samples import Batch, SampleChoice, SampleRecord
+from training.data.samples import FRAME_VARIANT, Batch, SampleChoice, SampleRecord
 from training.latents.store import Records
 from training.models.family import Conditioning
 from training.tasks.denoising import DenoisingTask, share_dropout
 from training.tasks.task import LossContext
-
-FRAME_VARIANT = "frame"  # variant of a clip's own frames, encoded alone: `frames_alone` of `reprise encode`
 
 
 class MotionReplay(DenoisingTask):

@@ -92,7 +92,7 @@ def select_disjoint(
     """Indices of regions that are different things, best first by `fits`.
 
     Of two versions of one thing the better stays. `split`: several subjects are expected, so a region that
-    two others make up is given up for them. `apart`: regions that are another thing than what they lie in.
+    two others make up is given up for them. `separate`: regions that are another thing than what they lie in.
     """
     order = sorted(range(len(candidates)), key=lambda index: -fits[index])
     if split:

@@ -119,7 +119,7 @@ class BatchRunner:
 def run_in_batches(
     items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Sequence[Result]]
 ) -> list[Result]:
-    """`Batches` for a caller that need not remember: one result per item, at most `size` items at a time.
+    """`BatchRunner` for a caller that need not remember: one result per item, at most `size` items at a time.
 
     Raises:
         RepriseError: a single item does not fit the GPU's memory.

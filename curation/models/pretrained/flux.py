@@ -254,7 +254,7 @@ def load_pipeline(
         wanted: class of diffusers to load.
         target: device and dtype.
         accepted: what the folder may say it is (`_class_name` of model_index.json).
-        offload: as `settle`.
+        offload: as `place_pipeline`.
 
     Raises:
         RepriseError: diffusers is not installed; or the folder holds another pipeline, or only part of one.

@@ -16,7 +16,7 @@ class FluxFill(FluxInpainter):
         side (1024): square root of the area it paints at, px; 0: as large as the picture.
         erase ("an empty background, nothing in the foreground"): what it is told where nothing is asked for.
         tokens (512): of the prompt; the longest that the model knows.
-        offload ("none"): see `flux.settle`.
+        offload ("none"): see `flux.place_pipeline`.
     """
 
     name = "flux-fill"

@@ -24,7 +24,7 @@ class FluxKontext(FluxInpainter):
         instruction: what it is told; {prompt} stands for the description of the picture that is wanted.
         erase: what it is told where nothing is asked for.
         tokens (512): of the instruction; the longest that the model knows.
-        offload ("none"): see `flux.settle`.
+        offload ("none"): see `flux.place_pipeline`.
     """
 
     name = "flux-kontext"

@@ -36,7 +36,7 @@ class FluxRedux:
             false: none, as the published prior does by itself.
         strength (1.0): weight of the picture's tokens; less lets the prompt change more, and the subject too.
         tokens (512): of the prompt; the longest that the model knows.
-        offload ("none"): of the base, see `flux.settle`.
+        offload ("none"): of the base, see `flux.place_pipeline`.
     """
 
     name = "flux-redux"

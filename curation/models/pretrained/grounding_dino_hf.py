@@ -32,7 +32,7 @@ _MODEL_TYPES = (
 
 
 class GroundingDinoHF:
-    """roles.Detector. Options are those of `phrases.Rules`.
+    """roles.Detector. Options are those of `phrases.DetectionRules`.
 
     In bfloat16 a box is a few thousandths of the picture off and near ties among queries fall otherwise;
     `dtype: float32` where that matters.

@@ -50,7 +50,7 @@ _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in 
 class GroundingDinoOriginal:
     """roles.Detector.
 
-    The checkpoint is a `.pth`, or a folder with one. Options, beside those of `phrases.Rules`:
+    The checkpoint is a `.pth`, or a folder with one. Options, beside those of `phrases.DetectionRules`:
         config: path of the config, or the name of one that the library ships; else the one `.py` beside the
             `.pth`.
         text_encoder: folder, or hub id, with BERT's `config.json` and tokenizer; else what the config's
@@ -165,7 +165,7 @@ def normalize_image(image: RGB, short_side: int, long_side: int) -> Tensor:
 
 
 class _PackedPrompts:
-    """In the place of the model's tokenizer: prompts are tokenised already, see `phrases.Prompter`."""
+    """In the place of the model's tokenizer: prompts are tokenised already, see `phrases.PromptPacker`."""
 
     def __call__(self, prompts: Sequence[Prompt], **_: object) -> BatchEncoding:
         return BatchEncoding(pad_prompts(prompts, torch.device("cpu")))

@@ -112,7 +112,7 @@ class VllmCaptioner:
             row: the clip.
             text: what was generated.
             tokens: how many were generated: all that were allowed means that it was cut.
-            source: `registry.identity` of this captioner.
+            source: `registry.get_model_id` of this captioner.
             problem: what the engine says where it failed on this clip.
         """
         if not needs_caption(row):

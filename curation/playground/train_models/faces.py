@@ -271,7 +271,7 @@ def draw_portrait(rng: np.random.Generator, body: Body, gaze: Gaze) -> Portrait:
 
 
 def make_pose_sample(seed: int, index: int) -> tuple[NDArray[np.uint8], F32]:
-    """A face as InsightFace cuts it out for landmarks, (3, 48, 48), and what `Landmarks.turn` should say."""
+    """A face as InsightFace cuts it out for landmarks, (3, 48, 48), and what `predict_pose` should say."""
     rng = np.random.default_rng([seed, 10, index])
     gaze = Gaze(float(rng.uniform(-95, 95)), float(rng.uniform(-25, 25)), float(rng.uniform(-20, 20)))
     made = draw_portrait(rng, sample_body(rng), gaze)
@@ -380,7 +380,7 @@ class FaceSamples:
 
 @disable_gradients
 def evaluate_pack(model: nn.Module, *, seed: int = HELD_OUT_SEED, pictures: int = 60) -> Metrics:
-    """`measure` of the saved pack."""
+    """`measure_pack` of the saved pack."""
     from curation.models.pretrained.insightface_faces import InsightFaces
 
     with tempfile.TemporaryDirectory() as folder:

@@ -171,7 +171,7 @@ def scale_image(image: RGB) -> NDArray[np.uint8]:
 
 
 def normalise_images(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
-    """Pictures (3, h, w) as `scaled` gives them -> (N, 3, SIDE, SIDE), normalised, padded right and below."""
+    """Pictures (3, h, w) of `scale_image` -> (N, 3, SIDE, SIDE), normalised, padded right and below."""
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     batch = torch.zeros(len(images), 3, SIDE, SIDE)
     for row, image in zip(batch, images, strict=True):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from training.data.samples import PAIR_VARIANT
 from training.latents.config import PairsConfig
 from training.latents.sources.source import EncodeItem, SubjectPicture
-from training.tasks.identity import PAIR_VARIANT
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ class PlannedItem:
 
     sample_id: str
     key: str  # hash of all that decides its latents
-    place: tuple[str, int] = ("", 0)  # (file, row): where `load` finds it
+    place: tuple[str, int] = ("", 0)  # (file, row): where `load_items` finds it
     drop: str | None = None  # reason, where it cannot be encoded
     message: str = ""  # about this one
 
