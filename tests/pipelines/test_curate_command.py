@@ -158,7 +158,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("may not mount a small disk")
     yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    # Detached at once: a worker of Ray that is still ending may hold a file open for some seconds.
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @pytest.mark.ray
