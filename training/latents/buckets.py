@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reprise.errors import RepriseError
+from reprise.video.cover import compute_enlargement
 from training.latents.config import BucketsConfig
 
 # What the released models were trained on.
@@ -115,18 +116,6 @@ def find_closest_size(sizes: Sequence[tuple[int, int]], height: int, width: int)
     return min(
         sizes, key=lambda size: (round(abs(math.log(size[1] / size[0]) - wanted), 9), -size[0] * size[1])
     )
-
-
-def compute_enlargement(size: tuple[int, int], height: int, width: int) -> float:
-    """By how much a frame must be enlarged to cover a size; below 1 it is shrunk."""
-    return max(size[0] / height, size[1] / width)
-
-
-def compute_cover(size: tuple[int, int], height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """How a frame comes to a size: (height, width) to resize to, and (top, left) of what is kept of that."""
-    scale = compute_enlargement(size, height, width)
-    resized = max(size[0], round(height * scale)), max(size[1], round(width * scale))
-    return resized, ((resized[0] - size[0]) // 2, (resized[1] - size[1]) // 2)
 
 
 def check_frames(frames: int, temporal: int) -> None:

@@ -12,8 +12,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from reprise.errors import RepriseError
+from reprise.video.cover import compute_cover
 from training.data.samples import FRAME_VARIANT
-from training.latents.buckets import SizeBuckets, compute_cover, get_latent_size
+from training.latents.buckets import SizeBuckets, get_latent_size
 from training.latents.config import EncodeConfig
 from training.latents.sources.source import EncodeItem, SubjectPicture
 from training.latents.video import DecodedClip, DroppedItemError, read_clip

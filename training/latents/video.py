@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from av.error import FFmpegError
@@ -16,14 +14,14 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from reprise.video.ahead import StalledError, run_ahead
+from reprise.video.cover import compute_cover
 from reprise.video.decode import DecodedFrame, decode_frames
 from reprise.video.errors import BadVideoError, format_ffmpeg_error
 from reprise.video.geometry import render_upright
 from reprise.video.info import VideoInfo
 from reprise.video.open_video import OpenVideo, open_video
-from training.latents.buckets import SizeBuckets, compute_cover, find_window_start
-
-Item = TypeVar("Item")
+from reprise.video.ticks import sample_at_ticks
+from training.latents.buckets import SizeBuckets, find_window_start
 
 _TOLERANCE_S = 1e-6
 _TIMEOUT_S = 120.0  # for the decoder to give a frame
@@ -166,27 +164,3 @@ class _FrameWindow:
         (to_height, to_width), (top, left) = compute_cover(self._size, height, width)
         upright = render_upright(decoded.frame, decoded.geometry, to_width, to_height, self._scaler)
         return np.ascontiguousarray(upright[top : top + self._size[0], left : left + self._size[1]])
-
-
-def sample_at_ticks(frames: Iterable[tuple[float, Item]], fps: float) -> Iterator[tuple[int, Item]]:
-    """For each tick k = 0, 1, ... yield k and the frame nearest to k / fps after the first one.
-
-    Args:
-        frames: (seconds, frame), in order. Of two equally near the later one is taken.
-        fps: ticks per second.
-    """
-    tick, start_s = 0, 0.0
-    last: tuple[float, Item] | None = None
-    for now in frames:
-        if last is None:
-            start_s = now[0]
-        else:
-            middle = (last[0] + now[0]) / 2
-            while start_s + tick / fps < middle - _TOLERANCE_S:
-                yield tick, last[1]
-                tick += 1
-        last = now
-    if last is not None:
-        while start_s + tick / fps <= last[0] + _TOLERANCE_S:
-            yield tick, last[1]
-            tick += 1

@@ -7,16 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reprise.errors import RepriseError
+from reprise.video.cover import compute_cover, compute_enlargement
+from reprise.video.ticks import sample_at_ticks
 from training.latents.buckets import (
     SizeBuckets,
     SizeGrid,
     check_frames,
-    compute_cover,
-    compute_enlargement,
     list_sizes,
 )
 from training.latents.config import BucketsConfig
-from training.latents.video import sample_at_ticks
 
 GRID = SizeGrid(multiple=16, temporal=4)
 

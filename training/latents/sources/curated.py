@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reprise.errors import RepriseError
+from reprise.parquet_rows import read_placed_rows, read_table_rows
 from reprise.storage import Storage
 from training.latents.config import EncodeConfig
 from training.latents.sources.source import EncodeItem, PlannedItem, SubjectPicture, hash_values
-from training.latents.sources.tables import read_placed_rows, read_table_rows
 
 # What is read of a curated dataset (docs/dataset.md); pictures only where a row is encoded.
 _ROW_COLUMNS = (

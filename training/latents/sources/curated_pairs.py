@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reprise.errors import RepriseError
+from reprise.parquet_rows import read_placed_rows, read_table_rows
 from reprise.storage import Storage
 from training.latents.config import EncodeConfig, PairsConfig
 from training.latents.sources.pair import PicturePair, make_item
 from training.latents.sources.source import EncodeItem, PlannedItem, hash_values
-from training.latents.sources.tables import read_placed_rows, read_table_rows
 
 _ROW_COLUMNS = (
     "clip_id",

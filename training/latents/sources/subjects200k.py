@@ -18,11 +18,11 @@ from typing import Any
 from PIL import Image
 
 from reprise.errors import RepriseError
+from reprise.parquet_rows import read_table_rows
 from reprise.storage import Storage
 from training.latents.config import EncodeConfig, PairsConfig
 from training.latents.sources.pair import PicturePair, make_item
 from training.latents.sources.source import EncodeItem, PlannedItem, hash_values
-from training.latents.sources.tables import read_table_rows
 
 SCORE_NAMES = ("compositeStructure", "objectConsistency", "imageQuality")
 _ROW_COLUMNS = (
