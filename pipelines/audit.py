@@ -28,16 +28,20 @@ from reprise.storage import Storage
     show_default=True,
     help="Subjects to draw: half kept, half rejected.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random draw.")
-@click.option("--judge", help="Who judges; several can judge the same draw.  [default: the login name]")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: 0, any free port.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the random draw.")
+@click.option(
+    "--judge", help="Name of the judge. Several judges can judge the same draw.  [default: the login name]"
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="Port of the page. Default: 0, any free port."
+)
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
-@click.option("--summary", is_flag=True, help="Only print the figures of the answers so far.")
+@click.option("--summary", is_flag=True, help="Only print the figures of the judgements so far.")
 @handle_errors
 def main(
     dataset: str, n: int, seed: int, judge: str | None, port: int, no_browser: bool, summary: bool
 ) -> None:
-    """Judge sampled subjects in a browser and print the filters' accuracy, as Kaleido A.1 does."""
+    """Judge sampled subjects in a browser and print the accuracy of the filters, as in Kaleido A.1."""
     audit = open_audit(Storage.from_uri(dataset), n=n, seed=seed, judge=judge or _get_login_name())
     if audit.judgements.damaged:
         err.print(f"{audit.judgements.damaged} damaged lines of judgements were skipped")
@@ -88,7 +92,7 @@ def print_figures(summary: AuditSummary) -> None:
             table.add_row(*_format_row(row))
     out.print(table)
     if any(row.name in KALEIDO_ACCURACY for row in summary.kept):
-        out.print("Kaleido A.1, of its own data: category above 92 %, faces above 95 %")
+        out.print("Kaleido A.1 reports for its own data: category above 92 %, faces above 95 %")
     out.print()
     estimates = Table(box=None, pad_edge=False)
     estimates.add_column("whole dataset, weighted")
@@ -105,7 +109,8 @@ def print_figures(summary: AuditSummary) -> None:
     out.print(estimates)
     if summary.uncovered:
         out.print(
-            f"{summary.uncovered} subjects, rejected for reasons not judged yet, are not in these shares"
+            f"{summary.uncovered} subjects are not in these shares: the reasons for their rejection are not "
+            "judged yet"
         )
     for kappa in summary.kappas:
         value = "not defined" if kappa.kappa is None else f"{kappa.kappa:.2f}"
@@ -136,7 +141,7 @@ def _get_login_name() -> str:
 
 
 def _has_screen() -> bool:
-    """Whether a browser can open a window. Without a screen, a text browser would take over the terminal."""
+    """Check that a browser can open a window. Without a screen, a text browser would take the terminal."""
     return sys.platform in ("darwin", "win32") or bool(
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     )

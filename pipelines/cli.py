@@ -1,4 +1,4 @@
-"""`reprise`: all commands under one name. Each also runs as `python -m pipelines.<name>`."""
+"""The command `reprise`, with all commands as subcommands. Each also runs as `python -m pipelines.<name>`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "refilter": (
         "pipelines.refilter",
         "main",
-        "Decide a dataset again under new thresholds, without models.",
+        "Apply new thresholds to a finished dataset, without models.",
     ),
     "train": ("pipelines.train", "main", "Encoded latents -> a trained model."),
     "stage": ("pipelines.stage", "main", "Run one stage, Parquet to Parquet."),
@@ -27,8 +27,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "audit": ("pipelines.audit", "main", "Judge a sample of a dataset's subjects on a local page."),
     "models": ("pipelines.models", "models", "List, fetch and check the checkpoints of a profile."),
     "taxonomy": ("pipelines.taxonomy", "taxonomy", "List, check or try the taxonomy."),
-    "config": ("pipelines.config", "main", "Print every config key with its default and what it means."),
-    "convert": ("pipelines.convert", "convert", "Convert weights of a released model to another layout."),
+    "config": ("pipelines.config", "main", "Print every config key with its default and its meaning."),
+    "convert": ("pipelines.convert", "convert", "Convert the weights of a released model to another layout."),
     "generate": ("pipelines.generate", "generate", "Pictures of subjects and a prompt -> a video."),
     "lora": ("pipelines.lora", "lora", "Check, convert, merge and unmerge adapter files."),
     "conflict": ("pipelines.conflict", "main", "Plot the conflict between the gradients of two tasks."),
@@ -43,14 +43,14 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 
 class CommandGroup(click.Group):
-    """Imports a command's module when the command is called."""
+    """A group of commands that imports the module of a command when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the commands, in the order of the help."""
+        """Return the names of the commands, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None where there is none of that name."""
+        """Import and return a command; None if no command has that name."""
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
@@ -59,7 +59,7 @@ class CommandGroup(click.Group):
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the summaries without an import of the commands."""
+        """Write the summaries to the help without importing the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, _, summary) in COMMANDS.items()])
 

@@ -30,7 +30,7 @@ def main(what: str) -> None:
 
 
 def render_reference(model: BaseModel, indent: str = "") -> Iterator[str]:
-    """YAML lines of a config, each value with its description as a comment."""
+    """Yield the YAML lines of a config. Each value has its description as a comment."""
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         if isinstance(value, BaseModel):
@@ -45,7 +45,7 @@ def render_reference(model: BaseModel, indent: str = "") -> Iterator[str]:
 
 
 def _render_list_entry(kind: type[BaseModel], indent: str) -> Iterator[str]:
-    """The keys of a list's entry, as comments, because a list has no entries by default."""
+    """Yield the keys of a list entry as comments, because a list has no entries by default."""
     tag = kind.model_fields["kind"].default
     yield f"{indent}# - kind: {tag}{_render_comment(kind)}"
     for name, field in kind.model_fields.items():

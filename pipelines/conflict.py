@@ -13,9 +13,9 @@ from pipelines.console import handle_errors, out
 @click.option("--output", default="conflict.png", show_default=True, help="PNG to write; local or s3://.")
 @handle_errors
 def main(run: str, output: str) -> None:
-    """Plot cosine and norms of two tasks' gradients over the steps of RUN, a folder of `reprise train`.
+    """Plot the cosine and the norms of the gradients of two tasks over the steps of a run.
 
-    Train the run with conflict.every set.
+    RUN is a folder that `reprise train` wrote with conflict.every set.
     """
     from reprise.errors import InputError
     from reprise.storage import Storage, locate_file

@@ -1,4 +1,4 @@
-"""What the commands share: one clear line for bad input, a progress bar, the summary of a dataset."""
+"""What the commands share: errors in one line, a progress bar, the summary of a dataset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 EXIT_USAGE = 2  # exit status: the input or the config is wrong
-EXIT_NOTHING_DONE = 1  # exit status: it ran and could do nothing
+EXIT_NOTHING_DONE = 1  # exit status: the command ran, but every item failed or there was none
 EXIT_INTERRUPTED = 130
 
 # Packages that only some commands import -> the extra that installs them.
@@ -42,10 +42,10 @@ err = Console(stderr=True, highlight=False)
 
 
 def handle_errors(function: Callable[P, T]) -> Callable[P, T]:
-    """Turn what a person can correct into one line and exit status 2, and Ctrl-C into a hint on how to go on.
+    """Decorate a command: print an error that the user can correct in one line, and exit with status 2.
 
-    That is a RepriseError, a package of an extra that is not installed, or a file that cannot be read or
-    written.
+    Such errors are a RepriseError, a missing package of an extra, and a file that cannot be read or written.
+    Ctrl-C and SIGTERM print how to resume, and exit with status 130. Every other exception passes through.
     """
 
     @functools.wraps(function)
@@ -81,7 +81,7 @@ def handle_errors(function: Callable[P, T]) -> Callable[P, T]:
 
 
 class ProgressBar:
-    """Shows a `Progress` on stderr: a bar on a terminal, elsewhere a line every tenth of the way."""
+    """A `Progress` on stderr: a bar on a terminal, elsewhere one line for each tenth of the work."""
 
     def __init__(self, enabled: bool = True) -> None:
         self._progress: Progress | None = None
@@ -90,7 +90,7 @@ class ProgressBar:
         self._enabled = enabled
 
     def begin(self, task: str, total: int, done: int = 0) -> None:
-        """Begin a phase; name what an earlier run finished of it."""
+        """Begin a phase of `total` items; print how many of them an earlier run finished."""
         self._name, self._total, self._done = task, total, done
         if done:
             err.print(f"{task}: {done} of {total} were finished by an earlier run")
@@ -108,7 +108,7 @@ class ProgressBar:
         self._task = self._progress.add_task(task, total=total, completed=done, note="")
 
     def advance(self, by: int = 1, note: str | None = None) -> None:
-        """Count finished items."""
+        """Add `by` finished items. The note is shown beside the count."""
         before, self._done = self._count_tenths(), self._done + by
         if self._progress is not None:
             self._progress.advance(self._task, by)
@@ -128,15 +128,15 @@ class ProgressBar:
 
 
 def print_config(config: BaseModel) -> None:
-    """Print a config with every key, as YAML that `--config` reads. Secrets in addresses are masked."""
-    from reprise.storage import mask_credentials  # imports Arrow, which most commands need later or never
+    """Print a config with every key, as YAML that `--config` reads. Credentials in addresses are masked."""
+    from reprise.storage import mask_credentials  # it imports Arrow, which starts slowly
 
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     click.echo(mask_credentials(text).rstrip())
 
 
 def print_summary(manifest: dict[str, Any]) -> None:
-    """Print the accounting of a run: the stages, the most frequent reasons, the references."""
+    """Print the counts of a run: per stage, the most frequent reasons, and the references."""
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "unit"):
         table.add_column(column)

@@ -22,20 +22,22 @@ def convert() -> None:
 @click.option(
     "--to",
     type=click.Choice(["sat", "wan", "diffusers"]),
-    help="Default: diffusers, or sat if IN is of diffusers.",
+    help="Layout of OUT. Default: diffusers, or sat if IN has the layout of diffusers.",
 )
 @click.option(
     "--base",
     type=click.Path(path_type=Path),
     help="Diffusers folder of Wan 2.1: OUT becomes a whole pipeline with its VAE and text encoder.",
 )
-@click.option("--heads", type=click.IntRange(1), help="Attention heads, where they are not 128 wide.")
+@click.option(
+    "--heads", type=click.IntRange(1), help="Number of attention heads. Needed if a head is not 128 wide."
+)
 @handle_errors
 def convert_kaleido(source: Path, target: Path, to: Any, base: Path | None, heads: int | None) -> None:
     """Convert Kaleido or Wan 2.1 weights between the SAT layout, Wan's original and diffusers'.
 
-    IN is a .pt or .safetensors file, a folder with `latest`, or a folder with shards. Its keys tell its
-    layout. OUT is a new folder. Values are copied bit for bit.
+    IN is a .pt or .safetensors file, a folder with `latest`, or a folder with shards. Its layout is found
+    from its keys. OUT is a new folder. Values are copied bit for bit.
 
     Example: reprise convert kaleido Kaleido-14B/ kaleido-diffusers/ --base Wan2.1-T2V-14B-Diffusers/
     """
@@ -50,7 +52,8 @@ def convert_kaleido(source: Path, target: Path, to: Any, base: Path | None, head
     if report.unknown:
         kinds = ", ".join(f"{escape(kind)}.* ({count})" for kind, count in report.count_unknown_kinds())
         err.print(
-            f"skipped {len(report.unknown)} tensors that are not of the transformer: {kinds}", soft_wrap=True
+            f"skipped {len(report.unknown)} tensors that are not part of the transformer: {kinds}",
+            soft_wrap=True,
         )
     if report.to == "diffusers" and base is None:
         out.print(

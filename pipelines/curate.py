@@ -39,11 +39,12 @@ if TYPE_CHECKING:
 def main(
     source: str, output: str, path: str | None, dry_run: bool, overwrite: bool, overrides: tuple[str, ...]
 ) -> None:
-    """Curate videos into Parquet shards with a report. After an interruption, run it again to go on.
+    """Curate videos into Parquet shards with a report. To resume after an interruption, run it again.
 
     KEY=VALUE overrides the config, for example slice.max_length=6 filter.sharpness_min=60.
     """
-    from curation.config import load_config  # imports are slow: here, Ctrl-C during them is handled
+    # Imports take seconds. Inside the command, Ctrl-C during an import is handled.
+    from curation.config import load_config
 
     config = load_config(path, overrides)
     if dry_run:
@@ -57,7 +58,11 @@ def main(
 def run_curation(
     source: str, output: str, config: CurationConfig, *, overwrite: bool = False
 ) -> CurationOutcome:
-    """List the videos, curate them, and print the result."""
+    """List the videos, curate them, and print the result.
+
+    Raises:
+        RepriseError: the source, the config or the dataset cannot be used.
+    """
     from curation.dataset.layout import DATA_FOLDER, REPORT_PAGE
     from curation.runner.curate import curate_videos
     from curation.sources import list_videos
@@ -87,7 +92,7 @@ def _has_no_usable_video(manifest: dict[str, Any]) -> bool:
 
 
 def print_dry_run(config: CurationConfig) -> None:
-    """Print a config with every key, and the operators of its graph."""
+    """Print a config with every key, and the operators of the graph that it gives."""
     from curation.runner.graph import describe_graph
 
     print_config(config)

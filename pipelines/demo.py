@@ -1,4 +1,4 @@
-"""reprise demo: make demo videos with known truth and curate them, or curate one's own videos."""
+"""reprise demo: make demo videos with known truth and curate them, or curate a folder of your videos."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pipelines.curate import run_curation
 
 
 @click.command()
-@click.option("--input", "source", help="Your own videos. Default: demo videos are made.")
+@click.option("--input", "source", help="Your own videos. Default: make demo videos.")
 @click.option("--output", default="demo/dataset", show_default=True, help="Folder of the dataset.")
-@click.option("--videos", default=12, show_default=True, help="How many demo videos.")
+@click.option("--videos", default=12, show_default=True, help="Number of demo videos.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @handle_errors
 def main(source: str | None, output: str, videos: int, overrides: tuple[str, ...]) -> None:

@@ -25,10 +25,10 @@ from rich.table import Table
 from curation.models.backends import BACKENDS
 from pipelines.console import EXIT_NOTHING_DONE, out
 
-# What the classical profile decodes in practice, and the one encoder that cutting needs.
+# Codecs that videos commonly have, and the encoder that cuts clips.
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")
 ENCODERS = ("libx264",)
-# What the backends that load checkpoints import.
+# Packages that the backends with checkpoints import.
 MODEL_PACKAGES = tuple(dict.fromkeys(package for backend in BACKENDS for package in backend.packages))
 CREDENTIAL_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN")
 _GB = 1 << 30
@@ -36,7 +36,7 @@ _GB = 1 << 30
 
 @dataclass
 class MachineSection:
-    """What was found of one kind of thing; `missing` stops the classical profile, and with it all others."""
+    """What was found about one part of the machine. An entry of `missing` prevents every profile."""
 
     name: str
     facts: dict[str, Any] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class MachineSection:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(as_json: bool) -> None:
-    """Say what this machine has and which profile it can run; exit 1 if it cannot run the classical one."""
+    """Show what this machine has and which profiles it can run; exit 1 if it cannot run `classical`."""
     sections = check_machine()
     missing = [each for section in sections for each in section.missing]
     gaps = {profile: [*missing, *lacking] for profile, lacking in _list_profile_gaps(sections).items()}
@@ -62,7 +62,10 @@ def main(as_json: bool) -> None:
 
 
 def check_machine() -> list[MachineSection]:
-    """Everything, in the order in which it is shown. Nothing here raises; secrets are never read out."""
+    """Check every part of the machine, in the order of the output.
+
+    It never raises: an exception becomes a line of `missing`. The values of credentials are not read.
+    """
     checks: dict[str, Callable[[MachineSection], None]] = {
         "system": _check_system,
         "ffmpeg": _check_ffmpeg,
@@ -79,7 +82,7 @@ def check_machine() -> list[MachineSection]:
         try:
             check(section)
         except Exception as error:
-            # Whatever a broken installation raises, the rest is still worth knowing.
+            # A broken installation can raise anything. The other parts are still checked.
             message = " ".join(f"{type(error).__name__}: {error}".split())
             section.missing.append(f"{name}: {message}")
         sections.append(section)
@@ -100,13 +103,13 @@ def print_sections(sections: list[MachineSection], missing: list[str], gaps: dic
     for each in missing:
         out.print(f"[bold red]missing[/] {escape(each)}", soft_wrap=True)
     for name, lacking in gaps.items():
-        answer = "[green]yes[/]" if not lacking else "[bold red]no[/]"
-        why = f", lacks {escape('; '.join(lacking))}" if lacking and not missing else ""
-        out.print(f"[bold]profile[/]  {name}: {answer}{why}", soft_wrap=True)
+        runs = "[green]yes[/]" if not lacking else "[bold red]no[/]"
+        reason = f", lacks {escape('; '.join(lacking))}" if lacking and not missing else ""
+        out.print(f"[bold]profile[/]  {name}: {runs}{reason}", soft_wrap=True)
 
 
 def _list_profile_gaps(sections: list[MachineSection]) -> dict[str, list[str]]:
-    """List profile -> what its models lack here, beside what every profile needs."""
+    """Return profile -> what its models lack on this machine. What every profile needs is not in it."""
     from curation.models.profiles import PROFILES
     from curation.models.readiness import list_profile_gaps
 
@@ -132,7 +135,7 @@ def _format_value(value: Any) -> str:
 
 
 def get_package_version(package: str) -> str | None:
-    """Of an installed package; None where it is not. Nothing is imported."""
+    """Return the version of a package; None if it is not installed. The package is not imported."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -185,9 +188,9 @@ def _check_ffmpeg(section: MachineSection) -> None:
     }
     for name, there in encoders.items():
         if not there:
-            section.missing.append(f"encoder {name}: install PyAV from PyPI, whose wheels carry it")
+            section.missing.append(f"encoder {name}: install PyAV from PyPI, whose wheels include it")
     if not decoders["h264"]:
-        section.missing.append("decoder h264: install PyAV from PyPI, whose wheels carry it")
+        section.missing.append("decoder h264: install PyAV from PyPI, whose wheels include it")
 
 
 def _check_opencv(section: MachineSection) -> None:
@@ -196,7 +199,7 @@ def _check_opencv(section: MachineSection) -> None:
     from curation.models.classical import faces, people
 
     section.facts = {"opencv": cv2.__version__, "scikit_image": get_package_version("scikit-image")}
-    # Loaded and not only looked for: OpenCV 5 has the files' folder and not the classes.
+    # Each part is loaded: OpenCV 5 has the folder of these files, but not the classes that read them.
     parts: dict[str, Callable[[], Any]] = {
         "people (HOG)": people._load_hog,
         **{
@@ -229,27 +232,27 @@ def _check_taxonomy(section: MachineSection) -> None:
 def _check_gpu(section: MachineSection) -> None:
     section.facts = {"nvidia": _list_nvidia_gpus()}
     if importlib.util.find_spec("torch") is not None:
-        # In a process of its own: it takes seconds and a gigabyte, and may not work at all.
+        # A separate process, because the import takes seconds and a gigabyte, and can crash.
         code = "import torch; print(torch.version.cuda, torch.cuda.device_count())"
         output = _run_program([sys.executable, "-c", code], 60)
         section.facts["torch"] = output or "installed, but cannot be imported"
 
 
 def _list_nvidia_gpus() -> list[str]:
-    """Name, memory and driver of each GPU."""
+    """List the name, memory and driver of each GPU, one line each; empty without nvidia-smi."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     output = _run_program(query, 20)
     return [line.strip() for line in output.splitlines()] if output else []
 
 
 def _read_gpu_memory(gpus: list[str]) -> list[float]:
-    """Read the memory of each GPU, GB, from lines of `_list_nvidia_gpus`: `name, 81559 MiB, driver`."""
+    """Read the memory of each GPU, in GB, from lines of `_list_nvidia_gpus`: `name, 81559 MiB, driver`."""
     sizes = (re.search(r", (\d+) MiB", line) for line in gpus)
     return [int(size[1]) / 1024 for size in sizes if size]
 
 
 def _run_program(command: list[str], seconds: float) -> str | None:
-    """What a program prints; None where it is not there or fails."""
+    """Return what a program prints; None if it is not installed, fails, or exceeds the time."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""reprise encode: a dataset, videos or pairs of pictures -> latents and text embeddings, for all runs."""
+"""reprise encode: a dataset, videos or pairs of pictures -> latents and text embeddings for training."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @click.option("--dataset", help="A dataset that `reprise curate` wrote; local or s3://.")
 @click.option("--videos", help="Instead: a folder of videos, or a CSV, JSONL or Parquet list of them.")
 @click.option("--pairs", help="Instead: pairs of pictures; a dataset, Subjects200K, a folder or a list.")
-@click.option("--model", required=True, help="Diffusers folder or hub id; its VAE and text encoder are used.")
-@click.option("--revision", help="Of a hub id.")
+@click.option("--model", required=True, help="Diffusers folder or hub id whose VAE and text encoder encode.")
+@click.option("--revision", help="Revision of a hub id.")
 @click.option("--output", required=True, help="Folder of the latents; local or s3://.")
 @click.option("--config", "path", type=click.Path(), help="YAML; `reprise config encode` prints every key.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved config and the number of rows, and stop.")
@@ -39,12 +39,12 @@ def main(
     overwrite: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Encode clips, references and captions with the VAE and the text encoder. Run it again to go on.
+    """Encode clips, references and captions with a VAE and a text encoder. Run the command again to resume.
 
     KEY=VALUE overrides the config, for example buckets.frames=[49,33] references.size=own.
     """
     from reprise.errors import InputError
-    from reprise.settings import load_settings  # imports are slow: here, Ctrl-C is handled
+    from reprise.settings import load_settings
     from training.latents.config import EncodeConfig
 
     config = load_settings(EncodeConfig, path, overrides)
@@ -91,12 +91,12 @@ def main(
 
 
 def print_note(line: str) -> None:
-    """Print what was found or ignored in a source."""
+    """Print a note on what was found or ignored in a source."""
     err.print(escape(line), soft_wrap=True)
 
 
 def print_accounting(manifest: LatentsManifest, latents: Storage) -> None:
-    """Print how many rows were encoded, and every reason why a row was dropped."""
+    """Print how many rows were encoded, and every reason for which rows were dropped."""
     out.print(f"{manifest.rows_in} rows = {manifest.encoded} encoded + {manifest.dropped} dropped")
     for reason, count in manifest.reasons.items():
         out.print(f"  - {count:>5} {escape(reason)}")

@@ -18,14 +18,20 @@ from training.callbacks.metrics_file import read_metrics
 
 
 class RunFollower:
-    """Shows the newest record of a run's `metrics.jsonl` on stderr: a live line, or plain lines in a log.
+    """Show the newest record of a run's `metrics.jsonl` on stderr: a live line, or plain lines in a log.
 
-    Workers may be on other machines, where nobody reads their output. All of them reach the run's folder.
+    Workers may run on other machines, so their output is not on this terminal. They all write to the folder
+    of the run.
+
+    Args:
+        folder: the folder of the run.
+        steps: the steps of the run, for the share that is done.
+        every_s: seconds between two reads; 15 times as long on S3, where each read is a request.
     """
 
     def __init__(self, folder: Storage, steps: int, every_s: float = 1.0) -> None:
         self._folder, self._steps = folder, steps
-        self._every_s = every_s * (15 if folder.is_remote else 1)  # a request each time
+        self._every_s = every_s * (15 if folder.is_remote else 1)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll_records, daemon=True)
         self._shown: tuple[int, float] = (0, 0.0)
@@ -33,7 +39,7 @@ class RunFollower:
 
     def __enter__(self) -> RunFollower:
         records = self._read_records()
-        if records:  # of an earlier run, which this run resumes
+        if records:  # this run resumes an earlier one
             self._shown = (records[-1]["step"], records[-1].get("time", 0.0))
         if self._live is not None:
             self._live.start()

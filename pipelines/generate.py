@@ -20,45 +20,52 @@ _PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.option("--model", required=True, help="Diffusers pipeline folder or hub id.")
-@click.option("--revision", help="Of a hub id.")
+@click.option("--revision", help="Revision of a hub id.")
 @click.option("--prompt", help="What the video shows.")
-@click.option("--ref", "references", multiple=True, help="Picture of a subject. Repeat it for more.")
-@click.option("--batch", type=_PATH, help="File with a line per video: prompt@@a.png@@b.png.")
+@click.option("--ref", "references", multiple=True, help="Picture of a subject. Repeat the option for more.")
+@click.option("--batch", type=_PATH, help="File with one line per video: prompt@@a.png@@b.png.")
 @click.option("--output", required=True, type=_PATH, help="An .mp4; with --batch, a folder.")
-@click.option("--height", type=click.IntRange(1), help="px. Default: the model's own, as of the next three.")
-@click.option("--width", type=click.IntRange(1), help="px")
-@click.option("--frames", type=int, help="4n + 1")
-@click.option("--fps", type=_POSITIVE, help="Frames per second of the file.")
+@click.option("--height", type=click.IntRange(1), help="Pixels. Default: the model's.")
+@click.option("--width", type=click.IntRange(1), help="Pixels. Default: the model's.")
+@click.option("--frames", type=int, help="4n + 1. Default: the model's.")
+@click.option("--fps", type=_POSITIVE, help="Frames per second of the file. Default: the model's.")
 @click.option("--steps", default=50, show_default=True, type=click.IntRange(1))
 @click.option(
     "--guidance",
     default=6.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="Scale of the guidance on the text.",
+    help="Scale of the text guidance.",
 )
 @click.option(
-    "--reference-guidance", type=click.FloatRange(0), help="On the references, separate from the text."
+    "--reference-guidance",
+    type=click.FloatRange(0),
+    help="Scale of the guidance on the references, separate from the text.",
 )
-@click.option("--dynamic-guidance", is_flag=True, help="The guidance grows over the steps (CogVideoX).")
-@click.option("--lora", help="File or folder of adapters, of `reprise train` or released.")
-@click.option("--lora-alpha", type=_POSITIVE, help="Needed where the file stores none.")
+@click.option("--dynamic-guidance", is_flag=True, help="Increase the guidance over the steps (CogVideoX).")
+@click.option("--lora", help="File or folder of adapters, from `reprise train` or a release.")
+@click.option("--lora-alpha", type=_POSITIVE, help="Alpha of the adapters. Needed if the file stores none.")
 @click.option(
     "--flow-shift", default=7.0, show_default=True, type=_POSITIVE, help="Shift of the sampling grid."
 )
-@click.option("--negative-prompt", default="", help="Replaces the empty prompt.")
+@click.option("--negative-prompt", default="", help="What the video must not show. Default: empty.")
 @click.option(
-    "--seed", "seeds", multiple=True, type=int, default=(0,), help="Default: 0. Repeat it for more videos."
+    "--seed",
+    "seeds",
+    multiple=True,
+    type=int,
+    default=(0,),
+    help="Default: 0. Repeat the option for more videos.",
 )
 @click.option(
     "--positions",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Positions of references. Default: the model's own.",
+    help="Positions of references. Default: those of the model.",
 )
 @click.option("--pad/--no-pad", default=True, help="Pad references with white to the video's size.")
-@click.option("--whole-line", is_flag=True, help="Encode the whole line, with its @@ parts.")
-@click.option("--device", help="Default: the GPU, where there is one.")
+@click.option("--whole-line", is_flag=True, help="Encode the whole line as the prompt, with its @@ parts.")
+@click.option("--device", help="Device of torch. Default: a GPU if there is one, else the CPU.")
 @click.option("--dtype", type=click.Choice(["bf16", "fp32"]), help="Default: bf16 on a GPU, else fp32.")
 @click.option("--offload", is_flag=True, help="Keep only the active part on the GPU: less memory, slower.")
 @click.option("--tile", is_flag=True, help="Decode in tiles: less memory.")
@@ -102,13 +109,13 @@ def generate(
         requests, failed = generation.read_requests(batch, output, seeds, whole_line)
         for line in failed:
             err.print(f"[bold red]error[/] {escape(line)}", soft_wrap=True)
-    bad = len(failed)
+    unread = len(failed)
     todo = [one for one in requests if batch is None or not generation.is_generated(one, settings)]
     if len(todo) < len(requests):
         out.print(f"{len(requests) - len(todo)} of {len(requests)} videos were made by an earlier run")
     if todo:
         failed += _make_videos(generation.load_pipeline(settings, device, offload, tile), todo, settings)
-    if failed and len(failed) >= bad + len(requests):
+    if failed and len(failed) >= unread + len(requests):
         sys.exit(EXIT_NOTHING_DONE)
 
 

@@ -15,24 +15,25 @@ _PATH = click.Path(path_type=Path)
 _FILE = click.argument("file", metavar="LORA", type=_PATH)
 _TARGET = click.argument("target", metavar="OUT", type=_PATH)
 _MODEL = click.option("--model", required=True, help="Diffusers folder or hub id of the adapters' model.")
-_REVISION = click.option("--revision", help="Of a hub id.")
+_REVISION = click.option("--revision", help="Revision of a hub id.")
 _ALPHA = click.option(
     "--alpha",
     type=click.FloatRange(min=0, min_open=True),
-    help="Needed where the file stores none. The released proxy replay file (rank 128): 64.",
+    help="Alpha of the adapters. Needed if the file stores none. Released proxy replay file (rank 128): 64.",
 )
 _DTYPE = click.option(
     "--dtype",
     type=click.Choice(["bf16", "fp32"]),
     default="bf16",
     show_default=True,
-    help="Of the weights in OUT.",
+    help="Data type of the weights in OUT.",
 )
 
 
 def _add_model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a command that writes a model."""
-    for option in (_DTYPE, _ALPHA, _REVISION, _MODEL, _TARGET, _FILE):  # the last one is read first
+    """Decorate a command that writes a model with its arguments and options."""
+    # Decorators apply from the innermost outwards, so the last one is the first argument.
+    for option in (_DTYPE, _ALPHA, _REVISION, _MODEL, _TARGET, _FILE):
         command = option(command)
     return command
 
@@ -53,7 +54,7 @@ def check(file: Path, model: str, revision: str | None) -> None:
 
     found = check_lora(file, model, revision)
     alpha = "not stored: give --alpha" if found.alpha is None else f"{found.alpha:g}"
-    scope = ", norms of references alone" if found.reference_only else ""
+    scope = ", only norms of references" if found.reference_only else ""
     out.print(
         f"{escape(str(found.path))}: rank {found.rank}, alpha {alpha}, {len(found.modules)} modules{scope}; "
         "fits",
@@ -70,7 +71,7 @@ def check(file: Path, model: str, revision: str | None) -> None:
 @_ALPHA
 @handle_errors
 def export(file: Path, target: Path, to: Any, model: str, revision: str | None, alpha: float | None) -> None:
-    """Write LORA to OUT, a .safetensors file, in another format, with its alpha in it."""
+    """Write LORA to OUT, a .safetensors file, in another format. The file stores the alpha."""
     from training.lora.export import export_lora
 
     out.print(f"{to} -> {escape(str(export_lora(file, target, to, model, revision, alpha)))}", soft_wrap=True)
@@ -80,7 +81,7 @@ def export(file: Path, target: Path, to: Any, model: str, revision: str | None, 
 @_add_model_options
 @handle_errors
 def merge(file: Path, target: Path, **options: Any) -> None:
-    """Add LORA to the model's weights: OUT is a folder that any diffusers program loads, with no adapters."""
+    """Add LORA to the weights of the model. Any diffusers program loads OUT, without adapters."""
     from training.lora.merge import write_merged_model
 
     out.print(f"merged -> {escape(str(write_merged_model(file, target, **options)))}", soft_wrap=True)
@@ -90,7 +91,7 @@ def merge(file: Path, target: Path, **options: Any) -> None:
 @_add_model_options
 @handle_errors
 def unmerge(file: Path, target: Path, **options: Any) -> None:
-    """Remove LORA from a model that `merge` made: OUT has the former weights, within rounding."""
+    """Remove LORA from a model that `merge` made. OUT has the earlier weights, up to rounding."""
     from training.lora.merge import write_merged_model
 
     out.print(

@@ -1,4 +1,4 @@
-"""reprise models: which checkpoints a profile uses; fetch them ahead of time; check that they are whole."""
+"""reprise models: list the checkpoints of a profile, fetch them before a run, check their files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reprise.errors import RepriseError
 
 
 class _ProfileChoice(click.Choice[str]):
-    """The profiles that load published checkpoints; the error for an earlier name gives the new one."""
+    """A profile that loads published checkpoints. The error for an earlier name gives the new name."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value in FORMER_NAMES:
@@ -47,7 +47,7 @@ def models() -> None:
 @_PROFILE
 @handle_errors
 def list_models(role: str | None, profile: str) -> None:
-    """Every checkpoint with its licence and size, and whether it is here."""
+    """List every checkpoint with its licence, its size, and whether it is on this machine."""
     found = _choose_entries(profile, role, None, everything=True)
     table = Table(box=None, pad_edge=False)
     for column in ("role", "name", "backends", "checkpoint", "revision", "licence", "GB", "here"):
@@ -60,7 +60,7 @@ def list_models(role: str | None, profile: str) -> None:
             (entry.revision or "-")[:8],
             escape(_format_licence(entry)), size, "yes" if _is_present(entry) else "no",
         )  # fmt: skip
-    # As wide as it is: a folded address cannot be copied.
+    # The table is not folded to the width of the terminal, because a folded address cannot be copied.
     Console(width=_TABLE_WIDTH, highlight=False).print(table, crop=False)
     out.print(
         f"\n* what the profile {profile} uses by default. They lie in {checkpoints.get_models_folder()}",
@@ -80,7 +80,7 @@ def list_models(role: str | None, profile: str) -> None:
 @click.option("--all", "everything", is_flag=True, help="Alternatives, too, not only what the profile uses.")
 @handle_errors
 def pull_models(what: str | None, profile: str, name: str | None, everything: bool) -> None:
-    """Fetch checkpoints ahead of a run, which never fetches any; again, to go on after an interruption."""
+    """Fetch checkpoints before a run, because a run fetches none. Run the command again to resume."""
     if what is not None and "/" in what:
         source, _, revision = (what, "", "") if checkpoints.is_url(what) else what.partition("@")
         known = catalogue.find_published(source)
@@ -94,7 +94,7 @@ def pull_models(what: str | None, profile: str, name: str | None, everything: bo
         try:
             _pull_checkpoint(entry.source, entry.revision, entry)
         except RepriseError as error:
-            # One that is gated or gone must not keep the others back.
+            # A checkpoint that is gated or removed must not prevent the others.
             err.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
             failed += 1
     if failed:
@@ -107,16 +107,19 @@ def pull_models(what: str | None, profile: str, name: str | None, everything: bo
 @_NAME
 @click.option("--all", "everything", is_flag=True, help="Alternatives, too, not only what the profile uses.")
 @click.option(
-    "--load", is_flag=True, help="Build each model as a run would; without, only files are looked at."
+    "--load", is_flag=True, help="Also build each model as a run does. Default: only check the files."
 )
 @click.option(
-    "--config", "path", type=click.Path(), help="What this config uses, local paths too, not the profile's."
+    "--config",
+    "path",
+    type=click.Path(),
+    help="Check what this config uses, with local paths, not a profile.",
 )
 @handle_errors
 def check_models(
     role: str | None, profile: str, name: str | None, everything: bool, load: bool, path: str | None
 ) -> None:
-    """Say of each checkpoint whether it is here and whole; exit status 1 if one is not."""
+    """Check that each checkpoint is here and complete; exit status 1 if one is not."""
     bad = 0
     wanted = (
         [
@@ -183,7 +186,7 @@ def _load_model(role: str, name: str, spec: ModelSpec) -> None:
 def _choose_entries(
     profile: str, role: str | None, name: str | None, everything: bool
 ) -> list[PublishedCheckpoint]:
-    """The entries that were asked for: what the profile uses, or all, or the one of a name.
+    """Choose checkpoints: those that the profile uses, or all of them, or the one of a name.
 
     Raises:
         RepriseError: there is no such role or name.
@@ -216,7 +219,7 @@ def _format_licence(entry: PublishedCheckpoint) -> str:
 
 
 def _list_warnings(found: Iterable[PublishedCheckpoint]) -> list[str]:
-    """What a person must know before using these for work."""
+    """Warn about licences that forbid commercial use or are unknown."""
     found = list(found)
     lines = []
     bound = dict.fromkeys(entry.name for entry in found if entry.commercial is False)

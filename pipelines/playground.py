@@ -1,4 +1,4 @@
-"""reprise playground: videos of drawn worlds with known truth, and the tiny real models that learn them."""
+"""reprise playground: render drawn videos with known truth, and train small models on them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ def playground() -> None:
 
 @playground.command()
 @click.option("--output", default="playground/videos", show_default=True, help="Folder of the videos.")
-@click.option("--videos", default=12, show_default=True, help="How many.")
-@click.option("--seed", default=0, show_default=True, help="Which ones: the same seed makes the same videos.")
-@click.option("--size", default="256x192", show_default=True, metavar="WxH", help="Of the frame, in pixels.")
-@click.option("--plain", is_flag=True, help="One thing on plain ground, for training a small video model.")
-@click.option("--pairs", type=int, help="Instead of videos: so many pairs of pictures of the plain stage.")
+@click.option("--videos", default=12, show_default=True, help="Number of videos.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same videos.")
+@click.option(
+    "--size", default="256x192", show_default=True, metavar="WxH", help="Size of a frame in pixels."
+)
+@click.option("--plain", is_flag=True, help="One object on a plain background, to train a small video model.")
+@click.option("--pairs", type=int, help="Instead of videos: this number of pairs of pictures.")
 @handle_errors
 def render(output: str, videos: int, seed: int, size: str, plain: bool, pairs: int | None) -> None:
-    """Write videos with captions, and truth beside them."""
+    """Write videos with captions, and their truth in a folder beside them."""
     if pairs is not None:
         _render_pairs(output, pairs, seed)
         return
@@ -43,7 +45,7 @@ def render(output: str, videos: int, seed: int, size: str, plain: bool, pairs: i
     except ValueError as error:
         raise RepriseError(f"playground: {error}") from error
     out.print(f"videos   {escape(output)}\ntruth    {escape(str(Path(output) / 'truth'))}", soft_wrap=True)
-    out.print(f"taxonomy {escape(str(TAXONOMY))}  (give it as match.taxonomy)", soft_wrap=True)
+    out.print(f"taxonomy {escape(str(TAXONOMY))}  (set match.taxonomy to it)", soft_wrap=True)
 
 
 def _render_plain(output: str, videos: int, seed: int) -> None:
@@ -68,10 +70,10 @@ def _render_pairs(output: str, pairs: int, seed: int) -> None:
 @playground.command()
 @click.option("--output", default="playground/model", show_default=True, help="A diffusers folder.")
 @click.option("--family", type=click.Choice(["wan", "cogvideox"]), default="wan", show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Of the weights.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the weights.")
 @handle_errors
 def model(output: str, family: str, seed: int) -> None:
-    """Write a small video model that plain videos train: random weights, lossless latents."""
+    """Write a small untrained video model with lossless latents, to train on plain videos."""
     from training.playground.model import write_model
 
     write_model(Path(output), family=family, seed=seed)
@@ -81,15 +83,15 @@ def model(output: str, family: str, seed: int) -> None:
 @playground.command()
 @click.argument("role", required=False)
 @click.option("--output", help="Folder of the checkpoint; by default playground/weights/ROLE.")
-@click.option("--minutes", default=60.0, show_default=True, help="Stop after so long.")
-@click.option("--steps", type=int, help="Stop after so many steps; by default what the role needs.")
-@click.option("--seed", default=0, show_default=True, help="Of the weights and of every scene.")
-@click.option("--threads", default=2, show_default=True, help="CPU threads at most.")
+@click.option("--minutes", default=60.0, show_default=True, help="Stop after this time.")
+@click.option("--steps", type=int, help="Stop after this number of steps; by default what the role needs.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the weights and of every scene.")
+@click.option("--threads", default=2, show_default=True, help="Maximum number of CPU threads.")
 @handle_errors
 def train(
     role: str | None, output: str | None, minutes: float, steps: int | None, seed: int, threads: int
 ) -> None:
-    """Train the model of ROLE, or of every role, on scenes made as it goes. An interrupted run goes on."""
+    """Train the model of ROLE, or of every role, on scenes made during training. Run again to resume."""
     from curation.playground.train_models.roles import TRAINERS
     from curation.playground.train_models.roles import train_role as run
 

@@ -21,7 +21,7 @@ from reprise.storage import Storage
 @click.argument("overrides", nargs=-1, metavar="filter.KEY=VALUE...")
 @handle_errors
 def main(dataset: str, dry_run: bool, references: bool, overrides: tuple[str, ...]) -> None:
-    """Compare the stored numbers with new thresholds and print what changes.
+    """Compare the stored scores with new thresholds, print what changes, and apply it.
 
     Example: reprise refilter --dataset O filter.sharpness_min=80 filter.face_count_min=null
     """

@@ -21,7 +21,7 @@ from reprise.storage import Storage
 )
 @handle_errors
 def report(dataset: str, clips_per_page: int, max_clips: int) -> None:
-    """Rebuild DATASET/report/index.html, a page that opens from disk."""
+    """Build DATASET/report/index.html again. The page opens from disk, without a server."""
     storage = Storage.from_uri(dataset)
     click.echo(write_report(storage, clips_per_page=clips_per_page, max_clips=max_clips or None))
 

@@ -33,10 +33,10 @@ from reprise.storage import Storage, locate_file
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @handle_errors
 def main(name: str, source: str, target: str, path: str | None, overrides: tuple[str, ...]) -> None:
-    """Run one stage over a table of clips and write the table that comes out.
+    """Run one stage over a table of clips and write the resulting table.
 
     Example: reprise stage slice --in videos/ --out clips.parquet, then caption, match, ground, ...
-    Clips that slice cuts are in `clips/` beside its table. MODULE:CLASS runs a stage of your own.
+    The stage slice writes its clips to `clips/` beside its table. MODULE:CLASS runs a stage of your own.
     """
     config = load_config(path, overrides)
     if name not in STAGES and ":" not in name:

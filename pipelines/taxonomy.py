@@ -19,7 +19,7 @@ from curation.taxonomy.files import SHIPPED_FILE
 @click.option(
     "--check", is_flag=True, help="Only check the file: one line per problem, non-zero exit if there is any."
 )
-@click.option("--match", "caption", metavar="CAPTION", help="Show what this caption names.")
+@click.option("--match", "caption", metavar="CAPTION", help="Show the subjects that this caption names.")
 def taxonomy(file: Path | None, check: bool, caption: str | None) -> None:
     """List the groups and categories of subjects that captions are matched against."""
     if check:

@@ -28,9 +28,11 @@ def list_recipes() -> list[str]:
 @click.option("--config", "path", type=click.Path(), help="YAML; `reprise config train` prints every key.")
 @click.option("--recipe", type=click.Choice(list_recipes()), help="A config that ships with Reprise.")
 @click.option("--dry-run", is_flag=True, help="Print config, layout, tokens, FLOPs and memory, and stop.")
-@click.option("--gpu-memory", metavar="SIZE", help="Of each GPU, such as 80GB; default: of the GPU here.")
 @click.option(
-    "--size", metavar="FxHxW", help="With --dry-run, of videos in frames and pixels, where no latents are."
+    "--gpu-memory", metavar="SIZE", help="Memory of each GPU, such as 80GB. Default: of this machine's GPU."
+)
+@click.option(
+    "--size", metavar="FxHxW", help="With --dry-run and no latents: size of the videos, frames and pixels."
 )
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @handle_errors
@@ -42,7 +44,7 @@ def main(
     size: str | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Train. Run it again with the same run.name and run.output to go on after an interruption.
+    """Train a model. To resume after an interruption, run it again with the same run.name and run.output.
 
     KEY=VALUE overrides the config, for example model.path=MODEL tasks.0.latents=LATENTS run.workers=8.
     """
@@ -59,10 +61,10 @@ def main(
 
 
 def resolve_config(path: str | None, recipe: str | None, overrides: tuple[str, ...]) -> TrainConfig:
-    """The config of a file or a recipe, with overrides.
+    """Load the config of a file or a recipe, with overrides.
 
     Raises:
-        RepriseError: both are given, or it cannot be read.
+        RepriseError: both are given, or the config cannot be read.
     """
     from reprise.errors import RepriseError
     from reprise.settings import load_settings
@@ -74,10 +76,10 @@ def resolve_config(path: str | None, recipe: str | None, overrides: tuple[str, .
 
 
 def check_trainable(config: TrainConfig) -> None:
-    """What would only show once workers have started.
+    """Check a config before workers start.
 
     Raises:
-        RepriseError: nothing to train, or a package is missing.
+        RepriseError: there is no task or no model, or a package is missing.
     """
     from reprise.errors import RepriseError
     from training.callbacks.wandb import require_wandb
@@ -93,10 +95,15 @@ def check_trainable(config: TrainConfig) -> None:
 
 
 def print_dry_run(config: TrainConfig, gpu_bytes: int | None, size: tuple[int, int, int] | None) -> None:
-    """Print the resolved config and what it needs.
+    """Print the resolved config, and the FLOPs and memory that it needs.
+
+    Args:
+        config: the config.
+        gpu_bytes: memory of each GPU; None takes that of this machine's GPU, if there is one.
+        size: frames, height and width of the videos, if there are no latents.
 
     Raises:
-        RepriseError: it cannot run, or does not fit.
+        RepriseError: the config cannot run, or does not fit the memory.
     """
     from training.cost.describe import describe_estimate
 
@@ -110,10 +117,14 @@ def print_dry_run(config: TrainConfig, gpu_bytes: int | None, size: tuple[int, i
 
 
 def estimate_run(config: TrainConfig, size: tuple[int, int, int] | None = None) -> Estimate:
-    """What a config needs: with its latents, or for videos of one size.
+    """Estimate the FLOPs and memory of a config, for its latents or for videos of one size.
+
+    Args:
+        config: the config.
+        size: frames, height and width of every video; None takes the sizes of the latents.
 
     Raises:
-        RepriseError: the latents or the model's config are not there.
+        RepriseError: the latents or the model's config do not exist.
     """
     from training.cost.estimate import Estimate
     from training.cost.workload import estimate_workloads, measure_workloads, with_reference_channels
@@ -131,7 +142,11 @@ def estimate_run(config: TrainConfig, size: tuple[int, int, int] | None = None) 
 
 
 def run_training(config: TrainConfig, gpu_bytes: int | None = None) -> bool:
-    """Train to the end, with a line that says how it goes; False where training failed."""
+    """Train to the last step and show the progress. Return False if training failed.
+
+    Raises:
+        RepriseError: the config cannot run, or does not fit the memory.
+    """
     from pipelines.follow import RunFollower
     from training.loop.run_folder import RunFolder
     from training.trainer import run_training
@@ -147,7 +162,7 @@ def run_training(config: TrainConfig, gpu_bytes: int | None = None) -> bool:
         try:
             with RunFollower(folder.root, config.steps):
                 run_training(config)
-        except RuntimeError as error:  # workers were lost too often; their own words are in Ray's log
+        except RuntimeError as error:  # workers failed too often; Ray's log has their messages
             err.print(f"[bold red]failed[/] {escape(str(error))}", soft_wrap=True)
             return False
     for name, rel in (("curves", "curves.png"), ("samples", "samples"), ("model", "model")):
@@ -157,17 +172,17 @@ def run_training(config: TrainConfig, gpu_bytes: int | None = None) -> bool:
 
 
 def get_gpu_memory() -> int | None:
-    """Bytes of this machine's first GPU; None where there is none."""
+    """Return the memory of this machine's first GPU in bytes; None if there is no GPU."""
     import torch
 
     return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
 
 
 def parse_memory(text: str) -> int:
-    """Bytes of "80GB" or "80": GB are counted as makers of GPUs do, in 2^30.
+    """Parse "80GB" or "80" to bytes. One GB is 2^30 bytes, as in the names of GPUs.
 
     Raises:
-        UsageError: something else.
+        UsageError: the text is not of that form.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?\s*", text, re.IGNORECASE)
     if not found or not float(found[1]):
@@ -176,10 +191,10 @@ def parse_memory(text: str) -> int:
 
 
 def parse_size(text: str) -> tuple[int, int, int]:
-    """Frames, height and width of "81x480x832".
+    """Parse "81x480x832" to frames, height and width.
 
     Raises:
-        UsageError: something else.
+        UsageError: the text is not of that form.
     """
     found = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip())
     if not found or not all(int(part) for part in found.groups()):
