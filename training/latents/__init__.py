@@ -1,1 +1,1 @@
-"""The encoded dataset: VAE latents and text embeddings, made once and read by every run."""
+"""The encoded dataset: VAE latents and text embeddings, written once and read by every training run."""

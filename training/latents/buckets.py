@@ -1,7 +1,7 @@
-"""Which size and length a clip is brought to, and which of its frames are taken. Pure functions.
+"""Choose the size and the length of a clip, and the frames of it that are encoded. Pure functions.
 
-A bucket is (frames, height, width) in frames and pixels that a model can take: height and width are multiples
-of the VAE's spatial factor times the transformer's patch, frames are `temporal` n + 1.
+A bucket is (frames, height, width), in frames and pixels, that a model can take. Height and width are
+multiples of the VAE's spatial factor times the transformer's patch. The number of frames is `temporal` n + 1.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from reprise.errors import RepriseError
 from reprise.video.cover import compute_enlargement
 from training.latents.config import BucketsConfig
 
-# What the released models were trained on.
+# Rates and lengths that the released models were trained on.
 DEFAULT_FPS = {"wan": 16.0, "wan2.2-ti2v": 24.0, "cogvideox": 8.0}
 DEFAULT_FRAMES = {
     "wan": (81, 65, 49, 33, 17),
     "wan2.2-ti2v": (121, 97, 81, 65, 49, 33),
     "cogvideox": (49, 41, 33, 25, 17),
 }
-_MIN_MULTIPLES = 4  # multiples that a side has at least
-_MAX_ASPECT_RATIO = 4.0  # aspect ratio; beyond, frames are cropped
+_MIN_MULTIPLES = 4  # minimum length of a side, in multiples of the grid
+_MAX_ASPECT_RATIO = 4.0  # of a bucket; frames with a larger aspect ratio are cropped
 
 
 @dataclass(frozen=True)
 class SizeGrid:
-    """What sizes a model takes."""
+    """The sizes that a model can take."""
 
     multiple: int  # px: spatial factor of the VAE x patch of the transformer
     temporal: int  # frames per latent frame after the first
@@ -38,12 +38,12 @@ class SizeBuckets:
     """The buckets of one config and one model.
 
     Raises:
-        RepriseError: a size or a number of frames that the model cannot take.
+        RepriseError: the model cannot take a size or a number of frames of the config.
     """
 
     config: BucketsConfig
     grid: SizeGrid
-    model: str = "wan"  # a key of FPS and FRAMES
+    model: str = "wan"  # a key of DEFAULT_FPS and DEFAULT_FRAMES
 
     def __post_init__(self) -> None:
         for frames in self.frames:
@@ -72,14 +72,19 @@ class SizeBuckets:
 
     @property
     def fps(self) -> float:
+        """Frames per second of an encoded clip."""
         return self.config.fps or DEFAULT_FPS[self.model]
 
     def choose_length(self, available: int) -> int | None:
-        """The most frames that `available` frames fill; None: too few for any."""
+        """Return the largest number of frames that is at most `available`; None if all are larger."""
         return next((frames for frames in self.frames if frames <= available), None)
 
     def choose_size(self, height: int, width: int) -> tuple[int, int] | str:
-        """(height, width) for frames of that size, or why there is none."""
+        """Choose the bucket for frames of `height` x `width` px.
+
+        Returns:
+            (height, width) of the bucket in px, or the reason why no bucket fits.
+        """
         if self.config.sizes:
             sizes = [_parse_size(size) for size in self.config.sizes]
             best = find_closest_size(sizes, height, width)
@@ -100,7 +105,7 @@ class SizeBuckets:
 
 
 def list_sizes(area: int, multiple: int) -> list[tuple[int, int]]:
-    """All (height, width) px of at most `area` pixels with the largest height for each width."""
+    """List all (height, width) in px of at most `area` pixels, with the largest height for each width."""
     found = []
     least = _MIN_MULTIPLES * multiple
     for height in range(least, area // least + 1, multiple):
@@ -111,7 +116,7 @@ def list_sizes(area: int, multiple: int) -> list[tuple[int, int]]:
 
 
 def find_closest_size(sizes: Sequence[tuple[int, int]], height: int, width: int) -> tuple[int, int]:
-    """The size of the nearest aspect ratio; of several, the largest."""
+    """Return the (height, width) with the nearest aspect ratio; of several, the largest."""
     wanted = math.log(width / height)
     return min(
         sizes, key=lambda size: (round(abs(math.log(size[1] / size[0]) - wanted), 9), -size[0] * size[1])
@@ -119,7 +124,11 @@ def find_closest_size(sizes: Sequence[tuple[int, int]], height: int, width: int)
 
 
 def check_frames(frames: int, temporal: int) -> None:
-    """Raises RepriseError where the VAE cannot take that many frames."""
+    """Check a number of frames against the temporal factor of the VAE.
+
+    Raises:
+        RepriseError: the number is not `temporal` n + 1.
+    """
     if frames < 1 or (frames - 1) % temporal:
         below = max(0, (frames - 1) // temporal) * temporal + 1
         raise RepriseError(
@@ -129,14 +138,14 @@ def check_frames(frames: int, temporal: int) -> None:
 
 
 def find_window_start(available: int, count: int, where: str) -> int:
-    """The first of `taken` frames out of `available`."""
+    """Return the index of the first of `count` frames out of `available`, at "start" or "middle"."""
     return 0 if where == "start" else (available - count) // 2
 
 
 def get_latent_size(
     frames: int, height: int, width: int, temporal: int, spatial: int
 ) -> tuple[int, int, int]:
-    """(T, h, w) of a video's latent."""
+    """Return (T, h, w) of the latent of a video of `frames` x `height` x `width` px."""
     return (frames - 1) // temporal + 1, height // spatial, width // spatial
 
 

@@ -1,4 +1,4 @@
-"""Do latents fit the model that is to be trained on them? Asked before anything is loaded."""
+"""Check that latents fit the model to train, before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from training.models.family import Family
 
 
 def check_latents(latents: Latents, family: Family, model: ModelConfig) -> None:
-    """Hold what latents were made with against a model.
+    """Compare the model that made the latents with the model to train.
 
     Raises:
-        RepriseError: they are of another family or VAE, of another width or length of text, of sizes that the
-            model cannot take, or have a reference larger than its video.
+        RepriseError: the family, the VAE, or the width or length of the text differs; the model cannot take a
+            size; or a reference is larger than its video.
     """
     manifest, where = latents.manifest, latents.folder.uri
     hint = "encode the dataset with the model that is trained"
@@ -40,7 +40,7 @@ def check_latents(latents: Latents, family: Family, model: ModelConfig) -> None:
     ):
         if wanted is not None and stored != wanted:
             raise RepriseError(f"{name} of the latents in {where} is {stored}, the model's {wanted}: {hint}")
-    # A folder may hold the transformer alone. Then nobody generates with it as it is.
+    # Without a tokenizer the folder has only a transformer, which cannot generate. Then there is no limit.
     limit = read_tokenizer_limit(model.path, model.revision)
     wanted = family.get_text_length(transformer, limit)
     if limit is not None and manifest.text.length != wanted:

@@ -1,4 +1,4 @@
-"""The config of `reprise encode`: what decides the latents, and, apart from it, how to run."""
+"""The config of `reprise encode`: what determines the latents, and, separately, how to run."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ class _Section(BaseModel):
 
 
 class BucketsConfig(_Section):
-    """Sizes that clips are brought to: as many pixels as allowed, in their own aspect ratio."""
+    """Sizes of encoded clips: as many pixels as allowed, at about the aspect ratio of the clip."""
 
-    area: int = Field(480 * 832, ge=1, description="most pixels of a frame")
+    area: int = Field(480 * 832, ge=1, description="maximum number of pixels of a frame")
     sizes: tuple[str, ...] | None = Field(
-        None, description='["480x832", ...] height x width: these alone; null: all that fill the area'
+        None,
+        description='["480x832", ...] height x width: only these sizes; null: all sizes that fill the area',
     )
     frames: tuple[int, ...] | None = Field(
-        None, description="numbers of frames; a clip gets the most it can fill; null: the family's"
+        None, description="numbers of frames; a clip gets the largest that it has; null: those of the family"
     )
     fps: float | None = Field(
-        None, gt=0, description="frames per second that are taken; null: Wan 16, TI2V 24, CogVideoX 8"
+        None, gt=0, description="frames per second of encoded clips; null: Wan 16, TI2V 24, CogVideoX 8"
     )
     enlarge: float = Field(
-        1.1, ge=1, description="most that a clip is enlarged; a smaller one gets 1/2, 1/4, ... of the area"
+        1.1, ge=1, description="maximum enlargement of a clip; a smaller clip gets 1/2, 1/4, ... of the area"
     )
     crop: float = Field(
-        0.25, ge=0, lt=1, description="most of a frame that may be cut off to reach a size; beyond: dropped"
+        0.25, ge=0, lt=1, description="maximum share of a frame to crop to reach a size; above it: dropped"
     )
     slow: float = Field(
-        0.1, ge=0, description="a clip with this much fewer frames per second is dropped: it would stutter"
+        0.1, ge=0, description="a clip whose frame rate is lower than fps by more than this share is dropped"
     )
-    window: Literal["start", "middle"] = Field("middle", description="which part of a longer clip is taken")
+    window: Literal["start", "middle"] = Field("middle", description="the part of a longer clip to encode")
 
     @field_validator("sizes")
     @classmethod
@@ -45,21 +46,21 @@ class BucketsConfig(_Section):
             if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
                 raise ValueError(f"{size!r} is no size: write height x width, as in 480x832")
         if sizes is not None and not sizes:
-            raise ValueError("no size is named: leave it null for all that fill the area")
+            raise ValueError("the list is empty: set it to null for all sizes that fill the area")
         return sizes
 
 
 class ReferencesConfig(_Section):
     """Pictures of subjects."""
 
-    variants: tuple[str, ...] = Field(VARIANTS, description="which are encoded")
+    variants: tuple[str, ...] = Field(VARIANTS, description="variants to encode")
     size: Literal["video", "own"] = Field(
         "video",
-        description="video: centred on white, as large as the video (released); own: as large as the picture "
-        "itself once it fits, which makes fewer tokens and needs micro_batch 1",
+        description="video: centred on white, of the video's size (as released); own: of the picture's size "
+        "after it is fitted into the video, which gives fewer tokens and needs micro_batch 1",
     )
     required: bool = Field(
-        True, description="clips without a usable reference are dropped; plain videos never need one"
+        True, description="drop clips without a usable reference; plain videos never need one"
     )
 
     @field_validator("variants")
@@ -72,59 +73,67 @@ class ReferencesConfig(_Section):
 
 
 class PairsConfig(_Section):
-    """Pairs of pictures of one subject: what identity steps of proxy replay learn from."""
+    """Pairs of pictures of one subject: the data of the identity steps of proxy replay."""
 
     quality: int = Field(
-        5, ge=0, le=5, description="least of each of Subjects200K's three scores; its card recommends 5"
+        5,
+        ge=0,
+        le=5,
+        description="minimum of each of the three scores of Subjects200K; its card recommends 5",
     )
     both_ways: bool = Field(True, description="each picture of a pair is the target once, as in OminiControl")
     targets: tuple[str, ...] = Field(
         ("crop", "inpaint", "crosspair", "retrieved"),
-        description="of a curated dataset: variants that are a scene, and so can be a target",
+        description="variants of a curated dataset that can be a target, because they show a scene",
     )
     alpha: Literal["optional", "required"] = Field(
-        "optional", description="required: a reference without transparency is dropped"
+        "optional", description="required: drop a reference without transparency"
     )
     words: str | None = Field(
         None,
-        description='put before captions as ordinary text, as released: "<cls>"; token.kind is words then',
+        description='text before every caption; released: "<cls>"; then set token.kind=words in training',
     )
 
 
 class EngineConfig(_Section):
-    """How it runs; never part of what is computed."""
+    """How to run. These settings do not change the latents."""
 
     workers: int | None = Field(None, ge=1, description="null: one per GPU; without GPUs, 1")
     gpus: float = Field(-1, ge=-1, description="per worker; -1: 1 where there are GPUs, else 0")
     cpus: float = Field(1, gt=0, description="per worker: for decoding, and without a GPU for the models")
-    part_rows: int = Field(32, ge=1, description="samples per file: the most that a killed worker loses")
-    image_batch: int = Field(8, ge=1, description="references encoded at the same time, each by itself")
-    ahead: int = Field(2, ge=0, description="clips decoded while another is encoded")
+    part_rows: int = Field(32, ge=1, description="samples per file, and the most that a killed worker loses")
+    image_batch: int = Field(
+        8, ge=1, description="references in one batch of the VAE, each a video of its own"
+    )
+    ahead: int = Field(2, ge=0, description="clips to decode while another is encoded")
     address: str | None = Field(None, description="Ray address; null: RAY_ADDRESS, else start Ray here")
     progress: bool = True
 
 
 class EncodeConfig(_Section):
-    """Everything that `reprise encode` can be told."""
+    """All settings of `reprise encode`."""
 
     buckets: BucketsConfig = BucketsConfig()
     references: ReferencesConfig = ReferencesConfig()
     pairs: PairsConfig = PairsConfig()
     frames_alone: int = Field(
-        0, ge=0, description="frames of each clip that are also encoded alone, evenly spread: for replay"
+        0, ge=0, description="evenly spaced frames of each clip that are also encoded as pictures, for replay"
     )
     captions: Literal["required", "optional"] = Field(
-        "required", description="optional: a clip without one gets the empty caption"
+        "required", description="optional: a clip without a caption gets the empty caption"
     )
     posterior: Literal["auto", "mode", "sample"] = Field(
-        "auto", description="of the VAE; auto: mode for Wan (released), sample for CogVideoX"
+        "auto",
+        description="value of the VAE's posterior; auto: mode for Wan (released), sample for CogVideoX",
     )
-    dtype: Literal["bf16", "fp32"] = Field("bf16", description="of what is stored")
-    vae_dtype: Literal["bf16", "fp32"] = Field("fp32", description="of the VAE's computation")
-    text_dtype: Literal["bf16", "fp32"] = Field("bf16", description="of the text encoder's")
-    seed: int = Field(0, description="of posterior samples")
+    dtype: Literal["bf16", "fp32"] = Field("bf16", description="data type of stored latents and embeddings")
+    vae_dtype: Literal["bf16", "fp32"] = Field("fp32", description="data type in which the VAE computes")
+    text_dtype: Literal["bf16", "fp32"] = Field(
+        "bf16", description="data type in which the text encoder computes"
+    )
+    seed: int = Field(0, description="seed of posterior samples")
     engine: EngineConfig = EngineConfig()
 
     def dump_content(self) -> dict[str, object]:
-        """What decides the latents."""
+        """Return the settings that determine the latents, as plain values."""
         return self.model_dump(mode="json", exclude={"engine"})

@@ -1,8 +1,8 @@
-"""A run of `reprise encode`: what there is, what is missing, the work, the index and the manifest.
+"""A run of `reprise encode`: plan the items, encode those that are missing, write the index and the manifest.
 
-Work is cut into units of some rows. A worker encodes a unit and writes it as one part; parts are what a
-killed run leaves, and the next run does what no part has. Nothing here knows Ray: `execute` is how units are
-worked on, `here` in this process, `on_ray.execute` on a cluster.
+The items are grouped into units of some rows. A worker encodes a unit and writes it as one part. A killed run
+leaves its finished parts, and the next run encodes only items that are in no part. This module does not know
+Ray: it is given the function that runs the units, `execute_here` or `on_ray.execute_on_ray`.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from training.latents.store import (
 )
 from training.latents.video import DroppedItemError
 
-STAMP_FILE = "encode.json"  # what a folder is being filled with; written before the first part
+STAMP_FILE = "encode.json"  # model and config of the latents in a folder; written before the first part
 DROPPED_FILE = "dropped.parquet"
 _DROPPED_SCHEMA = pa.schema([(name, pa.string()) for name in ("sample_id", "key", "reason", "words")])
-# Another run may succeed where these stood in the way; all other reasons lie in the item.
+# Another run may succeed with these reasons. All other reasons are properties of the item.
 _RETRYABLE_REASONS = ("missing file", "worker died")
 
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """What a worker must know."""
+    """What a worker needs to encode units."""
 
     source: Source
     facts: ModelFacts
@@ -64,12 +64,12 @@ class EncodeJob:
 
 @dataclass(frozen=True)
 class ItemOutcome:
-    """What became of one item; `reason` is null where it was encoded."""
+    """The outcome of one item; `reason` is None if the item was encoded."""
 
     sample_id: str
     key: str
     reason: str | None = None
-    words: str = ""
+    message: str = ""
 
 
 WorkUnit = tuple[PlannedItem, ...]
@@ -87,15 +87,28 @@ def encode_dataset(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> LatentsManifest:
-    """Bring a folder of latents up to date with a source; returns its manifest.
+    """Encode every item of a source that a folder of latents lacks, and write its index and manifest.
+
+    Args:
+        source: the items.
+        model: diffusers folder or hub id, whose VAE and text encoder encode.
+        folder: where the latents are written.
+        config: the settings.
+        execute: runs units of work and yields the outcome of each item.
+        revision: of a hub id.
+        overwrite: remove the latents in the folder first.
+        progress: receives the number of finished items.
+
+    Returns:
+        The manifest that was written.
 
     Raises:
-        RepriseError: the model cannot be used, there is nothing to encode, or the folder holds latents of
-            another model or config.
+        RepriseError: the model cannot be used, the source has no item, or the folder holds latents of another
+            model or config.
     """
     progress = progress or NoProgress()
     facts = read_model_facts(model, revision, config)
-    make_buckets(facts, config)  # a size that the model cannot take is said before anything is read
+    make_buckets(facts, config)  # reject a size that the model cannot take before the source is read
     planned = source.plan_items()
     info = ModelInfo(
         path=model,
@@ -118,7 +131,7 @@ def encode_dataset(
         done = _read_finished(folder)[0]
         lost = [p for p in todo if p.key not in done and not outcomes[p.key].reason]
         if lost:
-            # Each by itself, so that one that kills its worker takes no other along.
+            # One item per unit, so that an item that kills its worker loses no other item.
             single_item_config = config.model_copy(
                 update={"engine": config.engine.model_copy(update={"part_rows": 1})}
             )
@@ -126,20 +139,20 @@ def encode_dataset(
             done = _read_finished(folder)[0]
         for key, outcome in outcomes.items():
             if key not in done:
-                died = replace(outcome, reason="worker died", words="its worker died, each time")
+                died = replace(outcome, reason="worker died", message="the worker died in every attempt")
                 dropped[key] = outcome if outcome.reason else died
     return _write_results(job, info, planned, done, dropped)
 
 
 def execute_here(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
-    """Work on units in this process."""
+    """Encode units in this process, one after another."""
     encoders = Encoders(job.facts, job.config)
     for unit in units:
         yield from encode_unit(job, unit, encoders)
 
 
 def encode_unit(job: EncodeJob, unit: WorkUnit, encoders: Encoders) -> Iterator[ItemOutcome]:
-    """Encode the items of a unit and write them as one part; yields what became of each.
+    """Encode the items of a unit and write them as one part; yield the outcome of each item.
 
     Raises:
         RepriseError: the device has too little memory, or the folder cannot be written.
@@ -168,27 +181,32 @@ def encode_unit(job: EncodeJob, unit: WorkUnit, encoders: Encoders) -> Iterator[
 
 
 def encode_item(prepared: PreparedItem, key: str, encoders: Encoders) -> EncodedSample:
-    """Pixels and caption -> tensors and the row of the index.
+    """Encode the pixels and the caption of an item to tensors and the row of the index.
 
     Raises:
-        DroppedItemError: the VAE's answer is not finite.
+        DroppedItemError: an encoder returns values that are not finite.
     """
     video = encoders.encode_video(prepared.frames, f"{key}/video")
     pictures = encoders.encode_pictures(prepared.pictures, [f"{key}/{name}" for name in prepared.names])
     text = encoders.encode_texts([prepared.row["caption"]])[0]
     if not all(bool(tensor.isfinite().all()) for tensor in (video, text, *pictures)):
-        raise DroppedItemError("not finite", "the encoders answered with numbers that are not finite")
+        raise DroppedItemError("not finite", "the encoders returned values that are not finite")
     return EncodedSample({**prepared.row, "key": key, "text_tokens": len(text)}, video, text, pictures)
 
 
 def make_buckets(facts: ModelFacts, config: EncodeConfig) -> SizeBuckets:
-    # Wan 2.2's TI2V is told by its VAE of 48 channels.
+    """Build the buckets of a model and a config.
+
+    Raises:
+        RepriseError: the model cannot take a size or a number of frames of the config.
+    """
+    # Only the VAE of Wan 2.2 TI2V has 48 channels.
     model = "wan2.2-ti2v" if facts.family == "wan" and facts.latents.channels == 48 else facts.family
     return SizeBuckets(config.buckets, facts.grid, model)
 
 
 def _prepare_items(job: EncodeJob, items: Iterator[EncodeItem]) -> Iterator[PreparedItem | DroppedItemError]:
-    """Items decoded ahead of their encoding, in order."""
+    """Yield items, decoded before they are encoded, in order; an error takes the place of its item."""
     buckets, engine = make_buckets(job.facts, job.config), job.config.engine
 
     def prepare_one(item: EncodeItem) -> PreparedItem | DroppedItemError:
@@ -212,24 +230,24 @@ def _run_units(
     execute: ExecuteUnits,
     progress: Progress,
 ) -> dict[str, ItemOutcome]:
-    """What became of each; of those whose worker died, nothing did."""
+    """Run units and return the outcome by key. An item whose worker died has no reason."""
     outcomes = {p.key: ItemOutcome(p.sample_id, p.key) for p in todo}
     progress.begin("encode", total, total - len(todo))
     try:
         for outcome in execute(job, group_units(todo, job.config.engine.part_rows)):
             outcomes[outcome.key] = outcome
-            progress.advance(1, outcome.words if outcome.reason else None)
+            progress.advance(1, outcome.message if outcome.reason else None)
     finally:
         progress.end()
     return outcomes
 
 
 def group_units(planned: Sequence[PlannedItem], rows: int) -> list[WorkUnit]:
-    """Rows of one file after another, so that a worker reads few files, and few at a time."""
+    """Group items into units of at most `rows` items of one file, so that a worker opens few files."""
     units: list[WorkUnit] = []
     current: list[PlannedItem] = []
     for row in planned:
-        # Plain videos are files of their own.
+        # The place of a plain video or a listed pair is JSON, not a file with rows. These share a unit.
         starts_new_file = current and row.place[0] != current[0].place[0] and not row.place[0].startswith("[")
         if starts_new_file or len(current) == rows:
             units.append(tuple(current))
@@ -250,16 +268,19 @@ def _make_stamp(info: ModelInfo, config: EncodeConfig) -> dict[str, Any]:
 
 
 def _refuse_stale(folder: Storage, stamp: dict[str, Any]) -> None:
-    """A folder is filled with one model and one config: samples of two would never fit together."""
+    """Check that a folder is empty or holds latents of this model and this config.
+
+    Samples of two models or two configs cannot be trained on together.
+    """
     if not folder.exists(STAMP_FILE):
         if folder.exists(MANIFEST_FILE) or folder.list_names():
-            raise RepriseError(f"{folder.uri} holds something else than latents: name an empty folder")
+            raise RepriseError(f"{folder.uri} holds files that are not latents: name an empty folder")
         return
     try:
         found = json.loads(folder.read_bytes(STAMP_FILE))
     except ValueError as error:
         raise RepriseError(
-            f"{folder.join_path(STAMP_FILE)} is no JSON: start over with --overwrite"
+            f"{folder.join_path(STAMP_FILE)} is not JSON: start over with --overwrite"
         ) from error
     if found.get("fingerprint") == stamp["fingerprint"]:
         return
@@ -282,7 +303,7 @@ def _list_differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 
 def _read_finished(folder: Storage) -> tuple[dict[str, dict[str, Any]], dict[str, ItemOutcome]]:
-    """By key: rows that parts hold, and items that an earlier run found unusable."""
+    """Read, by key, the rows of finished parts, and the items that an earlier run could not use."""
     names = set(folder.list_names(DATA_FOLDER))
     rows: dict[str, dict[str, Any]] = {}
     if folder.exists(INDEX_FILE):
@@ -293,7 +314,7 @@ def _read_finished(folder: Storage) -> tuple[dict[str, dict[str, Any]], dict[str
     parts = sorted(
         f"{DATA_FOLDER}/{_get_rows_file(shard)}" for shard in shards if _get_rows_file(shard) in names
     )
-    with ThreadPoolExecutor(8) as pool:  # on S3 each is a wait for an answer
+    with ThreadPoolExecutor(8) as pool:  # on S3 each read waits for a response
         for table in pool.map(lambda part: read_index(folder, part), parts):
             rows |= {row["key"]: row for row in table.to_pylist()}
     dropped: dict[str, ItemOutcome] = {}
@@ -311,11 +332,11 @@ def _write_results(
     done: dict[str, dict[str, Any]],
     dropped: dict[str, ItemOutcome],
 ) -> LatentsManifest:
-    """Index, ledger and manifest of exactly the rows that the source has now."""
+    """Write index, ledger and manifest of the rows that the source has now."""
     folder, rows, ledger, known_ids = job.folder, [], [], set()
     for p in planned:
         if p.drop:
-            # Without a key, so that no later run remembers it: the source says it as long as it is so.
+            # Without a key, so that a later run does not reuse the reason: the source reports it each time.
             ledger.append(ItemOutcome(p.sample_id, "", p.drop, p.message))
         elif p.sample_id in known_ids:
             ledger.append(ItemOutcome(p.sample_id, "", "listed twice"))
@@ -328,7 +349,7 @@ def _write_results(
         used = {row["shard"] for row in rows}
         used |= {_get_rows_file(shard) for shard in used}
         for name in folder.list_names(DATA_FOLDER):
-            # Parts without a row that still counts, and halves that a killed run left.
+            # Parts without a current row, and incomplete parts of a killed run.
             if name not in used:
                 folder.delete_file(f"{DATA_FOLDER}/{name}")
     folder.write_bytes(DROPPED_FILE, _encode_ledger(ledger))
@@ -355,12 +376,14 @@ def _write_results(
 
 
 def _get_rows_file(shard: str) -> str:
-    """The file of a part's rows, beside its tensors."""
+    """Return the name of the file with the rows of a part. It is beside the file of the tensors."""
     return shard.removesuffix(".safetensors") + ".parquet"
 
 
 def _encode_ledger(outcomes: Sequence[ItemOutcome]) -> bytes:
-    rows = [{"sample_id": o.sample_id, "key": o.key, "reason": o.reason, "words": o.words} for o in outcomes]
+    rows = [
+        {"sample_id": o.sample_id, "key": o.key, "reason": o.reason, "words": o.message} for o in outcomes
+    ]
     memory = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=_DROPPED_SCHEMA), memory, compression="zstd")
     return memory.getvalue()

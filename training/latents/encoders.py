@@ -1,4 +1,4 @@
-"""A model's VAE and text encoder: what their files say, and what they make of pixels and captions."""
+"""The VAE and the text encoder of a model: read configs, hash files, encode pixels and captions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CHUNK_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a model folder's configs say; no weights are read for it."""
+    """What the configs of a model folder give. No weights are read for it."""
 
     path: str
     revision: str | None
@@ -51,11 +51,11 @@ def read_model_facts(path: str, revision: str | None, config: EncodeConfig) -> M
     """Read the configs of a diffusers pipeline folder or hub id.
 
     Raises:
-        RepriseError: a part is missing, or of a family that is unknown here.
+        RepriseError: a part is missing, or its family is unknown.
     """
     vae = read_config(path, revision, "vae")
     text = read_config(path, revision, "text_encoder")
-    transformer = find_config(path, revision, "transformer") or {}  # not needed, if it is not there
+    transformer = find_config(path, revision, "transformer") or {}  # optional
     family = _detect_family(path, str(transformer.get("_class_name", "")), str(vae.get("_class_name", "")))
     temporal, spatial = get_vae_scales(vae)
     patch = transformer.get("patch_size", 2)
@@ -94,10 +94,13 @@ def _detect_family(path: str, *classes: str) -> str:
 
 
 def hash_model_parts(path: str, revision: str | None, *parts: str) -> str:
-    """sha256 of the contents of some parts of a model: the tensors and what the configs say, in any packing.
+    """Compute one sha256 of the contents of some parts of a model, tensors and configs.
 
-    A VAE that was loaded and saved again has the same digest. Of files in a hub cache the names, which are
-    their sha256, are taken instead of reading gigabytes.
+    The digest does not depend on how tensors are split over files: a VAE that was loaded and saved again has
+    the same digest. The name of a file in a hub cache is its sha256, so such a file is not read.
+
+    Raises:
+        RepriseError: a part is missing, or a file is truncated.
     """
     with ThreadPoolExecutor(4) as pool:
         found = []
@@ -118,11 +121,11 @@ _CONTENT_SUFFIXES = (".json", ".safetensors", ".bin", ".model", ".txt", ".pt", "
 
 def _hash_file(file: Path) -> list[str]:
     if file.name.endswith(".index.json"):
-        return []  # how tensors are spread over files
+        return []  # it only maps tensors to files
     if file.suffix == ".json":
         data = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(data, dict):
-            # Which version of a library saved it, and when, changes no latent.
+            # The version of the library that saved the config does not change the latents.
             data = {k: v for k, v in data.items() if not k.startswith("_") and k not in _INCIDENTAL_KEYS}
         return [f"{file.name} {hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()}"]
     if file.suffix == ".safetensors":
@@ -138,7 +141,7 @@ _INCIDENTAL_KEYS = ("transformers_version", "torch_dtype", "dtype", "name_or_pat
 
 
 def _hash_tensors(file: Path) -> list[str]:
-    """Name, type, shape and content of each tensor of a safetensors file."""
+    """Return name, type, shape and sha256 of each tensor of a safetensors file."""
     facts = []
     with file.open("rb") as opened:
         size = int.from_bytes(opened.read(8), "little")
@@ -160,7 +163,11 @@ def _hash_tensors(file: Path) -> list[str]:
 
 
 class Encoders:
-    """The VAE and the text encoder on a device; loaded once per worker."""
+    """The VAE and the text encoder on a device, loaded once per worker.
+
+    Raises:
+        RepriseError: a part cannot be loaded.
+    """
 
     def __init__(
         self, facts: ModelFacts, config: EncodeConfig, device: torch.device | str | None = None
@@ -175,15 +182,18 @@ class Encoders:
         self.text_encoder.requires_grad_(False)
 
     def encode_video(self, frames: NDArray[np.uint8], key: str) -> Tensor:
-        """(T, H, W, 3) RGB -> (C, t, h, w), normalised, on the CPU. `key` seeds a posterior sample."""
+        """Encode frames (T, H, W, 3) RGB to normalised latents (C, t, h, w) on the CPU.
+
+        `key` and the config's seed determine the posterior sample.
+        """
         pixels = torch.from_numpy(frames).to(self.device).permute(3, 0, 1, 2)
         return self._encode_pixels((pixels.to(self.vae.dtype) / 127.5 - 1.0).unsqueeze(0), [key])[0]
 
     def encode_pictures(self, pictures: Sequence[Tensor], keys: Sequence[str]) -> list[Tensor]:
-        """Each (3, H, W) in [-1, 1] -> (C, h, w).
+        """Encode pictures, each (3, H, W) in [-1, 1], to latents, each (C, h, w).
 
-        Each picture is a video of one frame. Several go through the VAE side by side, never as frames of one
-        clip: the causal VAE would make one latent of up to four of them, in which only the first survives.
+        Each picture is encoded as a video of one frame. Pictures of one size form a batch. They are never
+        frames of one clip, because the causal VAE merges up to four frames into one latent.
         """
         made: dict[int, Tensor] = {}
         by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -198,14 +208,14 @@ class Encoders:
         return [made[n] for n in range(len(pictures))]
 
     def encode_texts(self, captions: Sequence[str]) -> list[Tensor]:
-        """Each caption -> (L, D), on the CPU."""
+        """Encode each caption to an embedding (L, D) on the CPU."""
         found = FAMILIES[self.facts.family]().embed_captions(
             captions, self.text_encoder, self.tokenizer, self.facts.text.length
         )
         return [text.to("cpu", DTYPES[self.config.dtype]) for text in found]
 
     def _encode_pixels(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
-        """(B, 3, T, H, W) in [-1, 1] -> (B, C, t, h, w)."""
+        """Encode pixels (B, 3, T, H, W) in [-1, 1] to normalised latents (B, C, t, h, w)."""
         with torch.no_grad():
             posterior = self.vae.encode(pixels).latent_dist
         if self.facts.latents.posterior == "sample":

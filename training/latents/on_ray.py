@@ -1,4 +1,4 @@
-"""Units of encoding on Ray Data: workers that load the encoders once, and stream what became of each item."""
+"""Run units of encoding on Ray Data. A worker loads the encoders once and yields the outcome of each item."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from training.latents.encode import EncodeJob, ItemOutcome, WorkUnit, encode_uni
 from training.latents.encoders import Encoders
 from training.latents.sources.source import PlannedItem
 
-_TASK_RETRIES = 2  # of a unit whose worker died; Ray Data's own default is to try for ever
+_TASK_RETRIES = 2  # of a unit whose worker died; the default of Ray Data retries without end
 _MAX_BLOCKS = 20_000
-# An item's outcome, or instead of one the reason to give the run up.
+# The outcome of an item, or an error that stops the run.
 _OUTCOME_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("sample_id", "key", "reason", "words", "error")]
+    [(name, pa.string()) for name in ("sample_id", "key", "reason", "message", "error")]
 )
 
 
 def execute_on_ray(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
-    """Work on units wherever Ray is. Items whose worker died again and again are missing from the outcomes.
+    """Encode units on a Ray cluster, or on Ray that is started here; yield the outcome of each item.
+
+    An item has no outcome if its worker died in every attempt.
 
     Raises:
-        RepriseError: no cluster, or whatever no other unit would fare better with.
-        RuntimeError: with a worker's traceback; that is a bug.
+        RepriseError: there is no cluster, or an error would also stop every other unit.
+        RuntimeError: a bug; the message has the traceback of the worker.
     """
     import ray.data
     from ray.data import ActorPoolStrategy
@@ -42,13 +44,13 @@ def execute_on_ray(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOu
     with ray_session(job.config.engine.address):
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        context.max_errored_blocks = -1  # only the death of a worker is one: all else comes as a row
-        context.target_max_block_size = 1  # what is yielded is passed on at once
+        context.max_errored_blocks = -1  # only a dead worker is an errored block; other errors come as rows
+        context.target_max_block_size = 1  # pass each yielded table on immediately
         rows = [{"unit": json.dumps([asdict(planned) for planned in unit])} for unit in units]
         workers, gpus = _plan_workers(job.config.engine, len(units), ray.cluster_resources())
         ds = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
         with warnings.catch_warnings():
-            # Ray deprecates restarts and retries here and has nothing in their place yet.
+            # Ray deprecates these restarts and retries, but has no replacement yet.
             warnings.simplefilter("ignore", DeprecationWarning)
             ds = ds.map_batches(
                 EncodeWorker,
@@ -70,16 +72,17 @@ def execute_on_ray(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOu
 
 
 class EncodeWorker:
-    """An actor: holds the encoders."""
+    """An actor that holds the encoders."""
 
     def __init__(self, job: EncodeJob) -> None:
         self._job = job
         self._encoders: Encoders | None = None
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Encode the units of a batch; yield a table of `_OUTCOME_SCHEMA` for each item, or for an error."""
         try:
             if self._encoders is None:
-                # Not in the constructor: Ray would start an actor that fails there again and again.
+                # Not in the constructor: Ray restarts an actor without end if its constructor fails.
                 import torch
 
                 torch.set_num_threads(max(1, math.ceil(self._job.config.engine.cpus)))
@@ -98,7 +101,11 @@ def _decode_planned(values: dict[str, Any]) -> PlannedItem:
 
 
 def _plan_workers(engine: EngineConfig, units: int, resources: dict[str, float]) -> tuple[int, float]:
-    """Number of workers, and GPUs of each."""
+    """Return the number of workers, and the number of GPUs of each.
+
+    Raises:
+        RepriseError: a worker needs more GPUs than the cluster has.
+    """
     there = resources.get("GPU", 0.0)
     gpus = (1.0 if there else 0.0) if engine.gpus == -1 else engine.gpus
     if gpus > there:

@@ -1,4 +1,4 @@
-"""An item -> pixels that an encoder takes. Pure functions of bytes; no model, no cluster."""
+"""Convert an item to the pixels that the encoders take. Pure functions of bytes, without model or cluster."""
 
 from __future__ import annotations
 
@@ -29,19 +29,25 @@ from training.models.pictures import (
 
 @dataclass(frozen=True)
 class PreparedItem:
-    """What goes through the encoders, and the row of the index that comes of it."""
+    """The inputs of the encoders, and the row of the index."""
 
-    row: dict[str, Any]  # complete but for `key`, `shard` and `text_tokens`
+    row: dict[str, Any]  # all columns except `key`, `shard` and `text_tokens`
     frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
     pictures: tuple[Tensor, ...]  # (3, H_i, W_i) in [-1, 1], by position
     names: tuple[str, ...]  # of the pictures
 
 
 def prepare_item(item: EncodeItem, buckets: SizeBuckets, config: EncodeConfig, spatial: int) -> PreparedItem:
-    """Decode an item and bring all of it to one bucket.
+    """Decode an item, and resize and crop its video and its references to one bucket.
+
+    Args:
+        item: the item.
+        buckets: sizes and lengths of the model.
+        config: the settings.
+        spatial: pixels per latent pixel.
 
     Raises:
-        DroppedItemError: with the reason why it cannot be encoded.
+        DroppedItemError: the item cannot be encoded; it has the reason.
     """
     clip = _read_still(_read_bytes(item), buckets) if item.still else read_clip(_open_media(item), buckets)
     frames, height, width = clip.frames.shape[:3]
@@ -106,8 +112,8 @@ def prepare_item(item: EncodeItem, buckets: SizeBuckets, config: EncodeConfig, s
 def _prepare_reference(picture: SubjectPicture, height: int, width: int, multiple: int, size: str) -> Tensor:
     image: Image.Image = Image.open(io.BytesIO(picture.data))
     if size == "own":
-        # The canvas ends where the fitted picture does, but for what the patches need; the video's sides are
-        # multiples, so it is never larger.
+        # The canvas has the size of the fitted picture, rounded up to whole patches. The sides of the video
+        # are such multiples, so the canvas is never larger than the video.
         image = composite_on_white(image)
         fitted = get_fitted_size(image.size, height, width)
         width, height = (-(-side // multiple) * multiple for side in fitted)
@@ -120,12 +126,12 @@ def _has_alpha(picture: SubjectPicture) -> bool:
     try:
         image = Image.open(io.BytesIO(picture.data))
     except (UnidentifiedImageError, OSError):
-        return True  # said as unreadable later
+        return True  # reported as unreadable later
     return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
 
 
 def _read_still(data: bytes, buckets: SizeBuckets) -> DecodedClip:
-    """A picture as a video of one frame, covering its bucket."""
+    """Read a picture as a video of one frame, resized and cropped to its bucket."""
     try:
         image = composite_on_white(Image.open(io.BytesIO(data)))
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
@@ -140,7 +146,7 @@ def _read_still(data: bytes, buckets: SizeBuckets) -> DecodedClip:
 
 
 def _open_media(item: EncodeItem) -> Any:
-    """A path that FFmpeg reads as it needs, or the bytes of what lies elsewhere."""
+    """Return a local path, of which FFmpeg reads only what it needs, or the bytes of a remote file."""
     if isinstance(item.media, tuple):
         folder, rel = item.media
         path = folder.get_local_path(rel)
@@ -165,7 +171,7 @@ def _read_bytes(item: EncodeItem) -> bytes:
 
 
 def _space_evenly(count: int, wanted: int) -> list[int]:
-    """Up to `wanted` different numbers from 0 to count - 1, evenly spread, both ends among them."""
+    """Return up to `wanted` different, evenly spaced numbers from 0 to count - 1, both included."""
     if not wanted:
         return []
     return sorted({round(n) for n in np.linspace(0, count - 1, min(wanted, count)).tolist()})

@@ -1,4 +1,4 @@
-"""Latents on disk: what is where, written once and read at random.
+"""Latents on disk: their files, their schema, and how they are written and read at random.
 
     latents/
       manifest.json                what was encoded with what, counts, dropped rows by reason; written last
@@ -6,8 +6,8 @@
       empty.safetensors            `text`: the embedding of the empty caption
       data/<part>.safetensors      tensors of some samples: `<sample_id>/video`, `/text`, `/reference/<n>`
 
-A sample is read with a few reads at known offsets: its video, its text, and those references alone that were
-chosen. It is the same on a disk and on S3.
+A sample takes a few reads at known offsets: its video, its text, and only the references that were chosen.
+The layout is the same on a disk and on S3.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ INDEX_SCHEMA: pa.Schema = pa.schema(
     [
         ("sample_id", pa.string()),  # of a curated clip: its clip_id
         ("source_id", pa.string()),  # of the video it was cut from
-        ("key", pa.string()),  # hash of all that was encoded: what "already done" is decided by
+        (
+            "key",
+            pa.string(),
+        ),  # hash of all inputs of the sample; a sample with a known key is not encoded again
         ("shard", pa.string()),  # file below data/
         ("frames", pa.int32()),  # latent frames
         ("height", pa.int32()),  # latent pixels
@@ -80,21 +83,23 @@ INDEX_SCHEMA: pa.Schema = pa.schema(
 
 
 class _ManifestPart(BaseModel):
-    # What another version added is no reason to refuse its latents: the schema version is.
+    # Keys that another version added do not make its latents unusable. The schema version decides that.
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class ModelInfo(_ManifestPart):
-    """What the latents were made with."""
+    """The model that made the latents."""
 
     path: str  # as it was given
     family: str  # wan | cogvideox
     revision: str | None = None  # of a hub id
-    vae: str  # digest of the VAE (`encoders.hash_model_parts`); empty: unknown, and not held against a model
+    vae: str  # digest of the VAE (`encoders.hash_model_parts`); empty: unknown, and not compared
     text_encoder: str  # digest of the text encoder and the tokenizer
 
 
 class LatentInfo(_ManifestPart):
+    """Form of the stored latents."""
+
     dtype: str  # bf16 | fp32
     channels: int
     temporal: int  # frames per latent frame after the first
@@ -104,7 +109,9 @@ class LatentInfo(_ManifestPart):
 
 
 class TextInfo(_ManifestPart):
-    length: int  # tokens that the model sees: shorter texts are filled up with zeros
+    """Form of the stored text embeddings."""
+
+    length: int  # tokens that the model sees: a shorter text is padded with zeros
     width: int
 
 
@@ -113,7 +120,7 @@ class LatentsManifest(_ManifestPart):
 
     schema_version: str = SCHEMA_VERSION
     created_by: str = ""
-    fingerprint: str  # of the model, the config and this schema: rows of two never mix
+    fingerprint: str  # of model, config and schema; a folder holds rows of one fingerprint
     model: ModelInfo
     latents: LatentInfo
     text: TextInfo
@@ -129,7 +136,7 @@ class LatentsManifest(_ManifestPart):
 
 
 class Records:
-    """The index as a sequence of records; kept in columns, because there may be millions."""
+    """The index as a sequence of `SampleRecord`, kept as columns, because it can have millions of rows."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table.combine_chunks()
@@ -163,10 +170,11 @@ class Records:
         )
 
     def get_column(self, name: str) -> list[Any]:
+        """Return the values of one column, in the order of the rows."""
         return list(self.table[name].to_pylist())
 
     def count_subjects(self, variants: Sequence[str]) -> NDArray[np.int64]:
-        """(n,) how many subjects of each record have a reference of one of these variants."""
+        """Count the subjects of each record that have a reference of one of these variants; shape (n,)."""
         subjects = self.table["subjects"]
         counts = np.zeros(len(self), np.int64)
         if not len(self):
@@ -181,16 +189,16 @@ class Records:
         return counts
 
     def hash_rows(self, rows: NDArray[np.int64]) -> str:
-        """Hash of the contents of some rows, in their order: another order of samples is another run."""
+        """Hash the contents of some rows, in their order. Another order of samples is another run."""
         keys = self.table["key"].take(pa.array(rows)).to_pylist()
         return hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()
 
 
 class Latents:
-    """A finished folder of latents, for reading; safe to use from several threads.
+    """A finished folder of latents, for reading. Several threads can use it.
 
     Raises:
-        RepriseError: not a folder of latents, not finished, of another schema, or empty.
+        RepriseError: the folder holds no latents, is not finished, has another schema, or is empty.
     """
 
     def __init__(self, folder: Storage | str) -> None:
@@ -203,7 +211,11 @@ class Latents:
         self._lock = threading.Lock()
 
     def read_sample(self, index: int, record: SampleRecord, choice: SampleChoice) -> LatentSample:
-        """Read what was chosen of one sample, and nothing else."""
+        """Read the tensors of one sample: its video, its text and the chosen references.
+
+        Raises:
+            RepriseError: a file is missing, truncated or lacks a tensor.
+        """
         shard = self._get_shard(record.shard)
         name = record.sample_id
         references = [shard.read_tensor(f"{name}/reference/{position}") for position in choice.references]
@@ -217,7 +229,7 @@ class Latents:
 
     @functools.cached_property
     def empty_text(self) -> Tensor:
-        """(L, D) the embedding of the empty caption."""
+        """Embedding (L, D) of the empty caption."""
         return _Shard(self.folder, EMPTY_FILE).read_tensor("text")
 
     def _get_shard(self, name: str) -> _Shard:
@@ -232,15 +244,16 @@ class Latents:
 
 
 _MAX_OPEN_SHARDS = 256  # open files and their parsed headers
-_FIRST_READ_BYTES = 1 << 16  # bytes of a first read: most headers fit
-_MAX_HEADER_BYTES = 100_000_000  # bytes; the format's own limit
+_FIRST_READ_BYTES = 1 << 16  # bytes of the first read; most headers are smaller
+_MAX_HEADER_BYTES = 100_000_000  # bytes; the limit of the format
 _TORCH_TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 
 class _Shard:
-    """One safetensors file, read tensor by tensor at the offsets that its header gives.
+    """One safetensors file, of which tensors are read one by one at the offsets of its header.
 
-    The library's own reader maps a local file; this one reads S3, too, and several threads at once.
+    The reader of the safetensors library maps a local file. This one also reads S3, and several threads can
+    use it.
     """
 
     def __init__(self, folder: Storage, rel: str) -> None:
@@ -262,7 +275,7 @@ class _Shard:
             raise RepriseError(f"cannot read {self._where}: {' '.join(str(error).split())}") from error
         if len(data) != end - begin:
             raise RepriseError(f"{self._where} is cut short: encode again into an empty folder")
-        # bytearray: torch wants memory that it may write to.
+        # bytearray, because torch needs writable memory.
         return torch.frombuffer(bytearray(data), dtype=_TORCH_TYPES[found["dtype"]]).reshape(found["shape"])
 
     @property
@@ -287,7 +300,7 @@ class _Shard:
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """One sample to write: its row of the index but for `shard`, and its tensors."""
+    """One sample to write: its row of the index without `shard`, and its tensors."""
 
     row: dict[str, Any]
     video: Tensor  # (C, T, h, w)
@@ -296,10 +309,10 @@ class EncodedSample:
 
 
 def write_part(folder: Storage, samples: Sequence[EncodedSample], fingerprint: str) -> list[dict[str, Any]]:
-    """Write some samples as one file; returns their complete rows of the index.
+    """Write some samples as one part; return their complete rows of the index.
 
-    The name is that of the content, so that the same work done twice leaves one file. Its rows lie beside it
-    (`<part>.parquet`, written last): a part without them was not finished and does not count.
+    The name of a part is a hash of its keys, so the same work done twice leaves one file. The rows are
+    written last, beside the tensors (`<part>.parquet`). A part without them is not finished and is ignored.
     """
     keys = "\n".join(sample.row["key"] for sample in samples)
     name = hashlib.blake2b(keys.encode(), digest_size=10).hexdigest()
@@ -325,17 +338,20 @@ def write_empty(folder: Storage, text: Tensor) -> None:
 
 
 def finish_latents(folder: Storage, rows: Iterable[Mapping[str, Any]], manifest: LatentsManifest) -> None:
-    """Write the index, sorted so that it does not depend on who encoded what, and then the manifest."""
+    """Write the index, sorted by sample id, and then the manifest.
+
+    The order of the index does not depend on which worker encoded which sample.
+    """
     table = build_index(sorted(rows, key=lambda row: str(row["sample_id"])))
     folder.write_bytes(INDEX_FILE, _encode_parquet(table))
     folder.write_bytes(MANIFEST_FILE, (manifest.model_dump_json(indent=2) + "\n").encode())
 
 
 def build_index(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows -> a table of `INDEX_SCHEMA`, checked.
+    """Build a table of `INDEX_SCHEMA` from rows.
 
     Raises:
-        ValueError: a row lacks a column, or has one that the index does not know.
+        ValueError: a row lacks a column, or has a column that is not in the schema.
     """
     for row in rows:
         if set(row) != set(INDEX_SCHEMA.names):
@@ -346,6 +362,11 @@ def build_index(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def read_manifest(folder: Storage) -> LatentsManifest:
+    """Read the manifest of a folder of latents.
+
+    Raises:
+        RepriseError: there is none, the latents are not finished, or it has another schema.
+    """
     if not folder.exists(MANIFEST_FILE):
         if folder.exists(DATA_FOLDER):
             raise RepriseError(f"the latents in {folder.uri} are not finished: run `reprise encode` again")
@@ -364,6 +385,11 @@ def read_manifest(folder: Storage) -> LatentsManifest:
 
 
 def read_index(folder: Storage, rel: str = INDEX_FILE) -> pa.Table:
+    """Read the index of a folder of latents, or the rows of one part, as a table of `INDEX_SCHEMA`.
+
+    Raises:
+        RepriseError: the file is missing, is not Parquet, or lacks a column.
+    """
     where = folder.join_path(rel)
     try:
         with folder.open_input(rel) as file:

@@ -1,4 +1,4 @@
-"""A video file -> the frames that are encoded: at a steady rate, of a bucket's size, in one decode."""
+"""Read the frames of a video to encode: at a constant rate, of a bucket's size, in one pass of decoding."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from reprise.video.ticks import sample_at_ticks
 from training.latents.buckets import SizeBuckets, find_window_start
 
 _TOLERANCE_S = 1e-6
-_TIMEOUT_S = 120.0  # for the decoder to give a frame
-_FRAMES_AHEAD = 2  # frames decoded while the one before is resized
+_TIMEOUT_S = 120.0  # maximum time for the decoder to return a frame
+_FRAMES_AHEAD = 2  # frames to decode while the one before is resized
 
 
 class DroppedItemError(Exception):
-    """Why one item cannot be encoded: a reason to count, and a message about this one."""
+    """One item cannot be encoded. It has a reason, which is counted, and a message about this item."""
 
     def __init__(self, reason: str, message: str = "") -> None:
         super().__init__(message or reason)
@@ -38,27 +38,27 @@ class DroppedItemError(Exception):
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """Frames as the VAE takes them, but for the scale."""
+    """The frames of a clip, of a bucket's size and length."""
 
     frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
     fps: float
-    first_s: float  # of the first frame, from the video's first
+    first_s: float  # time of the first frame, from the first frame of the video
 
 
 def read_clip(media: Path | bytes, buckets: SizeBuckets) -> DecodedClip:
-    """Decode a video and bring it to its bucket.
+    """Decode a video, and resize and crop it to its bucket.
 
-    Frames are taken where they are nearest to the ticks of `buckets.fps`, counted from the first frame. Of a
-    longer video the start or the middle is taken; a shorter one goes to the next smaller number of frames.
-    Where frames are missing or their shape changes, the longest stretch between counts.
+    The frames are those nearest to the ticks of `buckets.fps`, counted from the first frame. A longer video
+    gives its start or its middle. A shorter video gets the next smaller number of frames. If frames are
+    missing or their shape changes, the longest stretch without such a break is used.
 
     Args:
         media: a file, or all of its bytes.
         buckets: sizes, lengths and rate.
 
     Raises:
-        DroppedItemError: unreadable, damaged, too short, too small, too slow, or of an aspect ratio that no
-            bucket has.
+        DroppedItemError: the video is unreadable, damaged, too short, too small or too slow, or no bucket has
+            its aspect ratio.
     """
     try:
         with open_video(media, _TIMEOUT_S) as source:
@@ -105,9 +105,10 @@ def _read_window(source: OpenVideo, buckets: SizeBuckets) -> DecodedClip:
 
 
 class _FrameWindow:
-    """The newest frames of a stretch, resized: as many as the longest bucket has.
+    """The last frames of a stretch, resized, at most as many as the longest bucket has.
 
-    They are kept before the window begins, too: a video may end earlier than its container says.
+    Frames before the start of the window are kept too, because a video can end before the duration that its
+    container gives.
     """
 
     def __init__(self, buckets: SizeBuckets) -> None:
@@ -121,7 +122,7 @@ class _FrameWindow:
 
     @property
     def count(self) -> int:
-        """Frames that a clip may have."""
+        """Number of frames that are kept."""
         return len(self._kept)
 
     def add_frame(self, decoded: DecodedFrame) -> None:

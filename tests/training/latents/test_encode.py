@@ -236,7 +236,7 @@ def test_latents_of_another_model_or_config_are_refused(tmp_path: Path, wan: str
     assert run(root, other, config(), tmp_path / "L", overwrite=True).encoded == 2
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("text")
-    with pytest.raises(RepriseError, match="something else than latents"):
+    with pytest.raises(RepriseError, match="files that are not latents"):
         run(root, wan, config(), tmp_path / "mine")
 
 

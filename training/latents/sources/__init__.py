@@ -1,1 +1,1 @@
-"""What is encoded: curated datasets, videos, pairs of pictures."""
+"""Sources of items to encode: curated datasets, videos, pairs of pictures."""

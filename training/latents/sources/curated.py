@@ -13,7 +13,7 @@ from reprise.storage import Storage
 from training.latents.config import EncodeConfig
 from training.latents.sources.source import EncodeItem, PlannedItem, SubjectPicture, hash_values
 
-# What is read of a curated dataset (docs/dataset.md); pictures only where a row is encoded.
+# Columns that are read (docs/dataset.md). Pictures are read only for rows that are encoded.
 _ROW_COLUMNS = (
     "clip_id",
     "video_id",
@@ -38,16 +38,22 @@ _ITEM_COLUMNS = (*_ROW_COLUMNS, "subjects.references.image.bytes")
 
 @dataclass(frozen=True)
 class CuratedSource:
-    """A dataset that `reprise curate` wrote."""
+    """A `Source`: the clips of a dataset that `reprise curate` wrote."""
 
     folder: Storage
     config: EncodeConfig = field(default_factory=EncodeConfig)
 
     @property
     def place(self) -> str:
+        """Address of the dataset."""
         return self.folder.uri
 
     def plan_items(self) -> list[PlannedItem]:
+        """List every row of the dataset, also rows that cannot be encoded.
+
+        Raises:
+            RepriseError: the dataset does not exist, is not finished, or has no row.
+        """
         shards = [name for name in self.folder.list_names("data") if name.endswith(".parquet")]
         if not self.folder.exists("manifest.json"):
             state = "is not finished: run `reprise curate` again" if shards else "has no manifest.json"
@@ -61,6 +67,7 @@ class CuratedSource:
         return planned
 
     def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
+        """Read the clips at some (shard, row), with their pictures."""
         for _, row, _ in read_placed_rows(self.folder, _ITEM_COLUMNS, places):
             yield EncodeItem(
                 sample_id=row["clip_id"],
@@ -80,6 +87,7 @@ class CuratedSource:
             )
 
     def describe_source(self) -> dict[str, Any]:
+        """Return kind, address and config hash of the dataset, for the manifest."""
         data = json.loads(self.folder.read_bytes("manifest.json"))
         return {"kind": "curated", "place": self.place, "config_hash": data.get("config_hash")}
 
@@ -99,7 +107,7 @@ class CuratedSource:
         return PlannedItem(row["clip_id"], _hash_curated_row(row, references), place, drop, message)
 
     def _list_references(self, row: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """(subject, reference) of what may be shown: kept, and of a variant that is asked for."""
+        """List (subject, reference) of the kept references of kept subjects, of the configured variants."""
         variants = self.config.references.variants
         return [
             (subject, reference)
@@ -111,7 +119,7 @@ class CuratedSource:
 
 
 def _hash_curated_row(row: dict[str, Any], references: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
-    # Ids are hashes of content; what made a picture is in its revision, seed and donor and the row's config.
+    # Ids are hashes of content. Revision, seed, donor and the row's config determine a generated picture.
     reference_fields = [
         [
             s["subject_id"],

@@ -32,14 +32,22 @@ _ROW_COLUMNS = (
 
 @dataclass(frozen=True)
 class CuratedPairs:
+    """A `Source`: pairs of kept references in a dataset that `reprise curate` wrote."""
+
     folder: Storage
     config: EncodeConfig = field(default_factory=EncodeConfig)
 
     @property
     def place(self) -> str:
+        """Address of the dataset."""
         return self.folder.uri
 
     def plan_items(self) -> list[PlannedItem]:
+        """List every pair of the dataset.
+
+        Raises:
+            RepriseError: there is no pair.
+        """
         planned = []
         for file in self._list_files():
             for number, row in enumerate(read_table_rows(self.folder, file, _ROW_COLUMNS)):
@@ -60,6 +68,7 @@ class CuratedPairs:
         return planned
 
     def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
+        """Read the pairs at some (shard, row and number of the pair)."""
         names = (*_ROW_COLUMNS, "subjects.references.image.bytes")
         for _, row, which in read_placed_rows(self.folder, names, places, per_row=_MAX_PAIRS_PER_ROW):
             subject, reference, target = list(iterate_pairs(row, self.config.pairs))[which]
@@ -74,23 +83,24 @@ class CuratedPairs:
             yield make_item(pair, self.config.pairs)
 
     def describe_source(self) -> dict[str, Any]:
+        """Return kind and address, for the manifest."""
         return {"kind": "curated pairs", "place": self.place}
 
     def _list_files(self) -> list[str]:
         return [f"data/{name}" for name in self.folder.list_names("data") if name.endswith(".parquet")]
 
 
-_MAX_PAIRS_PER_ROW = (
-    10_000  # pairs of one clip, for one number per pair; nobody has a hundred references of each kind
-)
+# Row and pair share one number: row * _MAX_PAIRS_PER_ROW + pair. A clip has far fewer pairs.
+_MAX_PAIRS_PER_ROW = 10_000
 
 
 def iterate_pairs(
     row: Mapping[str, Any], config: PairsConfig
 ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]:
-    """(subject, reference, target) of every ordered pair of two references of a kept clip's kept subject.
+    """Yield (subject, reference, target) of every ordered pair of kept references of one kept subject.
 
-    The target is of a variant that shows a scene. Two of one variant, of different frames, are a pair too.
+    The target has one of the variants that show a scene (`config.targets`). Two references of one variant, of
+    different frames, are also a pair.
     """
     if row["status"] != "kept":
         return
@@ -104,7 +114,7 @@ def iterate_pairs(
 
 
 def choose_caption(row: Mapping[str, Any], subject: Mapping[str, Any], target: Mapping[str, Any]) -> str:
-    """The clip's caption where the target is cut from it; else what made it was told, or its subject."""
+    """Choose the caption of a target: the clip's for a crop, else the prompt that made it, or its subject."""
     if target["variant"] == "crop" and row["caption"]:
         return str(row["caption"])
     return str(target["prompt"] or subject["phrase"] or subject["category"])

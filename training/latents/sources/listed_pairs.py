@@ -1,8 +1,8 @@
 """Pairs of files: a CSV, JSONL, JSON or Parquet list, or a folder with references/ and targets/.
 
-A list has the columns reference and target (paths, relative to the list) and caption; subject (what it is, in
-words) and same_subject (false: two different ones) may be there. A folder has targets/NAME.png with
-targets/NAME.txt and a references/NAME.png of any picture format.
+A list has the columns reference and target (paths, relative to the list) and caption. The columns subject
+(its name) and same_subject (false: two different subjects) are optional. A folder has targets/NAME.png with
+targets/NAME.txt, and references/NAME.png; pictures can have any format of `PICTURE_ENDINGS`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,22 @@ PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 @dataclass(frozen=True)
 class ListedPairs:
+    """A `Source`: pairs of picture files, named by a list or found in a folder."""
+
     uri: str
     config: EncodeConfig = field(default_factory=EncodeConfig)
 
     @property
     def place(self) -> str:
+        """Address of the list or the folder."""
         return Storage.from_uri(self.uri).uri
 
     def plan_items(self) -> list[PlannedItem]:
+        """List every pair, also pairs that cannot be encoded.
+
+        Raises:
+            RepriseError: there is no pair, or a row of the list lacks a picture.
+        """
         planned = []
         for row in self._read_rows():
             found = [self._stat_picture(row[name]) for name in ("reference", "target") if row[name]]
@@ -48,6 +56,7 @@ class ListedPairs:
         return planned
 
     def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
+        """Read the pairs at some places. A place holds the row of its pair as JSON."""
         for named, _ in places:
             (row,) = json.loads(named)
             pair = PicturePair(
@@ -61,6 +70,7 @@ class ListedPairs:
             yield make_item(pair, self.config.pairs)
 
     def describe_source(self) -> dict[str, Any]:
+        """Return kind and address, for the manifest."""
         return {"kind": "pairs", "place": self.place}
 
     def _find_refusal(self, row: Mapping[str, Any], missing: bool) -> tuple[str | None, str]:
@@ -75,7 +85,7 @@ class ListedPairs:
         return None, ""
 
     def _locate_picture(self, path: str) -> tuple[Storage, str]:
-        """A picture that is named relative to the folder, or to the folder of the list."""
+        """Return the storage and the name of a picture, whose path is relative to the folder or the list."""
         base = self.place if is_list(self.uri) else Storage.from_uri(self.uri).join_path("list")
         return locate_file(resolve_relative_path(base, path))
 
@@ -98,7 +108,7 @@ class ListedPairs:
 
 
 def is_list(uri: str) -> bool:
-    """Tell whether an address is that of a list."""
+    """Return True if an address has the extension of a list."""
     return get_extension(uri) in LIST_EXTENSIONS
 
 

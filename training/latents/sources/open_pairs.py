@@ -1,4 +1,4 @@
-"""Pairs of pictures of one subject, as `reprise encode --pairs` reads them: one file a source."""
+"""Open the pairs of pictures that `reprise encode --pairs` names. Each kind of source has one file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from training.latents.sources.subjects200k import Subjects200K
 
 
 def open_pairs(place: str, config: EncodeConfig) -> Source:
-    """What lies at a place: a curated dataset, Subjects200K, a list, or a folder of references and targets.
+    """Open a curated dataset, Subjects200K, a list, or a folder of references and targets.
 
     Raises:
-        RepriseError: none of them.
+        RepriseError: the address holds none of these.
     """
     if is_list(place):
         return ListedPairs(place, config)

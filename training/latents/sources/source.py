@@ -1,7 +1,7 @@
-"""What a source of items to encode is.
+"""The protocol of a source of items to encode.
 
-A source first lists its items (`plan_items`, on the driver, without pictures or videos), then gives those
-that are asked for (`load_items`, on a worker). Both see the same rows: finished ones are not read again.
+The driver lists the items of a source with `plan_items`, without reading pictures or videos. A worker reads
+the items that it encodes with `load_items`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from reprise.storage import Storage
 
 @dataclass(frozen=True, slots=True)
 class PlannedItem:
-    """One row of the source, before anything of it was opened."""
+    """One row of a source, before its pictures and its video are read."""
 
     sample_id: str
-    key: str  # hash of all that decides its latents
-    place: tuple[str, int] = ("", 0)  # (file, row): where `load_items` finds it
-    drop: str | None = None  # reason, where it cannot be encoded
-    message: str = ""  # about this one
+    key: str  # hash of everything that determines its latents
+    place: tuple[str, int] = ("", 0)  # (file, row), where `load_items` finds it
+    drop: str | None = None  # the reason, if it cannot be encoded
+    message: str = ""  # the reason in detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +45,32 @@ class EncodeItem:
     sample_id: str
     source_id: str
     caption: str
-    media: Path | tuple[Storage, str] | bytes  # a file here, one below a folder, or what is in one
+    media: Path | tuple[Storage, str] | bytes  # a local file, a file of a storage, or the bytes of a file
     pictures: tuple[SubjectPicture, ...] = ()
     still: bool = False  # the media is a picture, not a video
 
 
 class Source(Protocol):
-    """Holds addresses and settings alone, so that it travels to workers."""
+    """A source of items. It holds only addresses and settings, so that it can be sent to workers."""
 
     @property
     def place(self) -> str:
-        """Its address."""
+        """Address of the source."""
 
     def plan_items(self) -> list[PlannedItem]:
-        """Every row, also those that cannot be encoded.
+        """List every row, also rows that cannot be encoded.
 
         Raises:
-            RepriseError: there is nothing, or it is not what it should be.
+            RepriseError: the source is missing, empty, or has another format.
         """
 
     def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
-        """The items at some places, in their order."""
+        """Read the items at some places, in the order of the places."""
 
     def describe_source(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Return what the manifest records of the source."""
 
 
 def hash_values(*values: Any) -> str:
-    """A short hash of plain values, the same everywhere."""
+    """Compute a hash of values that JSON can hold: 20 hex digits, the same on every machine."""
     return hashlib.blake2b(json.dumps(values, ensure_ascii=False).encode(), digest_size=10).hexdigest()

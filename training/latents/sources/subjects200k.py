@@ -5,7 +5,7 @@
     quality_assessment   compositeStructure, objectConsistency, imageQuality, 0 to 5; null: not assessed
     description          item, category, description_0 (left), description_1 (right), description_valid
 
-`objectConsistency` is what says whether both panels show one subject.
+`objectConsistency` measures whether both panels show one subject.
 """
 
 from __future__ import annotations
@@ -36,14 +36,22 @@ _ROW_COLUMNS = (
 
 @dataclass(frozen=True)
 class Subjects200K:
+    """A `Source`: the pairs of Subjects200K."""
+
     folder: Storage
     config: EncodeConfig = field(default_factory=EncodeConfig)
 
     @property
     def place(self) -> str:
+        """Address of the folder."""
         return self.folder.uri
 
     def plan_items(self) -> list[PlannedItem]:
+        """List every pair, also pairs that cannot be encoded.
+
+        Raises:
+            RepriseError: the Parquet files have no row, or lack a column.
+        """
         planned = []
         for file in self._list_files():
             for number, row in enumerate(read_table_rows(self.folder, file, _ROW_COLUMNS)):
@@ -51,13 +59,14 @@ class Subjects200K:
                 for side in list_target_sides(self.config.pairs):
                     name = hash_values(file.rpartition("/")[2], number, side)
                     key = hash_values(name, row["description"], self.config.pairs.words)
-                    # One number for row and side.
+                    # Row and side share one number.
                     planned.append(PlannedItem(name, key, (file, 2 * number + side), drop, message))
         if not planned:
             raise RepriseError(f"no pair at {self.place}: its Parquet files have no row")
         return planned
 
     def load_items(self, places: Sequence[tuple[str, int]]) -> Iterator[EncodeItem]:
+        """Read the pairs at some (file, 2 * row + side)."""
         for file in dict.fromkeys(file for file, _ in places):
             wanted = [number for other, number in places if other == file]
             rows = sorted({number // 2 for number in wanted})
@@ -69,6 +78,7 @@ class Subjects200K:
                 yield make_item(make_pair(held[number // 2], number % 2, name, source), self.config.pairs)
 
     def describe_source(self) -> dict[str, Any]:
+        """Return kind and address, for the manifest."""
         return {"kind": "subjects200k", "place": self.place}
 
     def _list_files(self) -> list[str]:
@@ -77,17 +87,17 @@ class Subjects200K:
 
 
 def list_target_sides(config: PairsConfig) -> tuple[int, ...]:
-    """Which panels are targets: 0 left, 1 right. OminiControl takes both; one way, the right one is."""
+    """List the panels that are targets: 0 left, 1 right. OminiControl uses both; one way, it is the right."""
     return (0, 1) if config.both_ways else (1,)
 
 
 def find_refusal(row: Mapping[str, Any], config: PairsConfig) -> tuple[str | None, str]:
-    """(reason, words) why a row is no pair to learn from; (None, "") where it is."""
+    """Find why a row is not used as a pair: (reason, message), or (None, "") if it is used."""
     scores, description = row["quality_assessment"] or {}, row["description"] or {}
     known = {name: scores.get(name) for name in SCORE_NAMES}
     item = description.get("item") or "a pair"
     if config.quality and any(value is None for value in known.values()):
-        return "not assessed", f"{item}: no scores; pairs.quality=0 takes it nevertheless"
+        return "not assessed", f"{item}: no scores; pairs.quality=0 accepts it"
     if config.quality and (known["objectConsistency"] or 0) < config.quality:
         return "different subjects", f"{item}: objectConsistency {known['objectConsistency']}"
     low = next((name for name in SCORE_NAMES if config.quality and (known[name] or 0) < config.quality), None)
@@ -101,21 +111,25 @@ def find_refusal(row: Mapping[str, Any], config: PairsConfig) -> tuple[str | Non
 
 
 def make_pair(row: Mapping[str, Any], side: int, pair_id: str, source_id: str) -> PicturePair:
-    """The pair whose target is one panel of a row; the other panel is its reference."""
+    """Make the pair whose target is one panel of a row (0 left, 1 right) and whose reference is the other."""
     description, data = row["description"], (row["image"] or {}).get("bytes") or b""
     try:
         panels = [_encode_png(panel) for panel in split_panels(Image.open(io.BytesIO(data)))]
     except (OSError, ValueError):
-        panels = [data, data]  # said as unreadable when it is prepared
+        panels = [data, data]  # reported as unreadable when the item is prepared
     caption, subject = description[f"description_{side}"], description["item"] or "subject"
     return PicturePair(pair_id, source_id, subject, caption, reference=panels[1 - side], target=panels[side])
 
 
 def split_panels(image: Image.Image) -> tuple[Image.Image, Image.Image]:
-    """The two pictures of a side-by-side image, without their borders.
+    """Split a side-by-side image into its left and right picture, without their borders.
 
-    Each is the middle of its half: a square whose side is the half's shorter one, down to a multiple of 64
-    (528 -> 512). The published loader cuts the right one 8 px further left, with a strip of the border.
+    Each picture is a square in the middle of its half. Its side is the shorter side of the half, rounded down
+    to a multiple of 64 px (528 -> 512). The published loader crops the right picture 8 px further left, which
+    includes a strip of the border.
+
+    Raises:
+        ValueError: the image does not hold two panels.
     """
     half, height = image.width // 2, image.height
     side = min(half, height) // 64 * 64
