@@ -1,1 +1,1 @@
-"""What happens to one batch: positions, objectives, tasks, sampling, parallelism, the loop."""
+"""Training of subject-to-video models: positions, objectives, tasks, sampling, parallelism, the loop."""

@@ -32,7 +32,7 @@ class ModelConfig(_Section):
     """The model to train, as a diffusers pipeline folder or hub id."""
 
     path: str = Field(
-        "", description="diffusers folder or hub id; holds transformer/, vae/, text_encoder/, ..."
+        "", description="diffusers folder or hub id; with transformer/, vae/, text_encoder/, ..."
     )
     revision: str | None = Field(None, description="of a hub id; null: the newest")
     family: Literal["auto", "wan", "cogvideox"] = Field(
@@ -69,7 +69,7 @@ class PositionsConfig(_Section):
 
 
 class ObjectiveConfig(_Section):
-    """What the network learns to predict, and at which noise levels."""
+    """The target of the prediction, and the noise levels."""
 
     kind: Literal["auto", "flow_matching", "v_prediction"] = Field("auto", description="auto: the family's")
     sigma_mean: float = Field(0.0, description="of the normal under the logistic (flow matching)")
@@ -101,7 +101,7 @@ class MixtureConfig(_Section):
 
 
 class TaskBase(_Section):
-    """What every task has."""
+    """Settings of every task."""
 
     is_replay: ClassVar[bool] = False  # its share of the steps is `replay`, not its weight
 
@@ -183,19 +183,21 @@ class SubjectTokenConfig(_Section):
 
     kind: Literal["none", "trained", "words"] = Field(
         "none",
-        description="trained: an embedding of its own, trained with the model; words: ordinary text before "
+        description="trained: an added embedding, trained with the model; words: ordinary text before "
         "captions, put there by `reprise encode`, as released",
     )
     words: str = Field("<cls>", min_length=1)
 
 
 class ConflictConfig(_Section):
-    """Gradients of two tasks on the same weights: how far they conflict, and what is done about it."""
+    """Measure and reduce the conflict between the gradients of two tasks."""
 
     every: int | None = Field(None, ge=1, description="steps between comparisons; null: never. Paper: 50")
     groups: int = Field(4, ge=1, description="parts of equal depth into which the layers are put")
     pcgrad: int | None = Field(
-        None, ge=1, description="PCGrad against the mean of so many last gradients of the other; null: off"
+        None,
+        ge=1,
+        description="PCGrad against the mean of this number of last gradients of the other task; null: off",
     )
 
 
@@ -233,7 +235,7 @@ class ParallelConfig(_Section):
 
 
 class ComputeConfig(_Section):
-    """Precision and what it costs."""
+    """Precision, recomputation and compilation."""
 
     precision: Literal["bf16", "fp32"] = Field("bf16", description="of the computation; weights stay fp32")
     checkpointing: Literal["none", "selective", "full"] = Field(
@@ -278,7 +280,7 @@ class LogConfig(_Section):
 
 
 class RunConfig(_Section):
-    """Where it runs and where it writes; never part of what is computed."""
+    """Where the run runs and writes. These settings do not change the trained model."""
 
     name: str = Field("run", description="the same name and output resume a run")
     output: str = Field("runs", description="folder or s3:// URI that all workers reach")
@@ -297,7 +299,7 @@ class TrainConfig(_Section):
     model: ModelConfig = ModelConfig()
     positions: PositionsConfig = PositionsConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
-    tasks: tuple[TaskConfig, ...] = Field((), description="what is trained, and on what")
+    tasks: tuple[TaskConfig, ...] = Field((), description="tasks to train, each with its data")
     replay: float = Field(
         0.2, ge=0, le=1, description="p: share of steps that are replay, where other tasks are trained too"
     )

@@ -59,7 +59,7 @@ class FlowMatching:
         self.config = config
 
     def draw_level(self, generator: torch.Generator, tokens_per_frame: float) -> Tensor:
-        """Draw sigma in (0, 1): logit-normal, then shifted as `objective.shift` says."""
+        """Draw sigma in (0, 1): logit-normal, then shifted by `objective.shift`."""
         normal = torch.randn((), generator=generator, device=generator.device)
         raw = transform_logit_normal(normal, self.config.sigma_mean, self.config.sigma_std)
         return shift_sigma(raw, get_shift_factor(self.config, tokens_per_frame))

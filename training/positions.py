@@ -1,8 +1,8 @@
 """Rotary positions of video and reference tokens: schemes -> integer (t, h, w) -> cos/sin tables.
 
-A reference is a clean frame; only its position tells it from a frame of the video. Every scheme of Kaleido's
-Tables 2 and 5 is here, and the further ones of the released code. Sizes are (frames, height, width) in
-patches, and positions count patches. All functions are pure.
+A reference is a clean frame; only its position distinguishes it from a frame of the video. This module
+has every scheme of Kaleido's Tables 2 and 5, and those of the released code. Sizes are (frames, height,
+width) in patches, and positions count patches. All functions are pure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Build everything that a run holds in memory from its config and its workers."""
+"""Build the state of a run in memory from its config and its workers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from training.tasks.task import LossContext, Task
 
 
 def build_state(config: TrainConfig, world: World) -> RunState:
-    """Build a run's state. Data comes before the model, so that errors show before the long part.
+    """Build a run's state. Data is built before the model, so that its errors appear before the slow part.
 
     Args:
         config: of the run.
@@ -109,7 +109,7 @@ def build_model(config: TrainConfig, family: Family, world: World) -> nn.Module:
     else:
         folder, _ = fetch_part(config.model.path, config.model.revision, "transformer")
         sharded_weights.load_sharded_weights(model, folder, config.seed, world.device)
-        in_training.load_token(model, folder.parent)  # lies beside a transformer that was trained with it
+        in_training.load_token(model, folder.parent)  # it is beside a transformer that was trained with it
     if file is not None:
         in_training.load_adapters(model, file)
     return model

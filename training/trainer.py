@@ -3,7 +3,7 @@
     from training.trainer import run_training
     result = run_training(config)
 
-Checkpoints lie in the run's folder, not in Ray, and the same `run.name` and `run.output` find them. So a
+Checkpoints are in the run's folder, not in Ray, and the same `run.name` and `run.output` find them. So a
 worker that dies, a machine that is taken away, and a command that is repeated all resume in the same way.
 """
 
@@ -44,12 +44,12 @@ class TrainingResult:
 def run_training(config: TrainConfig, callbacks: CallbackFactory | None = None) -> TrainingResult:
     """Train on the Ray that `run.address` names, or on one that is started here.
 
-    Resumes where a run of the same name stands. Workers that are lost are replaced `run.max_failures` times.
+    A run of the same name is resumed. Lost workers are replaced `run.max_failures` times.
 
     callbacks: default: those of the config (`callbacks/build.py`).
 
     Raises:
-        RepriseError: anything that a person must mend: config, data, a loss that is not finite.
+        RepriseError: an error that the user must correct: config, data, a loss that is not finite.
     """
     from training.loop.world import compute_mesh_sizes
 
@@ -74,7 +74,7 @@ def run_training(config: TrainConfig, callbacks: CallbackFactory | None = None) 
 def _run_trainer(
     config: TrainConfig, callbacks: CallbackFactory, folder: RunFolder, started_here: bool
 ) -> dict[str, Any] | None:
-    """What the first worker returned; None: it wrote down why it stopped."""
+    """Run the trainer and return the result of the first worker; None if it recorded why it stopped."""
     import ray.train
     from ray import cloudpickle
     from ray.train.torch import TorchTrainer
@@ -95,7 +95,7 @@ def _run_trainer(
             resources_per_worker={"CPU": run.cpus_per_worker} | ({"GPU": gpus} if gpus else {}),
         ),
         run_config=ray.train.RunConfig(
-            name="ray",  # below the run's folder: logs of Ray's own
+            name="ray",  # below the run's folder: Ray's logs
             storage_path=folder.root.get_arrow_path(),
             storage_filesystem=folder.root.get_filesystem() if folder.root.is_remote else None,
             failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
@@ -115,7 +115,7 @@ def _run_trainer(
 
 
 def _run_worker(settings: dict[str, Any]) -> dict[str, Any] | None:
-    """What each worker does."""
+    """Run the training loop in one worker."""
     import ray.train
     import ray.train.torch
     import torch
@@ -127,7 +127,7 @@ def _run_worker(settings: dict[str, Any]) -> dict[str, Any] | None:
     config = TrainConfig.model_validate(settings["config"])
     folder = RunFolder.from_config(config.run)
     if _read_stop_reason(folder) is not None:
-        # Started again after an error that would come again. All workers see it, and all end here.
+        # The run was restarted after an error that would occur again. All workers read it, and all stop here.
         return None
     device = ray.train.torch.get_device()
     if device.type == "cpu":
@@ -199,14 +199,14 @@ def _check_unchanged(config: TrainConfig, folder: RunFolder) -> None:
 
 
 def _read_stop_reason(folder: RunFolder) -> str | None:
-    """Why the run stopped, if a restart would not help."""
+    """Read why the run stopped, if a restart would not help."""
     if not folder.root.exists(STOPPED_FILE):
         return None
     return str(json.loads(folder.root.read_bytes(STOPPED_FILE))["error"])
 
 
 def _get_worker_gpus(config: TrainConfig) -> float:
-    """GPUs of each worker."""
+    """Return the number of GPUs of each worker."""
     import ray
 
     there = float(ray.cluster_resources().get("GPU", 0.0))
@@ -215,7 +215,7 @@ def _get_worker_gpus(config: TrainConfig) -> float:
 
 
 def _check_resources(config: TrainConfig, gpus: float, started_here: bool) -> None:
-    """Refuse more than this machine has: Ray would wait forever. A cluster may grow."""
+    """Refuse more resources than this machine has, because Ray would wait forever. A cluster can grow."""
     import ray
 
     there = ray.cluster_resources()

@@ -1,4 +1,4 @@
-"""What each worker of a training run does: build the run's state, run the loop, export the model.
+"""Run one worker of a training run: build the state, run the loop, export the model.
 
 `trainer.py` starts workers on Ray. Without Ray, call `train_model` in every process of `torchrun`, or in one.
 """

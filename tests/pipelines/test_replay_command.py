@@ -173,5 +173,5 @@ def test_the_papers_sum_is_done_again() -> None:
     output = " ".join(" ".join(describe_cost(cost)).split())
     assert "0.8 + 0.2 x 169 = 13.72 pictures, 92.7 % less. The sum is 34.6, 79.5 % less" in output
     assert "13.72 would be 91.9 % less and need p = 0.076" in output
-    assert "20.5 % of as many steps of videos alone" in output
+    assert "20.5 % of as many steps with only videos" in output
     assert describe_cost(None) == []

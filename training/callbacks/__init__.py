@@ -1,1 +1,1 @@
-"""What watches a training run: one file a callback, each a `training.loop.callback.Callback`."""
+"""Callbacks of a training run. Each file has one `training.loop.callback.Callback`."""

@@ -1,4 +1,4 @@
-"""The callbacks of a config."""
+"""Build the callbacks of a config."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ConsoleWriter:
-    """Prints one line for each record."""
+    """Print one line for each record."""
 
     def __init__(self, print_line: Callable[[str], None] = print) -> None:
         self._print_line = print_line
@@ -32,7 +32,7 @@ class ConsoleWriter:
 
 
 def format_line(step: int, steps: int, scalars: Mapping[str, Any]) -> str:
-    """Format step, loss, speed, MFU, data wait, memory and time left; what is not known is left out."""
+    """Format step, loss, speed, MFU, data wait, memory and time left; unknown values are left out."""
 
     def get_value(name: str) -> float | None:
         value = scalars.get(name)

@@ -28,7 +28,7 @@ PANELS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
 
 
 class Curves(Callback):
-    """Draws `curves.png` with every checkpoint and at the end, on the main worker."""
+    """Draw `curves.png` with every checkpoint and at the end, on the main worker."""
 
     def on_checkpoint(self, state: RunState, path: str) -> None:
         """See `Callback.on_checkpoint`."""
@@ -44,7 +44,7 @@ class Curves(Callback):
 
 
 def draw_curves(folder: Storage, title: str) -> bool:
-    """Draw a run's `metrics.jsonl` into its `curves.png`; False where there is nothing to draw.
+    """Draw a run's `metrics.jsonl` into its `curves.png`; return False if there is nothing to draw.
 
     Raises:
         RepriseError: the folder cannot be written to.

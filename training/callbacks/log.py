@@ -1,4 +1,4 @@
-"""Sums up the numbers of a run and passes them to its writers."""
+"""Aggregate the metrics of a run and pass them to its writers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Scalars = Mapping[str, float]
 
 
 class MetricsWriter(Protocol):
-    """Writes numbers somewhere, on the main worker. A writer that fails must not end the run."""
+    """A target of metrics on the main worker. A failing writer must not end the run."""
 
     def start(self, state: RunState) -> None:
-        """Start after `state.step` steps; what an interrupted run wrote of later steps no longer counts."""
+        """Start after `state.step` steps; later records, from an interrupted run, no longer count."""
 
     def write(self, step: int, scalars: Scalars) -> None:
         """Write the numbers of a step, by name."""
@@ -31,7 +31,7 @@ class MetricsWriter(Protocol):
 
 
 class MetricsLog(Callback):
-    """Sums up every `log.every` steps; other callbacks add their numbers by `record_scalars`."""
+    """Aggregate metrics every `log.every` steps. Other callbacks add numbers with `record_scalars`."""
 
     def __init__(self, writers: Sequence[MetricsWriter], every: int) -> None:
         self.writers, self.every = list(writers), every

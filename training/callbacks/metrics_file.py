@@ -34,7 +34,7 @@ class MetricsFile:
         self.open_file(state.folder.root, state.step)
 
     def open_file(self, folder: Storage, step: int) -> None:
-        """Start after `step`; later records are of an interrupted run and are removed."""
+        """Start after `step`; later records come from an interrupted run and are removed."""
         self._folder = folder
         self._lines = [json.dumps(record) + "\n" for record in read_metrics(folder) if record["step"] <= step]
         folder.write_bytes(METRICS_FILE, "".join(self._lines).encode())
@@ -69,7 +69,7 @@ class MetricsFile:
 
 
 def read_metrics(folder: Storage) -> Iterator[dict[str, Any]]:
-    """Yield the records of a run, in order; a line that a crash cut short is left out."""
+    """Yield the records of a run, in order; a line that a crash truncated is left out."""
     if not folder.exists(METRICS_FILE):
         return
     for line in folder.read_bytes(METRICS_FILE).decode("utf-8", errors="replace").splitlines():

@@ -18,7 +18,7 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 class TensorBoardWriter:
-    """Writes for TensorBoard; on S3 the files are written locally and uploaded."""
+    """Write for TensorBoard. For S3 the files are written locally and uploaded."""
 
     def __init__(self) -> None:
         self._writer: Any = None

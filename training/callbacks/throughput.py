@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from training.cost import flops
 from training.models.shape import TransformerShape
 
-# Metrics with a rule of their own between two records; all others are averaged.
+# Metrics with another rule between two records. All others are averaged.
 _SPECIAL_METRICS = ("seconds", "data_wait", "tokens", "samples", "memory", "micro_steps")
 
 
 class Throughput:
-    """Collects the metrics of steps and sums them up for each record.
+    """Collect the metrics of steps and aggregate them for each record.
 
     Args:
         shape: of the model, for its FLOPs; None: no MFU.
         peak: FLOP/s of all workers' devices together; None: no MFU.
         steps: of the whole run, for the time that is left.
         frozen: only adapters are trained.
-        token_timesteps: each token has a timestep of its own.
+        token_timesteps: every token has its own timestep.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Throughput:
         self._window.append((dict(metrics), self._count_flops(metrics)))
 
     def pop_scalars(self, step: int) -> dict[str, float]:
-        """Sum up the steps since the last call; empty where there was none.
+        """Aggregate the steps since the last call; empty if there was none.
 
         `loss` and other plain metrics are means over the steps that had them; then:
             speed/step_seconds, speed/tokens_per_second, speed/samples_per_second (all workers together)

@@ -30,9 +30,9 @@ from training.convert.kaleido import TensorNames, WeightLayout, convert_tensor, 
 
 SHARD_BYTES = 4_000_000_000
 _WEIGHTS = "diffusion_pytorch_model"
-_TAG = "1"  # what the official converter calls its one checkpoint
+_TAG = "1"  # the name that the official converter gives its checkpoint
 _SAT_FILES = ("mp_rank_00_model_states.pt", "fsdp2_rank_0000_checkpoint.pt")
-# The released training writes these beside the weights (random states, arguments). With them allowed, its
+# The released training writes these beside the weights (random states, arguments). If they are allowed, its
 # files can be read without unpickling anything unknown.
 _SAFE_GLOBALS = [
     argparse.Namespace,
@@ -269,7 +269,7 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
         what = next((line.strip() for line in known if "GLOBAL" in line or "Unsupported" in line), known[0])
         raise RepriseError(
             f"{file} holds Python objects that are not loaded for safety ({what[:160]}); "
-            "save its tensors alone"
+            "save only its tensors"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise RepriseError(f"{file} is no whole torch file ({str(error).splitlines()[0][:160]})") from error

@@ -23,7 +23,7 @@ SAT_PREFIX = "model.diffusion_model."
 _MIXIN = "mixins.adaln_layer"
 _LAYER = "transformer.layers.{i}"
 
-# (SAT, Wan original, diffusers); {i} is the block. A tuple is what SAT stacks into one tensor, in this order.
+# (SAT, Wan original, diffusers); {i} is the block. SAT stacks a tuple into one tensor, in this order.
 _Names = str | tuple[str, ...]
 _MODULES: tuple[tuple[str, _Names, _Names], ...] = (
     ("mixins.patch_embed.proj", "patch_embedding", "patch_embedding"),
@@ -51,7 +51,7 @@ _MODULES: tuple[tuple[str, _Names, _Names], ...] = (
     (f"{_LAYER}.mlp.dense_h_to_4h", "blocks.{i}.ffn.0", "blocks.{i}.ffn.net.0.proj"),
     (f"{_LAYER}.mlp.dense_4h_to_h", "blocks.{i}.ffn.2", "blocks.{i}.ffn.net.2"),
 )
-_NORMS: tuple[tuple[str, str, str], ...] = (  # a weight alone
+_NORMS: tuple[tuple[str, str, str], ...] = (  # only a weight
     (f"{_MIXIN}.query_layernorm_list.{{i}}", "blocks.{i}.self_attn.norm_q", "blocks.{i}.attn1.norm_q"),
     (f"{_MIXIN}.key_layernorm_list.{{i}}", "blocks.{i}.self_attn.norm_k", "blocks.{i}.attn1.norm_k"),
     (f"{_MIXIN}.cross_query_layernorm_list.{{i}}", "blocks.{i}.cross_attn.norm_q", "blocks.{i}.attn2.norm_q"),

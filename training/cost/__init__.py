@@ -1,1 +1,1 @@
-"""What a step costs, before it is run."""
+"""Estimate FLOPs and memory of a training step before it runs."""

@@ -61,8 +61,8 @@ def measure_activations(
         precision: of the computation.
         layers: number of blocks, instead of the config's.
         text: tokens of a caption; None: as the released pipelines pad it.
-        token_timesteps: each token has a timestep of its own.
-        lora: train adapters alone.
+        token_timesteps: every token has its own timestep.
+        lora: train only adapters.
     """
     key = json.dumps(dict(config), sort_keys=True)
     return _measure_activations(

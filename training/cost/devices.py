@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# Name as CUDA gives it -> FLOP/s. First match wins, so variants stand before what they are variants of.
+# Name as CUDA gives it -> FLOP/s. The first match is used, so a variant comes before its base name.
 # Sources: NVIDIA's data sheets, without sparsity; GeForce: the Ada and Ampere white papers, float32 sums.
 PEAK_FLOPS: tuple[tuple[str, float], ...] = (
     (r"\bGB?300\b|\bB300\b", 2_250e12),

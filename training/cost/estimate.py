@@ -47,7 +47,7 @@ class Estimate:
         self.transformer = with_reference_channels(config, transformer)
         family = make_family(self.transformer, vae, config.model.path)
         self.shape = family.make_shape(self.transformer)
-        #: Whether each token has a timestep and a modulation of its own.
+        #: Whether every token has its own timestep and modulation.
         self.has_token_timesteps = family.has_token_timesteps(config.positions)
 
     @cached_property

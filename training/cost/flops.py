@@ -30,7 +30,7 @@ def count_training(
     Args:
         shape: of the transformer.
         tokens: of the whole sequence.
-        text: tokens of the text; None: as the shape says.
+        text: tokens of the text; None: those of the shape.
         timesteps: how many are embedded.
         frozen: only adapters are trained (LoRA): gradients pass through weights, but weights get none. The
             adapters' own products are left out: a tenth more at rank 128 on all layers of CogVideoX-5B.

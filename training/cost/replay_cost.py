@@ -1,4 +1,4 @@
-"""What a step of proxy replay costs on average against training on videos alone, and the paper's figures."""
+"""Average cost of a step of proxy replay, relative to training only on videos, and the paper's figures."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def describe_cost(cost: ReplayCost | None) -> list[str]:
         f"(identity) + {p:.3g} x {format_si(cost.video_step)} (replay)",
         f"  one video is {cost.video / cost.image:.3g} pictures; one replay step of {cost.video_batch:g} is "
         f"{cost.video_step / cost.image_step:.3g} identity steps of {images}",
-        f"  {_format_share(cost.share)} as many steps of videos alone; "
+        f"  {_format_share(cost.share)} as many steps with only videos; "
         f"{_format_share(cost.share_at_equal_batches)} it at equal batches",
         f"  the paper (arXiv 2504.17816) takes a video as 13² = {PAPER_FACTOR} pictures: quadratic in 13 "
         "latent frames, at equal batches, without references and text. It writes",

@@ -1,4 +1,4 @@
-"""What the tasks of a run ask of a step: tokens of their samples, and how often each length comes."""
+"""The workload of a step: tokens of the samples of each task, and the frequency of each length."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from training.tasks.task import Task
 
 @dataclass(frozen=True)
 class Workload:
-    """What one task asks of a step."""
+    """The workload of one task."""
 
     task: str  # its name
     is_replay: bool

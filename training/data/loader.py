@@ -32,13 +32,13 @@ class Loader:
     does not depend on the number of threads.
 
     Args:
-        sampler: says which samples make up a step.
+        sampler: chooses the samples of a step.
         latents: by the name of the task.
         rank: data rank. Workers that share a sequence pass the same.
         ranks: number of data ranks.
         threads: samples read at the same time.
         prefetch: micro batches that are ready or being read beyond the one in use.
-        pin_memory: batches lie in page-locked memory, for asynchronous copies to a GPU.
+        pin_memory: batches are in page-locked memory, for asynchronous copies to a GPU.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Loader:
     def iterate_steps(self, start: int, stop: int) -> Iterator[StepBatches]:
         """Yield the steps from `start` to `stop` - 1. A step's unused micro batches are skipped."""
         readers = ThreadPoolExecutor(self.threads, thread_name_prefix="read-latents")
-        # A pool of its own: it waits for readers, so it must not block one of them.
+        # A separate pool: it waits for readers, so it must not block one of them.
         assembler = ThreadPoolExecutor(1, thread_name_prefix="assemble-batch")
         coming: deque[Future[Batch]] = deque()
         jobs = self._iterate_jobs(start, stop)

@@ -129,7 +129,7 @@ class Sampler:
         return self._plan_turn(self.tasks[which], step, int(before[which]), first)
 
     def plan_watched_step(self, task: str, step: int) -> StepPlan | None:
-        """Plan a step of a task that is only watched (weight 0); None: the task has steps of its own.
+        """Plan a step of a task of weight 0, which is only measured; None: the task has its own steps.
 
         Training never draws from the indices of its samples.
         """
@@ -156,7 +156,7 @@ class Sampler:
         )
 
     def draw_choice(self, plan: StepPlan, index: int, record: SampleRecord) -> SampleChoice:
-        """Draw the references and the caption of one sample of a plan, as its task says."""
+        """Draw the references and the caption of one sample of a plan with its task."""
         task = next(task for task in self.tasks if task.name == plan.task)
         return task.choose_references(
             record, plan.references, random_streams.make_generator(self.seed, "choice", index)

@@ -13,13 +13,13 @@ from torch import Tensor
 
 LatentSize = tuple[int, int, int]  # T, h, w in latent units
 # Variants that `reprise encode` writes and a task reads; the other variants come from curation.
-FRAME_VARIANT = "frame"  # a clip's own frame, encoded alone (`frames_alone`)
+FRAME_VARIANT = "frame"  # a frame of the clip, encoded as a picture (`frames_alone`)
 PAIR_VARIANT = "pair"  # the picture that a pair gives as its reference
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A picture that may stand for a subject."""
+    """A reference picture of a subject."""
 
     reference_id: str
     variant: str  # crop | segment | inpaint | redux | crosspair | retrieved | frame

@@ -40,7 +40,7 @@ class GenerationSettings:
     pad_references: bool = True
     lora: str | None = None  # file or folder
     lora_alpha: float | None = None
-    positions: PositionsConfig | None = None  # None: as the model's folder says
+    positions: PositionsConfig | None = None  # None: those of the model's folder
     dtype: str = "fp32"  # of transformer and text encoder; the VAE is always float32
 
 
@@ -124,7 +124,7 @@ def make_requests(
 
 
 def with_model_defaults(settings: GenerationSettings) -> GenerationSettings:
-    """Fill in the model's default size where the settings say none; only configs are read.
+    """Fill in the model's default size if the settings have none; only configs are read.
 
     Raises:
         RepriseError: the model is missing, of an unknown family, or cannot make that size.

@@ -109,7 +109,7 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         folder = Path(path)
         if folder.is_dir() and not (folder / INDEX_FILE).is_file():
             raise RepriseError(
-                f"{folder} has no {INDEX_FILE}: a whole pipeline folder is needed, not a transformer alone "
+                f"{folder} has no {INDEX_FILE}: a whole pipeline folder is needed, not only a transformer "
                 "(`reprise convert kaleido IN OUT --base WAN` makes one)"
             )
         if (folder / "transformer_2").is_dir():

@@ -25,7 +25,7 @@ StepCallback = Callable[[int, float, Tensor], None]
 def apply_guidance(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance: u + scale (c - u).
 
-    Both predictions see the references, so it acts on the text alone.
+    Both predictions see the references, so it acts only on the text.
     """
     return unconditional + scale * (conditional - unconditional)
 
@@ -39,7 +39,7 @@ def apply_reference_guidance(
 
     Args:
         nothing: v0, with neither text nor references.
-        references: v_ref, with references alone.
+        references: v_ref, with only the references.
         both: v_ref_text, with both.
         text: scale of the text.
         reference: scale of the references.
@@ -71,7 +71,7 @@ def make_guided_velocity(
         positions: where references lie.
         text: scale of the text, or a function that returns the scale of the current step. 1 without a
             `reference` scale: no guidance, and half the work.
-        reference: scale of the references; it costs a second pass without references.
+        reference: scale of the references; it needs a second pass without references.
         dtype: of the computation; None: of the model's weights.
     """
     both = replace(

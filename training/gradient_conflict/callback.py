@@ -116,7 +116,7 @@ class ConflictMonitor(Callback):
 class ProjectGradients(Callback):
     """PCGrad: removes from each step's gradient what points against the other tasks' recent gradients.
 
-    A step sees one task; the mean of the last `size` gradients stands for each of the others (Figure 10).
+    A step sees one task; the mean of the last `size` gradients replaces each of the others (Figure 10).
     Every worker keeps them whole on the CPU, which suits LoRA.
     """
 
@@ -160,7 +160,7 @@ class ProjectGradients(Callback):
 def find_next_plan(state: RunState, task: str) -> StepPlan | None:
     """Find the plan of a task's next step, from this one on; None: there is none.
 
-    A task without steps of its own is compared on samples that are only watched.
+    A task without its own steps is compared on samples that no step trains on.
     """
     if (watched := state.sampler.plan_watched_step(task, state.step)) is not None:
         return watched

@@ -164,7 +164,7 @@ def project_gradients(
     Args:
         gradients: g.
         other: of another task.
-        sums: of `compute_moments` over all parameters and ranks; a rank with shards alone must give it.
+        sums: of `compute_moments` over all parameters and ranks; a rank that has only shards must give it.
     """
     if sums is None:
         found = compute_moments(gradients, other)
@@ -184,7 +184,7 @@ class GradientBuffer:
 
     def __init__(self, size: int = 1) -> None:
         if size < 1:
-            raise ValueError(f"a buffer holds at least 1 gradient, not {size}")
+            raise ValueError(f"the size of a buffer must be at least 1, not {size}")
         self.size = size
         self.gradients_by_task: dict[str, deque[dict[str, Tensor]]] = {}
 

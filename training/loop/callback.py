@@ -62,7 +62,7 @@ class Callback:
         """Return what this callback needs to resume exactly: tensors, also sharded, and plain values.
 
         It is saved in each checkpoint under the class's name; empty: nothing is saved. On resuming it is
-        called first: its names and shapes say what is read.
+        called first: its names and shapes determine what is read.
         """
         return {}
 

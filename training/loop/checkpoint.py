@@ -118,7 +118,7 @@ def load_checkpoint(state: RunState, step: int, callbacks: Sequence[Callback] = 
 
 
 def collect_facts(state: RunState, callbacks: Sequence[str]) -> dict[str, Any]:
-    """Collect what `complete.json` says; callbacks: names of those that save something."""
+    """Collect the content of `complete.json`; callbacks: names of those that save a state."""
     return {
         "step": state.step,
         "sampler": state.sampler.fingerprint,
@@ -136,7 +136,7 @@ def check_same_run(saved: Mapping[str, Any], state: RunState, where: str) -> Non
     """Check that a checkpoint is of the same config and data as the run.
 
     Raises:
-        RepriseError: names the key that changed, or says that the data did.
+        RepriseError: a key or the data changed; the message names it.
     """
     check_same_config(saved, state.config, where)
     if saved["sampler"] != state.sampler.fingerprint:

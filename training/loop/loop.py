@@ -27,7 +27,7 @@ from training.loop.preemption import Preempted
 from training.loop.state import RunState
 from training.loop.world import World
 
-DRAIN_POLL_S = 5.0  # a poll costs one message to every worker
+DRAIN_POLL_S = 5.0  # a poll sends one message to every worker
 
 
 def run_loop(

@@ -150,7 +150,7 @@ _MATRIX_PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, tor
 
 
 def _choose_policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    """What selective recomputation keeps: by name, as each attention kernel is an operation of its own."""
+    """What selective recomputation keeps: by name, because each attention kernel is a separate operation."""
     if operation in _MATRIX_PRODUCTS or "attention" in operation.name() or "flash_attn" in operation.name():
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE

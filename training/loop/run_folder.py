@@ -8,7 +8,7 @@
       checkpoints/step-00002000.partial/   being written, or left by a crash: never read
       model/                          after the last step: a diffusers pipeline folder for `reprise generate`
       stopped.json                    why the run stopped, where a restart would not help
-      tensorboard/, samples/, ...     whatever callbacks write, each in a folder of its own
+      tensorboard/, samples/, ...     files of callbacks, one folder for each
 
 On S3 there is no `.partial`: objects cannot be renamed at once, so only `complete.json` decides.
 """

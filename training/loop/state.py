@@ -1,4 +1,4 @@
-"""Everything that a run holds in memory: what the loop works on and what callbacks look at."""
+"""The state of a run in memory, which the loop changes and callbacks read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """LoRA on a stock transformer, by peft: add, load, save, merge.
 
 There are two scopes. `released`: LoRA acts on every token of every target, as the released proxy replay code
-computes. `reference_only`: LoRA on the adaptive norms acts on reference tokens alone, which is what the paper
+computes. `reference_only`: LoRA on the adaptive norms acts only on reference tokens, which is what the paper
 describes (modulation.py); LoRA on other targets acts on every token. docs/proxy-replay.md says why `released`
 is the default.
 """
@@ -143,7 +143,7 @@ def pack_lora(
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Add LoRA to the weights in place, so that it costs no time. `unmerge_lora` undoes it."""
+    """Add LoRA to the weights in place, so that it adds no time. `unmerge_lora` undoes it."""
     if _is_reference_only(model):
         raise RepriseError("LoRA of scope reference_only cannot be merged: it does not act on all tokens")
     for layer in _list_lora_layers(model):
@@ -194,7 +194,7 @@ def _inject_adapters(
     import peft
 
     model.requires_grad_(False)
-    # With exact names peft matches these modules alone; the suffix "proj" would match more.
+    # With exact names peft matches only these modules; the suffix "proj" would match more.
     adapter = peft.LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(modules), init_lora_weights=True
     )

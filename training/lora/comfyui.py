@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from reprise.errors import RepriseError
 from training.models.build import FAMILIES
 
-# What stands in the tables for the parts of a name that differ between modules.
+# Placeholders in the tables for the parts of a name that differ between modules.
 _PLACEHOLDERS = {"#": r"(\d+)", "$": "([qkv])", "@": "([12])"}
 
 

@@ -51,7 +51,7 @@ def export_lora(
         alpha: of a file that stores none.
 
     Raises:
-        RepriseError: it does not fit the model, has no alpha, or that format cannot hold it.
+        RepriseError: it does not fit the model, has no alpha, or the format cannot express it.
     """
     file = check_lora(path, model, revision)
     state = {f"{module}.lora_{side}.weight": weight for (module, side), weight in file.weights.items()}

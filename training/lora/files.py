@@ -39,7 +39,7 @@ class LoraFile:
     weights: Mapping[tuple[str, str], Tensor]  # (module, "A" or "B") -> weight
     rank: int
     alpha: float | None  # None: the file does not store it
-    reference_only: bool  # LoRA of the adaptive norms acts on reference tokens alone
+    reference_only: bool  # LoRA of the adaptive norms acts only on reference tokens
 
     @property
     def modules(self) -> set[str]:
@@ -53,7 +53,7 @@ class LoraFile:
             alpha: of a file that stores none.
 
         Raises:
-            RepriseError: neither the file nor the caller says alpha.
+            RepriseError: neither the file nor the caller gives alpha.
         """
         known = self.alpha if self.alpha is not None else alpha
         if known is None:
@@ -65,7 +65,7 @@ def read_lora_file(path: str | Path, family: str) -> LoraFile:
     """Read a LoRA file of either format.
 
     Args:
-        path: the file, or a folder that holds it alone.
+        path: the file, or a folder with only this file.
         family: of the model that the LoRA is for.
 
     Raises:
@@ -137,7 +137,7 @@ def pack_lora_state(
     if layout == "comfyui":
         if reference_only:
             raise RepriseError(
-                "ComfyUI cannot apply LoRA to reference tokens alone (lora.scope reference_only)"
+                "ComfyUI cannot apply LoRA only to reference tokens (lora.scope reference_only)"
             )
         names = map_comfyui_names(modules, family)
         for key, weight in state.items():

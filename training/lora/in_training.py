@@ -20,7 +20,7 @@ from training.models.subject_token import (
 
 
 def add_adapters(model: nn.Module, config: TrainConfig, family: str) -> LoraFile | None:
-    """Add what the config asks for to a prepared model, on the meta device and before it is sharded.
+    """Add the adapters of the config to a prepared model, on the meta device and before it is sharded.
 
     Returns:
         The file that LoRA's weights come from, for `load_adapters`; None: there is none.

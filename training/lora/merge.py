@@ -42,7 +42,7 @@ def write_merged_model(
         sign: -1 takes merged LoRA out again.
 
     Raises:
-        RepriseError: the file does not fit, acts on references alone, or the target is there already.
+        RepriseError: the file does not fit, acts only on references, or the target exists.
     """
     folder = Path(target)
     if folder.exists():

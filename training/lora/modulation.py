@@ -1,4 +1,4 @@
-"""Adaptive norms of CogVideoX whose LoRA acts on reference tokens alone, as proxy replay describes it.
+"""Adaptive norms of CogVideoX whose LoRA acts only on reference tokens, as proxy replay describes it.
 
 The paper (3.4): "updating LN layers only for X_in while keeping them frozen for X_out and C_T". The released
 code never reads the switch that should do so (docs/proxy-replay.md). Here the frozen weights modulate the

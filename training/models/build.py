@@ -32,7 +32,7 @@ def build_family(config: ModelConfig) -> Family:
         RepriseError: there is no transformer, or it is of no known family.
     """
     transformer = read_config(config.path, config.revision, "transformer")
-    # The VAE of a hub model is not fetched for this: its transformer tells the published VAEs apart.
+    # The VAE of a hub model is not fetched for this: its transformer determines which published VAE it has.
     file = Path(config.path, "vae", "config.json")
     vae = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     named = None if config.family == "auto" else FAMILIES[config.family]

@@ -190,7 +190,7 @@ class CogVideoXFamily:
         shard: SequenceShard | None = None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """See `Family.predict`; `timestep` holds integers 0..999, as CogVideoX's schedulers have them.
+        """See `Family.predict`; `timestep` has integers 0..999, as in CogVideoX's schedulers.
 
         With `shard` the text is cut, too, since joint attention needs equal shares of all tokens. The workers
         of a group must divide its length, 226, so that a group has 1 or 2.
@@ -361,7 +361,9 @@ def _make_tables(
     place: SequenceLayout, base: tuple[int, int], crop: Any, head_dim: int, device: str
 ) -> RotaryTables:
     """Rotary tables of a whole sequence: cos and sin, (1, tokens, head_dim) float32."""
-    with torch.inference_mode(False):  # a table first asked for while sampling is used in training as well
+    with torch.inference_mode(
+        False
+    ):  # a table that is first built while sampling is used in training as well
         where = torch.cat(
             [make_cogvideox_positions(size, first, base, crop, device) for size, first in _list_frames(place)]
         )

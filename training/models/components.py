@@ -138,7 +138,7 @@ def load_transformer(
         config: path, revision, and `init`: "random" reads only the config and draws weights from the seed.
         wanted: the class that the transformer must have.
         dtype: of the weights.
-        device: "meta": without weights, whatever `init` says.
+        device: "meta": without weights; `init` is ignored.
         seed: of random weights.
 
     Raises:

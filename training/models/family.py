@@ -46,7 +46,7 @@ class Conditioning:
 
 
 class Family(Protocol):
-    """A kind of base model: everything that differs between Wan and CogVideoX is said here."""
+    """A kind of base model. It defines everything that differs between Wan and CogVideoX."""
 
     name: str  # "wan", "cogvideox"
     transformer: str  # its class in diffusers, for `components.load_transformer`
@@ -85,7 +85,7 @@ class Family(Protocol):
         shard: SequenceShard | None = None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Predict the objective's target for the video alone.
+        """Predict the objective's target, only for the video.
 
         Args:
             model: prepared by `prepare_model`.
@@ -107,7 +107,7 @@ class Family(Protocol):
     def get_layout(
         self, video: Tensor, condition: Conditioning, positions: PositionsConfig
     ) -> SequenceLayout:
-        """Get where references and video lie in the sequence; video: (B, C, T, h, w)."""
+        """Get the places of references and video in the sequence; video: (B, C, T, h, w)."""
 
     def list_blocks(self, model: nn.Module) -> list[nn.Module]:
         """List the blocks in order: what FSDP2 shards, checkpointing wraps and compile compiles.
@@ -123,11 +123,11 @@ class Family(Protocol):
             scheduler: the model's diffusers scheduler, which v-prediction needs for its noise schedule.
 
         Raises:
-            RepriseError: the family does not predict what the config asks for.
+            RepriseError: the family cannot predict the target of the config.
         """
 
     def has_token_timesteps(self, positions: PositionsConfig) -> bool:
-        """Whether each token has a timestep, and with it a modulation, of its own."""
+        """Whether every token has its own timestep, and so its own modulation."""
 
     def get_text_length(self, transformer: Mapping[str, Any], tokenizer_limit: int | None = None) -> int:
         """To how many tokens prompts are padded, in encoding, training and generation alike.
@@ -161,7 +161,7 @@ class Family(Protocol):
         text: int | None = None,
         token_timesteps: bool = False,
     ) -> dict[str, Any]:
-        """Make random arguments for the forward pass of a stock model, to measure what it costs.
+        """Make random arguments for the forward pass of a stock model, to measure its cost.
 
         Args:
             model: not prepared.
@@ -170,7 +170,7 @@ class Family(Protocol):
             dtype: of the strip and the text.
             device: of all tensors.
             text: tokens of the text; None: as the released pipeline pads it.
-            token_timesteps: give each token a timestep of its own.
+            token_timesteps: give every token its own timestep.
         """
 
 

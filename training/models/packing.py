@@ -100,7 +100,7 @@ class SequenceShard:
 
 @dataclass(frozen=True)
 class SequenceLayout:
-    """Where references and video lie in the sequence of one sample."""
+    """Places of references and video in the sequence of one sample."""
 
     sizes: tuple[Size, ...]  # latent sizes, in sequence order
     video_index: int  # which of them is the video

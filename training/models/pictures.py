@@ -56,7 +56,7 @@ def composite_on_white(image: Image.Image) -> Image.Image:
 
 
 def convert_to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale grey pictures of 16 bits or of floats to 8 bits; Pillow alone would clip them to white.
+    """Scale grey pictures of 16 bits or of floats to 8 bits; Pillow would clip them to white.
 
     Whole numbers are 0..65535. Floats are 0..1 where none is larger, else 0..255 or 0..65535.
     """

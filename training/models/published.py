@@ -1,6 +1,6 @@
 """Configs of published transformers and VAEs, so that sizes are known without a download.
 
-They hold what differs from the defaults of the diffusers class, and the main sizes.
+They have the values that differ from the defaults of the diffusers class, and the main sizes.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def _read_rows(source: Any, parameter: nn.Parameter, where: str) -> None:
     # A patch embedding widened for channel concatenation: the channels that the file lacks start at zero.
     widened = len(shape) == len(wanted) == 5 and shape[1] < wanted[1]
     if shape != wanted and not (widened and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]):
-        raise RepriseError(f"{where} has the shape {list(shape)}, the model wants {list(wanted)}")
+        raise RepriseError(f"{where} has the shape {list(shape)}, the model needs {list(wanted)}")
     local = _get_local(parameter)
     if not local.numel():
         return
@@ -218,7 +218,7 @@ def _draw_values(module: nn.Module, own: dict[str, nn.Parameter]) -> dict[str, T
     """Fresh values for the parameters that belong to one module itself, on the CPU."""
     values = {name: torch.empty(parameter.shape, dtype=torch.float32) for name, parameter in own.items()}
     if hasattr(module, "reset_parameters"):
-        # On a stand-in of the same class that has these tensors: the module itself holds shards.
+        # On a substitute of the same class that has these tensors, because the module itself has shards.
         stand_in: Any = object.__new__(_get_plain_class(module))
         stand_in.__dict__.update(module.__dict__)
         stand_in.__dict__["_parameters"] = {name: nn.Parameter(value) for name, value in values.items()}

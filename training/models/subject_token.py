@@ -146,9 +146,9 @@ def add_word(encoder: nn.Module, tokenizer: Any, word: str = "<cls>") -> int:
     """
     known: dict[str, int] = tokenizer.get_vocab()
     if word in known:
-        raise RepriseError(f"the tokenizer knows {word} already; choose other words for the token")
+        raise RepriseError(f"the tokenizer already has {word}: choose another name for the token")
     rows = encoder.get_input_embeddings().weight.shape[0]
-    # Rows beyond the tokenizer's words are padding that other code may rely on.
+    # Rows beyond the tokenizer's vocabulary are padding that other code may rely on.
     filler = [f"<unused_{n}>" for n in range(len(tokenizer), rows)]
     if filler:
         tokenizer.add_tokens(filler, special_tokens=True)

@@ -247,7 +247,7 @@ class WanFamily:
     def _build_sequence(
         self, model: nn.Module, noisy: Tensor, condition: Conditioning, positions: PositionsConfig
     ) -> tuple[list[Tensor], SequenceLayout]:
-        """The tensors of the strip in sequence order, and where they lie."""
+        """The tensors of the strip in sequence order, and their places."""
         place = self._get_full_layout(noisy, condition, positions)
         if positions.scheme == "channel_concat":
             return [_concat_channels(noisy, condition.references, model.config)], place
@@ -275,7 +275,7 @@ def widen_patch_embedding(model: nn.Module, references: int) -> None:
 
     Channels 0..C-1 are the noisy video's. C more for each reference start at zero, so that the widened model
     first predicts as before. `in_channels` of the model's config is raised, so the model loads again as a
-    stock model. The paper gives no details; here each reference has channels of its own and is repeated over
+    stock model. The paper gives no details; here each reference has its own channels and is repeated over
     all latent frames.
 
     Raises:

@@ -11,7 +11,7 @@ import torch
 
 from training.playground.pixel_vae import PixelUnshuffleVAE
 
-# The words of the plain stage's captions.
+# The words of the captions of plain videos.
 WORDS = (
     "A",
     "thing",

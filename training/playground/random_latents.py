@@ -138,6 +138,6 @@ def write_latents(
 
 
 def make_random_tensor(sample_id: str, tensor: str, shape: tuple[int, ...], dtype: str = "fp32") -> Tensor:
-    """Draw normal numbers that depend on the tensor's name alone, as `write_latents` stores them."""
+    """Draw normal numbers that depend only on the tensor's name, as `write_latents` stores them."""
     generator = random_streams.make_generator(0, "made-up", sample_id, tensor)
     return torch.randn(shape, generator=generator).to(DTYPES[dtype])

@@ -1,1 +1,1 @@
-"""What is trained: `task.py` says what a task is, and one file holds each."""
+"""Training tasks: `task.py` has the protocol, and each task has one file."""

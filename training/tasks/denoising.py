@@ -1,4 +1,4 @@
-"""What most tasks share: noise the video, show the references clean, predict, compare."""
+"""The parts that most tasks share: add noise to the video, keep the references clean, predict, compare."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.tasks.task import LossContext, Losses
 
 
 class DenoisingTask:
-    """The parts of a `Task` that are alike where the loss is on the whole video."""
+    """The parts that tasks with a loss on the whole video share."""
 
     max_references = 1
 
@@ -93,7 +93,7 @@ def draw_noise(batch: Batch, context: LossContext) -> tuple[Tensor, Tensor]:
     for index in batch.indices:
         generator = random_streams.make_generator(context.seed, "noise", index, device=device)
         noise.append(torch.randn(shape, generator=generator, device=device))
-        # On the CPU a single number costs no kernel launch, and is the same for every kind of device.
+        # On the CPU a single number needs no kernel launch, and is the same for every kind of device.
         generator = random_streams.make_generator(context.seed, "level", index)
         levels.append(context.objective.draw_level(generator, tokens_per_frame))
     return torch.stack(noise), torch.stack(levels).to(device, non_blocking=True)

@@ -50,7 +50,7 @@ class IdentityInjection(DenoisingTask):
         return SampleChoice((pairs[which],) if count else (), drop_caption)
 
     def build_conditioning(self, batch: Batch, context: LossContext) -> Conditioning:
-        """See `Task.build_conditioning`: the text is marked where it speaks of a reference (A.4.1)."""
+        """See `Task.build_conditioning`: the text of a sample with a reference gets the token (A.4.1)."""
         return Conditioning(batch.text, batch.references, marked=bool(batch.references))
 
     def get_target_size(self, video: LatentSize) -> LatentSize:

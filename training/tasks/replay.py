@@ -76,12 +76,12 @@ class MotionReplay(DenoisingTask):
 
 
 def count_kept_tokens(tokens: int, share: float) -> int:
-    """Count the tokens that are left when a `share` of them, 0 to 1, is dropped."""
+    """Count the tokens that remain when a `share` of them, 0 to 1, is dropped."""
     return tokens - round(share * tokens)
 
 
 def draw_kept_tokens(indices: Sequence[int], tokens: int, share: float, seed: int) -> Tensor:
-    """Draw which of a reference's tokens are left when a `share` of them is dropped.
+    """Draw which tokens of a reference remain when a `share` of them is dropped.
 
     Each sample loses other tokens, and all lose equally many, because samples of a batch have equal lengths.
     The probability of a token to be dropped is the share (to 1 / tokens).

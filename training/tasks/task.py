@@ -1,4 +1,4 @@
-"""What a task is: what to draw of a sample, how to condition the model, where the loss applies.
+"""The protocol of a task: what to draw of a sample, how to condition the model, where the loss applies.
 
 A new task is a file beside this one, a section in `config.py` and a line in `build.py`.
 """
@@ -27,7 +27,7 @@ Losses = tuple[Tensor, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class LossContext:
-    """What losses are computed with; the same for every task of a run."""
+    """The inputs of every loss; the same for all tasks of a run."""
 
     model: nn.Module
     family: Family
@@ -39,7 +39,7 @@ class LossContext:
 
 
 class Task(Protocol):
-    """What a step is made of. The sampler, the loader, the loop and the estimate know nothing else of it."""
+    """One training task. The sampler, the loader, the loop and the estimate use only this protocol."""
 
     name: str  # unique in a run; part of every seed
     latents: str  # folder of its samples
