@@ -11,6 +11,7 @@ import click
 # `reprise --help` does not wait for Ray.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "curate": ("pipelines.curate", "main", "Videos -> curated dataset, with a report."),
+    "export": ("pipelines.export", "main", "A dataset -> the layout that another trainer reads."),
     "encode": (
         "pipelines.encode",
         "main",

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from curation.config import CurationConfig
+from curation.export.config import ExportConfig
 from reprise.settings import list_entry_sections
 from training.config import TrainConfig
 from training.latents.config import EncodeConfig
@@ -19,13 +20,14 @@ CONFIGS: dict[str, type[BaseModel]] = {
     "curate": CurationConfig,
     "encode": EncodeConfig,
     "train": TrainConfig,
+    "export": ExportConfig,
 }
 
 
 @click.command()
 @click.argument("what", type=click.Choice(list(CONFIGS)), default="curate")
 def main(what: str) -> None:
-    """Print a config of `reprise curate`, `encode` or `train` with every key, ready to edit."""
+    """Print a config of `reprise curate`, `encode`, `train` or `export` with every key, ready to edit."""
     click.echo("\n".join(render_reference(CONFIGS[what]())))
 
 

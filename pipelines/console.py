@@ -34,6 +34,7 @@ _OPTIONAL_PACKAGES = {
         "train",
     ),
     **dict.fromkeys(("groundingdino", "segment_anything", "open_clip", "insightface"), "pretrained"),
+    "duckdb": "export",
     **dict.fromkeys(("onnx", "onnxruntime", "torchvision", "timm", "huggingface_hub"), "pretrained"),
 }
 

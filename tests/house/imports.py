@@ -73,6 +73,7 @@ LAYERS: dict[str, set[str]] = {
         "curation.dataset",
         "curation.stages",
         "curation.report",
+        "curation.export",
     },
     "curation.audit": {
         "reprise",

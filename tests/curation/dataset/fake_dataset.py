@@ -81,14 +81,19 @@ def write_dataset(
     size: tuple[int, int] = (480, 270),
     rows_per_shard: int = 16,
     videos: int = 4,
+    seconds: float | None = None,
 ) -> Fake:
-    """Make the dataset; `size` is (width, height) px of frames, `videos` how many MP4s to encode."""
+    """Make the dataset; `size` is (width, height) px of frames, `videos` how many MP4s to encode.
+
+    With `seconds`, the clips are of that length and size; else their rows do not fit their files.
+    """
     fake = Fake(root)
-    encoded = [_mp4(seed) for seed in range(max(1, min(videos, clips)))]
+    made = (seconds, size) if seconds else (2.0, (320, 180))
+    encoded = [_mp4(seed, *made) for seed in range(max(1, min(videos, clips)))]
     (root / "data").mkdir(parents=True)
     shards, tally = [], Tally()
     for start in range(0, clips, rows_per_shard):
-        rows = [_row(n, size) for n in range(start, min(start + rows_per_shard, clips))]
+        rows = [_row(n, size, seconds) for n in range(start, min(start + rows_per_shard, clips))]
         for row in rows:
             tally.add_row(row)  # type: ignore[arg-type]
             if row["clip_path"]:
@@ -113,10 +118,11 @@ def without_pictures(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "frames": [], "subjects": subjects}
 
 
-def _row(n: int, size: tuple[int, int]) -> dict[str, Any]:
+def _row(n: int, size: tuple[int, int], seconds: float | None) -> dict[str, Any]:
     fate = CYCLE[n % len(CYCLE)]
     random = np.random.default_rng(n)
     video, length = f"{n // 2:020x}", 2.0 + 6 * float(random.random())
+    length = seconds or length
     row: dict[str, Any] = dict.fromkeys(CLIPS.names)
     row.update(
         clip_id=f"{video}-{n % 2}",
@@ -310,14 +316,15 @@ def _scene(kinds: tuple[Any, ...], light: int, size: tuple[int, int]) -> tuple[N
     return np.clip(image, 0, 255).astype(np.uint8), masks
 
 
-def _mp4(seed: int, seconds: float = 2.0) -> bytes:
-    """A moving blob, H.264 in MP4, 320 x 180, 25 frames a second."""
+def _mp4(seed: int, seconds: float, size: tuple[int, int]) -> bytes:
+    """A moving blob, H.264 in MP4, 25 frames a second."""
+    width, height = size
     memory = io.BytesIO()
     with av.open(memory, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for n in range(int(seconds * 25)):
-            frame = np.full((180, 320, 3), (60 + 30 * seed % 120, 90, 110), np.uint8)
+            frame = np.full((height, width, 3), (60 + 30 * seed % 120, 90, 110), np.uint8)
             cv2.circle(
                 frame, (40 + 5 * n, 90 + round(30 * math.sin(n / 6))), 30, (240, 200, 90), -1, cv2.LINE_AA
             )

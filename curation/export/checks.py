@@ -1,0 +1,150 @@
+"""Checks that several targets share: lists, videos and pictures as a loader will find them."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from av.error import FFmpegError
+
+from curation.export.needs import ReferenceNeeds, VideoNeeds
+from curation.export.video_plan import is_same_rate, limit_seconds
+from reprise.errors import StorageError
+from reprise.storage import Storage, fetch_file
+from reprise.video.ahead import StalledError
+from reprise.video.decode import decode_frames
+from reprise.video.errors import BadVideoError
+from reprise.video.open_video import open_video
+
+_TIMEOUT_S = 120.0
+
+
+def read_json_lines(output: Storage, path: str) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a list; nothing where there is no such file.
+
+    Raises:
+        StorageError: a line is no JSON object.
+    """
+    if not output.is_file(path):
+        return
+    for number, text in enumerate(output.read_bytes(path).decode().splitlines(), start=1):
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise StorageError(f"{output.join_path(path)}, line {number}: not JSON") from error
+        if not isinstance(value, dict):
+            raise StorageError(f"{output.join_path(path)}, line {number}: no JSON object")
+        yield value
+
+
+def read_json_list(output: Storage, path: str) -> list[dict[str, Any]]:
+    """Read a JSON list of objects; empty where there is no such file.
+
+    Raises:
+        StorageError: it is something else.
+    """
+    if not output.is_file(path):
+        return []
+    try:
+        values = json.loads(output.read_bytes(path))
+    except ValueError as error:
+        raise StorageError(f"{output.join_path(path)} is not JSON") from error
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise StorageError(f"{output.join_path(path)} is no list of objects")
+    return values
+
+
+def read_tar_samples(output: Storage, path: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield (key, part -> bytes) of a tar file, as WebDataset groups its members: by the name up to a dot.
+
+    Raises:
+        StorageError: it is no tar file, or damaged.
+    """
+    key: str | None = None
+    parts: dict[str, bytes] = {}
+    try:
+        with output.open_input(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            for member in archive:
+                stem, _, part = member.name.partition(".")
+                if stem != key:
+                    if key is not None:
+                        yield key, parts
+                    key, parts = stem, {}
+                file = archive.extractfile(member)
+                parts[part] = file.read() if file is not None else b""
+    except tarfile.TarError as error:
+        raise StorageError(f"{output.join_path(path)} is no whole tar file: {error}") from error
+    if key is not None:
+        yield key, parts
+
+
+def check_video(output: Storage, path: Any, needs: VideoNeeds) -> Iterator[str]:
+    """Yield what is wrong with a video: missing, not decodable, or not what the target takes.
+
+    Every frame is decoded, because a loader will do so, too.
+    """
+    if not isinstance(path, str) or not _is_file(output, path):
+        yield f"{path}: no such video"
+        return
+    try:
+        with fetch_file(_resolve(output, path)) as local, open_video(local, _TIMEOUT_S) as source:
+            times = [(each.time_s, each.geometry) for each in decode_frames(source)]
+            damage = list(source.damage)
+    except (BadVideoError, StalledError, FFmpegError, ValueError) as error:
+        yield f"{path}: {error}"
+        return
+    if not times or damage:
+        yield f"{path}: {len(damage)} of its {len(times)} frames are damaged"
+        return
+    count, (width, height) = len(times), (times[0][1].width, times[0][1].height)
+    fps = (count - 1) / (times[-1][0] - times[0][0]) if count > 1 else needs.fps or 0.0
+    if needs.fps is not None and not is_same_rate(fps, needs.fps):
+        yield f"{path}: {fps:.6g} frames per second, not {needs.fps:g}"
+    rule = limit_seconds(needs, needs.fps or fps)
+    if rule.choose_length(count) != count:
+        yield f"{path}: {count} frames; needs {rule.describe()}"
+    if width % needs.multiple or height % needs.multiple:
+        yield f"{path}: {width}x{height} px, not multiples of {needs.multiple}"
+
+
+def check_references(
+    output: Storage, sample: Any, paths: Sequence[Any], needs: ReferenceNeeds
+) -> Iterator[str]:
+    """Yield what is wrong with the references of a sample: too few, too many, missing, or no picture."""
+    if len(paths) < needs.minimum:
+        yield f"{sample}: {len(paths)} references, needs at least {needs.minimum}"
+    if needs.maximum is not None and len(paths) > needs.maximum:
+        yield f"{sample}: {len(paths)} references, at most {needs.maximum} are read"
+    for path in paths:
+        if not isinstance(path, str) or not _is_file(output, path):
+            yield f"{sample}: no such reference: {path}"
+        elif _decode_picture(output, path) is None:
+            yield f"{sample}: {path} is no picture"
+
+
+def check_rgb(output: Storage, path: str) -> Iterator[str]:
+    """Yield a line where a picture is not RGB of 8 bits without transparency."""
+    picture = _decode_picture(output, path)
+    if picture is None:
+        yield f"{path}: no picture"
+    elif picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        yield f"{path}: not RGB of 8 bits without transparency"
+
+
+def _decode_picture(output: Storage, path: str) -> Any:
+    with fetch_file(_resolve(output, path)) as local:
+        return cv2.imdecode(np.frombuffer(local.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def _is_file(output: Storage, path: str) -> bool:
+    return Path(path).is_file() if Path(path).is_absolute() else output.is_file(path)
+
+
+def _resolve(output: Storage, path: str) -> str:
+    """The address of a file that a list names by an absolute path, or by one below the export."""
+    return path if Path(path).is_absolute() else output.join_path(path)

@@ -1,0 +1,65 @@
+"""What an export knows of a clip before it opens a picture: the columns of its row without pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from curation.rows.schema import CLIPS
+from curation.rows.tables import extract_rows
+from reprise.parquet_rows import list_columns, read_table_row_groups
+from reprise.storage import Storage
+
+_PICTURES = ("frames", "subjects.references.image", "subjects.mask", "subjects.track")
+
+
+def read_light_table(dataset: Storage, shard: str) -> pa.Table:
+    """Read a shard without its pictures and masks. A shard of an older schema has fewer columns.
+
+    Raises:
+        RepriseError: the shard is missing or damaged, or no clip table.
+    """
+    known = set(list_columns(dataset, shard))
+    columns = [name for name in _list_leaves(CLIPS, "") if name in known]
+    tables = [table for _, table in read_table_row_groups(dataset, shard, names=columns)]
+    return pa.concat_tables(tables)
+
+
+def extract_light_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Convert such a table to rows with every column of the schema; what it lacks is null."""
+    return extract_rows(table, CLIPS)
+
+
+def _list_leaves(fields: Any, prefix: str) -> Iterator[str]:
+    """Dotted names of the columns that hold neither pictures nor masks."""
+    for field in fields:
+        name = prefix + field.name
+        if name in _PICTURES:
+            continue
+        kind = field.type
+        while pa.types.is_list(kind):
+            kind = kind.value_type
+        if pa.types.is_struct(kind):
+            yield from _list_leaves(kind, f"{name}.")
+        else:
+            yield name
+
+
+def list_subjects(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The kept subjects of a row, in the order in which the caption names them."""
+    caption = (row["caption"] or "").lower()
+    kept = [subject for subject in row["subjects"] or () if (subject["verdict"] or {}).get("kept")]
+
+    def find_place(subject: dict[str, Any]) -> tuple[int, int, str]:
+        at = caption.find((subject["phrase"] or "").lower())
+        return (at if at >= 0 else len(caption), subject["instance"] or 0, subject["subject_id"])
+
+    return sorted(kept, key=find_place)
+
+
+def list_references(subject: dict[str, Any]) -> list[dict[str, Any]]:
+    """The kept references of a subject, by id."""
+    kept = [each for each in subject["references"] or () if each["kept"]]
+    return sorted(kept, key=lambda each: str(each["reference_id"]))

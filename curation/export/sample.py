@@ -1,0 +1,51 @@
+"""A clip on its way out: with its video file, its references and all that its row says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TRAIN, VALIDATION = "train", "validation"
+SPLITS = (TRAIN, VALIDATION)
+
+
+@dataclass(frozen=True)
+class SamplePicture:
+    """A reference, encoded for the target."""
+
+    data: bytes
+    extension: str  # jpg, png or webp
+    width: int
+    height: int
+    subject: int  # number of its subject in `Sample.subjects`, from 0
+    category: str
+    phrase: str
+    variant: str
+    reference_id: str
+
+
+@dataclass(frozen=True)
+class SampleVideo:
+    """The video file of a sample: the clip itself, or a temporary file."""
+
+    path: Path
+    as_is: bool  # the clip's own file
+    frames: int
+    fps: float  # frames per second
+    width: int  # px
+    height: int  # px
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A clip that goes."""
+
+    key: str  # name of its files without an extension; unique in the export
+    number: int  # 0, 1, ... within its split
+    split: str  # train or validation
+    caption: str  # tagged, if the settings say so
+    video: SampleVideo
+    pictures: tuple[SamplePicture, ...]  # in the order of the subjects
+    subjects: tuple[dict[str, Any], ...]  # the chosen subjects of the row, in the order of the caption
+    row: dict[str, Any]  # the whole row, see `curation/rows/schema.py`

@@ -1,0 +1,122 @@
+"""WebDataset: tar files in which the parts of a sample stand next to each other."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from curation.export.checks import read_tar_samples
+from curation.export.needs import ReferenceNeeds, TargetNeeds
+from curation.export.sample import SPLITS, Sample
+from curation.export.target import FinishedExport, Record, TargetHolds
+from curation.export.unit_writer import UnitWriter
+from reprise.storage import Storage
+
+
+class WebDatasetTarget:
+    """A sample is `KEY.mp4`, `KEY.ref1.jpg`, ... and `KEY.json`; a unit of the export is a tar file."""
+
+    name = "webdataset"
+    title = "WebDataset"
+    needs = TargetNeeds(references=ReferenceNeeds(format="jpeg"), caption=False, sharded=True)
+    holds = TargetHolds(references="any number", boxes=True, licenses=True)
+
+    def find_obstacle(self, row: dict[str, Any], references: int) -> str | None:
+        """Nothing: the layout holds any clip."""
+        return None
+
+    def write_samples(self, samples: Iterable[Sample], writer: UnitWriter) -> Iterator[Record]:
+        """Write one tar file and yield a record per sample."""
+        path = name_shard(writer.split, writer.number)
+        with (
+            writer.open_file(path) as stream,
+            tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT) as archive,
+        ):
+            for sample in samples:
+                key = sample.key
+                info = _build_tar_info(f"{key}.mp4", sample.video.path.stat().st_size)
+                with sample.video.path.open("rb") as video:
+                    archive.addfile(info, video)
+                for number, picture in enumerate(sample.pictures, start=1):
+                    _add_bytes(archive, f"{key}.ref{number}.{picture.extension}", picture.data)
+                text = json.dumps(describe_sample(sample), ensure_ascii=False)
+                _add_bytes(archive, f"{key}.json", text.encode())
+                yield {"key": key, "shard": path}
+
+    def write_index(self, export: FinishedExport) -> Sequence[str]:
+        """Write `train.txt` and `validation.txt`, the names of the tar files."""
+        commands = []
+        for split in SPLITS:
+            shards = list(dict.fromkeys(record["shard"] for record in export.read_records(split)))
+            if shards:
+                export.writer.write_text(f"{split}.txt", "".join(f"{shard}\n" for shard in shards))
+                commands.append(
+                    f"webdataset.WebDataset([...])  # {len(shards)} shards, listed in {split}.txt"
+                )
+        return commands
+
+    def check_export(self, output: Storage) -> Iterator[str]:
+        """Check that every sample has its parts, once and in one place."""
+        for split in SPLITS:
+            shards = (
+                output.read_bytes(f"{split}.txt").decode().split() if output.is_file(f"{split}.txt") else []
+            )
+            for shard in shards:
+                yield from check_shard(output, shard)
+
+
+def name_shard(split: str, number: int) -> str:
+    """Path of the tar file of a unit."""
+    return f"{split}-{number:06d}.tar"
+
+
+def describe_sample(sample: Sample) -> dict[str, Any]:
+    """What stands in the JSON part of a sample: caption, licence, subjects and references."""
+    row = sample.row
+    return {
+        "clip_id": row["clip_id"],
+        "video_id": row["video_id"],
+        "caption": sample.caption,
+        "license": row["license"],
+        "extra": json.loads(row["extra"]) if row["extra"] else None,
+        "fps": sample.video.fps,
+        "frames": sample.video.frames,
+        "width": sample.video.width,
+        "height": sample.video.height,
+        "subjects": [
+            {key: subject[key] for key in ("subject_id", "category", "phrase", "frame_index", "box")}
+            for subject in sample.subjects
+        ],
+        "references": [
+            {"subject": picture.subject, "variant": picture.variant, "reference_id": picture.reference_id}
+            for picture in sample.pictures
+        ],
+    }
+
+
+def check_shard(output: Storage, shard: str) -> Iterator[str]:
+    """Yield what is wrong with one tar file."""
+    if not output.is_file(shard):
+        yield f"{shard}: no such file"
+        return
+    for key, parts in read_tar_samples(output, shard):
+        if "mp4" not in parts or "json" not in parts:
+            yield f"{shard}, {key}: it has {', '.join(parts)}, needs mp4 and json"
+            continue
+        said = json.loads(parts["json"])
+        if sum(name.startswith("ref") for name in parts) != len(said["references"]):
+            yield f"{shard}, {key}: its pictures are not those that its JSON names"
+
+
+def _add_bytes(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    archive.addfile(_build_tar_info(name, len(data)), io.BytesIO(data))
+
+
+def _build_tar_info(name: str, size: int) -> tarfile.TarInfo:
+    """A header without time or owner, so that the same samples give the same bytes."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    return info

@@ -1,0 +1,73 @@
+"""Write the files of a unit: each appears whole or not at all; clips are linked where that is possible."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from curation.export.sample import SampleVideo
+from reprise.storage import Storage
+
+
+@dataclass(frozen=True)
+class UnitWriter:
+    """Writes the files of one unit.
+
+    Attributes:
+        output: the folder of the export.
+        split: of all its samples.
+        number: of the unit within its split, from 0.
+        link: hard-link clips that go as they are.
+        files: paths of what was written.
+    """
+
+    output: Storage
+    split: str
+    number: int
+    link: bool = True
+    files: list[str] = field(default_factory=list)
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write or replace a file."""
+        self.files.append(path)
+        self.output.write_bytes(path, data)
+
+    def write_text(self, path: str, text: str) -> None:
+        """Write or replace a file of UTF-8."""
+        self.write_bytes(path, text.encode())
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Write or replace a file of JSON."""
+        self.write_text(path, json.dumps(value, ensure_ascii=False) + "\n")
+
+    def put_video(self, path: str, video: SampleVideo) -> None:
+        """Write the video of a sample: linked, moved or copied, whichever is possible and cheapest."""
+        self.files.append(path)
+        local = self.output.get_local_path(path)
+        if local is not None and (self.link or not video.as_is):
+            with contextlib.suppress(OSError):  # another disk, or a file system without links: copy
+                _link_file(video.path, local)
+                return
+        self.output.put_file(video.path, path)
+
+    @contextlib.contextmanager
+    def open_file(self, path: str) -> Iterator[BinaryIO]:
+        """Open a file to write it piece by piece; it appears when the body has ended."""
+        self.files.append(path)
+        with self.output.open_output(path) as stream:
+            yield stream
+
+
+def _link_file(source: Path, target: Path) -> None:
+    """Link a file under a second name, in place of what stands there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
+    partial.unlink(missing_ok=True)
+    os.link(source.resolve(), partial)
+    partial.replace(target)
+    partial.unlink(missing_ok=True)  # a rename between two names of one file leaves both
