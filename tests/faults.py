@@ -180,7 +180,7 @@ def _damaged(path: Path, phase: int) -> None:
 
 
 def _rotated(path: Path, phase: int) -> None:
-    """Turned by 90 degrees when shown, as telephones write it: only a matrix in the header says so."""
+    """Rotated by 90 degrees when shown, as telephones write it: by a matrix in the header."""
     encode(path, phase, options=_X264)
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # ISO 14496-12, 8.3.2: the matrix of a version 0 header

@@ -1,4 +1,4 @@
-"""The corpus is what it says: each file has the fault it is named for, and no other."""
+"""Each file of the corpus has the fault of its name, and no other."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_good_ones_last_long_enough_and_show_something_that_moves(
     assert frames[0][:40].std() > 15  # a wall with texture
 
 
-# What each file must show; what is not named is as in the plain one.
+# Properties that each file must have; the others are as in the plain file.
 PLAIN = {
     "codec": "h264",
     "pixels": "yuv420p",

@@ -76,7 +76,7 @@ def test_all_files_are_for_one_version_of_ray() -> None:
     assert len(set(versions)) == 1
 
 
-def test_the_training_job_asks_for_the_gpus_that_its_cluster_has() -> None:
+def test_the_training_job_requests_the_gpus_of_its_cluster() -> None:
     config = settings.load_settings(TrainConfig, FOLDER / "train.yaml")
     cluster = load("kuberay-rayjob-train.yaml")["spec"]["rayClusterSpec"]
     gpus = cpus = 0
@@ -94,10 +94,10 @@ def test_the_training_job_asks_for_the_gpus_that_its_cluster_has() -> None:
     ("job", "module"),
     [("kuberay-rayjob.yaml", "pipelines.curate"), ("kuberay-rayjob-train.yaml", "pipelines.train")],
 )
-def test_the_job_runs_a_door_that_is_there(job: str, module: str) -> None:
+def test_the_job_runs_an_existing_command(job: str, module: str) -> None:
     entrypoint = load(job)["spec"]["entrypoint"].split()
     assert entrypoint[:3] == ["python", "-m", module]
-    door = importlib.import_module(module).main
-    known = {flag for parameter in door.params for flag in parameter.opts}
+    command = importlib.import_module(module).main
+    known = {flag for parameter in command.params for flag in parameter.opts}
     assert {part for part in entrypoint if part.startswith("--")} <= known
     assert Path(entrypoint[entrypoint.index("--config") + 1]).name in {path.name for path in FILES}

@@ -1,4 +1,4 @@
-"""Small videos made on the spot, and what they hold when they are read back."""
+"""Make small videos, and read their frames back."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def read_pictures(path: Path) -> list[Picture]:
 
 
 def read_times(path: Path) -> list[float]:
-    """Time of every frame in seconds, as the file says it."""
+    """Return the time of every frame in seconds, from the file."""
     with av.open(str(path)) as container:
         return [float(frame.time) for frame in container.decode(video=0)]
 

@@ -1,4 +1,4 @@
-"""The audit: a person judges sampled subjects, and so the filters (Kaleido A.1, manual evaluation)."""
+"""The audit: a person judges sampled subjects, which measures the filters (Kaleido A.1)."""
 
 from curation.audit.sample import AuditSample, open_sample
 from curation.audit.server import Audit, create_server, open_audit

@@ -1,4 +1,4 @@
-"""What the page shows of one subject: without the verdict before the answers, with it after them.
+"""The content of the page for one subject. The verdict is included only after all answers.
 
 Crop and cut-out are made from the frame, for kept and rejected subjects alike. The dataset has them only of
 kept subjects, so showing those would reveal the verdict.
@@ -52,7 +52,7 @@ _COLUMNS: Final = (
 
 
 class RowCache:
-    """Holds the latest few rows of the dataset, with their pictures. Threads may share it."""
+    """A cache of the last rows of the dataset, with their pictures. Threads can share it."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -81,7 +81,7 @@ class RowCache:
 
 
 def describe_subject(item: AuditItem, row: Mapping[str, Any], subject: Mapping[str, Any]) -> dict[str, Any]:
-    """Build what the page shows of a subject for its questions; it does not depend on verdict or scores."""
+    """Build the content of the page for the questions; it does not depend on verdict or scores."""
     frame = _find_frame(row, subject)
     box = subject.get("box")
     start = _get_number(row.get("start_s"))
@@ -130,7 +130,7 @@ def describe_generated(item: AuditItem, subject: Mapping[str, Any]) -> list[dict
 def reveal_verdict(
     item: AuditItem, subject: Mapping[str, Any], answers: Mapping[str, Answer]
 ) -> dict[str, Any]:
-    """Build what the filters decided and measured, and whether the person agrees."""
+    """Build the verdict and the scores of a subject, and whether the person agrees."""
     verdict = subject.get("verdict") or {}
     scores = {name: value for name, value in (subject.get("scores") or {}).items() if _is_finite(value)}
     fine = is_good_subject(answers, item.questions)
@@ -172,7 +172,7 @@ def render_picture(
         try:
             data = _draw_picture(row, subject, name)
         except (ValueError, TypeError, KeyError, cv2.error):
-            return None  # a damaged picture fails alone
+            return None  # a damaged picture fails only its own request
     else:
         wanted: Mapping[str, Any] = next(
             (r for r in subject.get("references") or [] if _get_reference_name(r, item) == name), {}
@@ -200,7 +200,7 @@ def _draw_picture(row: Mapping[str, Any], subject: Mapping[str, Any], name: str)
 
 
 def _draw_overlay(mask: BoolMask) -> bytes:
-    """A mask as a transparent PNG of its own size: a tint inside, a firm line along the edge."""
+    """Draw a mask as a transparent PNG of its size: a tint inside, an opaque line along the edge."""
     inside = mask.astype(np.uint8)
     picture: NDArray[np.uint8] = np.zeros((*mask.shape, 4), np.uint8)
     picture[mask] = (*_TINT[::-1], 96)
@@ -222,7 +222,7 @@ def _get_reference_name(reference: Mapping[str, Any], item: AuditItem) -> str:
 
 def _format_question(question: Question, **words: str) -> dict[str, str]:
     def fill_placeholders(text: str) -> str:
-        # Not str.format: a caption may hold braces.
+        # Not str.format, because a caption may contain braces.
         return functools.reduce(lambda t, kv: t.replace(f"{{{kv[0]}}}", kv[1]), words.items(), text)
 
     return {
@@ -245,7 +245,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _detect_media_type(data: bytes) -> str | None:
-    """By the first bytes, so that only pictures are served as pictures."""
+    """Detect the type by the first bytes, so that only pictures are served as pictures."""
     if data[:3] == b"\xff\xd8\xff":
         return "image/jpeg"
     if data[:8] == b"\x89PNG\r\n\x1a\n":

@@ -2,7 +2,7 @@
 
 On a local disk all judges share `audit/<seed>-<n>.jsonl`. S3 cannot append, so there each judge has a small
 file, `audit/<seed>-<n>/<judge>.jsonl`, which every answer rewrites. The last of several answers to a question
-by one judge counts. The answer null takes back the one before.
+by one judge counts. The answer null removes the one before.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class Judgement:
 
 
 class Judgements:
-    """All judges' answers to one sample; writes the answers of one judge.
+    """The answers of all judges to one sample. It writes the answers of one judge.
 
     Raises:
-        RepriseError: `judge` is no name, or the answers cannot be read.
+        RepriseError: `judge` is not a valid name, or the answers cannot be read.
     """
 
     def __init__(self, storage: Storage, sample: AuditSample, judge: str) -> None:
         self.judge = judge.strip()
         if not _JUDGE_NAME.fullmatch(self.judge):
-            raise RepriseError(f"{judge!r} is no name for a judge: give 1 to 60 printable characters")
+            raise RepriseError(f"{judge!r} is not a name for a judge: give 1 to 60 printable characters")
         self._storage, self._sample = storage, sample
         self._lock = threading.Lock()
         self.damaged = 0  # lines that could not be read
@@ -107,7 +107,7 @@ class Judgements:
         """Record an answer; on return it is on disk.
 
         Raises:
-            RepriseError: it could not be written, and does not count.
+            RepriseError: it could not be written, so it does not count.
         """
         with self._lock:
             judgement = Judgement(
@@ -175,7 +175,7 @@ class Judgements:
 
 
 def _parse_line(line: bytes) -> Judgement | None:
-    """A line of the file; None: it is damaged."""
+    """Parse a line of the file; None if it is damaged."""
     try:
         found: Any = json.loads(line)
         fields = {name: found[name] for name in Judgement.__annotations__}
@@ -193,6 +193,6 @@ def _parse_line(line: bytes) -> Judgement | None:
 
 
 def _build_file_name(judge: str) -> str:
-    """A file name for a judge; a hash distinguishes names that would become equal."""
+    """Build the file name of a judge; a hash distinguishes names that would become equal."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", judge).strip("._")
     return plain if plain == judge else f"{plain or 'judge'}-{compute_digest(judge, length=8)}"

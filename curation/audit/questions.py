@@ -1,4 +1,4 @@
-"""The questions about a subject, and which filter each answer judges.
+"""The questions about a subject, and the filter that each answer judges.
 
 Kaleido A.1 evaluates its category filter and its face detection by hand. The other questions do the same for
 the filters on masks, picture quality, overlaps and generated pictures. The questions depend on what was found
@@ -117,7 +117,7 @@ def build_reference_question(name: str) -> Question:
 def is_rejection_right(
     failure: str, answers: Mapping[str, Answer], questions: Sequence[Question]
 ) -> bool | None:
-    """Whether a person's answers confirm one reason for a rejection.
+    """Return whether a person's answers confirm one reason for a rejection.
 
     `no` to a threshold's own question confirms it. A reason without a question (no mask, or an unknown
     threshold) is confirmed by `no` to any question, and refuted by `yes` to all.
@@ -137,7 +137,7 @@ def is_rejection_right(
 
 
 def is_good_subject(answers: Mapping[str, Answer], questions: Sequence[Question]) -> bool | None:
-    """Whether a subject should be kept: `yes` to all questions about it.
+    """Return whether a subject should be kept: `yes` to all questions about it.
 
     Returns:
         None: without any `no`, a question is not answered or the person could not tell.

@@ -1,4 +1,4 @@
-"""Which subjects are judged: a stratified sample that a seed decides, and the weights of its subjects.
+"""The subjects to judge: a stratified sample that depends on a seed, and the weights of its subjects.
 
 Half of the sample are kept subjects, half rejected ones, spread evenly over their reasons: a filter that
 rejects one subject in a thousand is judged, too. A hash of seed and id ranks the subjects of a stratum, so
@@ -67,7 +67,7 @@ class GeneratedPicture:
 
 @dataclass(frozen=True)
 class AuditItem:
-    """A subject of the sample: what sampling, questions and statistics need of it."""
+    """A subject of the sample, with the values that sampling, questions and statistics need."""
 
     subject_id: str
     shard: str  # path below the dataset

@@ -61,7 +61,7 @@ _HEADERS: Final = {
 
 
 class RequestError(Exception):
-    """A request that gets an error as its answer, in one line."""
+    """A request that gets an error of one line as its response."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -70,7 +70,7 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class Audit:
-    """One judge's audit of one sample; knows nothing of HTTP."""
+    """The audit of one sample by one judge, without HTTP."""
 
     storage: Storage
     sample: AuditSample
@@ -116,7 +116,7 @@ class Audit:
         if answer is not None and answer not in ANSWERS:
             raise RequestError(HTTPStatus.BAD_REQUEST, "the answer is yes, no, unsure or null")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
-            raise RequestError(HTTPStatus.BAD_REQUEST, "seconds is no number")
+            raise RequestError(HTTPStatus.BAD_REQUEST, "seconds is not a number")
         self.judgements.record_answer(
             item.subject_id, question, cast("Answer | None", answer), float(seconds)
         )
@@ -138,7 +138,7 @@ class Audit:
         path = str(self.rows.read_subject(self.find_item(subject_id))[0].get("clip_path") or "")
         try:
             there = bool(path) and self.storage.is_file(path)
-        except RepriseError:  # it leads out of the dataset
+        except RepriseError:  # the path is outside the dataset
             there = False
         if not there:
             raise RequestError(HTTPStatus.NOT_FOUND, "the clip is gone")
@@ -162,7 +162,7 @@ class Audit:
         return numbers.median(seconds) if seconds else None
 
     def _is_judged(self, item: AuditItem, answers: Mapping[str, Answer]) -> bool:
-        """Whether the subject's own questions are answered; its references would reveal the verdict."""
+        """Check that the subject's own questions are answered, because its references reveal the verdict."""
         return all(question.name in answers for question in item.questions)
 
     def _is_complete(self, item: AuditItem, answers: Mapping[str, Answer]) -> bool:

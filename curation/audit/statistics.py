@@ -252,12 +252,10 @@ def _build_estimates(
     weights = _compute_weights(sample, decided)
     of = [(weights[item.stratum], item.kept, fine) for item, fine in decided]
     return [
-        estimate_share("decided rightly", ((weight, kept == fine) for weight, kept, fine in of)),
-        estimate_share("kept and deserves it", ((weight, fine) for weight, kept, fine in of if kept)),
-        estimate_share(
-            "rejected and deserves it", ((weight, not fine) for weight, kept, fine in of if not kept)
-        ),
-        estimate_share("good ones that were kept", ((weight, kept) for weight, kept, fine in of if fine)),
+        estimate_share("correct decisions", ((weight, kept == fine) for weight, kept, fine in of)),
+        estimate_share("kept correctly", ((weight, fine) for weight, kept, fine in of if kept)),
+        estimate_share("rejected correctly", ((weight, not fine) for weight, kept, fine in of if not kept)),
+        estimate_share("good subjects kept", ((weight, kept) for weight, kept, fine in of if fine)),
     ]
 
 

@@ -1,1 +1,1 @@
-"""The dataset on disk: fragments of a run under way, shards of finished rows, the manifest."""
+"""The dataset on disk: fragments of an unfinished run, shards of finished rows, the manifest."""

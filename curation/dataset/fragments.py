@@ -1,4 +1,4 @@
-"""Finished rows of a run under way: small Parquet files, each written whole, from which a killed run goes on.
+"""Finished rows of an unfinished run, in small Parquet files, from which a killed run resumes.
 
 The name of a fragment is a digest of the clips in it, so a repeated task writes the same file. If a repeated
 task groups its clips differently, a clip is in two fragments with equal content; one of them is used.
@@ -26,12 +26,12 @@ from reprise.digest import compute_digest
 from reprise.storage import FileInfo, Storage
 
 _SECONDS_KEY = b"reprise.seconds"
-_READ_THREADS = 16  # files at a time: on S3 each costs a few requests
+_READ_THREADS = 16  # files at a time: on S3 each needs a few requests
 
 
 @dataclass(frozen=True)
 class FragmentIndex:
-    """What some fragments hold: every row, and the seconds of work per stage that made them."""
+    """The index of some fragments: every row, and the seconds of work per stage that made them."""
 
     rows: list[RowIndex]
     seconds: dict[str, float]
@@ -70,7 +70,7 @@ class Fragments:
             self._dataset.delete_file(file)
 
     def read_index(self) -> FragmentIndex:
-        """List the fragments and read what is new.
+        """List the fragments and read the new ones.
 
         A damaged file counts as absent, so its rows are made again.
         """

@@ -4,7 +4,7 @@ data/clips-00000-of-00004.parquet   every row, in order of video and time
 clips/ab/<clip_id>.mp4              each clip once
 manifest.json                       written last: without it the dataset is not finished
 report/index.html
-work/<config hash>/config.json      only while a run is under way, or was interrupted
+work/<config hash>/config.json      only during a run, or after an interrupted one
 work/<config hash>/rows/            fragments: rows that a run has finished
 """
 
@@ -28,25 +28,25 @@ _CLIP_PATTERN = re.compile(
 
 
 def get_shard_path(number: int, total: int) -> str:
-    """Path of shard `number` (from 0) of `total`."""
+    """Return the path of shard `number` (from 0) of `total`."""
     return f"{DATA_FOLDER}/clips-{number:05d}-of-{total:05d}.parquet"
 
 
 def get_config_path(config_hash: str) -> str:
-    """Path of the config of a run under way."""
+    """Return the path of the config of an unfinished run."""
     return f"{WORK_FOLDER}/{config_hash}/{CONFIG_FILE}"
 
 
 def get_fragment_folder(config_hash: str) -> str:
-    """Folder of the fragments of a run under way."""
+    """Return the folder of the fragments of an unfinished run."""
     return f"{WORK_FOLDER}/{config_hash}/rows"
 
 
 def is_shard_path(path: str) -> bool:
-    """Whether a path has the form of a shard: a run may delete such files, and no others in `data/`."""
+    """Return whether a path has the form of a shard. In `data/` a run deletes only such files."""
     return _SHARD_PATTERN.fullmatch(path) is not None
 
 
 def is_clip_path(path: str) -> bool:
-    """Whether a path has the form of a clip: a run may delete such files, and no others in `clips/`."""
+    """Return whether a path has the form of a clip. In `clips/` a run deletes only such files."""
     return _CLIP_PATTERN.fullmatch(path) is not None

@@ -14,7 +14,7 @@ from reprise.storage import Storage
 
 
 class WriteLock(Protocol):
-    """An exclusive lock that ends with its process, however that ends."""
+    """An exclusive lock. The system releases it when its process ends or is killed."""
 
     def acquire(self) -> bool:
         """Take the lock without waiting; False: another process has it."""
@@ -51,7 +51,7 @@ class FolderLock:
 
 
 class NoLock:
-    """What stands for a lock on S3, which has none."""
+    """A lock that does nothing, for S3, which has no locks."""
 
     def acquire(self) -> bool:
         """Succeed."""
@@ -63,7 +63,7 @@ class NoLock:
 
 @contextlib.contextmanager
 def lock_dataset(dataset: Storage, *, create: bool = False) -> Iterator[None]:
-    """Hold the lock of a dataset. Whatever writes into a dataset does so within.
+    """Hold the lock of a dataset. Every writer of a dataset uses this.
 
     Args:
         dataset: What to lock.

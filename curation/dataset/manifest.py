@@ -1,4 +1,4 @@
-"""`manifest.json`: what a dataset is made of. It is written last: a dataset without it is not finished."""
+"""`manifest.json` describes a dataset. It is written last: a dataset without it is not finished."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def build_manifest(
     """Build the manifest of a finished dataset.
 
     Args:
-        config: What the rows were made with.
+        config: The config that made the rows.
         config_hash: Its hash, with the revisions of the models.
         revisions: Role to id of the model that had it.
         shards: All shards of the dataset.
@@ -111,7 +111,7 @@ def check_accounting(manifest: dict[str, Any], *, videos_in: int, rows_in: int) 
     """Check that rows in = rows out, and videos in = kept + rejected + failed.
 
     Raises:
-        RepriseError: They differ: something was lost.
+        RepriseError: They differ, so rows were lost.
     """
     videos = manifest["videos"]
     accounted = videos["kept"] + videos["rejected"] + videos["failed"]

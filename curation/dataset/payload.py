@@ -1,4 +1,4 @@
-"""How large a row is: `payload_bytes`, by which rows are shared out to shards."""
+"""The size of a row, `payload_bytes`, which determines how rows are split into shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An index of rows: what a run must know of each row without reading its pictures."""
+"""An index of rows: what a run needs of each row without reading its pictures."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def index_tables(storage: Storage, files: Sequence[str]) -> list[RowIndex]:
     """Index every row of some clip tables.
 
     Raises:
-        InputError: A file is no clip table, or a clip is in two of them.
+        InputError: A file is not a clip table, or a clip is in two of them.
     """
     found: dict[tuple[str, str], RowIndex] = {}
     for file in files:

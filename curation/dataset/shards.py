@@ -1,4 +1,4 @@
-"""Shards: which rows go into which file, reading rows by their index, and writing a shard."""
+"""Shards: plan which rows go into which file, read rows by their index, and write a shard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from curation.rows.tables import build_table, check_columns, extract_rows
 from reprise.errors import RepriseError, StorageError
 from reprise.storage import Storage
 
-# What a cross-pair adds to a kept clip, whose size was counted before the cross-pair was made.
+# Size of a cross-pair in a kept clip. The size of the row was counted before the cross-pair was made.
 _CROSSPAIR_BYTES = 150_000
 _MIN_SHARD_BYTES, _MIN_SHARDS = 8 << 20, 16
 
@@ -33,7 +33,7 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A shard that was written, and what is in it."""
+    """A shard that was written, with its counts."""
 
     path: str
     rows: int
@@ -46,7 +46,7 @@ def plan_shards(entries: Sequence[RowIndex], target_bytes: int, crosspair_share:
     """Split the rows, in dataset order, into shards of about `target_bytes`.
 
     A small dataset gets smaller shards, so that several workers can write it: at least `_MIN_SHARDS`, each of
-    at least `_MIN_SHARD_BYTES`. The plan depends on the rows alone, so it is the same on any machine.
+    at least `_MIN_SHARD_BYTES`. The plan depends only on the rows, so it is the same on any machine.
     """
     sizes = [
         entry.payload_bytes + (crosspair_share * _CROSSPAIR_BYTES if entry.status == "kept" else 0)
@@ -108,7 +108,7 @@ def _read_table(dataset: Storage, file: str) -> pa.Table:
 def write_shard(
     dataset: Storage, path: str, row_groups: Iterable[Iterable[Sequence[ClipRow]]]
 ) -> ShardResult:
-    """Write a shard whole and count its rows.
+    """Write a shard and count its rows.
 
     Args:
         dataset: Where the shard goes.

@@ -97,7 +97,7 @@ class Tally:
             mine["kept"] += counts["kept"]
 
     def summarize_counts(self) -> dict[str, Any]:
-        """Build the part of `manifest.json` that counts."""
+        """Build the counts of `manifest.json`."""
         videos = Counter(self.videos.values())
         return {
             "videos": {

@@ -37,7 +37,7 @@ _SCRIPTS: Final = (
     "gallery.js",
     "app.js",
 )
-# The cards of one page of the gallery lie in this many files. A filter shows cards of many pages; small files
+# The cards of one page of the gallery are in this many files. A filter shows cards of many pages; small files
 # then hold few cards that it does not show.
 _FILES_PER_PAGE: Final = 4
 
@@ -46,7 +46,7 @@ def build_report(dataset: str | Path, *, clips_per_page: int = 24, max_clips: in
     """Write `DATASET/report/index.html` from the shards and the manifest.
 
     Every row is counted. The gallery shows all clips up to `max_clips`; with more, an even sample that
-    depends on clip ids alone. Memory holds one row group at a time, and a short entry per clip shown.
+    depends only on clip ids. Memory holds one row group at a time, and a short entry per shown clip.
 
     Args:
         dataset: folder with `data/*.parquet`, `clips/` and, of a finished run, `manifest.json`.
@@ -57,12 +57,12 @@ def build_report(dataset: str | Path, *, clips_per_page: int = 24, max_clips: in
         Path of `index.html`. For a dataset on S3 see `write_report`.
 
     Raises:
-        RepriseError: no such folder, nothing in it to report on, or a shard that cannot be read.
+        RepriseError: the folder does not exist, is not a dataset, or has a shard that cannot be read.
     """
     storage = Storage.from_uri(dataset)
     folder = storage.get_local_path()
     if folder is None:
-        raise RepriseError(f"{dataset} is no folder on this machine")
+        raise RepriseError(f"{dataset} is not a folder on this machine: give a local folder")
     write_report(storage, clips_per_page=clips_per_page, max_clips=max_clips)
     return folder / REPORT_PAGE
 
@@ -100,7 +100,7 @@ def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int |
 
 
 def _read_manifest(storage: Storage) -> tuple[dict[str, Any], str | None]:
-    """The manifest, or an empty one, and a sentence if something is wrong with it."""
+    """Read the manifest, or an empty one, and a sentence about its problem, if there is one."""
     counted = "The numbers below were counted from the shards."
     if not storage.is_file(MANIFEST_FILE):
         return {}, f"There is no manifest.json: this run was not finished. {counted}"
@@ -118,7 +118,7 @@ def _read_manifest(storage: Storage) -> tuple[dict[str, Any], str | None]:
 def _count_rows(
     storage: Storage, shards: list[str], manifest: Mapping[str, Any], max_clips: int | None
 ) -> tuple[survey.Survey, set[tuple[int, int]]]:
-    """Survey over all rows, and the (shard, row) pairs that the gallery shows."""
+    """Survey all rows, and choose the (shard, row) pairs that the gallery shows."""
     counted = survey.Survey(survey.read_thresholds(manifest))
     drawn: list[tuple[int, int, int]] = []  # a heap of negated hashes: the largest hash is on top
     for shard, number, row in read_rows(storage, shards, survey.COLUMNS):
@@ -134,7 +134,7 @@ def _count_rows(
 def _write_gallery(
     storage: Storage, shards: list[str], shown: set[tuple[int, int]], per_file: int
 ) -> set[str]:
-    """Write card files, the index and the search text; returns the paths written."""
+    """Write card files, the index and the search text; return their paths."""
     written: set[str] = set()
     index = _FilterIndex()
     texts: list[str] = []
@@ -167,7 +167,7 @@ def _write_gallery(
 
 
 def _map_in_threads(work: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Any]:
-    """`map` in threads, in order, with only a few items in flight."""
+    """Map in threads, in order, with only a few items at a time."""
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         pending: list[Future[Any]] = []
@@ -180,14 +180,14 @@ def _map_in_threads(work: Callable[[Any], Any], items: Iterator[Any]) -> Iterato
 
 
 class _FilterIndex:
-    """The entries for filtering, with numbers instead of words: about 30 bytes a clip."""
+    """The entries for filtering, with numbers instead of names: about 30 bytes a clip."""
 
     def __init__(self) -> None:
         self.words: dict[str, dict[Any, int]] = {"status": {}, "category": {}, "reason": {}}
         self.clips: list[list[Any]] = []
 
     def _get_number(self, kind: str, word: Any) -> int:
-        """Position of a word in its list; -1 for none."""
+        """Return the position of a name in its list; -1 for None."""
         return -1 if word is None else self.words[kind].setdefault(word, len(self.words[kind]))
 
     def add_entry(self, entry: Mapping[str, Any]) -> None:
@@ -209,7 +209,7 @@ class _FilterIndex:
 
 
 def _build_overview(name: str, manifest: Mapping[str, Any], counted: survey.Survey) -> dict[str, Any]:
-    """The data of the upper half of the page: the manifest's numbers, else the counted ones."""
+    """Build the data of the upper half of the page, from the manifest, else from the counts."""
 
     def get_value(key: str, otherwise: Any) -> Any:
         return manifest.get(key) or otherwise
@@ -247,7 +247,7 @@ def _format_script(name: str, value: Any) -> bytes:
 
 
 def _format_json(value: Any) -> str:
-    """JSON that is safe inside a script element: it can neither close the element nor open a comment."""
+    """Format JSON that is safe in a script element: it cannot close the element or open a comment."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False, default=str)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

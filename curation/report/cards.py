@@ -1,4 +1,4 @@
-"""From a clip row to what the gallery needs: a card (with pictures) and an entry for filtering (without)."""
+"""Convert a clip row to a card of the gallery (with pictures) and an entry for filtering (without)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ _REFERENCE_FIELDS: Final = (
 
 
 def build_card(row: Row) -> dict[str, Any]:
-    """Build all that a card shows, for JSON: pictures as data URIs, null for what is missing."""
+    """Build the content of a card for JSON: pictures as data URIs, null for missing values."""
     frames = {frame.get("index"): frame for frame in row.get("frames") or []}
     subjects = list(enumerate(row.get("subjects") or []))
     size = (row.get("width") or 0, row.get("height") or 0)
@@ -113,7 +113,7 @@ def build_card(row: Row) -> dict[str, Any]:
 
 
 def build_entry(row: Row) -> dict[str, Any]:
-    """Build what filtering needs: status, reason, text, and per subject its category, group and reason."""
+    """Build an entry for filtering: status, reason, text, and per subject its category, group and reason."""
     return {
         "status": row.get("status") or "open",
         "reason": (row.get("stop") or {}).get("reason"),

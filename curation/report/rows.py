@@ -1,4 +1,4 @@
-"""Reading a dataset's rows, one row group at a time, and of each row only the parts that are needed."""
+"""Read the rows of a dataset, one row group at a time, and only the needed parts of each row."""
 
 from __future__ import annotations
 

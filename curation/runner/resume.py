@@ -1,4 +1,4 @@
-"""What is left to do of a run: current rows, pending videos, and reopening a finished dataset."""
+"""The remaining work of a run: current rows, pending videos, and reopening a finished dataset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from curation.rows.verdicts import RETRIED_REASONS
 from curation.stages import crosspair, retrieve
 from reprise.storage import Storage
 
-_READ_THREADS = 16  # shards at a time: on S3 each costs a few requests
+_READ_THREADS = 16  # shards at a time: on S3 each needs a few requests
 _ROWS_PER_FRAGMENT = 32
 
 
@@ -65,7 +65,7 @@ def list_pending_videos(entries: Iterable[RowIndex], videos: Sequence[VideoRow])
 
 
 def has_work_left(dataset: Storage, manifest: dict[str, Any], videos: Sequence[VideoRow]) -> bool:
-    """Whether a finished dataset lacks one of the videos, or has a row that another run may do better."""
+    """Return whether a finished dataset lacks a video or has a row that another run can improve."""
 
     def read_keys(shard: dict[str, Any]) -> tuple[set[str], set[str]]:
         table = dataset.read_table(shard["path"], ["source_key", "stop"])

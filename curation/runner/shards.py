@@ -1,4 +1,4 @@
-"""Finishing a shard: its rows go through the last stages and into their file."""
+"""Finish a shard: run the last stages over its rows and write its file."""
 
 from __future__ import annotations
 

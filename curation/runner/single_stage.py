@@ -45,7 +45,7 @@ class ClipTables:
         """Yield the rows of all files, a few at a time.
 
         Raises:
-            StorageError: a file is damaged or no table of clips.
+            StorageError: a file is damaged or is not a table of clips.
         """
         for file in self.files:
             where = self.storage.join_path(file)
@@ -61,7 +61,7 @@ class ClipTables:
 
 @dataclass
 class StageOutcome:
-    """What became of the rows of one stage."""
+    """The counts of the rows of one stage."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     stops: Counter[str] = field(default_factory=Counter)  # "status: reason" of rows that this stage stopped
@@ -71,7 +71,7 @@ def open_clip_tables(source: Storage) -> ClipTables:
     """Find the tables at a place: a Parquet file, or a folder of them.
 
     Raises:
-        StorageError: nothing is there.
+        StorageError: the place does not exist or has no table.
     """
     if source.is_file():
         folder, file = locate_file(source.uri)
@@ -140,7 +140,7 @@ def write_table_shards(tables: ClipTables, config: CurationConfig, dataset: Stor
     Raises:
         RepriseError: no table of clips, or a row is open.
     """
-    next(tables.read_rows(), None)  # raises where a file is no table of clips
+    next(tables.read_rows(), None)  # raises if a file is not a table of clips
     entries = index_tables(tables.storage, [*tables.files])
     outcome = StageOutcome(Counter(entry.status for entry in entries))
     if outcome.statuses["open"]:

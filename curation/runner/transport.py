@@ -41,7 +41,7 @@ def decode_transit(table: pa.Table) -> tuple[list[ClipRow], dict[str, float]]:
 
 
 def encode_finished(rows: Iterable[ClipRow]) -> pa.Table:
-    """Build a table of `FINISHED_SCHEMA`: what the driver must know of rows that are in a fragment."""
+    """Build a table of `FINISHED_SCHEMA` with what the driver needs of rows that are in a fragment."""
     found: dict[str, FinishedRows] = {}
     for row in rows:
         key = row["source_key"]
@@ -67,7 +67,7 @@ def decode_finished(table: pa.Table) -> list[FinishedRows]:
 
 
 def build_error_table(message: str, schema: pa.Schema) -> pa.Table:
-    """Build a table of one row that holds nothing but an encoded error."""
+    """Build a table of one row with only an encoded error."""
     return pa.Table.from_pylist([{"error": message}], schema=schema)
 
 

@@ -17,7 +17,7 @@ from curation.rows.tables import build_table
 
 
 def is_vllm_captioner(config: CurationConfig) -> bool:
-    """Whether captions are written by vLLM, which is an operator of its own."""
+    """Return whether vLLM writes the captions. It is a separate operator."""
     return registry.get_backend_name(config, "captioner") == VLLM
 
 
@@ -76,7 +76,7 @@ def apply_caption(captioner: Any, source: str, responses: pa.Table) -> pa.Table:
     """Unpack the rows and give them their captions; returns transit rows.
 
     Args:
-        captioner: The backend, which decides what a response is worth.
+        captioner: The backend, which accepts or rejects a response.
         source: Its id, for the column `caption_source`.
         responses: What `parse_response` took from each response.
     """

@@ -1,4 +1,4 @@
-"""What runs in a worker process: videos to clips, clips through stages, finished rows into fragments.
+"""The code of a worker process: cut videos into clips, run stages over clips, write fragments.
 
 Nothing here knows Ray. The function of an operator takes and gives Arrow tables; it returns an exception as a
 table, too.
@@ -88,7 +88,7 @@ def process_clip_block(job: CurationJob, names: tuple[str, ...], last: bool, cli
 def process_video_block(
     job: CurationJob, names: tuple[str, ...], batch: int, videos: pa.Table
 ) -> Iterator[pa.Table]:
-    """Take some videos from the file to their fragments, at most `batch` rows at once.
+    """Slice some videos, run all stages and write fragments, at most `batch` rows at once.
 
     Yields:
         A table of `FINISHED_SCHEMA` per fragment.

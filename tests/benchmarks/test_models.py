@@ -1,4 +1,4 @@
-"""The cost that the benchmark of models derives, and that a measurement is one."""
+"""The benchmark of models derives costs from measured speeds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_cost_follows_from_speed_keep_rate_and_price() -> None:
     spent = models.compute_seconds_per_kept({"detector": speed(6), "segmenter": speed(4)}, counts)
     assert spent == {"detector": 2, "segmenter": 0.5}
     assert models.compute_cost(3.6, 2.5) == pytest.approx(2.5)
-    # Keep half as many and each costs twice as much.
+    # With half as many kept subjects, each costs twice as much.
     rarer = models.compute_seconds_per_kept({"detector": speed(6)}, {**counts, "kept": 12.5})  # type: ignore[dict-item]
     assert rarer["detector"] == 4
 

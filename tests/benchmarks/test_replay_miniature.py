@@ -39,12 +39,12 @@ def test_the_sweep_is_over_p() -> None:
 def test_the_table_has_means_and_deviations_over_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     results = [result("replay", 0, motion=0.4), result("replay", 1, motion=0.6)]
     print_table([*results, result("joint", 0, cosine=None)], COLUMNS)
-    head, _, replay, joint, *words = capsys.readouterr().out.splitlines()
+    head, _, replay, joint, *notes = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in head.split("|")[3:-2]] == list(COLUMNS)
     assert all(row.count("|") == head.count("|") for row in (replay, joint))
     assert replay.startswith("| replay | 2 | 0.50 ± 0.00 |") and "0.50 ± 0.14" in replay
     assert joint.startswith("| joint | 1 | 0.50 |")
-    assert len(words) == len([word for word in COLUMNS.values() if word])
+    assert len(notes) == len([word for word in COLUMNS.values() if word])
 
 
 def test_the_figure_is_a_picture_whatever_was_run() -> None:

@@ -1,4 +1,4 @@
-"""The slicing benchmark measures both sides and says what the cost is made of."""
+"""The slicing benchmark measures both sides and lists the parts of the cost."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def test_the_last_line_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert sampling.measure_motion is before  # the clocks are taken out again
 
 
-def test_a_missing_file_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["/nowhere.mp4"]) == 2
     assert "no such file: /nowhere.mp4" in capsys.readouterr().out

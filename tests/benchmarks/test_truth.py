@@ -1,4 +1,4 @@
-"""A kept subject is worth what it covers of the truth at its frame."""
+"""A kept subject is scored by its overlap with the truth at its frame."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_mask_survives_another_resolution() -> None:
     assert compute_iou(resize_mask(doubled, HEIGHT, WIDTH), decode_mask(_rle(4, 6, 20, 30))) == 1.0
 
 
-def test_the_nearest_frame_stands_in_if_near_enough() -> None:
+def test_the_nearest_frame_is_used_if_near_enough() -> None:
     cat = _truth()["subjects"][0]
     assert find_truth(cat, 5) is cat["frames"]["6"]
     assert find_truth(cat, 3) is cat["frames"]["0"]
@@ -88,7 +88,7 @@ def test_a_subject_is_held_against_the_best_truth_of_its_shot() -> None:
     truth = _truth()
     assert match_subject(_kept(0, _rle(0, 0, 20, 20)), truth) == TruthMatch(0, 1.0, True)
     assert match_subject(_kept(0, _rle(40, 0, 60, 20)), truth) == TruthMatch(1, 1.0, False)
-    # Frame 9 is nearer to frame 10 than to frame 6, but the cut lies between them.
+    # Frame 9 is nearer to frame 10 than to frame 6, but there is a cut between them.
     assert match_subject(_kept(9, _rle(10, 0, 30, 20)), truth) == TruthMatch(0, 1.0, True)
     assert match_subject(_kept(9, _rle(0, 0, 10, 10)), truth) == TruthMatch(None, 0.0, False)
     assert match_subject(_kept(10, _rle(0, 0, 10, 10, scale=2)), truth) == TruthMatch(2, 1.0, True)
@@ -97,7 +97,7 @@ def test_a_subject_is_held_against_the_best_truth_of_its_shot() -> None:
 @pytest.mark.parametrize(
     "subject", [_kept(0, None), _kept(None, _rle(0, 0, 9, 9)), _kept(99, _rle(0, 0, 9, 9))]
 )
-def test_a_subject_on_nothing_counts_nothing(subject: dict[str, Any]) -> None:
+def test_a_subject_on_an_empty_area_has_no_overlap(subject: dict[str, Any]) -> None:
     assert match_subject(subject, _truth()) == TruthMatch(None, 0.0, False)
 
 
@@ -159,7 +159,7 @@ def test_the_command_reads_a_dataset_and_ends_with_one_line_of_json(
     }  # fmt: skip
 
 
-def test_the_command_fails_if_nothing_was_kept_or_nothing_is_there(tmp_path: Path) -> None:
+def test_the_command_fails_without_a_kept_subject_or_a_dataset(tmp_path: Path) -> None:
     (tmp_path / "truth").mkdir()
     assert main([str(tmp_path / "set"), str(tmp_path / "truth")]) == 2
     (tmp_path / "truth" / "clip.json").write_text(json.dumps(_truth()))

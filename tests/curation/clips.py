@@ -167,12 +167,12 @@ class ColourDetector:
         return [
             [
                 Detection(position, box, min(1.0, 0.5 + area / (WIDTH * HEIGHT)), 0.9)
-                for position, phrase in enumerate(asked)
+                for position, phrase in enumerate(wanted_phrases)
                 for colour in COLOURS
                 if colour in phrase.text.lower()
                 for box, area in blobs(scene.image, colour)
             ]
-            for scene, asked in zip(scenes, phrases, strict=True)
+            for scene, wanted_phrases in zip(scenes, phrases, strict=True)
         ]
 
 
@@ -183,8 +183,8 @@ class ColourSegmenter:
 
     def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:
         found = []
-        for image, asked in zip(images, boxes, strict=True):
-            masks = [self._inside(image, box) for box in asked]
+        for image, wanted_phrases in zip(images, boxes, strict=True):
+            masks = [self._inside(image, box) for box in wanted_phrases]
             found.append(Segmentation(masks, [0.9] * len(masks)))
         return found
 
@@ -197,7 +197,7 @@ class ColourSegmenter:
 
 
 class ColourTracker:
-    """Follows the colour that a box holds; a subject of which under 100 px are seen is not seen."""
+    """Follows the colour in a box; a subject with less than 100 visible px counts as not visible."""
 
     name, revision = "colour-tracker", "1"
 
@@ -267,7 +267,7 @@ class NothingSegmenter(ColourSegmenter):
 
 
 class BrokenInpainter:
-    """Fails on pictures that hold blue."""
+    """Fails on pictures that contain blue."""
 
     name, revision = "broken-inpainter", "1"
 

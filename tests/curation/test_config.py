@@ -11,12 +11,12 @@ from pydantic import BaseModel
 from curation.config import CurationConfig, compute_config_hash, load_config
 from curation.models.registry import list_model_ids
 from curation.taxonomy.files import SHIPPED_FILE
-from pipelines import config as door
+from pipelines import config as command
 from reprise.errors import RepriseError
 from reprise.settings import get_section, list_keys, validate_settings, with_overrides
 
 
-def saying(*overrides: str, path: Path | None = None) -> str:
+def match_message(*overrides: str, path: Path | None = None) -> str:
     with pytest.raises(RepriseError) as caught:
         load_config(path, overrides)
     assert "\n" not in str(caught.value)
@@ -52,15 +52,15 @@ def test_overrides_win_over_the_file_and_are_yaml(tmp_path: Path) -> None:
     ],
 )
 def test_an_unknown_key_names_the_nearest_known_one(override: str, meant: str) -> None:
-    assert saying(override).endswith(f"; did you mean {meant}?")
+    assert match_message(override).endswith(f"; did you mean {meant}?")
 
 
 def test_an_unknown_key_that_is_like_none_is_just_unknown() -> None:
-    assert saying("xyzzyx=1") == "the command line: unknown key xyzzyx"
+    assert match_message("xyzzyx=1") == "the command line: unknown key xyzzyx"
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "message"),
     [
         ("ground.frames=abc", "ground.frames: Input should be a valid integer"),
         ("ground.frames=0", "greater than or equal to 1"),
@@ -87,16 +87,16 @@ def test_an_unknown_key_that_is_like_none_is_just_unknown() -> None:
         ("slice.min_length.x=1", "slice.min_length: Input should be a valid number"),
     ],
 )
-def test_a_bad_value_is_one_line_that_names_its_key(override: str, words: str) -> None:
-    assert words in saying(override)
+def test_a_bad_value_is_one_line_that_names_its_key(override: str, message: str) -> None:
+    assert message in match_message(override)
 
 
 def test_several_mistakes_are_counted() -> None:
-    assert saying("ground.frames=0", "slice.crf=99", "seed=x").endswith("(and 2 more)")
+    assert match_message("ground.frames=0", "slice.crf=99", "seed=x").endswith("(and 2 more)")
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         (b"a: [1", "is not YAML"),
         (b"- 1\n- 2\n", "must hold `key: value` lines"),
@@ -104,12 +104,12 @@ def test_several_mistakes_are_counted() -> None:
         (b"seed: two\n", "run.yaml: seed:"),
     ],
 )
-def test_a_file_that_is_no_config_says_so(tmp_path: Path, content: bytes, words: str) -> None:
+def test_a_file_that_is_no_config_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_bytes(content)
-    assert words in saying(path=path)
-    assert "cannot read the config" in saying(path=tmp_path / "missing.yaml")
-    assert "cannot read the config" in saying(path=tmp_path)
+    assert message in match_message(path=path)
+    assert "cannot read the config" in match_message(path=tmp_path / "missing.yaml")
+    assert "cannot read the config" in match_message(path=tmp_path)
 
 
 def test_a_config_survives_json() -> None:
@@ -118,7 +118,7 @@ def test_a_config_survives_json() -> None:
     assert with_overrides(config, ["seed=3"]) == config.model_copy(update={"seed": 3})
 
 
-# ---- what a row depends on -------------------------------------------------------------------------------
+# ---- dependencies of a row -------------------------------------------------------------------------------
 
 
 def other(value: Any, annotation: Any, key: str) -> Any:
@@ -182,13 +182,13 @@ def test_the_hash_depends_on_content_only(key: str) -> None:
     )
     assert changed != CurationConfig(), "the key did change"
     same = compute_config_hash(changed, {}) == compute_config_hash(CurationConfig(), {})
-    # Where a taxonomy lies does not matter; what it says is among the revisions. What a time-out failed is
+    # The path of a taxonomy has no effect; its content is among the revisions. What a time-out failed is
     # tried again.
-    aside = ("match.taxonomy", "slice.timeout")
-    assert same == (key.split(".")[0] in ("engine", "report", "shard") or key in aside)
+    ignored = ("match.taxonomy", "slice.timeout")
+    assert same == (key.split(".")[0] in ("engine", "report", "shard") or key in ignored)
 
 
-def test_the_hash_depends_on_revisions_and_on_what_a_taxonomy_says(tmp_path: Path) -> None:
+def test_the_hash_depends_on_revisions_and_on_the_content_of_a_taxonomy(tmp_path: Path) -> None:
     config = CurationConfig()
     assert compute_config_hash(config, {"detector": "a@1"}) != compute_config_hash(
         config, {"detector": "a@2"}
@@ -214,7 +214,7 @@ def test_a_taxonomys_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_printed_config_holds_every_key_and_loads_as_the_default(tmp_path: Path) -> None:
-    printed = CliRunner().invoke(door.main).output
+    printed = CliRunner().invoke(command.main).output
     path = tmp_path / "all.yaml"
     path.write_text(printed)
     assert load_config(path) == CurationConfig()
@@ -223,7 +223,7 @@ def test_the_printed_config_holds_every_key_and_loads_as_the_default(tmp_path: P
 
 
 def test_every_printed_value_is_explained() -> None:
-    for line in CliRunner().invoke(door.main).output.splitlines():
+    for line in CliRunner().invoke(command.main).output.splitlines():
         key = line.split(":")[0].strip()
         if key != "enabled":
             assert "  # " in line, line

@@ -1,6 +1,6 @@
 """Read the commands of the documents, and check each without running it.
 
-A command stands in a fenced block, in an indented block, or in `code` within a sentence. In a block whose
+A command is in a fenced block, in an indented block, or in `code` within a sentence. In a block whose
 commands begin with `$`, the other lines are what they print.
 """
 
@@ -55,7 +55,7 @@ RECIPES = REPOSITORY / "training" / "recipes"
 
 @dataclass
 class Command:
-    """One command of a document, in one line, and what the document says that it prints."""
+    """One command of a document, in one line, and its output in the document."""
 
     document: Path
     line: int
@@ -106,7 +106,7 @@ def read_blocks(document: Path) -> Iterator[Block]:
 
 
 def has_commands(block: Block) -> bool:
-    """Tell whether a block holds commands rather than only what they print, a table or a program."""
+    """Return True if a block has commands, and not only output, a table or a program."""
     return any(is_command(line.removeprefix("$ ")) for line in block.lines)
 
 
@@ -139,7 +139,7 @@ def read_commands(block: Block) -> list[Command]:
 
 
 def read_inline_commands(document: Path) -> list[Command]:
-    """Return the commands that stand in `code` within sentences."""
+    """Return the commands in `code` within sentences."""
     commands = []
     fenced = False
     for number, line in enumerate(document.read_text(encoding="utf-8").splitlines(), 1):
@@ -159,20 +159,20 @@ def check_command(command: Command) -> None:
         ValueError: something in the command does not exist.
     """
     text = re.sub(r"\[(--[^\]]*|[A-Z]+(?:\.\.\.)?)\]", r"\1", command.text)  # what may be left out
-    words = shlex.split(text, comments=True)
-    incomplete = command.inline or "..." in words
-    after_option = {i + 1 for i, word in enumerate(words) if word.startswith("--")}
-    words = [word for i, word in enumerate(words) if word != "..." or i in after_option]
-    check_words(words, incomplete)
+    arguments = shlex.split(text, comments=True)
+    incomplete = command.inline or "..." in arguments
+    after_option = {i + 1 for i, word in enumerate(arguments) if word.startswith("--")}
+    arguments = [word for i, word in enumerate(arguments) if word != "..." or i in after_option]
+    check_arguments(arguments, incomplete)
 
 
-def check_words(words: list[str], incomplete: bool = False) -> None:
+def check_arguments(arguments: list[str], incomplete: bool = False) -> None:
     """Check a command that is split into words; an incomplete one may lack what is required."""
-    redirect = next((i for i, word in enumerate(words) if word in (">", ">>", "|", "&&")), len(words))
-    words = words[:redirect]
-    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
-        words = words[1:]  # variables of the environment
-    match words:
+    redirect = next((i for i, word in enumerate(arguments) if word in (">", ">>", "|", "&&")), len(arguments))
+    arguments = arguments[:redirect]
+    while arguments and re.fullmatch(r"[A-Z_]+=.*", arguments[0]):
+        arguments = arguments[1:]  # variables of the environment
+    match arguments:
         case ["reprise", *rest]:
             check_reprise(rest, incomplete)
         case ["python" | "python3", "-m", module, *rest]:
@@ -186,18 +186,18 @@ def check_words(words: list[str], incomplete: bool = False) -> None:
         case ["export", *_] | ["cat", _]:
             pass
         case ["kubectl", "apply" | "get" | "logs" | "port-forward" | "delete" | "create", *_]:
-            check_files(words)
+            check_files(arguments)
         case _:
-            raise ValueError(f"nothing checks `{' '.join(words)}`: add it to tests/docs/commands.py")
+            raise ValueError(f"nothing checks `{' '.join(arguments)}`: add it to tests/docs/commands.py")
 
 
-def check_reprise(words: list[str], incomplete: bool) -> None:
+def check_reprise(arguments: list[str], incomplete: bool) -> None:
     """Check a `reprise` command: its name, options, choices and overrides of the config."""
-    if not words or words[0].startswith("--"):
-        if set(words) - {"--help", "--version"}:
-            raise ValueError(f"reprise has no {words}")
+    if not arguments or arguments[0].startswith("--"):
+        if set(arguments) - {"--help", "--version"}:
+            raise ValueError(f"reprise has no {arguments}")
         return
-    name, *rest = words
+    name, *rest = arguments
     if name not in COMMANDS:
         raise ValueError(f"reprise has no command {name}")
     module, attribute, _ = COMMANDS[name]
@@ -212,20 +212,22 @@ def check_reprise(words: list[str], incomplete: bool) -> None:
         command = command.commands[name]
         context = click.Context(command, info_name=name, parent=context)
     values = check_options(command, context, rest, incomplete)
-    check_settings(words[0], list(values.get("overrides") or ()), values.get("recipe"), values.get("path"))
+    check_settings(
+        arguments[0], list(values.get("overrides") or ()), values.get("recipe"), values.get("path")
+    )
 
 
 def check_options(
-    command: click.Command, context: click.Context, words: list[str], incomplete: bool
+    command: click.Command, context: click.Context, arguments: list[str], incomplete: bool
 ) -> dict[str, Any]:
     """Return the values of a command's options and arguments; choices and numbers are checked."""
-    if "--help" in words:
+    if "--help" in arguments:
         return {}
     try:
-        values, _, _ = command.make_parser(context).parse_args(list(words))
+        values, _, _ = command.make_parser(context).parse_args(list(arguments))
     except click.UsageError as error:
         if not (incomplete and isinstance(error, click.MissingParameter)):
-            raise ValueError(f"`{' '.join(words)}`: {error.format_message()}") from None
+            raise ValueError(f"`{' '.join(arguments)}`: {error.format_message()}") from None
         values = {}
     values = {
         name: value if isinstance(value, str | list | tuple) else None for name, value in values.items()
@@ -233,7 +235,7 @@ def check_options(
     for parameter in command.params:
         value = values.get(parameter.name or "")
         if parameter.required and value in (None, ()) and not incomplete:
-            raise ValueError(f"`{' '.join(words)}`: {parameter.name} is missing")
+            raise ValueError(f"`{' '.join(arguments)}`: {parameter.name} is missing")
         checkable = isinstance(parameter.type, CHECKED_TYPES)
         for each in value if isinstance(value, list | tuple) else [value]:
             if checkable and isinstance(each, str) and not each.isupper():
@@ -253,15 +255,15 @@ def check_settings(command: str, overrides: list[str], recipe: object, path: obj
         raise ValueError(f"reprise {command} takes no overrides: {overrides}")
 
 
-def check_module(module: str, words: list[str], incomplete: bool) -> None:
+def check_module(module: str, arguments: list[str], incomplete: bool) -> None:
     """Check `python -m MODULE ...`: the module exists and knows the options."""
     if module.startswith("pipelines."):
-        check_reprise([module.removeprefix("pipelines."), *words], incomplete)
+        check_reprise([module.removeprefix("pipelines."), *arguments], incomplete)
     elif module == "pytest":
-        check_files(words)
+        check_files(arguments)
     elif (REPOSITORY / (module.replace(".", "/") + ".py")).is_file() or (REPOSITORY / module).is_dir():
         known = read_help(module)
-        for option in (word.split("=")[0] for word in words if word.startswith("--")):
+        for option in (word.split("=")[0] for word in arguments if word.startswith("--")):
             if not re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", known):
                 raise ValueError(f"python -m {module} has no option {option}")
     else:
@@ -285,20 +287,24 @@ def read_help(module: str) -> str:
     return done.stdout
 
 
-def check_make(words: list[str]) -> None:
+def check_make(arguments: list[str]) -> None:
     """Check that the targets and variables are in the Makefile."""
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    for word in words:
+    for word in arguments:
         pattern = rf"^{word.split('=')[0]}\s*\??=" if "=" in word else rf"^{word}:"
         if not re.search(pattern, makefile, re.MULTILINE):
             raise ValueError(f"the Makefile has no {word}")
 
 
-def check_ray(words: list[str], incomplete: bool) -> None:
+def check_ray(arguments: list[str], incomplete: bool) -> None:
     """Check a command of Ray, and the command that a job runs."""
     from ray.scripts.scripts import cli
 
-    own, job = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    own, job = (
+        (arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :])
+        if "--" in arguments
+        else (arguments, [])
+    )
     command: click.Command = cli
     context = click.Context(command)
     while isinstance(command, click.Group) and own:
@@ -308,13 +314,13 @@ def check_ray(words: list[str], incomplete: bool) -> None:
         command, own = found, own[1:]
     check_options(command, context, [*own, "--", *job] if job else own, incomplete)
     if job:
-        check_words(job)
+        check_arguments(job)
 
 
-def check_packages(words: list[str]) -> None:
+def check_packages(arguments: list[str]) -> None:
     """Check that the extras of Reprise that are installed exist."""
     project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
-    for word in words:
+    for word in arguments:
         if found := re.fullmatch(r"(?:reprise|\.)\[([\w,-]+)\]", word):
             for extra in found[1].split(","):
                 if not re.search(rf"^{extra} = \[", project, re.MULTILINE):
@@ -323,9 +329,9 @@ def check_packages(words: list[str]) -> None:
             raise ValueError(f"pip install {word}: what is it?")
 
 
-def check_files(words: list[str]) -> None:
+def check_files(arguments: list[str]) -> None:
     """Check that what looks like a file of the repository is there."""
-    for word in words:
+    for word in arguments:
         file = word.split("::")[0]
         if re.search(r"/.*\.(py|yaml)$", file) and not (REPOSITORY / file).is_file():
             raise ValueError(f"there is no {file}")

@@ -1,4 +1,4 @@
-"""Every command of the README and the docs is checked as it stands, and run where a laptop can."""
+"""Every command of the README and the docs is checked in its exact form, and run if a laptop can run it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BLOCKS = [block for document in DOCUMENTS for block in read_blocks(document)]
 COMMANDS = [command for block in BLOCKS if has_commands(block) for command in read_commands(block)]
 INLINE = [command for document in DOCUMENTS for command in read_inline_commands(document)]
 
-# Fenced blocks without commands: (document, how the first line begins) -> what holds it to the truth.
+# Fenced blocks without commands: (document, start of the first line) -> the test that checks it.
 PRINTED = {
     ("README.md", "12 videos"): "test_the_demo_prints_what_the_readme_shows",
     ("CONTRIBUTING.md", "reprise/"): "tests/house/test_contributing.py",
@@ -102,7 +102,7 @@ def test_configs_of_training_are_valid(block: Block, tmp_path: Path) -> None:
 
 
 def run_command(text: str, folder: Path, *, check: bool = True) -> str:
-    """Run a command of `reprise`, `python -m` or `make demo` in a folder; returns what it prints."""
+    """Run a command of `reprise`, `python -m` or `make demo` in a folder; return its output."""
     words = shlex.split(text, comments=True)
     if words[0] == "reprise":
         words = [sys.executable, "-m", "pipelines.cli", *words[1:]]
@@ -125,7 +125,7 @@ def run_command(text: str, folder: Path, *, check: bool = True) -> str:
 
 
 def find_command(document: str, begins: str) -> Command:
-    """Return the command of a document, in the form in which it stands there."""
+    """Return the command of a document, in its exact form."""
     return next(c for c in COMMANDS if c.document.name == document and c.text.startswith(begins))
 
 
@@ -139,7 +139,7 @@ def strip_volatile(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder in which `make demo` was run, and what it printed; `videos/` and `dataset/` are its own."""
+    """A folder in which `make demo` was run, and its output; the folder has `videos/` and `dataset/`."""
     folder = tmp_path_factory.mktemp("readme")
     printed = run_command("make demo", folder)
     shutil.copytree(folder / "demo" / "dataset", folder / "dataset")
@@ -166,14 +166,14 @@ def test_a_preview_of_other_thresholds_is_what_the_docs_show(demo: tuple[Path, s
 
 
 @pytest.mark.ray
-def test_other_thresholds_change_what_the_readme_says(demo: tuple[Path, str], tmp_path: Path) -> None:
+def test_other_thresholds_print_what_the_readme_shows(demo: tuple[Path, str], tmp_path: Path) -> None:
     shutil.copytree(demo[0] / "demo", tmp_path / "demo")
     command = find_command("README.md", "reprise refilter")
     assert_prints(run_command(command.text, tmp_path), command.output)
 
 
 @pytest.mark.ray
-def test_stages_alone_run_one_after_the_other(demo: tuple[Path, str]) -> None:
+def test_single_stages_run_one_after_the_other(demo: tuple[Path, str]) -> None:
     commands = [c for c in COMMANDS if c.document.name == "stages.md" and "reprise stage" in c.text]
     assert len(commands) >= 8
     for command in commands:

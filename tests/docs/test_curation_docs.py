@@ -1,4 +1,4 @@
-"""What the documents say of columns and thresholds is what the code says, and their examples run.
+"""The documents list the columns and thresholds of the code, and their examples run.
 
 `python -m tests.docs.test_curation_docs` prints the tables to paste.
 """

@@ -1,4 +1,4 @@
-"""What docs/latents.md says of columns is what the index has, and its example runs."""
+"""docs/latents.md lists the columns of the index, and its example runs."""
 
 from __future__ import annotations
 

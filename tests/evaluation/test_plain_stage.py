@@ -34,21 +34,21 @@ def test_noise_and_blur_do_not_deceive_it() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_where_nothing_is_nothing_is_seen(seed: int) -> None:
+def test_an_empty_picture_shows_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     noise = rng.uniform(size=(3, CELLS, CELLS, 3)).astype(np.float32)
     assert judge_video(noise).identity is None
     assert judge_video(np.full_like(noise, 0.5) + 0.01 * noise).identity is None
 
 
-def test_what_stands_still_or_jumps_goes_no_way() -> None:
+def test_a_still_or_jumping_object_has_no_direction() -> None:
     scene = make_plain_scene(3, 0)
     frames = video_of(scene)
     assert judge_video(np.stack([frames[0]] * 3)).way is None
     assert judge_video(frames[[0, 2, 1]]).way is None
 
 
-def test_frozen_is_what_stands_still_and_not_what_shows_nothing() -> None:
+def test_a_still_object_is_frozen_and_an_empty_video_is_not() -> None:
     frames = video_of(make_plain_scene(3, 0))
     still = judge_video(np.stack([frames[0]] * 3))
     assert is_frozen(still) and still.move_cells == 0
@@ -61,13 +61,13 @@ def test_likeness_counts_colour_shape_and_texture() -> None:
     shown = judge_video(video_of(scene))
     assert compute_likeness(shown, scene.identity) == 1
     for part, other in (("colour", "red"), ("shape", "ring"), ("texture", "plain")):
-        asked = next(
+        wanted = next(
             replace(scene.identity, **{part: each})  # type: ignore[arg-type]
             for each in (other, *{getattr(i, part) for i in IDENTITIES})
             if each != getattr(scene.identity, part)
         )
-        assert compute_likeness(shown, asked) == pytest.approx(2 / 3)
-        assert [name for name, right in compare_parts(shown, asked).items() if not right] == [part]
+        assert compute_likeness(shown, wanted) == pytest.approx(2 / 3)
+        assert [name for name, right in compare_parts(shown, wanted).items() if not right] == [part]
     assert compute_likeness(judge_video(np.full((3, CELLS, CELLS, 3), 0.5, np.float32)), scene.identity) == 0
 
 

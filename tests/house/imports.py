@@ -235,7 +235,7 @@ LAYERS: dict[str, set[str]] = {
         "training.callbacks",
         "training.worker",
     },
-    # What is said of a result; commands; measurements.
+    # Evaluation of results; commands; measurements.
     "evaluation": {"reprise", "curation.models", "curation.playground"},
     "pipelines": {"reprise", "curation", "training", "evaluation"},
     "benchmarks": {"reprise", "curation", "training", "evaluation"},
@@ -317,12 +317,12 @@ def resolve_import(node: ast.Import | ast.ImportFrom, modules: Mapping[str, ast.
 
 
 def find_room(module: str, layers: Mapping[str, set[str]] = LAYERS) -> str | None:
-    """Return the key of `layers` that holds for a module; None if it is in no room."""
+    """Return the key of `layers` that applies to a module; None if it is in no folder of LAYERS."""
     return max((room for room in layers if is_inside(module, room)), key=len, default=None)
 
 
 def is_inside(module: str, room: str) -> bool:
-    """Tell whether a module is a room or lies in it."""
+    """Return True if a module is a package of that name or is inside it."""
     return module == room or module.startswith(room + ".")
 
 

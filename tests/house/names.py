@@ -1,7 +1,7 @@
 """Measure how functions are named: `python -m tests.house.names` prints the shares and what to rename.
 
 A function is named verb + object. Two numbers show how far the tree is from that: the share of names that
-are one word, and the share of names that are a participle. Left out are names that nobody here can choose:
+are one word, and the share of names that are a participle. Names that are not free are left out:
 dunders, properties, methods that a Protocol of this tree declares, and methods that a library's base class
 declares.
 """
@@ -86,7 +86,7 @@ class Name:
 
 
 def is_participle(word: str) -> bool:
-    """Tell whether a word is a participle by its form: `told`, `widened`, `running`, but not `embed`."""
+    """Return True if a word is a participle by its form: `told`, `widened`, `running`, but not `embed`."""
     if word in NOT_PARTICIPLES:
         return False
     return word in IRREGULAR_PARTICIPLES or (len(word) > 4 and word.endswith(("ed", "ing")))

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md says of the tree is true, as far as a test can tell."""
+"""CONTRIBUTING.md describes the tree as it is, as far as a test can check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.house.names import REPOSITORY, ROOMS
 
 TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
-# `name/  what it holds` at the left edge begins a room; what is indented lies in it.
+# `name/  contents` at the left edge begins a folder; indented lines are in it.
 ROOM_LINE = re.compile(r"^(\w+)/\s")
 ENTRY = re.compile(r"(?<![\w./])([\w/]+\.(?:py|yaml|yml|toml)|[a-z_]\w*(?:/\w+)*/)(?=[\s,:;)]|$)")
 
@@ -70,7 +70,7 @@ def test_the_map_names_the_room_of_every_file() -> None:
             entries = rooms[path.parts[0]]
             if path.parts[0] not in ("benchmarks", "evaluation"):
                 named = {entry.split("/")[0] for entry in entries}
-                assert path.parts[1] in named, f"the map does not say what {path} is for"
+                assert path.parts[1] in named, f"the map does not describe {path}"
 
 
 def test_every_make_target_that_is_named_exists() -> None:

@@ -51,7 +51,7 @@ def test_circles_that_are_gone_leave_the_list(imports: list[Import]) -> None:
 
 def test_every_module_with_code_is_in_a_room_of_the_table(modules: dict[str, ast.Module]) -> None:
     homeless = [name for name, tree in modules.items() if has_code(tree) and find_room(name) is None]
-    assert not homeless, f"say in LAYERS what these may import: {homeless}"
+    assert not homeless, f"add to LAYERS what these may import: {homeless}"
 
 
 def test_every_room_of_the_table_may_only_import_what_is_below_it() -> None:

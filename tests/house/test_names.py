@@ -46,7 +46,7 @@ def list_written_names(root: Path, text: str) -> list[str]:
     return [name.name for name in list_names(root, ("reprise",))]
 
 
-def test_names_that_nobody_can_choose_are_left_out(tmp_path: Path) -> None:
+def test_names_that_are_not_free_are_left_out(tmp_path: Path) -> None:
     text = """
 class Role(Protocol):
     def detect(self): ...

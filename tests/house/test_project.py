@@ -20,11 +20,11 @@ def list_make_targets(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("package", PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
-def test_a_package_says_that_it_is_typed(package: str) -> None:
+def test_a_package_is_marked_as_typed(package: str) -> None:
     assert (REPOSITORY / package / "py.typed").is_file()
 
 
-def test_the_version_stands_in_one_place() -> None:
+def test_the_version_is_in_one_place() -> None:
     version = PROJECT["project"]["version"]
     for folder in PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]:
         for path in (REPOSITORY / folder).rglob("*.py"):
@@ -32,7 +32,7 @@ def test_the_version_stands_in_one_place() -> None:
     assert "version:" not in (REPOSITORY / "CITATION.cff").read_text().replace("cff-version:", "")
 
 
-def test_the_changelog_says_what_is_unreleased_and_what_was_released() -> None:
+def test_the_changelog_lists_unreleased_and_released_changes() -> None:
     headings = re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == "Unreleased"
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", heading) for heading in headings[1:])

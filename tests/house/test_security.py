@@ -1,4 +1,4 @@
-"""What SECURITY.md says of foreign files: nothing in the packages unpickles them or runs their code."""
+"""As SECURITY.md states, no code in the packages unpickles foreign files or runs their code."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from tests.house.names import REPOSITORY, get_last_word, list_python_files
 
-# The state of a run's own processes, which never lies in a file that a person is handed.
+# The state of a run's own processes, which is never in a file from another person.
 OWN_STATE = {("training/trainer.py", "cloudpickle.loads")}
 
 
 def list_unsafe_calls() -> Iterator[tuple[str, str]]:
-    """Yield (file, call) for the calls that could run what a file says."""
+    """Yield (file, call) for the calls that could run the content of a file."""
     for path in list_python_files(REPOSITORY):
         name = path.relative_to(REPOSITORY).as_posix()
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ class DeadlyDetector:
     def detect(
         self, scenes: Sequence[DetectionScene], phrases: Sequence[Sequence[Phrase]]
     ) -> list[list[Detection]]:
-        cat = any("cat" in phrase.text for asked in phrases for phrase in asked)
+        cat = any("cat" in phrase.text for wanted_phrases in phrases for phrase in wanted_phrases)
         if cat and "LIVELY" not in os.environ:
             os.kill(os.getpid(), signal.SIGKILL)
         return [[] for _ in scenes]

@@ -19,7 +19,7 @@ from tests.faults import CAPTION, encode
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Unlike each other, or there would be no cross-pairs.
 CAPTIONS = (CAPTION, "The ball, striped and bright, spins quickly past.")
-# Many short clips that cost little: a run of a few seconds with many places to be killed at.
+# Many short clips: a run takes a few seconds and can be killed at many points.
 LIGHT = (
     "slice.detector=none",
     "slice.min_length=0.4",
@@ -117,7 +117,7 @@ class Run:
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL to the driver alone, as the kernel does when memory runs out."""
+        """Send SIGKILL only to the driver, as the kernel does when memory is exhausted."""
         self.family()
         self.process.kill()
         self.process.wait()
@@ -128,7 +128,7 @@ class Run:
         deadline = time.monotonic() + grace
         while True:
             left = [pid for pid in self._seen - {self.process.pid} if _is_ours(pid)]
-            # Ray's agents take their time, and harm nobody.
+            # Ray's agents end late, which has no effect on the test.
             if all(b"Agent" in _cmdline(pid) for pid in left) or time.monotonic() > deadline:
                 break
             time.sleep(0.05)
@@ -178,6 +178,6 @@ def files(dataset: Path, folder: str) -> dict[str, bytes]:
 
 
 def leftovers(dataset: Path) -> list[str]:
-    """What a finished dataset must not hold."""
+    """List files that a finished dataset must not have."""
     found = [str(path) for path in dataset.rglob(".*")]
     return found + ([str(dataset / "work")] if (dataset / "work").exists() else [])

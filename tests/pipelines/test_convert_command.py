@@ -1,4 +1,4 @@
-"""`reprise convert kaleido`: what it says and how it ends."""
+"""`reprise convert kaleido`: its output and its exit status."""
 
 from click.testing import CliRunner
 from safetensors.torch import save_file
@@ -10,7 +10,7 @@ def run(*arguments):
     return CliRunner().invoke(main, ["convert", "kaleido", *map(str, arguments)])
 
 
-def test_it_says_what_came_of_what(tmp_path):
+def test_it_prints_source_and_target(tmp_path):
     import torch
     from diffusers import WanTransformer3DModel
 

@@ -66,7 +66,7 @@ def test_a_folder_that_grows_gives_what_it_would_have_given_at_once(three: Path,
 
 @pytest.mark.ray
 @pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
-def test_stopping_is_quick_and_says_how_to_go_on(three: Path, tmp_path: Path, how: str) -> None:
+def test_stopping_is_quick_and_prints_how_to_resume(three: Path, tmp_path: Path, how: str) -> None:
     for attempt in range(3):  # on a busy machine the run may end before the signal reaches it
         dataset = tmp_path / f"dataset-{attempt}"
         run = Run(three, dataset, log=tmp_path / "log")
@@ -110,7 +110,7 @@ def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_if_no_video_can_be_read_it_says_why_and_accounts_for_all(tmp_path: Path) -> None:
+def test_if_no_video_can_be_read_the_reason_and_all_counts_are_printed(tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()
     for number in range(3):

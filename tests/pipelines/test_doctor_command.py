@@ -44,7 +44,7 @@ def test_it_ends_with_the_profile_it_can_run() -> None:
     assert "libx264 yes" in output
 
 
-def test_it_says_what_a_profile_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_it_prints_what_a_profile_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("REPRISE_MODELS", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr(registry, "list_missing_packages", lambda record: [*record.packages[:1]])
@@ -106,7 +106,7 @@ def test_secrets_are_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert as_json()[1]["s3"]["credentials"] is True
 
 
-def test_without_credentials_it_says_no(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_credentials_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in doctor.CREDENTIAL_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -74,7 +74,7 @@ def test_wrong_calls_are_one_line_and_exit_2(tmp_path: Path) -> None:
     assert "is no folder" in get_output("--videos", "b")
 
 
-def test_a_dry_run_says_what_would_be_done(tmp_path: Path) -> None:
+def test_a_dry_run_prints_what_would_be_done(tmp_path: Path) -> None:
     model = tmp_path / "M"
     for part, config in {
         "vae": {"_class_name": "AutoencoderKLWan", "latents_mean": [0.0], "z_dim": 16},

@@ -1,4 +1,4 @@
-"""`reprise generate` on a tiny random model: what it writes, what it says, how it ends."""
+"""`reprise generate` on a tiny random model: its files, its output and its exit status."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_one_video_per_seed_with_its_record(room: Path, tmp_path: Path) -> None:
         assert record["seed"] == seed and record["guidance"] == 6.0 and record["flow_shift"] == 7.0
 
 
-def test_a_bad_line_costs_that_line_only_and_what_is_made_stays(room: Path, tmp_path: Path) -> None:
+def test_a_bad_line_fails_only_that_line_and_finished_videos_stay(room: Path, tmp_path: Path) -> None:
     lines = tmp_path / "lines.txt"
     lines.write_text(
         f"a red dog@@{room}/a.png@@{room}/b.png\n\na cup@@missing.png\na dog\na cup@@{room}/b.png\n"

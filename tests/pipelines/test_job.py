@@ -82,7 +82,9 @@ def head() -> Iterator[Head]:
         _wait_for(address, process, log)
         yield Head(address, env)
     finally:
-        process.send_signal(signal.SIGTERM)  # ends what it has started; `ray stop` would end everybody's
+        process.send_signal(
+            signal.SIGTERM
+        )  # ends only the cluster that it started; `ray stop` would end every cluster
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(20)
         with contextlib.suppress(ProcessLookupError):

@@ -41,7 +41,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:  # type: ignore[name-defined
     return load_file(path / "transformer" / "diffusion_pytorch_model.safetensors")
 
 
-def test_check_says_what_a_file_holds(folder: Path) -> None:
+def test_check_prints_the_contents_of_a_file(folder: Path) -> None:
     result = invoke("lora", "check", folder / "lora.safetensors", "--model", folder / "model")
     assert result.exit_code == 0, result.output
     assert "rank 2, alpha 1, 18 modules; fits" in " ".join(result.output.split())

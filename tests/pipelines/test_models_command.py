@@ -32,7 +32,7 @@ HUB = "someone/tiny"
 
 @dataclass
 class Served:
-    """What the server gives: plain files by path, hub repositories by id. `requests`: what was asked."""
+    """The content of the server: plain files by path, hub repositories by id. `requests`: their paths."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)

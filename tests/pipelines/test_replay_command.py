@@ -1,4 +1,4 @@
-"""Proxy replay from the outside: its recipes, what they cost, and the paper's variants of them."""
+"""The recipes of proxy replay, their cost, and the paper's variants of them."""
 
 from __future__ import annotations
 
@@ -92,9 +92,7 @@ def test_every_variant_of_the_paper_is_documented() -> None:
 
 
 @pytest.mark.parametrize(("name", "overrides"), variants())
-def test_a_documented_variant_is_a_config_that_says_what_its_line_says(
-    name: str, overrides: list[str]
-) -> None:
+def test_a_documented_variant_sets_what_its_line_describes(name: str, overrides: list[str]) -> None:
     config = resolve_config(None, RECIPE, tuple(overrides)).model_dump()
     for override in overrides:
         key, _, wanted = override.partition("=")

@@ -162,7 +162,7 @@ def test_rows_that_are_still_open_are_no_dataset(tables: Path, tmp_path: Path) -
     assert not (tmp_path / "dataset").exists()
 
 
-def test_a_run_that_could_do_nothing_exits_1(tmp_path: Path) -> None:
+def test_a_run_in_which_every_row_failed_exits_1(tmp_path: Path) -> None:
     pq.write_table(build_table([kept_clip(0)], CLIPS), tmp_path / "in.parquet")
     code, output = stage(
         "inpaint", tmp_path / "in.parquet", tmp_path / "out.parquet", "models.inpainter=builtins:dict"
@@ -214,13 +214,13 @@ def test_bad_input_is_one_clear_line_and_exit_status_2(tables: Path, tmp_path: P
         (good, tmp_path / "out.csv", "out.csv: name a .parquet file"),
         ("ftp://host/in.parquet", out, "only local paths and s3://"),
     ]:
-        code, said = stage("ground", source, target)
-        assert code == 2, said
-        assert said.startswith("error ")
-        assert output in said
+        code, printed = stage("ground", source, target)
+        assert code == 2, printed
+        assert printed.startswith("error ")
+        assert output in printed
         assert not target.exists(), "nothing half-written"
-    code, said = stage("shard", other, tmp_path / "dataset")
-    assert (code, "has no column frames" in said) == (2, True)
+    code, printed = stage("shard", other, tmp_path / "dataset")
+    assert (code, "has no column frames" in printed) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -232,16 +232,16 @@ def test_bad_input_is_one_clear_line_and_exit_status_2(tables: Path, tmp_path: P
     ],
 )
 def test_an_unknown_stage_is_named(tables: Path, tmp_path: Path, name: str, output: str) -> None:
-    code, said = stage(name, tables / "match.parquet", tmp_path / "out.parquet")
+    code, printed = stage(name, tables / "match.parquet", tmp_path / "out.parquet")
     assert code == 2
-    assert output in said
+    assert output in printed
 
 
 def test_a_bad_config_is_named(tables: Path, tmp_path: Path) -> None:
-    code, said = stage("ground", tables / "match.parquet", tmp_path / "out.parquet", "groun.frames=3")
-    assert (code, "did you mean ground?" in said) == (2, True)
-    code, said = stage("match", tables / "caption.parquet", tmp_path / "o.parquet", "match.groups=[dogs]")
-    assert (code, "the taxonomy has no group dogs" in said) == (2, True)
+    code, printed = stage("ground", tables / "match.parquet", tmp_path / "out.parquet", "groun.frames=3")
+    assert (code, "did you mean ground?" in printed) == (2, True)
+    code, printed = stage("match", tables / "caption.parquet", tmp_path / "o.parquet", "match.groups=[dogs]")
+    assert (code, "the taxonomy has no group dogs" in printed) == (2, True)
 
 
 def test_a_stage_of_ones_own_runs_by_its_address(

@@ -1,4 +1,4 @@
-"""reprise train: what a person sees before, during and after a run."""
+"""`reprise train`: its output before, during and after a run."""
 
 from __future__ import annotations
 

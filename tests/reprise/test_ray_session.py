@@ -19,7 +19,7 @@ from reprise.ray_session import ray_session
 
 @pytest.fixture
 def silent_address() -> Iterator[str]:
-    """The address of a program that accepts connections and says nothing."""
+    """The address of a program that accepts connections and sends nothing."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -112,7 +112,7 @@ def test_scratch_folders_of_killed_runs_are_removed(tmp_path: Path, monkeypatch:
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_failed_start_is_repeated_and_then_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_is_repeated_and_then_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     attempts: list[str] = []

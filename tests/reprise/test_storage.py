@@ -139,7 +139,7 @@ def test_a_parquet_file_without_rows_is_a_parquet_file(store: Storage) -> None:
     assert store.read_table("t.parquet").schema.equals(SCHEMA)
 
 
-def test_a_writer_that_fails_midway_leaves_the_old_file_and_nothing_else(store: Storage) -> None:
+def test_a_writer_that_fails_leaves_only_the_old_file(store: Storage) -> None:
     store.write_parquet("t.parquet", numbers(2), SCHEMA)
 
     def failing() -> Iterator[pa.Table]:
@@ -156,7 +156,7 @@ def test_a_writer_that_fails_midway_leaves_the_old_file_and_nothing_else(store: 
         assert [p.name for p in folder.iterdir()] == ["t.parquet"]
 
 
-def test_an_error_of_whoever_makes_the_rows_is_not_blamed_on_the_target(tmp_path: Path) -> None:
+def test_an_error_of_the_generator_of_rows_is_not_reported_as_one_of_the_target(tmp_path: Path) -> None:
     def failing() -> Iterator[pa.Table]:
         (tmp_path / "elsewhere" / "absent").read_bytes()
         yield from numbers(1)
@@ -292,7 +292,9 @@ def test_two_writers_of_one_name_do_not_mix(store: Storage) -> None:
 # What disks and stores refuse.
 
 
-def test_a_full_disk_says_that_finished_work_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_full_disk_mentions_that_finished_work_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = Storage.from_uri(tmp_path)
     place.write_bytes("done", b"1")
 
@@ -341,15 +343,15 @@ def test_a_bucket_that_does_not_exist_is_named(s3: S3, tmp_path: Path, action: s
 
 @contextlib.contextmanager
 def answering(status: int) -> Iterator[str]:
-    """A store that gives one answer to everything."""
+    """A store that gives the same response to every request."""
 
     class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
+        def send_response_code(self) -> None:
             self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = send_response_code
 
         def log_message(self, *args: Any) -> None: ...
 
@@ -365,7 +367,7 @@ def answering(status: int) -> Iterator[str]:
     ("status", "message"),
     [(403, "access denied to s3://b/p/x.*credentials"), (301, "another region: set AWS_REGION")],
 )
-def test_what_a_store_refuses_is_said_in_one_line(s3: S3, status: int, message: str) -> None:
+def test_an_error_of_a_store_is_one_line(s3: S3, status: int, message: str) -> None:
     with answering(status) as options:
         place = Storage.from_uri(f"s3://b/p?{options}")
         for action in (lambda: place.read_bytes("x"), lambda: place.write_bytes("x", b"1"), place.list_paths):
@@ -377,7 +379,7 @@ def test_what_a_store_refuses_is_said_in_one_line(s3: S3, status: int, message: 
 
 
 @pytest.mark.parametrize("kind", ["closed port", "unknown host", "silent"])
-def test_an_address_that_does_not_answer_is_said_within_seconds(
+def test_an_address_that_does_not_respond_is_reported_within_seconds(
     s3: S3, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(s3_module, "_PROBE_REQUEST_TIMEOUT", 2)
@@ -476,7 +478,7 @@ def test_an_at_sign_and_a_colon_in_a_key_are_no_credentials() -> None:
         assert Storage.from_uri(uri).uri == uri
 
 
-def test_an_error_says_whether_a_retry_may_help(s3: S3, tmp_path: Path) -> None:
+def test_an_error_records_whether_a_retry_may_help(s3: S3, tmp_path: Path) -> None:
     with answering(503) as options, pytest.raises(TransientStorageError):
         Storage.from_uri(f"s3://b/p?{options}").read_bytes("x")
     with answering(403) as options, pytest.raises(StorageError) as caught:

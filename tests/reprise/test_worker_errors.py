@@ -1,4 +1,4 @@
-"""An error leaves a worker as text and is raised again as what it was."""
+"""An error leaves a worker as text and is raised again as the same error."""
 
 from __future__ import annotations
 

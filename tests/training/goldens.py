@@ -34,7 +34,7 @@ def read(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def positions_of(metadata: dict[str, Any]) -> PositionsConfig:
-    """The named options that a recording's settings stand for; a plain word means the released yaml."""
+    """Convert the settings of a recording to named options; a plain word means the released yaml."""
     settings = metadata["settings"]
     flags = settings if isinstance(settings, dict) else {}
     return convert_released_config(

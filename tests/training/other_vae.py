@@ -1,4 +1,4 @@
-"""A VAE class that is not diffusers' own, as a stand-in for ours."""
+"""A VAE class outside diffusers, as a substitute for ours."""
 
 from diffusers import AutoencoderKLWan
 from diffusers.models.modeling_utils import ModelMixin

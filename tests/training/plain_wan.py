@@ -47,7 +47,7 @@ def forward(
     text: Tensor,
     timestep: float,
 ) -> Tensor:
-    """segments: (C, T, h, w) each, in sequence order; positions: one a token; `video`: the one asked for."""
+    """segments: (C, T, h, w) each, in sequence order; positions: one per token; `video`: an index."""
     w = {name: tensor.double() for name, tensor in weights.items()}
 
     def linear(name: str, x: Tensor) -> Tensor:
@@ -73,10 +73,10 @@ def forward(
         inner = F.gelu(linear(f"{block}.ffn.0", x), approximate="tanh")
         tokens = tokens + gate_ff * linear(f"{block}.ffn.2", inner)
     shift, scale = w["head.modulation"][0] + time
-    answers = linear("head.head", norm(tokens) * (1 + scale) + shift)
+    outputs = linear("head.head", norm(tokens) * (1 + scale) + shift)
     first = sum(len(cells(part)) for part in segments[:video])
     count = len(cells(segments[video]))
-    return put_back(answers[first : first + count], segments[video].shape)
+    return put_back(outputs[first : first + count], segments[video].shape)
 
 
 def attention(
@@ -131,11 +131,11 @@ def linear_patch(w: dict[str, Tensor], cell: Tensor) -> Tensor:
     return (w["patch_embedding.weight"][:, :, 0] * cell).sum((1, 2, 3)) + w["patch_embedding.bias"]
 
 
-def put_back(answers: Tensor, shape: Sequence[int]) -> Tensor:
+def put_back(outputs: Tensor, shape: Sequence[int]) -> Tensor:
     """Each token's vector is ordered (patch row, patch column, channel), channel fastest."""
     video = torch.zeros(tuple(shape), dtype=torch.float64)
-    for cell, answer in zip(cells(video), answers, strict=True):  # cells are views
-        cell.copy_(answer.reshape(2, 2, -1).permute(2, 0, 1))
+    for cell, output in zip(cells(video), outputs, strict=True):  # cells are views
+        cell.copy_(output.reshape(2, 2, -1).permute(2, 0, 1))
     return video
 
 
@@ -196,10 +196,10 @@ def record() -> None:
     outputs = {}
     for name in CASES:
         segments, positions, which = case(name, inputs["video"], [inputs["reference0"], inputs["reference1"]])
-        answer = forward(
+        output = forward(
             weights, CONFIG["heads"], segments, positions, which, inputs["text"], float(inputs["timestep"])
         )
-        outputs[f"out.{name}"] = answer.float()
+        outputs[f"out.{name}"] = output.float()
         outputs[f"positions.{name}"] = torch.tensor(positions)
     tensors = {f"weights.{name}": tensor for name, tensor in weights.items()} | inputs | outputs
     FILE.parent.mkdir(exist_ok=True)

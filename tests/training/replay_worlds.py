@@ -87,7 +87,7 @@ def run(config: TrainConfig, *callbacks: Callback) -> dict[str, Any]:
 
 
 class Kept:
-    """A recorder that keeps what is recorded."""
+    """A recorder that keeps its records."""
 
     def __init__(self) -> None:
         self.records: list[tuple[int, dict[str, float]]] = []

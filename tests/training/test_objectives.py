@@ -1,4 +1,4 @@
-"""Noise levels, schedules, objectives, sampling: identities that must hold, the released code's numbers."""
+"""Noise levels, schedules, objectives and sampling satisfy their identities and match the released code."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_a_shift_keeps_the_ends_and_is_undone_by_its_inverse():
     assert torch.allclose(shift_sigma(moved, 1 / 3.0), sigma)
 
 
-def test_sampling_walks_from_noise_alone_to_none():
+def test_sampling_goes_from_only_noise_to_no_noise():
     grid = make_sampling_sigmas(50, 7.0)
     assert grid[0] == 1 and grid[-1] == 0 and (grid.diff() < 0).all()
     assert torch.allclose(make_sampling_sigmas(10, 1.0), torch.linspace(1, 0, 11))
@@ -86,18 +86,19 @@ def test_losses_of_parts_add_up_to_the_whole():
 def test_euler_is_exact_on_a_straight_flow():
     noise, clean = torch.randn(2, 1, 2, 1, 2, 2, generator=generator()).unbind()
     seen = []
-    answer = solve_euler(
+    output = solve_euler(
         lambda x, sigma: noise - clean, noise, make_sampling_sigmas(5), lambda i, timestep, x: seen.append(i)
     )
-    assert torch.allclose(answer, clean, atol=1e-5) and seen == [0, 1, 2, 3, 4]
+    assert torch.allclose(output, clean, atol=1e-5) and seen == [0, 1, 2, 3, 4]
 
 
 def test_guidance_on_references_of_scale_one_is_guidance_on_text():
-    nothing, references, both = torch.randn(3, 4, generator=generator()).unbind()
+    nothing_seen, references, both = torch.randn(3, 4, generator=generator()).unbind()
     assert torch.allclose(
-        apply_reference_guidance(nothing, references, both, 6.0, 1.0), apply_guidance(references, both, 6.0)
+        apply_reference_guidance(nothing_seen, references, both, 6.0, 1.0),
+        apply_guidance(references, both, 6.0),
     )
-    assert torch.allclose(apply_reference_guidance(nothing, references, both, 0.0, 0.0), nothing)
+    assert torch.allclose(apply_reference_guidance(nothing_seen, references, both, 0.0, 0.0), nothing_seen)
 
 
 @pytest.mark.parametrize("name", names("kaleido_A6_sigma_shift.safetensors"))

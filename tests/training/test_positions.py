@@ -30,7 +30,7 @@ VIDEO = (5, 3, 4)
         ("future", [(5, 0, 0), (6, 0, 0), (7, 0, 0)]),
     ],
 )
-def test_each_scheme_starts_references_where_its_formula_says(scheme, starts):
+def test_each_scheme_starts_references_at_its_formula(scheme, starts):
     assert list_reference_starts(3, VIDEO, PositionsConfig(scheme=scheme)) == starts
 
 
@@ -53,7 +53,7 @@ def test_a_reference_of_its_own_size_is_counted_on_its_own_grid():
     assert positions.tolist() == [[0, 80, 80], [0, 81, 80]]
 
 
-def test_a_turn_depends_on_the_distance_between_positions_alone():
+def test_a_rotation_depends_only_on_the_distance_between_positions():
     # The property that makes rotary positions relative: <R(p) q, R(s) k> = <R(p + d) q, R(s + d) k>.
     split = split_wan_head(24)
     q, k = torch.randn(2, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64).unbind()

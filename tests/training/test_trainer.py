@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from reprise.errors import RepriseError
 from reprise.ray_session import ray_session
 from tests.training import worlds
-from tests.training.worlds import flaky_storage, launch, tiny_config, trouble
+from tests.training.worlds import flaky_storage, launch, make_failing_callbacks, tiny_config
 from training.trainer import run_training
 
 
@@ -29,7 +29,9 @@ def test_a_run_outlives_a_notice_and_a_killed_worker(tmp_path: Path, cluster: No
     undisturbed = launch(worlds.run, 2, tiny_config(tmp_path, **common))[0]
     run = {"name": "ray", "output": str(tmp_path / "runs"), "workers": 2}
 
-    result = run_training(tiny_config(tmp_path, **common, run=run), partial(trouble, tmp_path, 2, 5))
+    result = run_training(
+        tiny_config(tmp_path, **common, run=run), partial(make_failing_callbacks, tmp_path, 2, 5)
+    )
 
     # Every fourth step is saved, and an early one because of the notice; the fifth was lost.
     starts = [int(line) for line in (tmp_path / "starts").read_text().split()]
@@ -41,7 +43,7 @@ def test_a_run_outlives_a_notice_and_a_killed_worker(tmp_path: Path, cluster: No
 
 @pytest.mark.ray
 @pytest.mark.timeout(900)
-def test_a_store_that_does_not_answer_is_tried_again(tmp_path: Path, cluster: None) -> None:
+def test_a_store_that_does_not_respond_is_tried_again(tmp_path: Path, cluster: None) -> None:
     run = {"name": "ray", "output": str(tmp_path / "runs")}
     config = tiny_config(tmp_path, checkpoint={"every": 2}, steps=4, run=run)
     assert run_training(config, partial(flaky_storage, tmp_path, 3)).steps == 4
@@ -49,9 +51,9 @@ def test_a_store_that_does_not_answer_is_tried_again(tmp_path: Path, cluster: No
 
 
 @pytest.mark.ray
-def test_what_starting_again_does_not_mend_is_one_clear_line(tmp_path: Path, cluster: None) -> None:
+def test_an_error_that_a_restart_cannot_correct_is_one_line(tmp_path: Path, cluster: None) -> None:
     config = tiny_config(tmp_path, run={"name": "ray", "output": str(tmp_path / "runs"), "max_failures": 5})
     (tmp_path / "latents" / "index.parquet").write_bytes(b"no parquet")
     with pytest.raises(RepriseError, match=r"index\.parquet is not Parquet"):
-        run_training(config, partial(trouble, tmp_path, 0, 0))
+        run_training(config, partial(make_failing_callbacks, tmp_path, 0, 0))
     assert not (tmp_path / "starts").exists()

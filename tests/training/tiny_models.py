@@ -91,7 +91,7 @@ def _save(
 
 
 def _library(part: Any) -> str:
-    """Where diffusers looks a part's class up: its library, or the module of a class that is nobody's."""
+    """Return where diffusers finds the class of a part: its library, or the module of another class."""
     module: str = type(part).__module__
     library = module.partition(".")[0]
     return library if library in ("diffusers", "transformers") else module

@@ -61,7 +61,7 @@ _context.set_forkserver_preload(
 
 
 def tiny_model(folder: Path) -> Path:
-    """A diffusers folder that holds a transformer's config alone: for `model.init=random`."""
+    """Write a diffusers folder with only the config of a transformer, for `model.init=random`."""
     (folder / "transformer").mkdir(parents=True)
     (folder / "transformer" / "config.json").write_text(json.dumps(TRANSFORMER))
     return folder
@@ -330,7 +330,7 @@ def drained(config: TrainConfig) -> dict[str, Any]:
 
 
 def averages(config: TrainConfig) -> dict[str, Any]:
-    """Weights after each step, the averages of the end, what the model holds inside and after `swapped`."""
+    """Return the weights after each step, the last averages, and weights during and after `use_averages`."""
     from training.loop.world import make_world
     from training.worker import train_model
 
@@ -363,12 +363,12 @@ class Trouble(Callback):
             os.kill(os.getpid(), number)
 
 
-def trouble(notes: Path, notice: int, kill: int, config: TrainConfig) -> Sequence[Callback]:
+def make_failing_callbacks(notes: Path, notice: int, kill: int, config: TrainConfig) -> Sequence[Callback]:
     return [Trouble(notes, notice, kill)]
 
 
 class FlakyStorage(Callback):
-    """Raises once, at a step, what a store that does not answer raises."""
+    """Raise once, at a step, the error of a store that does not respond."""
 
     def __init__(self, notes: Path, step: int) -> None:
         self.mark, self.step = notes / "flaked", step
@@ -402,7 +402,7 @@ class Poison(Callback):
 
 
 def dies_while_saving(config: TrainConfig, step: int) -> None:
-    """Train, and die when the tensors of a step's checkpoint are written, but nobody has said so yet."""
+    """Train, and die after the tensors of a checkpoint are written, but before `complete.json` is."""
     from training.loop import checkpoint
 
     save = checkpoint.dcp.save

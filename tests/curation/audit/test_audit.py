@@ -1,4 +1,4 @@
-"""The audit without a browser: the draw, the answers, the figures, and a server that trusts nobody."""
+"""The audit without a browser: the sample, the answers, the figures, and a server that checks requests."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_a_reason_without_a_question_is_judged_by_all() -> None:
     assert is_rejection_right("no mask", answers, (CATEGORY, CLEAR)) is False
     assert is_rejection_right("no mask", {**answers, "clear": "no"}, (CATEGORY, CLEAR)) is True
     assert is_rejection_right("novelty_min", {**answers, "clear": "unsure"}, (CATEGORY, CLEAR)) is None
-    # A threshold on faces of something that is not asked about faces.
+    # A threshold on faces for a subject without a question about faces.
     assert is_rejection_right("face_count_min", answers, (CATEGORY, CLEAR)) is False
 
 
@@ -223,7 +223,7 @@ def test_places_are_shared_fairly(sizes: dict[str, int], n: int) -> None:
     assert sum(places.values()) == min(n, sum(sizes.values()))
     assert all(0 <= places[name] <= sizes[name] for name in sizes)
     unfilled = [places[name] for name in sizes if places[name] < sizes[name]]
-    if unfilled:  # nobody else has more than one place more
+    if unfilled:  # no other stratum has more than one place more
         assert max(places.values()) <= min(unfilled) + 1
     more = allocate_places(sizes, n + 1)
     assert all(more[name] >= places[name] for name in sizes)
@@ -314,7 +314,7 @@ def test_a_frozen_draw_judges_the_verdicts_of_today(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (lambda root: shutil.rmtree(root), "no dataset at"),
         (lambda root: (root / "manifest.json").unlink(), "is not finished"),
@@ -325,11 +325,11 @@ def test_a_frozen_draw_judges_the_verdicts_of_today(
         (lambda root: next((root / "data").iterdir()).write_bytes(b"PAR1"), "is damaged or not Parquet"),
     ],
 )  # fmt: skip
-def test_a_place_without_a_finished_dataset_costs_one_line(dataset: Storage, spoil: Any, said: str) -> None:
+def test_a_place_without_a_finished_dataset_is_one_line(dataset: Storage, spoil: Any, message: str) -> None:
     spoil(dataset.get_local_path())
     result = CliRunner().invoke(main, ["--dataset", dataset.uri, "--summary"])
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -346,7 +346,7 @@ def test_a_dataset_without_verdicts_has_nothing_to_judge(tmp_path: Path) -> None
         open_sample(Storage.from_uri(tmp_path / "walk"), 20, 0)
 
 
-def test_a_damaged_draw_and_a_dataset_made_anew_are_told(dataset: Storage) -> None:
+def test_a_damaged_sample_and_a_new_dataset_are_one_line(dataset: Storage) -> None:
     open_sample(dataset, 20, 0)
     frozen = json.loads(dataset.read_bytes("audit/0-20.json"))
     frozen["items"][0]["subject_id"] = "somebody else"
@@ -390,7 +390,7 @@ def test_the_last_answer_wins_and_null_takes_it_back(tmp_path: Path) -> None:
     )
 
 
-def test_a_torn_last_line_costs_only_itself(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_loses_only_itself(tmp_path: Path) -> None:
     made = open_judgements(tmp_path)
     made.record_answer("a", "category", "yes", 1)
     made.record_answer("a", "mask", "yes", 1)
@@ -428,11 +428,11 @@ def test_judges_share_a_file_and_not_their_answers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 61])
 def test_a_judge_has_a_name(tmp_path: Path, name: str) -> None:
-    with pytest.raises(RepriseError, match="no name for a judge"):
+    with pytest.raises(RepriseError, match="not a name for a judge"):
         open_judgements(tmp_path, name)
 
 
-def test_what_was_answered_after_the_verdict_is_marked(tmp_path: Path) -> None:
+def test_an_answer_after_the_verdict_is_marked(tmp_path: Path) -> None:
     made = open_judgements(tmp_path)
     for question in ("category", "mask", "clear"):
         assert made.record_answer("b", question, "yes", 1).blind
@@ -451,7 +451,7 @@ def test_the_time_of_a_subject_is_that_of_its_questions(tmp_path: Path) -> None:
     assert made.list_seconds() == [3603.5]
 
 
-def test_a_full_disk_is_told_and_the_answer_does_not_count(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_full_disk_is_reported_and_the_answer_does_not_count(tmp_path: Path, monkeypatch: Any) -> None:
     made = open_judgements(tmp_path)
 
     def full(*_: Any) -> int:
@@ -466,7 +466,7 @@ def test_a_full_disk_is_told_and_the_answer_does_not_count(tmp_path: Path, monke
 # ---- the summary -------------------------------------------------------------------------------------------
 
 
-def test_the_summary_counts_what_was_answered() -> None:
+def test_the_summary_counts_the_answers() -> None:
     kept = [item(f"k{n}", made=("redux0",)) for n in range(4)]
     lost = [item("r0", "label_min", also=("sharpness_min",)), item("r1", "label_min")]
     answers = {
@@ -491,16 +491,16 @@ def test_the_summary_counts_what_was_answered() -> None:
     ]
     assert found.generated == [AgreementRow("redux", "generated", 3, 2, 0)]
     shares = {each.name: each.share for each in found.dataset}
-    # k0 and k1 stand for 200 subjects each, r0 and r1 for 10 each.
+    # k0 and k1 represent 200 subjects each, r0 and r1 10 each.
     assert shares == {
-        "decided rightly": pytest.approx(210 / 420),
-        "kept and deserves it": pytest.approx(0.5),
-        "rejected and deserves it": pytest.approx(0.5),
-        "good ones that were kept": pytest.approx(200 / 210),
+        "correct decisions": pytest.approx(210 / 420),
+        "kept correctly": pytest.approx(0.5),
+        "rejected correctly": pytest.approx(0.5),
+        "good subjects kept": pytest.approx(200 / 210),
     }
 
 
-def test_reasons_that_nobody_judged_are_said_to_be_missing() -> None:
+def test_reasons_without_a_judgement_are_reported_as_missing() -> None:
     items = [item("k"), item("r", "label_min")]
     found = summarise_audit(
         sample_of(*items, population={KEPT: 9, "label_min": 5}), {"ana": {"k": all_yes(items[0])}}
@@ -515,7 +515,7 @@ def test_a_rejected_picture_is_agreed_with_by_no() -> None:
     assert found.generated == [AgreementRow("redux: identity_min", "rejected", 1, 1, 0)]
 
 
-def test_faces_are_asked_of_humans_only() -> None:
+def test_questions_about_faces_are_only_for_humans() -> None:
     human, dog = item("h", questions=(*OPEN, FRONTAL)), item("d")
     found = summarise_audit(sample_of(human, dog), {"ana": {"h": all_yes(human), "d": all_yes(dog)}})
     assert [(row.name, row.judged) for row in found.kept if row.name == "frontal"] == [("frontal", 1)]
@@ -628,10 +628,10 @@ def test_a_rejection_is_revealed_with_its_number(client: Client) -> None:
     one = first(client, lambda i: i.reason == "sharpness_min")
     for question in one.questions:
         reply = client.answer(one.subject_id, question.name, "no" if question == CLEAR else "yes").json
-    said = reply["reveal"]
-    assert (said["reason"], said["value"], said["threshold"]) == ("sharpness_min", 18.0, 40.0)
-    assert said["agreed"] is True
-    assert said["failures"] == [{"name": "sharpness_min", "agreed": True}]
+    message = reply["reveal"]
+    assert (message["reason"], message["value"], message["threshold"]) == ("sharpness_min", 18.0, 40.0)
+    assert message["agreed"] is True
+    assert message["failures"] == [{"name": "sharpness_min", "agreed": True}]
 
 
 @pytest.mark.parametrize(
@@ -747,7 +747,7 @@ def test_a_body_needs_an_honest_length(client: Client) -> None:
         assert client("/api/answers", b"{}", Content_Length=length).status == 411
 
 
-def test_the_page_asks_no_other_machine(client: Client) -> None:
+def test_the_page_loads_from_no_other_machine(client: Client) -> None:
     reply = client("/")
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
     assert b"http" not in reply.body
@@ -801,7 +801,7 @@ def test_a_clip_is_served_in_parts(client: Client) -> None:
     assert (head.status, head.body, head.headers["Content-Length"]) == (200, b"", str(len(whole.body)))
 
 
-def test_a_lost_clip_costs_only_itself(client: Client) -> None:
+def test_a_missing_clip_fails_only_its_own_request(client: Client) -> None:
     one = client.audit.sample.items[0]
     shutil.rmtree(Path(client.audit.storage.uri) / "clips")
     assert client(f"/clips/{one.subject_id}").status == 404
@@ -819,10 +819,10 @@ def test_an_audit_goes_on_where_it_stopped(client: Client, dataset: Storage) -> 
     )
 
 
-# ---- the door ----------------------------------------------------------------------------------------------
+# ---- the command -------------------------------------------------------------------------------------------
 
 
-def test_the_door_prints_the_table(dataset: Storage) -> None:
+def test_the_command_prints_the_table(dataset: Storage) -> None:
     audit = open_audit(dataset, n=30, seed=0, judge="ana")
     for each in audit.sample.items:
         for question in each.all_questions:
@@ -831,17 +831,17 @@ def test_the_door_prints_the_table(dataset: Storage) -> None:
     assert result.exit_code == 0, result.output
     lines = {" ".join(line.split()[:2]): line.split() for line in result.stdout.splitlines() if line.strip()}
     assert lines["right category"][2:6] == ["15", "15", "100.0", "%"]
-    assert lines["decided rightly"][3:5] == ["100.0", "%"]
+    assert lines["correct decisions"][3:5] == ["100.0", "%"]
     assert "Kaleido A.1" in result.stdout
 
 
-def test_the_door_without_an_answer_exits_with_nothing_done(dataset: Storage) -> None:
+def test_the_command_without_an_answer_exits_with_1(dataset: Storage) -> None:
     result = CliRunner().invoke(main, ["--dataset", dataset.uri, "--summary"])
     assert result.exit_code == 1
     assert result.stdout.startswith("0 of ")
 
 
-def test_a_port_that_is_taken_costs_one_line(dataset: Storage, client: Client) -> None:
+def test_a_port_in_use_is_one_line(dataset: Storage, client: Client) -> None:
     result = CliRunner().invoke(
         main, ["--dataset", dataset.uri, "--n", "30", "--port", str(client.port), "--no-browser"]
     )

@@ -49,7 +49,7 @@ class Page:
 
     def load(self) -> None:
         self.browser.get(f"http://127.0.0.1:{self._server.server_port}/")
-        self.settle()
+        self.wait_until_ready()
 
     def resize(self, width: int, height: int) -> None:
         self.browser.execute_cdp_cmd(
@@ -65,8 +65,8 @@ class Page:
 
         return WebDriverWait(self.browser, 20, poll_frequency=0.02).until(lambda _: condition())
 
-    def settle(self) -> None:
-        """Wait until a question is asked, or all is judged, and every answer has been kept."""
+    def wait_until_ready(self) -> None:
+        """Wait until a question is shown or all are judged, and every answer is saved."""
         self.until(
             lambda: self.js(
                 "return document.querySelector('main').ariaBusy === 'false' && !audit.busy"
@@ -79,20 +79,20 @@ class Page:
 
         for key in keys:
             ActionChains(self.browser).send_keys(key).perform()
-            self.settle()
+            self.wait_until_ready()
 
     def click(self, selector: str) -> None:
         found = self.browser.find_element("css selector", selector)
         self.js("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", found)
         found.click()
-        self.settle()
+        self.wait_until_ready()
 
     @property
     def shown(self) -> str:
         return str(self.js("return audit.item.id"))
 
     @property
-    def asked(self) -> str | None:
+    def question_name(self) -> str | None:
         found: str | None = self.js("return audit.active")
         return found
 
@@ -100,9 +100,9 @@ class Page:
         return str(self.js("return document.querySelector(arguments[0])?.textContent ?? ''", selector))
 
     def judge_one(self, key: str = "1") -> str:
-        """Give all answers about the subject that is shown; returns its id."""
+        """Give all answers about the shown subject; return its id."""
         subject = self.shown
-        while self.shown == subject and self.asked and self.js("return byId('figures').hidden"):
+        while self.shown == subject and self.question_name and self.js("return byId('figures').hidden"):
             self.press(key)
         return subject
 
@@ -131,7 +131,7 @@ def go_to(page: Page, wanted: Callable[[Any], bool]) -> Any:
     """Show the first subject of a kind."""
     at, item = next((n, each) for n, each in enumerate(page.audit.sample.items) if wanted(each))
     page.js("return visitItem(arguments[0])", at)
-    page.settle()
+    page.wait_until_ready()
     return item
 
 
@@ -146,20 +146,20 @@ def test_it_opens_with_the_first_subject_and_without_a_complaint(page: Page) -> 
     assert page.errors() == []
 
 
-def test_it_asks_no_other_machine_for_anything(page: Page) -> None:
+def test_the_page_loads_nothing_from_another_machine(page: Page) -> None:
     page.judge_one()
     seen = page.js("return performance.getEntriesByType('resource').map((e) => e.name)")
     assert all(name.startswith(page.browser.current_url) for name in seen)
 
 
-def test_keys_answer(page: Page) -> None:
+def test_keys_record_answers(page: Page) -> None:
     one = go_to(page, lambda i: len(i.questions) >= 3)
     page.press("1", "n", " ")
     names = [question.name for question in one.questions[:3]]
     assert page.kept_on_disk() == {one.subject_id: dict(zip(names, ("yes", "no", "unsure"), strict=True))}
 
 
-def test_clicks_answer(page: Page) -> None:
+def test_clicks_record_answers(page: Page) -> None:
     one = go_to(page, lambda i: len(i.questions) >= 3)
     for answer in ("no", "unsure", "yes"):
         page.click(f"[data-answer={answer}]")
@@ -167,12 +167,12 @@ def test_clicks_answer(page: Page) -> None:
     assert page.kept_on_disk() == {one.subject_id: dict(zip(names, ("no", "unsure", "yes"), strict=True))}
 
 
-def test_fast_fingers_lose_nothing(page: Page) -> None:
+def test_fast_keys_lose_no_answer(page: Page) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
 
     one = go_to(page, lambda i: len(i.questions) >= 3 and not i.kept)
     ActionChains(page.browser).send_keys("121").perform()
-    page.settle()
+    page.wait_until_ready()
     assert list(page.kept_on_disk()[one.subject_id].values())[:3] == ["yes", "no", "yes"]
 
 
@@ -180,9 +180,9 @@ def test_a_reload_goes_on_at_the_next_one(page: Page) -> None:
     done = [page.judge_one() for _ in range(3)]
     assert done == order(page)[:3]
     page.press("1")
-    asked = page.asked
+    question_name = page.question_name
     page.load()
-    assert (page.shown, page.asked) == (order(page)[3], asked)
+    assert (page.shown, page.question_name) == (order(page)[3], question_name)
     assert page.text("#count").startswith(f"3 of {DRAWN} judged")
     assert page.js("return byId('progress').getAttribute('aria-valuenow')") == "3"
 
@@ -213,12 +213,12 @@ def test_generated_pictures_appear_once_the_subject_is_judged(page: Page) -> Non
     for _ in one.questions:
         assert page.js("return document.querySelectorAll('.versus').length") == 0
         page.press("1")
-    assert page.asked == one.reference_questions[0].name
+    assert page.question_name == one.reference_questions[0].name
     page.until(
         lambda: page.js("return [...document.querySelectorAll('.versus img')].every((i) => i.naturalWidth)")
     )
     page.press("2")
-    assert page.asked == one.reference_questions[1].name
+    assert page.question_name == one.reference_questions[1].name
     page.judge_one("1")
     assert "Kept" in page.text(".last")
     assert "You agree" in page.text(".last")
@@ -228,10 +228,10 @@ def test_generated_pictures_appear_once_the_subject_is_judged(page: Page) -> Non
 def test_undo_takes_the_last_answer_back(page: Page) -> None:
     one = go_to(page, lambda i: len(i.questions) >= 3)
     page.press("1", "2", "u")
-    assert page.asked == one.questions[1].name
+    assert page.question_name == one.questions[1].name
     assert page.kept_on_disk() == {one.subject_id: {one.questions[0].name: "yes"}}
     page.click("[data-step=undo]")
-    assert page.asked == one.questions[0].name
+    assert page.question_name == one.questions[0].name
     assert page.kept_on_disk() == {}
 
 
@@ -241,7 +241,7 @@ def test_undo_reaches_the_subject_before_and_an_earlier_sitting(page: Page) -> N
     page.load()
     page.press("u")
     assert page.shown == before
-    assert page.asked == page.audit.sample.by_id[before].all_questions[-1].name
+    assert page.question_name == page.audit.sample.by_id[before].all_questions[-1].name
     assert page.text("#count").startswith("0 of")
     page.press("2")
     assert page.shown == order(page)[1]
@@ -258,11 +258,11 @@ def test_arrows_go_back_and_forward(page: Page) -> None:
     page.until(lambda: page.shown == ids[2])
     page.press(Keys.ARROW_LEFT)
     page.until(lambda: page.shown == ids[1])
-    asked = page.asked
+    question_name = page.question_name
     page.press(Keys.ARROW_DOWN)
-    assert page.asked != asked
+    assert page.question_name != question_name
     page.press(Keys.ARROW_UP)
-    assert page.asked == asked
+    assert page.question_name == question_name
     assert page.kept_on_disk() == {}
 
 
@@ -317,7 +317,7 @@ def test_a_clip_plays_and_seeks(page: Page) -> None:
     assert page.js("return document.querySelector('video').seekable.end(0)") > 1.9
 
 
-def test_a_lost_clip_says_so(page: Page) -> None:
+def test_a_missing_clip_shows_a_message(page: Page) -> None:
     shutil.rmtree(Path(page.storage.uri) / "clips")
     page.load()
     page.until(lambda: "The clip is gone" in page.text(".gone"))
@@ -332,7 +332,7 @@ def test_a_subject_that_was_not_found_is_looked_for_in_the_clip(page: Page) -> N
     assert "You agree" in page.text(".last")
 
 
-def test_captions_are_text_whatever_they_say(page: Page) -> None:
+def test_captions_with_markup_are_shown_as_text(page: Page) -> None:
     for n in range(DRAWN):
         page.js("return visitItem(arguments[0])", n)
         page.until(lambda n=n: page.shown == order(page)[n])
@@ -340,7 +340,7 @@ def test_captions_are_text_whatever_they_say(page: Page) -> None:
         assert page.text("title").endswith(" · Audit")
 
 
-def test_the_figures_are_what_was_answered(page: Page) -> None:
+def test_the_figures_are_those_of_the_answers(page: Page) -> None:
     keys = "1121131211"
     for n in range(DRAWN):
         page.judge_one(keys[n % len(keys)])
@@ -376,14 +376,14 @@ def test_figures_can_be_looked_at_in_between(page: Page) -> None:
     assert page.shown == shown
 
 
-def test_an_answer_that_could_not_be_kept_is_not_shown_as_kept(page: Page, browser: Any) -> None:
-    question = page.asked
+def test_an_answer_that_was_not_saved_is_not_shown_as_saved(page: Page, browser: Any) -> None:
+    question = page.question_name
     page.js("window.fetch = () => Promise.reject(new Error('gone'))")
     page.press("1")
     page.until(lambda: "The audit is not running any more" in page.text("#problem"))
     assert page.kept_on_disk() == {}
     page.load()
-    assert page.asked == question
+    assert page.question_name == question
 
 
 @pytest.mark.parametrize("size", [(390, 844), (768, 1024), (1024, 768), (1440, 900)])
@@ -437,7 +437,7 @@ def test_the_parts_have_names_for_those_who_do_not_see_them(page: Page) -> None:
     assert page.js("return byId('keys').open")
 
 
-# Contrast of text with what is behind it (WCAG 2.2, 1.4.3), for the first element of each selector.
+# Contrast of text with its background (WCAG 2.2, 1.4.3), for the first element of each selector.
 CONTRASTS = """
 const shade = (c) => { const v = c / 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; };
 const rgb = (text) => text.match(/[\\d.]+/g).map(Number);

@@ -1,6 +1,6 @@
 """A small made-up dataset: real Parquet, pictures and H.264 clips, invented scores, counts known beforehand.
 
-The n-th clip's fate repeats every `CYCLE`, so tests can say how many clips a filter must leave.
+The n-th clip's fate repeats every `CYCLE`, so tests know how many clips a filter must leave.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RULES = build_rules(Thresholds())
 
 @dataclass
 class Fake:
-    """Where it lies and what it holds."""
+    """Its folder and its contents."""
 
     root: Path
     rows: list[dict[str, Any]] = field(default_factory=list)

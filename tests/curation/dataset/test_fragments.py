@@ -92,7 +92,7 @@ def test_no_rows_are_no_file(dataset: Storage, fragments: Fragments) -> None:
     assert files(dataset) == []
 
 
-def test_an_entry_says_what_its_row_says(fragments: Fragments) -> None:
+def test_an_entry_has_the_values_of_its_row(fragments: Fragments) -> None:
     made = row(3, 50, 2)
     fragments.write_rows([made], {})
     (found,) = fragments.read_index().rows

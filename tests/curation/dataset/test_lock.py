@@ -39,7 +39,7 @@ def test_other_datasets_are_not_locked(tmp_path: Path) -> None:
         pass
 
 
-def test_the_folder_is_made_only_if_it_is_asked_for(tmp_path: Path) -> None:
+def test_the_folder_is_made_only_on_request(tmp_path: Path) -> None:
     dataset = Storage.from_uri(tmp_path / "dataset")
     with lock_dataset(dataset):
         assert not (tmp_path / "dataset").exists()

@@ -73,7 +73,7 @@ def test_the_bytes_of_cross_pairs_are_expected_for_kept_rows_only() -> None:
     assert len(sizes(rejected, 100_000, 1.0)) == 1
 
 
-def test_shards_are_numbered_and_say_how_many_there_are() -> None:
+def test_names_of_shards_have_their_number_and_the_total() -> None:
     entries = [entry("a", number) for number in range(3)]
     assert [shard.path for shard in plan_shards(entries, 100, 0.0)] == [
         f"data/clips-{number:05d}-of-00003.parquet" for number in range(3)
@@ -125,7 +125,7 @@ def test_rows_in_are_rows_out(tmp_path: Path) -> None:
     assert all(result.bytes == dataset.get_size(result.path) for result in results)
 
 
-def test_row_groups_are_as_long_as_the_config_says(tmp_path: Path) -> None:
+def test_row_groups_have_the_configured_length(tmp_path: Path) -> None:
     dataset, entries = dataset_of(tmp_path, [ROWS])
     (shard,) = plan_shards(entries, 1 << 30, 0.0)
     finish_shard(dataset, shard, [], load_config(None, ["shard.row_group_rows=4"]).shard.row_group_rows)
@@ -159,7 +159,7 @@ def test_a_row_that_fails_in_the_last_stage_is_in_its_shard_unmarked(tmp_path: P
     assert result.seconds["crosspair"] > 0
 
 
-def test_a_fragment_that_turns_out_damaged_is_removed_and_the_error_says_how_to_go_on(tmp_path: Path) -> None:
+def test_a_damaged_fragment_is_removed_and_the_error_names_the_next_step(tmp_path: Path) -> None:
     dataset, entries = dataset_of(tmp_path, [[each] for each in ROWS])
     file = tmp_path / entries[0].file
     data = bytearray(file.read_bytes())

@@ -1,4 +1,4 @@
-"""The demo videos: what the truth says is what the picture shows, and both are the same every time."""
+"""The truth of the demo videos describes their pictures, and both are the same every time."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_there_are_all_kinds_of_scenes() -> None:
     )
 
 
-def test_a_pose_puts_the_anchor_where_it_says() -> None:
+def test_a_pose_puts_the_anchor_at_its_position() -> None:
     matrix = get_pose_matrix(ActorPose(0.25, 0.5, 0.5, 30), (10, 20), 100, 640, 360)
     assert matrix @ (10, 20, 1) == pytest.approx((160, 180))
     assert np.linalg.det(matrix[:, :2]) == pytest.approx(1.8**2)
@@ -197,14 +197,16 @@ def test_the_encoder_is_exact_where_the_width_is_no_multiple_of_its_blocks(tmp_p
     assert scene.width % 16 and first.read_bytes() == second.read_bytes()
 
 
-def test_render_demo_reports_and_answers_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_render_demo_reports_and_returns_videos_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     short = (_short("title-card", 0.1), _short("no-dog", 0.1))
     monkeypatch.setattr("curation.demo.render.SCENES", short)
-    said: list[str] = []
-    videos = render_demo(tmp_path / "new" / "folder", videos=3, on_progress=said.append)
+    lines: list[str] = []
+    videos = render_demo(tmp_path / "new" / "folder", videos=3, on_progress=lines.append)
     assert [video.name for video in videos] == ["title-card.mp4", "no-dog.mp4", "title-card-2.mp4"]
     assert all(video.is_file() and _truth(video)["num_frames"] > 0 for video in videos)
-    assert said == ["1/3 title-card.mp4", "2/3 no-dog.mp4", "3/3 title-card-2.mp4"]
+    assert lines == ["1/3 title-card.mp4", "2/3 no-dog.mp4", "3/3 title-card-2.mp4"]
     with pytest.raises(ValueError, match="at least 1"):
         render_demo(tmp_path, videos=0)
 

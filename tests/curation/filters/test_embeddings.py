@@ -51,7 +51,7 @@ def test_a_subject_is_the_same_between_the_bands() -> None:
 
 def test_near_duplicates_stand_under_the_nearest_one_kept() -> None:
     vectors = np.stack([at(0), at(8), at(20), at(30), at(90)])
-    # c is within 16 degrees of b, but b fell to a before: only what is kept makes others fall.
+    # c is within 16 degrees of b, but b was removed for a: only kept items remove others.
     found = find_near_duplicates(["a", "b", "c", "d", "e"], vectors, float(np.cos(np.radians(15))))
     assert found == {"b": "a", "d": "c"}
 
@@ -67,18 +67,18 @@ def test_near_duplicates_are_the_same_in_any_order_and_any_blocks(monkeypatch: p
 
 @settings(deadline=None, max_examples=30)
 @given(count=st.integers(0, 40), seed=st.integers(0, 1000), threshold=st.floats(0.5, 0.99))
-def test_what_is_kept_is_apart_and_what_falls_has_somebody_near(
+def test_kept_items_are_distinct_and_removed_ones_have_a_near_duplicate(
     count: int, seed: int, threshold: float
 ) -> None:
     ids, _, vectors = subjects(count, seed)
-    stands = find_near_duplicates(ids, vectors, threshold)
+    near_duplicates = find_near_duplicates(ids, vectors, threshold)
     row = dict(zip(ids, vectors, strict=True))
-    kept = [each for each in ids if each not in stands]
+    kept = [each for each in ids if each not in near_duplicates]
     grain = 2e-5
     for first, left in enumerate(kept):
         for right in kept[first + 1 :]:
             assert compute_similarity(row[left], row[right]) < threshold + grain
-    for fallen, near in stands.items():
+    for fallen, near in near_duplicates.items():
         assert near in kept and near < fallen
         assert compute_similarity(row[fallen], row[near]) >= threshold - grain
 
@@ -118,10 +118,10 @@ def test_equals_come_in_the_order_of_their_ids() -> None:
     assert [each.subject_id for each in index.find_nearest(at(10)[None], [None], k=3)[0]] == ["a", "b", "c"]
 
 
-def test_an_empty_index_finds_nothing_and_bad_questions_are_refused() -> None:
-    nothing = np.zeros((0, 4), np.float32)
-    assert SubjectIndex([], [], nothing).find_nearest(at(0)[None], [None]) == [[]]
-    assert find_near_duplicates([], nothing) == {}
+def test_an_empty_index_finds_nothing_and_bad_queries_are_refused() -> None:
+    empty = np.zeros((0, 4), np.float32)
+    assert SubjectIndex([], [], empty).find_nearest(at(0)[None], [None]) == [[]]
+    assert find_near_duplicates([], empty) == {}
     with pytest.raises(ValueError, match="repeat"):
         SubjectIndex(["a", "a"], ["v", "v"], np.stack([at(0), at(1)]))
     with pytest.raises(ValueError, match="2 ids, but 1"):

@@ -164,7 +164,7 @@ def test_a_pattern_that_is_hardly_a_face_is_none_beside_a_sure_one() -> None:
     assert measure_faces([face, Face([60, 20, 80, 40], 0.8, 0.9)], 100, 120)["face_count"] == 2
 
 
-def test_a_face_beside_the_subject_is_somebody_elses() -> None:
+def test_a_face_beside_the_subject_does_not_count() -> None:
     mask = box_mask(0, 0, 50, 100)
     own, other, edge = (Face([x, 10, x + 20, 30], 0.9, 0.9) for x in (20, 70, 40))
     assert select_own_faces([own, other, edge], mask) == [own, edge]

@@ -54,7 +54,7 @@ def test_a_bad_picture_of_another_pose_is_not_taken() -> None:
     assert [each.frame for each in choose_frames(sightings, 2, min_quality=0.1)] == [0, 1]
 
 
-def test_without_embeddings_the_shape_tells_the_pose_and_distance_does_not() -> None:
+def test_without_embeddings_the_shape_gives_the_pose_and_the_distance_does_not() -> None:
     near, far, side = seen(0), seen(1, width=20, height=40), seen(2, width=60)
     assert measure_pose_difference(near, far, False) == pytest.approx(0)
     assert measure_pose_difference(near, side, False) == pytest.approx(np.log(1.5))
@@ -68,7 +68,7 @@ def test_one_missing_embedding_switches_to_shapes_for_all() -> None:
     assert [each.frame for each in choose_frames(sightings, 3)] == [2, 0]
 
 
-def test_nothing_seen_is_nothing_chosen() -> None:
+def test_without_a_visible_frame_none_is_chosen() -> None:
     assert choose_frames([], 3) == []
     assert choose_frames([seen(0, fill=0.0)], 3) == []
     assert choose_frames([seen(0)], 0) == []

@@ -38,7 +38,7 @@ def test_grey_pictures_are_lossless() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "words"),
+    ("image", "message"),
     [
         (None, "freed"),
         ({"bytes": None, "path": None}, "freed"),
@@ -46,8 +46,8 @@ def test_grey_pictures_are_lossless() -> None:
         ({"bytes": b"no picture", "path": None}, "no picture"),
     ],
 )
-def test_what_is_no_picture_says_so(image: codec.EncodedImage | None, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_bytes_that_are_no_picture_are_one_line(image: codec.EncodedImage | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         codec.decode_image(image)
 
 

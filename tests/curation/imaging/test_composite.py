@@ -1,4 +1,4 @@
-"""Compositing: where a subject may stand, how large, in which light, and without a halo."""
+"""Compositing: position, size and light of a subject, without a halo."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_whole_subject_is_seen_whole(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_half_length_portrait_stands_at_the_bottom_edge(seed: int) -> None:
+def test_a_half_length_portrait_is_placed_at_the_bottom_edge(seed: int) -> None:
     spot = place_subject(cut_of(40, 40, 110, 120), SIZE, 0.66, random(seed))
     assert spot.box[3] == SIZE[0]
     assert spot.box[0] > 0
@@ -62,7 +62,7 @@ def test_a_half_length_portrait_stands_at_the_bottom_edge(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_subject_cut_off_at_a_corner_stands_in_that_corner(seed: int) -> None:
+def test_a_subject_cut_off_at_a_corner_is_placed_in_that_corner(seed: int) -> None:
     left = place_subject(cut_of(0, 40, 70, 120), SIZE, 0.66, random(seed))
     assert (left.box[0], left.box[3]) == (0, SIZE[0])
     right = place_subject(cut_of(90, 0, 160, 80), SIZE, 0.66, random(seed))
@@ -87,7 +87,7 @@ def test_a_subject_across_the_whole_frame_keeps_its_frame(size: tuple[int, int])
     height=st.floats(0.01, 2),
     seed=st.integers(0, 99),
 )
-def test_every_placement_lies_in_its_window(
+def test_every_placement_is_in_its_window(
     box: tuple[int, int, int, int], size: tuple[int, int], height: float, seed: int
 ) -> None:
     x0, y0, wide, tall = box
@@ -188,7 +188,7 @@ def test_equal_lights_change_nothing() -> None:
     assert relight_subject(nothing, cut.light, cut.light) is nothing
 
 
-def test_a_shadow_lies_at_the_foot_and_fades() -> None:
+def test_a_shadow_is_at_the_foot_and_fades() -> None:
     dark = draw_shadow(np.ones((60, 40), np.float32), (100, 100, 140, 160), (200, 300))
     assert dark.shape == (200, 300)
     assert 0.1 < dark[160, 120] <= 0.4
@@ -197,7 +197,7 @@ def test_a_shadow_lies_at_the_foot_and_fades() -> None:
     assert dark[:, :50].max() == 0
 
 
-def test_only_what_stands_throws_a_shadow() -> None:
+def test_only_a_standing_subject_has_a_shadow() -> None:
     plate = scene((200, 200, 200), size=SIZE)
     cut = cut_of(50, 40, 90, 100)
     plain = composite_subject(cut, plate, random(3))

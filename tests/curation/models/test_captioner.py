@@ -118,40 +118,40 @@ CLIPS = [
 
 @pytest.mark.parametrize("frames", ["video", "images"])
 def test_captions_never_swap_between_clips(vlm: Path, frames: str) -> None:
-    """In batches of any size and order, a clip's caption is the one that it gets alone."""
-    alone = [load(vlm, 1, frames=frames).caption([each])[0] for each in CLIPS]
-    assert alone[4] == ""
-    assert len(set(alone)) == len(CLIPS)  # so a swap would show
+    """A clip has the same caption in batches of any size and order."""
+    single = [load(vlm, 1, frames=frames).caption([each])[0] for each in CLIPS]
+    assert single[4] == ""
+    assert len(set(single)) == len(CLIPS)  # so a swap would show
     for batch_size in (2, 3, 8):
-        assert load(vlm, batch_size, frames=frames).caption(CLIPS) == alone
+        assert load(vlm, batch_size, frames=frames).caption(CLIPS) == single
     order = [5, 0, 7, 4, 2, 6, 1, 3]
     shuffled = [CLIPS[each] for each in order]
-    assert load(vlm, 4, frames=frames).caption(shuffled) == [alone[each] for each in order]
+    assert load(vlm, 4, frames=frames).caption(shuffled) == [single[each] for each in order]
 
 
-def test_the_same_frames_give_the_same_words_although_the_checkpoint_samples(vlm: Path) -> None:
+def test_the_same_frames_give_the_same_caption_although_the_checkpoint_samples(vlm: Path) -> None:
     captioner = load(vlm)
     state = torch.random.get_rng_state()
     assert captioner.caption(CLIPS[:2]) == captioner.caption(CLIPS[:2])
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_the_model_is_told_when_each_frame_was(vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+def test_the_model_gets_the_time_of_each_frame(vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts: list[str] = []
     captioner = load(vlm, fps=4.0)
     real = captioner._generate_texts
 
-    def overheard(inputs: Any) -> list[str]:
-        asked.extend(captioner._tokenizer.batch_decode(inputs["input_ids"]))
+    def record_prompts(inputs: Any) -> list[str]:
+        prompts.extend(captioner._tokenizer.batch_decode(inputs["input_ids"]))
         return real(inputs)
 
-    monkeypatch.setattr(captioner, "_generate_texts", overheard)
+    monkeypatch.setattr(captioner, "_generate_texts", record_prompts)
     captioner.caption([clip(0, 4), clip(1, 2)])
     # Two frames share a patch in time; 4 frames at 4 per second lie at 0, 0.25, 0.5, 0.75 s.
-    assert "<0.1 seconds>" in asked[0] and "<0.6 seconds>" in asked[0]
-    assert asked[1].count("seconds>") == 1
-    assert all("What is it?" in each and each.endswith("<|im_start|>assistant\n") for each in asked)
-    assert asked[1].startswith("<|endoftext|>")  # padded on the left
+    assert "<0.1 seconds>" in prompts[0] and "<0.6 seconds>" in prompts[0]
+    assert prompts[1].count("seconds>") == 1
+    assert all("What is it?" in each and each.endswith("<|im_start|>assistant\n") for each in prompts)
+    assert prompts[1].startswith("<|endoftext|>")  # padded on the left
 
 
 def test_long_clips_are_thinned_and_large_frames_shrunk(vlm: Path) -> None:
@@ -171,13 +171,13 @@ def test_what_cannot_caption_is_one_line(vlm: Path, tmp_path: Path) -> None:
                 (folder / file.name).write_bytes(file.read_bytes())
         return folder
 
-    for folder, said in (
+    for folder, message in (
         (without("mute", "chat_template*"), "no chat template"),
         (without("wordless", "tokenizer*", "vocab*", "merges*"), "tokenizer"),
         (without("weightless", "*.safetensors"), "holds no weights"),
         (without("unprocessed", "*processor*"), "processor"),
     ):
-        with pytest.raises(RepriseError, match=said) as error:
+        with pytest.raises(RepriseError, match=message) as error:
             load(folder)
         assert "\n" not in str(error.value)
     with pytest.raises(RepriseError, match="frames must be video or images"):
@@ -189,7 +189,7 @@ def test_what_cannot_caption_is_one_line(vlm: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "wanted"),
+    ("message", "wanted"),
     [
         ("A dog runs.", "A dog runs."),
         ("assistant\nA dog runs.<|im_end|>", "A dog runs."),
@@ -209,8 +209,8 @@ def test_what_cannot_caption_is_one_line(vlm: Path, tmp_path: Path) -> None:
         ("<think>never closed", ""),
     ],
 )  # fmt: skip
-def test_residue_of_the_chat_goes_and_the_caption_stays(said: str, wanted: str) -> None:
-    assert clean_caption(said) == wanted
+def test_residue_of_the_chat_goes_and_the_caption_stays(message: str, wanted: str) -> None:
+    assert clean_caption(message) == wanted
     assert clean_caption(wanted) == wanted
 
 

@@ -51,19 +51,19 @@ def tensors(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def pulled(root: Path, source: str, revision: str, asked: str | None = None, seed: int = 0) -> Path:
+def pulled(root: Path, source: str, revision: str, requested: str | None = None, seed: int = 0) -> Path:
     """A folder as a finished pull leaves it."""
     folder = root / f"{source.replace('/', '--')}@{revision}"
     tensors(folder / "model.safetensors", seed)
     (folder / "config.json").write_text("{}")
-    checkpoints.write_manifest(folder, source, revision, asked)
+    checkpoints.write_manifest(folder, source, revision, requested)
     return folder
 
 
 def line(error: pytest.ExceptionInfo[RepriseError]) -> str:
-    said = str(error.value)
-    assert "\n" not in said
-    return said
+    message = str(error.value)
+    assert "\n" not in message
+    return message
 
 
 # ---- where it is ------------------------------------------------------------------------------------------
@@ -77,14 +77,14 @@ def test_a_local_file_is_known_by_its_sum(tmp_path: Path) -> None:
 
 
 def test_a_hub_id_is_found_where_it_was_pulled(folder: Path) -> None:
-    place = pulled(folder, HUB, "c" * 40, asked="main")
+    place = pulled(folder, HUB, "c" * 40, requested="main")
     for revision in (None, "main", "c" * 40, "c" * 8):
         found = resolve_checkpoint(spec(HUB, revision))
         assert (found.path, found.revision) == (place, "c" * 40)
     assert resolve_checkpoint(spec("hf-hub:" + HUB)).path == place
 
 
-def test_two_revisions_want_to_be_told_apart(folder: Path) -> None:
+def test_two_revisions_need_a_choice(folder: Path) -> None:
     pulled(folder, HUB, "c" * 40)
     second = pulled(folder, HUB, "d" * 40)
     assert resolve_checkpoint(spec(HUB, "d" * 40)).path == second
@@ -102,12 +102,12 @@ def test_a_hub_id_is_found_in_the_cache_of_the_hub(tmp_path: Path) -> None:
     assert found.revision == "e" * 40 and found.path.name == "e" * 40
 
 
-def test_what_is_missing_says_what_to_fetch_how_and_where(folder: Path) -> None:
+def test_the_error_for_a_missing_file_names_what_to_fetch_how_and_where(folder: Path) -> None:
     with pytest.raises(RepriseError) as error:
         resolve_checkpoint(spec(HUB))
-    said = line(error)
-    assert HUB in said and "(17.5 GB)" in said and "`reprise models pull captioner`" in said
-    assert str(folder) in said
+    message = line(error)
+    assert HUB in message and "(17.5 GB)" in message and "`reprise models pull captioner`" in message
+    assert str(folder) in message
     with pytest.raises(RepriseError) as error:
         resolve_checkpoint(spec("someone/thing", "v2"))
     assert "`reprise models pull someone/thing@v2`" in line(error)
@@ -174,8 +174,8 @@ def test_a_cut_off_onnx_file_is_one_line(tmp_path: Path, share: float) -> None:
         verify_checkpoint(cut(file, share))
 
 
-def test_what_is_no_checkpoint_at_all_is_said(tmp_path: Path) -> None:
-    for name, data, said in (
+def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
+    for name, data, message in (
         ("page.pth", b"<!DOCTYPE html><html>404</html>", "web page"),
         ("pointer.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "LFS"),
         ("words.pt", b"hello there, this is text", "no PyTorch file"),
@@ -183,7 +183,7 @@ def test_what_is_no_checkpoint_at_all_is_said(tmp_path: Path) -> None:
         ("empty.bin", b"", "empty"),
     ):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(RepriseError, match=said) as error:
+        with pytest.raises(RepriseError, match=message) as error:
             verify_checkpoint(tmp_path / name)
         line(error)
 

@@ -157,7 +157,7 @@ def test_marginals_agree_with_counting_every_assignment() -> None:
 # ---- detector -------------------------------------------------------------------------------------------
 
 
-def test_colour_words_tell_two_balls_apart() -> None:
+def test_colour_words_distinguish_two_balls() -> None:
     found, masks = moving_discs([((170, 180), 60, RED, 10), ((460, 170), 60, BLUE, 10)])
     phrases = [thing("blue ball"), thing("red ball")]
     kept = passing(ClassicalDetector().detect([found], [phrases])[0])
@@ -166,7 +166,7 @@ def test_colour_words_tell_two_balls_apart() -> None:
         assert compute_box_iou(each.box, box_of(masks[1 - each.phrase])) > 0.8
 
 
-def test_what_cannot_be_told_apart_is_not_vouched_for() -> None:
+def test_candidates_that_cannot_be_distinguished_get_a_low_score() -> None:
     found, _ = moving_discs([((170, 180), 60, RED, 10), ((460, 170), 60, RED, 10)])
     phrases = [
         thing("drum", group="instrument", category="drum"),
@@ -176,7 +176,7 @@ def test_what_cannot_be_told_apart_is_not_vouched_for() -> None:
     assert detections and not passing(detections)
 
 
-def test_a_number_asks_for_as_many_boxes() -> None:
+def test_a_number_gives_the_same_number_of_boxes() -> None:
     found, masks = moving_discs([((120 + 200 * i, 180), 55, RED, 9) for i in range(3)])
     cups = thing("red cups", 3, "kitchenware", "cup")
     kept = passing(ClassicalDetector().detect([found], [[cups]])[0])
@@ -295,7 +295,7 @@ def subject() -> NDArray[np.uint8]:
     return np.ascontiguousarray(rgba[81:260, 211:390]).astype(np.uint8)
 
 
-def test_variation_depends_on_the_seed_alone() -> None:
+def test_variation_depends_only_on_the_seed() -> None:
     first, second, third = ClassicalVariator().vary([subject()] * 3, [None, "words", None], [7, 7, 8])
     assert np.array_equal(first, second)
     assert first.shape != third.shape or not np.array_equal(first, third)

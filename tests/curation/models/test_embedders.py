@@ -141,12 +141,12 @@ def test_what_is_no_dino_is_one_line(dino: Path, tmp_path: Path) -> None:
     save_dino(half)
     data = (half / "model.safetensors").read_bytes()
     (half / "model.safetensors").write_bytes(data[: len(data) // 2])
-    for folder, said in (
+    for folder, message in (
         (bare, "the image processor of DINOv2"),
         (vit, "is a vit, not one of dinov2"),
         (half, "half-downloaded"),
     ):
-        with pytest.raises(RepriseError, match=said) as error:
+        with pytest.raises(RepriseError, match=message) as error:
             DinoEmbedder(spec(folder))
         assert "\n" not in str(error.value)
     with pytest.raises(RepriseError, match="device cuda"):

@@ -1,7 +1,7 @@
-"""InsightFace on a pack of hand-made ONNX files in the published form, whose answers are known.
+"""InsightFace on a pack of hand-made ONNX files in the published form, with known outputs.
 
 The "detector" fires where a cell of 32 px is red and not blue, the "3D landmarks" are the mean face turned
-by known angles, the "recogniser" answers the mean colour: so channel order, coordinates and angles are all
+by known angles, the "recogniser" returns the mean colour: so channel order, coordinates and angles are all
 checked.
 """
 
@@ -274,14 +274,14 @@ def test_a_pack_that_is_not_here_or_not_whole_is_one_line(tmp_path: Path) -> Non
     half = save_pack(tmp_path / "half")
     data = (half / "det_10g.onnx").read_bytes()
     (half / "det_10g.onnx").write_bytes(data[: len(data) // 2])
-    for folder, said in (
+    for folder, message in (
         (tmp_path / "absent", "no checkpoint at"),
         (tmp_path / "empty", "holds no weights"),
         (faceless, "holds no face detector"),
         (blind, "can tell no frontal face"),
         (half, "half-downloaded"),
     ):
-        with pytest.raises(RepriseError, match=said) as error:
+        with pytest.raises(RepriseError, match=message) as error:
             load(folder)
         assert "\n" not in str(error.value)
     with pytest.raises(RepriseError, match="multiples of 32"):

@@ -1,4 +1,4 @@
-"""RAFT in its real format with weights whose answer is known, and motion of subjects without the camera."""
+"""RAFT in its real format with weights of known output, and motion of subjects without the camera."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def constant_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save(file: Path, name: str, constant: bool = False) -> Path:
-    """A state dict as torchvision publishes it; `constant`: every update adds STEP, whatever is seen."""
+    """A state dict as torchvision publishes it; `constant`: every update adds STEP for any input."""
     from torchvision.models import optical_flow
 
     torch.manual_seed(0)
@@ -76,22 +76,22 @@ def test_flow_has_the_size_of_the_picture_whatever_that_is(
     assert np.allclose(inner, SHIFT, atol=1e-3)
 
 
-def test_large_is_told_from_small_by_its_keys(tmp_path: Path) -> None:
+def test_the_size_of_raft_is_detected_from_its_keys(tmp_path: Path) -> None:
     model = load(save(tmp_path / "large.pth", "raft_large"), updates=1)
     assert model.variant == "large"
     assert model.estimate_flow([picture(128, 136)], [picture(128, 136)])[0].shape == (128, 136, 2)
 
 
-def test_sizes_may_be_mixed_and_answers_keep_their_order(random_small: Path) -> None:
+def test_sizes_may_be_mixed_and_results_keep_their_order(random_small: Path) -> None:
     model = load(random_small, updates=3)
     sizes = [(128, 160), (136, 128), (128, 160), (127, 160), (128, 160)]
     before = [picture(height, width, seed) for seed, (height, width) in enumerate(sizes)]
     after = [np.roll(image, 3, axis=1) for image in before]
     together = model.estimate_flow(before, after)
     for position, flow in enumerate(together):
-        alone = model.estimate_flow([before[position]], [after[position]])[0]
+        single = model.estimate_flow([before[position]], [after[position]])[0]
         assert flow.shape == (*before[position].shape[:2], 2)
-        assert np.allclose(flow, alone, atol=1e-3 * max(1.0, float(np.abs(alone).max())))
+        assert np.allclose(flow, single, atol=1e-3 * max(1.0, float(np.abs(single).max())))
 
 
 def test_padding_changes_nothing_where_there_is_none_and_little_elsewhere(random_small: Path) -> None:
@@ -105,7 +105,7 @@ def test_padding_changes_nothing_where_there_is_none_and_little_elsewhere(random
 
 
 def test_a_pixel_keeps_its_coordinates(random_small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a network whose flow at a pixel is that pixel's red and green, the answer is the picture."""
+    """With a network whose flow at a pixel is that pixel's red and green, the output is the picture."""
     model = load(random_small)
     monkeypatch.setattr(model, "_model", lambda before, after, num_flow_updates: [before[:, :2]])
     for height, width in ((130, 200), (64, 40), (31, 257)):

@@ -201,7 +201,7 @@ def test_a_picture_depends_on_its_seed_and_not_on_its_batch(
     assert not np.array_equal(again, apart[0])
 
 
-def test_an_empty_mask_costs_nothing_and_changes_nothing(fill: FluxFill) -> None:
+def test_an_empty_mask_runs_no_model_and_changes_nothing(fill: FluxFill) -> None:
     image = picture(40, 50)
     painted = fill.inpaint([image], [np.zeros((40, 50), bool)], [None], [0])[0]
     assert np.array_equal(painted, image)
@@ -217,14 +217,14 @@ def test_a_mask_of_another_size_is_refused(fill: FluxFill) -> None:
 def test_the_prompt_reaches_the_model(fill: FluxFill, kontext: FluxKontext) -> None:
     image, mask = picture(64, 64), around(64, 64)
     for inpainter in (fill, kontext):
-        told = [inpainter.inpaint([image], [mask], [prompt], [1])[0] for prompt in ("a", "zebra", None)]
-        assert not np.array_equal(told[0], told[1])
-        assert not np.array_equal(told[0], told[2])
+        results = [inpainter.inpaint([image], [mask], [prompt], [1])[0] for prompt in ("a", "zebra", None)]
+        assert not np.array_equal(results[0], results[1])
+        assert not np.array_equal(results[0], results[2])
     assert "shows a cup on a beach." in kontext.build_instruction("a cup on a beach")
     assert kontext.build_instruction(None).startswith("Remove")
 
 
-def test_redux_answers_with_opaque_pictures_of_the_subjects_shape(redux: FluxRedux) -> None:
+def test_redux_returns_opaque_pictures_of_the_subjects_shape(redux: FluxRedux) -> None:
     made = redux.vary([subject(64, 64), subject(150, 60)], ["a cat", None], [1, 2])
     assert [each.shape for each in made] == [(64, 64, 4), (96, 48, 4)]  # multiples of 16, area near 64 x 64
     assert all((each[..., 3] == 255).all() for each in made)
@@ -233,15 +233,15 @@ def test_redux_answers_with_opaque_pictures_of_the_subjects_shape(redux: FluxRed
 def test_redux_depends_on_seed_subject_and_prompt_and_not_on_the_batch(redux: FluxRedux) -> None:
     subjects, prompts, seeds = [subject(64, 64, n) for n in (1, 2)], ["a dog", "a cat"], [3, 4]
     together = redux.vary(subjects, prompts, seeds)
-    alone = [redux.vary([s], [p], [n])[0] for s, p, n in zip(subjects, prompts, seeds, strict=True)]
-    for one, other in zip(together, alone, strict=True):
+    single = [redux.vary([s], [p], [n])[0] for s, p, n in zip(subjects, prompts, seeds, strict=True)]
+    for one, other in zip(together, single, strict=True):
         assert np.abs(one.astype(int) - other.astype(int)).max() <= 1
     for changed in (
         ([subjects[1]], ["a dog"], [3]),
         ([subjects[0]], ["zzz"], [3]),
         ([subjects[0]], ["a dog"], [9]),
     ):
-        assert not np.array_equal(redux.vary(*changed)[0], alone[0])
+        assert not np.array_equal(redux.vary(*changed)[0], single[0])
 
 
 def test_redux_conditions_its_base_as_the_published_prior_does(checkpoints: Path, redux: FluxRedux) -> None:
@@ -308,15 +308,15 @@ def test_pictures_come_back_in_order_however_they_are_grouped() -> None:
 def refusal(build: Any) -> str:
     with pytest.raises(RepriseError) as caught:
         build()
-    said = str(caught.value)
-    assert "\n" not in said
-    return said
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
 
 
 def test_a_checkpoint_of_another_pipeline_is_named(checkpoints: Path) -> None:
     assert "FluxPipeline, not of FluxFillPipeline" in refusal(lambda: FluxFill(spec(checkpoints / "base")))
-    said = refusal(lambda: FluxKontext(spec(checkpoints / "fill")))
-    assert "FluxFillPipeline, not of FluxKontextPipeline or FluxKontextInpaintPipeline" in said
+    message = refusal(lambda: FluxKontext(spec(checkpoints / "fill")))
+    assert "FluxFillPipeline, not of FluxKontextPipeline or FluxKontextInpaintPipeline" in message
     assert "not of FluxPriorReduxPipeline" in refusal(
         lambda: FluxRedux(spec(checkpoints / "base", base=str(checkpoints / "base")))
     )
@@ -334,7 +334,7 @@ def test_a_missing_part_is_named(checkpoints: Path, tmp_path: Path, part: str) -
 
 @pytest.mark.parametrize("part", ["tokenizer", "tokenizer_2"])
 def test_a_tokenizer_without_vocabulary_is_refused(checkpoints: Path, tmp_path: Path, part: str) -> None:
-    """From its settings alone, transformers builds one that knows no word, and says nothing."""
+    """Only from its settings, transformers builds a tokenizer without a vocabulary, and does not warn."""
     shutil.copytree(checkpoints / "fill", tmp_path / "fill")
     for file in (tmp_path / "fill" / part).iterdir():
         if file.name != "tokenizer_config.json":

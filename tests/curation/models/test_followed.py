@@ -51,7 +51,7 @@ def test_a_subject_is_followed_and_its_flow_is_measured(tmp_path: Path) -> None:
     made_by = json.loads(subject["made_by"] or "")
     assert made_by["tracker"].endswith(f"#sha256={compute_fingerprint(sam)}")
     assert made_by["flow"].endswith(f"#sha256={compute_fingerprint(raft)}")
-    # Whatever these untrained weights see: if anything, the flow under it is what RAFT was made to say.
+    # These weights are untrained. If they find a subject, the flow under it is the constant of this RAFT.
     wanted = float(np.hypot(*SHIFT)) * FLOW_SIDE / WIDTH
     assert row["flow_background"] == pytest.approx(wanted, rel=0.02)
     assert build_table([row], CLIPS).num_rows == 1

@@ -77,7 +77,7 @@ def planted(texts_seen: dict[str, float], prompter: PromptPacker):
     """
 
     def forward(images, prompts):
-        answers = []
+        outputs = []
         for prompt in prompts:
             logits = torch.full((len(texts_seen), len(prompt.ids)), -20.0)
             boxes = torch.tensor([[0.1 + 0.15 * row, 0.5, 0.1, 0.4] for row in range(len(texts_seen))])
@@ -87,8 +87,8 @@ def planted(texts_seen: dict[str, float], prompter: PromptPacker):
                     between = prompt.ids[at - 1] in (101, 1012) and prompt.ids[at + len(own)] == 1012
                     if between and list(prompt.ids[at : at + len(own)]) == own:
                         logits[row, at : at + len(own)] = torch.logit(torch.tensor(chance))
-            answers.append((logits, boxes))
-        return answers
+            outputs.append((logits, boxes))
+        return outputs
 
     return forward
 
@@ -128,8 +128,10 @@ def test_permuting_the_phrases_permutes_their_boxes(order, count, data) -> None:
 
 def test_a_phrase_inside_another_keeps_its_own_tokens(prompter: PromptPacker) -> None:
     (prompt,) = prompter.pack_prompts(["dog", "hot dog", "dogs"])
-    said = [prompter.tokenizer.convert_ids_to_tokens(prompt.ids[start:stop]) for start, stop in prompt.spans]
-    assert said == [["dog"], ["hot", "dog"], ["dog", "##s"]]
+    message = [
+        prompter.tokenizer.convert_ids_to_tokens(prompt.ids[start:stop]) for start, stop in prompt.spans
+    ]
+    assert message == [["dog"], ["hot", "dog"], ["dog", "##s"]]
     assert [prompt.ids[stop] for _, stop in prompt.spans] == [1012] * 3
 
 
@@ -158,8 +160,10 @@ def test_a_phrase_without_words_is_never_found(prompter: PromptPacker) -> None:
 def test_subjects_named_alike_share_boxes_and_do_not_compete(prompter: PromptPacker) -> None:
     forward = planted({"dog": 0.8}, prompter)
     scene = DetectionScene(np.zeros((100, 100, 3), np.uint8))
-    asked = named("dog", "Dog.", "car")
-    found = mapping.detect_scenes([scene], [asked], prompter, BatchRunner(1), forward, DetectionRules())[0]
+    wanted_phrases = named("dog", "Dog.", "car")
+    found = mapping.detect_scenes(
+        [scene], [wanted_phrases], prompter, BatchRunner(1), forward, DetectionRules()
+    )[0]
     assert [each.phrase for each in found] == [0, 1] and all(each.label > 0.999 for each in found)
 
 
@@ -179,17 +183,21 @@ def test_phrases_of_another_prompt_compete_on_the_same_box() -> None:
     prompter = PromptPacker(tiny.tokenizer(), limit=5)
     first, second = prompter.pack_prompts(["red car", "blue car"])
 
-    def say(prompt, chance, box):
+    def make_output(prompt, chance, box):
         logits = torch.logit(torch.full((1, len(prompt.ids)), chance))
         return PromptOutput(prompt, logits, torch.tensor([box]))
 
     here, there = [0.5, 0.5, 0.4, 0.4], [0.1, 0.1, 0.1, 0.1]
-    same = collect_detections([say(first, 0.6, here), say(second, 0.3, here)], 100, 100, DetectionRules())
+    same = collect_detections(
+        [make_output(first, 0.6, here), make_output(second, 0.3, here)], 100, 100, DetectionRules()
+    )
     assert [(each.phrase, round(each.label, 3), round(each.score, 3)) for each in same] == [
         (0, 0.667, 0.6),
         (1, 0.333, 0.6),
     ]
-    apart = collect_detections([say(first, 0.6, here), say(second, 0.3, there)], 100, 100, DetectionRules())
+    apart = collect_detections(
+        [make_output(first, 0.6, here), make_output(second, 0.3, there)], 100, 100, DetectionRules()
+    )
     assert [(each.phrase, round(each.label, 3), round(each.score, 3)) for each in apart] == [
         (0, 1.0, 0.6),
         (1, 1.0, 0.3),
@@ -255,7 +263,7 @@ def test_boxes_stay_inside_and_empty_ones_are_dropped(prompter: PromptPacker) ->
 
 
 class BrightRectangle(torch.nn.Module):  # type: ignore[name-defined]
-    """In the place of the model: boxes the bright pixels, in shares of what the mask says is picture."""
+    """A substitute for the model: a box around the bright pixels, in shares of the picture in the mask."""
 
     def forward(self, pixel_values, pixel_mask, input_ids, **_):
         boxes = []
@@ -274,7 +282,7 @@ class BrightRectangle(torch.nn.Module):  # type: ignore[name-defined]
 
 @pytest.mark.parametrize("canvas", [None, {"height": 200, "width": 224}])
 def test_planted_boxes_come_back_in_pixels_at_any_size(folders: dict[str, Path], canvas: object) -> None:
-    """Through the real processor: odd sizes, several in a call, scaled, and padded where `canvas` says so."""
+    """With the real processor: odd sizes, several in a call, scaled, and padded to `canvas`."""
     detector = GroundingDinoHF(spec(folders["hf"]))
     detector._model = BrightRectangle()
     if canvas:
@@ -348,12 +356,17 @@ def on_grid(share: float, cells: int) -> bool:
 def test_what_else_is_in_the_batch_does_not_move_a_box(folders: dict[str, Path], which: str) -> None:
     detector = load(folders, which, **EVERYTHING)
     sizes = [(96, 120), (70, 131), (96, 120), (140, 90)]
-    asked = [named("red car"), named("dog", "blue teapot", "a hot dog"), named("dogs"), named("car", "dog")]
+    wanted_phrases = [
+        named("red car"),
+        named("dog", "blue teapot", "a hot dog"),
+        named("dogs"),
+        named("car", "dog"),
+    ]
     scenes = [DetectionScene(tiny.picture(*size, seed=index)) for index, size in enumerate(sizes)]
-    together = detector.detect(scenes, asked)
-    for scene, phrases, found in zip(scenes, asked, together, strict=True):
-        (alone,) = detector.detect([scene], [phrases])
-        assert summary(found) == summary(alone)
+    together = detector.detect(scenes, wanted_phrases)
+    for scene, phrases, found in zip(scenes, wanted_phrases, together, strict=True):
+        (single,) = detector.detect([scene], [phrases])
+        assert summary(found) == summary(single)
 
 
 def summary(found) -> list[tuple[object, ...]]:
@@ -368,8 +381,10 @@ def test_both_implementations_find_the_same(folders: dict[str, Path]) -> None:
     ours, theirs = load(folders, "hf", **EVERYTHING), load(folders, "original", **EVERYTHING)
     # At these sizes neither scales the picture: how they do differs by a grey level.
     scenes = [DetectionScene(tiny.picture(96, 133, seed=1)), DetectionScene(tiny.picture(120, 96, seed=2))]
-    asked = [named("red car", "dogs", "hot dog"), named("a teapot")]
-    for left, right in zip(ours.detect(scenes, asked), theirs.detect(scenes, asked), strict=True):
+    wanted_phrases = [named("red car", "dogs", "hot dog"), named("a teapot")]
+    for left, right in zip(
+        ours.detect(scenes, wanted_phrases), theirs.detect(scenes, wanted_phrases), strict=True
+    ):
         assert len(left) == len(right) > 10
         for one, other in zip(left, right, strict=True):
             assert one.phrase == other.phrase
@@ -431,8 +446,8 @@ def test_the_text_encoder_computes_what_the_library_does() -> None:
 def fails(build, *words: str) -> None:
     with pytest.raises(RepriseError) as caught:
         build()
-    said = str(caught.value)
-    assert "\n" not in said and all(word in said for word in words), said
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message
 
 
 def copied(source: Path, target: Path) -> Path:
@@ -515,7 +530,7 @@ def test_devices_and_dtypes_are_checked() -> None:
 # Memory
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_that_does_not_fit_is_halved_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     sizes = []
 
     def run(items):

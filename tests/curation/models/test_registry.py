@@ -1,4 +1,4 @@
-"""Which backend answers a role, with which checkpoint, and what is said where one is not here."""
+"""The backend of a role, its checkpoint, and the error if it is missing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_record_names_entries_of_the_catalogue(backend: backends.Backend) -> N
     assert bool(backend.packages) == backend.takes_checkpoint
 
 
-def test_a_name_alone_gets_the_published_checkpoint() -> None:
+def test_a_name_without_a_checkpoint_gets_the_published_one() -> None:
     spec = registry.get_model_spec(load_config(None, ["models.scorer=open-clip"]), "scorer")
     assert spec == catalogue.build_spec(catalogue.list_published(role="scorer", name="clip-vit-l-14")[0])
     given = registry.get_model_spec(
@@ -82,7 +82,7 @@ def test_one_key_of_a_mapping_can_be_overridden() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "message"),
     [
         ("models.scorer={backend: clip-hf, checkpont: x}", "did you mean models.scorer.checkpoint"),
         ("models.scorer={checkpoint: x}", "models.scorer.backend"),
@@ -90,8 +90,8 @@ def test_one_key_of_a_mapping_can_be_overridden() -> None:
         ("models.scorer={backend: clip-hf, batch_size: 0}", "models.scorer.batch_size"),
     ],
 )
-def test_a_wrong_spec_is_one_line(override: str, words: str) -> None:
-    with pytest.raises(RepriseError, match=words) as caught:
+def test_a_wrong_spec_is_one_line(override: str, message: str) -> None:
+    with pytest.raises(RepriseError, match=message) as caught:
         load_config(None, [override])
     assert "\n" not in str(caught.value)
 
@@ -136,7 +136,9 @@ def test_a_missing_package_is_one_line(role: str, name: str, monkeypatch: pytest
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_checkpoint_says_how_to_fetch_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_checkpoint_names_the_command_that_fetches_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("REPRISE_MODELS", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr(registry, "require_packages", lambda role, spec: None)
@@ -173,7 +175,7 @@ def test_rows_record_the_checkpoint_by_its_sum() -> None:
     made_by = {"flow": f"raft@r1#sha256={'ab' * 32}", "scorer": "own@bare"}
     assert json.loads(subject["made_by"]) == made_by
     assert registry.split_model_id("own@bare") == ("own", "bare", None)
-    with pytest.raises(AttributeError):  # a backend of ours that loads a checkpoint says which
+    with pytest.raises(AttributeError):  # a backend of this package that loads a checkpoint must name it
         registry.record_model(subject, "flow", Forgetful())
 
 

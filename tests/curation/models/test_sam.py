@@ -148,11 +148,11 @@ def test_what_else_is_in_the_batch_changes_no_mask(folders: dict[str, Path], whi
     images = [tiny.picture(100, 80, seed=1), tiny.picture(51, 120, seed=2)]
     boxes = [[[10.0, 20.0, 60.0, 90.0]], [[5.0, 5.0, 100.0, 50.0], [40.0, 0.0, 90.0, 30.0]]]
     together = segmenter.segment(images, boxes)
-    for image, asked, found in zip(images, boxes, together, strict=True):
-        for row, box in enumerate(asked):
-            (alone,) = segmenter.segment([image], [[box]])
-            assert alone.scores[0] == pytest.approx(found.scores[row], abs=1e-5)
-            assert (alone.masks[0] ^ found.masks[row]).mean() < 1e-3
+    for image, image_boxes, found in zip(images, boxes, together, strict=True):
+        for row, box in enumerate(image_boxes):
+            (single,) = segmenter.segment([image], [[box]])
+            assert single.scores[0] == pytest.approx(found.scores[row], abs=1e-5)
+            assert (single.masks[0] ^ found.masks[row]).mean() < 1e-3
 
 
 @pytest.mark.parametrize("which", ["hf", "original", "sam2"])
@@ -213,7 +213,7 @@ def test_converting_there_and_back_changes_nothing(folders: dict[str, Path]) -> 
     assert back.keys() == state.keys() and all(torch.equal(back[name], state[name]) for name in state)
 
 
-def test_the_published_sizes_are_told_by_their_encoder(tmp_path: Path) -> None:
+def test_the_published_sizes_are_detected_from_their_encoder(tmp_path: Path) -> None:
     pytest.importorskip("segment_anything", reason="segment-anything is not installed")
     from curation.models.pretrained import sam_original
 
@@ -229,11 +229,11 @@ def test_the_published_sizes_are_told_by_their_encoder(tmp_path: Path) -> None:
 # Bad input
 
 
-def fails(build, *words: str) -> None:
+def fails(build, *parts: str) -> None:
     with pytest.raises(RepriseError) as caught:
         build()
-    said = str(caught.value)
-    assert "\n" not in said and all(word in said for word in words), said
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in parts), message
 
 
 @pytest.mark.parametrize(

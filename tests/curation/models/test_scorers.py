@@ -211,7 +211,7 @@ def test_probabilities_sum_to_one_whatever_the_batches(checkpoints: Path, kind: 
     assert scores[0].shape == (5, 3) and scores[0].dtype == np.float32
     assert np.allclose(scores[0].sum(axis=1), 1, atol=1e-6)
     assert np.allclose(scores[0], scores[1], atol=1e-5)
-    assert np.ptp(scores[0], axis=1).max() > 0.01  # and they do tell texts apart
+    assert np.ptp(scores[0], axis=1).max() > 0.01  # the scores of the texts differ
 
 
 @pytest.mark.parametrize("kind", LOADED)
@@ -232,14 +232,16 @@ def test_the_same_weights_agree_in_open_clip_and_transformers(checkpoints: Path)
     assert np.allclose(ours.score(images, TEXTS), theirs.score(images, TEXTS), atol=1e-4)
 
 
-def test_scores_are_what_transformers_itself_says(checkpoints: Path) -> None:
+def test_scores_are_those_of_transformers(checkpoints: Path) -> None:
     model = transformers.CLIPModel.from_pretrained(checkpoints / "clip").eval()
     images = pictures((SIDE, SIDE), (SIDE, SIDE))
     inputs = tokenizer()(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
-        said = model(**inputs, pixel_values=hf_processor()(images, return_tensors="pt")["pixel_values"])
+        expected = model(**inputs, pixel_values=hf_processor()(images, return_tensors="pt")["pixel_values"])
     assert np.allclose(
-        ClipHf(spec(checkpoints / "clip")).score(images, TEXTS), said.logits_per_image.softmax(1), atol=1e-5
+        ClipHf(spec(checkpoints / "clip")).score(images, TEXTS),
+        expected.logits_per_image.softmax(1),
+        atol=1e-5,
     )
 
 
@@ -255,14 +257,14 @@ def test_siglip_is_conditioned_on_exactly_one_text_being_right(checkpoints: Path
             **inputs, pixel_values=processor(images, return_tensors="pt")["pixel_values"]
         ).logits_per_image
     each = torch.sigmoid(logits.double())
-    alone = torch.stack(
+    single = torch.stack(
         [
             each[:, one] * torch.stack([1 - each[:, other] for other in range(3) if other != one]).prod(0)
             for one in range(3)
         ],
         dim=1,
     )
-    wanted = (alone / alone.sum(1, keepdim=True)).numpy()
+    wanted = (single / single.sum(1, keepdim=True)).numpy()
     assert np.allclose(ClipHf(spec(checkpoints / "siglip")).score(images, TEXTS), wanted, atol=1e-4)
 
 
@@ -326,14 +328,14 @@ def test_checkpoints_that_lack_something_are_one_line(checkpoints: Path, tmp_pat
         (OpenClipScorer, checkpoints / "clip", "no checkpoint of open_clip"),
         (ClipHf, checkpoints / "open_clip", "cannot be loaded as CLIP or SigLIP"),
     ]
-    for backend, folder, said in cases:
-        with pytest.raises(RepriseError, match=said) as error:
+    for backend, folder, expected in cases:
+        with pytest.raises(RepriseError, match=expected) as error:
             backend(spec(folder))
         assert "\n" not in str(error.value)
 
 
 def test_weights_of_another_model_are_not_made_up(checkpoints: Path, tmp_path: Path) -> None:
-    """transformers would draw what is missing at random, and warn."""
+    """transformers would draw missing weights at random, and warn."""
     folder = copy(checkpoints / "clip", tmp_path / "mixed", "*.safetensors")
     (folder / "model.safetensors").write_bytes((checkpoints / "siglip" / "model.safetensors").read_bytes())
     with pytest.raises(RepriseError, match="checkpoint of another model than CLIP or SigLIP") as error:
@@ -341,7 +343,7 @@ def test_weights_of_another_model_are_not_made_up(checkpoints: Path, tmp_path: P
     assert "\n" not in str(error.value)
 
 
-def test_a_text_tower_on_the_hub_is_never_asked_for(checkpoints: Path, tmp_path: Path) -> None:
+def test_a_text_tower_on_the_hub_is_never_requested(checkpoints: Path, tmp_path: Path) -> None:
     folder = copy(checkpoints / "open_clip", tmp_path / "hub")
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["model_cfg"]["text_cfg"]["hf_model_name"] = "someone/text-tower"
@@ -370,20 +372,20 @@ def test_options_are_checked(checkpoints: Path) -> None:
 
 
 def test_texts_are_encoded_once_per_list() -> None:
-    asked: list[list[str]] = []
+    requests: list[list[str]] = []
 
     def encode(texts: Any) -> NDArray[np.float32]:
-        asked.append(list(texts))
+        requests.append(list(texts))
         return np.ones((len(texts), 2), np.float32)
 
     cache = TextCache(encode)
     for _ in range(3):
         cache(["a", "b"])
-    assert asked == [["a", "b"]]
+    assert requests == [["a", "b"]]
     for number in range(20):
         cache([str(number)])
         cache(["a", "b"])  # used all the time, so never forgotten
-    assert asked.count(["a", "b"]) == 1
+    assert requests.count(["a", "b"]) == 1
 
 
 def test_probabilities_are_a_softmax_that_does_not_overflow() -> None:

@@ -54,10 +54,10 @@ class Follower(torch.nn.Module):  # type: ignore[name-defined]
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[tuple[int, bool]] = []
+        self.requests: list[tuple[int, bool]] = []
 
     def propagate_in_video_iterator(self, session, start_frame_idx, reverse):
-        self.asked.append((start_frame_idx, reverse))
+        self.requests.append((start_frame_idx, reverse))
         order = range(start_frame_idx, -1, -1) if reverse else range(start_frame_idx, session.num_frames)
         for index in order if not reverse or start_frame_idx else []:
             bright = session.get_frame(index).squeeze().mean(0) > 0
@@ -78,7 +78,7 @@ def test_boxes_of_a_track_are_pixels_of_the_frames(folder: Path) -> None:
         if box:
             frame[box[1] : box[3], box[0] : box[2]] = 255
     (track,) = tracker.track(frames, 2, [[28.0, 26.0, 58.0, 51.0]])
-    assert tracker._model.asked == [(2, False), (2, True)]
+    assert tracker._model.requests == [(2, False), (2, True)]
     for box, found in zip(wanted, track.boxes, strict=True):
         assert (found is None) == (box is None)
         assert box is None or found == pytest.approx(box, abs=1.01)
@@ -90,8 +90,8 @@ def test_subjects_are_followed_independently(tracker: Sam2Video) -> None:
     frames, boxes = clip(5), [[10.0, 10.0, 60.0, 60.0], [30.0, 20.0, 100.0, 70.0]]
     together = tracker.track(frames, 1, boxes)
     for box, track in zip(boxes, together, strict=True):
-        (alone,) = tracker.track(frames, 1, [box])
-        assert alone.presence == pytest.approx(track.presence, abs=1e-4)
+        (single,) = tracker.track(frames, 1, [box])
+        assert single.presence == pytest.approx(track.presence, abs=1e-4)
 
 
 def test_no_box_is_no_track_and_a_frame_that_is_not_there_is_a_mistake(tracker: Sam2Video) -> None:

@@ -1,4 +1,4 @@
-"""Captions by vLLM: what it is asked, what becomes of its answers, and what is said where it is not here."""
+"""Captions by vLLM: its requests, its responses, and the error if it is not installed."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ def load(folder: Path, **options: Any) -> VllmCaptioner:
     return VllmCaptioner(ModelSpec(backend="vllm", checkpoint=str(folder), batch_size=4, options=options))
 
 
-def test_a_silent_clip_is_asked_about_with_its_frames(folder: Path) -> None:
+def test_a_clip_without_a_caption_is_requested_with_its_frames(folder: Path) -> None:
     images = [picture(("red", 0.1 * number, 0.5, 0.2)) for number in range(10)]
-    asked = load(folder, prompt="What is it?", max_frames=4, max_side=160).build_chat_request(
+    request = load(folder, prompt="What is it?", max_frames=4, max_side=160).build_chat_request(
         clip(caption=None, images=images)
     )
-    (message,) = asked["messages"]
-    *pictures, words = message["content"]
-    assert (message["role"], words) == ("user", {"type": "text", "text": "What is it?"})
+    (message,) = request["messages"]
+    *pictures, text_part = message["content"]
+    assert (message["role"], text_part) == ("user", {"type": "text", "text": "What is it?"})
     assert len(pictures) == 4 and {each["type"] for each in pictures} == {"image_url"}
     for each in pictures:
         kind, _, data = each["image_url"]["url"].partition(",")
         assert kind == "data:image/jpeg;base64"
         assert decode_image({"bytes": base64.b64decode(data), "path": None}).shape == (90, 160, 3)
-    assert asked["sampling_params"] == {"temperature": 0.0, "max_tokens": 128}
+    assert request["sampling_params"] == {"temperature": 0.0, "max_tokens": 128}
 
 
-def test_a_clip_with_a_caption_or_that_has_stopped_costs_one_token_and_keeps_what_it_says(
+def test_a_clip_with_a_caption_or_a_stop_takes_one_token_and_is_not_changed(
     folder: Path,
 ) -> None:
     captioner = load(folder)
@@ -69,14 +69,14 @@ def test_a_clip_with_a_caption_or_that_has_stopped_costs_one_token_and_keeps_wha
     stop_row(stopped, "failed", "slice", "damaged")
     for row in (clip(), stopped):
         before = dict(row)
-        asked = captioner.build_chat_request(row)
-        assert asked["sampling_params"]["max_tokens"] == 1
-        assert [part["type"] for part in asked["messages"][0]["content"]] == ["text"]
+        request = captioner.build_chat_request(row)
+        assert request["sampling_params"]["max_tokens"] == 1
+        assert [part["type"] for part in request["messages"][0]["content"]] == ["text"]
         captioner.store_caption(row, "yes", 1, "vllm@1")
         assert row == before
 
 
-def test_answers_become_captions_and_cut_ones_end_with_a_sentence(folder: Path) -> None:
+def test_responses_become_captions_and_truncated_ones_end_with_a_sentence(folder: Path) -> None:
     captioner = load(folder, max_new_tokens=20)
     row = clip(caption=None)
     captioner.store_caption(row, "Sure! A red ball rolls by. It then", 20, "vllm@1#sha256=ab")
@@ -91,21 +91,21 @@ def test_answers_become_captions_and_cut_ones_end_with_a_sentence(folder: Path) 
 
 
 def test_rows_go_through_the_engine_unharmed(folder: Path) -> None:
-    """All of Ray Data LLM but vLLM itself: wrapped, asked, answered, heard."""
+    """All steps of Ray Data LLM except vLLM: wrap a row, build the request, parse the response, store it."""
     captioner = load(folder)
     rows = [clip(0, caption=None), clip(1), clip(2, caption=None)]
     sent = encode_transit(rows, {"slice": 1.5})
-    answers: list[dict[str, Any]] = []
+    responses: list[dict[str, Any]] = []
     for number, wrapped in enumerate(pack_rows(sent).to_pylist()):
-        asked = build_request(captioner, wrapped)
-        assert asked["messages"] and asked["row"] == wrapped["row"]
+        request = build_request(captioner, wrapped)
+        assert request["messages"] and request["row"] == wrapped["row"]
         if number == 2:  # as Ray Data LLM hands on what the engine failed on
-            answers.append({"row": asked["row"], "__inference_error__": "RuntimeError: no"})
+            responses.append({"row": request["row"], "__inference_error__": "RuntimeError: no"})
         else:
-            generated = {**asked, "generated_text": f"A ball, {number}.", "num_generated_tokens": 5}
-            answers.append({**parse_response(generated), "__inference_error__": ""})
-    said = pa.Table.from_pylist(answers, schema=ANSWERS)
-    done, seconds = decode_transit(apply_caption(captioner, "vllm@1", said))
+            generated = {**request, "generated_text": f"A ball, {number}.", "num_generated_tokens": 5}
+            responses.append({**parse_response(generated), "__inference_error__": ""})
+    response_table = pa.Table.from_pylist(responses, schema=ANSWERS)
+    done, seconds = decode_transit(apply_caption(captioner, "vllm@1", response_table))
     assert seconds == {"slice": 1.5}
     assert [row["caption"] for row in done] == ["A ball, 0.", rows[1]["caption"], None]
     assert [row["status"] for row in done] == ["open", "open", "failed"]
@@ -125,12 +125,14 @@ ANSWERS = pa.schema(
 )
 
 
-def test_trouble_of_an_earlier_worker_is_handed_on(folder: Path) -> None:
+def test_an_error_of_an_earlier_worker_is_passed_on(folder: Path) -> None:
     table = build_error_table(encode_error(RepriseError("the disk is full")), TRANSIT_SCHEMA)
     (wrapped,) = pack_rows(table).to_pylist()
-    asked = build_request(load(folder), wrapped)
-    said = pa.Table.from_pylist([{"row": asked["row"], "message": "yes", "tokens": 1}], schema=ANSWERS)
-    (row,) = apply_caption(load(folder), "vllm@1", said).to_pylist()
+    request = build_request(load(folder), wrapped)
+    response_table = pa.Table.from_pylist(
+        [{"row": request["row"], "message": "yes", "tokens": 1}], schema=ANSWERS
+    )
+    (row,) = apply_caption(load(folder), "vllm@1", response_table).to_pylist()
     assert "the disk is full" in row["error"]
 
 
@@ -143,7 +145,7 @@ def test_the_installed_ray_takes_the_engines_settings(folder: Path) -> None:
     assert made.engine_kwargs["limit_mm_per_prompt"] == {"image": 8}
 
 
-def test_where_vllm_is_not_installed_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_vllm_the_error_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(None, ["models.captioner=vllm"])
     published = registry.get_model_spec(config, "captioner")
     assert (
@@ -154,7 +156,9 @@ def test_where_vllm_is_not_installed_one_line_says_so(monkeypatch: pytest.Monkey
             registry.list_model_ids(config)
 
 
-def test_a_stage_alone_says_what_to_use_instead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_stage_names_the_backend_to_use_instead(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(registry, "require_packages", lambda role, spec: None)
     config = load_config(None, [f"models.captioner={{backend: vllm, checkpoint: {folder}}}"])
     with pytest.raises(RepriseError, match=r"for one stage alone use models\.captioner=vlm"):

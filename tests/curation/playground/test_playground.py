@@ -1,4 +1,4 @@
-"""The playground: what the truth says is what is drawn, the same every time; its models learn and load."""
+"""The truth of the playground describes what is drawn, the same every time; its models learn and load."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_truth_of_any_scene_is_consistent(seed: int, index: int) -> None:
         assert seen.box == get_mask_box(seen.mask)
         assert seen.mask.sum() >= scenes.MIN_PIXELS and 0 < seen.share <= 1
         assert (seen.face is not None) == (seen.name == PERSON)
-    # Two things cannot both be half of what a pixel shows.
+    # Two objects cannot both cover half of a pixel.
     assert not picture.truths or np.stack([s.mask for s in picture.truths]).sum(0).max() <= 1
 
 
@@ -217,22 +217,22 @@ def test_scenes_bring_rivals_people_and_occlusion() -> None:
     assert len({seen.name for seen in things}) > 60
 
 
-def test_a_prompt_asks_for_what_is_there_and_for_what_is_not() -> None:
+def test_a_prompt_names_visible_and_absent_objects() -> None:
     rng = np.random.default_rng(2)
-    there = asked = 0
+    there = total = 0
     for index in range(60):
         picture = sample_scene(rng)
         prompt = scenes.sample_prompt(picture.names, np.random.default_rng(index))
         assert len(prompt) == len(set(prompt)) <= 6 and set(prompt) <= set(list_names())
         there += sum(name in picture.names for name in prompt)
-        asked += len(prompt)
-    assert 0.3 < there / asked < 0.7
+        total += len(prompt)
+    assert 0.3 < there / total < 0.7
 
 
 # ---- clips and videos ----------------------------------------------------------------------------
 
 
-def test_captions_name_what_is_there_and_nothing_else() -> None:
+def test_captions_name_only_visible_objects() -> None:
     taxonomy = Taxonomy.load(TAXONOMY)
     for index in range(200):
         clip = make_clip(5, index)
@@ -262,7 +262,7 @@ def test_every_mover_moves_and_is_in_the_picture() -> None:
     assert np.mean(shown) > 0.98
 
 
-def test_the_camera_moves_the_ground_the_way_it_says() -> None:
+def test_the_camera_moves_the_ground_by_its_motion() -> None:
     for camera, (dx, dy) in CAMERAS.items():
         frames = [image for image, _ in draw_shot(PlaygroundShot(2, camera, (), (1, 2)), 128, 96)]
         first, last = (frame.astype(np.float32).mean(2) for frame in frames)
@@ -317,7 +317,7 @@ def test_a_size_or_number_that_cannot_be_is_refused(bad: dict[str, Any], tmp_pat
         render_playground(tmp_path, **bad)
 
 
-def test_the_command_renders_and_says_what_is_wrong(tmp_path: Path) -> None:
+def test_the_command_renders_and_reports_errors(tmp_path: Path) -> None:
     from pipelines.playground import playground
 
     good = CliRunner().invoke(
@@ -373,9 +373,9 @@ def test_training_stops_and_goes_on_where_it_was(tmp_path: Path) -> None:
     train_model(recipe(None), budget, tmp_path / "whole", log_line=lambda _: None)
     with pytest.raises(KeyboardInterrupt):
         train_model(recipe(17), budget, tmp_path / "broken", log_line=lambda _: None)
-    said: list[str] = []
-    train_model(recipe(None), budget, tmp_path / "broken", log_line=said.append)
-    assert said[0] == "going on from step 17"
+    lines: list[str] = []
+    train_model(recipe(None), budget, tmp_path / "broken", log_line=lines.append)
+    assert lines[0] == "going on from step 17"
     whole, broken = (torch.load(tmp_path / name / "w.pth") for name in ("whole", "broken"))
     assert all(torch.equal(whole[key], broken[key]) for key in whole)
     assert not (tmp_path / "broken.resume").exists()
@@ -385,14 +385,14 @@ def test_the_detector_keeps_bert_s_special_tokens_where_grounding_dino_looks_for
     _need("transformers")
     from curation.playground.train_models import grounding
 
-    words = grounding.build_tokenizer()
-    encoded = words("red star. people?")["input_ids"]
+    tokenizer = grounding.build_tokenizer()
+    encoded = tokenizer("red star. people?")["input_ids"]
     assert (encoded[0], encoded[3], encoded[5], encoded[6]) == (101, 1012, 1029, 102)
-    assert words.pad_token_id == 0 and words.unk_token_id not in encoded
-    assert words("a dog.")["input_ids"].count(words.unk_token_id) == 2
+    assert tokenizer.pad_token_id == 0 and tokenizer.unk_token_id not in encoded
+    assert tokenizer("a dog.")["input_ids"].count(tokenizer.unk_token_id) == 2
 
 
-def test_the_set_loss_is_small_for_right_answers_and_large_for_wrong_ones() -> None:
+def test_the_set_loss_is_small_for_right_boxes_and_large_for_wrong_ones() -> None:
     _need("torch", "torchvision", "scipy")
     import torch
 
@@ -487,13 +487,13 @@ def test_the_scorer_loads_through_open_clip_with_its_own_tokenizer(tmp_path: Pat
 
     _trained(clip, tmp_path / "c")
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'c'}")
-    words = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'c'}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'c'}")
     texts = ["a photo of a red disc", "two blue stars"]
-    assert torch.equal(words(texts), clip.tokenize_texts(clip.build_tokenizer(), texts))
+    assert torch.equal(tokenizer(texts), clip.tokenize_texts(clip.build_tokenizer(), texts))
     wide = make_scene(3, 1).image[:40]
     ours, theirs = clip.prepare_crops([wide])[0], preprocess(Image.fromarray(wide))
     assert ours.shape == theirs.shape and float((ours - theirs).abs().mean()) < 0.1
-    assert model.eval().encode_text(words(texts)).shape == (2, 64)
+    assert model.eval().encode_text(tokenizer(texts)).shape == (2, 64)
 
 
 def test_a_look_is_only_paint() -> None:

@@ -46,7 +46,7 @@ MARKS: dict[str, dict[str, float]] = {
     "scorer": {"top1_of_64": 0.91, "person": 0.93},
     "faces": {"face_found": 0.85, "face_right": 0.75, "front_right": 0.82, "same_auc": 0.80},
 }
-SURE = 0.2  # a score of the detector from which its answers are held against each other
+SURE = 0.2  # detections with at least this score are compared
 PRECISION, RECALL = 0.95, 0.85
 PACKAGES = {"segmenter": "segment_anything", "scorer": "open_clip", "faces": "insightface"}
 _loaded: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def test_the_segmenter_outlines_what_a_true_box_holds() -> None:
     reached("segmenter", marks.measure_segmenter(model("segmenter"), 120))
 
 
-def test_the_scorer_tells_64_names_apart() -> None:
+def test_the_scorer_distinguishes_64_names() -> None:
     reached("scorer", marks.measure_scorer(model("scorer"), 150))
 
 
@@ -97,7 +97,7 @@ def test_the_face_pack_finds_faces_knows_where_they_look_and_whose_they_are() ->
     reached("faces", measure_pack(model("faces"), seed=marks.SEEDS["faces"], pictures=80))
 
 
-def test_what_is_shipped_is_small_and_says_how_it_was_made() -> None:
+def test_shipped_weights_are_small_and_record_how_they_were_made() -> None:
     everything()
     files = [file for file in PLAYGROUND_WEIGHTS.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 30e6
@@ -111,7 +111,7 @@ def test_what_is_shipped_is_small_and_says_how_it_was_made() -> None:
 # ---- the pipeline --------------------------------------------------------------------------------
 
 
-def test_the_pipeline_keeps_what_it_should_and_nothing_else(tmp_path: Path) -> None:
+def test_the_pipeline_keeps_only_the_right_subjects(tmp_path: Path) -> None:
     everything()
     render_playground(tmp_path / "videos", videos=8, seed=4242)
     rows = list(
@@ -146,15 +146,15 @@ def far(one: list[float], other: list[float], width: int, height: int) -> float:
 
 @pytest.mark.parametrize(("width", "height"), [(97, 73), (201, 151), (640, 480), (333, 250)])
 def test_boxes_and_masks_follow_the_picture_to_any_size(width: int, height: int) -> None:
-    """Whatever size a picture comes in, a detector answers in its pixels, and so does a segmenter."""
+    """For a picture of any size, detector and segmenter return pixels of that picture."""
     detector, segmenter = model("detector"), model("segmenter")
     seen = [each for each in marks.make_scenes("detector", 12) if each.image.shape[:2] == (96, 128)]
     overlaps = []
     for picture in seen:
-        asked = [marks.make_phrases(list(picture.names))]
+        wanted_phrases = [marks.make_phrases(list(picture.names))]
         image = in_size(picture, width, height)
-        small = detector.detect([DetectionScene(picture.image)], asked)[0]
-        large = detector.detect([DetectionScene(image)], asked)[0]
+        small = detector.detect([DetectionScene(picture.image)], wanted_phrases)[0]
+        large = detector.detect([DetectionScene(image)], wanted_phrases)[0]
         for each in [one for one in small if one.score > SURE]:
             scaled = resized(each.box, picture, width, height)
             overlaps.append(max(compute_box_iou(scaled, other.box) for other in large))
@@ -163,26 +163,26 @@ def test_boxes_and_masks_follow_the_picture_to_any_size(width: int, height: int)
         for box, mask in zip(truth, masks, strict=True):
             assert mask.shape == (height, width)
             assert compute_box_iou(get_mask_box(mask) or [0, 0, 0, 0], box) > 0.7
-    # Another size is another picture to a model: an answer may differ, but none is somewhere else.
+    # At another size a result may differ, but it is at the same place.
     assert len(overlaps) >= 10 and np.median(overlaps) > 0.9 and min(overlaps) > 0.5, sorted(overlaps)
 
 
 def test_a_border_moves_boxes_by_its_width() -> None:
-    """Letterboxing: the same picture with bars has the same answers, moved."""
+    """Letterboxing: the same picture with bars gives the same results, moved."""
     detector, bar = model("detector"), 12
     overlaps = []
     for picture in marks.make_scenes("detector", 12):
         if picture.image.shape[:2] != (96, 128):
             continue
-        asked = [marks.make_phrases(list(picture.names))]
+        wanted_phrases = [marks.make_phrases(list(picture.names))]
         boxed = cv2.copyMakeBorder(picture.image, bar, bar, 0, 0, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-        plain = detector.detect([DetectionScene(picture.image)], asked)[0]
-        barred = detector.detect([DetectionScene(np.asarray(boxed, np.uint8))], asked)[0]
+        plain = detector.detect([DetectionScene(picture.image)], wanted_phrases)[0]
+        barred = detector.detect([DetectionScene(np.asarray(boxed, np.uint8))], wanted_phrases)[0]
         for each in plain:
             if each.score > SURE:
                 shifted = [each.box[0], each.box[1] + bar, each.box[2], each.box[3] + bar]
                 overlaps.append(max((compute_box_iou(shifted, other.box) for other in barred), default=0.0))
-    # Bars are part of the picture that a model looks at, so its answers move by more than their width.
+    # Bars are part of the input of a model, so its results move by more than their width.
     assert len(overlaps) >= 3 and np.median(overlaps) > 0.75
 
 
@@ -231,8 +231,10 @@ def test_the_detector_is_the_same_in_both_libraries() -> None:
     theirs = registry.build_backend("detector", spec)
     boxes = 0
     for picture in marks.make_scenes("detector", 9):
-        asked = [marks.make_phrases([*picture.names, "red star", "cyan ring"])]
-        one, other = (each.detect([DetectionScene(picture.image)], asked)[0] for each in (ours, theirs))
+        wanted_phrases = [marks.make_phrases([*picture.names, "red star", "cyan ring"])]
+        one, other = (
+            each.detect([DetectionScene(picture.image)], wanted_phrases)[0] for each in (ours, theirs)
+        )
         assert [each.phrase for each in one] == [each.phrase for each in other]
         for a, b in zip(one, other, strict=True):
             assert a.box == pytest.approx(b.box, abs=0.05) and a.score == pytest.approx(b.score, abs=1e-3)
@@ -266,9 +268,9 @@ def test_the_gpu_finds_what_the_cpu_finds() -> None:
         }
         for picture in marks.make_scenes("detector", 6):
             height, width = picture.image.shape[:2]
-            asked = [marks.make_phrases(list(picture.names))]
+            wanted_phrases = [marks.make_phrases(list(picture.names))]
             one, other = (
-                each.detect([DetectionScene(picture.image)], asked)[0] for each in pairs["detector"]
+                each.detect([DetectionScene(picture.image)], wanted_phrases)[0] for each in pairs["detector"]
             )
             for a in one:
                 if a.score > 0.2:

@@ -116,7 +116,7 @@ def test_a_smaller_gallery_is_an_even_draw_and_leaves_no_old_files(tmp_path: Pat
 @pytest.mark.parametrize(
     "manifest", [None, "{}", "not json", "[1]", '{"videos": {"in": 3}, "finished": false}']
 )
-def test_a_poor_manifest_costs_only_what_it_does_not_say(tmp_path: Path, manifest: str | None) -> None:
+def test_an_incomplete_manifest_omits_only_its_missing_values(tmp_path: Path, manifest: str | None) -> None:
     made = write_dataset(tmp_path / "set", clips=10)
     (made.root / "manifest.json").unlink()
     if manifest is not None:
@@ -136,7 +136,7 @@ def test_a_manifest_without_shards_still_gives_an_overview(tmp_path: Path) -> No
     assert overview(tmp_path)["scores"] == []
 
 
-def test_what_is_no_dataset_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_dataset_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RepriseError, match="neither"):
         build_report(tmp_path)
     (tmp_path / "data").mkdir()
@@ -221,7 +221,7 @@ def test_grey_and_corrupt_pictures() -> None:
 
 def test_transparency_survives_shrinking_without_a_fringe() -> None:
     image = np.zeros((400, 400, 4), np.uint8)
-    image[..., :3] = (0, 255, 0)  # green where nobody should see it
+    image[..., :3] = (0, 255, 0)  # green under transparent pixels
     image[100:300, 100:300] = (200, 0, 0, 255)
     small = pictures.shrink_picture(image, 90)
     assert small[0, 0, 3] == 0 and small[45, 45].tolist() == [200, 0, 0, 255]
@@ -322,8 +322,8 @@ def test_scores_split_into_kept_missed_here_and_elsewhere() -> None:
 
 
 def test_the_page_knows_every_score_of_the_schema() -> None:
-    words = (Path(survey.__file__).parent / "page/labels.js").read_text(encoding="utf-8")
-    known = re.findall(r"^  (\w+): \[\"", words, re.MULTILINE)
+    labels = (Path(survey.__file__).parent / "page/labels.js").read_text(encoding="utf-8")
+    known = re.findall(r"^  (\w+): \[\"", labels, re.MULTILINE)
     assert set(Scores.__annotations__) <= set(known)
 
 

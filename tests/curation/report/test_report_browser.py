@@ -37,10 +37,10 @@ class Page:
             "Emulation.setDeviceMetricsOverride",
             {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 500},
         )
-        browser.get("about:blank")  # else a change of the hash alone would not load the page again
+        browser.get("about:blank")  # otherwise a change of only the hash would not load the page again
         browser.get_log("browser")
         browser.get((root / "report/index.html").as_uri() + (f"#{state}" if state else ""))
-        self.settle()
+        self.wait_until_ready()
 
     def js(self, code: str, *given: Any) -> Any:
         return self.browser.execute_script(code, *given)
@@ -50,8 +50,8 @@ class Page:
 
         return WebDriverWait(self.browser, 20, poll_frequency=0.05).until(lambda _: condition())
 
-    def settle(self) -> None:
-        """Wait until the gallery shows what was asked for."""
+    def wait_until_ready(self) -> None:
+        """Wait until the gallery shows the requested page."""
         self.js("return new Promise((done) => setTimeout(done, 220))")  # typing is waited for, too
         self.until(
             lambda: self.js("return document.querySelector('.cards')?.getAttribute('aria-busy') === 'false'")
@@ -62,13 +62,13 @@ class Page:
         found = self.browser.find_element("css selector", selector)
         self.js("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", found)
         found.click()
-        self.settle()
+        self.wait_until_ready()
 
     def press(self, key: str) -> None:
         from selenium.webdriver.common.action_chains import ActionChains
 
         ActionChains(self.browser).send_keys(key).perform()
-        self.settle()
+        self.wait_until_ready()
 
     def choose(self, facet: str, option: str) -> None:
         """Open a filter's list and choose from it, as a reader would."""
@@ -82,7 +82,7 @@ class Page:
         return found
 
     def total(self) -> int:
-        """The number that the gallery says it found."""
+        """The number of clips that the gallery shows."""
         return int(self.js("return document.querySelector('.summary').dataset.total"))
 
     def errors(self) -> list[str]:
@@ -101,16 +101,16 @@ def test_opens_from_disk_without_a_complaint(page: Page, fake: Fake) -> None:
     assert page.errors() == []
 
 
-def test_it_asks_no_other_machine_for_anything(page: Page) -> None:
+def test_the_page_loads_nothing_from_another_machine(page: Page) -> None:
     seen = page.js("return performance.getEntriesByType('resource').map((e) => e.name)")
     assert all(name.startswith(("file:", "data:")) for name in seen)
 
 
 def test_verdict_and_accounts_are_those_of_the_manifest(page: Page, fake: Fake) -> None:
     m = fake.manifest
-    said = page.js("return document.querySelector('.verdict').textContent")
+    text = page.js("return document.querySelector('.verdict').textContent")
     assert (
-        said
+        text
         == f"{m['videos']['in']} videos → {m['clips']['in']} clips → {m['subjects']['kept']} kept subjects"
     )
     assert page.js("return document.querySelectorAll('.accounts .good').length") == 2
@@ -135,7 +135,7 @@ def test_funnel_shows_the_manifests_numbers(page: Page, fake: Fake) -> None:
     assert shown == [[s["stage"], s["in"], s["out"]] for s in fake.manifest["funnel"]]
 
 
-def test_funnel_tells_its_reasons_on_hover(page: Page) -> None:
+def test_the_funnel_shows_its_reasons_on_hover(page: Page) -> None:
     page.js(
         "document.querySelector('[data-stage=filter] .strip')"
         ".dispatchEvent(new MouseEvent('mouseover', {bubbles: true}))"
@@ -159,12 +159,12 @@ def test_every_measured_score_has_a_histogram_with_its_thresholds(page: Page) ->
 
 @pytest.mark.parametrize("status", ["kept", "rejected", "failed"])
 def test_verdict_filter(page: Page, fake: Fake, status: str) -> None:
-    said = page.js(
+    text = page.js(
         "return document.querySelector(`.segments [data-option=${arguments[0]}] .n`).textContent", status
     )
     page.click(f".segments [data-option={status}]")
     wanted = fake.count(status)
-    assert page.total() == int(said) == wanted
+    assert page.total() == int(text) == wanted
     assert len(page.cards()) == min(wanted, PER_PAGE)
     assert set(page.js("return [...document.querySelectorAll('.card')].map((c) => c.dataset.status)")) == {
         status
@@ -213,7 +213,7 @@ def test_category_and_reason_must_meet_in_one_subject(page: Page, fake: Fake) ->
 def test_free_text(page: Page, fake: Fake, query: str, wanted: int | None) -> None:
     field = "const f = document.querySelector('.search'); f.focus();"
     page.js(f"{field} f.value = arguments[0]; f.dispatchEvent(new Event('input'))", query)
-    page.settle()
+    page.wait_until_ready()
     words = query.lower().split()
     found = [
         r for r in fake.rows if all(w in f"{r['caption'] or ''} {r['source_path']}".lower() for w in words)
@@ -226,7 +226,7 @@ def test_nothing_matches(page: Page) -> None:
     page.js(
         "const f = document.querySelector('.search'); f.value = 'xyzzy'; f.dispatchEvent(new Event('input'))"
     )
-    page.settle()
+    page.wait_until_ready()
     assert page.js("return document.querySelector('.empty').textContent") == "No clip matches.Clear filters"
     page.click(".empty button")
     assert page.total() == CLIPS
@@ -253,14 +253,14 @@ def test_the_address_holds_the_state_and_back_restores_it(page: Page, browser: A
     both = page.cards()
     assert set(page.js("return location.hash").lstrip("#").split("&")) == {"verdict=kept", "category=dog"}
     browser.back()
-    page.settle()
+    page.wait_until_ready()
     assert page.total() == fake.count("kept")
     browser.back()
-    page.settle()
+    page.wait_until_ready()
     assert page.total() == CLIPS
     browser.forward()
     browser.forward()
-    page.settle()
+    page.wait_until_ready()
     assert page.cards() == both
     assert Page(browser, fake.root, state="verdict=kept&category=dog").cards() == both
 
@@ -297,7 +297,7 @@ def test_a_clip_with_an_awkward_path_plays(browser: Any, fake: Fake) -> None:
     )
 
 
-def test_a_lost_clip_says_so(browser: Any, tmp_path: Path) -> None:
+def test_a_missing_clip_shows_a_message(browser: Any, tmp_path: Path) -> None:
     made = write_dataset(tmp_path / "set", clips=1)
     build_report(made.root)
     shutil.rmtree(made.root / "clips")
@@ -317,7 +317,7 @@ def test_lost_data_files_are_named(browser: Any, tmp_path: Path) -> None:
     assert "data/index.js could not be loaded" in text
 
 
-def test_captions_are_text_whatever_they_say(page: Page, fake: Fake) -> None:
+def test_captions_with_markup_are_shown_as_text(page: Page, fake: Fake) -> None:
     assert page.js("return document.title") == f"{fake.root.name} · Reprise report"
     assert page.js("return document.querySelectorAll('.caption script, .caption img').length") == 0
     captions = page.js("return [...document.querySelectorAll('.caption')].map((c) => c.textContent)")

@@ -45,7 +45,7 @@ def test_the_phrase_counts_without_its_case_and_with_its_place() -> None:
     assert ids.make_subject_id("c", "red cup", 2, 0) != ids.make_subject_id("c", "red cup", 30, 0)
 
 
-def test_boxes_of_one_phrase_differ_in_their_number_alone() -> None:
+def test_boxes_of_one_phrase_differ_only_in_their_number() -> None:
     first = ids.make_subject_id("c", "cups", 0, 0)
     others = [ids.make_instance_id(first, number) for number in range(100)]
     assert others[0] == first

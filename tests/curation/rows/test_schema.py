@@ -43,7 +43,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-# ---- the classes and the Arrow types say the same --------------------------------------------------------
+# ---- the classes and the Arrow types agree --------------------------------------------------------------
 
 SCHEMA_FILE = Path(__file__).with_name("schema_3.txt")
 PLAIN = {
@@ -77,7 +77,7 @@ def test_the_classes_equal_the_arrow_schemas_name_by_name() -> None:
 
 
 def test_the_arrow_schemas_are_those_of_published_datasets() -> None:
-    """Names, order, types and metadata stand in published files: a new column needs a new version."""
+    """Names, order, types and metadata are in published files: a new column needs a new version."""
     assert "\n".join(_describe_schema("clips", CLIPS)) == SCHEMA_FILE.read_text(encoding="utf-8").rstrip()
     features = json.loads(CLIPS.metadata[b"huggingface"])["info"]["features"]
     assert features["subjects"][0]["references"][0]["image"] == {"_type": "Image"}
@@ -232,7 +232,7 @@ def test_plain_pyarrow_reads_nested_columns_without_pictures(dataset: Path) -> N
     assert kept.num_rows == 2
 
 
-def test_a_table_says_which_version_of_the_schema_it_was_written_with(dataset: Path) -> None:
+def test_a_table_records_the_version_of_its_schema(dataset: Path) -> None:
     assert pq.read_schema(dataset).metadata[b"reprise.schema"] == schema.SCHEMA_VERSION.encode()
 
 

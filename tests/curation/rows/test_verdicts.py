@@ -57,7 +57,7 @@ def test_scores_and_thresholds_name_each_other() -> None:
     assert of_subjects | off == set(Scores.__annotations__)
 
 
-def test_every_threshold_says_where_it_comes_from() -> None:
+def test_every_threshold_has_a_source() -> None:
     for rule in RULES:
         assert any(word in rule.source for word in ("Kaleido", "OpenS2V-5M", "ours")), rule.name
 
@@ -120,12 +120,12 @@ def test_face_rules_are_for_humans_only() -> None:
     assert len(decide_subject(person(**faceless), RULES)["unmeasured"]) == 5
 
 
-def test_a_human_without_a_face_is_rejected_by_the_count_alone() -> None:
-    nobody = person(face_count=0.0, face_share=None, face_score=None, face_frontality=None)
-    verdict = decide_subject(nobody, RULES)
+def test_a_human_without_a_face_is_rejected_only_by_the_count() -> None:
+    no_face = person(face_count=0.0, face_share=None, face_score=None, face_frontality=None)
+    verdict = decide_subject(no_face, RULES)
     assert (verdict["failures"], verdict["unmeasured"]) == (["face_count_min"], [])
     off = build_rules(FilterConfig.model_validate({"face_count_min": None}))
-    verdict = decide_subject(nobody, off)
+    verdict = decide_subject(no_face, off)
     assert (verdict["kept"], verdict["unmeasured"]) == (True, [])
 
 
@@ -240,7 +240,7 @@ def reference(variant: str, identity: float | None, face: float | None = None) -
         ("animal", math.nan, None, None),
     ],
 )
-def test_a_picture_of_somebody_else_is_not_kept(
+def test_a_picture_of_another_person_is_not_kept(
     group: str, identity: float | None, face: float | None, reason: str | None
 ) -> None:
     row = clip()

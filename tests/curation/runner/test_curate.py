@@ -1,4 +1,4 @@
-"""What a run does with what is there already. A loop stands in for Ray."""
+"""A run continues from the files of earlier runs. A loop replaces Ray."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CONFIG = load_config(None, ["shard.target_mb=1"])
 
 @dataclass
 class Loop:
-    """A run without Ray. A file's text says how many clips it gives; a `dying` one loses the last."""
+    """A run without Ray. The text of a file is its number of clips; a `dying` file loses the last clip."""
 
     started: int = 0
     sliced: list[str] = field(default_factory=list)
@@ -328,7 +328,7 @@ def test_a_video_that_kills_its_workers_is_a_failed_row_and_the_rest_is_kept(
     assert len(rows(output)) == 5
 
 
-def test_the_same_command_again_tries_what_killed_its_workers_and_nothing_else(
+def test_the_same_command_retries_only_videos_that_killed_their_workers(
     loop: Loop, source: Path, output: Path
 ) -> None:
     loop.dying = {"a.mp4"}
@@ -399,7 +399,7 @@ def test_where_it_runs_and_how_it_is_shown_is_no_other_config(source: Path, outp
     assert run(source, output, config).nothing_to_do
 
 
-def test_overwrite_starts_over_and_touches_nothing_else(source: Path, output: Path) -> None:
+def test_overwrite_starts_over_and_removes_only_the_dataset(source: Path, output: Path) -> None:
     run(source, output)
     (output / "notes.txt").write_text("mine")
     (output / "data" / "mine.csv").write_text("mine")

@@ -9,7 +9,7 @@ from curation.rows.schema import VideoRow
 from curation.runner.resume import list_pending_videos, select_current
 from tests.curation.dataset.test_fragments import entry, video
 
-# --- what is current ----------------------------------------------------------------------------------
+# --- current rows -------------------------------------------------------------------------------------
 
 
 def test_rows_of_a_changed_file_are_not_current() -> None:
@@ -38,14 +38,14 @@ def test_a_path_that_is_listed_twice_keeps_both_of_its_rows() -> None:
     }
 
 
-def test_order_is_by_video_and_time_whoever_finished_first() -> None:
+def test_rows_are_ordered_by_video_and_time() -> None:
     entries = [entry(name, number) for name in "cab" for number in (2, 0, 1)]
     found = select_current(entries, [])
     assert [each.clip_id for each in found] == [f"{name}-{number}" for name in "abc" for number in range(3)]
     assert select_current(reversed(entries), []) == found
 
 
-# --- what is pending ----------------------------------------------------------------------------------
+# --- pending videos -----------------------------------------------------------------------------------
 
 
 def left_of(entries: list[RowIndex], *videos: VideoRow) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Every video that is named comes back as one row, with its caption or with what is wrong with it."""
+"""Every named video gives one row, with its caption or with its problem."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def by_name(rows: list[VideoRow], place: Storage) -> dict[str, VideoRow]:
     return dict(zip(names(rows, place), rows, strict=True))
 
 
-def test_a_folder_gives_its_videos_sorted_and_says_what_it_ignored(place: Storage) -> None:
+def test_a_folder_gives_its_videos_sorted_and_reports_ignored_files(place: Storage) -> None:
     fill(
         place,
         {
@@ -57,11 +57,11 @@ def test_a_folder_gives_its_videos_sorted_and_says_what_it_ignored(place: Storag
             "__MACOSX/._b.mp4": "7777777",
         },
     )
-    told: list[str] = []
-    rows = list_videos(place.uri, on_message=told.append)
+    messages: list[str] = []
+    rows = list_videos(place.uri, on_message=messages.append)
     assert names(rows, place) == ["a/deep/er/x y.webm", 'a/it\'s "red".mov', "b.MP4", "红球/视频 一.mkv"]
     assert [row["size"] for row in rows] == [2, 3, 1, 4]
-    assert told == [f"ignored 3 other files in {place.uri}: 1 jpg, 1 no extension, 1 txt"]
+    assert messages == [f"ignored 3 other files in {place.uri}: 1 jpg, 1 no extension, 1 txt"]
     assert all(row["problem"] is None and row["skip_clip_ids"] == [] for row in rows)
     assert build_table(rows, VIDEOS).num_rows == 4
     assert summarize_videos(rows) == "4 videos, 10 B, 0 with a caption"
@@ -101,15 +101,15 @@ def test_one_video_is_the_same_row_as_in_its_folder(place: Storage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         ({}, "no such file or folder: .*my videos"),
         ({"a.txt": "1"}, "no video in .*my videos: looked for 3gp, avi, .*mp4.*y4m"),
     ],
 )
-def test_a_source_without_videos_is_named(place: Storage, make: dict[str, str], said: str) -> None:
+def test_a_source_without_videos_is_named(place: Storage, make: dict[str, str], message: str) -> None:
     fill(place, make)
-    with pytest.raises(RepriseError, match=said):
+    with pytest.raises(RepriseError, match=message):
         list_videos(place.uri)
     with pytest.raises(RepriseError, match=r"no video matches .*mp4"):
         list_videos(place.join_path("*.mp4"))
@@ -173,7 +173,7 @@ def test_captions_beside_the_videos(place: Storage) -> None:
     )
 
 
-def test_on_s3_the_listing_alone_says_which_sidecars_exist(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_s3_the_listing_shows_which_sidecars_exist(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Storage.from_uri(s3.uri)
     fill(place, {f"{i}.mp4": "x" * (i + 1) for i in range(30)} | {"7.txt": "a red ball"})
     opened: list[str] = []
@@ -270,7 +270,7 @@ def test_a_manifest_may_name_files_anywhere(s3: S3, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("l.csv", "file,caption\na.mp4,x\n", "l.csv has no column path: found caption, file"),
         ("l.csv", "file,caption\n", "l.csv has no column path: found file, caption"),
@@ -289,16 +289,14 @@ def test_a_manifest_may_name_files_anywhere(s3: S3, tmp_path: Path) -> None:
         ("l.parquet", "PAR1", "l.parquet is damaged or not Parquet"),
     ],
 )
-def test_what_is_wrong_with_a_manifest_is_said_with_its_line(
-    tmp_path: Path, name: str, content: str, said: str
-) -> None:
+def test_an_error_of_a_manifest_names_its_line(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(RepriseError, match=said) as caught:
+    with pytest.raises(RepriseError, match=message) as caught:
         list_videos(str(tmp_path / name))
     assert "\n" not in str(caught.value)
 
 
-def test_text_that_is_not_utf8_is_said_with_its_line(tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_bytes(b"path,caption\na.mp4,x\nb.mp4,\xe9\n")
     with pytest.raises(RepriseError, match=r"l.csv line 3: not UTF-8"):
         list_videos(str(tmp_path / "l.csv"))

@@ -1,4 +1,4 @@
-"""Subjects on backgrounds of other videos: which, where, and what is left of their own surroundings."""
+"""Subjects on backgrounds of other videos: the choice, the placement, and the rest of their surroundings."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ THINGS = [
 def plate(number: int, caption: str | None = None, video: int | None = None) -> Plate:
     """A tiny plate of clip `number`, which is of another video and about another thing than any subject's."""
     image = np.full((36, 64, 3), 40 + number % 160, np.uint8)
-    words = caption or f"{THINGS[number % len(THINGS)]} {number}"
+    text = caption or f"{THINGS[number % len(THINGS)]} {number}"
     return Plate(
-        f"clip-{number:04d}", f"video-{video if video is not None else number}", words, encode_image(image)
+        f"clip-{number:04d}", f"video-{video if video is not None else number}", text, encode_image(image)
     )
 
 
@@ -83,12 +83,12 @@ def paired() -> dict[str, str | None]:
 # ---- which subject, which plate --------------------------------------------------------------------------
 
 
-def test_the_share_is_what_was_asked_for(paired: dict[str, str | None]) -> None:
+def test_the_share_is_the_configured_one(paired: dict[str, str | None]) -> None:
     # Four standard deviations of a binomial draw.
     assert abs(len(paired) - 0.4 * SUBJECTS) < 4 * (SUBJECTS * 0.4 * 0.6) ** 0.5
 
 
-def test_all_or_none_can_be_asked_for() -> None:
+def test_the_share_can_be_all_or_none() -> None:
     assert (
         len(donors(run_stage(Crosspair(load_config(None, ["crosspair.share=1"]), POOL), subjects(20), {})))
         == 20
@@ -167,7 +167,7 @@ def test_never_a_related_caption() -> None:
     assert set(found.values()) == {"clip-0003"}
 
 
-def test_pairing_again_replaces_what_was_there_and_leaves_rejected_subjects_alone() -> None:
+def test_pairing_again_replaces_references_and_does_not_change_rejected_subjects() -> None:
     config = load_config(None, ["crosspair.share=1"])
     once = run_stage(Crosspair(config, POOL), subjects(3), {})
     once[0]["subjects"][0]["verdict"]["kept"] = False  # type: ignore[index]
@@ -207,7 +207,7 @@ def test_a_clip_whose_caption_names_no_subject_is_a_fine_plate() -> None:
     assert can_give_plate(row)
 
 
-def test_what_nobody_looked_for_would_stay_in_the_picture() -> None:
+def test_a_subject_that_was_not_searched_for_excludes_its_frame() -> None:
     silent = clip(caption=None)
     stop_row(silent, "rejected", "caption", "no caption")
     failed = candidate()
@@ -239,7 +239,7 @@ def test_a_frame_that_is_mostly_subject_gives_no_plate() -> None:
     assert choose_background_frame(row) is None
 
 
-def test_a_picture_that_cannot_be_read_costs_its_own_plate() -> None:
+def test_an_unreadable_picture_fails_only_its_plate() -> None:
     rows = [candidate(0), candidate(1), clip(2)]
     rows[0]["frames"][0]["image"] = {"bytes": b"no picture", "path": None}
     assert [each.clip_id for each in collect_plates(rows, ClassicalInpainter(), 0)] == [

@@ -1,4 +1,4 @@
-"""Flow of subjects and of what is behind them, as proxy replay A.5 measures it."""
+"""Flow of subjects and of the background, as in proxy replay A.5."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PX = FLOW_SIDE / WIDTH  # lengths are stated for frames of `FLOW_SIDE` px
 
 
 def moving(count: int = 4, found: int = 0) -> ClipRow:
-    """Both balls in every frame, known in frame `found` alone; frames are numbered by their brightness."""
+    """Both balls in every frame, known only in frame `found`; the brightness of a frame is its number."""
     images = []
     for number in range(count):
         image = picture(RED, BLUE, seed=1)
@@ -65,7 +65,7 @@ def test_the_clip_is_measured_over_all_of_its_subjects() -> None:
     assert row["flow_background"] == pytest.approx(2 * PX, rel=0.05)
 
 
-def test_a_subject_known_in_the_last_frame_alone_is_measured_backwards() -> None:
+def test_a_subject_known_only_in_the_last_frame_is_measured_backwards() -> None:
     row = measured(moving(found=3))
     assert flows(row)[0][0] == pytest.approx(5 * 2 * PX, rel=0.05)
 
@@ -83,8 +83,8 @@ def test_a_followed_subject_is_measured_from_where_it_is_first_seen() -> None:
 
 
 def test_what_cannot_be_measured_is_null_and_rejects_nothing() -> None:
-    alone = measured(moving(count=1))
-    assert flows(alone) == [(None, None)] * 2 and alone["flow_foreground"] is None
+    single = measured(moving(count=1))
+    assert flows(single) == [(None, None)] * 2 and single["flow_foreground"] is None
     nowhere = moving()
     nowhere["subjects"] = [subject(nowhere, None)]
     assert flows(measured(nowhere)) == [(None, None)]
@@ -98,7 +98,7 @@ def test_measuring_again_without_a_model_leaves_no_old_numbers() -> None:
     assert flows(again) == [(None, None)] * 2 and again["flow_background"] is None
 
 
-def test_thresholds_are_off_until_somebody_sets_them() -> None:
+def test_thresholds_are_off_by_default() -> None:
     def decided(*overrides: str) -> list[str | None]:
         settings = config(FLOW, "filter.sharpness_min=null", "filter.area_share_min=null", *overrides)
         row = moving()

@@ -66,13 +66,13 @@ class Recolour:
 
 
 class Repaint:
-    """An inpainter that invents; it tells what it was asked."""
+    """An inpainter that paints new content and records its requests."""
 
     name, revision, paints_around = "repaint", "1", True
 
     def __init__(self, colour: tuple[int, int, int]) -> None:
         self.colour = colour
-        self.asked: list[tuple[RGB, BoolMask, str | None]] = []
+        self.requests: list[tuple[RGB, BoolMask, str | None]] = []
 
     def inpaint(
         self,
@@ -81,7 +81,7 @@ class Repaint:
         prompts: Sequence[str | None],
         seeds: Sequence[int],
     ) -> list[RGB]:
-        self.asked += zip(images, masks, prompts, strict=True)
+        self.requests += zip(images, masks, prompts, strict=True)
         return [
             painted(image, mask, self.colour, seed % 9)
             for image, mask, seed in zip(images, masks, seeds, strict=True)
@@ -93,7 +93,7 @@ Backends = dict[str, Any]
 
 @pytest.fixture
 def backends(monkeypatch: pytest.MonkeyPatch) -> Backends:
-    """role -> who answers it; a test fills it in."""
+    """Role -> backend; a test fills it."""
     answering: Backends = {"embedder": MeanColour()}
     monkeypatch.setattr(registry, "load_backend", lambda config, role: answering.get(role))
     return answering
@@ -132,7 +132,7 @@ def test_one_that_has_drifted_stays_with_its_number(backends: Backends) -> None:
         assert reference["image"]["bytes"]
 
 
-def test_nobody_to_measure_means_unmeasured_and_kept(backends: Backends) -> None:
+def test_without_an_embedder_references_are_unmeasured_and_kept(backends: Backends) -> None:
     backends["variator"] = Recolour(BLUE)
     del backends["embedder"]
     row = ball_clip("a")
@@ -167,7 +167,7 @@ def test_a_refilter_decides_again_from_the_numbers(backends: Backends) -> None:
     assert made(row, "redux")[0]["kept"]
 
 
-def test_a_threshold_for_pictures_says_nothing_of_subjects() -> None:
+def test_a_threshold_for_pictures_does_not_apply_to_subjects() -> None:
     row = ball_clip("a")
     decide_clip(row, build_rules(Thresholds()))
     verdict = row["subjects"][0]["verdict"]
@@ -199,13 +199,13 @@ def test_one_that_invents_sees_the_subject_and_paints_around_it(backends: Backen
     Inpaint(config(inpaint={"per_subject": 3}))([row])
     references = made(row, "inpaint")
     assert len(references) == 3
-    image, mask, prompt = painter.asked[0]
+    image, mask, prompt = painter.requests[0]
     assert not mask[mask.shape[0] // 2, mask.shape[1] // 2]  # the ball is not painted over
     assert image[mask.shape[0] // 2, mask.shape[1] // 2, 0] > 150  # and can be seen
     assert mask[0].all()
-    for reference, (_, _, asked) in zip(references, painter.asked, strict=True):
-        assert reference["prompt"] == asked
-        assert asked in [text.replace("{subject}", "red ball") for text in InpaintConfig().prompts]
+    for reference, (_, _, used_prompt) in zip(references, painter.requests, strict=True):
+        assert reference["prompt"] == used_prompt
+        assert used_prompt in [text.replace("{subject}", "red ball") for text in InpaintConfig().prompts]
         picture = decode_image(reference["image"]).astype(int)
         middle, corner = picture[picture.shape[0] // 2, picture.shape[1] // 2], picture[2, 2]
         assert middle[0] > 150 > middle[2]
@@ -217,7 +217,7 @@ def test_the_subject_is_put_back_untouched(backends: Backends) -> None:
     backends["inpainter"] = painter = Repaint(BLUE)
     before = ball_clip("a")
     Inpaint(config())([before])
-    image, mask, _ = painter.asked[0]
+    image, mask, _ = painter.requests[0]
     picture = decode_image(made(before, "inpaint")[0]["image"]).astype(int)
     # The stored picture is a JPEG, whose colours bleed a few pixels; further in, only its noise is left.
     deep = cv2.erode((~mask).astype(np.uint8), np.ones((13, 13), np.uint8)) > 0
@@ -236,14 +236,14 @@ def test_a_generated_background_is_held_against_the_subject(backends: Backends) 
     assert (reference["kept"], reference["reason"]) == (False, "identity_min")
 
 
-def test_one_that_continues_what_it_sees_gets_the_rim_and_no_words(backends: Backends) -> None:
+def test_an_inpainter_that_continues_its_input_gets_the_rim_and_no_prompt(backends: Backends) -> None:
     class Continue(Repaint):
         paints_around = False
 
     backends["inpainter"] = painter = Continue(BLUE)
     row = ball_clip("a")
     Inpaint(config())([row])
-    _, mask, prompt = painter.asked[0]
+    _, mask, prompt = painter.requests[0]
     assert mask[3:-3, 3:-3].all()
     assert not mask[:2].any()
     assert prompt is None
@@ -261,7 +261,7 @@ def test_faces_without_identities_measure_nothing() -> None:
     assert compare_largest_faces([plain, known], [known]) is None  # the larger one counts
 
 
-def test_pairs_are_answered_in_order(backends: Backends) -> None:
+def test_scores_of_pairs_are_in_order(backends: Backends) -> None:
     backends["faces"] = ColourFaces()
     red, blue = scene(RED), scene(BLUE)
     pairs = [PicturePair(red, blue, "sport"), PicturePair(red, red, "human"), PicturePair(blue, red, "human")]

@@ -103,7 +103,7 @@ def test_only_subjects_that_are_kept_and_seen_whole_give_a_plate_its_scale() -> 
     assert plate.scale == (WholeSubject("horse", "animal", 0.5),)
 
 
-def test_the_largest_subject_of_known_height_tells_how_high_a_plate_is() -> None:
+def test_the_largest_subject_of_known_height_gives_the_height_of_a_plate() -> None:
     seen = (
         WholeSubject("ball", "sport", 0.9),
         WholeSubject("dog", "animal", 0.1),
@@ -115,7 +115,7 @@ def test_the_largest_subject_of_known_height_tells_how_high_a_plate_is() -> None
     assert estimate_plate_height(replace(plate, scale=seen[:1]), taxonomy) is None
 
 
-def test_kinds_come_in_the_share_that_was_asked_for() -> None:
+def test_kinds_have_the_configured_share() -> None:
     rows = [ball_clip(f"clip {n}") for n in range(200)]
     made = collect_plates(rows, Whitewash(), 0, clip_share=0.25)
     assert 30 <= sum(plate.kind == "clip" for plate in made) <= 70
@@ -153,7 +153,7 @@ def test_a_frame_that_shows_nothing_gives_nothing(colour: tuple[int, int, int]) 
     assert not can_give_plate(clip_row("a", {0: scene(colour)}, []))
 
 
-def test_failed_rows_and_rows_without_words_give_nothing() -> None:
+def test_failed_rows_and_rows_without_a_caption_give_nothing() -> None:
     assert can_give_plate(meadow("a"))
     failed = meadow("a")
     failed["status"] = "failed"
@@ -161,13 +161,13 @@ def test_failed_rows_and_rows_without_words_give_nothing() -> None:
     assert not can_give_plate(meadow("a", caption="  "))
 
 
-def test_a_picture_that_cannot_be_read_costs_its_own_plate() -> None:
+def test_an_unreadable_picture_fails_only_its_plate() -> None:
     broken = meadow("broken")
     broken["frames"][0]["image"] = {"bytes": b"nothing", "path": None}
     assert [plate.clip_id for plate in collect_plates([broken, meadow("fine")], Whitewash(), 0)] == ["fine"]
 
 
-def test_the_record_says_clip_and_frame() -> None:
+def test_the_record_has_clip_and_frame() -> None:
     row = ball_clip("a")
     pool = collect_plates([meadow("m")], Whitewash(), 0, clip_share=0)
     Crosspair(config(), pool)([row])
@@ -182,7 +182,7 @@ def test_the_record_says_clip_and_frame() -> None:
     assert ((picture[..., 1] - picture[..., 0]) > 60).sum() > 5000  # the meadow
 
 
-def test_plates_of_the_same_video_or_of_like_words_are_not_used() -> None:
+def test_plates_of_the_same_video_or_a_similar_caption_are_not_used() -> None:
     row = ball_clip("a", video="v", caption="A red ball on the lawn.")
     own = make_plate(meadow("own", video="v"), Whitewash(), 0)
     like = make_plate(meadow("like", caption="A red ball on a lawn."), Whitewash(), 0)

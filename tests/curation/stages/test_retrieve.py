@@ -1,4 +1,4 @@
-"""The same subject in another clip: who is found, who gets it, and what the row says of it."""
+"""The same subject in another clip: the donors, their subjects, and the columns of the reference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.curation.subjects import BLUE, RED, ball_clip, disc, scene, subject_r
 
 
 class MeanColour:
-    """Embeds the mean colour of what is not white."""
+    """Embeds the mean colour of the pixels that are not white."""
 
     name, revision = "mean-colour", "3"
 
@@ -112,12 +112,12 @@ def retrieved(row: ClipRow) -> list[Reference]:
     return [each for each in found if each["variant"] == "retrieved"]
 
 
-def library(rows: list[ClipRow], asked: list[str] | None = None) -> FoundDonors:
+def library(rows: list[ClipRow], requested: list[str] | None = None) -> FoundDonors:
     """Matches among some rows, found by their colours."""
 
     def fetch(clip_ids: Sequence[str]) -> Iterable[ClipRow]:
-        if asked is not None:
-            asked.extend(clip_ids)
+        if requested is not None:
+            requested.extend(clip_ids)
         return [row for row in rows if row["clip_id"] in clip_ids]
 
     found = find_donors(embed_subjects(rows, MeanColour()), CONFIG)
@@ -128,10 +128,10 @@ def three() -> list[ClipRow]:
     return [ball_clip("red", RED), ball_clip("orange", (200, 110, 20)), ball_clip("blue", BLUE)]
 
 
-def test_the_row_says_where_it_comes_from_and_how_alike_it_is() -> None:
+def test_the_row_records_the_donor_and_the_similarity() -> None:
     rows = three()
-    asked: list[str] = []
-    Retrieve(CONFIG, library(rows, asked))(rows)
+    requested: list[str] = []
+    Retrieve(CONFIG, library(rows, requested))(rows)
     (made,) = retrieved(rows[0])
     assert (made["donor_clip_id"], made["donor_frame_index"]) == ("orange", 0)
     assert (made["model"], made["revision"]) == ("mean-colour", "3")
@@ -142,7 +142,7 @@ def test_the_row_says_where_it_comes_from_and_how_alike_it_is() -> None:
     assert picture[picture.shape[0] // 2, picture.shape[1] // 2, 1] > 80  # the orange one
     assert np.abs(picture[1, 1].astype(int) - 128).max() < 30  # where the donor stood
     assert retrieved(rows[2]) == []
-    assert asked == ["orange", "red"]
+    assert requested == ["orange", "red"]
     build_table(rows, CLIPS)
 
 
@@ -157,7 +157,7 @@ def test_again_gives_the_same_and_leaves_one() -> None:
     assert retrieved(rows[0]) == []
 
 
-def test_a_donor_that_is_gone_costs_its_reference_only() -> None:
+def test_a_removed_donor_fails_only_its_reference() -> None:
     rows = three()
     found = library(rows)
     gone = FoundDonors(found.model, found.revision, found.found, lambda clip_ids: [])

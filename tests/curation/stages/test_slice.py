@@ -1,4 +1,4 @@
-"""The slice stage: whatever is in the folder, every video ends in rows, and none of them is an exception."""
+"""The slice stage: for any files in the folder, every video gives rows, and none raises an exception."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_after_an_interruption_only_the_missing_rows_are_made_and_they_are_the_s
     assert strip(rows) == strip([whole[i] for i in missing])
     assert all(content == files(tmp_path / "a")[name] for name, content in files(tmp_path / "b").items())
     assert len(files(tmp_path / "b")) == sum(row["status"] == "open" for row in rows)
-    # And with them the video is finished: the last row, whichever run made it, says how many there are.
+    # With them the video is finished: its last row, of either run, has the number of rows.
     fragments.write_rows(rows, {})
     entries = fragments.read_index().rows
     assert list_pending_videos(entries, [row_of(video)]) == []
@@ -121,7 +121,7 @@ def strip(rows: list[ClipRow]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "payload_bytes"} for row in rows]
 
 
-def test_a_missing_tail_that_is_done_is_not_told_again(tmp_path: Path) -> None:
+def test_a_missing_tail_that_is_done_is_not_reported_again(tmp_path: Path) -> None:
     half = write_video(tmp_path / "v.mp4", shots([50, 50, 50], 96, 72), faststart=True)
     half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
     whole = sliced(tmp_path / "a", row_of(half))
@@ -132,7 +132,7 @@ def test_a_missing_tail_that_is_done_is_not_told_again(tmp_path: Path) -> None:
     ]
 
 
-def test_a_video_that_gave_nothing_is_not_told_again(tmp_path: Path) -> None:
+def test_a_video_that_gave_nothing_is_not_reported_again(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_bytes(b"")
     (row,) = sliced(tmp_path / "a", row_of(tmp_path / "v.mp4"))
     assert row["clip_count"] == 1
@@ -170,7 +170,7 @@ def assert_a_sentence(reason: str) -> None:
     assert len(reason) < 150
 
 
-def test_each_kind_of_unusable_file_says_what_it_is(
+def test_each_kind_of_unusable_file_has_its_reason(
     tmp_path: Path, corpus: tuple[Path, dict[str, str]]
 ) -> None:
     folder, _ = corpus
@@ -198,7 +198,7 @@ def test_what_is_there_of_a_broken_download_gives_clips(
     assert stop["value"] == rows[0]["end_frame"] and stop["threshold"] == 160
 
 
-def test_a_problem_that_is_known_already_costs_no_look(tmp_path: Path) -> None:
+def test_a_video_with_a_known_problem_is_not_opened(tmp_path: Path) -> None:
     (row,) = sliced(tmp_path, row_of("/nowhere.mp4", "cannot be read: permission denied"))
     assert (row["status"], row["video_id"], row["clip_count"]) == ("failed", None, 1)
     (row,) = sliced(tmp_path, row_of("/nowhere.mp4", "duplicate of /other.mp4"))
@@ -206,7 +206,7 @@ def test_a_problem_that_is_known_already_costs_no_look(tmp_path: Path) -> None:
     assert row["stop"]["reason"] == "duplicate of /other.mp4"
 
 
-def test_a_file_that_has_gone_costs_that_video_only(tmp_path: Path) -> None:
+def test_a_removed_file_fails_only_its_video(tmp_path: Path) -> None:
     (row,) = sliced(tmp_path, row_of("/nowhere/v.mp4"))
     assert row["status"] == "failed" and row["stop"] is not None
     assert row["stop"]["reason"] == "no such file: /nowhere/v.mp4"
@@ -250,7 +250,7 @@ def test_no_room_for_a_download_ends_the_run(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("broken", [ValueError("weird\nlines"), RuntimeError("odd"), MemoryError()])
-def test_what_nobody_foresaw_costs_that_video_only(
+def test_an_unexpected_exception_fails_only_its_video(
     tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch, broken: Exception
 ) -> None:
     def fails(self: Any) -> int:
@@ -283,7 +283,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     woken.set()
 
 
-def test_a_decoder_that_hangs_costs_the_rest_of_its_video_and_the_stage_goes_on(
+def test_a_decoder_that_hangs_fails_the_rest_of_its_video_and_the_stage_continues(
     tmp_path: Path, video: Path, hanging: None
 ) -> None:
     config = with_overrides(CONFIG, ["slice.timeout=0.5"])

@@ -68,7 +68,7 @@ def test_every_stage_works_on_an_empty_batch(name: str) -> None:
     assert through([], load_config(), name) == []
 
 
-def test_a_failing_backend_costs_one_row() -> None:
+def test_a_failing_backend_fails_one_row() -> None:
     rows = [kept_clip(0), kept_clip(1), kept_clip(2)]
     rows[1]["frames"][0] = clip(1, images=[picture(RED, BLUE)])["frames"][0]
     done = through(rows, config(f"models.inpainter={HERE}:BrokenInpainter"), "inpaint")
@@ -125,7 +125,7 @@ def test_a_caption_that_came_with_the_video_is_kept_as_written() -> None:
     assert (row["caption"], row["caption_source"]) == ("  A Dog. ", "sidecar")
 
 
-def test_the_captioner_is_asked_only_where_there_is_no_caption() -> None:
+def test_the_captioner_is_called_only_for_clips_without_a_caption() -> None:
     silent = clip(1, caption=None, images=[picture(RED)] * 3)
     rows = through([clip(0), silent], config(f"models.captioner={HERE}:Captioner"), "caption")
     assert rows[0]["caption"] == "A red ball rolls by."
@@ -213,7 +213,7 @@ def test_grounding_again_starts_from_the_phrases() -> None:
     assert again["subjects"] == once["subjects"]
 
 
-def test_a_clip_without_frames_fails_and_says_so() -> None:
+def test_a_clip_without_frames_fails_with_a_reason() -> None:
     row = one(clip(images=[]), config(), "match", "ground")
     assert row["stop"] is not None
     assert (row["status"], row["stop"]["reason"]) == ("failed", "no frame to look at")
@@ -273,7 +273,7 @@ def measured(
     return one(row, config(*overrides), "match", "ground", "segment", "filter")
 
 
-def test_a_good_subject_is_kept_and_roles_that_nobody_answers_leave_null() -> None:
+def test_a_good_subject_is_kept_and_roles_without_a_backend_leave_null() -> None:
     row = measured()
     (found,) = row["subjects"]
     assert row["status"] == "kept"
@@ -302,7 +302,7 @@ def test_only_faces_on_the_subject_itself_count() -> None:
     assert row["status"] == "kept"
 
 
-def test_the_scorer_is_asked_for_all_categories() -> None:
+def test_the_scorer_gets_all_categories() -> None:
     row = measured(f"models.scorer={HERE}:SureScorer")
     scores = row["subjects"][0]["scores"]
     assert scores["clip_category"] == pytest.approx(0.2 / 502, rel=0.1)
@@ -323,7 +323,7 @@ def test_frames_that_no_subject_needs_are_freed() -> None:
     assert [each["index"] for each in rejected["frames"]] == [5], "other thresholds may keep it"
 
 
-def test_where_nothing_was_found_the_middle_frame_stays_as_a_poster() -> None:
+def test_without_a_subject_the_middle_frame_is_the_poster() -> None:
     row = clip(images=[picture(RED)] * 3)
     keep_needed_frames(row)
     assert [each["index"] for each in row["frames"]] == [5]

@@ -48,7 +48,7 @@ def through(row: ClipRow, settings: Any, *names: str) -> ClipRow:
 
 
 def lying(image: RGB) -> RGB:
-    """The same scene with a red bar lying in it, in the place of whatever was there."""
+    """The same scene with a horizontal red bar in place of the balls."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     cv2.ellipse(mask, (WIDTH // 2, HEIGHT // 2), (110, 40), 0, 0, 360, 1, -1)
     bar = image.copy()
@@ -75,7 +75,7 @@ def test_the_best_frame_takes_the_place_of_the_first() -> None:
     assert moved["track"] == subject["track"], "where it was found first does not matter"
 
 
-def test_a_track_says_where_it_is_in_every_sampled_frame() -> None:
+def test_a_track_has_a_position_in_every_sampled_frame() -> None:
     (subject,) = through(rolling(), config(TRACKER), "match", "ground", "track")["subjects"]
     track = subject["track"]
     assert track is not None and [point["index"] for point in track] == [0, 5, 10, 15, 20, 25]
@@ -128,14 +128,14 @@ def test_further_pictures_differ_in_pose_and_their_frames_are_kept() -> None:
     assert build_table([row], CLIPS).num_rows == 1
 
 
-def test_one_picture_alone_is_the_best_one() -> None:
+def test_a_single_picture_is_the_best_one() -> None:
     row = poses("track.references=1")
     (subject,) = row["subjects"]
     assert subject["reference_frames"] is not None and len(subject["reference_frames"]) == 1
     assert sorted(each["variant"] for each in subject["references"]) == ["crop", "segment"]
 
 
-def test_a_picture_that_is_too_unlike_the_first_is_not_kept_and_says_how_unlike() -> None:
+def test_a_picture_that_is_too_different_from_the_first_is_rejected_with_its_similarity() -> None:
     row = poses(f"models.embedder={HERE}:ShapeEmbedder", "filter.identity_min=0.9")
     (subject,) = row["subjects"]
     frames = subject["reference_frames"]
@@ -179,7 +179,10 @@ class Whole:
     name, revision = "whole", "1"
 
     def segment(self, images: Any, boxes: Any) -> list[Segmentation]:
-        return [Segmentation([disc(BALLS[3])] * len(asked), [0.9] * len(asked)) for asked in boxes]
+        return [
+            Segmentation([disc(BALLS[3])] * len(image_boxes), [0.9] * len(image_boxes))
+            for image_boxes in boxes
+        ]
 
 
 def test_overlap_counts_those_whose_best_frame_is_another() -> None:

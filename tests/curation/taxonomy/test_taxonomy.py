@@ -1,4 +1,4 @@
-"""What captions name, and what the check says of a taxonomy that cannot be used."""
+"""The subjects that captions name, and the errors of a taxonomy that cannot be used."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_an_everyday_caption_gives_phrases_with_counts(
     assert list_found(caption) == expected
 
 
-def test_a_mention_says_where_it_stands() -> None:
+def test_a_mention_has_its_span() -> None:
     caption = "Look: a fluffy grey puppy!"
     (mention,) = SHIPPED_TAXONOMY.find_mentions(caption)
     assert mention == Mention("dog", "animal", "puppy", "fluffy grey puppy", 8, 25, 1)
@@ -310,7 +310,7 @@ def test_what_is_absent_or_only_likened_is_not_found(caption: str, expected: lis
         ("The sky is blue and green trees sway", "green trees"),
     ],
 )
-def test_the_phrase_keeps_what_describes_the_noun_and_nothing_else(caption: str, phrase: str) -> None:
+def test_the_phrase_keeps_only_words_that_describe_the_noun(caption: str, phrase: str) -> None:
     assert phrase in phrases(caption)
 
 
@@ -424,7 +424,7 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-def test_groups_alone_are_a_taxonomy(tmp_path: Path) -> None:
+def test_only_groups_are_required(tmp_path: Path) -> None:
     own = Taxonomy.load(written(tmp_path, "groups:\n  pet:\n    dog: [dog, puppy]\n"))
     assert [each.name for each in own.find_mentions("two small puppies and a cat")] == ["puppy"]
     assert own.groups == ("pet",)
@@ -489,7 +489,7 @@ def test_the_revision_follows_the_content_and_not_the_layout(tmp_path: Path) -> 
         ),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_place_and_the_mend(
+def test_a_mistake_is_one_line_with_its_place_and_the_correction(
     tmp_path: Path, text: str, expected: str
 ) -> None:
     file = written(tmp_path, text)
@@ -501,7 +501,7 @@ def test_a_mistake_is_one_line_that_names_the_place_and_the_mend(
     assert "\n" not in message
 
 
-def test_a_missing_file_is_said_plainly(tmp_path: Path) -> None:
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(TaxonomyError, match="cannot be read"):
         Taxonomy.load(tmp_path / "nowhere.yaml")
 

@@ -1,4 +1,4 @@
-"""A clip holds the frames of the source from its first to its last: bit by bit where packets were copied."""
+"""A clip has the frames of the source from first to last, equal bit for bit if packets were copied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shots begin where PySceneDetect's own `detect` says."""
+"""Shots begin where `detect` of PySceneDetect begins them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slicing divides a video into spans: each frame in one of them, each clip within the lengths asked for."""
+"""Slicing divides a video into spans: each frame in one of them, each clip within the configured lengths."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_no_end_of_a_long_shot_is_lost_for_being_short(tmp_path: Path, frames: i
     assert frames in [span.start_frame for span in spans]
 
 
-def test_shots_that_are_too_short_are_said_to_be(tmp_path: Path) -> None:
+def test_shots_that_are_too_short_have_this_reason(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", shots([40, 20, 40]))
     (_, short, _) = sliced(video, min_length=1, min_shot=0.2)
     assert (short.status, short.reason, short.file, short.samples) == ("rejected", "shot too short", None, [])
@@ -98,18 +98,18 @@ def test_samples_are_the_frames_they_name(tmp_path: Path) -> None:
 
 
 def test_motion_is_measured_on_the_sampled_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[float, ...]] = []
+    calls: list[tuple[float, ...]] = []
 
     def measure(other: np.ndarray[Any, Any], own: np.ndarray[Any, Any], seconds: float) -> FrameMotion:
-        asked.append((float(other.mean()), float(own.mean()), seconds))
+        calls.append((float(other.mean()), float(own.mean()), seconds))
         return FrameMotion(own.astype(np.float32) / 255 * sampling.MOTION_SCALE, 0.25)
 
     monkeypatch.setattr(sampling, "measure_motion", measure)
     # Frame i is grey level 40 + 3 i, so that a level names a frame.
     greys = (np.full((96, 128, 3), 40 + 3 * i, np.uint8) for i in range(50))
     (span,) = sliced(write_video(tmp_path / "v.mp4", greys), min_length=1)
-    assert len(asked) == len(span.samples) == 4
-    for sample, (other, own, seconds) in zip(span.samples, asked, strict=True):
+    assert len(calls) == len(span.samples) == 4
+    for sample, (other, own, seconds) in zip(span.samples, calls, strict=True):
         assert own == pytest.approx(40 + 3 * sample.index, abs=1.5)
         gap = round((other - own) / 3)
         assert abs(gap) == 3 and seconds == pytest.approx(0.12)
@@ -179,7 +179,7 @@ def test_a_clip_after_one_that_is_done_is_copied_as_in_a_whole_run(tmp_path: Pat
     assert data[0] == data[1] == data[2]
 
 
-def test_a_damaged_stretch_costs_its_own_clips_only(tmp_path: Path) -> None:
+def test_a_damaged_stretch_loses_only_its_own_clips(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", shots([50, 50, 50]), gop=25)
     data = bytearray(video.read_bytes())
     start = len(data) // 2
@@ -216,7 +216,7 @@ def test_a_trimmed_edit_list_is_no_missing_tail(tmp_path: Path) -> None:
     assert 36 <= spans[0].end_frame <= 40
 
 
-def test_a_file_without_frames_says_so(tmp_path: Path) -> None:
+def test_a_file_without_frames_has_this_reason(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", shots([30]), faststart=True)
     data = video.read_bytes()
     video.write_bytes(data[: data.index(b"mdat") + 4])

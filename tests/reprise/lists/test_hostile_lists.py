@@ -1,4 +1,4 @@
-"""Lists and captions that hold anything: each such value costs its row, with its name and line."""
+"""Lists and captions with arbitrary values: each bad value fails its row, with its name and line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.latents.config import EncodeConfig
 from training.latents.sources.videos import VideoSource
 
 
-def test_nested_json_costs_its_line(tmp_path: Path) -> None:
+def test_nested_json_fails_only_its_line(tmp_path: Path) -> None:
     deep = "[" * 100_000 + "]" * 100_000
     (tmp_path / "a.mp4").write_bytes(b"1")
     (tmp_path / "l.jsonl").write_text(
@@ -31,7 +31,7 @@ def test_nested_json_costs_its_line(tmp_path: Path) -> None:
     assert planned[1].message.endswith("l.jsonl#line 2: line 2: nested too deeply")
 
 
-def test_half_a_surrogate_pair_costs_its_line(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_fails_only_its_line(tmp_path: Path) -> None:
     lines = [json.dumps({"path": "a.mp4", "caption": "\ud800"}), json.dumps({"path": "\ud800.mp4"})]
     (tmp_path / "l.jsonl").write_text("\n".join(lines))
     problems = [row["problem"] for row in list_videos(str(tmp_path / "l.jsonl"))]
@@ -53,7 +53,7 @@ def test_parquet_values_that_python_cannot_hold_cost_their_row(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "large", "latin"])
-def test_a_caption_file_that_cannot_be_read_says_why(tmp_path: Path, kind: str) -> None:
+def test_an_unreadable_caption_file_has_a_reason(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "a.mp4").write_bytes(b"1")

@@ -1,4 +1,4 @@
-"""A generator that runs ahead gives what it would have given, and stops when nobody wants more."""
+"""A generator that runs ahead yields the same values, and stops when its consumer stops."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_what_does_not_come_in_time_is_given_up_and_its_thread_left_behind() -> 
     woken.set()
 
 
-def test_one_that_hangs_keeps_nobody_who_wants_no_more() -> None:
+def test_a_generator_that_hangs_does_not_block_a_consumer_that_stops() -> None:
     woken = threading.Event()
 
     def stuck() -> Iterator[int]:
@@ -68,7 +68,7 @@ def test_one_that_hangs_keeps_nobody_who_wants_no_more() -> None:
 
     items = run_ahead(stuck(), 2, timeout_s=0.05)
     assert next(items) == 1
-    with pytest.raises(StalledError):  # so that nobody frees what the thread works on
+    with pytest.raises(StalledError):  # so that the buffers of the thread are not freed
         items.close()
     woken.set()
 

@@ -101,7 +101,7 @@ def test_a_circle_stays_a_circle_in_both_halves(tmp_path: Path) -> None:
         assert width / height == pytest.approx(16 / 9, rel=0.06)
 
 
-def test_a_gap_is_a_cut_and_costs_no_work(tmp_path: Path) -> None:
+def test_a_gap_is_a_cut_and_needs_no_work(tmp_path: Path) -> None:
     times = [n / 25 + 3600 * (n >= 75) for n in range(150)]
     path = write_video(tmp_path / "a.mkv", shots([150]), times=times)
     first, second = slice_file(path)
@@ -188,7 +188,7 @@ def test_interlaced_frames_are_made_whole(tmp_path: Path) -> None:
     assert span.interlaced and span.cut == "encode" and span.num_frames == 60
 
 
-def test_a_malformed_message_before_a_keyframe_costs_no_frame(tmp_path: Path) -> None:
+def test_a_malformed_message_before_a_keyframe_loses_no_frame(tmp_path: Path) -> None:
     plain = write_video(tmp_path / "plain.mp4", shots([100]), gop=25)
     path = tmp_path / "sei.mp4"
     lie = bytes((6, 5, 200)) + bytes(36) + b"\x80"  # 200 bytes are stated
@@ -219,5 +219,7 @@ def test_a_small_file_with_huge_frames_is_refused_before_it_takes_memory(tmp_pat
         "from pathlib import Path; from reprise.video.open_video import open_video\n"
         "try:\n  open_video(Path(sys.argv[1])).__enter__()\nexcept Exception as e: print(type(e).__name__)"
     )
-    said = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "BadVideoError"
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "BadVideoError"

@@ -1,4 +1,4 @@
-"""What is said, written and drawn of a run is what happened."""
+"""The output, the files and the plots of a run show what happened."""
 
 from __future__ import annotations
 
@@ -45,30 +45,30 @@ def test_speed_is_work_over_time() -> None:
     throughput = Throughput(shape, peak=1e9, steps=10)
     throughput.add_step(step(loss=1.0))
     throughput.add_step(step(loss=3.0, seconds=4.0, data_wait=0.1, memory=5.0 * (1 << 30)))
-    said = throughput.pop_scalars(2)
-    assert said["loss"] == 2.0
-    assert said["speed/tokens_per_second"] == pytest.approx(800 / 6)
-    assert said["speed/samples_per_second"] == pytest.approx(8 / 6)
-    assert said["speed/data_wait"] == pytest.approx(0.6 / 6)
-    assert said["speed/mfu"] == pytest.approx(8 * flops.count_training(shape, 100) / 6 / 1e9)
-    assert said["memory/peak_gib"] == 5.0
-    assert said["eta_seconds"] == pytest.approx(8 * 3.0)
+    scalars = throughput.pop_scalars(2)
+    assert scalars["loss"] == 2.0
+    assert scalars["speed/tokens_per_second"] == pytest.approx(800 / 6)
+    assert scalars["speed/samples_per_second"] == pytest.approx(8 / 6)
+    assert scalars["speed/data_wait"] == pytest.approx(0.6 / 6)
+    assert scalars["speed/mfu"] == pytest.approx(8 * flops.count_training(shape, 100) / 6 / 1e9)
+    assert scalars["memory/peak_gib"] == 5.0
+    assert scalars["eta_seconds"] == pytest.approx(8 * 3.0)
     assert throughput.pop_scalars(2) == {}
 
 
-def test_what_is_not_known_is_not_said() -> None:
+def test_unknown_values_are_left_out() -> None:
     throughput = Throughput(None, None, steps=10)
     throughput.add_step(step(memory=0.0))
-    said = throughput.pop_scalars(1)
-    assert not {"speed/mfu", "speed/tflops", "memory/peak_gib"} & set(said)
+    scalars = throughput.pop_scalars(1)
+    assert not {"speed/mfu", "speed/tflops", "memory/peak_gib"} & set(scalars)
 
 
 def test_metrics_of_one_task_are_averaged_over_its_own_steps() -> None:
     throughput = Throughput(None, None, steps=10)
     throughput.add_step(step() | {"loss/kaleido": 1.0})
     throughput.add_step(step() | {"loss/video": 5.0})
-    said = throughput.pop_scalars(2)
-    assert (said["loss/kaleido"], said["loss/video"]) == (1.0, 5.0)
+    scalars = throughput.pop_scalars(2)
+    assert (scalars["loss/kaleido"], scalars["loss/video"]) == (1.0, 5.0)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_an_unknown_device_has_no_peak() -> None:
     assert get_peak_flops("Some Accelerator 9000") is None
 
 
-def test_the_line_says_how_it_goes() -> None:
+def test_the_line_shows_the_progress() -> None:
     scalars = {
         "loss": 0.12345,
         "grad_norm": 0.0712,
@@ -204,7 +204,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def watching(folder: Path, name: str, **changes: Any) -> tuple[Any, ...]:
-    """A run of three or six steps that says, writes and draws all it can: for `together`."""
+    """A run of three or six steps with all callbacks, for `together`."""
     from tests.training import worlds
     from training.callbacks.build import build_callbacks
 
@@ -242,17 +242,17 @@ def records_of(folder: Path, name: str) -> list[dict[str, Any]]:
     return list(read_metrics(Storage.from_uri(folder / "runs" / name)))
 
 
-def test_watching_changes_nothing_and_leaves_numbers_and_pictures(runs: Path, one: list[Any]) -> None:
-    alone, seen, _ = one
+def test_callbacks_do_not_change_training_and_write_numbers_and_pictures(runs: Path, one: list[Any]) -> None:
+    single, seen, _ = one
     for kind in ("weights", "optimizer", "ema"):
-        for name, tensor in alone[kind].items():
+        for name, tensor in single[kind].items():
             assert bool((seen[kind][name] == tensor).all()), (kind, name)
-    assert seen["losses"] == alone["losses"]
+    assert seen["losses"] == single["losses"]
 
     records = records_of(runs, "watched")
     assert [record["step"] for record in records if "loss" in record] == [2, 4, 6]
     first = records[0]
-    assert first["loss"] == pytest.approx(sum(alone["losses"][:2]) / 2, rel=1e-6)
+    assert first["loss"] == pytest.approx(sum(single["losses"][:2]) / 2, rel=1e-6)
     assert first["speed/tokens_per_second"] > 0
     folder = runs / "runs" / "watched"
     for rel in ("curves.png", "samples/step-00000003.png", "samples/step-00000006.png"):
@@ -275,7 +275,7 @@ def test_watching_changes_nothing_and_leaves_numbers_and_pictures(runs: Path, on
 def test_held_out_losses_and_videos_do_not_depend_on_who_computes_them(
     runs: Path, one: list[Any], two: None, layout: str
 ) -> None:
-    alone, shared = (
+    single, shared = (
         {
             name: value
             for record in records_of(runs, run)
@@ -284,8 +284,8 @@ def test_held_out_losses_and_videos_do_not_depend_on_who_computes_them(
         }
         for run in ("watched", layout)
     )
-    assert len(alone) == 3
-    assert shared == pytest.approx(alone, rel=1e-4)
+    assert len(single) == 3
+    assert shared == pytest.approx(single, rel=1e-4)
     one_page, two_page = (
         np.asarray(Image.open(runs / "runs" / run / "samples/step-00000003.png"), np.int16)
         for run in ("watched", layout)
@@ -293,7 +293,7 @@ def test_held_out_losses_and_videos_do_not_depend_on_who_computes_them(
     assert abs(one_page - two_page).mean() < 1
 
 
-def test_nothing_held_out_is_one_line(one: list[Any]) -> None:
+def test_a_run_without_held_out_samples_is_one_line(one: list[Any]) -> None:
     assert isinstance(one[2], RepriseError)
     assert "no sample is held out" in str(one[2])
 

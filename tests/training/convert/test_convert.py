@@ -108,7 +108,7 @@ def test_a_file_written_by_training_is_read_past_its_other_entries(folder, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (lambda path: None, "no checkpoint at"),
         (lambda path: path.mkdir(), "holds no weights"),
@@ -122,17 +122,17 @@ def test_a_file_written_by_training_is_read_past_its_other_entries(folder, tmp_p
         (lambda path: torch.save({"module": {1: print}}, path.with_suffix(".pt")), "for safety"),
     ],
 )
-def test_what_is_wrong_is_one_clear_line(tmp_path, make, words):
+def test_what_is_wrong_is_one_clear_line(tmp_path, make, message):
     path = tmp_path / "in.safetensors"
     make(path)
-    path = path if path.exists() or "no checkpoint" in words else path.with_suffix(".pt")
-    with pytest.raises(RepriseError, match=words.replace("[", r"\[")) as caught:
+    path = path if path.exists() or "no checkpoint" in message else path.with_suffix(".pt")
+    with pytest.raises(RepriseError, match=message.replace("[", r"\[")) as caught:
         convert_checkpoint(path, tmp_path / "out", heads=2)
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
     assert not (tmp_path / "out.partial").exists()
 
 
-def test_a_width_that_is_not_wans_needs_to_be_told_its_heads(folder, tmp_path):
+def test_a_width_that_is_not_wans_needs_the_number_of_heads(folder, tmp_path):
     with pytest.raises(RepriseError, match="--heads"):
         convert_checkpoint(folder / "sat", tmp_path / "out")
 
@@ -145,7 +145,7 @@ def test_a_model_cut_over_ranks_is_refused(folder, tmp_path):
         convert_checkpoint(tmp_path / "in", tmp_path / "out")
 
 
-def test_what_stands_there_is_not_written_over(folder, tmp_path):
+def test_an_existing_target_is_not_overwritten(folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("")
     with pytest.raises(RepriseError, match="not empty"):

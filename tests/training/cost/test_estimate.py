@@ -1,4 +1,4 @@
-"""What a run is said to need is what it needs."""
+"""The estimate of a run equals what the run needs."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_selective_checkpointing_keeps_what_products_and_attention_made(config: 
 def test_a_timestep_for_each_token_is_a_modulation_for_each_token() -> None:
     one, zero = (of(SMALL, f"positions.reference_time={time}") for time in ("video", "zero"))
     layout = ParallelLayout(1, 1, 1, "none", 1)
-    # Six vectors a token and block in float32, and what is made of them.
+    # Six vectors per token and block in float32, and the tensors computed from them.
     added = (zero.estimate_activations(layout) - one.estimate_activations(layout)) / (
         one.max_tokens * 30 * 1536 * 4
     )
@@ -142,7 +142,7 @@ TINY_VAES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("config", TINY_VAES, ids=["wan", "cogvideox"])
 @pytest.mark.parametrize("video", [(3, 6, 8), (3, 34, 4)], ids=["whole", "in-tiles"])
-def test_decoding_takes_no_more_than_is_said_and_not_much_less(
+def test_decoding_takes_at_most_the_estimate_and_not_much_less(
     config: dict[str, Any], video: tuple[int, int, int]
 ) -> None:
     from training.models.vae import decode_latents
@@ -152,7 +152,7 @@ def test_decoding_takes_no_more_than_is_said_and_not_much_less(
     with torch.no_grad(), activations.MemoryTracer() as following:
         decode_latents(vae, latents).float()
     needed = following.peak + sum(4 * parameter.numel() for parameter in vae.parameters())
-    # With so few channels it is the pixels, of which more are said than there are, that count.
+    # With so few channels the pixels dominate, and their estimate is higher than their number.
     assert needed <= activations.measure_decoding(config, video, "fp32") <= 2 * needed
 
 
@@ -211,16 +211,16 @@ def test_the_less_is_recomputed_the_more_is_kept() -> None:
 def test_what_does_not_fit_is_refused_with_the_smallest_layout_that_does() -> None:
     with pytest.raises(RepriseError) as caught:
         of(LARGE).check_fit(80 * GIB)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert "needs " in said
-    assert "the smallest layout that fits: run.workers=" in said
-    named = dict(part.split("=") for part in said.split("fits: ")[1].split())
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "needs " in message
+    assert "the smallest layout that fits: run.workers=" in message
+    named = dict(part.split("=") for part in message.split("fits: ")[1].split())
     of(LARGE, *(f"{key}={value}" for key, value in named.items())).check_fit(80 * GIB)
     of(SMALL).check_fit(80 * GIB)
 
 
-def test_nothing_smaller_would_have_fitted() -> None:
+def test_no_smaller_layout_fits() -> None:
     estimated = of(LARGE)
     found = estimated.find_smallest_layout(80 * GIB)
     assert found is not None
@@ -231,7 +231,7 @@ def test_nothing_smaller_would_have_fitted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "pattern"),
     [
         (["run.workers=3", "parallel.shard=2"], "does not make run.workers=3"),
         (
@@ -241,8 +241,8 @@ def test_nothing_smaller_would_have_fitted() -> None:
         (["run.workers=3"], "batch 256 does not divide into 3 data workers"),
     ],
 )
-def test_a_layout_that_cannot_be_is_one_line(overrides: list[str], words: str) -> None:
-    with pytest.raises(RepriseError, match=words):
+def test_a_layout_that_cannot_be_is_one_line(overrides: list[str], pattern: str) -> None:
+    with pytest.raises(RepriseError, match=pattern):
         of(SMALL, *overrides).check_fit(None)
 
 

@@ -79,7 +79,7 @@ def test_a_training_step_is_about_three_forward_passes_and_checkpointing_makes_i
     )
 
 
-def test_frozen_weights_save_their_own_gradients_alone() -> None:
+def test_frozen_weights_save_only_their_own_gradients() -> None:
     shape = make_shape(COGVIDEOX)
     frozen, trained = (flops.count_training(shape, 100, frozen=frozen) for frozen in (True, False))
     weights = sum(

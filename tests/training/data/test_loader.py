@@ -1,4 +1,4 @@
-"""What a rank reads is what the plan says, whatever reads it."""
+"""A rank reads the samples of the plan, with any number of readers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_batch_holds_what_was_written(tmp_path: Path) -> None:
 
 def test_batches_do_not_depend_on_threads_ranks_or_where_reading_began(tmp_path: Path) -> None:
     sampler, latents = make(write_latents(tmp_path / "L", 12))
-    alone = [
+    single = [
         [content(b) for b in step]
         for step in Loader(sampler, latents, threads=1, prefetch=0).iterate_steps(0, 6)
     ]
@@ -69,9 +69,9 @@ def test_batches_do_not_depend_on_threads_ranks_or_where_reading_began(tmp_path:
         [content(b) for b in step]
         for step in Loader(sampler, latents, threads=7, prefetch=9).iterate_steps(0, 6)
     ]
-    assert alone == many
+    assert single == many
     resumed, again = make(latents["video"].folder)
-    assert alone[3:] == [[content(b) for b in step] for step in Loader(resumed, again).iterate_steps(3, 6)]
+    assert single[3:] == [[content(b) for b in step] for step in Loader(resumed, again).iterate_steps(3, 6)]
     halves = [
         [
             content(b)
@@ -80,7 +80,7 @@ def test_batches_do_not_depend_on_threads_ranks_or_where_reading_began(tmp_path:
         ]
         for rank in range(2)
     ]
-    assert [b for step in alone for b in step] == [b for pair in zip(*halves, strict=True) for b in pair]
+    assert [b for step in single for b in step] == [b for pair in zip(*halves, strict=True) for b in pair]
 
 
 def test_micro_batches_left_over_are_skipped_and_a_loop_may_stop_in_between(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The order of samples: exact, complete, and independent of who asks."""
+"""The order of samples is exact, complete, and independent of the order of calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.tasks.kaleido import Kaleido, draw_reference
 
 
 def records(clips: int, sizes: int = 2, subjects: tuple[int, ...] = (1, 2), source_of: int = 1) -> Records:
-    """An index alone: `clips` samples over `sizes` latent sizes."""
+    """An index without tensors: `clips` samples of `sizes` latent sizes."""
     rows = []
     for n in range(clips):
         several = [
@@ -94,7 +94,7 @@ def test_a_batch_that_workers_cannot_share_is_refused_by_name() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 3000), st.integers(0, 2**40))
-def test_a_step_is_the_same_whoever_asks_first(step: int, seed: int) -> None:
+def test_a_step_does_not_depend_on_the_order_of_calls(step: int, seed: int) -> None:
     def fresh() -> Sampler:
         tasks = build_tasks(
             [KaleidoTask(latents="L", weight=3, batch=4), VideoTask(latents="L", weight=1, batch=6)]
@@ -193,7 +193,7 @@ def test_number_of_references_captions_and_their_dropout_follow_the_config() -> 
     assert abs(dropped / 4000 - 0.1) < 4 * (0.1 * 0.9 / 4000) ** 0.5
 
 
-def test_a_clip_is_asked_for_no_more_references_than_it_has_subjects() -> None:
+def test_a_clip_gives_at_most_one_reference_per_subject() -> None:
     index = records(30, 2, (1, 2, 5))
     sampler = Sampler(build_tasks([KaleidoTask(latents="L", batch=4)]), [index], seed=0)
     assert {bucket.capacity for bucket in sampler.buckets["kaleido"]} == {1, 2, 3}
@@ -227,7 +227,7 @@ def test_an_empty_or_unusable_index_is_one_clear_line() -> None:
         Sampler([], [], seed=0)
 
 
-def test_the_fingerprint_changes_with_what_decides_the_order_and_with_nothing_else() -> None:
+def test_the_fingerprint_depends_only_on_what_determines_the_order() -> None:
     def print_of(clips: int = 20, batch: int = 4, seed: int = 0, caption_dropout: float = 0.1) -> str:
         tasks = build_tasks([VideoTask(latents="L", batch=batch, caption_dropout=caption_dropout)])
         return Sampler(tasks, [records(clips)], seed=seed).fingerprint

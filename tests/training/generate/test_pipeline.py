@@ -37,7 +37,7 @@ def latents(pipeline, *arguments, **options):
     return pipeline(*arguments, **SIZE | {"output_type": "latent", "seed": 0} | options).frames
 
 
-def test_a_video_has_the_asked_size_and_range(pipeline, dog):
+def test_a_video_has_the_requested_size_and_range(pipeline, dog):
     frames = pipeline("a red dog", [dog], seed=0, **SIZE).frames
     assert frames.shape == (1, 5, 32, 48, 3)
     assert frames.min() >= 0 and frames.max() <= 1
@@ -52,10 +52,10 @@ def test_a_seed_fixes_the_video_and_the_references_change_it(pipeline, dog):
     assert not torch.equal(first, latents(pipeline, "a red dog"))
 
 
-def test_several_prompts_are_what_each_gives_alone(pipeline, dog):
+def test_several_prompts_give_what_each_prompt_gives(pipeline, dog):
     together = latents(pipeline, ["a red dog", "a blue cup"], [[dog], [dog, dog]])
-    alone = latents(pipeline, "a blue cup", [dog, dog], seed=1)
-    assert torch.equal(together[1:], alone)
+    single = latents(pipeline, "a blue cup", [dog, dog], seed=1)
+    assert torch.equal(together[1:], single)
 
 
 def test_without_references_it_is_diffusers_own_text_to_video(pipeline, folder):
@@ -113,7 +113,7 @@ def test_it_saves_and_loads_with_its_positions(folder, pipeline, dog, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"num_frames": 6}, r"4n \+ 1, such as 5 or 9"),
         ({"height": 40}, "multiples of 16"),
@@ -122,8 +122,8 @@ def test_it_saves_and_loads_with_its_positions(folder, pipeline, dog, tmp_path):
         ({"references": [["a.png"], ["b.png"]]}, "references of 2 prompts for 1"),
     ],
 )
-def test_bad_input_is_one_clear_line(pipeline, options, words):
-    with pytest.raises(RepriseError, match=words) as caught:
+def test_bad_input_is_one_clear_line(pipeline, options, message):
+    with pytest.raises(RepriseError, match=message) as caught:
         pipeline("a", **SIZE | {"references": ()} | options)
     assert "\n" not in str(caught.value)
 

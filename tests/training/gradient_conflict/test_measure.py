@@ -121,7 +121,7 @@ def test_pcgrad_takes_out_exactly_what_points_against_the_other_task(pair, sign)
         assert abs(float(projected @ b)) < 1e-5
 
 
-def test_the_buffer_holds_the_last_k_and_answers_with_their_mean():
+def test_the_buffer_returns_the_mean_of_the_last_k():
     buffer = GradientBuffer(2)
     assert buffer.average_gradients("video") is None
     for value in (1.0, 2.0, 4.0):

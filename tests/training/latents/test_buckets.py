@@ -78,10 +78,10 @@ def test_lengths_go_to_the_next_smaller_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frames", "said"), [(80, "77 and 81"), (0, "1 and 5"), (2, "1 and 5"), (16, "13 and 17")]
+    ("frames", "nearest"), [(80, "77 and 81"), (0, "1 and 5"), (2, "1 and 5"), (16, "13 and 17")]
 )
-def test_frames_that_the_vae_cannot_take_are_refused_with_the_nearest(frames: int, said: str) -> None:
-    with pytest.raises(RepriseError, match=rf"{frames} frames is not 4n\+1.*nearest are {said}"):
+def test_frames_that_the_vae_cannot_take_are_refused_with_the_nearest(frames: int, nearest: str) -> None:
+    with pytest.raises(RepriseError, match=rf"{frames} frames is not 4n\+1.*nearest are {nearest}"):
         buckets(frames=(81, frames))
     check_frames(1, 4)
 

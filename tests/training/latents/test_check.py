@@ -29,7 +29,7 @@ def model(tmp_path: Path) -> ModelConfig:
     return ModelConfig(path=str(tmp_path / "M"))
 
 
-def said(folder: Storage, model: ModelConfig) -> str:
+def get_message(folder: Storage, model: ModelConfig) -> str:
     with pytest.raises(RepriseError) as caught:
         check_latents(Latents(folder), build_family(model), model)
     return str(caught.value)
@@ -47,15 +47,15 @@ def test_latents_of_the_model_are_taken(tmp_path: Path, model: ModelConfig) -> N
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path, model: ModelConfig) -> None:
-    assert "made with another VAE (abcdef" in said(
+    assert "made with another VAE (abcdef" in get_message(
         write_latents(tmp_path / "a", 4, model=made_with("abcdef" * 10)), model
     )
-    assert "of a cogvideox model, not wan" in said(
+    assert "of a cogvideox model, not wan" in get_message(
         write_latents(tmp_path / "b", 4, family="cogvideox"), model
     )
-    assert "channels of the latents" in said(write_latents(tmp_path / "c", 4, channels=4), model)
-    assert "text width of the latents" in said(write_latents(tmp_path / "d", 4, text_width=8), model)
-    assert "clip-00000" in said(write_latents(tmp_path / "e", 4, sizes=((3, 5, 6),)), model)
+    assert "channels of the latents" in get_message(write_latents(tmp_path / "c", 4, channels=4), model)
+    assert "text width of the latents" in get_message(write_latents(tmp_path / "d", 4, text_width=8), model)
+    assert "clip-00000" in get_message(write_latents(tmp_path / "e", 4, sizes=((3, 5, 6),)), model)
     folder = write_latents(tmp_path / "f", 4)
     with pytest.raises(RepriseError, match="hold 4 frames and 8 px each, the model's 4 and 16"):
         check_latents(Latents(folder), WanFamily(spatial_scale=16), model)
@@ -71,12 +71,12 @@ def test_captions_of_another_length_than_the_models_prompts_are_refused(
     check_latents(Latents(latents), build_family(model), model)
     for limit, length in ((8, 8), (10**30, 512)):
         file.write_text(json.dumps({"model_max_length": limit}))
-        assert f"are padded to 16 tokens, the model's prompts to {length}" in said(latents, model)
+        assert f"are padded to 16 tokens, the model's prompts to {length}" in get_message(latents, model)
 
 
 def test_a_reference_larger_than_its_video_is_refused(tmp_path: Path, model: ModelConfig) -> None:
     folder = write_latents(tmp_path / "L", 4, sizes=((3, 4, 6),), reference_size=(4, 8))
-    assert "reference of width 8, its video 6" in said(folder, model)
+    assert "reference of width 8, its video 6" in get_message(folder, model)
     check_latents(
         Latents(write_latents(tmp_path / "ok", 4, reference_size=(4, 4))), build_family(model), model
     )

@@ -55,7 +55,9 @@ def run(root: Path, model: str, settings: EncodeConfig, out: Path, **options: An
     )
 
 
-def test_latents_are_those_of_the_vae_and_each_reference_is_encoded_alone(tmp_path: Path, wan: str) -> None:
+def test_latents_are_those_of_the_vae_and_each_reference_is_encoded_separately(
+    tmp_path: Path, wan: str
+) -> None:
     root = write_curated(tmp_path / "O")
     manifest = run(root, wan, config(), tmp_path / "L")
     assert (manifest.rows_in, manifest.encoded, manifest.dropped) == (6, 6, 0)
@@ -95,7 +97,7 @@ def test_latents_are_those_of_the_vae_and_each_reference_is_encoded_alone(tmp_pa
     torch.testing.assert_close(dropped.text, encoders.encode_texts([""])[0])
 
 
-def test_every_row_that_is_left_out_says_why(tmp_path: Path, wan: str) -> None:
+def test_every_dropped_row_has_a_reason(tmp_path: Path, wan: str) -> None:
     bare = {**subject_of(4, 0), "verdict": {"kept": False}}
     broken = subject_of(5, 0, ("crop", "segment"))
     broken["references"][0]["image"] = {"bytes": b"no picture", "path": None}
@@ -178,7 +180,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(tmp_path: P
     assert worked == []
 
 
-def test_what_changed_in_the_dataset_is_done_again_and_nothing_else(tmp_path: Path, wan: str) -> None:
+def test_only_changed_rows_are_encoded_again(tmp_path: Path, wan: str) -> None:
     settings, worked = config(), []
 
     def counted(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
@@ -231,7 +233,7 @@ def test_latents_of_another_model_or_config_are_refused(tmp_path: Path, wan: str
         run(root, other, config(), tmp_path / "L")
     with pytest.raises(RepriseError, match=r"another config \(buckets.fps 8.0, now 16.0\)"):
         run(root, wan, config(buckets={**SMALL, "fps": 16.0}), tmp_path / "L")
-    # How it runs is no part of what it makes.
+    # Settings of the engine do not change the latents.
     run(root, wan, config(engine={"part_rows": 9, "image_batch": 1}), tmp_path / "L")
     assert run(root, other, config(), tmp_path / "L", overwrite=True).encoded == 2
     (tmp_path / "mine").mkdir()
@@ -291,7 +293,7 @@ def test_sampled_posteriors_of_cogvideox_are_scaled_and_seeded(tmp_path: Path) -
     assert not torch.equal(got, pair[0].video)
 
 
-def test_plain_videos_need_no_references_and_give_frames_alone(tmp_path: Path, wan: str) -> None:
+def test_plain_videos_need_no_references_and_give_single_frames(tmp_path: Path, wan: str) -> None:
     folder = tmp_path / "V"
     (folder / "deep").mkdir(parents=True)
     for n in range(3):
@@ -310,7 +312,7 @@ def test_plain_videos_need_no_references_and_give_frames_alone(tmp_path: Path, w
     assert [r.reference_id.split("-")[-1] for r in frames.references] == ["frame0", "frame4", "frame8"]
     assert {r.variant for r in frames.references} == {"frame"}
     sample = latents.read_sample(0, latents.records[0], SampleChoice((0,)))
-    # The causal VAE encodes the first frame by itself, so alone and in the clip it is the same.
+    # The causal VAE encodes the first frame by itself, so the latent is the same in the clip.
     torch.testing.assert_close(sample.references[0][:, 0], sample.video[:, 0], atol=2e-5, rtol=1e-4)
     optional = config(captions="optional")
     assert (
@@ -403,14 +405,14 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, wan: str) -> None:
         Latents(str(tmp_path / "R-latents"))
 
 
-def test_rows_of_a_worker_that_died_are_tried_alone_and_only_the_culprit_is_left_out(
+def test_rows_of_a_dead_worker_are_tried_one_by_one_and_only_the_bad_row_is_dropped(
     tmp_path: Path, wan: str
 ) -> None:
     source, settings = CuratedSource(Storage.from_uri(write_curated(tmp_path / "O", 4)), config()), config()
     tried: list[tuple[str, ...]] = []
 
     def dying(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
-        """As on a cluster: whatever is in one unit with clip2 has no outcome."""
+        """As on a cluster: no item in a unit with clip2 has an outcome."""
         tried.extend(tuple(planned.sample_id for planned in unit) for unit in units)
         yield from execute_here(job, [unit for unit in units if all(p.sample_id != "clip2" for p in unit)])
 

@@ -1,4 +1,4 @@
-"""Pairs of pictures of one subject: each source, what it refuses and why, what identity steps read."""
+"""Pairs of pictures of one subject: each source, its reasons to drop a pair, and identity steps."""
 
 from __future__ import annotations
 
@@ -120,9 +120,9 @@ def test_the_panels_of_a_side_by_side_image_come_without_their_borders():
         ({"description": {**subjects200k_row()["description"], "description_1": None}}, "no caption"),
     ],
 )
-def test_rows_of_subjects200k_that_are_no_pair_say_why(changes, reason):
-    found, words = find_refusal(subjects200k_row(**changes), PairsConfig())
-    assert found == reason and "\n" not in words
+def test_rows_of_subjects200k_that_are_no_pair_have_a_reason(changes, reason):
+    found, message = find_refusal(subjects200k_row(**changes), PairsConfig())
+    assert found == reason and "\n" not in message
     if reason in ("different subjects", "low quality", "not assessed"):
         assert find_refusal(subjects200k_row(**changes), PairsConfig(quality=0))[0] is None
 
@@ -155,7 +155,7 @@ def test_subjects200k_is_encoded_both_ways_and_an_identity_task_reads_it(tmp_pat
     assert (one.video - other.references[0]).abs().mean() < (one.video - other.video).abs().mean()
 
 
-def test_one_way_the_right_panel_is_the_target_and_words_stand_before_captions(tmp_path: Path, model: str):
+def test_one_way_the_right_panel_is_the_target_and_the_text_precedes_captions(tmp_path: Path, model: str):
     place = write_subjects200k(tmp_path / "S", [subjects200k_row()])
     config = settings(pairs={"both_ways": False, "words": "<cls>"})
     assert run(place, model, tmp_path / "L", config).encoded == 1
@@ -179,7 +179,7 @@ def listed(root: Path, lines: list[dict[str, Any]], name: str = "pairs.jsonl") -
 PAIR = {"reference": "a.png", "target": "b.png", "caption": "a red thing"}
 
 
-def test_lists_say_what_they_leave_out(tmp_path: Path, model: str):
+def test_dropped_pairs_of_lists_have_a_reason(tmp_path: Path, model: str):
     lines = [
         PAIR,
         {**PAIR, "target": "cut.png", "same_subject": False},

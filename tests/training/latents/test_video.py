@@ -1,4 +1,4 @@
-"""Decoding: the right frames, upright, of the bucket's size; what cannot be used says why."""
+"""Decoding gives the right frames, upright and of the bucket's size; an unusable video has a reason."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_frames_are_shrunk_and_cropped_in_the_middle() -> None:
         (video(48)[:1000], "unreadable"),
     ],
 )
-def test_what_cannot_be_used_says_why(data: bytes, reason: str) -> None:
+def test_an_unusable_video_has_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(DroppedItemError) as caught:
         read_clip(data, buckets(frames=(5,)))
     assert caught.value.reason == reason

@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and what it makes of what it finds there."""
+"""The checkpoints that a run writes, and how a run resumes from them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_damaged_checkpoint_and_a_changed_config_are_one_clear_line(tmp_path: 
     assert isinstance(damaged, RepriseError) and "step-00000002 cannot be read" in str(damaged)
 
 
-def test_where_and_how_fast_a_run_goes_may_change_and_nothing_else(tmp_path: Path) -> None:
+def test_only_settings_of_place_and_speed_may_change(tmp_path: Path) -> None:
     before = tiny_config(tmp_path).model_dump(mode="json")
     now = tiny_config(
         tmp_path, micro_batch=2, parallel={"sequence": 2}, compute__checkpointing="full", run__workers=2

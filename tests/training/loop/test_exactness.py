@@ -57,7 +57,7 @@ def one(folder: Path) -> Found:
 
 
 @pytest.fixture(scope="module")
-def alone(one: Found) -> Found:
+def single(one: Found) -> Found:
     """One step on one worker, its batch of four in one forward pass."""
     whole: Found = one["whole"]
     return whole
@@ -112,52 +112,54 @@ def apart(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_two_workers_compute_the_gradient_of_one(layout: str, two: list[Found], alone: Found) -> None:
+def test_two_workers_compute_the_gradient_of_one(layout: str, two: list[Found], single: Found) -> None:
     found = [rank[layout] for rank in two]
     for rank in found:
-        assert same(rank["weights"], alone["weights"])
-        assert rank["loss"] == pytest.approx(alone["loss"], rel=1e-6)
-        assert apart(rank["gradients"], alone["gradients"]) < 1e-5
-        assert rank["norm"] == pytest.approx(alone["norm"], rel=1e-5)
-        assert rank["tokens"] == alone["tokens"]
-    whole = sum(tensor.numel() for tensor in alone["weights"].values())
+        assert same(rank["weights"], single["weights"])
+        assert rank["loss"] == pytest.approx(single["loss"], rel=1e-6)
+        assert apart(rank["gradients"], single["gradients"]) < 1e-5
+        assert rank["norm"] == pytest.approx(single["norm"], rel=1e-5)
+        assert rank["tokens"] == single["tokens"]
+    whole = sum(tensor.numel() for tensor in single["weights"].values())
     if layout == "data parallel":
         assert [rank["local"] for rank in found] == [whole, whole]
     else:
-        assert sum(rank["local"] for rank in found) == whole  # no worker holds the model
+        assert sum(rank["local"] for rank in found) == whole  # no worker has the whole model
 
 
 @pytest.mark.parametrize("layout", ["replicate", "shard"])
-def test_gradients_may_be_reduced_after_each_micro_batch(layout: str, two: list[Found], alone: Found) -> None:
+def test_gradients_may_be_reduced_after_each_micro_batch(
+    layout: str, two: list[Found], single: Found
+) -> None:
     found = two[0][f"{layout}, often"]
-    assert apart(found["gradients"], alone["gradients"]) < 1e-5
-    assert found["norm"] == pytest.approx(alone["norm"], rel=1e-5)
+    assert apart(found["gradients"], single["gradients"]) < 1e-5
+    assert found["norm"] == pytest.approx(single["norm"], rel=1e-5)
 
 
-def test_every_layout_at_once_computes_the_gradient_of_one(four: list[Found], alone: Found) -> None:
-    assert apart(four[3]["step"]["gradients"], alone["gradients"]) < 1e-5
+def test_every_layout_at_once_computes_the_gradient_of_one(four: list[Found], single: Found) -> None:
+    assert apart(four[3]["step"]["gradients"], single["gradients"]) < 1e-5
 
 
-def test_accumulated_micro_batches_are_the_big_batch(one: Found, alone: Found) -> None:
-    assert apart(one["accumulated"]["gradients"], alone["gradients"]) < 1e-5
-    assert one["accumulated"]["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+def test_accumulated_micro_batches_are_the_big_batch(one: Found, single: Found) -> None:
+    assert apart(one["accumulated"]["gradients"], single["gradients"]) < 1e-5
+    assert one["accumulated"]["loss"] == pytest.approx(single["loss"], rel=1e-6)
 
 
 @pytest.mark.parametrize("checkpointing", ["selective", "full"])
 def test_recomputed_activations_are_the_same_activations(
-    checkpointing: str, one: Found, alone: Found
+    checkpointing: str, one: Found, single: Found
 ) -> None:
-    assert same(one[checkpointing]["gradients"], alone["gradients"])
+    assert same(one[checkpointing]["gradients"], single["gradients"])
 
 
-def test_bf16_computes_with_fp32_weights_and_gradients(two: list[Found], alone: Found) -> None:
+def test_bf16_computes_with_fp32_weights_and_gradients(two: list[Found], single: Found) -> None:
     found = two[0]["bf16"]
     assert {tensor.dtype for tensor in (*found["weights"].values(), *found["gradients"].values())} == {
         torch.float32
     }
-    assert same(found["weights"], alone["weights"])
-    assert found["loss"] == pytest.approx(alone["loss"], rel=0.02)
-    assert 1e-4 < apart(found["gradients"], alone["gradients"]) < 0.5
+    assert same(found["weights"], single["weights"])
+    assert found["loss"] == pytest.approx(single["loss"], rel=0.02)
+    assert 1e-4 < apart(found["gradients"], single["gradients"]) < 0.5
 
 
 def test_the_gradient_is_clipped_once_by_its_norm_over_all_workers(two: list[Found]) -> None:

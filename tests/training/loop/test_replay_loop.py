@@ -86,9 +86,7 @@ def test_two_workers_compute_the_gradient_of_one(
         assert not rank[layout]["frozen"]
 
 
-def test_all_of_lora_and_the_token_are_trained_and_nothing_else(
-    one: dict[str, Any], trained: dict[str, Any]
-) -> None:
+def test_only_lora_and_the_token_are_trained(one: dict[str, Any], trained: dict[str, Any]) -> None:
     weights = trained["weights"]
     assert {name for name in weights if ".lora_" in name or "subject_token" in name} == set(
         trained["trained"]
@@ -126,7 +124,7 @@ def test_a_killed_run_of_lora_goes_on_where_it_was(trained: dict[str, Any], late
         assert torch.equal(later[0]["weights"][name], weight)
 
 
-def test_dropout_and_norms_of_references_alone_run_with_recomputed_blocks(one: dict[str, Any]) -> None:
+def test_dropout_and_reference_only_norms_run_with_recomputed_blocks(one: dict[str, Any]) -> None:
     assert one["none"]["losses"] == one["full"]["losses"]
     for name, weight in one["none"]["weights"].items():
         torch.testing.assert_close(one["full"]["weights"][name], weight)

@@ -1,4 +1,4 @@
-"""LoRA on stock transformers: what it hits, whom it acts on, and that its files are what diffusers loads."""
+"""LoRA on stock transformers: its modules, the tokens it acts on, and files that diffusers loads."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_only_lora_is_trained_and_untrained_lora_changes_nothing():
     assert torch.equal(predict(model, given), before)
 
 
-def test_lora_is_drawn_from_the_seed_and_leaves_the_global_generator_alone():
+def test_lora_is_drawn_from_the_seed_and_does_not_use_the_global_generator():
     torch.manual_seed(1)
     states = []
     for seed in (0, 0, 1):
@@ -107,7 +107,7 @@ def test_lora_is_drawn_from_the_seed_and_leaves_the_global_generator_alone():
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
 
 
-def test_a_target_that_hits_nothing_is_one_clear_line():
+def test_a_target_without_a_match_is_one_line():
     with pytest.raises(RepriseError, match="to_w"):
         add_lora(prepared(), SMALL.model_copy(update={"targets": ("to_q", "to_w")}), "cogvideox")
 
@@ -125,7 +125,7 @@ def norms_of(model: nn.Module) -> dict[str, tuple[Tensor, ...]]:
 
 
 def test_reference_only_leaves_the_video_and_the_text_untouched():
-    """LoRA on the adaptive norms alone: of each norm, fed the same, only reference tokens come out other."""
+    """With LoRA only on the adaptive norms, each norm changes only reference tokens."""
     given = inputs(8, 12)
     config = SMALL.model_copy(update={"targets": ("norm1.linear", "norm2.linear"), "scope": "reference_only"})
     plain, ours = prepared(), trained(prepared(), config)
@@ -190,7 +190,7 @@ def test_reference_only_is_not_merged_and_not_exported_to_comfyui(tmp_path):
         save_lora(model, tmp_path / "a.safetensors", "cogvideox", "comfyui")
 
 
-def test_reference_only_says_so_in_its_file(tmp_path):
+def test_reference_only_is_recorded_in_its_file(tmp_path):
     given = inputs(8, 12)
     model = trained(prepared(), SMALL.model_copy(update={"scope": "reference_only"}))
     path = save_lora(model, tmp_path, "cogvideox")

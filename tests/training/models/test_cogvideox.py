@@ -113,8 +113,8 @@ def test_keeping_all_tokens_drops_none_and_each_sample_may_keep_others(rotary):
     keep = torch.tensor([[0, 3, 4, 20], [1, 2, 9, 23]])
     both = predict(model, given, keep=keep)
     for i in range(2):
-        alone = {name: tensor[i : i + 1] for name, tensor in given.items()}
-        torch.testing.assert_close(both[i : i + 1], predict(model, alone, keep=keep[i]))
+        single = {name: tensor[i : i + 1] for name, tensor in given.items()}
+        torch.testing.assert_close(both[i : i + 1], predict(model, single, keep=keep[i]))
 
 
 def test_dropped_tokens_are_not_seen():
@@ -133,15 +133,15 @@ def test_dropping_every_token_leaves_a_video_that_starts_one_frame_later():
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"patch_size_t": 2}, "1.5"),
         ({"in_channels": 8}, "image-to-video"),
         ({"patch_size": 4}, "patches"),
     ],
 )
-def test_other_kinds_of_cogvideox_are_refused_in_one_line(changes, words):
-    with pytest.raises(RepriseError, match=words) as error:
+def test_other_kinds_of_cogvideox_are_refused_in_one_line(changes, message):
+    with pytest.raises(RepriseError, match=message) as error:
         prepared(**changes)
     assert "\n" not in str(error.value)
 

@@ -72,21 +72,21 @@ def recorded(model: nn.Module, text: int, references: int) -> Iterator[dict[str,
     def block_hook(i: int) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Tensor], output: Any) -> None:
             both = {"in": (kwargs["hidden_states"], kwargs["encoder_hidden_states"]), "out": output}
-            for side, (tokens, words) in both.items():
+            for side, (tokens, text_tokens) in both.items():
                 seen[f"block{i}.{side}_ref"] = tokens[:, :references]
                 seen[f"block{i}.{side}_video"] = tokens[:, references:]
-                seen[f"block{i}.{side}_text"] = words
+                seen[f"block{i}.{side}_text"] = text_tokens
 
         return hook
 
     def norm_hook(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            tokens, words, gate, text_gate = output
+            tokens, text_tokens, gate, text_gate = output
             seen[f"{name}.norm_ref"], seen[f"{name}.norm_video"] = (
                 tokens[:, :references],
                 tokens[:, references:],
             )
-            seen[f"{name}.norm_text"], seen[f"{name}.gate_text"] = words, text_gate
+            seen[f"{name}.norm_text"], seen[f"{name}.gate_text"] = text_tokens, text_gate
             wide = gate.expand(-1, tokens.shape[1], -1)
             seen[f"{name}.gate_ref"], seen[f"{name}.gate_video"] = wide[:, :1], wide[:, -1:]
 
@@ -170,9 +170,9 @@ def test_the_rotary_tables_of_references_and_video_are_those_recorded(name):
 
 
 @pytest.mark.parametrize("name", names("proxyreplay_B3*.safetensors"))
-def test_released_lora_acts_on_all_tokens_and_reference_only_on_references_alone(name):
+def test_released_lora_acts_on_all_tokens_and_reference_only_only_on_references(name):
     tensors, metadata = read(name)
-    # The recording has LoRA truly disabled for the modulation of video and text: what the paper describes.
+    # In the recording LoRA is disabled for the modulation of video and text, as the paper describes.
     exact = predict(with_lora(metadata, scope="reference_only"), tensors, metadata)
     torch.testing.assert_close(exact, tensors["out"], atol=1e-4, rtol=0)
     released = predict(with_lora(metadata), tensors, metadata)
@@ -190,20 +190,20 @@ def test_a_guided_sampling_run_ends_where_the_released_pipeline_did(name):
     model, kind = with_lora(metadata), family(metadata)
     text = torch.cat([tensors["negative_prompt_embeds"], tensors["prompt_embeds"]])
     condition = Conditioning(text, (frames_first(tensors["ref"]),))
-    answers: list[Tensor] = []
-    told: list[float] = []
+    outputs: list[Tensor] = []
+    timesteps: list[float] = []
 
-    def answer(latents: Tensor, timestep: float) -> Tensor:
+    def predict_both(latents: Tensor, timestep: float) -> Tensor:
         both = torch.cat([latents, latents])
         both = kind.predict(model, both, torch.full((2,), timestep), condition, RELEASED)
-        answers.append(both)
-        told.append(timestep)
+        outputs.append(both)
+        timesteps.append(timestep)
         return apply_guidance(*both.chunk(2), scale=settings["guidance"])
 
-    out = run_scheduler(answer, frames_first(tensors["init_latents"]), scheduler, settings["steps"])
-    for i, timestep in enumerate(told):
+    out = run_scheduler(predict_both, frames_first(tensors["init_latents"]), scheduler, settings["steps"])
+    for i, timestep in enumerate(timesteps):
         assert set(tensors[f"timestep_{i}"].tolist()) == {timestep}
-    torch.testing.assert_close(frames_first(answers[0]), tensors["noise_pred_0"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(frames_first(outputs[0]), tensors["noise_pred_0"], atol=1e-4, rtol=0)
     torch.testing.assert_close(frames_first(out), tensors["latents"], atol=1e-3, rtol=0)
 
 

@@ -1,4 +1,4 @@
-"""Parts of a model folder: what is there loads as it is, what is not there is said in one line."""
+"""Parts of a model folder load unchanged; a missing part is an error of one line."""
 
 import json
 import shutil
@@ -67,7 +67,7 @@ def test_half_a_checkpoint_is_not_loaded(copy):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "load", "words"),
+    ("spoil", "load", "message"),
     [
         (lambda f: shutil.rmtree(f / "vae"), load_vae, r"has no vae/config\.json"),
         (lambda f: (f / "vae" / "config.json").write_text("{"), load_vae, "is no JSON"),
@@ -80,15 +80,15 @@ def test_half_a_checkpoint_is_not_loaded(copy):
         ),
     ],
 )
-def test_what_is_wrong_is_one_clear_line(copy, spoil, load, words):
+def test_what_is_wrong_is_one_clear_line(copy, spoil, load, message):
     spoil(copy)
-    with pytest.raises(RepriseError, match=words) as caught:
+    with pytest.raises(RepriseError, match=message) as caught:
         load(str(copy))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["", "/nothing/here", "nothing"])
-def test_a_path_that_is_nothing_is_one_clear_line(path):
+def test_a_path_that_does_not_exist_is_one_line(path):
     with pytest.raises(RepriseError, match="diffusers folder or a hub id"):
         read_config(path, None, "transformer")
 

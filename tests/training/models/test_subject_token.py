@@ -54,8 +54,8 @@ def test_the_released_pipeline_reads_cls_as_ordinary_text_and_its_script_cuts_ro
     assert torch.equal(rows[:number], before)
 
 
-def tiny_tokenizer(words: int) -> PreTrainedTokenizerFast:
-    vocabulary = {"<pad>": 0, "<unk>": 1, **{f"w{n}": n for n in range(2, words)}}
+def tiny_tokenizer(size: int) -> PreTrainedTokenizerFast:
+    vocabulary = {"<pad>": 0, "<unk>": 1, **{f"w{n}": n for n in range(2, size)}}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>")
@@ -117,9 +117,9 @@ def test_unmarked_the_model_is_what_it_was_and_marked_it_reads_the_vector_first(
         # The same as the stock model on a text that begins with the vector.
         generator = torch.Generator().manual_seed(8)
         text = torch.randn(2, 5 if kind == "wan" else 6, width, generator=generator)
-        told = torch.cat([token.weight.detach().expand(2, 1, -1), text[:, :-1]], dim=1)
+        with_token = torch.cat([token.weight.detach().expand(2, 1, -1), text[:, :-1]], dim=1)
         torch.testing.assert_close(
-            predict(model, marked=True, text=text), predict(make(), marked=False, text=told)
+            predict(model, marked=True, text=text), predict(make(), marked=False, text=with_token)
         )
 
 

@@ -12,8 +12,8 @@ from training.models.text import clean_text
 def tokenizer() -> object:
     from transformers import T5Tokenizer
 
-    words = ["a", "red", "dog", "runs", "\u2581a", "\u2581red", "\u2581dog", "\u2581runs"]
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -5.0), *((word, -1.0) for word in words)]
+    pieces = ["a", "red", "dog", "runs", "\u2581a", "\u2581red", "\u2581dog", "\u2581runs"]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -5.0), *((word, -1.0) for word in pieces)]
     return T5Tokenizer(vocab=vocabulary, extra_ids=0)
 
 

@@ -1,4 +1,4 @@
-"""Wan with references against a second implementation, and what must hold for any weights."""
+"""Wan with references equals a second implementation, and has properties that hold for any weights."""
 
 import json
 
@@ -67,8 +67,8 @@ def options(case):
 @pytest.mark.parametrize("case", plain_wan.CASES)
 def test_every_scheme_computes_what_the_second_implementation_recorded(model, recorded, case):
     video, timestep, condition = inputs(recorded)
-    answer = FAMILY.predict(model, video, timestep, condition, options(case))
-    assert torch.allclose(answer[0], recorded[0][f"out.{case}"], rtol=0, atol=2e-5)
+    output = FAMILY.predict(model, video, timestep, condition, options(case))
+    assert torch.allclose(output[0], recorded[0][f"out.{case}"], rtol=0, atol=2e-5)
     sizes = [(1, part.shape[-2] // 2, part.shape[-1] // 2) for part in condition.references]
     assert torch.equal(
         make_sequence_positions(sizes, (3, 3, 4), options(case)), recorded[0][f"positions.{case}"]
@@ -90,14 +90,14 @@ def test_the_recording_is_what_the_second_implementation_computes(recorded):
 @torch.no_grad()
 def test_schemes_differ_but_in_the_order_of_the_sequence(model, recorded):
     video, timestep, condition = inputs(recorded)
-    answers = {case: recorded[0][f"out.{case}"] for case in plain_wan.CASES}
-    # No mask: where tokens stand in the sequence is of no matter, only their positions are.
-    assert torch.allclose(answers["none,fixed_80,after"], answers["future,fixed_80,before"], atol=1e-6)
-    several = [answers[case] for case in plain_wan.CASES if case != "none,fixed_80,after"]
+    outputs = {case: recorded[0][f"out.{case}"] for case in plain_wan.CASES}
+    # Attention has no mask: the order of tokens has no effect, only their positions have.
+    assert torch.allclose(outputs["none,fixed_80,after"], outputs["future,fixed_80,before"], atol=1e-6)
+    several = [outputs[case] for case in plain_wan.CASES if case != "none,fixed_80,after"]
     for i, one in enumerate(several):
         assert all((one - other).abs().max() > 1e-3 for other in several[:i])
     unrotated = FAMILY.predict(model, video, timestep, condition, PositionsConfig(scheme="unrotated"))
-    assert (unrotated[0] - answers["none,fixed_80,before"]).abs().max() > 1e-3
+    assert (unrotated[0] - outputs["none,fixed_80,before"]).abs().max() > 1e-3
 
 
 @torch.no_grad()
@@ -143,7 +143,7 @@ def test_channels_of_references_change_nothing_until_they_are_trained(recorded):
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_each_rank_of_a_group_answers_for_its_own_tokens(model, recorded, place, monkeypatch):
+def test_each_rank_of_a_group_predicts_its_own_tokens(model, recorded, place, monkeypatch):
     # What is exchanged is tested with processes; here, each rank's range, with a model without attention.
     video, timestep, condition = inputs(recorded)
     positions, size = PositionsConfig(place=place), 5

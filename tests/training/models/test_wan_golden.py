@@ -34,14 +34,14 @@ def largest(a, b):
 def test_forward_and_every_block_agree(model, name, monkeypatch):
     tensors, metadata = read(name)
     seen = watch(model, monkeypatch)
-    answer = FAMILY.predict(
+    output = FAMILY.predict(
         model,
         frames_first(tensors["latents"]),
         tensors["timestep"],
         Conditioning(tensors["text"], references_of(tensors)),
         positions_of(metadata),
     )
-    assert largest(frames_first(answer), tensors["out"]) <= 2e-4
+    assert largest(frames_first(output), tensors["out"]) <= 2e-4
     compared = [key for key in seen if key in tensors]
     assert {"block0_in", "block0_q", "block0_k", "block0_out"} <= set(compared)
     for key in compared:
@@ -87,9 +87,9 @@ def test_the_training_loss_and_its_gradients_agree(model, name):
     assert largest(frames_first(noised.input), tensors["noised_input"]) <= 1e-6
     assert largest(frames_first(noised.target), tensors["target"]) <= 1e-6
     condition = Conditioning(tensors["text"], references_of(tensors))
-    answer = FAMILY.predict(model, noised.input, noised.timestep, condition, PositionsConfig())
-    assert largest(frames_first(answer), tensors["model_output"]) <= 3e-4
-    losses = compute_sample_losses(answer, noised.target)
+    output = FAMILY.predict(model, noised.input, noised.timestep, condition, PositionsConfig())
+    assert largest(frames_first(output), tensors["model_output"]) <= 3e-4
+    losses = compute_sample_losses(output, noised.target)
     assert largest(losses, tensors["loss_per_sample"]) <= 1e-4
     try:
         losses.mean().backward()
@@ -142,7 +142,7 @@ def test_bfloat16_stays_near(model, name):
     small = copy.deepcopy(model).to(torch.bfloat16)
     condition = Conditioning(tensors["text"], references_of(tensors))
     latents = frames_first(tensors["latents"])
-    answer = FAMILY.predict(small, latents, tensors["timestep"], condition, PositionsConfig())
-    error = (frames_first(answer).float() - tensors["out"]).square().mean().sqrt()
-    assert answer.dtype == torch.bfloat16
+    output = FAMILY.predict(small, latents, tensors["timestep"], condition, PositionsConfig())
+    error = (frames_first(output).float() - tensors["out"]).square().mean().sqrt()
+    assert output.dtype == torch.bfloat16
     assert error / tensors["out"].square().mean().sqrt() <= 0.03

@@ -99,11 +99,11 @@ def test_dropped_reference_tokens_are_not_seen_and_each_sample_may_keep_others(g
     keep = torch.tensor([[0, 2], [3, 5]])
     both = predict(model, given, positions, keep)
     for i in range(2):
-        alone = {name: tensor[i : i + 1] for name, tensor in given.items()}
-        condition = Conditioning(alone["text"], (alone["reference"],), keep[i])
+        single = {name: tensor[i : i + 1] for name, tensor in given.items()}
+        condition = Conditioning(single["text"], (single["reference"],), keep[i])
         with torch.no_grad():
             one = FAMILY.predict(
-                model, alone["noisy"], torch.tensor([[300.0], [700.0]][i]), condition, positions
+                model, single["noisy"], torch.tensor([[300.0], [700.0]][i]), condition, positions
             )
         torch.testing.assert_close(both[i : i + 1], one, atol=1e-5, rtol=1e-4)
     other = {**given, "reference": given["reference"].clone()}

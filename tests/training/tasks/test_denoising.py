@@ -1,4 +1,4 @@
-"""The loss of a batch: the paper's, per sample, and the same whoever computes it."""
+"""The loss of a batch is that of the paper, per sample, and the same on every layout of workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEED = 3
 
 
 class Echo:
-    """A family whose model answers with its input plus the mean of the references; remembers what it got."""
+    """A family whose model returns its input plus the mean of the references, and records its inputs."""
 
     patch = (1, 2, 2)
 
@@ -56,7 +56,7 @@ def losses(indices: tuple[int, ...], family: Echo | None = None, seed: int = SEE
     return Kaleido(KaleidoTask(latents="L")).compute_loss(batch(indices), context(family or Echo(), seed))[0]
 
 
-def test_it_is_rectified_flow_on_the_video_alone() -> None:
+def test_the_loss_is_rectified_flow_only_on_the_video() -> None:
     family, given = Echo(), batch((5, 9))
     got = losses((5, 9), family)
     for n, index in enumerate((5, 9)):
@@ -64,8 +64,8 @@ def test_it_is_rectified_flow_on_the_video_alone() -> None:
         raw = torch.sigmoid(torch.randn((), generator=random_streams.make_generator(SEED, "level", index)))
         sigma = shift_sigma(raw, get_shift_factor(ObjectiveConfig(), 6 * 8 / 4))
         clean, reference = given.video[n], given.references[0][n]
-        answer = (1 - sigma) * clean + sigma * noise + reference.mean(dim=(1, 2, 3), keepdim=True)
-        torch.testing.assert_close(got[n], (answer - (noise - clean)).square().mean())
+        output = (1 - sigma) * clean + sigma * noise + reference.mean(dim=(1, 2, 3), keepdim=True)
+        torch.testing.assert_close(got[n], (output - (noise - clean)).square().mean())
         torch.testing.assert_close(family.timestep[n], 1000 * sigma)
     assert torch.equal(family.text, given.text)
 

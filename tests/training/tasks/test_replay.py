@@ -202,8 +202,8 @@ def test_losses_do_not_depend_on_how_samples_are_put_into_batches(kind):
     frames = 1 if kind == "identity" else 3
     with torch.no_grad():
         both = task.compute_loss(batch(frames), around)[0]
-        alone = torch.cat([task.compute_loss(batch(frames, (i,)), around)[0] for i in (5, 6)])
-    torch.testing.assert_close(both, alone)
+        single = torch.cat([task.compute_loss(batch(frames, (i,)), around)[0] for i in (5, 6)])
+    torch.testing.assert_close(both, single)
 
 
 def test_what_is_dropped_is_not_seen_in_training_either():
@@ -221,7 +221,7 @@ def test_what_is_dropped_is_not_seen_in_training_either():
         assert not torch.equal(task.compute_loss(given, around)[0], before)
 
 
-def test_the_subject_token_speaks_in_identity_steps_alone():
+def test_the_subject_token_is_used_only_in_identity_steps():
     model = prepared()
     token = add_subject_token(model)
     for config, frames, speaks in ((IdentityTask(latents="L"), 1, True), (ReplayTask(latents="L"), 3, False)):
