@@ -200,7 +200,7 @@ class BareTransformer:
         call = activations.make_inputs(self.model, tokens, 1, self.dtype, world.device)
         if compute.attention:
             self.model.set_attention_backend(compute.attention)
-        activations.recompute_blocks(self.model, compute.checkpointing)
+        activations.apply_recomputation(self.model, compute.checkpointing)
         for block in WanFamily().list_blocks(self.model) if compute.compile else ():
             block.forward = torch.compile(block.forward)
         self.call, self.batch = call, batch

@@ -9,8 +9,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -26,18 +24,14 @@ from curation.taxonomy.files import NAMED_FILES
 from reprise import settings
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
+from reprise.settings import SettingsSection
 
 # Earlier names of profiles, and of the backends of the profile `classical`.
 FORMER_NAMES = {"embedded": "classical", "full": "pretrained"}
 _PLAYGROUND_PROFILE = Path(__file__).with_name("playground") / "profile.yaml"
 
 
-class _Section(BaseModel):
-    # Defaults are validated so that 1 and 1.0, and with them the hash, are the same in a file and without.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
-
-
-class SliceConfig(_Section):
+class SliceConfig(SettingsSection):
     """Shots, lengths, cutting and sampling. Times in seconds, sizes in pixels."""
 
     detector: Literal["content", "adaptive", "threshold", "none"] = Field(
@@ -78,7 +72,7 @@ class SliceConfig(_Section):
         return self
 
 
-class CaptionConfig(_Section):
+class CaptionConfig(SettingsSection):
     """Captions: the video's own, else the captioner's."""
 
     require: bool = Field(
@@ -86,7 +80,7 @@ class CaptionConfig(_Section):
     )
 
 
-class MatchConfig(_Section):
+class MatchConfig(SettingsSection):
     """From captions to candidate subjects."""
 
     taxonomy: str | None = Field(
@@ -116,7 +110,7 @@ class MatchConfig(_Section):
         return groups
 
 
-class GroundConfig(_Section):
+class GroundConfig(SettingsSection):
     """From phrases to boxes."""
 
     frames: int = Field(
@@ -128,7 +122,7 @@ class GroundConfig(_Section):
     max_instances: int = Field(4, ge=1, description="boxes per phrase; OpenS2V-5M: 4 subjects")
 
 
-class TrackConfig(_Section):
+class TrackConfig(SettingsSection):
     """Subjects tracked through their clips, if a backend is configured for the role `tracker`."""
 
     enabled: bool = Field(True, description="false: off, and no checkpoint is needed")
@@ -149,7 +143,7 @@ class TrackConfig(_Section):
     )
 
 
-class FlowConfig(_Section):
+class FlowConfig(SettingsSection):
     """Optical flow of subjects and background, if a backend is configured for the role `flow`."""
 
     enabled: bool = Field(True, description="false: off, and no checkpoint is needed")
@@ -159,7 +153,7 @@ class FilterConfig(Thresholds):
     """Thresholds on the scores of a subject; null switches one off."""
 
 
-class ReferenceConfig(_Section):
+class ReferenceConfig(SettingsSection):
     """References that a model makes."""
 
     enabled: bool = Field(True, description="whether they are made at all")
@@ -188,13 +182,13 @@ class InpaintConfig(ReferenceConfig):
     )
 
 
-class CropConfig(_Section):
+class CropConfig(SettingsSection):
     """The references `crop` and `segment`."""
 
     padding: float = Field(0.1, ge=0, le=1, description="context around the box, share of its sides")
 
 
-class CrosspairConfig(_Section):
+class CrosspairConfig(SettingsSection):
     """Subjects on backgrounds of other videos."""
 
     share: float = Field(
@@ -210,7 +204,7 @@ class CrosspairConfig(_Section):
     feather: float = Field(1.5, ge=0, description="width of the soft edge, px")
 
 
-class RetrieveConfig(_Section):
+class RetrieveConfig(SettingsSection):
     """The same subject in other clips."""
 
     share: float = Field(
@@ -236,14 +230,14 @@ class RetrieveConfig(_Section):
         return self
 
 
-class ShardConfig(_Section):
+class ShardConfig(SettingsSection):
     """The finished files."""
 
     target_mb: int = Field(256, ge=1, description="MB per Parquet file")
     row_group_rows: int = Field(32, ge=1, description="rows that a streaming reader holds at once")
 
 
-class ReportConfig(_Section):
+class ReportConfig(SettingsSection):
     """The HTML report."""
 
     clips_per_page: int = Field(24, ge=1, le=200, description="of the gallery")
@@ -259,7 +253,7 @@ ModelChoice = Annotated[
 ]
 
 
-class ModelsConfig(_Section):
+class ModelsConfig(SettingsSection):
     """Backend per role: null is the profile's; else a name, `module:Class`, or {backend, checkpoint, ...}."""
 
     detector: ModelChoice | None = Field(None, description="phrases -> boxes")
@@ -276,7 +270,7 @@ class ModelsConfig(_Section):
     captioner: ModelChoice | None = Field(None, description="clips without a caption -> sentences")
 
 
-class StageResources(_Section):
+class StageResources(SettingsSection):
     """What one worker of a stage reserves."""
 
     num_cpus: float = Field(1, gt=0)
@@ -285,7 +279,7 @@ class StageResources(_Section):
     concurrency: int | None = Field(None, ge=1, description="workers; null: as many as fit")
 
 
-class EngineConfig(_Section):
+class EngineConfig(SettingsSection):
     """Where it runs and with how many workers; the content of a row never depends on it."""
 
     address: str | None = Field(None, description="Ray address; null: RAY_ADDRESS, else start Ray here")
@@ -299,7 +293,7 @@ class EngineConfig(_Section):
     progress: bool = Field(True, description="show a progress bar")
 
 
-class CurationConfig(_Section):
+class CurationConfig(SettingsSection):
     """All settings of a curation run."""
 
     profile: Literal["classical", "pretrained", "playground"] = Field(

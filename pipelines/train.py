@@ -55,8 +55,8 @@ def main(
         raise click.UsageError("--size goes with --dry-run: a run trains on the sizes of its latents")
     check_trainable(config)
     if dry_run:
-        print_dry_run(config, gpu_bytes, frames)
-    elif not run_training(config, gpu_bytes):
+        print_training_plan(config, gpu_bytes, frames)
+    elif not start_training(config, gpu_bytes):
         sys.exit(EXIT_NOTHING_DONE)
 
 
@@ -94,7 +94,9 @@ def check_trainable(config: TrainConfig) -> None:
         require_wandb()
 
 
-def print_dry_run(config: TrainConfig, gpu_bytes: int | None, size: tuple[int, int, int] | None) -> None:
+def print_training_plan(
+    config: TrainConfig, gpu_bytes: int | None, size: tuple[int, int, int] | None
+) -> None:
     """Print the resolved config, and the FLOPs and memory that it needs.
 
     Args:
@@ -141,7 +143,7 @@ def estimate_run(config: TrainConfig, size: tuple[int, int, int] | None = None) 
     return Estimate(config, transformer, workloads, vae)
 
 
-def run_training(config: TrainConfig, gpu_bytes: int | None = None) -> bool:
+def start_training(config: TrainConfig, gpu_bytes: int | None = None) -> bool:
     """Train to the last step and show the progress. Return False if training failed.
 
     Raises:

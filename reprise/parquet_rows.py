@@ -72,7 +72,7 @@ def read_table_row_groups(
         raise RepriseError(f"{where} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def list_columns(folder: Storage, rel: str) -> list[str]:
+def list_column_paths(folder: Storage, rel: str) -> list[str]:
     """Dotted names of all columns of a Parquet file, nested ones among them.
 
     Raises:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import copy
 import difflib
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 from pydantic.fields import FieldInfo
 
 from reprise.errors import ConfigError
@@ -21,6 +21,13 @@ from reprise.errors import ConfigError
 M = TypeVar("M", bound=BaseModel)
 # An error of pydantic, the section it is in, and its field.
 _Mistake = tuple[Any, type[BaseModel] | None, FieldInfo | None]
+
+
+class SettingsSection(BaseModel):
+    """A section of a config: unknown keys are errors, values are checked and do not change."""
+
+    # Defaults are validated so that 1 and 1.0, and with them a hash, are the same in a file and without.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
 def load_settings(model: type[M], path: str | Path | None = None, overrides: Iterable[str] = ()) -> M:
@@ -55,6 +62,25 @@ def validate_settings(model: type[M], data: Any, where: str) -> M:
         return model.model_validate(_remove_empty_sections(model, data))
     except ValidationError as error:
         raise ConfigError(f"{where}: {_explain_validation_error(model, error)[1]}") from error
+
+
+def flatten_keys(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings and lists to dotted keys, as `key=value` overrides write them.
+
+    Returns:
+        For example {"tasks.0.batch": 32, "seed": 1}. An empty mapping or list gives no key.
+    """
+    items: list[tuple[str, Any]]
+    if isinstance(value, Mapping):
+        items = [(str(key), each) for key, each in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(str(number), each) for number, each in enumerate(value)]
+    else:
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, each in items:
+        found |= flatten_keys(each, f"{prefix}.{key}" if prefix else key)
+    return found
 
 
 def list_keys(model: type[BaseModel], prefix: str = "", *, with_entries: bool = False) -> Iterator[str]:

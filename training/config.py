@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from reprise.settings import SettingsSection
 
 # Kaleido, Tables 2 and 5, and two that they do not number; formulas in docs/training.md.
 PositionScheme = Literal[
@@ -23,12 +25,7 @@ PositionScheme = Literal[
 ]
 
 
-class _Section(BaseModel):
-    # Defaults are validated so that 1 and 1.0, and with them the hash, are the same in a file and without.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
-
-
-class ModelConfig(_Section):
+class ModelConfig(SettingsSection):
     """The model to train, as a diffusers pipeline folder or hub id."""
 
     path: str = Field(
@@ -43,7 +40,7 @@ class ModelConfig(_Section):
     )
 
 
-class PositionsConfig(_Section):
+class PositionsConfig(SettingsSection):
     """Rotary positions of references: Kaleido, Tables 2 and 5."""
 
     scheme: PositionScheme = Field(
@@ -68,7 +65,7 @@ class PositionsConfig(_Section):
         return self.scheme != "channel_concat"
 
 
-class ObjectiveConfig(_Section):
+class ObjectiveConfig(SettingsSection):
     """The target of the prediction, and the noise levels."""
 
     kind: Literal["auto", "flow_matching", "v_prediction"] = Field("auto", description="auto: the family's")
@@ -79,7 +76,7 @@ class ObjectiveConfig(_Section):
     )
 
 
-class MixtureConfig(_Section):
+class MixtureConfig(SettingsSection):
     """Which variant of a reference a sample sees: Kaleido, A.1."""
 
     crop: float = Field(1, ge=0)
@@ -100,7 +97,7 @@ class MixtureConfig(_Section):
         return self
 
 
-class TaskBase(_Section):
+class TaskBase(SettingsSection):
     """Settings of every task."""
 
     is_replay: ClassVar[bool] = False  # its share of the steps is `replay`, not its weight
@@ -163,7 +160,7 @@ class ReplayTask(TaskBase):
 TaskConfig = Annotated[KaleidoTask | VideoTask | IdentityTask | ReplayTask, Field(discriminator="kind")]
 
 
-class LoraConfig(_Section):
+class LoraConfig(SettingsSection):
     """Low-rank adapters instead of all weights. Defaults are the released proxy replay's."""
 
     rank: int = Field(128, ge=1)
@@ -178,7 +175,7 @@ class LoraConfig(_Section):
     path: str | None = Field(None, description="a LoRA file to start from; null: untrained")
 
 
-class SubjectTokenConfig(_Section):
+class SubjectTokenConfig(SettingsSection):
     """<cls>: a token before the prompts of identity samples; it marks that they are about the reference."""
 
     kind: Literal["none", "trained", "words"] = Field(
@@ -189,7 +186,7 @@ class SubjectTokenConfig(_Section):
     words: str = Field("<cls>", min_length=1)
 
 
-class ConflictConfig(_Section):
+class ConflictConfig(SettingsSection):
     """Measure and reduce the conflict between the gradients of two tasks."""
 
     every: int | None = Field(None, ge=1, description="steps between comparisons; null: never. Paper: 50")
@@ -201,7 +198,7 @@ class ConflictConfig(_Section):
     )
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(SettingsSection):
     """AdamW. Defaults are Kaleido's pretraining (5.1; betas, decay and clip from the released config)."""
 
     lr: float = Field(1e-5, gt=0)
@@ -215,7 +212,7 @@ class OptimizerConfig(_Section):
     ema: float | None = Field(None, gt=0, lt=1, description="decay of averaged weights; null: none")
 
 
-class ParallelConfig(_Section):
+class ParallelConfig(SettingsSection):
     """How the workers share the work: replicate x shard x sequence = workers."""
 
     replicate: int = Field(1, ge=1, description="copies of the model (data parallel)")
@@ -234,7 +231,7 @@ class ParallelConfig(_Section):
         return self
 
 
-class ComputeConfig(_Section):
+class ComputeConfig(SettingsSection):
     """Precision, recomputation and compilation."""
 
     precision: Literal["bf16", "fp32"] = Field("bf16", description="of the computation; weights stay fp32")
@@ -247,7 +244,7 @@ class ComputeConfig(_Section):
     attention: str | None = Field(None, description="diffusers attention backend; null: its default (SDPA)")
 
 
-class CheckpointConfig(_Section):
+class CheckpointConfig(SettingsSection):
     """How often checkpoints are written, and which are kept."""
 
     every: int = Field(500, ge=1, description="steps")
@@ -256,7 +253,7 @@ class CheckpointConfig(_Section):
     export: Literal["fp32", "bf16"] = Field("fp32", description="weights of the finished model")
 
 
-class ValidationConfig(_Section):
+class ValidationConfig(SettingsSection):
     """Losses and videos of held-out samples."""
 
     every: int | None = Field(None, ge=1, description="steps; null: never")
@@ -268,7 +265,7 @@ class ValidationConfig(_Section):
     guidance: float = Field(6.0, ge=1, description="on the text")
 
 
-class LogConfig(_Section):
+class LogConfig(SettingsSection):
     """Where the numbers of a run are written."""
 
     every: int = Field(10, ge=1, description="steps")
@@ -279,7 +276,7 @@ class LogConfig(_Section):
     )
 
 
-class RunConfig(_Section):
+class RunConfig(SettingsSection):
     """Where the run runs and writes. These settings do not change the trained model."""
 
     name: str = Field("run", description="the same name and output resume a run")
@@ -291,7 +288,7 @@ class RunConfig(_Section):
     address: str | None = Field(None, description="Ray address; null: RAY_ADDRESS, else start Ray here")
 
 
-class TrainConfig(_Section):
+class TrainConfig(SettingsSection):
     """The whole config of a training run."""
 
     seed: int = Field(0, description="of weights, order and noise")

@@ -27,7 +27,7 @@ from curation.audit.questions import (
 from curation.audit.sample import AuditItem, find_larger_neighbour
 from curation.imaging.codec import BoolMask, clamp_box, decode_image, decode_mask, encode_image, pad_box
 from curation.imaging.cutout import make_cutout
-from curation.report.rows import read_rows
+from curation.report.rows import read_row_parts
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
@@ -68,7 +68,7 @@ class RowCache:
         key = (item.shard, item.row)
         with self._lock:
             if key not in self._cache:
-                found = next(read_rows(self._storage, [item.shard], _COLUMNS, {(0, item.row)}), None)
+                found = next(read_row_parts(self._storage, [item.shard], _COLUMNS, {(0, item.row)}), None)
                 self._cache[key] = found[2] if found else {}
                 while len(self._cache) > CACHED_ROWS:
                     self._cache.popitem(last=False)

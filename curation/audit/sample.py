@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from curation.audit.questions import Question, build_reference_question, select_questions
 from curation.dataset.layout import DATA_FOLDER, MANIFEST_FILE
-from curation.report.rows import read_rows
+from curation.report.rows import read_row_parts
 from curation.rows.ids import CLIPS_FOLDER
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
@@ -185,7 +185,7 @@ def scan_subjects(
         shards: paths of its shards.
         wanted: only rows with these (shard number, row number); None: all.
     """
-    for shard, row_number, row in read_rows(storage, shards, _COLUMNS, wanted):
+    for shard, row_number, row in read_row_parts(storage, shards, _COLUMNS, wanted):
         for subject in row.get("subjects") or []:
             if subject.get("verdict") and subject["verdict"].get("kept") is not None:
                 yield _build_item(subject, row["subjects"], shards[shard], row_number)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from reprise.settings import SettingsSection
 
 # Kaleido A.1 draws crop : segment : inpaint : redux = 1 : 5 : 3 : 1, and 0.4 of all from cross-pairs.
 KALEIDO_SHARES = {"crop": 1.0, "segment": 5.0, "inpaint": 3.0, "redux": 1.0, "crosspair": 20 / 3}
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
-
-
-class ReferencesConfig(_Section):
+class ExportReferencesConfig(SettingsSection):
     """Which pictures of a subject go, and how they are written."""
 
     shares: dict[str, float] = Field(
@@ -39,7 +37,7 @@ class ReferencesConfig(_Section):
         return shares
 
 
-class VideoConfig(_Section):
+class VideoConfig(SettingsSection):
     """What becomes of a clip that the target cannot take as it is. Null: what the target wants."""
 
     fps: float | None = Field(None, gt=0, description="frames per second")
@@ -54,7 +52,7 @@ class VideoConfig(_Section):
     ] = Field("veryfast", description="x264 preset where a clip is encoded again")
 
 
-class CaptionsConfig(_Section):
+class CaptionsConfig(SettingsSection):
     """What the caption says of references."""
 
     tag: str | None = Field(
@@ -74,7 +72,7 @@ class CaptionsConfig(_Section):
         return tag
 
 
-class ExportEngineConfig(_Section):
+class ExportEngineConfig(SettingsSection):
     """Where an export runs. What is written never depends on it."""
 
     address: str | None = Field(None, description="Ray address; null: RAY_ADDRESS, else start Ray here")
@@ -84,7 +82,7 @@ class ExportEngineConfig(_Section):
     progress: bool = Field(True, description="show a progress bar")
 
 
-class ExportConfig(_Section):
+class ExportConfig(SettingsSection):
     """All settings of an export."""
 
     where: str | None = Field(
@@ -101,7 +99,7 @@ class ExportConfig(_Section):
     )
     max_subjects: int | None = Field(None, ge=1, description="subjects per clip; null: what the target takes")
     seed: int = Field(0, description="of every draw, together with ids")
-    references: ReferencesConfig = ReferencesConfig()
+    references: ExportReferencesConfig = ExportReferencesConfig()
     video: VideoConfig = VideoConfig()
     captions: CaptionsConfig = CaptionsConfig()
     engine: ExportEngineConfig = ExportEngineConfig()

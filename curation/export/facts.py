@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from curation.rows.schema import CLIPS
 from curation.rows.tables import extract_rows
-from reprise.parquet_rows import list_columns, read_table_row_groups
+from reprise.parquet_rows import list_column_paths, read_table_row_groups
 from reprise.storage import Storage
 
 _PICTURES = ("frames", "subjects.references.image", "subjects.mask", "subjects.track")
@@ -21,7 +21,7 @@ def read_light_table(dataset: Storage, shard: str) -> pa.Table:
     Raises:
         RepriseError: the shard is missing or damaged, or no clip table.
     """
-    known = set(list_columns(dataset, shard))
+    known = set(list_column_paths(dataset, shard))
     columns = [name for name in _list_leaves(CLIPS, "") if name in known]
     tables = [table for _, table in read_table_row_groups(dataset, shard, names=columns)]
     return pa.concat_tables(tables)

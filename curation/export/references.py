@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curation.export.config import ReferencesConfig
+from curation.export.config import ExportReferencesConfig
 from curation.export.facts import list_references
 from curation.rows.ids import derive_seed
 
@@ -22,7 +22,7 @@ class DrawnReference:
 
 
 def draw_references(
-    subjects: Sequence[dict[str, Any]], config: ReferencesConfig, seed: int, limit: int | None
+    subjects: Sequence[dict[str, Any]], config: ExportReferencesConfig, seed: int, limit: int | None
 ) -> list[DrawnReference]:
     """Draw references of each subject, in the order of the subjects.
 
@@ -44,7 +44,9 @@ def draw_references(
     return [each for references in drawn for each in references if each.reference_id in chosen]
 
 
-def _draw_of_subject(subject: dict[str, Any], config: ReferencesConfig, seed: int) -> list[DrawnReference]:
+def _draw_of_subject(
+    subject: dict[str, Any], config: ExportReferencesConfig, seed: int
+) -> list[DrawnReference]:
     """Draw without replacement: first a variant by its share, then one of its pictures."""
     left: dict[str, list[str]] = {}
     for reference in list_references(subject):

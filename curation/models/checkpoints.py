@@ -130,7 +130,7 @@ def _is_archive(url: str) -> bool:
 def _locate_hub(source: str, revision: str | None) -> tuple[Path, str]:
     pulled = {}
     for folder in get_models_folder().glob(f"{source.replace('/', '--')}@*"):
-        manifest = read_manifest(folder)
+        manifest = read_checkpoint_manifest(folder)
         if manifest is not None:
             pulled[str(manifest["revision"])] = (folder, str(manifest.get("asked") or ""))
     if revision is not None:
@@ -165,7 +165,7 @@ def _find_in_hub_cache(source: str, revision: str | None) -> Path | None:
     return None
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_checkpoint_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a pulled folder; None where there is none, as in one whose pull was interrupted."""
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
@@ -199,7 +199,7 @@ def verify_checkpoint(path: Path) -> None:
     if path.is_file():
         _verify_file(path)
         return
-    manifest = read_manifest(path)
+    manifest = read_checkpoint_manifest(path)
     for name, size in (manifest or {}).get("files", {}).items():
         file = path / name
         found = file.stat().st_size if file.is_file() else None
@@ -418,7 +418,9 @@ def _replace_file(file: Path, text: str) -> None:
         Path(partial).unlink(missing_ok=True)
 
 
-def write_manifest(folder: Path, source: str, revision: str, requested_revision: str | None) -> None:
+def write_checkpoint_manifest(
+    folder: Path, source: str, revision: str, requested_revision: str | None
+) -> None:
     """Record what a pulled folder holds; written last, so that a folder without it is an interrupted pull."""
     files = {
         file.relative_to(folder).as_posix(): file.stat().st_size

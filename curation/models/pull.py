@@ -79,7 +79,7 @@ def _pull_hub(source: str, revision: str | None, files: tuple[str, ...]) -> Path
     try:
         commit = str(HfApi(endpoint=endpoint).model_info(source, revision=revision, timeout=_TIMEOUT_S).sha)
         final = checkpoints.get_pull_folder(source, commit)
-        if checkpoints.read_manifest(final) is None:
+        if checkpoints.read_checkpoint_manifest(final) is None:
             part = final.with_name(final.name + ".part")
             part.mkdir(parents=True, exist_ok=True)
             snapshot_download(
@@ -125,7 +125,7 @@ def _pull_url(url: str, sha256: str | None, on_progress: ProgressCallback) -> Pa
     if parts.scheme != "https" and parts.hostname not in _LOOPBACK_HOSTS:
         raise RepriseError(f"{url}: only https is fetched, since nothing else says who answers")
     final = checkpoints.get_pull_folder(url)
-    if checkpoints.read_manifest(final) is None:
+    if checkpoints.read_checkpoint_manifest(final) is None:
         part = final.with_name(final.name + ".part")
         part.mkdir(parents=True, exist_ok=True)
         file = part / checkpoints.get_file_name(url)
@@ -195,7 +195,7 @@ def _finalize_folder(
     part: Path, final: Path, source: str, revision: str, requested_revision: str | None
 ) -> None:
     checkpoints.verify_checkpoint(part)
-    checkpoints.write_manifest(part, source, revision, requested_revision)
+    checkpoints.write_checkpoint_manifest(part, source, revision, requested_revision)
     if final.exists():  # without a manifest: what an older or another program left there
         shutil.rmtree(final)
     part.rename(final)

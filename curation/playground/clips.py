@@ -28,8 +28,8 @@ from curation.playground.world import (
     F32,
     NAMES,
     PERSON,
-    Body,
     CanvasPlacement,
+    Figure,
     Gaze,
     ThingLook,
     draw_backdrop,
@@ -90,7 +90,7 @@ class Mover:
     end: MoverPose
     named: bool = True
     look: ThingLook = field(default_factory=ThingLook)
-    body: Body = field(default_factory=Body)
+    body: Figure = field(default_factory=Figure)
 
     def get_thing(self, t: float, width: int, height: int) -> Thing:
         """What to draw at `t` in 0..1 in a frame of this size."""

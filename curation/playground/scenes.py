@@ -23,9 +23,9 @@ from curation.playground.world import (
     NAMES,
     PERSON,
     SHAPES,
-    Body,
     CanvasPlacement,
     FaceTruth,
+    Figure,
     Gaze,
     ThingLook,
     draw_backdrop,
@@ -51,7 +51,7 @@ class Thing:
     name: str
     where: CanvasPlacement
     look: ThingLook = field(default_factory=ThingLook)
-    body: Body = field(default_factory=Body)
+    body: Figure = field(default_factory=Figure)
     gaze: Gaze = field(default_factory=Gaze)
 
     def draw_layer(self, width: int, height: int) -> tuple[F32, F32]:

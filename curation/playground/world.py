@@ -292,7 +292,7 @@ HAIRS: Final[tuple[RGBFloat, ...]] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class Figure:
     """What a person looks like; identity is all of it but the clothes."""
 
     skin: RGBFloat = SKINS[0]
@@ -303,10 +303,10 @@ class Body:
     clothes: RGBFloat = (0.35, 0.35, 0.4)
 
 
-def sample_body(rng: np.random.Generator) -> Body:
+def sample_body(rng: np.random.Generator) -> Figure:
     """Draw the colours and proportions of a person."""
     grey = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0, 0.35), rng.uniform(0.2, 0.8))
-    return Body(
+    return Figure(
         skin=SKINS[int(rng.integers(len(SKINS)))],
         hair=HAIRS[int(rng.integers(len(HAIRS)))],
         eyes=colorsys.hsv_to_rgb(rng.uniform(0, 0.66), rng.uniform(0.3, 0.9), rng.uniform(0.05, 0.3)),
@@ -331,7 +331,7 @@ class FaceTruth:
     centre: tuple[float, float]
 
 
-def measure_face(body: Body, gaze: Gaze, where: CanvasPlacement) -> FaceTruth:
+def measure_face(body: Figure, gaze: Gaze, where: CanvasPlacement) -> FaceTruth:
     """Where the head of a person is, and what it shows."""
     cx, cy = (float(v) for v in where.map_to_pixels(np.array([[0.0, _HEAD_Y]]))[0])
     scale = where.half * HEAD * body.wide
@@ -351,7 +351,7 @@ def _fill_ellipse(cx: float, cy: float, rx: float, ry: float, turn: float, width
     return fill_polygons([np.stack([cx + x * c - y * s, cy + x * s + y * c], axis=1)], width, height)
 
 
-def draw_person(body: Body, gaze: Gaze, where: CanvasPlacement, width: int, height: int) -> tuple[F32, F32]:
+def draw_person(body: Figure, gaze: Gaze, where: CanvasPlacement, width: int, height: int) -> tuple[F32, F32]:
     """A person on an empty canvas, head to waist: paint (height, width, 3) and coverage (height, width).
 
     The body stands upright; `where.turn` tilts it as a whole, the gaze turns the head on it.

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from curation.dataset.layout import DATA_FOLDER, MANIFEST_FILE, REPORT_FOLDER, REPORT_PAGE
 from curation.report import cards, survey
-from curation.report.rows import read_rows
+from curation.report.rows import read_row_parts
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 from reprise.storage import Storage
@@ -121,7 +121,7 @@ def _count_rows(
     """Survey all rows, and choose the (shard, row) pairs that the gallery shows."""
     counted = survey.Survey(survey.read_thresholds(manifest))
     drawn: list[tuple[int, int, int]] = []  # a heap of negated hashes: the largest hash is on top
-    for shard, number, row in read_rows(storage, shards, survey.COLUMNS):
+    for shard, number, row in read_row_parts(storage, shards, survey.COLUMNS):
         counted.add_row(row)
         ticket = (-int(compute_digest(row.get("clip_id")), 16), shard, number)
         if max_clips is None or len(drawn) < max_clips:
@@ -150,7 +150,7 @@ def _write_gallery(
             write_script(f"clips-{len(written):05d}", batch)
             batch.clear()
 
-    rows = read_rows(storage, shards, cards.COLUMNS, shown)
+    rows = read_row_parts(storage, shards, cards.COLUMNS, shown)
     # Decoding and encoding pictures runs outside the interpreter's lock, so threads are enough.
     for entry, card in _map_in_threads(
         lambda numbered: (cards.build_entry(numbered[2]), cards.build_card(numbered[2])), rows

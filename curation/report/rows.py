@@ -12,7 +12,7 @@ from reprise.errors import RepriseError
 from reprise.storage import Storage
 
 
-def read_rows(
+def read_row_parts(
     storage: Storage, shards: Sequence[str], parts: Sequence[str], wanted: Set[tuple[int, int]] | None = None
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Yield (shard number, row number in it, row), in order.

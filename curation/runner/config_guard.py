@@ -8,6 +8,7 @@ from typing import Any
 from curation.config import CurationConfig
 from curation.dataset.layout import CONFIG_FILE, WORK_FOLDER, get_config_path
 from reprise.errors import ConfigError
+from reprise.settings import flatten_keys
 from reprise.storage import Storage
 
 _NO_CONTENT = ("engine.", "report.", "shard.")  # sections that no row depends on
@@ -45,14 +46,3 @@ def _explain_other_config(dataset: Storage, other: dict[str, Any], config: Curat
     thresholds = bool(changed) and all(each.startswith("filter.") for each in changed)
     hint = "use `reprise refilter` for thresholds" if thresholds else "choose another --output"
     return f"{dataset.uri} was made with another config ({what}): {hint}, or start over with --overwrite"
-
-
-def flatten_keys(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a nested mapping to dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, dict):
-            found.update(flatten_keys(value, f"{prefix}{key}."))
-        else:
-            found[f"{prefix}{key}"] = value
-    return found

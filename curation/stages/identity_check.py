@@ -14,7 +14,7 @@ from curation.rows.groups import HUMAN
 
 
 @dataclass(frozen=True)
-class PicturePair:
+class IdentityPair:
     """A subject as it was filmed (`before`) and as a model made it (`after`); `group`: of its taxonomy."""
 
     before: RGB
@@ -47,20 +47,20 @@ class IdentityCheck:
         self.embedder: ImageEmbedder | None = registry.load_backend(config, "embedder")
         self.faces: FaceDetector | None = registry.load_backend(config, "faces")
 
-    def measure_pairs(self, pairs: Sequence[PicturePair]) -> list[IdentityScores]:
+    def measure_pairs(self, pairs: Sequence[IdentityPair]) -> list[IdentityScores]:
         """Measure pairs of pictures: one result per pair."""
         images = self._compare_images(pairs)
         faces = self._compare_faces(pairs)
         return [IdentityScores(image, face) for image, face in zip(images, faces, strict=True)]
 
-    def _compare_images(self, pairs: Sequence[PicturePair]) -> list[float | None]:
+    def _compare_images(self, pairs: Sequence[IdentityPair]) -> list[float | None]:
         if self.embedder is None or not pairs:
             return [None] * len(pairs)
         vectors = self.embedder.embed([*(pair.before for pair in pairs), *(pair.after for pair in pairs)])
         before, after = vectors[: len(pairs)], vectors[len(pairs) :]
         return [compute_similarity(one, other) for one, other in zip(before, after, strict=True)]
 
-    def _compare_faces(self, pairs: Sequence[PicturePair]) -> list[float | None]:
+    def _compare_faces(self, pairs: Sequence[IdentityPair]) -> list[float | None]:
         found: list[float | None] = [None] * len(pairs)
         humans = [number for number, pair in enumerate(pairs) if pair.group == HUMAN]
         if self.faces is None or not humans:

@@ -19,7 +19,7 @@ from curation.rows.schema import ClipRow, SubjectRow
 from curation.rows.stage_names import INPAINT
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
-from curation.stages.identity_check import IdentityCheck, PicturePair
+from curation.stages.identity_check import IdentityCheck, IdentityPair
 
 _PADDING = 0.35  # room around the subject for a background to be seen
 _RING_PX = 2  # the outermost pixels of the crop, which an inpainter continues
@@ -110,7 +110,7 @@ class Inpaint:
                 int(side) for side in get_mask_box(cut[..., 3] > 0) or (0, 0, *picture.shape[1::-1])
             )
             before = composite_over(cut, np.full_like(picture, 255))
-            pairs.append(PicturePair(before[y0:y1, x0:x1], picture[y0:y1, x0:x1], subject["group"]))
+            pairs.append(IdentityPair(before[y0:y1, x0:x1], picture[y0:y1, x0:x1], subject["group"]))
         return [(each.image, each.face) for each in self._check.measure_pairs(pairs)]
 
 

@@ -16,7 +16,7 @@ from curation.rows.schema import ClipRow
 from curation.rows.stage_names import REDUX
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
-from curation.stages.identity_check import IdentityCheck, PicturePair
+from curation.stages.identity_check import IdentityCheck, IdentityPair
 
 _PADDING = 0.05
 
@@ -59,7 +59,7 @@ class Redux:
             varied = self._variator.vary(cutouts, prompts, seeds)
             similarities = self._check.measure_pairs(
                 [
-                    PicturePair(composite_on_white(cut), composite_on_white(picture), subject["group"])
+                    IdentityPair(composite_on_white(cut), composite_on_white(picture), subject["group"])
                     for subject, cut, picture in zip(subjects, cutouts, varied, strict=True)
                 ]
             )

@@ -3,6 +3,6 @@
 from curation.taxonomy.checks import find_problems
 from curation.taxonomy.files import TaxonomyError
 from curation.taxonomy.mentions import Mention
-from curation.taxonomy.taxonomy import Body, Category, Taxonomy
+from curation.taxonomy.taxonomy import BodySize, Category, Taxonomy
 
-__all__ = ["Body", "Category", "Mention", "Taxonomy", "TaxonomyError", "find_problems"]
+__all__ = ["BodySize", "Category", "Mention", "Taxonomy", "TaxonomyError", "find_problems"]

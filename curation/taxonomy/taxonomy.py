@@ -32,7 +32,7 @@ class Category:
 
 
 @dataclass(frozen=True)
-class Body:
+class BodySize:
     """A thing's usual height, m (None: unknown), and whether it stands on the ground."""
 
     height: float | None = None
@@ -86,9 +86,9 @@ class Taxonomy:
         """The subjects that a caption names, in text order and without overlaps; empty if it names none."""
         return self._matcher.find_mentions(caption)
 
-    def get_body(self, category: str, group: str) -> Body:
+    def get_body(self, category: str, group: str) -> BodySize:
         """The height and stand of a category; where the file says nothing of it, those of its group."""
-        return Body(**{**self._bodies.get(group, {}), **self._bodies.get(category, {})})
+        return BodySize(**{**self._bodies.get(group, {}), **self._bodies.get(category, {})})
 
 
 def _compile_matcher(

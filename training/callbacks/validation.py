@@ -99,7 +99,7 @@ class Validation(Callback):
     def _compute_losses(self, state: RunState) -> dict[str, float]:
         quantiles = state.config.validation.quantiles
         world = state.world
-        seed = random_streams.derive_seed(state.config.seed, "validation")
+        seed = random_streams.derive_stream_seed(state.config.seed, "validation")
         found: dict[str, float] = {}
         for name, examples in self._examples.items():
             if not examples:
@@ -138,7 +138,7 @@ class Validation(Callback):
                 state,
                 example.task,
                 batch,
-                random_streams.derive_seed(config.seed, "validation video", example.index),
+                random_streams.derive_stream_seed(config.seed, "validation video", example.index),
             )
             if counts and world.sequence_rank == 0:
                 video = self._decode_video(state, latents)[0]

@@ -90,7 +90,7 @@ def _measure_activations(
         add_lora(model, lora, _find_family(model).name)
     with FakeTensorMode():
         _make_fake(model, dtype)
-        recompute_blocks(model, checkpointing)
+        apply_recomputation(model, checkpointing)
         for parameter in filter(lambda each: each.requires_grad, model.parameters()):
             parameter.register_post_accumulate_grad_hook(_drop_gradient)  # as FSDP does, once it is reduced
         call = make_inputs(model, tokens, batch, dtype, text=text, token_timesteps=token_timesteps)
@@ -223,7 +223,7 @@ def make_inputs(
     )
 
 
-def recompute_blocks(model: nn.Module, mode: Checkpointing) -> None:
+def apply_recomputation(model: nn.Module, mode: Checkpointing) -> None:
     """Make a stock transformer recompute its blocks in the backward pass, as training does."""
     parallel.recompute_blocks(_find_family(model).list_blocks(model), mode)
 

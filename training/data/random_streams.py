@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 SeedKey = int | str
 
 
-def derive_seed(seed: int, *keys: SeedKey) -> int:
+def derive_stream_seed(seed: int, *keys: SeedKey) -> int:
     """Derive a 63-bit seed for one purpose, the same on every machine and in every Python process."""
     # As JSON, so that ("a", 1) and ("a1",) differ.
     encoded = json.dumps([seed, *keys]).encode()
@@ -28,13 +28,13 @@ def make_generator(seed: int, *keys: SeedKey, device: str | torch.device = "cpu"
 
     Its numbers depend on the kind of device, as torch's do, and on nothing else.
     """
-    return torch.Generator(device=device).manual_seed(derive_seed(seed, *keys))
+    return torch.Generator(device=device).manual_seed(derive_stream_seed(seed, *keys))
 
 
 def draw_uniforms(count: int, seed: int, *keys: SeedKey) -> NDArray[np.float64]:
     """Draw (count,) numbers in [0, 1). A shorter draw is the beginning of a longer one."""
     # numpy guarantees that the streams of its bit generators never change; those of `Generator` may.
-    raw = np.random.Philox(key=derive_seed(seed, *keys)).random_raw(count)
+    raw = np.random.Philox(key=derive_stream_seed(seed, *keys)).random_raw(count)
     return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
@@ -45,4 +45,4 @@ def draw_permutation(count: int, seed: int, *keys: SeedKey) -> NDArray[np.int64]
 
 def derive_share(name: str, purpose: str) -> float:
     """Derive a number in [0, 1) from a name, independent of the seed: for splits that stay between runs."""
-    return derive_seed(0, purpose, name) * 2.0**-63
+    return derive_stream_seed(0, purpose, name) * 2.0**-63

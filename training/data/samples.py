@@ -18,7 +18,7 @@ PAIR_VARIANT = "pair"  # the picture that a pair gives as its reference
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class SampleReference:
     """A reference picture of a subject."""
 
     reference_id: str
@@ -32,7 +32,7 @@ class Subject:
 
     subject_id: str
     category: str
-    references: tuple[Reference, ...]
+    references: tuple[SampleReference, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,7 +259,7 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         if pad:
             return pictures.prepare_picture(picture, height, width)
         rows, columns = (self.family.spatial_scale * step for step in self.family.patch[1:])
-        picture = pictures.composite_on_white(picture)
+        picture = pictures.convert_to_rgb(picture)
         w, h = pictures.get_fitted_size(picture.size, height, width)
         size = max(columns, w // columns * columns), max(rows, h // rows * rows)
         return pictures.convert_to_tensor(picture.resize(size, Image.Resampling.LANCZOS))

@@ -13,14 +13,8 @@ from dataclasses import dataclass
 from reprise.errors import RepriseError
 from reprise.video.cover import compute_enlargement
 from training.latents.config import BucketsConfig
+from training.models.family import ClipLengths
 
-# Rates and lengths that the released models were trained on.
-DEFAULT_FPS = {"wan": 16.0, "wan2.2-ti2v": 24.0, "cogvideox": 8.0}
-DEFAULT_FRAMES = {
-    "wan": (81, 65, 49, 33, 17),
-    "wan2.2-ti2v": (121, 97, 81, 65, 49, 33),
-    "cogvideox": (49, 41, 33, 25, 17),
-}
 _MIN_MULTIPLES = 4  # minimum length of a side, in multiples of the grid
 _MAX_ASPECT_RATIO = 4.0  # of a bucket; frames with a larger aspect ratio are cropped
 
@@ -43,7 +37,7 @@ class SizeBuckets:
 
     config: BucketsConfig
     grid: SizeGrid
-    model: str = "wan"  # a key of DEFAULT_FPS and DEFAULT_FRAMES
+    lengths: ClipLengths  # where the config names no others
 
     def __post_init__(self) -> None:
         for frames in self.frames:
@@ -67,13 +61,13 @@ class SizeBuckets:
     @property
     def frames(self) -> tuple[int, ...]:
         """Numbers of frames, longest first."""
-        given = self.config.frames or DEFAULT_FRAMES[self.model]
+        given = self.config.frames or self.lengths.frames
         return tuple(sorted(set(given), reverse=True))
 
     @property
     def fps(self) -> float:
         """Frames per second of an encoded clip."""
-        return self.config.fps or DEFAULT_FPS[self.model]
+        return self.config.fps or self.lengths.fps
 
     def choose_length(self, available: int) -> int | None:
         """Return the largest number of frames that is at most `available`; None if all are larger."""

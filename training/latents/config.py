@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from reprise.settings import SettingsSection
 
 VARIANTS = ("crop", "segment", "inpaint", "redux", "crosspair", "retrieved")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
-
-
-class BucketsConfig(_Section):
+class BucketsConfig(SettingsSection):
     """Sizes of encoded clips: as many pixels as allowed, at about the aspect ratio of the clip."""
 
     area: int = Field(480 * 832, ge=1, description="maximum number of pixels of a frame")
@@ -50,7 +48,7 @@ class BucketsConfig(_Section):
         return sizes
 
 
-class ReferencesConfig(_Section):
+class EncodeReferencesConfig(SettingsSection):
     """Pictures of subjects."""
 
     variants: tuple[str, ...] = Field(VARIANTS, description="variants to encode")
@@ -72,7 +70,7 @@ class ReferencesConfig(_Section):
         return variants
 
 
-class PairsConfig(_Section):
+class PairsConfig(SettingsSection):
     """Pairs of pictures of one subject: the data of the identity steps of proxy replay."""
 
     quality: int = Field(
@@ -95,7 +93,7 @@ class PairsConfig(_Section):
     )
 
 
-class EngineConfig(_Section):
+class EncodeEngineConfig(SettingsSection):
     """How to run. These settings do not change the latents."""
 
     workers: int | None = Field(None, ge=1, description="null: one per GPU; without GPUs, 1")
@@ -110,11 +108,11 @@ class EngineConfig(_Section):
     progress: bool = True
 
 
-class EncodeConfig(_Section):
+class EncodeConfig(SettingsSection):
     """All settings of `reprise encode`."""
 
     buckets: BucketsConfig = BucketsConfig()
-    references: ReferencesConfig = ReferencesConfig()
+    references: EncodeReferencesConfig = EncodeReferencesConfig()
     pairs: PairsConfig = PairsConfig()
     frames_alone: int = Field(
         0, ge=0, description="evenly spaced frames of each clip that are also encoded as pictures, for replay"
@@ -132,7 +130,7 @@ class EncodeConfig(_Section):
         "bf16", description="data type in which the text encoder computes"
     )
     seed: int = Field(0, description="seed of posterior samples")
-    engine: EngineConfig = EngineConfig()
+    engine: EncodeEngineConfig = EncodeEngineConfig()
 
     def dump_content(self) -> dict[str, object]:
         """Return the settings that determine the latents, as plain values."""

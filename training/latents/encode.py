@@ -43,10 +43,11 @@ from training.latents.store import (
     write_part,
 )
 from training.latents.video import DroppedItemError
+from training.models.build import FAMILIES
 
 STAMP_FILE = "encode.json"  # model and config of the latents in a folder; written before the first part
 DROPPED_FILE = "dropped.parquet"
-_DROPPED_SCHEMA = pa.schema([(name, pa.string()) for name in ("sample_id", "key", "reason", "words")])
+_DROPPED_SCHEMA = pa.schema([(name, pa.string()) for name in ("sample_id", "key", "reason", "message")])
 # Another run may succeed with these reasons. All other reasons are properties of the item.
 _RETRYABLE_REASONS = ("missing file", "worker died")
 
@@ -200,9 +201,8 @@ def make_buckets(facts: ModelFacts, config: EncodeConfig) -> SizeBuckets:
     Raises:
         RepriseError: the model cannot take a size or a number of frames of the config.
     """
-    # Only the VAE of Wan 2.2 TI2V has 48 channels.
-    model = "wan2.2-ti2v" if facts.family == "wan" and facts.latents.channels == 48 else facts.family
-    return SizeBuckets(config.buckets, facts.grid, model)
+    lengths = FAMILIES[facts.family]().get_clip_lengths(facts.latents.channels)
+    return SizeBuckets(config.buckets, facts.grid, lengths)
 
 
 def _prepare_items(job: EncodeJob, items: Iterator[EncodeItem]) -> Iterator[PreparedItem | DroppedItemError]:
@@ -321,7 +321,8 @@ def _read_finished(folder: Storage) -> tuple[dict[str, dict[str, Any]], dict[str
     if folder.exists(DROPPED_FILE):
         for row in pq.read_table(pa.BufferReader(folder.read_bytes(DROPPED_FILE))).to_pylist():
             if row["key"] not in rows and row["reason"] not in _RETRYABLE_REASONS:
-                dropped[row["key"]] = ItemOutcome(row["sample_id"], row["key"], row["reason"], row["words"])
+                message = row.get("message", "")  # version 0.1 named this column otherwise
+                dropped[row["key"]] = ItemOutcome(row["sample_id"], row["key"], row["reason"], message)
     return rows, dropped
 
 
@@ -382,7 +383,7 @@ def _get_rows_file(shard: str) -> str:
 
 def _encode_ledger(outcomes: Sequence[ItemOutcome]) -> bytes:
     rows = [
-        {"sample_id": o.sample_id, "key": o.key, "reason": o.reason, "words": o.message} for o in outcomes
+        {"sample_id": o.sample_id, "key": o.key, "reason": o.reason, "message": o.message} for o in outcomes
     ]
     memory = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=_DROPPED_SCHEMA), memory, compression="zstd")

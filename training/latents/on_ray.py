@@ -15,7 +15,7 @@ import pyarrow as pa
 from reprise.errors import RepriseError
 from reprise.ray_session import ray_session
 from reprise.worker_errors import decode_error, encode_error
-from training.latents.config import EngineConfig
+from training.latents.config import EncodeEngineConfig
 from training.latents.encode import EncodeJob, ItemOutcome, WorkUnit, encode_unit
 from training.latents.encoders import Encoders
 from training.latents.sources.source import PlannedItem
@@ -100,7 +100,7 @@ def _decode_planned(values: dict[str, Any]) -> PlannedItem:
     return PlannedItem(**values, place=(file, row))
 
 
-def _plan_workers(engine: EngineConfig, units: int, resources: dict[str, float]) -> tuple[int, float]:
+def _plan_workers(engine: EncodeEngineConfig, units: int, resources: dict[str, float]) -> tuple[int, float]:
     """Return the number of workers, and the number of GPUs of each.
 
     Raises:

@@ -20,7 +20,7 @@ from training.latents.sources.source import EncodeItem, SubjectPicture
 from training.latents.video import DecodedClip, DroppedItemError, read_clip
 from training.models.pictures import (
     centre_on_white,
-    composite_on_white,
+    convert_to_rgb,
     convert_to_tensor,
     get_fitted_size,
     prepare_picture,
@@ -114,7 +114,7 @@ def _prepare_reference(picture: SubjectPicture, height: int, width: int, multipl
     if size == "own":
         # The canvas has the size of the fitted picture, rounded up to whole patches. The sides of the video
         # are such multiples, so the canvas is never larger than the video.
-        image = composite_on_white(image)
+        image = convert_to_rgb(image)
         fitted = get_fitted_size(image.size, height, width)
         width, height = (-(-side // multiple) * multiple for side in fitted)
         image = image.resize(fitted, Image.Resampling.LANCZOS)
@@ -133,7 +133,7 @@ def _has_alpha(picture: SubjectPicture) -> bool:
 def _read_still(data: bytes, buckets: SizeBuckets) -> DecodedClip:
     """Read a picture as a video of one frame, resized and cropped to its bucket."""
     try:
-        image = composite_on_white(Image.open(io.BytesIO(data)))
+        image = convert_to_rgb(Image.open(io.BytesIO(data)))
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise DroppedItemError("unreadable", str(error)) from error
     size = buckets.choose_size(image.height, image.width)

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from reprise.errors import RepriseError
 from reprise.storage import Storage
-from training.data.samples import LatentSample, Reference, SampleChoice, SampleRecord, Subject
+from training.data.samples import LatentSample, SampleChoice, SampleRecord, SampleReference, Subject
 
 SCHEMA_VERSION = "1"
 MANIFEST_FILE, INDEX_FILE, EMPTY_FILE, DATA_FOLDER = (
@@ -155,7 +155,8 @@ class Records:
                 subject["subject_id"],
                 subject["category"],
                 tuple(
-                    Reference(r["reference_id"], r["variant"], r["position"]) for r in subject["references"]
+                    SampleReference(r["reference_id"], r["variant"], r["position"])
+                    for r in subject["references"]
                 ),
             )
             for subject in found["subjects"]
@@ -203,7 +204,7 @@ class Latents:
 
     def __init__(self, folder: Storage | str) -> None:
         self.folder = Storage.from_uri(folder) if isinstance(folder, str) else folder
-        self.manifest = read_manifest(self.folder)
+        self.manifest = read_latents_manifest(self.folder)
         self.records = Records(read_index(self.folder))
         if not len(self.records):
             raise RepriseError(f"{self.folder.uri} holds no sample: see `dropped` in its manifest.json")
@@ -361,7 +362,7 @@ def build_index(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows], schema=INDEX_SCHEMA)
 
 
-def read_manifest(folder: Storage) -> LatentsManifest:
+def read_latents_manifest(folder: Storage) -> LatentsManifest:
     """Read the manifest of a folder of latents.
 
     Raises:

@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from reprise.errors import RepriseError
+from reprise.settings import flatten_keys
 from reprise.storage import Storage
 from training.config import TrainConfig
 from training.loop.callback import Callback
@@ -168,7 +169,7 @@ def check_same_config(saved: Mapping[str, Any], config: TrainConfig, where: str)
 
 def list_changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """List (key, before, now) of keys that may not change. A constant schedule may get more steps."""
-    old, new = _flatten_keys(before), _flatten_keys(now)
+    old, new = flatten_keys(before), flatten_keys(now)
     constant = new.get("optimizer.schedule") == "constant"
     return [
         (key, old.get(key), new.get(key))
@@ -183,20 +184,6 @@ def _is_free(key: str) -> bool:
     if parts[0] == "tasks":
         return parts[-1] in FREE_TASK_KEYS
     return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
-
-
-def _flatten_keys(value: Any, prefix: str = "") -> dict[str, Any]:
-    items: list[tuple[str, Any]]
-    if isinstance(value, Mapping):
-        items = list(value.items())
-    elif isinstance(value, list | tuple):
-        items = [(str(number), each) for number, each in enumerate(value)]
-    else:
-        return {prefix: value}
-    found: dict[str, Any] = {}
-    for key, each in items:
-        found |= _flatten_keys(each, f"{prefix}.{key}" if prefix else key)
-    return found
 
 
 def _collect_tensors(state: RunState, callbacks: Sequence[Callback]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def compute_gradients(state: RunState, plan: StepPlan, batches: Iterable[Batch] 
     patch = state.family.patch
     for number, batch in enumerate(itertools.islice(batches, count)):
         # Each micro-batch seeds dropout anew, so checkpoints need no state of random generators.
-        torch.manual_seed(random_streams.derive_seed(state.config.seed, "dropout", batch.indices[0]))
+        torch.manual_seed(random_streams.derive_stream_seed(state.config.seed, "dropout", batch.indices[0]))
         set_gradient_sync(
             state.model,
             state.world,

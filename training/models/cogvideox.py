@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from reprise.errors import RepriseError
 from training.config import ObjectiveConfig, PositionsConfig
 from training.models.cogvideox_shape import CogVideoXShape
-from training.models.family import Conditioning, ModuleNames, VideoSize
+from training.models.family import ClipLengths, Conditioning, ModuleNames, VideoSize
 from training.models.packing import (
     SequenceLayout,
     SequenceShard,
@@ -269,6 +269,10 @@ class CogVideoXFamily:
     def has_token_timesteps(self, positions: PositionsConfig) -> bool:
         """See `Family.has_token_timesteps`: never, one timestep modulates a whole sample."""
         return False
+
+    def get_clip_lengths(self, latent_channels: int) -> ClipLengths:
+        """49 frames at 8 per second."""
+        return ClipLengths(8.0, (49, 41, 33, 25, 17))
 
     def get_text_length(self, transformer: Mapping[str, Any], tokenizer_limit: int | None = None) -> int:
         """See `Family.get_text_length`: the transformer's `max_text_seq_length`, 226 as released."""

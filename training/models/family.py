@@ -30,6 +30,13 @@ class VideoSize(NamedTuple):
     fps: float
 
 
+class ClipLengths(NamedTuple):
+    """The rate and the lengths of clips that a release was trained on."""
+
+    fps: float
+    frames: tuple[int, ...]  # longest first
+
+
 @dataclass(frozen=True)
 class Conditioning:
     """What a prediction is conditioned on besides the noisy video."""
@@ -128,6 +135,13 @@ class Family(Protocol):
 
     def has_token_timesteps(self, positions: PositionsConfig) -> bool:
         """Whether every token has its own timestep, and so its own modulation."""
+
+    def get_clip_lengths(self, latent_channels: int) -> ClipLengths:
+        """Which clips `reprise encode` makes where the config names no others.
+
+        Args:
+            latent_channels: of the VAE, which tells the releases of a family apart.
+        """
 
     def get_text_length(self, transformer: Mapping[str, Any], tokenizer_limit: int | None = None) -> int:
         """To how many tokens prompts are padded, in encoding, training and generation alike.

@@ -38,11 +38,11 @@ def prepare_picture(image: Image.Image, height: int, width: int) -> Tensor:
     The aspect ratio is kept, smaller pictures are enlarged, transparency becomes white.
     """
     return convert_to_tensor(
-        centre_on_white(resize_to_fit(composite_on_white(image), height, width), height, width)
+        centre_on_white(resize_to_fit(convert_to_rgb(image), height, width), height, width)
     )
 
 
-def composite_on_white(image: Image.Image) -> Image.Image:
+def convert_to_rgb(image: Image.Image) -> Image.Image:
     """Convert to RGB of 8 bits: upright, transparency over white.
 
     It comes before resizing, so that no colour under full transparency bleeds into the edge.

@@ -204,7 +204,7 @@ def _draw_parameters(name: str, module: nn.Module, seed: int) -> None:
     if not own:
         return
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_streams.derive_seed(seed, "weights", name))
+        torch.manual_seed(random_streams.derive_stream_seed(seed, "weights", name))
         fresh = _draw_values(module, own)
     found = _LORA_NAME.search(name)
     for key, parameter in own.items():

@@ -22,7 +22,7 @@ def embed_masked_captions(
         One (L, D) tensor for each caption, L <= `length` tokens, on the encoder's device and of its type. The
         transformer wants zeros from L up to `length`.
     """
-    tokens = _tokenize_captions([clean_text(caption) for caption in captions], tokenizer, length)
+    tokens = _tokenize_captions([clean_caption(caption) for caption in captions], tokenizer, length)
     device = next(encoder.parameters()).device
     ids, mask = tokens.input_ids.to(device), tokens.attention_mask.to(device)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def limit_text_length(length: int, tokenizer_limit: int | None) -> int:
     return length if tokenizer_limit is None else min(length, int(tokenizer_limit))
 
 
-def clean_text(caption: str) -> str:
+def clean_caption(caption: str) -> str:
     """Clean a caption as Wan's pipeline does: repair Unicode, resolve HTML entities, collapse white space."""
     import ftfy
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from reprise.errors import RepriseError
 from training.config import ObjectiveConfig, PositionsConfig
-from training.models.family import Conditioning, ModuleNames, VideoSize
+from training.models.family import ClipLengths, Conditioning, ModuleNames, VideoSize
 from training.models.packing import (
     SequenceLayout,
     SequenceShard,
@@ -65,6 +65,9 @@ class TimestepSinusoid(nn.Module):
         exponent = torch.arange(half, dtype=exact, device=timesteps.device) / half
         angle = timesteps.to(exact)[:, None] * torch.pow(10_000.0, -exponent)
         return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
+
+
+_TI2V_CHANNELS = 48  # of the VAE of Wan 2.2 TI2V
 
 
 class WanFamily:
@@ -199,6 +202,12 @@ class WanFamily:
     def has_token_timesteps(self, positions: PositionsConfig) -> bool:
         """See `Family.has_token_timesteps`: where references have the time 0 beside a noisy video."""
         return positions.reference_time == "zero"
+
+    def get_clip_lengths(self, latent_channels: int) -> ClipLengths:
+        """81 frames at 16 per second; Wan 2.2 TI2V, whose VAE alone has 48 channels: 121 at 24 per second."""
+        if latent_channels == _TI2V_CHANNELS:
+            return ClipLengths(24.0, (121, 97, 81, 65, 49, 33))
+        return ClipLengths(16.0, (81, 65, 49, 33, 17))
 
     def get_text_length(self, transformer: Mapping[str, Any], tokenizer_limit: int | None = None) -> int:
         """See `Family.get_text_length`: 512, or the tokenizer's limit."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.config import KaleidoTask, MixtureConfig
-from training.data.samples import Reference, SampleChoice, SampleRecord, Subject
+from training.data.samples import SampleChoice, SampleRecord, SampleReference, Subject
 from training.latents.store import Records
 from training.tasks.denoising import DenoisingTask
 
@@ -67,7 +67,7 @@ def list_usable_variants(mixture: MixtureConfig) -> tuple[str, ...]:
     return plain + tuple(variant for variant in CROSSED_VARIANTS if crossed[variant] > 0)
 
 
-def draw_reference(subject: Subject, mixture: MixtureConfig, generator: torch.Generator) -> Reference:
+def draw_reference(subject: Subject, mixture: MixtureConfig, generator: torch.Generator) -> SampleReference:
     """Draw one picture of a subject.
 
     The picture is cross-paired with the probability `mixture.crosspair` (Table 4), else of a plain variant,
@@ -98,5 +98,5 @@ def draw_reference(subject: Subject, mixture: MixtureConfig, generator: torch.Ge
     return having[int(which * len(having))]
 
 
-def _list_references(subject: Subject, variant: str) -> list[Reference]:
+def _list_references(subject: Subject, variant: str) -> list[SampleReference]:
     return [reference for reference in subject.references if reference.variant == variant]

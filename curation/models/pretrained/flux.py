@@ -23,7 +23,7 @@ from curation.imaging.codec import RGB, BoolMask
 from curation.model_spec import ModelSpec
 from curation.models.checkpoints import Checkpoint, resolve_checkpoint
 from curation.models.pretrained.device import BatchRunner, ComputeTarget, choose_target
-from curation.models.pretrained.loading import explain_errors, has_tokenizer, read_options
+from curation.models.pretrained.loading import explain_loading_errors, has_tokenizer, read_options
 from reprise.errors import RepriseError
 
 OFFLOAD_MODES = ("none", "model", "sequential")
@@ -183,7 +183,7 @@ class FluxInpainter:
         checkpoint = resolve_checkpoint(spec)
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
-        self._pipeline = load_pipeline(
+        self._pipeline = load_flux_pipeline(
             checkpoint, wanted, accepted, choose_target(spec), self._options["offload"]
         )
         self._batches = BatchRunner(spec.batch_size)
@@ -244,7 +244,7 @@ def convert_to_images(values: Any) -> list[RGB]:
     return list(scaled.round().clip(0, 255).astype(np.uint8))
 
 
-def load_pipeline(
+def load_flux_pipeline(
     checkpoint: Checkpoint, wanted: str, accepted: Sequence[str], target: ComputeTarget, offload: str
 ) -> Any:
     """Load a pipeline from a folder onto a device, without progress bars.
@@ -267,7 +267,7 @@ def load_pipeline(
     if not hasattr(diffusers, wanted):
         raise RepriseError(f"models: the installed diffusers {diffusers.__version__} has no {wanted}")
     diffusers.utils.logging.disable_progress_bar()
-    with explain_errors(checkpoint, wanted):
+    with explain_loading_errors(checkpoint, wanted):
         pipeline = getattr(diffusers, wanted).from_pretrained(
             checkpoint.path, dtype=target.dtype, local_files_only=True
         )

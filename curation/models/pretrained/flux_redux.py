@@ -71,8 +71,8 @@ class FluxRedux:
         base = resolve_checkpoint(base_spec)
         self.revision = f"{prior.revision}+{base.revision}"
         self.sha256 = compute_digest(prior.sha256, base.sha256, length=64)
-        self._prior = flux.load_pipeline(prior, _PRIOR, [_PRIOR], where, "none")
-        self._base = flux.load_pipeline(base, _BASE, [_BASE], where, self._options["offload"])
+        self._prior = flux.load_flux_pipeline(prior, _PRIOR, [_PRIOR], where, "none")
+        self._base = flux.load_flux_pipeline(base, _BASE, [_BASE], where, self._options["offload"])
         wide = int(self._prior.image_embedder.config.txt_in_features)
         if wide != self._config.joint_attention_dim:
             raise RepriseError(

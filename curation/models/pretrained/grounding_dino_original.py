@@ -30,7 +30,7 @@ from curation.models.checkpoints import Checkpoint, locate_checkpoint, resolve_c
 from curation.models.pretrained import pth
 from curation.models.pretrained.compat_bert import BertTextEncoder
 from curation.models.pretrained.device import BatchRunner, choose_target
-from curation.models.pretrained.loading import explain_errors, read_options
+from curation.models.pretrained.loading import explain_loading_errors, read_options
 from curation.models.pretrained.phrases import (
     DetectionRules,
     Prompt,
@@ -81,9 +81,9 @@ class GroundingDinoOriginal:
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
         weights = pth.find_single_file(checkpoint.path, ".pth", _MODEL_LABEL)
-        settings = read_config(_find_config(config, weights.parent))
+        settings = read_original_config(_find_config(config, weights.parent))
         text = _find_text_encoder(text_encoder, settings, weights.parent)
-        with explain_errors(checkpoint, _MODEL_LABEL):
+        with explain_loading_errors(checkpoint, _MODEL_LABEL):
             tokenizer = AutoTokenizer.from_pretrained(text, local_files_only=True)
         self._prompter = PromptPacker(tokenizer)
         self._model = build_dino_model(settings, text, checkpoint).to(self._target.device)
@@ -112,7 +112,7 @@ class GroundingDinoOriginal:
         return list(zip(logits, boxes, strict=True))
 
 
-def read_config(path: Path) -> SimpleNamespace:
+def read_original_config(path: Path) -> SimpleNamespace:
     """The library's config: a Python file of plain `name = value` lines, read and not run.
 
     Raises:
@@ -144,7 +144,7 @@ def build_dino_model(settings: SimpleNamespace, text: Path, checkpoint: Checkpoi
     """
     # What saves memory in training costs time here.
     settings = SimpleNamespace(**{**vars(settings), "use_checkpoint": False, "use_transformer_ckpt": False})
-    with explain_errors(checkpoint, _MODEL_LABEL), _patch_library(settings, text):
+    with explain_loading_errors(checkpoint, _MODEL_LABEL), _patch_library(settings, text):
         model: nn.Module = build_model(settings)
     model.tokenizer = _PackedPrompts()
     return model.eval()

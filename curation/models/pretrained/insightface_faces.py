@@ -18,7 +18,7 @@ from curation.model_spec import ModelSpec
 from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.contrastive import normalize_rows
 from curation.models.pretrained.device import choose_target
-from curation.models.pretrained.loading import explain_errors, read_options
+from curation.models.pretrained.loading import explain_loading_errors, read_options
 from curation.models.roles import Face
 from reprise.errors import RepriseError
 
@@ -59,7 +59,7 @@ class InsightFaces:
         providers, context = ["CPUExecutionProvider"], -1
         if device.type == "cuda":
             providers, context = ["CUDAExecutionProvider", "CPUExecutionProvider"], device.index or 0
-        with explain_errors(checkpoint, "an InsightFace pack"):
+        with explain_loading_errors(checkpoint, "an InsightFace pack"):
             try:
                 self._app: Any = FaceAnalysis(
                     name=str(pack), providers=providers, allowed_modules=[_DETECTION, _POSE, _IDENTITY]

@@ -48,7 +48,7 @@ def load_pretrained(auto: Any, checkpoint: Checkpoint, label: str, dtype: torch.
         RepriseError: no model of this kind, or weights are missing or of other shapes: transformers would
             draw those at random and go on with a warning.
     """
-    with explain_errors(checkpoint, label), _silence_transformers():
+    with explain_loading_errors(checkpoint, label), _silence_transformers():
         model, report = auto.from_pretrained(
             checkpoint.path,
             local_files_only=True,
@@ -73,7 +73,7 @@ def load_processor(auto: Any, checkpoint: Checkpoint, label: str, **kwargs: Any)
     Raises:
         RepriseError: it is not in the checkpoint.
     """
-    with explain_errors(checkpoint, label):
+    with explain_loading_errors(checkpoint, label):
         return auto.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False, **kwargs)
 
 
@@ -94,7 +94,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def explain_errors(checkpoint: Checkpoint, label: str) -> Iterator[None]:
+def explain_loading_errors(checkpoint: Checkpoint, label: str) -> Iterator[None]:
     """Turn whatever a library says of a checkpoint into one line.
 
     Libraries raise nearly every type for a checkpoint that is not theirs; running out of memory is not among

@@ -28,7 +28,7 @@ from curation.models.pretrained.contrastive import (
     pad_to_square,
 )
 from curation.models.pretrained.device import BatchRunner, choose_target
-from curation.models.pretrained.loading import explain_errors, has_tokenizer, read_options
+from curation.models.pretrained.loading import explain_loading_errors, has_tokenizer, read_options
 from reprise.errors import RepriseError
 
 _CONFIG_FILE = "open_clip_config.json"
@@ -58,7 +58,7 @@ class OpenClipScorer(Scorer):
         self.sha256 = checkpoint.sha256
         self._target = choose_target(spec)
         name, weights = _resolve_model_name(checkpoint.path, given["model"], open_clip.list_models())
-        with explain_errors(checkpoint, "an open_clip model"):
+        with explain_loading_errors(checkpoint, "an open_clip model"):
             model, self._preprocess = open_clip.create_model_from_pretrained(
                 name, pretrained=weights, device=str(self._target.device)
             )

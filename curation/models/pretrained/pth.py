@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from curation.models.checkpoints import Checkpoint
-from curation.models.pretrained.loading import explain_errors
+from curation.models.pretrained.loading import explain_loading_errors
 from reprise.errors import RepriseError
 
 
@@ -38,7 +38,7 @@ def read_weights(path: Path, checkpoint: Checkpoint, label: str) -> dict[str, Te
     Raises:
         RepriseError: half a file, no PyTorch file, or one without weights.
     """
-    with explain_errors(checkpoint, label):
+    with explain_loading_errors(checkpoint, label):
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     for key in ("model", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):

@@ -43,9 +43,9 @@ from curation.playground.train_models.loop import (
 from curation.playground.train_models.stock import SampleCache
 from curation.playground.world import (
     PERSON,
-    Body,
     CanvasPlacement,
     FaceTruth,
+    Figure,
     Gaze,
     draw_backdrop,
     measure_face,
@@ -259,7 +259,7 @@ class Portrait:
     face: FaceTruth
 
 
-def draw_portrait(rng: np.random.Generator, body: Body, gaze: Gaze) -> Portrait:
+def draw_portrait(rng: np.random.Generator, body: Figure, gaze: Gaze) -> Portrait:
     """A picture of one person who looks in a direction."""
     side, half = 96, float(rng.uniform(20, 44))
     where = CanvasPlacement(

@@ -144,7 +144,7 @@ def convert_to_original(trained: Path, output: Path) -> None:
     from curation.models.checkpoints import Checkpoint
     from curation.models.pretrained.convert import convert_dino_from_hf
     from curation.models.pretrained.grounding_dino_original import build_dino_model as build_original
-    from curation.models.pretrained.grounding_dino_original import read_config
+    from curation.models.pretrained.grounding_dino_original import read_original_config
 
     config: Any = AutoConfig.from_pretrained(trained)
     text = output / "text"
@@ -154,7 +154,7 @@ def convert_to_original(trained: Path, output: Path) -> None:
     lines = (f"{key} = {value!r}" for key, value in _build_original_config(config, text.name).items())
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     nowhere = Checkpoint(trained, str(trained), "", "")
-    like = build_original(read_config(file), text, nowhere).state_dict()
+    like = build_original(read_original_config(file), text, nowhere).state_dict()
     state = convert_dino_from_hf(load_file(trained / "model.safetensors"), like)
     torch.save({"model": state}, output / "groundingdino_playground.pth")
 

@@ -170,7 +170,7 @@ def scale_image(image: RGB) -> NDArray[np.uint8]:
     return np.asarray(resized(image, SIDE).numpy(), np.uint8)
 
 
-def normalise_images(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+def pad_images(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
     """Pictures (3, h, w) of `scale_image` -> (N, 3, SIDE, SIDE), normalised, padded right and below."""
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     batch = torch.zeros(len(images), 3, SIDE, SIDE)
@@ -216,7 +216,7 @@ def compute_loss(
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     noise = torch.from_numpy(rng.normal(0, 0.04, boxes.shape).clip(-0.1, 0.1)).float()
     noise *= torch.from_numpy(rng.uniform(0, 1, (len(boxes), 1)) < 0.6).float()
-    embeddings = model.image_encoder(normalise_images([each.image for each in samples]))[owner]
+    embeddings = model.image_encoder(pad_images([each.image for each in samples]))[owner]
     masks, quality = decode_masks(model, embeddings, boxes + noise * sides)
     target = target.expand_as(masks)
     # Mostly around the box: elsewhere a box leaves no doubt, and easy pixels would drown the edge.
@@ -255,7 +255,7 @@ def evaluate_segmenter(model: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 6
         owner = [index for index, picture in enumerate(pictures) for _ in picture.truths]
         everything = [seen for picture in pictures for seen in picture.truths]
         boxes = torch.tensor([seen.box for seen in everything])
-        embeddings = model.image_encoder(normalise_images([scale_image(p.image) for p in pictures]))[owner]
+        embeddings = model.image_encoder(pad_images([scale_image(p.image) for p in pictures]))[owner]
         masks, quality = decode_masks(model, embeddings, boxes)
         masks = F.interpolate(masks, (SIDE, SIDE), mode="bilinear", align_corners=False) > 0
         best = quality[:, 1:].argmax(1) + 1

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.export.captions import tag_caption
-from curation.export.config import ReferencesConfig
+from curation.export.config import ExportReferencesConfig
 from curation.export.needs import FrameRule, VideoNeeds
 from curation.export.plan import choose_split
 from curation.export.references import draw_references
@@ -79,7 +79,7 @@ def test_sizes_shrink_to_the_grid_and_keep_their_shape(
 
 def test_variants_are_drawn_by_their_shares() -> None:
     everything = dict.fromkeys(("crop", "segment", "inpaint", "redux"), 1)
-    config = ReferencesConfig(shares={"crop": 1, "segment": 5, "inpaint": 3, "redux": 1})
+    config = ExportReferencesConfig(shares={"crop": 1, "segment": 5, "inpaint": 3, "redux": 1})
     drawn = Counter(
         each.variant
         for n in range(4000)
@@ -90,7 +90,7 @@ def test_variants_are_drawn_by_their_shares() -> None:
 
 
 def test_a_draw_depends_on_the_subject_alone() -> None:
-    config = ReferencesConfig(per_subject=2)
+    config = ExportReferencesConfig(per_subject=2)
     one, two = make_subject("a", {"crop": 2, "segment": 1}), make_subject("b", {"redux": 1, "crop": 1})
     alone = draw_references([one], config, 7, None)
     assert draw_references([two, one], config, 7, None)[-len(alone) :] == alone
@@ -98,13 +98,13 @@ def test_a_draw_depends_on_the_subject_alone() -> None:
 
 def test_each_subject_keeps_a_picture_before_any_keeps_two() -> None:
     subjects = [make_subject(name, {"crop": 3, "segment": 3}) for name in "abc"]
-    drawn = draw_references(subjects, ReferencesConfig(per_subject=3), 0, 4)
+    drawn = draw_references(subjects, ExportReferencesConfig(per_subject=3), 0, 4)
     assert Counter(each.subject_id for each in drawn) == {"a": 2, "b": 1, "c": 1}
 
 
 def test_a_variant_without_a_share_never_goes() -> None:
     subject = make_subject("a", {"retrieved": 4})
-    assert draw_references([subject], ReferencesConfig(per_subject=3), 0, None) == []
+    assert draw_references([subject], ExportReferencesConfig(per_subject=3), 0, None) == []
 
 
 # --- captions -----------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def pulled(root: Path, source: str, revision: str, requested: str | None = None,
     folder = root / f"{source.replace('/', '--')}@{revision}"
     tensors(folder / "model.safetensors", seed)
     (folder / "config.json").write_text("{}")
-    checkpoints.write_manifest(folder, source, revision, requested)
+    checkpoints.write_checkpoint_manifest(folder, source, revision, requested)
     return folder
 
 

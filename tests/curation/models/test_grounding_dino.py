@@ -501,15 +501,15 @@ def test_a_tokenizer_of_another_vocabulary_is_one_clear_line() -> None:
 
 def test_a_config_that_is_not_plain_values_is_one_clear_line(tmp_path: Path) -> None:
     pytest.importorskip("groundingdino", reason="groundingdino-py is not installed")
-    from curation.models.pretrained.grounding_dino_original import read_config
+    from curation.models.pretrained.grounding_dino_original import read_original_config
 
     path = tmp_path / "config.py"
     path.write_text("import os\n")
-    fails(lambda: read_config(path), "line 1")
+    fails(lambda: read_original_config(path), "line 1")
     path.write_text("modelname = 'dino'\n")
-    fails(lambda: read_config(path), "configures dino")
+    fails(lambda: read_original_config(path), "configures dino")
     path.write_text("modelname = \n")
-    fails(lambda: read_config(path), "cannot read the config")
+    fails(lambda: read_original_config(path), "cannot read the config")
 
 
 def test_options_are_checked(folders: dict[str, Path]) -> None:

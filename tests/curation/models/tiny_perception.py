@@ -82,7 +82,7 @@ def save_dino_original(folder: Path, hf: GroundingDinoForObjectDetection) -> Non
 
     from curation.models.checkpoints import Checkpoint
     from curation.models.pretrained import convert
-    from curation.models.pretrained.grounding_dino_original import build_dino_model, read_config
+    from curation.models.pretrained.grounding_dino_original import build_dino_model, read_original_config
 
     folder.mkdir(parents=True, exist_ok=True)
     bert_config().save_pretrained(folder / "bert-tiny")
@@ -92,7 +92,7 @@ def save_dino_original(folder: Path, hf: GroundingDinoForObjectDetection) -> Non
     ours["text_encoder_type"] = "bert-tiny"
     lines = [f"{key} = {value!r}" for key, value in ours.items()]
     (folder / "config.py").write_text(shipped.read_text() + "\n" + "\n".join(lines) + "\n")
-    settings = read_config(folder / "config.py")
+    settings = read_original_config(folder / "config.py")
     nothing = Checkpoint(folder, str(folder), "0", "0")
     like = build_dino_model(settings, folder / "bert-tiny", nothing).state_dict()
     state = convert.convert_dino_from_hf(hf.state_dict() | saved(hf), like)

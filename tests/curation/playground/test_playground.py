@@ -35,7 +35,16 @@ from curation.playground.scenes import (
     measure_whole_area,
     sample_scene,
 )
-from curation.playground.world import COLOURS, NAMES, PERSON, SHAPES, Body, CanvasPlacement, Gaze, ThingLook
+from curation.playground.world import (
+    COLOURS,
+    NAMES,
+    PERSON,
+    SHAPES,
+    CanvasPlacement,
+    Figure,
+    Gaze,
+    ThingLook,
+)
 from curation.taxonomy import Taxonomy
 
 GREY = 0.5
@@ -131,7 +140,7 @@ def test_a_background_has_no_colour_that_a_name_could_mean() -> None:
     ],
 )
 def test_a_head_shows_what_faces_the_camera(yaw: float, seen: str) -> None:
-    face = world.measure_face(Body(), Gaze(yaw), CanvasPlacement(64, 64, 50))
+    face = world.measure_face(Figure(), Gaze(yaw), CanvasPlacement(64, 64, 50))
     shown = [name for name, visible in zip(world.FEATURES, face.visible, strict=True) if visible]
     assert ", ".join(shown) == seen
 
@@ -139,19 +148,20 @@ def test_a_head_shows_what_faces_the_camera(yaw: float, seen: str) -> None:
 def test_a_head_that_turns_right_moves_its_nose_right_and_one_that_looks_up_moves_it_up() -> None:
     where = CanvasPlacement(64, 64, 50)
     straight, right, up = (
-        world.measure_face(Body(), gaze, where).points[2] for gaze in (Gaze(), Gaze(yaw=30), Gaze(pitch=20))
+        world.measure_face(Figure(), gaze, where).points[2] for gaze in (Gaze(), Gaze(yaw=30), Gaze(pitch=20))
     )
     assert right[0] > straight[0] + 5 and up[1] < straight[1] - 3
 
 
 def test_the_back_of_a_head_is_hair_only() -> None:
     front, back = (
-        world.draw_person(Body(), Gaze(yaw), CanvasPlacement(64, 64, 60), 128, 128)[0] for yaw in (0.0, 180.0)
+        world.draw_person(Figure(), Gaze(yaw), CanvasPlacement(64, 64, 60), 128, 128)[0]
+        for yaw in (0.0, 180.0)
     )
-    x0, y0, x1, y1 = (int(v) for v in world.measure_face(Body(), Gaze(), CanvasPlacement(64, 64, 60)).box)
+    x0, y0, x1, y1 = (int(v) for v in world.measure_face(Figure(), Gaze(), CanvasPlacement(64, 64, 60)).box)
     head = (slice(y0 + 8, (y0 + y1) // 2), slice(x0 + 12, x1 - 12))
-    assert np.allclose(back[head], Body().hair, atol=0.01)
-    assert not np.allclose(front[head], Body().hair, atol=0.2)
+    assert np.allclose(back[head], Figure().hair, atol=0.01)
+    assert not np.allclose(front[head], Figure().hair, atol=0.2)
 
 
 # ---- scenes --------------------------------------------------------------------------------------
@@ -464,7 +474,7 @@ def test_the_segmenter_is_the_same_model_in_both_libraries(tmp_path: Path) -> No
     with torch.no_grad():
         masks, scores = segmenting.decode_masks(
             sam,
-            sam.image_encoder(segmenting.normalise_images([segmenting.scale_image(picture.image)])),
+            sam.image_encoder(segmenting.pad_images([segmenting.scale_image(picture.image)])),
             torch.tensor([box]),
         )
         other: Any = SamModel.from_pretrained(tmp_path / "s" / "transformers")

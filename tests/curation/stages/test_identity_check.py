@@ -19,7 +19,7 @@ from curation.rows.schema import CLIPS, ClipRow, Reference
 from curation.rows.tables import build_table
 from curation.rows.thresholds import Thresholds, build_rules
 from curation.rows.verdicts import decide_clip, decide_reference
-from curation.stages.identity_check import IdentityCheck, IdentityScores, PicturePair, compare_largest_faces
+from curation.stages.identity_check import IdentityCheck, IdentityPair, IdentityScores, compare_largest_faces
 from curation.stages.inpaint import Inpaint
 from curation.stages.redux import Redux
 from tests.curation.subjects import BLUE, GREY, RED, ball_clip, painted, scene
@@ -264,7 +264,11 @@ def test_faces_without_identities_measure_nothing() -> None:
 def test_scores_of_pairs_are_in_order(backends: Backends) -> None:
     backends["faces"] = ColourFaces()
     red, blue = scene(RED), scene(BLUE)
-    pairs = [PicturePair(red, blue, "sport"), PicturePair(red, red, "human"), PicturePair(blue, red, "human")]
+    pairs = [
+        IdentityPair(red, blue, "sport"),
+        IdentityPair(red, red, "human"),
+        IdentityPair(blue, red, "human"),
+    ]
     first, second, third = IdentityCheck(config()).measure_pairs(pairs)
     assert first.face is None
     assert first.image is not None

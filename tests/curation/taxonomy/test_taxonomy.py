@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.taxonomy import Body, Mention, Taxonomy, TaxonomyError, find_problems
+from curation.taxonomy import BodySize, Mention, Taxonomy, TaxonomyError, find_problems
 from curation.taxonomy.files import SHIPPED_FILE
 from curation.taxonomy.plurals import make_plurals
 from pipelines.taxonomy import taxonomy as command
@@ -58,12 +58,12 @@ def test_nearly_every_name_is_found_when_a_caption_shows_it() -> None:
 
 
 def test_a_category_has_the_height_and_stand_of_its_group_unless_it_has_its_own() -> None:
-    assert SHIPPED_TAXONOMY.get_body("woman", "human") == Body(height=1.7, stands=True)
-    assert SHIPPED_TAXONOMY.get_body("baby", "human") == Body(height=0.7, stands=True)
-    assert SHIPPED_TAXONOMY.get_body("eagle", "animal") == Body(height=0.5, stands=False)
-    assert SHIPPED_TAXONOMY.get_body("ship", "vehicle") == Body(height=20.0, stands=False)
-    assert SHIPPED_TAXONOMY.get_body("t-shirt", "clothing") == Body(height=None, stands=False)
-    assert SHIPPED_TAXONOMY.get_body("unknown", "nowhere") == Body()
+    assert SHIPPED_TAXONOMY.get_body("woman", "human") == BodySize(height=1.7, stands=True)
+    assert SHIPPED_TAXONOMY.get_body("baby", "human") == BodySize(height=0.7, stands=True)
+    assert SHIPPED_TAXONOMY.get_body("eagle", "animal") == BodySize(height=0.5, stands=False)
+    assert SHIPPED_TAXONOMY.get_body("ship", "vehicle") == BodySize(height=20.0, stands=False)
+    assert SHIPPED_TAXONOMY.get_body("t-shirt", "clothing") == BodySize(height=None, stands=False)
+    assert SHIPPED_TAXONOMY.get_body("unknown", "nowhere") == BodySize()
 
 
 # --- whole captions -------------------------------------------------------------------------------

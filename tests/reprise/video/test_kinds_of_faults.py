@@ -25,6 +25,7 @@ from tests.videos import read_pictures, shots, write_video
 from training.latents.buckets import SizeBuckets, SizeGrid
 from training.latents.config import BucketsConfig
 from training.latents.video import read_clip
+from training.models.family import ClipLengths
 
 RED, LIME, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
 
@@ -37,7 +38,9 @@ def slice_file(path: Path) -> list[Span]:
 
 def read_first(path: Path) -> NDArray[np.uint8]:
     buckets = SizeBuckets(
-        BucketsConfig(area=160 * 96, frames=(17,), fps=8.0, window="start", enlarge=4.0), SizeGrid(16, 4)
+        BucketsConfig(area=160 * 96, frames=(17,), fps=8.0, window="start", enlarge=4.0),
+        SizeGrid(16, 4),
+        ClipLengths(8.0, (17,)),
     )
     return np.asarray(read_clip(path, buckets).frames[0])
 

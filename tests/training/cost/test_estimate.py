@@ -44,7 +44,7 @@ def saved(
 ) -> int:
     """Bytes that autograd keeps on the CPU, weights and inputs left out, each storage once."""
     model = activations.build_stock_model(config, device="cpu", dtype=dtype)
-    activations.recompute_blocks(model, mode)
+    activations.apply_recomputation(model, mode)
     call = activations.make_inputs(model, tokens, batch, dtype, token_timesteps=each_token)
     given = [*model.parameters(), *(each for each in call.values() if isinstance(each, torch.Tensor))]
     theirs = {each.untyped_storage().data_ptr() for each in given}

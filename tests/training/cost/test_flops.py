@@ -26,7 +26,7 @@ def counted(
     from training.cost import activations
 
     model = activations.build_stock_model(config, device="cpu")
-    activations.recompute_blocks(model, checkpointing)
+    activations.apply_recomputation(model, checkpointing)
     call = activations.make_inputs(model, tokens, batch, torch.float32)
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(getattr(SDPBackend, backend)), counter:

@@ -13,7 +13,7 @@ from reprise.errors import RepriseError
 from training.config import KaleidoTask, MixtureConfig, VideoTask
 from training.data import random_streams
 from training.data.sampler import Sampler, find_turn
-from training.data.samples import Reference, Subject
+from training.data.samples import SampleReference, Subject
 from training.latents.store import Records, build_index
 from training.playground.random_latents import VARIANTS
 from training.tasks.build import build_tasks
@@ -147,7 +147,7 @@ def test_steps_of_tasks_follow_their_weights() -> None:
 
 
 def _shares(mixture: MixtureConfig, variants: tuple[str, ...], count: int = 20_000) -> dict[str, float]:
-    subject = Subject("s", "dog", tuple(Reference(v, v, i) for i, v in enumerate(variants)))
+    subject = Subject("s", "dog", tuple(SampleReference(v, v, i) for i, v in enumerate(variants)))
     got = Counter(
         draw_reference(subject, mixture, random_streams.make_generator(7, "choice", index)).variant
         for index in range(count)
@@ -244,7 +244,7 @@ def test_permutations_reach_all_orders_alike() -> None:
 
 
 def test_draws_are_the_same_on_every_machine() -> None:
-    assert random_streams.derive_seed(1, "noise", 5) == 128392685608380107
+    assert random_streams.derive_stream_seed(1, "noise", 5) == 128392685608380107
     np.testing.assert_allclose(
         random_streams.draw_uniforms(2, 1, "task"), [0.9994718538568483, 0.10445116409293997], rtol=1e-15
     )

@@ -16,12 +16,15 @@ from training.latents.buckets import (
     list_sizes,
 )
 from training.latents.config import BucketsConfig
+from training.models.cogvideox import CogVideoXFamily
+from training.models.wan import WanFamily
 
 GRID = SizeGrid(multiple=16, temporal=4)
+LENGTHS = WanFamily().get_clip_lengths(16)
 
 
 def buckets(**config: object) -> SizeBuckets:
-    return SizeBuckets(BucketsConfig(**config), GRID)
+    return SizeBuckets(BucketsConfig(**config), GRID, LENGTHS)
 
 
 def test_usual_sizes_stay_what_they_are() -> None:
@@ -31,8 +34,9 @@ def test_usual_sizes_stay_what_they_are() -> None:
     height, width = ours.choose_size(1080, 1920)
     assert abs(width / height / (16 / 9) - 1) < 0.03 and 0.93 < height * width / (480 * 832) <= 1
     assert ours.choose_size(1000, 1000) in ((624, 640), (640, 624))
-    assert SizeBuckets(BucketsConfig(), GRID, "wan").fps == 16 and ours.frames == (81, 65, 49, 33, 17)
-    assert SizeBuckets(BucketsConfig(), GRID, "cogvideox").fps == 8
+    assert ours.fps == 16 and ours.frames == (81, 65, 49, 33, 17)
+    assert SizeBuckets(BucketsConfig(), GRID, CogVideoXFamily().get_clip_lengths(16)).fps == 8
+    assert SizeBuckets(BucketsConfig(), GRID, WanFamily().get_clip_lengths(48)).fps == 24
 
 
 @settings(max_examples=200, deadline=None)
@@ -40,7 +44,7 @@ def test_usual_sizes_stay_what_they_are() -> None:
 def test_a_size_can_be_taken_fits_the_area_and_enlarges_and_crops_no_more_than_allowed(
     height: int, width: int, multiple: int, power: int
 ) -> None:
-    ours = SizeBuckets(BucketsConfig(area=2 ** (power + 4)), SizeGrid(multiple, 4))
+    ours = SizeBuckets(BucketsConfig(area=2 ** (power + 4)), SizeGrid(multiple, 4), LENGTHS)
     size = ours.choose_size(height, width)
     if isinstance(size, str):
         assert size in ("too small", "aspect ratio")

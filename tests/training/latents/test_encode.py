@@ -129,8 +129,8 @@ def test_every_dropped_row_has_a_reason(tmp_path: Path, wan: str) -> None:
     assert manifest.rows_in == 10 == manifest.encoded + manifest.dropped and manifest.encoded == 2
     assert manifest.left_out == 1
     ledger = {row["sample_id"]: row for row in pq.read_table(tmp_path / "L" / "dropped.parquet").to_pylist()}
-    assert len(ledger) == 8 and ledger["clip0"]["words"] == "caption: no caption"
-    assert "4 frames at 8 per second" in ledger["clip2"]["words"]
+    assert len(ledger) == 8 and ledger["clip0"]["message"] == "caption: no caption"
+    assert "4 frames at 8 per second" in ledger["clip2"]["message"]
     latents = Latents(str(tmp_path / "L"))
     assert [r.reference_id for r in latents.records[0].subjects[0].references] == ["clip5-s0-segment0"]
     assert latents.records.get_column("left_out")[0] == ["clip5-s0-crop0"]

@@ -12,8 +12,10 @@ import pytest
 from training.latents.buckets import SizeBuckets, SizeGrid
 from training.latents.config import BucketsConfig
 from training.latents.video import DroppedItemError, read_clip
+from training.models.family import ClipLengths
 
 GRID = SizeGrid(16, 4)
+LENGTHS = ClipLengths(16.0, (17,))
 
 
 def video(frames: int, *, fps: int = 24, size: tuple[int, int] = (96, 64), rotate: int = 0) -> bytes:
@@ -32,7 +34,7 @@ def video(frames: int, *, fps: int = 24, size: tuple[int, int] = (96, 64), rotat
 
 def buckets(**config: object) -> SizeBuckets:
     given = {"area": 64 * 96, "frames": (17, 9, 5), "fps": 8.0, **config}
-    return SizeBuckets(BucketsConfig(**given), GRID)
+    return SizeBuckets(BucketsConfig(**given), GRID, LENGTHS)
 
 
 def greys(frames: np.ndarray) -> list[int]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from training.models.pictures import composite_on_white, get_fitted_size, prepare_picture
+from training.models.pictures import convert_to_rgb, get_fitted_size, prepare_picture
 
 RED = (200, 30, 40)
 
@@ -48,14 +48,14 @@ def test_what_is_transparent_becomes_white_without_a_fringe() -> None:
     pixels = np.zeros((20, 20, 4), np.uint8)  # black under full transparency
     pixels[5:15, 5:15] = (*RED, 255)
     pixels[0, 0] = (*RED, 51)
-    seen = np.asarray(composite_on_white(Image.fromarray(pixels)))
+    seen = np.asarray(convert_to_rgb(Image.fromarray(pixels)))
     assert (seen[1, 1] == 255).all() and tuple(seen[10, 10]) == RED
     assert np.abs(seen[0, 0].astype(int) - (0.2 * np.array(RED) + 0.8 * 255)).max() <= 1
     got = prepare_picture(Image.fromarray(pixels), 10, 10)
     assert float(got[0].min()) > 200 / 127.5 - 1 - 0.35, "nothing of the hidden black"
     palette = Image.new("P", (4, 4), 0)
     palette.info["transparency"] = 0
-    assert (np.asarray(composite_on_white(palette)) == 255).all()
+    assert (np.asarray(convert_to_rgb(palette)) == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["uint16", "float32"])
@@ -65,5 +65,5 @@ def test_grey_of_more_than_8_bits_is_scaled(kind: str) -> None:
     deep = Image.fromarray(values.astype(kind))
     memory = io.BytesIO()
     deep.save(memory, "TIFF")
-    shown = np.asarray(composite_on_white(Image.open(memory)))
+    shown = np.asarray(convert_to_rgb(Image.open(memory)))
     assert (shown == grey[..., None].astype(np.uint8)).all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.models.build import FAMILIES
-from training.models.text import clean_text
+from training.models.text import clean_caption
 
 
 def tokenizer() -> object:
@@ -51,4 +51,4 @@ def test_captions_are_cleaned_as_wan_does() -> None:
     from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
     for text in ("  a \n\t b  ", "a &amp;lt; b", "caf\u00c3\u00a9", ""):
-        assert clean_text(text) == prompt_clean(text)
+        assert clean_caption(text) == prompt_clean(text)

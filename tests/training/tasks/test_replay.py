@@ -14,7 +14,7 @@ from tests.training.models.test_cogvideox import FAMILY, POSITIONS, prepared
 from training.config import IdentityTask, KaleidoTask, ReplayTask, TrainConfig, VideoTask
 from training.data import random_streams
 from training.data.sampler import Sampler
-from training.data.samples import Batch, Reference, Subject
+from training.data.samples import Batch, SampleReference, Subject
 from training.latents.store import Records, build_index
 from training.models.subject_token import add_subject_token
 from training.objectives import VPrediction
@@ -232,7 +232,7 @@ def test_the_subject_token_is_used_only_in_identity_steps():
 
 def test_subjects_with_several_pairs_give_each_of_them():
     record = PAIRS[0]
-    several = Subject("s", "dog", tuple(Reference(f"r{i}", "pair", i) for i in range(3)))
+    several = Subject("s", "dog", tuple(SampleReference(f"r{i}", "pair", i) for i in range(3)))
     record = type(record)(record.sample_id, record.source_id, record.shard, record.size, "", (several,))
     task = build_tasks([IdentityTask(latents="P")])[0]
     chosen = {

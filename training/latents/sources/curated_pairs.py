@@ -55,7 +55,7 @@ class CuratedPairs:
                     name = _make_pair_id(reference, target)
                     key = hash_values(
                         name,
-                        choose_caption(row, subject, target),
+                        choose_target_caption(row, subject, target),
                         row["config_hash"],
                         self.config.pairs.words,
                     )
@@ -76,7 +76,7 @@ class CuratedPairs:
                 pair_id=_make_pair_id(reference, target),
                 source_id=row["video_id"],
                 subject=subject["category"],
-                caption=choose_caption(row, subject, target),
+                caption=choose_target_caption(row, subject, target),
                 reference=(reference["image"] or {}).get("bytes") or b"",
                 target=(target["image"] or {}).get("bytes") or b"",
             )
@@ -113,7 +113,9 @@ def iterate_pairs(
                 yield from ((subject, reference, target) for reference in kept if reference is not target)
 
 
-def choose_caption(row: Mapping[str, Any], subject: Mapping[str, Any], target: Mapping[str, Any]) -> str:
+def choose_target_caption(
+    row: Mapping[str, Any], subject: Mapping[str, Any], target: Mapping[str, Any]
+) -> str:
     """Choose the caption of a target: the clip's for a crop, else the prompt that made it, or its subject."""
     if target["variant"] == "crop" and row["caption"]:
         return str(row["caption"])
