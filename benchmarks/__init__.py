@@ -1,1 +1,1 @@
-"""Benchmarks: what Reprise costs and how good it is, as ratios. Each command ends with one JSON line."""
+"""Benchmarks of speed, memory and quality, as ratios. Each command ends with one JSON line."""

@@ -34,7 +34,7 @@ def count_cores() -> int:
 
 
 def list_process_family(pid: int) -> set[int]:
-    """List a process and its descendants. On other systems than Linux: the process alone."""
+    """List a process and its descendants. On other systems than Linux: only the process."""
     children: dict[int, list[int]] = defaultdict(list)
     for folder in Path("/proc").glob("[0-9]*"):
         try:

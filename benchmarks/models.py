@@ -8,7 +8,7 @@ and postprocessing count, as in a run. Batch sizes are swept; the backend halves
 GPU's memory, and the table marks it. On a GPU, memory and utilisation are printed, too.
 
 `--small` runs architectures of a fraction of the size, for a machine without a GPU: it shows that the
-benchmark works, and its costs mean nothing.
+benchmark works, and its costs are not meaningful.
 """
 
 from __future__ import annotations

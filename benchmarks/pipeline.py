@@ -1,4 +1,4 @@
-"""What the runner costs: a whole classical run against the seconds that its stages took.
+"""The overhead of the runner: a whole classical run relative to the seconds of its stages.
 
     python -m benchmarks.pipeline [--clips 150]
 

@@ -2,14 +2,14 @@
 
     python -m benchmarks.replay_miniature --output runs/replay-miniature [--variants replay,joint] [--seeds 3]
 
-It renders videos and pairs of pictures of the plain stage, trains a tiny CogVideoX on the videos alone
+It renders videos and pairs of pictures of the plain stage, trains a tiny CogVideoX only on the videos
 (recipe playground-t2v), then that model once for each variant and seed (recipe playground-replay, equal
 steps). It judges decoded videos of held-out scenes on their pixels: does the thing look as in the reference
-picture, and does it move as the caption says? Besides the table it draws `figure.png`. Run it again to
+picture, and does it move as the caption describes? Besides the table it draws `figure.png`. Run it again to
 continue.
 
 Variants: image-only, two-stage, joint (Tables 3 and 7), and values of p (Table 9), of which 0 is image-only
-and 0.2 is replay; and 1, videos alone.
+and 0.2 is replay; and 1, only videos.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ VARIANTS = {
     "p=0.1": ReplayVariant((("replay=0.1",),)),
     "p=0.4": ReplayVariant((("replay=0.4",),)),
     "p=0.6": ReplayVariant((("replay=0.6",),)),
-    "p=1": ReplayVariant((("replay=1",),)),  # not in the paper: identity from videos alone
+    "p=1": ReplayVariant((("replay=1",),)),  # not in the paper: identity only from videos
 }
 SWEEP = {0.0: "image-only", 0.1: "p=0.1", 0.2: "replay", 0.4: "p=0.4", 0.6: "p=0.6", 1.0: "p=1"}
 STRATEGIES = ("image-only", "two-stage", "joint", "replay")
@@ -67,7 +67,7 @@ COLUMNS = {
     "exact": "all three at once; 0.03 by chance",
     "wrong": "identity, with the reference of a thing that differs in all three",
     "still": "identity of a single generated frame, with the caption of image steps",
-    "motion": "goes where the caption says; 0.25 by chance",
+    "motion": "moves as the caption describes; 0.25 by chance",
     "frozen": "a thing is seen and stands still",
     "seen": "a thing is seen at all",
     "cosine": "of the two tasks' gradients, mean over the last quarter of the steps",
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--videos", type=int, default=1600, help="rendered")
     parser.add_argument("--pairs", type=int, default=3000, help="of pictures, rendered")
-    parser.add_argument("--pretrain", type=int, default=6000, help="steps on videos alone")
+    parser.add_argument("--pretrain", type=int, default=6000, help="steps only on videos")
     parser.add_argument("--steps", type=int, default=1600, help="of each variant, all its stages together")
     parser.add_argument("--scenes", type=int, default=64, help="judged, for each model")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time, one thread each")
@@ -150,7 +150,7 @@ def train_variant(options: argparse.Namespace, variant: str, seed: int) -> None:
 
 
 def train_base(options: argparse.Namespace) -> tuple[Path, float]:
-    """Train the run on videos alone that all variants start from; return its folder and minutes."""
+    """Train the run only on videos that all variants start from; return its folder and minutes."""
     folder: Path = options.output
     overrides = (
         *(f"steps={options.pretrain}", f"run.name={BASE}", f"run.output={folder / 'runs'}"),

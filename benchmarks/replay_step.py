@@ -1,11 +1,11 @@
-"""What proxy replay's two kinds of steps cost, against training on videos alone.
+"""The cost of proxy replay's two kinds of steps, relative to training only on videos.
 
     python -m benchmarks.replay_step                        # small, on the CPU, a few minutes
     python -m benchmarks.replay_step --preset cogvideox-5b  # 49x480x720, LoRA of rank 128, bf16, on a GPU
 
 Steps of the real loop (loader, task, LoRA, FSDP2, clip, AdamW) on random latents and weights: identity,
 replay, and plain text-to-video as the baseline. Kinds are interleaved; seconds are medians. Peak memory is
-that of a process that makes steps of one kind alone. The total is (1 - p) identity + p replay, as measured
+that of a process that makes only steps of one kind. The total is (1 - p) identity + p replay, as measured
 and as `reprise train --dry-run` computes it from FLOPs. A step has `--identity` or `--videos` samples: the
 paper's 256 and 32 over 8 workers are 32 and 4.
 """
@@ -197,7 +197,7 @@ def _run_peak_process(kind: str) -> float:
 
 
 def _build_cost(values: Mapping[str, float], options: argparse.Namespace) -> tuple[ReplayCost, float]:
-    """The cost with values per sample, and the value of a step on videos alone."""
+    """Return the cost with values per sample, and the value of a step only on videos."""
     replay = ReplayCost(
         p=REPLAY_SHARE,
         image=values["identity"] / options.identity,

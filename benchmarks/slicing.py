@@ -1,4 +1,4 @@
-"""How fast slicing is against finding shots alone: ``python -m benchmarks.slicing [FILES...] [--runs 5]``.
+"""The speed of slicing, relative to finding shots: ``python -m benchmarks.slicing [FILES...] [--runs 5]``.
 
 One side is the simplest script: PySceneDetect's content detector over PyAV, which decodes every frame and
 stores nothing. The other side is Reprise's slicing: the same frames and detector, and also the clips, the
@@ -151,7 +151,7 @@ def compare_sides(paths: Sequence[Path], runs: int, console: Console) -> dict[st
         for path in paths:
             bare[path].time_call(find_shots, path)
             ours[path].time_call(slice_all, path)
-    table = Table("file", "frames", "shots alone, fps", "sliced, fps", "ratio", "CPU ratio", box=None)
+    table = Table("file", "frames", "only shots, fps", "sliced, fps", "ratio", "CPU ratio", box=None)
     total = {"bare": 0.0, "ours": 0.0, "bare_cpu": 0.0, "ours_cpu": 0.0}
     files: dict[str, dict[str, float]] = {}
     for path in paths:

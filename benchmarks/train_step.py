@@ -115,7 +115,7 @@ def main() -> None:
 def climb_ladder(
     folder: Path, preset: TrainPreset, base: ComputeConfig, runs: int, batch: int
 ) -> Iterator[dict[str, Any]]:
-    """What each setting gives on top of those before it that helped; what does not run says why."""
+    """Measure the gain of each setting on top of the useful ones before it; a failure has its reason."""
     best, best_seconds = base, float("inf")
     steps: list[tuple[str, dict[str, Any]]] = [
         ("as it is", {}),
@@ -188,7 +188,7 @@ def measure_setting(
 
 
 class BareTransformer:
-    """Forward and backward of the transformer alone, sample by sample, with the same precision."""
+    """Run only forward and backward of the transformer, sample by sample, with the same precision."""
 
     def __init__(
         self, preset: TrainPreset, compute: ComputeConfig, tokens: int, batch: int, world: Any

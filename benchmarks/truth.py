@@ -69,7 +69,7 @@ def compute_iou(a: Mask, b: Mask) -> float:
 
 @dataclass(frozen=True, slots=True)
 class TruthMatch:
-    """What a kept subject lies on: index of the truth subject (None: nothing), IoU, the category's fit."""
+    """The best overlap of a kept subject: index of the truth subject or None, IoU, category fits or not."""
 
     truth: int | None
     iou: float
@@ -94,7 +94,7 @@ def has_same_category(subject: dict[str, Any], truth: dict[str, Any]) -> bool:
 def match_subject(subject: dict[str, Any], truth: dict[str, Any]) -> TruthMatch:
     """Hold one kept subject (a record of ``subjects``) against the truth of its video.
 
-    A subject without a mask is taken as nothing: boxes alone say too little about a cut-out.
+    A subject without a mask is taken as nothing: a box does not determine a cut-out.
     """
     frame, rle = subject.get("frame_index"), subject.get("mask")
     best: int | None = None
@@ -124,7 +124,7 @@ def find_shot(truth: dict[str, Any], frame: int) -> int | None:
 
 
 def is_wanted(truth_subject: dict[str, Any]) -> bool:
-    """Whether a curator should have kept it: named by the caption (if truth says so) and of good quality."""
+    """Return whether it should be kept: the caption names it (if known) and its quality is good."""
     return bool(truth_subject.get("named", True)) and truth_subject.get("quality", "good") == "good"
 
 
@@ -157,7 +157,7 @@ def get_video_name(source_path: str) -> str:
 
 
 def read_truth(folder: Path) -> dict[str, dict[str, Any]]:
-    """All truth files of a folder, by the bare name of their video. Other JSON files are left alone."""
+    """All truth files of a folder, by the bare name of their video. Other JSON files are ignored."""
     truths = {}
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))

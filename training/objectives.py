@@ -38,7 +38,7 @@ class Objective(Protocol):
         """Draw one noise level: a float32 scalar on the generator's device."""
 
     def get_quantile(self, q: float, tokens_per_frame: float) -> float:
-        """Get the level below which a share q, 0..1, of the drawn levels lies; for validation."""
+        """Get the level below which a share q, 0..1, of the drawn levels is; for validation."""
 
     def add_noise(self, clean: Tensor, noise: Tensor, level: Tensor) -> NoisedBatch:
         """Add noise to latents.

@@ -55,7 +55,9 @@ def _truth() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _kept(frame: int | None, mask: dict[str, Any] | None, category: str = "cat") -> dict[str, Any]:
+def _make_kept_subject(
+    frame: int | None, mask: dict[str, Any] | None, category: str = "cat"
+) -> dict[str, Any]:
     return {
         "category": category, "group": "animal", "name": category, "phrase": f"a {category}",
         "frame_index": frame, "box": [0.0, 0.0, 1.0, 1.0], "mask": mask,
@@ -86,16 +88,23 @@ def test_the_nearest_frame_is_used_if_near_enough() -> None:
 
 def test_a_subject_is_held_against_the_best_truth_of_its_shot() -> None:
     truth = _truth()
-    assert match_subject(_kept(0, _rle(0, 0, 20, 20)), truth) == TruthMatch(0, 1.0, True)
-    assert match_subject(_kept(0, _rle(40, 0, 60, 20)), truth) == TruthMatch(1, 1.0, False)
+    assert match_subject(_make_kept_subject(0, _rle(0, 0, 20, 20)), truth) == TruthMatch(0, 1.0, True)
+    assert match_subject(_make_kept_subject(0, _rle(40, 0, 60, 20)), truth) == TruthMatch(1, 1.0, False)
     # Frame 9 is nearer to frame 10 than to frame 6, but there is a cut between them.
-    assert match_subject(_kept(9, _rle(10, 0, 30, 20)), truth) == TruthMatch(0, 1.0, True)
-    assert match_subject(_kept(9, _rle(0, 0, 10, 10)), truth) == TruthMatch(None, 0.0, False)
-    assert match_subject(_kept(10, _rle(0, 0, 10, 10, scale=2)), truth) == TruthMatch(2, 1.0, True)
+    assert match_subject(_make_kept_subject(9, _rle(10, 0, 30, 20)), truth) == TruthMatch(0, 1.0, True)
+    assert match_subject(_make_kept_subject(9, _rle(0, 0, 10, 10)), truth) == TruthMatch(None, 0.0, False)
+    assert match_subject(_make_kept_subject(10, _rle(0, 0, 10, 10, scale=2)), truth) == TruthMatch(
+        2, 1.0, True
+    )
 
 
 @pytest.mark.parametrize(
-    "subject", [_kept(0, None), _kept(None, _rle(0, 0, 9, 9)), _kept(99, _rle(0, 0, 9, 9))]
+    "subject",
+    [
+        _make_kept_subject(0, None),
+        _make_kept_subject(None, _rle(0, 0, 9, 9)),
+        _make_kept_subject(99, _rle(0, 0, 9, 9)),
+    ],
 )
 def test_a_subject_on_an_empty_area_has_no_overlap(subject: dict[str, Any]) -> None:
     assert match_subject(subject, _truth()) == TruthMatch(None, 0.0, False)
@@ -138,9 +147,9 @@ def test_the_command_reads_a_dataset_and_ends_with_one_line_of_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reference = [{"variant": "crop", "image": {"bytes": b"picture", "path": None}}]
-    good = {**_kept(0, _rle(0, 0, 20, 20)), "references": reference}
+    good = {**_make_kept_subject(0, _rle(0, 0, 20, 20)), "references": reference}
     dropped = {
-        **_kept(0, _rle(0, 0, 5, 5)),
+        **_make_kept_subject(0, _rle(0, 0, 5, 5)),
         "verdict": {"kept": False, "reason": "size"},
         "references": reference,
     }
@@ -164,7 +173,7 @@ def test_the_command_fails_without_a_kept_subject_or_a_dataset(tmp_path: Path) -
     assert main([str(tmp_path / "set"), str(tmp_path / "truth")]) == 2
     (tmp_path / "truth" / "clip.json").write_text(json.dumps(_truth()))
     assert main([str(tmp_path / "set"), str(tmp_path / "truth")]) == 2
-    subject = {**_kept(0, _rle(0, 0, 5, 5)), "verdict": {"kept": False, "reason": "size"}}
+    subject = {**_make_kept_subject(0, _rle(0, 0, 5, 5)), "verdict": {"kept": False, "reason": "size"}}
     dataset = _write_dataset(
         tmp_path / "set",
         [{"source_path": "clip.mp4", "start_frame": 0, "status": "kept", "subjects": [subject]}],

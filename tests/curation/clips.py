@@ -193,7 +193,7 @@ class ColourSegmenter:
         x0, y0, x1, y1 = (round(side) for side in box)
         inside = np.zeros(image.shape[:2], bool)
         inside[y0:y1, x0:x1] = True
-        return inside & np.any([coloured(image, colour) for colour in COLOURS], axis=0)
+        return inside & np.any([find_colour(image, colour) for colour in COLOURS], axis=0)
 
 
 class ColourTracker:
@@ -207,11 +207,13 @@ class ColourTracker:
     @staticmethod
     def _colour(image: RGB, box: list[float]) -> str:
         x0, y0, x1, y1 = (round(side) for side in box)
-        return max(COLOURS, key=lambda colour: coloured(image[y0:y1, x0:x1], colour).sum())
+        return max(COLOURS, key=lambda colour: find_colour(image[y0:y1, x0:x1], colour).sum())
 
     @staticmethod
     def _follow(frames: Sequence[RGB], colour: str) -> SubjectTrack:
-        masks = [cv2.medianBlur(coloured(image, colour).astype(np.uint8), 5).astype(bool) for image in frames]
+        masks = [
+            cv2.medianBlur(find_colour(image, colour).astype(np.uint8), 5).astype(bool) for image in frames
+        ]
         seen = [mask.sum() > 100 for mask in masks]
         return SubjectTrack(
             [get_mask_box(mask) if there else None for mask, there in zip(masks, seen, strict=True)],
@@ -252,8 +254,8 @@ class ColourFlow:
             steps = abs(round((int(other[0, 0, 0]) - int(one[0, 0, 0])) / self.MARK))
             flow = np.empty((*one.shape[:2], 2), np.float32)
             flow[:] = (-1, 0)
-            flow[coloured(one, "red")] = (3, 4)
-            flow[coloured(one, "blue")] = (6, 0)
+            flow[find_colour(one, "red")] = (3, 4)
+            flow[find_colour(one, "blue")] = (6, 0)
             found.append(flow * steps)
         return found
 
@@ -278,7 +280,7 @@ class BrokenInpainter:
         prompts: Sequence[str | None],
         seeds: Sequence[int],
     ) -> list[RGB]:
-        if any(coloured(image, "blue").any() for image in images):
+        if any(find_colour(image, "blue").any() for image in images):
             raise RuntimeError("out of memory\nin line 3")
         return [np.full_like(image, 128) for image in images]
 
@@ -317,7 +319,7 @@ class Captioner:
         return [f"A red ball in {len(frames)} frames." for frames in clips]
 
 
-def coloured(image: RGB, colour: str) -> BoolMask:
+def find_colour(image: RGB, colour: str) -> BoolMask:
     """Pixels whose strongest channel is that of the colour, by far."""
     channel = int(np.argmax(COLOURS[colour]))
     others = np.delete(image.astype(int), channel, axis=2).max(axis=2)
@@ -326,7 +328,7 @@ def coloured(image: RGB, colour: str) -> BoolMask:
 
 def blobs(image: RGB, colour: str) -> list[tuple[list[float], int]]:
     """(box, area in px) of each blob of a colour."""
-    mask = cv2.medianBlur(coloured(image, colour).astype(np.uint8), 5)
+    mask = cv2.medianBlur(find_colour(image, colour).astype(np.uint8), 5)
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask)
     found = []
     for x, y, width, height, area in stats[1:count].tolist():

@@ -121,7 +121,7 @@ def test_a_config_survives_json() -> None:
 # ---- dependencies of a row -------------------------------------------------------------------------------
 
 
-def other(value: Any, annotation: Any, key: str) -> Any:
+def find_other_value(value: Any, annotation: Any, key: str) -> Any:
     """Another value that is valid for a key."""
     special: dict[str, Any] = {
         "profile": "pretrained",
@@ -164,7 +164,7 @@ def leaves(model: BaseModel, prefix: str = "") -> dict[str, Any]:
         if get_section(field.annotation):
             found |= leaves(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = other(value, field.annotation, prefix + name)
+            found[prefix + name] = find_other_value(value, field.annotation, prefix + name)
     return found
 
 

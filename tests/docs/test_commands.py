@@ -56,7 +56,7 @@ def test_a_command_has_only_options_and_settings_that_exist(command: Command) ->
     except RepriseError as error:
         assert expected and str(error) in expected, f"{command.place}: {error}"
     else:
-        assert expected is None or "needs" in expected, f"{command.place}: this does not fail as it says"
+        assert expected is None or "needs" in expected, f"{command.place}: this does not fail as shown"
 
 
 @pytest.mark.parametrize("command", INLINE, ids=name_command)

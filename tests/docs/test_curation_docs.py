@@ -20,7 +20,7 @@ from curation.rows.schema import CLIPS, ClipRow, EncodedImage
 from curation.rows.tables import build_table
 from curation.rows.thresholds import Thresholds
 from reprise.storage import Storage
-from tests.curation.runner.test_refilter import finish, undecided, write
+from tests.curation.runner.test_refilter import finish, make_undecided_rows, write
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
@@ -78,8 +78,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished `dataset/` and a table `matched.parquet` in it."""
     folder = tmp_path_factory.mktemp("docs")
     config = load_config()
-    write(folder / "dataset", finish(undecided(), config), config)
-    rows: list[Any] = [{**row, "status": "open", "stop": None} for row in undecided()]
+    write(folder / "dataset", finish(make_undecided_rows(), config), config)
+    rows: list[Any] = [{**row, "status": "open", "stop": None} for row in make_undecided_rows()]
     Storage.from_uri(folder).write_parquet("matched.parquet", [build_table(rows, CLIPS)], CLIPS)
     return folder
 

@@ -1,6 +1,6 @@
 """The rules of imports between the rooms: `python -m tests.house.imports` prints what breaks them.
 
-Data goes one way: `pipelines -> {curation, training, evaluation} -> reprise`. `LAYERS` says for each room
+Data goes one way: `pipelines -> {curation, training, evaluation} -> reprise`. `LAYERS` lists for each room
 which rooms it may import. Imports inside functions count like imports at the top. Imports under
 `TYPE_CHECKING` count for the layers, but not for circles of files, because they do not run.
 """

@@ -23,7 +23,7 @@ def invoke(*arguments: object) -> Result:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline folder `model/`, and `lora.safetensors` for it that does something."""
-    from tests.training.lora.test_lora import trained
+    from tests.training.lora.test_lora import add_trained_lora
     from tests.training.tiny_cogvideox import tiny_cogvideox
     from training.lora.adapters import save_lora
 
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_cogvideox().save_pretrained(made / "model" / "transformer")
     (made / "model" / "scheduler").mkdir()
     (made / "model" / "scheduler" / "scheduler_config.json").write_text("{}")
-    save_lora(trained(tiny_cogvideox()), made / "lora.safetensors", "cogvideox")
+    save_lora(add_trained_lora(tiny_cogvideox()), made / "lora.safetensors", "cogvideox")
     return made
 
 

@@ -105,7 +105,7 @@ def test_a_documented_variant_sets_what_its_line_describes(name: str, overrides:
 # ---- cost ------------------------------------------------------------------------------------------------
 
 
-def counted(task: Any, batch: Any, context: Any) -> int:
+def count_flops(task: Any, batch: Any, context: Any) -> int:
     """FLOPs of a real step, forward and backward, by PyTorch's own counter."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -150,7 +150,7 @@ def test_the_expected_cost_is_that_of_real_steps_of_both_tasks(tmp_path: Path) -
             latents.read_sample(index, latents.records[index], SampleChoice((0,)))
             for index in range(task.batch)
         ]
-        steps.append(counted(task, task.collate_samples(samples, latents.manifest.text.length), context))
+        steps.append(count_flops(task, task.collate_samples(samples, latents.manifest.text.length), context))
     assert (cost.image_step, cost.video_step) == pytest.approx(steps)
     assert cost.expected == pytest.approx(0.75 * steps[0] + 0.25 * steps[1])
     assert cost.share == pytest.approx(cost.expected / steps[1])

@@ -342,7 +342,7 @@ def test_a_bucket_that_does_not_exist_is_named(s3: S3, tmp_path: Path, action: s
 
 
 @contextlib.contextmanager
-def answering(status: int) -> Iterator[str]:
+def serve_status(status: int) -> Iterator[str]:
     """A store that gives the same response to every request."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -368,7 +368,7 @@ def answering(status: int) -> Iterator[str]:
     [(403, "access denied to s3://b/p/x.*credentials"), (301, "another region: set AWS_REGION")],
 )
 def test_an_error_of_a_store_is_one_line(s3: S3, status: int, message: str) -> None:
-    with answering(status) as options:
+    with serve_status(status) as options:
         place = Storage.from_uri(f"s3://b/p?{options}")
         for action in (lambda: place.read_bytes("x"), lambda: place.write_bytes("x", b"1"), place.list_paths):
             with pytest.raises(RepriseError) as caught:
@@ -479,9 +479,9 @@ def test_an_at_sign_and_a_colon_in_a_key_are_no_credentials() -> None:
 
 
 def test_an_error_records_whether_a_retry_may_help(s3: S3, tmp_path: Path) -> None:
-    with answering(503) as options, pytest.raises(TransientStorageError):
+    with serve_status(503) as options, pytest.raises(TransientStorageError):
         Storage.from_uri(f"s3://b/p?{options}").read_bytes("x")
-    with answering(403) as options, pytest.raises(StorageError) as caught:
+    with serve_status(403) as options, pytest.raises(StorageError) as caught:
         Storage.from_uri(f"s3://b/p?{options}").read_bytes("x")
     assert not isinstance(caught.value, TransientStorageError)
     with pytest.raises(StorageError) as caught:

@@ -1,7 +1,7 @@
 """Wan with references, a second time: plain float64, token by token, nothing of diffusers or of ours.
 
 Slow and short, to be read beside the papers. Weights have Wan's original names. It makes the recordings in
-golden/ (run this file) and says what positions are, so that the suite proves something without other
+golden/ (run this file) and defines the positions, so that the suite proves something without other
 recordings.
 """
 

@@ -26,7 +26,7 @@ def write_wan(
 ) -> Path:
     """A Wan 2.1: VAE of 16 channels (4 frames, 8 px per latent), UMT5, transformer; well under 2 MB.
 
-    text_limit: most tokens that the tokenizer says it takes.
+    text_limit: `model_max_length` of the tokenizer.
     """
     from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel

@@ -344,8 +344,8 @@ def averages(config: TrainConfig) -> dict[str, Any]:
     return {"weights": weights.weights, "ema": ema, "inside": inside, "after": after}
 
 
-class Trouble(Callback):
-    """Writes down where attempts begin; once gives worker 1 notice, and once kills it, at the given steps."""
+class FailingCallback(Callback):
+    """Records where attempts begin; sends worker 1 SIGTERM once and SIGKILL once, at the given steps."""
 
     def __init__(self, notes: Path, notice: int, kill: int) -> None:
         self.notes, self.at = notes, {notice: signal.SIGTERM, kill: signal.SIGKILL}
@@ -364,7 +364,7 @@ class Trouble(Callback):
 
 
 def make_failing_callbacks(notes: Path, notice: int, kill: int, config: TrainConfig) -> Sequence[Callback]:
-    return [Trouble(notes, notice, kill)]
+    return [FailingCallback(notes, notice, kill)]
 
 
 class FlakyStorage(Callback):

@@ -22,7 +22,7 @@ def build_callbacks(config: TrainConfig, *, console: bool = False) -> list[Callb
         console: print a line every `log.every` steps. `reprise train` shows its own, from `metrics.jsonl`.
 
     Raises:
-        RepriseError: a package that the config asks for is missing.
+        RepriseError: a package that the config needs is missing.
     """
     writers: list[MetricsWriter] = [MetricsFile()]
     if config.log.tensorboard:

@@ -119,7 +119,7 @@ class Estimate:
         count, ways = self.weights, layout.shard * layout.sequence
         whole, trained = math.ceil(count.total / ways), math.ceil(count.trained / ways)
         compute = 2 if self.config.compute.precision == "bf16" else 4
-        # FSDP holds in the type of the computation what lies outside the blocks, the current block and the
+        # FSDP keeps, in the type of the computation, what is outside the blocks, the current block and the
         # next one (all blocks where nothing is sharded). While the gradients of a block are reduced it holds
         # them twice, as computed and in float32.
         held = count.rest + 2 * count.block if ways > 1 else count.total

@@ -1,6 +1,6 @@
 """All random numbers of a run, as functions of (seed, purpose, index).
 
-There is no state: a sample's numbers depend on its global index alone, not on the worker that reads it, on
+There is no state: a sample's numbers depend only on its global index, not on the worker that reads it, on
 earlier draws, or on interruptions of the run.
 """
 

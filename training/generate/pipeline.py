@@ -46,7 +46,7 @@ from training.models.video_size import check_size, get_token_grid
 class ReferenceToVideoOutput(BaseOutput):
     """The generated videos."""
 
-    frames: Any  # as `output_type` says: (B, T, H, W, 3) array, (B, T, 3, H, W) tensor, or lists of pictures
+    frames: Any  # by `output_type`: (B, T, H, W, 3) array, (B, T, 3, H, W) tensor, or lists of pictures
 
 
 class ReferenceToVideoPipeline(DiffusionPipeline):

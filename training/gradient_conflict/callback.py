@@ -53,7 +53,7 @@ class ConflictMonitor(Callback):
     """Compares the gradients of two tasks on the same weights every `every` steps.
 
     The gradient of the step's own task is the one of the update. The other task's is computed besides, over
-    the samples of its next step, and reduced over the workers in the same way. This costs one step of the
+    the samples of its next step, and reduced over the workers in the same way. This computes one step of the
     other task every `every` steps and changes no number of the training. It records `conflict/cosine`,
     `conflict/norm/<task>`, and the same for each layer group and module kind.
 

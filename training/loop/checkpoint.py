@@ -162,7 +162,7 @@ def check_same_config(saved: Mapping[str, Any], config: TrainConfig, where: str)
         key, was, now = changed[0]
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise RepriseError(
-            f"{where} was made with {key}={json.dumps(was)}, the config says {json.dumps(now)}{more}: "
+            f"{where} was made with {key}={json.dumps(was)}, the config has {json.dumps(now)}{more}: "
             "put it back, or start another run with another run.name"
         )
 

@@ -2,8 +2,8 @@
 
 There are two scopes. `released`: LoRA acts on every token of every target, as the released proxy replay code
 computes. `reference_only`: LoRA on the adaptive norms acts only on reference tokens, which is what the paper
-describes (modulation.py); LoRA on other targets acts on every token. docs/proxy-replay.md says why `released`
-is the default.
+describes (modulation.py); LoRA on other targets acts on every token. docs/proxy-replay.md
+explains why `released` is the default.
 """
 
 from __future__ import annotations
@@ -247,9 +247,7 @@ def _check_file(file: LoraFile, model: nn.Module, config: LoraConfig, family: st
         )
     expected = set(find_target_modules(model, config.targets or FAMILIES[family].lora_targets))
     if missing := sorted(expected - file.modules):
-        raise RepriseError(
-            f"{file.path}: no LoRA for {_abbreviate_names(missing)}, which lora.targets asks for"
-        )
+        raise RepriseError(f"{file.path}: no LoRA for {_abbreviate_names(missing)}, which lora.targets names")
     if extra := sorted(file.modules - expected):
         raise RepriseError(
             f"{file.path}: LoRA for {_abbreviate_names(extra)}, which lora.targets does not name"

@@ -32,7 +32,7 @@ class PixelUnshuffleVAE(ModelMixin, ConfigMixin):
         latents_std: tuple[float, ...] = (0.5,) * 12,
     ) -> None:
         super().__init__()
-        # diffusers asks a model's parameters for its type and device.
+        # diffusers reads type and device of a model from its parameters.
         self.anchor = nn.Parameter(torch.zeros(1), requires_grad=False)
 
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[object]:

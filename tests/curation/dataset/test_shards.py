@@ -101,7 +101,7 @@ def test_nothing_gives_no_shard() -> None:
 # --- the files ----------------------------------------------------------------------------------------
 
 
-def written(dataset: Storage, entries: list[RowIndex], target: int) -> dict[str, bytes]:
+def write_shards(dataset: Storage, entries: list[RowIndex], target: int) -> dict[str, bytes]:
     for shard in plan_shards(entries, target, 0.0):
         finish_shard(dataset, shard, [], 2)
     return {file: dataset.read_bytes(file) for file in dataset.list_paths("data")}
@@ -109,10 +109,10 @@ def written(dataset: Storage, entries: list[RowIndex], target: int) -> dict[str,
 
 def test_files_are_byte_equal_however_rows_were_grouped_into_fragments(tmp_path: Path) -> None:
     target = ROWS[0]["payload_bytes"] * 4 or 40_000
-    wanted = written(*dataset_of(tmp_path / "one", [ROWS]), target)
+    wanted = write_shards(*dataset_of(tmp_path / "one", [ROWS]), target)
     assert len(wanted) > 1
     for seed in range(3):
-        assert written(*dataset_of(tmp_path / str(seed), shuffled_groups(seed)), target) == wanted
+        assert write_shards(*dataset_of(tmp_path / str(seed), shuffled_groups(seed)), target) == wanted
 
 
 def test_rows_in_are_rows_out(tmp_path: Path) -> None:

@@ -16,33 +16,33 @@ from reprise.errors import RepriseError
 from tests.curation.dataset.test_fragments import row, video
 
 
-def stopped(number: int, start: int, status: str, stage: str, reason: str) -> ClipRow:
+def make_stopped_row(number: int, start: int, status: str, stage: str, reason: str) -> ClipRow:
     made = row(number, start)
     stop_row(made, status, stage, reason)
     return made
 
 
-def kept(number: int, start: int) -> ClipRow:
+def make_kept_row(number: int, start: int) -> ClipRow:
     made = row(number, start)
     made["status"] = "kept"
     return made
 
 
-def unread(name: str, status: str, reason: str) -> ClipRow:
+def make_unread_row(name: str, status: str, reason: str) -> ClipRow:
     made = make_blank_row(video(name), f"unread-{name}")
     stop_row(made, status, "slice", reason)
     return made
 
 
 ROWS = [
-    kept(0, 0),
-    stopped(0, 50, "rejected", "slice", "shot too short"),
-    stopped(0, 100, "failed", "slice", "damaged"),
-    stopped(1, 0, "rejected", "caption", "no caption"),
-    stopped(1, 50, "failed", "inpaint", "RuntimeError: no"),
-    stopped(2, 0, "failed", "slice", "damaged"),
-    unread("a", "failed", "not a readable video"),
-    unread("b", "rejected", "duplicate of /videos/0.mp4"),
+    make_kept_row(0, 0),
+    make_stopped_row(0, 50, "rejected", "slice", "shot too short"),
+    make_stopped_row(0, 100, "failed", "slice", "damaged"),
+    make_stopped_row(1, 0, "rejected", "caption", "no caption"),
+    make_stopped_row(1, 50, "failed", "inpaint", "RuntimeError: no"),
+    make_stopped_row(2, 0, "failed", "slice", "damaged"),
+    make_unread_row("a", "failed", "not a readable video"),
+    make_unread_row("b", "rejected", "duplicate of /videos/0.mp4"),
 ]
 
 
@@ -87,7 +87,7 @@ def test_sums_of_tallies_are_tallies_in_any_order() -> None:
 
 
 def test_a_table_that_some_stages_have_not_seen_can_be_counted() -> None:
-    assert tally_rows([row(0), kept(1, 0)]).summarize_counts()["clips"]["in"] == 2
+    assert tally_rows([row(0), make_kept_row(1, 0)]).summarize_counts()["clips"]["in"] == 2
 
 
 def test_nothing_is_counted_as_nothing() -> None:
@@ -95,16 +95,16 @@ def test_nothing_is_counted_as_nothing() -> None:
     assert counts["videos"]["in"] == counts["clips"]["in"] == 0
 
 
-def composed(rows: list[ClipRow]) -> dict[str, object]:
+def compose_manifest(rows: list[ClipRow]) -> dict[str, object]:
     result = ShardResult("data/clips-00000-of-00001.parquet", len(rows), 1, tally_rows(rows), {})
     return build_manifest(load_config(), "abcdefabcdef", {}, [result], {})
 
 
 def test_a_dataset_that_adds_up_is_accepted() -> None:
-    check_accounting(composed(ROWS), videos_in=5, rows_in=8)
+    check_accounting(compose_manifest(ROWS), videos_in=5, rows_in=8)
 
 
 @pytest.mark.parametrize(("videos", "rows"), [(6, 8), (5, 9), (4, 8)])
 def test_a_loss_is_an_error_and_not_a_smaller_number(videos: int, rows: int) -> None:
     with pytest.raises(RepriseError, match="not complete"):
-        check_accounting(composed(ROWS), videos_in=videos, rows_in=rows)
+        check_accounting(compose_manifest(ROWS), videos_in=videos, rows_in=rows)

@@ -18,7 +18,7 @@ from curation.filters.embeddings import (
 )
 
 
-def at(degrees: float, of: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+def make_vector(degrees: float, of: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """A vector at an angle to (1, 0, 0, 0), of any length."""
     turned = np.zeros(4, np.float32)
     turned[:2] = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
@@ -35,22 +35,22 @@ def subjects(count: int, seed: int = 0) -> tuple[list[str], list[str], NDArray[n
 
 
 def test_similarity_is_the_cosine_whatever_the_lengths() -> None:
-    assert compute_similarity(at(0), at(60)) == pytest.approx(0.5, abs=1e-6)
-    assert compute_similarity(at(0), at(180)) == pytest.approx(-1)
-    assert compute_similarity(at(0), np.zeros(4, np.float32)) == 0
+    assert compute_similarity(make_vector(0), make_vector(60)) == pytest.approx(0.5, abs=1e-6)
+    assert compute_similarity(make_vector(0), make_vector(180)) == pytest.approx(-1)
+    assert compute_similarity(make_vector(0), np.zeros(4, np.float32)) == 0
 
 
 def test_a_subject_is_the_same_between_the_bands() -> None:
     bands = SimilarityBands(same_min=0.5, copy_min=0.9)
-    assert compare_subjects(at(0), at(5), bands) == "copy"
-    assert compare_subjects(at(0), at(45), bands) == "same"
-    assert compare_subjects(at(0), at(70), bands) == "different"
+    assert compare_subjects(make_vector(0), make_vector(5), bands) == "copy"
+    assert compare_subjects(make_vector(0), make_vector(45), bands) == "same"
+    assert compare_subjects(make_vector(0), make_vector(70), bands) == "different"
     with pytest.raises(ValueError, match="same_min"):
         SimilarityBands(same_min=0.9, copy_min=0.5)
 
 
 def test_near_duplicates_stand_under_the_nearest_one_kept() -> None:
-    vectors = np.stack([at(0), at(8), at(20), at(30), at(90)])
+    vectors = np.stack([make_vector(0), make_vector(8), make_vector(20), make_vector(30), make_vector(90)])
     # c is within 16 degrees of b, but b was removed for a: only kept items remove others.
     found = find_near_duplicates(["a", "b", "c", "d", "e"], vectors, float(np.cos(np.radians(15))))
     assert found == {"b": "a", "d": "c"}
@@ -107,24 +107,28 @@ def test_a_subject_is_never_found_in_its_own_video() -> None:
 
 
 def test_the_same_subject_elsewhere_is_no_copy() -> None:
-    vectors = np.stack([at(0), at(2), at(40), at(80)])
+    vectors = np.stack([make_vector(0), make_vector(2), make_vector(40), make_vector(80)])
     index = SubjectIndex(["own", "copy", "same", "other"], ["v0", "v1", "v2", "v3"], vectors)
     found = index.find_same_subjects(vectors[:1], ["v0"], SimilarityBands(same_min=0.6, copy_min=0.95))
     assert [each.subject_id for each in found[0]] == ["same"]
 
 
 def test_equals_come_in_the_order_of_their_ids() -> None:
-    index = SubjectIndex(["c", "a", "b"], ["v1", "v2", "v3"], np.stack([at(10)] * 3))
-    assert [each.subject_id for each in index.find_nearest(at(10)[None], [None], k=3)[0]] == ["a", "b", "c"]
+    index = SubjectIndex(["c", "a", "b"], ["v1", "v2", "v3"], np.stack([make_vector(10)] * 3))
+    assert [each.subject_id for each in index.find_nearest(make_vector(10)[None], [None], k=3)[0]] == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_an_empty_index_finds_nothing_and_bad_queries_are_refused() -> None:
     empty = np.zeros((0, 4), np.float32)
-    assert SubjectIndex([], [], empty).find_nearest(at(0)[None], [None]) == [[]]
+    assert SubjectIndex([], [], empty).find_nearest(make_vector(0)[None], [None]) == [[]]
     assert find_near_duplicates([], empty) == {}
     with pytest.raises(ValueError, match="repeat"):
-        SubjectIndex(["a", "a"], ["v", "v"], np.stack([at(0), at(1)]))
+        SubjectIndex(["a", "a"], ["v", "v"], np.stack([make_vector(0), make_vector(1)]))
     with pytest.raises(ValueError, match="2 ids, but 1"):
-        find_near_duplicates(["a", "b"], at(0)[None])
+        find_near_duplicates(["a", "b"], make_vector(0)[None])
     with pytest.raises(ValueError, match="3 numbers"):
-        SubjectIndex(["a"], ["v"], at(0)[None]).find_nearest(np.ones((1, 3), np.float32), [None])
+        SubjectIndex(["a"], ["v"], make_vector(0)[None]).find_nearest(np.ones((1, 3), np.float32), [None])

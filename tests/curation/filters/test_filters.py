@@ -23,7 +23,7 @@ def box_mask(x0: int, y0: int, x1: int, y1: int, width: int = 100, height: int =
     return mask
 
 
-def photographed(photo: RGB, side: int) -> tuple[RGB, BoolMask]:
+def place_photo(photo: RGB, side: int) -> tuple[RGB, BoolMask]:
     """A photograph, `side` px large, in the middle of an empty frame."""
     frame = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
     shown = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
@@ -38,9 +38,9 @@ PHOTOS = {"astronaut": skimage.data.astronaut(), "cat": skimage.data.cat()[:300,
 @pytest.mark.parametrize("name", PHOTOS)
 def test_sharpness_does_not_depend_on_how_large_the_photograph_appears(name: str) -> None:
     photo = cv2.resize(PHOTOS[name], (700, 700), interpolation=cv2.INTER_CUBIC)
-    measured = [measure_sharpness(*photographed(photo, side)) for side in (160, 200, 256, 300, 384, 512, 700)]
+    measured = [measure_sharpness(*place_photo(photo, side)) for side in (160, 200, 256, 300, 384, 512, 700)]
     assert max(measured) / min(measured) < 1.25, measured
-    tiny = measure_sharpness(*photographed(photo, 100))
+    tiny = measure_sharpness(*place_photo(photo, 100))
     assert 0.6 < tiny / max(measured) < 1, "what is too small has lost detail for good"
 
 
@@ -50,7 +50,7 @@ def test_nor_does_it_once_the_photograph_is_blurred(name: str) -> None:
     for blur in (0.004, 0.008, 0.016):
         measured = []
         for side in (160, 320, 640):
-            image, mask = photographed(photo, side)
+            image, mask = place_photo(photo, side)
             measured.append(measure_sharpness(cv2.GaussianBlur(image, (0, 0), blur * side), mask))
         assert max(measured) / min(measured) < 1.25, (blur, measured)
 
@@ -58,16 +58,16 @@ def test_nor_does_it_once_the_photograph_is_blurred(name: str) -> None:
 def test_blur_lowers_sharpness_monotonically() -> None:
     photo = PHOTOS["astronaut"]
     for side in (160, 512):
-        measured = [measure_sharpness(*photographed(photo, side))]
+        measured = [measure_sharpness(*place_photo(photo, side))]
         for sigma in (0.5, 1, 2, 4, 8):
-            image, mask = photographed(photo, side)
+            image, mask = place_photo(photo, side)
             measured.append(measure_sharpness(cv2.GaussianBlur(image, (0, 0), sigma * side / 256), mask))
         assert measured == sorted(measured, reverse=True)
-        assert measured[0] > 40 > measured[-2], "the default threshold lies between sharp and blurred"
+        assert measured[0] > 40 > measured[-2], "the default threshold is between sharp and blurred"
 
 
 def test_sharpness_is_that_of_the_subject_and_not_of_what_is_around_it() -> None:
-    image, mask = photographed(cv2.GaussianBlur(PHOTOS["astronaut"], (0, 0), 6), 400)
+    image, mask = place_photo(cv2.GaussianBlur(PHOTOS["astronaut"], (0, 0), 6), 400)
     before = measure_sharpness(image, mask)
     noisy = image.copy()
     noisy[~mask] = np.random.default_rng(0).integers(0, 256, (int((~mask).sum()), 3))
@@ -77,7 +77,7 @@ def test_sharpness_is_that_of_the_subject_and_not_of_what_is_around_it() -> None
 
 
 def test_tiny_and_empty_masks_have_a_sharpness() -> None:
-    image, _ = photographed(PHOTOS["cat"], 300)
+    image, _ = place_photo(PHOTOS["cat"], 300)
     assert measure_sharpness(image, box_mask(600, 300, 603, 303, WIDTH, HEIGHT)) >= 0
     assert measure_sharpness(image, np.zeros((HEIGHT, WIDTH), bool)) == 0
     assert SHARPNESS_SIDE == 256, "thresholds are tuned to it"

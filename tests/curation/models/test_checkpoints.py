@@ -51,7 +51,9 @@ def tensors(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def pulled(root: Path, source: str, revision: str, requested: str | None = None, seed: int = 0) -> Path:
+def write_pulled_checkpoint(
+    root: Path, source: str, revision: str, requested: str | None = None, seed: int = 0
+) -> Path:
     """A folder as a finished pull leaves it."""
     folder = root / f"{source.replace('/', '--')}@{revision}"
     tensors(folder / "model.safetensors", seed)
@@ -77,7 +79,7 @@ def test_a_local_file_is_known_by_its_sum(tmp_path: Path) -> None:
 
 
 def test_a_hub_id_is_found_where_it_was_pulled(folder: Path) -> None:
-    place = pulled(folder, HUB, "c" * 40, requested="main")
+    place = write_pulled_checkpoint(folder, HUB, "c" * 40, requested="main")
     for revision in (None, "main", "c" * 40, "c" * 8):
         found = resolve_checkpoint(spec(HUB, revision))
         assert (found.path, found.revision) == (place, "c" * 40)
@@ -85,8 +87,8 @@ def test_a_hub_id_is_found_where_it_was_pulled(folder: Path) -> None:
 
 
 def test_two_revisions_need_a_choice(folder: Path) -> None:
-    pulled(folder, HUB, "c" * 40)
-    second = pulled(folder, HUB, "d" * 40)
+    write_pulled_checkpoint(folder, HUB, "c" * 40)
+    second = write_pulled_checkpoint(folder, HUB, "d" * 40)
     assert resolve_checkpoint(spec(HUB, "d" * 40)).path == second
     with pytest.raises(RepriseError, match=r"several revisions; say which: c+, d+") as error:
         resolve_checkpoint(spec(HUB))
@@ -130,7 +132,7 @@ def test_an_interrupted_pull_is_no_checkpoint(folder: Path) -> None:
 # ---- is it whole ------------------------------------------------------------------------------------------
 
 
-def cut(file: Path, share: float = 0.6) -> Path:
+def truncate_file(file: Path, share: float = 0.6) -> Path:
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * share)])
     return file
@@ -138,7 +140,7 @@ def cut(file: Path, share: float = 0.6) -> Path:
 
 @pytest.mark.parametrize("share", [0.0, 0.0005, 0.01, 0.5, 0.999])
 def test_a_cut_off_safetensors_file_is_one_line(tmp_path: Path, share: float) -> None:
-    file = cut(tensors(tmp_path / "a.safetensors"), share)
+    file = truncate_file(tensors(tmp_path / "a.safetensors"), share)
     with pytest.raises(RepriseError, match="damaged or half-downloaded") as error:
         resolve_checkpoint(spec(file))
     line(error)
@@ -150,7 +152,7 @@ def test_a_cut_off_torch_file_is_one_line(tmp_path: Path, share: float) -> None:
     torch.save({"weight": torch.zeros(64, 64)}, file)
     verify_checkpoint(file)
     with pytest.raises(RepriseError, match="cut off"):
-        verify_checkpoint(cut(file, share))
+        verify_checkpoint(truncate_file(file, share))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
@@ -171,7 +173,7 @@ def test_a_cut_off_onnx_file_is_one_line(tmp_path: Path, share: float) -> None:
     onnx.save(helper.make_model(graph), str(file))
     verify_checkpoint(file)
     with pytest.raises(RepriseError, match="cut off"):
-        verify_checkpoint(cut(file, share))
+        verify_checkpoint(truncate_file(file, share))
 
 
 def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_folder_lacks_what_its_manifest_or_index_names(folder: Path, tmp_path: Path) -> None:
-    place = pulled(folder, HUB, "c" * 40)
+    place = write_pulled_checkpoint(folder, HUB, "c" * 40)
     (place / "config.json").unlink()
     with pytest.raises(RepriseError, match=r"config.json is damaged or half-downloaded .missing"):
         resolve_checkpoint(spec(HUB))

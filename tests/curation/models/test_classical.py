@@ -50,13 +50,13 @@ def paint(image: RGB, mask: Mask, colour: tuple[int, int, int], seed: int = 0) -
     return painted
 
 
-def reduced(image: RGB) -> NDArray[np.uint8]:
+def reduce_luma(image: RGB) -> NDArray[np.uint8]:
     size = (256, round(256 * image.shape[0] / image.shape[1]))
     return np.asarray(cv2.resize(compute_luma(image), size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def scene(before: RGB, now: RGB) -> DetectionScene:
-    return DetectionScene(now, measure_motion(reduced(before), reduced(now), DT_S).residual)
+    return DetectionScene(now, measure_motion(reduce_luma(before), reduce_luma(now), DT_S).residual)
 
 
 def moving_discs(
@@ -82,7 +82,7 @@ def thing(text: str, count: int | None = 1, group: str = "sport", category: str 
     return Phrase(text, category, group, count)
 
 
-def passing(detections: list[Detection]) -> list[Detection]:
+def select_passing(detections: list[Detection]) -> list[Detection]:
     """Those that the default thresholds would keep."""
     limits = Thresholds()
     assert limits.grounding_min is not None and limits.label_min is not None
@@ -99,7 +99,7 @@ def test_residual_motion_is_what_the_camera_does_not_explain() -> None:
     now = wide[40 : 40 + HEIGHT, 46 : 46 + WIDTH].copy()  # the camera pans by 6 px
     before[100:200, 200:320] = patch
     now[100:200, 212:332] = patch  # moves 12 px in the frame, 18 px against the ground
-    motion = measure_motion(reduced(before), reduced(now), DT_S)
+    motion = measure_motion(reduce_luma(before), reduce_luma(now), DT_S)
     diagonal = np.hypot(HEIGHT, WIDTH)
     assert motion.camera == pytest.approx(6 / diagonal / DT_S, rel=0.1)
     inside = motion.residual[44:76, 90:128]
@@ -110,7 +110,7 @@ def test_residual_motion_is_what_the_camera_does_not_explain() -> None:
 
 
 def test_nothing_moves_in_a_still_picture_or_in_the_dark() -> None:
-    grey = reduced(ground())
+    grey = reduce_luma(ground())
     assert measure_motion(grey, grey, DT_S).residual.max() == 0
     black = np.zeros_like(grey)
     assert measure_motion(black, black, DT_S).camera == 0
@@ -122,7 +122,7 @@ def test_motion_comes_back_in_the_size_it_was_given() -> None:
 
 
 def test_motion_needs_time_and_equal_shapes() -> None:
-    grey = reduced(ground())
+    grey = reduce_luma(ground())
     with pytest.raises(ValueError, match="apart in time"):
         measure_motion(grey, grey, 0)
     with pytest.raises(ValueError, match="one shape"):
@@ -160,7 +160,7 @@ def test_marginals_agree_with_counting_every_assignment() -> None:
 def test_colour_words_distinguish_two_balls() -> None:
     found, masks = moving_discs([((170, 180), 60, RED, 10), ((460, 170), 60, BLUE, 10)])
     phrases = [thing("blue ball"), thing("red ball")]
-    kept = passing(ClassicalDetector().detect([found], [phrases])[0])
+    kept = select_passing(ClassicalDetector().detect([found], [phrases])[0])
     assert {each.phrase for each in kept} == {0, 1}
     for each in kept:
         assert compute_box_iou(each.box, box_of(masks[1 - each.phrase])) > 0.8
@@ -173,13 +173,13 @@ def test_candidates_that_cannot_be_distinguished_get_a_low_score() -> None:
         thing("cake", group="food", category="cake"),
     ]
     detections = ClassicalDetector().detect([found], [phrases])[0]
-    assert detections and not passing(detections)
+    assert detections and not select_passing(detections)
 
 
 def test_a_number_gives_the_same_number_of_boxes() -> None:
     found, masks = moving_discs([((120 + 200 * i, 180), 55, RED, 9) for i in range(3)])
     cups = thing("red cups", 3, "kitchenware", "cup")
-    kept = passing(ClassicalDetector().detect([found], [[cups]])[0])
+    kept = select_passing(ClassicalDetector().detect([found], [[cups]])[0])
     assert len(kept) == 3
     for mask in masks:
         assert max(compute_box_iou(each.box, box_of(mask)) for each in kept) > 0.8
@@ -188,22 +188,22 @@ def test_a_number_gives_the_same_number_of_boxes() -> None:
 def test_an_absent_subject_is_not_found() -> None:
     plain = ground()[:HEIGHT, :WIDTH]
     dog = thing("dog", group="animal", category="dog")
-    assert not passing(ClassicalDetector().detect([scene(plain, plain)], [[dog]])[0])
+    assert not select_passing(ClassicalDetector().detect([scene(plain, plain)], [[dog]])[0])
     panned = ground()[8 : 8 + HEIGHT, 8 : 8 + WIDTH]
-    assert not passing(ClassicalDetector().detect([scene(plain, panned)], [[dog]])[0])
+    assert not select_passing(ClassicalDetector().detect([scene(plain, panned)], [[dog]])[0])
 
 
 def test_a_ball_is_no_animal() -> None:
     found, _ = moving_discs([((300, 180), 70, RED, 10)])
     dog = thing("dog", group="animal", category="dog")
-    assert not passing(ClassicalDetector().detect([found], [[dog]])[0])
+    assert not select_passing(ClassicalDetector().detect([found], [[dog]])[0])
 
 
 def test_a_face_makes_a_person() -> None:
     person = Phrase("woman", "woman", "human", 1)
     dog = Phrase("dog", "dog", "animal", 1)
     image = skimage.data.astronaut()
-    kept = passing(ClassicalDetector().detect([DetectionScene(image)], [[dog, person]])[0])
+    kept = select_passing(ClassicalDetector().detect([DetectionScene(image)], [[dog, person]])[0])
     assert [each.phrase for each in kept] == [1]
     x0, y0, x1, y1 = kept[0].box
     assert x0 < 200 and x1 > 250 and y0 < 100 and y1 > 300  # head and trunk

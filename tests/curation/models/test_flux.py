@@ -152,7 +152,7 @@ def picture(height: int, width: int, seed: int = 0) -> RGB:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-def around(height: int, width: int) -> BoolMask:
+def mask_around_middle(height: int, width: int) -> BoolMask:
     """Everything but the middle."""
     mask = np.ones((height, width), bool)
     mask[height // 4 : height * 3 // 4, width // 4 : width * 3 // 4] = False
@@ -160,7 +160,7 @@ def around(height: int, width: int) -> BoolMask:
 
 
 def subject(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    alpha = np.where(around(height, width), 0, 255).astype(np.uint8)
+    alpha = np.where(mask_around_middle(height, width), 0, 255).astype(np.uint8)
     return np.dstack([picture(height, width, seed), alpha])
 
 
@@ -173,7 +173,7 @@ def test_what_is_not_masked_stays_bit_for_bit_at_any_size(
 ) -> None:
     inpainter = request.getfixturevalue(backend)
     images = [picture(*size, seed) for seed, size in enumerate(SIZES)]
-    masks = [around(*size) for size in SIZES]
+    masks = [mask_around_middle(*size) for size in SIZES]
     painted = inpainter.inpaint(images, masks, ["a cat on a beach", None, "a cup", ""], [1, 2, 3, 4])
     for image, mask, result in zip(images, masks, painted, strict=True):
         assert result.shape == image.shape
@@ -187,7 +187,7 @@ def test_a_picture_depends_on_its_seed_and_not_on_its_batch(
     backend: str, request: pytest.FixtureRequest
 ) -> None:
     inpainter = request.getfixturevalue(backend)
-    images, masks = [picture(64, 64, n) for n in range(3)], [around(64, 64)] * 3
+    images, masks = [picture(64, 64, n) for n in range(3)], [mask_around_middle(64, 64)] * 3
     prompts, seeds = ["a dog", "a cat", "a cup"], [5, 6, 7]
     together = inpainter.inpaint(images, masks, prompts, seeds)
     apart = [
@@ -215,7 +215,7 @@ def test_a_mask_of_another_size_is_refused(fill: FluxFill) -> None:
 
 
 def test_the_prompt_reaches_the_model(fill: FluxFill, kontext: FluxKontext) -> None:
-    image, mask = picture(64, 64), around(64, 64)
+    image, mask = picture(64, 64), mask_around_middle(64, 64)
     for inpainter in (fill, kontext):
         results = [inpainter.inpaint([image], [mask], [prompt], [1])[0] for prompt in ("a", "zebra", None)]
         assert not np.array_equal(results[0], results[1])

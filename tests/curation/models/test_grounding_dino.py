@@ -32,7 +32,7 @@ GOLDEN = Path(__file__).parent / "golden" / "bert_transformers_4_57.json"
 torch.set_num_threads(1)
 
 
-def named(*texts: str) -> list[Phrase]:
+def make_phrases(*texts: str) -> list[Phrase]:
     return [Phrase(text, text, "thing", 1) for text in texts]
 
 
@@ -70,7 +70,7 @@ def load(folders: dict[str, Path], which: str, **options: object) -> Any:
 # Phrases and tokens
 
 
-def planted(texts_seen: dict[str, float], prompter: PromptPacker):
+def make_planted_model(texts_seen: dict[str, float], prompter: PromptPacker):
     """A model that sees one box for each of these texts, with this probability on every one of its tokens.
 
     It finds a text between two separators of the line of tokens, not by the positions under test.
@@ -113,10 +113,10 @@ def test_permuting_the_phrases_permutes_their_boxes(order, count, data) -> None:
     prompter = PromptPacker(tiny.tokenizer())
     texts = order[:count]
     seen = data.draw(st.lists(st.sampled_from(texts), min_size=1, max_size=4, unique=True))
-    forward = planted({text: 0.9 - 0.1 * row for row, text in enumerate(seen)}, prompter)
+    forward = make_planted_model({text: 0.9 - 0.1 * row for row, text in enumerate(seen)}, prompter)
     scene = DetectionScene(np.zeros((100, 200, 3), np.uint8))
     found = mapping.detect_scenes(
-        [scene], [named(*texts)], prompter, BatchRunner(4), forward, DetectionRules()
+        [scene], [make_phrases(*texts)], prompter, BatchRunner(4), forward, DetectionRules()
     )[0]
     assert [texts[each.phrase] for each in found] == seen
     for row, each in enumerate(found):
@@ -150,17 +150,17 @@ def test_a_phrase_without_words_is_never_found(prompter: PromptPacker) -> None:
     assert prompt.phrases == ((1,),)
     assert prompter.pack_prompts(["", "."]) == []
     scene = DetectionScene(np.zeros((10, 10, 3), np.uint8))
-    forward = planted({"dog": 0.9}, prompter)
+    forward = make_planted_model({"dog": 0.9}, prompter)
     assert mapping.detect_scenes(
-        [scene], [named("")], prompter, BatchRunner(1), forward, DetectionRules()
+        [scene], [make_phrases("")], prompter, BatchRunner(1), forward, DetectionRules()
     ) == [[]]
     assert mapping.detect_scenes([scene], [[]], prompter, BatchRunner(1), forward, DetectionRules()) == [[]]
 
 
 def test_subjects_named_alike_share_boxes_and_do_not_compete(prompter: PromptPacker) -> None:
-    forward = planted({"dog": 0.8}, prompter)
+    forward = make_planted_model({"dog": 0.8}, prompter)
     scene = DetectionScene(np.zeros((100, 100, 3), np.uint8))
-    wanted_phrases = named("dog", "Dog.", "car")
+    wanted_phrases = make_phrases("dog", "Dog.", "car")
     found = mapping.detect_scenes(
         [scene], [wanted_phrases], prompter, BatchRunner(1), forward, DetectionRules()
     )[0]
@@ -301,7 +301,7 @@ def test_planted_boxes_come_back_in_pixels_at_any_size(folders: dict[str, Path],
             image[y0:y1, x0:x1] = 255
             scenes.append(DetectionScene(image))
             planted_boxes.append([x0, y0, x1, y1])
-        found = detector.detect(scenes, [named("dog")] * len(scenes))
+        found = detector.detect(scenes, [make_phrases("dog")] * len(scenes))
         for scene, box, mine in zip(scenes, planted_boxes, found, strict=True):
             # Half a pixel of the scaled picture, in pixels of the picture itself, and rounding.
             grain = min(scene.image.shape[:2]) / tiny.SHORT
@@ -326,7 +326,7 @@ def test_untrained_boxes_sit_on_the_grid_of_the_features(folders: dict[str, Path
             each.zero_()
     sizes = [(96, 144), (61, 77), (133, 97), (300, 211), (96, 144)]
     scenes = [DetectionScene(tiny.picture(*size, seed=index)) for index, size in enumerate(sizes)]
-    for scene, found in zip(scenes, detector.detect(scenes, [named("red car")] * 5), strict=True):
+    for scene, found in zip(scenes, detector.detect(scenes, [make_phrases("red car")] * 5), strict=True):
         height, width = scene.image.shape[:2]
         scaled = mapping_size(height, width)
         centred = 0
@@ -357,10 +357,10 @@ def test_what_else_is_in_the_batch_does_not_move_a_box(folders: dict[str, Path],
     detector = load(folders, which, **EVERYTHING)
     sizes = [(96, 120), (70, 131), (96, 120), (140, 90)]
     wanted_phrases = [
-        named("red car"),
-        named("dog", "blue teapot", "a hot dog"),
-        named("dogs"),
-        named("car", "dog"),
+        make_phrases("red car"),
+        make_phrases("dog", "blue teapot", "a hot dog"),
+        make_phrases("dogs"),
+        make_phrases("car", "dog"),
     ]
     scenes = [DetectionScene(tiny.picture(*size, seed=index)) for index, size in enumerate(sizes)]
     together = detector.detect(scenes, wanted_phrases)
@@ -381,7 +381,7 @@ def test_both_implementations_find_the_same(folders: dict[str, Path]) -> None:
     ours, theirs = load(folders, "hf", **EVERYTHING), load(folders, "original", **EVERYTHING)
     # At these sizes neither scales the picture: how they do differs by a grey level.
     scenes = [DetectionScene(tiny.picture(96, 133, seed=1)), DetectionScene(tiny.picture(120, 96, seed=2))]
-    wanted_phrases = [named("red car", "dogs", "hot dog"), named("a teapot")]
+    wanted_phrases = [make_phrases("red car", "dogs", "hot dog"), make_phrases("a teapot")]
     for left, right in zip(
         ours.detect(scenes, wanted_phrases), theirs.detect(scenes, wanted_phrases), strict=True
     ):
@@ -450,17 +450,17 @@ def fails(build, *words: str) -> None:
     assert "\n" not in message and all(word in message for word in words), message
 
 
-def copied(source: Path, target: Path) -> Path:
+def copy_folder(source: Path, target: Path) -> Path:
     shutil.copytree(source, target)
     return target
 
 
 def test_half_a_file_is_one_clear_line(folders: dict[str, Path], tmp_path: Path) -> None:
-    half = copied(folders["hf"], tmp_path / "hf")
+    half = copy_folder(folders["hf"], tmp_path / "hf")
     tiny.truncate(half / "model.safetensors")
     fails(lambda: load({"hf": half}, "hf"), str(half))
     if "original" in folders:
-        half = copied(folders["original"], tmp_path / "original")
+        half = copy_folder(folders["original"], tmp_path / "original")
         tiny.truncate(half / "weights.pth")
         fails(lambda: load({"original": half}, "original"), str(half))
 
@@ -470,7 +470,7 @@ def test_a_checkpoint_of_another_model_is_one_clear_line(folders: dict[str, Path
     fails(lambda: load({"hf": tmp_path / "sam"}, "hf"), "Grounding DINO")
     if "original" not in folders:
         return
-    other = copied(folders["original"], tmp_path / "original")
+    other = copy_folder(folders["original"], tmp_path / "original")
     state = torch.load(other / "weights.pth", weights_only=True)
     del state["model"]["module.feat_map.weight"]
     state["model"]["module.stranger"] = torch.zeros(1)
@@ -485,7 +485,7 @@ def test_a_checkpoint_of_another_model_is_one_clear_line(folders: dict[str, Path
 
 
 def test_a_processor_without_tokenizer_is_one_clear_line(folders: dict[str, Path], tmp_path: Path) -> None:
-    bare = copied(folders["hf"], tmp_path / "hf")
+    bare = copy_folder(folders["hf"], tmp_path / "hf")
     for file in bare.glob("*token*"):
         file.unlink()
     fails(lambda: load({"hf": bare}, "hf"), str(bare), "tokenizer")
@@ -567,7 +567,7 @@ def test_a_single_item_that_does_not_fit_is_one_clear_line() -> None:
 def test_a_detector_short_of_memory_finds_the_same(folders: dict[str, Path]) -> None:
     detector = load(folders, "hf", **EVERYTHING)
     scenes = [DetectionScene(tiny.picture(60, 90, seed=index)) for index in range(3)]
-    expected = detector.detect(scenes, [named("dog")] * 3)
+    expected = detector.detect(scenes, [make_phrases("dog")] * 3)
     model = detector._model
 
     class Narrow(torch.nn.Module):  # type: ignore[name-defined]
@@ -577,13 +577,13 @@ def test_a_detector_short_of_memory_finds_the_same(folders: dict[str, Path]) -> 
             return model(**inputs)
 
     detector._model = Narrow()
-    again = detector.detect(scenes, [named("dog")] * 3)
+    again = detector.detect(scenes, [make_phrases("dog")] * 3)
     assert [summary(each) for each in again] == [summary(each) for each in expected]
 
 
 def test_a_missing_text_encoder_is_one_clear_line(folders: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("groundingdino", reason="groundingdino-py is not installed")
-    bare = copied(folders["original"], tmp_path / "original")
+    bare = copy_folder(folders["original"], tmp_path / "original")
     (bare / "bert-tiny").rename(tmp_path / "elsewhere")
     encoder = str(tmp_path / "elsewhere")
     assert load({"original": bare}, "original", text_encoder=encoder).revision

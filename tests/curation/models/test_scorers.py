@@ -127,7 +127,7 @@ def save_siglip(folder: Path) -> Any:
     return model
 
 
-def converted(model: Any, into: Any) -> None:
+def convert_weights(model: Any, into: Any) -> None:
     """Write open_clip's weights into a CLIPModel: the same numbers under other names."""
     state, named = model.state_dict(), {}
 
@@ -178,7 +178,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("checkpoints")
     original = save_open_clip(root / "open_clip")
     twin = save_clip(root / "twin")
-    converted(original, twin)
+    convert_weights(original, twin)
     twin.save_pretrained(root / "twin")
     save_clip(root / "clip")
     save_siglip(root / "siglip")

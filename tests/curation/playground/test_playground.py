@@ -109,7 +109,9 @@ def test_a_colour_keeps_its_name_under_every_look() -> None:
             look = world.sample_look(rng)
             paint, alpha = world.draw_thing(f"{tint} disc", look, CanvasPlacement(16, 16, 14), 32, 32)
             hues = [_hue(pixel) for pixel in paint[alpha > 0.5][::20]]
-            assert all(min(COLOURS, key=lambda c: _apart(world.HUES[c], hue)) == tint for hue in hues)
+            assert all(
+                min(COLOURS, key=lambda c: _get_angle_distance(world.HUES[c], hue)) == tint for hue in hues
+            )
 
 
 def _hue(pixel: npt.NDArray[np.float32]) -> float:
@@ -118,7 +120,7 @@ def _hue(pixel: npt.NDArray[np.float32]) -> float:
     return colorsys.rgb_to_hsv(*map(float, pixel))[0] * 360
 
 
-def _apart(one: float, other: float) -> float:
+def _get_angle_distance(one: float, other: float) -> float:
     return min(abs(one - other) % 360, 360 - abs(one - other) % 360)
 
 
@@ -350,7 +352,7 @@ def _need(*packages: str) -> None:
         pytest.importorskip(package)
 
 
-def _trained(module: Any, folder: Path, steps: int = 3) -> dict[str, Any]:
+def _train_module(module: Any, folder: Path, steps: int = 3) -> dict[str, Any]:
     from curation.playground.train_models.loop import TrainingBudget
 
     module.train(folder, seed=1, budget=TrainingBudget(minutes=5, steps=steps, threads=1), size=2)
@@ -439,7 +441,7 @@ def test_the_detector_trains_and_loads_through_the_auto_classes(tmp_path: Path) 
 
     from curation.playground.train_models import grounding
 
-    record = _trained(grounding, tmp_path / "d")
+    record = _train_module(grounding, tmp_path / "d")
     assert record["steps"] == 3 and record["seed"] == 1 and 0 <= record["reached"]["box_iou"] <= 1
     model: Any = AutoModelForZeroShotObjectDetection.from_pretrained(tmp_path / "d")
     auto: Any = AutoProcessor
@@ -463,7 +465,7 @@ def test_the_segmenter_is_the_same_model_in_both_libraries(tmp_path: Path) -> No
 
     from curation.playground.train_models import segmenting
 
-    _trained(segmenting, tmp_path / "s")
+    _train_module(segmenting, tmp_path / "s")
     sam = segmenting.build_from_sizes(segmenting.MODEL_SIZES).eval()
     sam.load_state_dict(torch.load(tmp_path / "s" / "sam_playground.pth"))
     picture = make_scene(2, 1, width=128, height=128)
@@ -495,7 +497,7 @@ def test_the_scorer_loads_through_open_clip_with_its_own_tokenizer(tmp_path: Pat
 
     from curation.playground.train_models import clip
 
-    _trained(clip, tmp_path / "c")
+    _train_module(clip, tmp_path / "c")
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'c'}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'c'}")
     texts = ["a photo of a red disc", "two blue stars"]

@@ -1,6 +1,6 @@
 """The shipped models of the playground against its truth: real backends, scenes and videos never seen.
 
-The marks here are a little below what the weights reach; `python -m benchmarks.playground` says what that is.
+The marks here are a little below what the weights reach; `python -m benchmarks.playground` prints it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def model(role: str, **changes: Any) -> Any:
     return _loaded[key]
 
 
-def everything() -> None:
+def load_all_models() -> None:
     for role in MARKS:
         model(role)
 
@@ -73,32 +73,32 @@ def everything() -> None:
 # ---- marks ---------------------------------------------------------------------------------------
 
 
-def reached(role: str, found: dict[str, float]) -> None:
+def assert_marks_reached(role: str, found: dict[str, float]) -> None:
     short = {name: value for name, value in found.items() if value < MARKS[role].get(name, -1)}
     assert set(MARKS[role]) <= set(found)
     assert not short, f"{role}: {short} of {MARKS[role]}"
 
 
 def test_the_detector_finds_what_is_named_and_knows_what_is_not_there() -> None:
-    reached("detector", marks.measure_detector(model("detector"), 150))
+    assert_marks_reached("detector", marks.measure_detector(model("detector"), 150))
 
 
 def test_the_segmenter_outlines_what_a_true_box_holds() -> None:
-    reached("segmenter", marks.measure_segmenter(model("segmenter"), 120))
+    assert_marks_reached("segmenter", marks.measure_segmenter(model("segmenter"), 120))
 
 
 def test_the_scorer_distinguishes_64_names() -> None:
-    reached("scorer", marks.measure_scorer(model("scorer"), 150))
+    assert_marks_reached("scorer", marks.measure_scorer(model("scorer"), 150))
 
 
 def test_the_face_pack_finds_faces_knows_where_they_look_and_whose_they_are() -> None:
     from curation.playground.train_models.faces import measure_pack
 
-    reached("faces", measure_pack(model("faces"), seed=marks.SEEDS["faces"], pictures=80))
+    assert_marks_reached("faces", measure_pack(model("faces"), seed=marks.SEEDS["faces"], pictures=80))
 
 
 def test_shipped_weights_are_small_and_record_how_they_were_made() -> None:
-    everything()
+    load_all_models()
     files = [file for file in PLAYGROUND_WEIGHTS.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 30e6
     assert {folder.name for folder in PLAYGROUND_WEIGHTS.iterdir()} == set(MARKS)
@@ -112,7 +112,7 @@ def test_shipped_weights_are_small_and_record_how_they_were_made() -> None:
 
 
 def test_the_pipeline_keeps_only_the_right_subjects(tmp_path: Path) -> None:
-    everything()
+    load_all_models()
     render_playground(tmp_path / "videos", videos=8, seed=4242)
     rows = list(
         curate_videos(tmp_path / "videos", tmp_path / "dataset", load_config(None, ["profile=playground"]))
@@ -132,13 +132,13 @@ def in_size(picture: ScenePicture, width: int, height: int) -> RGB:
     return np.asarray(cv2.resize(picture.image, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def resized(box: list[float], picture: ScenePicture, width: int, height: int) -> list[float]:
+def resize_box(box: list[float], picture: ScenePicture, width: int, height: int) -> list[float]:
     """A box of a picture in the pixels of the same picture at another size."""
     across, down = width / picture.image.shape[1], height / picture.image.shape[0]
     return [box[0] * across, box[1] * down, box[2] * across, box[3] * down]
 
 
-def far(one: list[float], other: list[float], width: int, height: int) -> float:
+def get_box_distance(one: list[float], other: list[float], width: int, height: int) -> float:
     """The largest difference of two boxes' sides, in shares of the picture."""
     sides = np.abs(np.array(one) - other) / [width, height, width, height]
     return float(sides.max())
@@ -156,9 +156,9 @@ def test_boxes_and_masks_follow_the_picture_to_any_size(width: int, height: int)
         small = detector.detect([DetectionScene(picture.image)], wanted_phrases)[0]
         large = detector.detect([DetectionScene(image)], wanted_phrases)[0]
         for each in [one for one in small if one.score > SURE]:
-            scaled = resized(each.box, picture, width, height)
+            scaled = resize_box(each.box, picture, width, height)
             overlaps.append(max(compute_box_iou(scaled, other.box) for other in large))
-        truth = [resized(each.box, picture, width, height) for each in picture.truths]
+        truth = [resize_box(each.box, picture, width, height) for each in picture.truths]
         masks = segmenter.segment([image], [truth])[0].masks
         for box, mask in zip(truth, masks, strict=True):
             assert mask.shape == (height, width)
@@ -274,7 +274,9 @@ def test_the_gpu_finds_what_the_cpu_finds() -> None:
             )
             for a in one:
                 if a.score > 0.2:
-                    same = [far(a.box, b.box, width, height) for b in other if b.phrase == a.phrase]
+                    same = [
+                        get_box_distance(a.box, b.box, width, height) for b in other if b.phrase == a.phrase
+                    ]
                     assert min(same) < near
             boxes = [[each.box for each in picture.truths]]
             one, other = (each.segment([picture.image], boxes)[0] for each in pairs["segmenter"])

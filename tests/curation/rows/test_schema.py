@@ -150,7 +150,7 @@ def test_a_field_that_a_row_does_not_have_is_null() -> None:
     assert table["caption"].to_pylist() == [None]
 
 
-def changed(name: str, kind: pa.DataType) -> pa.Schema:
+def change_column(name: str, kind: pa.DataType) -> pa.Schema:
     return CLIPS.set(CLIPS.names.index(name), pa.field(name, kind))
 
 
@@ -166,19 +166,19 @@ def test_missing_columns_are_named() -> None:
 
 def test_a_column_of_another_type_is_named_down_to_the_field_that_differs() -> None:
     with pytest.raises(RepriseError, match=r"column fps is string, expected double; .* another version"):
-        check_columns(changed("fps", pa.string()), CLIPS, "x")
+        check_columns(change_column("fps", pa.string()), CLIPS, "x")
     subject = CLIPS.field("subjects").type.value_type
     without = pa.list_(pa.struct([field for field in subject if field.name != "count"]))
     with pytest.raises(RepriseError, match="column subjects has no field count"):
-        check_columns(changed("subjects", without), CLIPS, "x")
+        check_columns(change_column("subjects", without), CLIPS, "x")
     other = pa.list_(
         pa.struct([pa.field("box", pa.string()) if field.name == "box" else field for field in subject])
     )
     with pytest.raises(RepriseError, match=r"column subjects.box is string, expected list<item: double>"):
-        check_columns(changed("subjects", other), CLIPS, "x")
+        check_columns(change_column("subjects", other), CLIPS, "x")
     extra = pa.list_(pa.struct([*subject, pa.field("colour", pa.string())]))
     with pytest.raises(RepriseError, match=r"column subjects has fields .*colour, expected"):
-        check_columns(changed("subjects", extra), CLIPS, "x")
+        check_columns(change_column("subjects", extra), CLIPS, "x")
 
 
 def test_further_columns_and_another_order_are_fine() -> None:

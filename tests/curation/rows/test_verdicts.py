@@ -148,7 +148,7 @@ scores_of = st.fixed_dictionaries(
 
 
 @st.composite
-def tightened(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
+def draw_tightened(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
     """Thresholds, and others of which each is as strict or stricter."""
     loose, tight = {}, {}
     for name, field in Thresholds.model_fields.items():
@@ -164,7 +164,7 @@ def tightened(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(scores_of, tightened(), st.sampled_from(["human", "animal"]))
+@given(scores_of, draw_tightened(), st.sampled_from(["human", "animal"]))
 def test_tightening_thresholds_never_keeps_more(
     scores: dict[str, float | None], thresholds: tuple[dict[str, Any], dict[str, Any]], group: str
 ) -> None:

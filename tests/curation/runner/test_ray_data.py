@@ -21,7 +21,7 @@ from reprise.storage import Storage
 from tests.pipelines.runs import LIGHT, make_videos
 
 
-def sized(*sizes: int) -> list[VideoRow]:
+def make_sized_videos(*sizes: int) -> list[VideoRow]:
     return [
         VideoRow(
             source_path=f"{number}.mp4",
@@ -39,16 +39,16 @@ def sized(*sizes: int) -> list[VideoRow]:
 
 
 def test_a_video_of_more_than_its_share_is_spread_and_the_largest_come_first() -> None:
-    videos = sized(10, 400, 30, 20, 300, -1)
+    videos = make_sized_videos(10, 400, 30, 20, 300, -1)
     spread, whole = split_by_size(videos, 1)
     assert [video["size"] for video in spread] == [400, 300]
     assert [video["size"] for video in whole] == [30, 20, 10, -1]
 
 
 def test_many_alike_are_done_as_a_whole_and_a_few_are_spread() -> None:
-    assert split_by_size(sized(*[100] * 8), 2)[0] == []
-    assert split_by_size(sized(*[100] * 7), 2)[1] == []
-    assert split_by_size(sized(5), 2)[1] == []
+    assert split_by_size(make_sized_videos(*[100] * 8), 2)[0] == []
+    assert split_by_size(make_sized_videos(*[100] * 7), 2)[1] == []
+    assert split_by_size(make_sized_videos(5), 2)[1] == []
 
 
 @pytest.mark.parametrize("videos", [0, 1, 3, 19, 90, 1000, 300_000])

@@ -49,7 +49,7 @@ CAPTIONS = [
 ]
 
 
-def undecided() -> list[ClipRow]:
+def make_undecided_rows() -> list[ClipRow]:
     rows = []
     for number, sharpness in enumerate(SHARPNESS):
         row = kept_clip(number, CAPTIONS[number], scores={"sharpness": sharpness})
@@ -95,7 +95,7 @@ def write(root: Path, rows: list[ClipRow], config: CurationConfig) -> Storage:
 
 @pytest.fixture(scope="module")
 def finished() -> list[ClipRow]:
-    return finish(undecided(), load_config())
+    return finish(make_undecided_rows(), load_config())
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_tighten_then_loosen_returns_to_the_original_rows(dataset: Storage) -> N
 def test_the_result_equals_a_fresh_verdict_over_the_same_scores(dataset: Storage) -> None:
     overrides = ["filter.sharpness_min=25", "filter.brightness_max=130", "filter.label_min=null"]
     _, config = refilter_dataset(dataset, overrides)
-    fresh = undecided()
+    fresh = make_undecided_rows()
     for row in fresh:
         decide_clip(row, build_rules(config.filter))
     assert verdicts_of(rows_of(dataset)) == verdicts_of(build_table(fresh, CLIPS).to_pylist())
@@ -155,7 +155,7 @@ def test_the_result_equals_a_fresh_verdict_over_the_same_scores(dataset: Storage
 
 def test_with_references_the_result_equals_a_curation_under_these_thresholds(dataset: Storage) -> None:
     refilter_dataset(dataset, ["filter.sharpness_min=25"], references=True)
-    fresh = finish(undecided(), load_config(None, ["filter.sharpness_min=25"]))
+    fresh = finish(make_undecided_rows(), load_config(None, ["filter.sharpness_min=25"]))
     assert rows_of(dataset) == build_table(fresh, CLIPS).to_pylist()
 
 
@@ -171,7 +171,7 @@ def test_without_them_a_newly_kept_subject_gets_its_crops_and_the_rest_is_counte
 
 def test_crops_are_made_with_the_padding_of_the_dataset(tmp_path: Path) -> None:
     config = load_config(None, ["crop.padding=0.5"])
-    storage = write(tmp_path, finish(undecided(), config), config)
+    storage = write(tmp_path, finish(make_undecided_rows(), config), config)
     before = rows_of(storage)[0]["subjects"][0]["references"][0]["width"]
     refilter_dataset(storage, ["filter.sharpness_min=25"])
     assert rows_of(storage)[4]["subjects"][0]["references"][0]["width"] == before
@@ -179,7 +179,7 @@ def test_crops_are_made_with_the_padding_of_the_dataset(tmp_path: Path) -> None:
 
 def test_variants_that_the_config_switched_off_are_not_missed(tmp_path: Path) -> None:
     config = load_config(None, ["redux.enabled=false", "crosspair.share=0"])
-    storage = write(tmp_path, finish(undecided(), config), config)
+    storage = write(tmp_path, finish(make_undecided_rows(), config), config)
     changes, _ = refilter_dataset(storage, ["filter.sharpness_min=25"])
     assert changes.lacking == {"inpaint": 1}
     refilter_dataset(storage, [], references=True)
@@ -190,7 +190,7 @@ def test_variants_that_the_config_switched_off_are_not_missed(tmp_path: Path) ->
 
 
 def test_a_reference_that_cannot_be_made_leaves_its_clip_and_is_counted(tmp_path: Path) -> None:
-    rows = finish(undecided(), load_config())
+    rows = finish(make_undecided_rows(), load_config())
     rows[4]["frames"] = []
     storage = write(tmp_path, rows, load_config())
     changes, _ = refilter_dataset(storage, ["filter.sharpness_min=25"], references=True)

@@ -409,7 +409,7 @@ def test_a_name_that_is_not_utf8_is_accounted_for(tmp_path: Path) -> None:
     try:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4")).write_bytes(b"1")
     except OSError:
-        pytest.skip("this file system takes UTF-8 names alone")
+        pytest.skip("this file system takes only UTF-8 names")
     rows = list_videos(str(tmp_path))
     assert [row["problem"] for row in rows] == ["its name is not UTF-8: rename it"]
     assert build_table(rows, VIDEOS)["source_path"][0].as_py().endswith(r"\xff.mp4")

@@ -26,7 +26,7 @@ from curation.stages.plates import (
 )
 from curation.stages.stage import run_stage
 from reprise.storage import Storage
-from tests.curation.clips import clip, coloured, disc, kept_clip, picture, subject
+from tests.curation.clips import clip, disc, find_colour, kept_clip, picture, subject
 
 SUBJECTS = 400
 THINGS = [
@@ -186,8 +186,8 @@ def test_a_plate_has_the_subject_painted_out_and_the_rest_untouched() -> None:
     row = candidate()
     made = make_plate(row, ClassicalInpainter(), 0)
     image, before = decode_image(made.image), decode_image(row["frames"][0]["image"])
-    assert coloured(before, "red").mean() > 0.1
-    assert coloured(image, "red").mean() < 0.001
+    assert find_colour(before, "red").mean() > 0.1
+    assert find_colour(image, "red").mean() < 0.001
     far = ~disc(("red", 0.5, 0.5, 0.42))
     assert np.abs(image[far].astype(int) - before[far]).mean() < 3
     assert (made.clip_id, made.video_id, made.caption) == (row["clip_id"], row["video_id"], row["caption"])

@@ -20,7 +20,7 @@ BLUE: Blob = ("blue", 0.75, 0.5, 0.2)
 PX = FLOW_SIDE / WIDTH  # lengths are stated for frames of `FLOW_SIDE` px
 
 
-def moving(count: int = 4, found: int = 0) -> ClipRow:
+def make_moving_clip(count: int = 4, found: int = 0) -> ClipRow:
     """Both balls in every frame, known only in frame `found`; the brightness of a frame is its number."""
     images = []
     for number in range(count):
@@ -34,7 +34,7 @@ def moving(count: int = 4, found: int = 0) -> ClipRow:
     return row
 
 
-def measured(row: ClipRow, *overrides: str) -> ClipRow:
+def measure_flow(row: ClipRow, *overrides: str) -> ClipRow:
     (done,) = run_stage(build_stage("flow", config(FLOW, *overrides)), [row], {})
     assert done["stop"] is None, done["stop"]
     return done
@@ -48,7 +48,7 @@ def flows(row: ClipRow) -> list[Any]:
 
 
 def test_flow_goes_from_the_first_frame_to_each_later_one_and_is_averaged() -> None:
-    row = measured(moving())
+    row = measure_flow(make_moving_clip())
     steps = (1 + 2 + 3) / 3
     (red, behind), (blue, also_behind) = flows(row)
     assert red == pytest.approx(5 * steps * PX, rel=0.05)
@@ -58,7 +58,7 @@ def test_flow_goes_from_the_first_frame_to_each_later_one_and_is_averaged() -> N
 
 
 def test_the_clip_is_measured_over_all_of_its_subjects() -> None:
-    row = measured(moving())
+    row = measure_flow(make_moving_clip())
     sizes = [disc(blob).sum() for blob in (RED, BLUE)]
     mean = (5 * sizes[0] + 6 * sizes[1]) / sum(sizes) * 2
     assert row["flow_foreground"] == pytest.approx(mean * PX, rel=0.05)
@@ -66,34 +66,34 @@ def test_the_clip_is_measured_over_all_of_its_subjects() -> None:
 
 
 def test_a_subject_known_only_in_the_last_frame_is_measured_backwards() -> None:
-    row = measured(moving(found=3))
+    row = measure_flow(make_moving_clip(found=3))
     assert flows(row)[0][0] == pytest.approx(5 * 2 * PX, rel=0.05)
 
 
 def test_a_followed_subject_is_measured_from_where_it_is_first_seen() -> None:
-    row = moving(found=2)
+    row = make_moving_clip(found=2)
     red, _ = row["subjects"]
     red["track"] = [
         {"index": 5 * n, "box": red["box"], "mask": red["mask"] if n else None, "presence": 1.0}
         for n in range(4)
     ]
-    row = measured(row)
+    row = measure_flow(row)
     assert flows(row)[0][0] == pytest.approx(5 * (1 + 2) / 2 * PX, rel=0.05)
     assert flows(row)[1][0] == pytest.approx(6 * 1 * PX, rel=0.05), "the other one has no track"
 
 
 def test_what_cannot_be_measured_is_null_and_rejects_nothing() -> None:
-    single = measured(moving(count=1))
+    single = measure_flow(make_moving_clip(count=1))
     assert flows(single) == [(None, None)] * 2 and single["flow_foreground"] is None
-    nowhere = moving()
+    nowhere = make_moving_clip()
     nowhere["subjects"] = [subject(nowhere, None)]
-    assert flows(measured(nowhere)) == [(None, None)]
-    assert flows(measured(moving(), "flow.enabled=false")) == [(None, None)] * 2
+    assert flows(measure_flow(nowhere)) == [(None, None)]
+    assert flows(measure_flow(make_moving_clip(), "flow.enabled=false")) == [(None, None)] * 2
     assert registry.get_model_spec(config(FLOW, "flow.enabled=false"), "flow") is None
 
 
 def test_measuring_again_without_a_model_leaves_no_old_numbers() -> None:
-    row = measured(moving())
+    row = measure_flow(make_moving_clip())
     (again,) = run_stage(build_stage("flow", config()), [row], {})
     assert flows(again) == [(None, None)] * 2 and again["flow_background"] is None
 
@@ -101,7 +101,7 @@ def test_measuring_again_without_a_model_leaves_no_old_numbers() -> None:
 def test_thresholds_are_off_by_default() -> None:
     def decided(*overrides: str) -> list[str | None]:
         settings = config(FLOW, "filter.sharpness_min=null", "filter.area_share_min=null", *overrides)
-        row = moving()
+        row = make_moving_clip()
         for name in ("flow", "filter"):
             (row,) = run_stage(build_stage(name, settings), [row], {})
         return [each["verdict"]["reason"] for each in row["subjects"] if each["verdict"]]

@@ -103,7 +103,7 @@ def config(**changes: Any) -> CurationConfig:
     return CurationConfig.model_validate(changes)
 
 
-def made(row: ClipRow, variant: str) -> list[Reference]:
+def list_references(row: ClipRow, variant: str) -> list[Reference]:
     found = [each for subject in row["subjects"] for each in subject["references"]]
     return [each for each in found if each["variant"] == variant]
 
@@ -112,7 +112,7 @@ def test_one_that_is_still_itself_is_kept(backends: Backends) -> None:
     backends["variator"] = Recolour(RED)
     row = ball_clip("a")
     Redux(config())([row])
-    (reference,) = made(row, "redux")
+    (reference,) = list_references(row, "redux")
     assert reference["identity"] == pytest.approx(1, abs=0.01)
     assert (reference["kept"], reference["reason"]) == (True, None)
     assert reference["face_identity"] is None  # a ball has none
@@ -123,7 +123,7 @@ def test_one_that_has_drifted_stays_with_its_number(backends: Backends) -> None:
     backends["variator"] = Recolour(BLUE)
     row = ball_clip("a")
     Redux(config(redux={"per_subject": 2}))([row])
-    references = made(row, "redux")
+    references = list_references(row, "redux")
     assert len(references) == 2
     for reference in references:
         assert reference["identity"] is not None
@@ -137,7 +137,7 @@ def test_without_an_embedder_references_are_unmeasured_and_kept(backends: Backen
     del backends["embedder"]
     row = ball_clip("a")
     Redux(config())([row])
-    (reference,) = made(row, "redux")
+    (reference,) = list_references(row, "redux")
     assert reference["identity"] is None
     assert reference["kept"]
 
@@ -147,7 +147,7 @@ def test_a_human_must_keep_the_face(backends: Backends) -> None:
     backends["faces"] = ColourFaces()
     row = ball_clip("a", group="human")
     Redux(config(filter={"identity_min": None, "face_identity_min": 0.5}))([row])
-    (reference,) = made(row, "redux")
+    (reference,) = list_references(row, "redux")
     assert reference["face_identity"] is not None
     assert reference["face_identity"] < 0.5
     assert (reference["kept"], reference["reason"]) == (False, "face_identity_min")
@@ -157,14 +157,14 @@ def test_a_refilter_decides_again_from_the_numbers(backends: Backends) -> None:
     backends["variator"] = Recolour(BLUE)
     row = ball_clip("a")
     Redux(config())([row])
-    number = made(row, "redux")[0]["identity"]
+    number = list_references(row, "redux")[0]["identity"]
     assert number is not None
     decide_clip(row, build_rules(Thresholds(identity_min=number - 0.01)))
-    assert made(row, "redux")[0]["kept"]
+    assert list_references(row, "redux")[0]["kept"]
     decide_clip(row, build_rules(Thresholds(identity_min=number + 0.01)))
-    assert made(row, "redux")[0]["reason"] == "identity_min"
+    assert list_references(row, "redux")[0]["reason"] == "identity_min"
     decide_clip(row, build_rules(Thresholds(identity_min=None)))
-    assert made(row, "redux")[0]["kept"]
+    assert list_references(row, "redux")[0]["kept"]
 
 
 def test_a_threshold_for_pictures_does_not_apply_to_subjects() -> None:
@@ -197,7 +197,7 @@ def test_one_that_invents_sees_the_subject_and_paints_around_it(backends: Backen
     backends["inpainter"] = painter = Repaint(BLUE)
     row = ball_clip("a")
     Inpaint(config(inpaint={"per_subject": 3}))([row])
-    references = made(row, "inpaint")
+    references = list_references(row, "inpaint")
     assert len(references) == 3
     image, mask, prompt = painter.requests[0]
     assert not mask[mask.shape[0] // 2, mask.shape[1] // 2]  # the ball is not painted over
@@ -218,7 +218,7 @@ def test_the_subject_is_put_back_untouched(backends: Backends) -> None:
     before = ball_clip("a")
     Inpaint(config())([before])
     image, mask, _ = painter.requests[0]
-    picture = decode_image(made(before, "inpaint")[0]["image"]).astype(int)
+    picture = decode_image(list_references(before, "inpaint")[0]["image"]).astype(int)
     # The stored picture is a JPEG, whose colours bleed a few pixels; further in, only its noise is left.
     deep = cv2.erode((~mask).astype(np.uint8), np.ones((13, 13), np.uint8)) > 0
     assert deep.sum() > 1000
@@ -230,7 +230,7 @@ def test_a_generated_background_is_held_against_the_subject(backends: Backends) 
     backends["inpainter"] = Repaint(GREY)
     row = ball_clip("a")
     Inpaint(config(filter={"identity_min": 0.999}))([row])
-    (reference,) = made(row, "inpaint")
+    (reference,) = list_references(row, "inpaint")
     assert reference["identity"] is not None
     assert 0.8 < reference["identity"] < 0.999
     assert (reference["kept"], reference["reason"]) == (False, "identity_min")
@@ -247,7 +247,7 @@ def test_an_inpainter_that_continues_its_input_gets_the_rim_and_no_prompt(backen
     assert mask[3:-3, 3:-3].all()
     assert not mask[:2].any()
     assert prompt is None
-    (reference,) = made(row, "inpaint")
+    (reference,) = list_references(row, "inpaint")
     assert (reference["identity"], reference["prompt"]) == (None, None)
     assert reference["kept"]
 

@@ -31,14 +31,14 @@ class MeanColour:
         return np.array(rows, np.float32)
 
 
-def wanting(**chosen: object) -> CurationConfig:
+def make_config(**chosen: object) -> CurationConfig:
     return CurationConfig.model_validate({"retrieve": {"share": 1.0, **chosen}})
 
 
-CONFIG = wanting()
+CONFIG = make_config()
 
 
-def seen(
+def make_embedding(
     name: str, angle: float, *, clip: str = "", video: str = "", category: str = "ball"
 ) -> SubjectEmbedding:
     """A subject whose similarity with another is the cosine of the difference of their angles (degrees)."""
@@ -47,46 +47,62 @@ def seen(
 
 
 def test_alike_enough_but_no_copy() -> None:
-    subjects = [seen("a", 0), seen("copy", 2), seen("same", 30), seen("other", 80)]
+    subjects = [
+        make_embedding("a", 0),
+        make_embedding("copy", 2),
+        make_embedding("same", 30),
+        make_embedding("other", 80),
+    ]
     found = find_donors(subjects, CONFIG)
     assert found["a"].subject_id == "same"
     assert found["a"].similarity == pytest.approx(np.cos(np.radians(30)), abs=1e-4)
     assert found["a"].clip_id == "clip of same"
     assert found["other"].subject_id == "same"  # 50 degrees: 0.64
-    assert find_donors([seen("a", 0), seen("copy", 2), seen("other", 80)], CONFIG) == {}
+    assert (
+        find_donors([make_embedding("a", 0), make_embedding("copy", 2), make_embedding("other", 80)], CONFIG)
+        == {}
+    )
 
 
 def test_the_most_alike_in_the_band_is_taken() -> None:
-    found = find_donors([seen("a", 0), seen("b", 45), seen("c", 25), seen("d", 35)], CONFIG)
+    found = find_donors(
+        [make_embedding("a", 0), make_embedding("b", 45), make_embedding("c", 25), make_embedding("d", 35)],
+        CONFIG,
+    )
     assert found["a"].subject_id == "c"
 
 
 def test_never_from_the_own_clip() -> None:
-    assert find_donors([seen("a", 0, clip="one"), seen("b", 30, clip="one")], CONFIG) == {}
+    assert (
+        find_donors([make_embedding("a", 0, clip="one"), make_embedding("b", 30, clip="one")], CONFIG) == {}
+    )
 
 
 def test_the_own_video_can_be_left_out() -> None:
-    subjects = [seen("a", 0, video="v"), seen("b", 30, video="v")]
+    subjects = [make_embedding("a", 0, video="v"), make_embedding("b", 30, video="v")]
     assert set(find_donors(subjects, CONFIG)) == {"a", "b"}
-    assert find_donors(subjects, wanting(same_video=False)) == {}
+    assert find_donors(subjects, make_config(same_video=False)) == {}
 
 
 def test_a_cat_is_no_donor_for_a_dog() -> None:
-    assert find_donors([seen("a", 0, category="cat"), seen("b", 30, category="dog")], CONFIG) == {}
+    assert (
+        find_donors([make_embedding("a", 0, category="cat"), make_embedding("b", 30, category="dog")], CONFIG)
+        == {}
+    )
 
 
 def test_the_order_of_subjects_changes_nothing() -> None:
     random = np.random.default_rng(0)
-    subjects = [seen(f"s{n}", float(angle)) for n, angle in enumerate(random.uniform(0, 90, 60))]
+    subjects = [make_embedding(f"s{n}", float(angle)) for n, angle in enumerate(random.uniform(0, 90, 60))]
     shuffled = [subjects[position] for position in random.permutation(60)]
     assert find_donors(subjects, CONFIG) == find_donors(shuffled, CONFIG)
 
 
 def test_a_share_of_the_subjects_is_drawn() -> None:
-    some = wanting(share=0.3)
+    some = make_config(share=0.3)
     drawn = [name for n in range(500) if is_drawn(some, name := f"subject {n}")]
     assert 110 < len(drawn) < 190
-    assert find_donors([seen("a", 0), seen("b", 30)], wanting(share=0)) == {}
+    assert find_donors([make_embedding("a", 0), make_embedding("b", 30)], make_config(share=0)) == {}
 
 
 def test_a_band_without_room_is_refused() -> None:
@@ -107,7 +123,7 @@ def test_only_kept_subjects_are_looked_at() -> None:
     assert embed_subjects([], MeanColour()) == []
 
 
-def retrieved(row: ClipRow) -> list[Reference]:
+def list_retrieved(row: ClipRow) -> list[Reference]:
     found = [each for subject in row["subjects"] for each in subject["references"]]
     return [each for each in found if each["variant"] == "retrieved"]
 
@@ -132,7 +148,7 @@ def test_the_row_records_the_donor_and_the_similarity() -> None:
     rows = three()
     requested: list[str] = []
     Retrieve(CONFIG, library(rows, requested))(rows)
-    (made,) = retrieved(rows[0])
+    (made,) = list_retrieved(rows[0])
     assert (made["donor_clip_id"], made["donor_frame_index"]) == ("orange", 0)
     assert (made["model"], made["revision"]) == ("mean-colour", "3")
     assert made["identity"] is not None
@@ -141,7 +157,7 @@ def test_the_row_records_the_donor_and_the_similarity() -> None:
     picture = decode_image(made["image"])
     assert picture[picture.shape[0] // 2, picture.shape[1] // 2, 1] > 80  # the orange one
     assert np.abs(picture[1, 1].astype(int) - 128).max() < 30  # where the donor stood
-    assert retrieved(rows[2]) == []
+    assert list_retrieved(rows[2]) == []
     assert requested == ["orange", "red"]
     build_table(rows, CLIPS)
 
@@ -150,11 +166,11 @@ def test_again_gives_the_same_and_leaves_one() -> None:
     rows = three()
     stage = Retrieve(CONFIG, library(rows))
     stage(rows)
-    first = retrieved(rows[0])
+    first = list_retrieved(rows[0])
     stage(rows[:1])
-    assert retrieved(rows[0]) == first
-    Retrieve(wanting(share=0), library(rows))(rows)
-    assert retrieved(rows[0]) == []
+    assert list_retrieved(rows[0]) == first
+    Retrieve(make_config(share=0), library(rows))(rows)
+    assert list_retrieved(rows[0]) == []
 
 
 def test_a_removed_donor_fails_only_its_reference() -> None:
@@ -162,19 +178,19 @@ def test_a_removed_donor_fails_only_its_reference() -> None:
     found = library(rows)
     gone = FoundDonors(found.model, found.revision, found.found, lambda clip_ids: [])
     Retrieve(CONFIG, gone)(rows)
-    assert retrieved(rows[0]) == []
+    assert list_retrieved(rows[0]) == []
     broken = three()
     broken[1]["frames"][0]["image"] = {"bytes": b"", "path": None}
     Retrieve(CONFIG, FoundDonors("e", "1", found.found, lambda clip_ids: broken))(rows)
-    assert retrieved(rows[0]) == []
-    assert len(retrieved(rows[1])) == 1
+    assert list_retrieved(rows[0]) == []
+    assert len(list_retrieved(rows[1])) == 1
 
 
 def test_too_unlike_by_the_filters_threshold_is_marked_not_dropped() -> None:
     rows = three()
     strict = CurationConfig.model_validate({"filter": {"identity_min": 0.99}, "retrieve": {"share": 1.0}})
     Retrieve(strict, library(rows))(rows)
-    (made,) = retrieved(rows[0])
+    (made,) = list_retrieved(rows[0])
     assert (made["kept"], made["reason"]) == (False, "identity_min")
 
 

@@ -47,7 +47,7 @@ def row_of(path: Path | str, problem: str | None = None, skip: list[str] | None 
     }
 
 
-def sliced(dataset: Path, video: VideoRow, config: CurationConfig = CONFIG) -> list[ClipRow]:
+def slice_video(dataset: Path, video: VideoRow, config: CurationConfig = CONFIG) -> list[ClipRow]:
     return list(Slice(config, Storage.from_uri(dataset), "hash")(video))
 
 
@@ -58,7 +58,7 @@ def video(tmp_path: Path) -> Path:
 
 
 def test_rows_fit_the_schema_and_name_files_that_are_there(tmp_path: Path, video: Path) -> None:
-    rows = sliced(tmp_path / "out", row_of(video))
+    rows = slice_video(tmp_path / "out", row_of(video))
     build_table(rows, CLIPS)
     assert [row["clip_index"] for row in rows] == list(range(6))
     assert [row["clip_count"] for row in rows] == [0] * 5 + [6]
@@ -79,7 +79,7 @@ def test_clips_leave_nothing_behind_in_the_temporary_folder(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    sliced(tmp_path / "out", row_of(video))
+    slice_video(tmp_path / "out", row_of(video))
     stage = Slice(CONFIG, Storage.from_uri(tmp_path / "other"), "hash")(row_of(video))
     next(stage)
     stage.close()  # type: ignore[attr-defined]  # a consumer may stop midway
@@ -87,7 +87,7 @@ def test_clips_leave_nothing_behind_in_the_temporary_folder(
 
 
 def test_the_same_video_gives_the_same_rows_and_files(tmp_path: Path, video: Path) -> None:
-    first, again = (sliced(tmp_path / name, row_of(video)) for name in ("a", "b"))
+    first, again = (slice_video(tmp_path / name, row_of(video)) for name in ("a", "b"))
     assert first == again
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
@@ -102,11 +102,11 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_after_an_interruption_only_the_missing_rows_are_made_and_they_are_the_same(
     tmp_path: Path, video: Path, missing: list[int]
 ) -> None:
-    whole = sliced(tmp_path / "a", row_of(video))
+    whole = slice_video(tmp_path / "a", row_of(video))
     fragments = Fragments(Storage.from_uri(tmp_path / "a"), "hash")
     fragments.write_rows([row for i, row in enumerate(whole) if i not in missing], {})
     (left,) = list_pending_videos(fragments.read_index().rows, [row_of(video)])
-    rows = sliced(tmp_path / "b", left)
+    rows = slice_video(tmp_path / "b", left)
     assert strip(rows) == strip([whole[i] for i in missing])
     assert all(content == files(tmp_path / "a")[name] for name, content in files(tmp_path / "b").items())
     assert len(files(tmp_path / "b")) == sum(row["status"] == "open" for row in rows)
@@ -124,19 +124,19 @@ def strip(rows: list[ClipRow]) -> list[dict[str, Any]]:
 def test_a_missing_tail_that_is_done_is_not_reported_again(tmp_path: Path) -> None:
     half = write_video(tmp_path / "v.mp4", shots([50, 50, 50], 96, 72), faststart=True)
     half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
-    whole = sliced(tmp_path / "a", row_of(half))
+    whole = slice_video(tmp_path / "a", row_of(half))
     assert [row["status"] for row in whole][-1] == "failed"
     skip = [row["clip_id"] for row in whole[1:]]
-    assert [row["clip_id"] for row in sliced(tmp_path / "b", row_of(half, skip=skip))] == [
+    assert [row["clip_id"] for row in slice_video(tmp_path / "b", row_of(half, skip=skip))] == [
         whole[0]["clip_id"]
     ]
 
 
 def test_a_video_that_gave_nothing_is_not_reported_again(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_bytes(b"")
-    (row,) = sliced(tmp_path / "a", row_of(tmp_path / "v.mp4"))
+    (row,) = slice_video(tmp_path / "a", row_of(tmp_path / "v.mp4"))
     assert row["clip_count"] == 1
-    assert sliced(tmp_path / "a", row_of(tmp_path / "v.mp4", skip=[row["clip_id"]])) == []
+    assert slice_video(tmp_path / "a", row_of(tmp_path / "v.mp4", skip=[row["clip_id"]])) == []
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_every_file_of_the_fault_corpus_ends_in_rows(
     folder, expected = corpus
     found: dict[str, str] = {}
     for name in expected:
-        rows = sliced(tmp_path / "out", row_of(folder / name), CurationConfig())
+        rows = slice_video(tmp_path / "out", row_of(folder / name), CurationConfig())
         build_table(rows, CLIPS)
         assert [row["clip_count"] for row in rows][-1] == len(rows)
         statuses = {row["status"] for row in rows}
@@ -183,7 +183,7 @@ def test_each_kind_of_unusable_file_has_its_reason(
         "one_frame.mp4": "shot too short",
     }
     for name, words in reasons.items():
-        (row,) = sliced(tmp_path / "out", row_of(folder / name), CurationConfig())
+        (row,) = slice_video(tmp_path / "out", row_of(folder / name), CurationConfig())
         assert row["stop"] is not None and row["stop"]["reason"].startswith(words)
         assert row["clip_path"] is None and row["frames"] == []
 
@@ -191,7 +191,7 @@ def test_each_kind_of_unusable_file_has_its_reason(
 def test_what_is_there_of_a_broken_download_gives_clips(
     tmp_path: Path, corpus: tuple[Path, dict[str, str]]
 ) -> None:
-    rows = sliced(tmp_path / "out", row_of(corpus[0] / "half_missing.mp4"), CurationConfig())
+    rows = slice_video(tmp_path / "out", row_of(corpus[0] / "half_missing.mp4"), CurationConfig())
     assert [row["status"] for row in rows] == ["open", "failed"]
     stop = rows[1]["stop"]
     assert stop is not None and stop["reason"] == "the file ends early: frames that could be read"
@@ -199,15 +199,15 @@ def test_what_is_there_of_a_broken_download_gives_clips(
 
 
 def test_a_video_with_a_known_problem_is_not_opened(tmp_path: Path) -> None:
-    (row,) = sliced(tmp_path, row_of("/nowhere.mp4", "cannot be read: permission denied"))
+    (row,) = slice_video(tmp_path, row_of("/nowhere.mp4", "cannot be read: permission denied"))
     assert (row["status"], row["video_id"], row["clip_count"]) == ("failed", None, 1)
-    (row,) = sliced(tmp_path, row_of("/nowhere.mp4", "duplicate of /other.mp4"))
+    (row,) = slice_video(tmp_path, row_of("/nowhere.mp4", "duplicate of /other.mp4"))
     assert row["status"] == "rejected" and row["stop"] is not None
     assert row["stop"]["reason"] == "duplicate of /other.mp4"
 
 
 def test_a_removed_file_fails_only_its_video(tmp_path: Path) -> None:
-    (row,) = sliced(tmp_path, row_of("/nowhere/v.mp4"))
+    (row,) = slice_video(tmp_path, row_of("/nowhere/v.mp4"))
     assert row["status"] == "failed" and row["stop"] is not None
     assert row["stop"]["reason"] == "no such file: /nowhere/v.mp4"
 
@@ -215,7 +215,7 @@ def test_a_removed_file_fails_only_its_video(tmp_path: Path) -> None:
 def test_a_dataset_that_cannot_be_written_ends_the_run(tmp_path: Path, video: Path) -> None:
     (tmp_path / "out").write_text("a file where the dataset should be")
     with pytest.raises(RepriseError, match="a file and a folder share a name"):
-        sliced(tmp_path / "out", row_of(video))
+        slice_video(tmp_path / "out", row_of(video))
 
 
 def test_a_full_disk_under_the_dataset_ends_the_run(
@@ -226,7 +226,7 @@ def test_a_full_disk_under_the_dataset_ends_the_run(
 
     monkeypatch.setattr(Storage, "put_file", full)
     with pytest.raises(RepriseError, match="no space left on /data"):
-        sliced(tmp_path / "out", row_of(video))
+        slice_video(tmp_path / "out", row_of(video))
 
 
 def test_a_full_temporary_folder_ends_the_run(
@@ -237,7 +237,7 @@ def test_a_full_temporary_folder_ends_the_run(
 
     monkeypatch.setattr(cut.ClipCopier, "close_file", full)
     with pytest.raises(RepriseError, match=r"no space left on .*TMPDIR"):
-        sliced(tmp_path / "out", row_of(video))
+        slice_video(tmp_path / "out", row_of(video))
 
 
 def test_no_room_for_a_download_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +246,7 @@ def test_no_room_for_a_download_ends_the_run(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(slice_stage, "fetch_file", full)
     with pytest.raises(RepriseError, match="no space left on /tmp"):
-        sliced(tmp_path / "out", row_of("s3://bucket/v.mp4"))
+        slice_video(tmp_path / "out", row_of("s3://bucket/v.mp4"))
 
 
 @pytest.mark.parametrize("broken", [ValueError("weird\nlines"), RuntimeError("odd"), MemoryError()])
@@ -258,7 +258,7 @@ def test_an_unexpected_exception_fails_only_its_video(
 
     monkeypatch.setattr(cut.ClipEncoder, "close_file", fails)
     config = load_config(overrides=["slice.min_length=1", "slice.cut=encode"])
-    (row,) = sliced(tmp_path / "out", row_of(video), config)
+    (row,) = slice_video(tmp_path / "out", row_of(video), config)
     assert row["status"] == "failed" and row["video_id"] and row["stop"] is not None
     assert row["stop"]["reason"].startswith("slicing failed (") and "\n" not in row["stop"]["reason"]
 
@@ -304,7 +304,7 @@ def test_a_file_that_cannot_even_be_opened_in_time_fails(
 ) -> None:
     woken = threading.Event()
     monkeypatch.setattr(open_video.av, "open", lambda *_, **__: woken.wait())
-    (row,) = sliced(tmp_path / "out", row_of(video), with_overrides(CONFIG, ["slice.timeout=0.1"]))
+    (row,) = slice_video(tmp_path / "out", row_of(video), with_overrides(CONFIG, ["slice.timeout=0.1"]))
     assert row["stop"]["reason"] == DECODER_STALLED
     woken.set()
 
@@ -312,5 +312,7 @@ def test_a_file_that_cannot_even_be_opened_in_time_fails(
 def test_how_long_is_waited_is_no_other_slicing(tmp_path: Path, video: Path) -> None:
     config = with_overrides(CONFIG, ["slice.timeout=7"])
     assert compute_config_hash(config, {}) == compute_config_hash(CONFIG, {})
-    ids = [[row["clip_id"] for row in sliced(tmp_path / "out", row_of(video), c)] for c in (config, CONFIG)]
+    ids = [
+        [row["clip_id"] for row in slice_video(tmp_path / "out", row_of(video), c)] for c in (config, CONFIG)
+    ]
     assert ids[0] == ids[1]

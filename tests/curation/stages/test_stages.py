@@ -38,14 +38,14 @@ RED: Blob = ("red", 0.3, 0.5, 0.25)
 BLUE: Blob = ("blue", 0.75, 0.5, 0.2)
 
 
-def through(rows: list[ClipRow], settings: CurationConfig, *names: str) -> list[ClipRow]:
+def run_stages(rows: list[ClipRow], settings: CurationConfig, *names: str) -> list[ClipRow]:
     for name in names:
         rows = run_stage(build_stage(name, settings), rows, {})
     return rows
 
 
 def one(row: ClipRow, settings: CurationConfig, *names: str) -> ClipRow:
-    return through([row], settings, *names)[0]
+    return run_stages([row], settings, *names)[0]
 
 
 def variants(row: ClipRow) -> list[str]:
@@ -65,13 +65,13 @@ def test_a_stopped_row_is_untouched_by_every_stage(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLIP_STAGES)
 def test_every_stage_works_on_an_empty_batch(name: str) -> None:
-    assert through([], load_config(), name) == []
+    assert run_stages([], load_config(), name) == []
 
 
 def test_a_failing_backend_fails_one_row() -> None:
     rows = [kept_clip(0), kept_clip(1), kept_clip(2)]
     rows[1]["frames"][0] = clip(1, images=[picture(RED, BLUE)])["frames"][0]
-    done = through(rows, config(f"models.inpainter={HERE}:BrokenInpainter"), "inpaint")
+    done = run_stages(rows, config(f"models.inpainter={HERE}:BrokenInpainter"), "inpaint")
     assert [row["status"] for row in done] == ["kept", "failed", "kept"]
     assert done[1]["stop"] is not None
     assert done[1]["stop"]["stage"] == "inpaint"
@@ -127,7 +127,7 @@ def test_a_caption_that_came_with_the_video_is_kept_as_written() -> None:
 
 def test_the_captioner_is_called_only_for_clips_without_a_caption() -> None:
     silent = clip(1, caption=None, images=[picture(RED)] * 3)
-    rows = through([clip(0), silent], config(f"models.captioner={HERE}:Captioner"), "caption")
+    rows = run_stages([clip(0), silent], config(f"models.captioner={HERE}:Captioner"), "caption")
     assert rows[0]["caption"] == "A red ball rolls by."
     assert (rows[1]["caption"], rows[1]["caption_source"]) == ("A red ball in 3 frames.", "frame-counter@7")
 
@@ -266,7 +266,7 @@ def test_a_frame_that_was_freed_fails_its_row() -> None:
 # ---- filter ----------------------------------------------------------------------------------------------
 
 
-def measured(
+def measure_clip(
     *overrides: str, caption: str = "A red ball rolls by.", images: Sequence[Blob] = (RED,)
 ) -> ClipRow:
     row = clip(caption=caption, images=[picture(*images)])
@@ -274,7 +274,7 @@ def measured(
 
 
 def test_a_good_subject_is_kept_and_roles_without_a_backend_leave_null() -> None:
-    row = measured()
+    row = measure_clip()
     (found,) = row["subjects"]
     assert row["status"] == "kept"
     assert found["verdict"] is not None
@@ -284,7 +284,7 @@ def test_a_good_subject_is_kept_and_roles_without_a_backend_leave_null() -> None
 
 
 def test_a_clip_without_a_kept_subject_is_rejected_for_the_reason_of_its_best() -> None:
-    row = measured("filter.brightness_min=200")
+    row = measure_clip("filter.brightness_min=200")
     assert row["status"] == "rejected"
     assert row["stop"] is not None
     assert row["stop"]["reason"] == "no subject kept: brightness_min"
@@ -293,7 +293,7 @@ def test_a_clip_without_a_kept_subject_is_rejected_for_the_reason_of_its_best() 
 
 
 def test_only_faces_on_the_subject_itself_count() -> None:
-    row = measured(f"models.faces={HERE}:TwoFaces", caption="A red man.", images=[("red", 0.5, 0.5, 0.4)])
+    row = measure_clip(f"models.faces={HERE}:TwoFaces", caption="A red man.", images=[("red", 0.5, 0.5, 0.4)])
     (man,) = row["subjects"]
     assert man["group"] == "human"
     assert man["scores"]["face_count"] == 1, "the one in the corner is on another person"
@@ -303,7 +303,7 @@ def test_only_faces_on_the_subject_itself_count() -> None:
 
 
 def test_the_scorer_gets_all_categories() -> None:
-    row = measured(f"models.scorer={HERE}:SureScorer")
+    row = measure_clip(f"models.scorer={HERE}:SureScorer")
     scores = row["subjects"][0]["scores"]
     assert scores["clip_category"] == pytest.approx(0.2 / 502, rel=0.1)
     assert scores["clip_margin"] == pytest.approx(-0.8, abs=0.01)

@@ -40,14 +40,14 @@ def rolling(*further: Blob) -> ClipRow:
     return clip(caption=caption, images=images)
 
 
-def through(row: ClipRow, settings: Any, *names: str) -> ClipRow:
+def run_stages(row: ClipRow, settings: Any, *names: str) -> ClipRow:
     for name in names:
         (row,) = run_stage(build_stage(name, settings), [row], {})
         assert row["stop"] is None or row["stop"]["stage"] == "filter", row["stop"]
     return row
 
 
-def lying(image: RGB) -> RGB:
+def draw_lying_bar(image: RGB) -> RGB:
     """The same scene with a horizontal red bar in place of the balls."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     cv2.ellipse(mask, (WIDTH // 2, HEIGHT // 2), (110, 40), 0, 0, 360, 1, -1)
@@ -60,23 +60,23 @@ def lying(image: RGB) -> RGB:
 def test_the_best_frame_takes_the_place_of_the_first() -> None:
     settings = config(TRACKER, "ground.frames=1")
     row = rolling()
-    found = through(copy.deepcopy(row), settings, "match", "ground")["subjects"][0]
+    found = run_stages(copy.deepcopy(row), settings, "match", "ground")["subjects"][0]
     # The detector looked at one frame, in the middle; whichever it looks at, the track covers all.
-    row = through(row, settings, "match", "ground", "track")
+    row = run_stages(row, settings, "match", "ground", "track")
     (subject,) = row["subjects"]
     assert (subject["found_index"], subject["found_box"]) == (found["frame_index"], found["box"])
     assert subject["frame_index"] == 15 and subject["found_index"] == 15
-    first = through(rolling(), config(TRACKER, "ground.frames=16"), "match", "ground")
+    first = run_stages(rolling(), config(TRACKER, "ground.frames=16"), "match", "ground")
     first["subjects"][0]["frame_index"] = first["subjects"][0]["found_index"] = 5
     first["subjects"][0]["found_box"] = first["subjects"][0]["box"] = get_mask_box(disc(BALLS[1]))
-    (moved,) = through(first, settings, "track")["subjects"]
+    (moved,) = run_stages(first, settings, "track")["subjects"]
     assert (moved["found_index"], moved["frame_index"]) == (5, 15)
     assert moved["box"] == pytest.approx(get_mask_box(disc(BALLS[3])), abs=2)
     assert moved["track"] == subject["track"], "where it was found first does not matter"
 
 
 def test_a_track_has_a_position_in_every_sampled_frame() -> None:
-    (subject,) = through(rolling(), config(TRACKER), "match", "ground", "track")["subjects"]
+    (subject,) = run_stages(rolling(), config(TRACKER), "match", "ground", "track")["subjects"]
     track = subject["track"]
     assert track is not None and [point["index"] for point in track] == [0, 5, 10, 15, 20, 25]
     for point, ball in zip(track, BALLS, strict=True):
@@ -93,11 +93,11 @@ def test_a_track_has_a_position_in_every_sampled_frame() -> None:
 
 
 def test_what_is_measured_later_is_measured_in_the_best_frame() -> None:
-    row = through(rolling(), config(TRACKER, "ground.frames=1"), "match", "ground", "track", "segment")
+    row = run_stages(rolling(), config(TRACKER, "ground.frames=1"), "match", "ground", "track", "segment")
     (subject,) = row["subjects"]
     assert subject["mask"] is not None
     assert subject["scores"]["area_share"] == pytest.approx(disc(BALLS[3]).mean(), rel=0.1)
-    row = through(row, config(TRACKER, "filter.sharpness_min=null"), "filter", "crop")
+    row = run_stages(row, config(TRACKER, "filter.sharpness_min=null"), "filter", "crop")
     assert row["status"] == "kept"
     crops = [each for each in row["subjects"][0]["references"] if each["variant"] == "crop"]
     assert crops[0]["frame_index"] == 15 and crops[0]["reference_id"].endswith("-crop0")
@@ -106,10 +106,10 @@ def test_what_is_measured_later_is_measured_in_the_best_frame() -> None:
 def poses(*overrides: str) -> ClipRow:
     """A ball that turns into a bar lying down: two poses, each in two frames."""
     ball = [picture(("red", 0.5, 0.5, 0.3), seed=number) for number in range(2)]
-    images = [*ball, *(lying(picture(seed=number)) for number in range(2, 4))]
+    images = [*ball, *(draw_lying_bar(picture(seed=number)) for number in range(2, 4))]
     settings = config(TRACKER, "filter.sharpness_min=null", "track.min_quality=0.3", *overrides)
     row = clip(images=images)
-    return through(row, settings, "match", "ground", "track", "segment", "filter", "crop")
+    return run_stages(row, settings, "match", "ground", "track", "segment", "filter", "crop")
 
 
 def test_further_pictures_differ_in_pose_and_their_frames_are_kept() -> None:
@@ -148,26 +148,28 @@ def test_a_picture_that_is_too_different_from_the_first_is_rejected_with_its_sim
 
 def test_following_again_changes_nothing() -> None:
     settings = config(TRACKER)
-    once = through(rolling(BLUE), settings, "match", "ground", "track")
-    assert through(copy.deepcopy(once), settings, "track") == once
+    once = run_stages(rolling(BLUE), settings, "match", "ground", "track")
+    assert run_stages(copy.deepcopy(once), settings, "track") == once
 
 
 def test_without_a_tracker_a_subject_stays_where_it_was_found() -> None:
-    grounded = through(rolling(), config(), "match", "ground")
-    assert through(copy.deepcopy(grounded), config(), "track") == grounded
+    grounded = run_stages(rolling(), config(), "match", "ground")
+    assert run_stages(copy.deepcopy(grounded), config(), "track") == grounded
     (subject,) = grounded["subjects"]
     assert subject["track"] is None and subject["reference_frames"] is None
     off = config(TRACKER, "track.enabled=false")
     assert registry.get_model_spec(off, "tracker") is None
-    tracked = through(copy.deepcopy(grounded), config(TRACKER), "track")
-    assert through(tracked, off, "track")["subjects"][0]["track"] is None, "an old track is not left behind"
+    tracked = run_stages(copy.deepcopy(grounded), config(TRACKER), "track")
+    assert run_stages(tracked, off, "track")["subjects"][0]["track"] is None, (
+        "an old track is not left behind"
+    )
 
 
 def test_a_subject_that_is_lost_at_once_stays_where_it_was_found() -> None:
     settings = config(f"models.tracker={HERE}:LostTracker")
-    grounded = through(rolling(), settings, "match", "ground")
+    grounded = run_stages(rolling(), settings, "match", "ground")
     (before,) = copy.deepcopy(grounded["subjects"])
-    (subject,) = through(grounded, settings, "track", "segment")["subjects"]
+    (subject,) = run_stages(grounded, settings, "track", "segment")["subjects"]
     assert (subject["frame_index"], subject["box"]) == (before["frame_index"], before["box"])
     assert subject["scores"]["visible_share"] == 0 and subject["reference_frames"] is None
     assert subject["mask"] is not None
@@ -186,14 +188,14 @@ class Whole:
 
 
 def test_overlap_counts_those_whose_best_frame_is_another() -> None:
-    row = through(rolling(BLUE), config(TRACKER), "match", "ground", "track")
+    row = run_stages(rolling(BLUE), config(TRACKER), "match", "ground", "track")
     red, blue = row["subjects"]
     larger = encode_mask(disc(("blue", 0.4, 0.5, 0.4)))
     blue["frame_index"], blue["mask"] = 20, None
     assert blue["track"] is not None
     blue["track"][3]["mask"] = larger  # as the tracker saw it in the frame that the red one is taken from
     settings = config(TRACKER, f"models.segmenter={__name__}:Whole")
-    row = through(row, settings, "segment")
+    row = run_stages(row, settings, "segment")
     red, blue = row["subjects"]
     ball, other = disc(BALLS[3]), disc(("blue", 0.4, 0.5, 0.4))
     assert red["scores"]["overlap_iou"] == pytest.approx((ball & other).sum() / (ball | other).sum())
@@ -201,7 +203,7 @@ def test_overlap_counts_those_whose_best_frame_is_another() -> None:
 
 def test_a_background_needs_one_frame_in_which_all_subjects_are_known() -> None:
     settings = config(TRACKER, "filter.sharpness_min=null")
-    row = through(rolling(BLUE), settings, "match", "ground", "track", "segment", "filter")
+    row = run_stages(rolling(BLUE), settings, "match", "ground", "track", "segment", "filter")
     red, blue = row["subjects"]
     assert row["status"] == "kept"
     assert red["frame_index"] is not None and blue["frame_index"] is not None

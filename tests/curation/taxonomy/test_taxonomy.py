@@ -418,22 +418,24 @@ def test_it_travels_to_workers() -> None:
 # --- one's own file -------------------------------------------------------------------------------
 
 
-def written(folder: Path, text: str) -> Path:
+def write_taxonomy(folder: Path, text: str) -> Path:
     file = folder / "own.yaml"
     file.write_text(text, encoding="utf-8")
     return file
 
 
 def test_only_groups_are_required(tmp_path: Path) -> None:
-    own = Taxonomy.load(written(tmp_path, "groups:\n  pet:\n    dog: [dog, puppy]\n"))
+    own = Taxonomy.load(write_taxonomy(tmp_path, "groups:\n  pet:\n    dog: [dog, puppy]\n"))
     assert [each.name for each in own.find_mentions("two small puppies and a cat")] == ["puppy"]
     assert own.groups == ("pet",)
 
 
 def test_the_revision_follows_the_content_and_not_the_layout(tmp_path: Path) -> None:
-    one = Taxonomy.load(written(tmp_path, "groups: {pet: {dog: [dog]}}")).revision
-    same = Taxonomy.load(written(tmp_path, "# a comment\ngroups:\n  pet:\n    dog:\n      - dog\n")).revision
-    other = Taxonomy.load(written(tmp_path, "groups: {pet: {dog: [dog, hound]}}")).revision
+    one = Taxonomy.load(write_taxonomy(tmp_path, "groups: {pet: {dog: [dog]}}")).revision
+    same = Taxonomy.load(
+        write_taxonomy(tmp_path, "# a comment\ngroups:\n  pet:\n    dog:\n      - dog\n")
+    ).revision
+    other = Taxonomy.load(write_taxonomy(tmp_path, "groups: {pet: {dog: [dog, hound]}}")).revision
     assert one == same != other
     assert len(one) == 12
 
@@ -492,7 +494,7 @@ def test_the_revision_follows_the_content_and_not_the_layout(tmp_path: Path) -> 
 def test_a_mistake_is_one_line_with_its_place_and_the_correction(
     tmp_path: Path, text: str, expected: str
 ) -> None:
-    file = written(tmp_path, text)
+    file = write_taxonomy(tmp_path, text)
     with pytest.raises(TaxonomyError) as raised:
         Taxonomy.load(file)
     message = str(raised.value)
@@ -507,7 +509,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_check_names_every_problem(tmp_path: Path) -> None:
-    file = written(tmp_path, "groups: {pet: {dog: [Dog, dogs, hound], cat: [hound]}}")
+    file = write_taxonomy(tmp_path, "groups: {pet: {dog: [Dog, dogs, hound], cat: [hound]}}")
     assert len(find_problems(file)) == 2
     result = CliRunner().invoke(command, ["--check", "--file", str(file)])
     assert result.exit_code == 1

@@ -30,7 +30,7 @@ from tests.videos import (
 BFRAMES = {"preset": "veryfast", "crf": "20", "bf": "3", "x264-params": "scenecut=40:keyint=250"}
 
 
-def sliced(path: Path, **settings: Any) -> list[Span]:
+def cut_video(path: Path, **settings: Any) -> list[Span]:
     folder = path.with_suffix(".clips")
     folder.mkdir()
     return list(
@@ -39,7 +39,7 @@ def sliced(path: Path, **settings: Any) -> list[Span]:
 
 
 def the_clip(path: Path, **settings: Any) -> tuple[Path, Span]:
-    (span,) = sliced(path, **settings)
+    (span,) = cut_video(path, **settings)
     assert span.file is not None, span
     return span.file, span
 
@@ -55,7 +55,7 @@ def test_copied_clips_are_the_sources_frames_bit_by_bit(tmp_path: Path) -> None:
     # A keyframe at each cut, B-frames in between, as an encoder writes it by itself.
     video = write_video(tmp_path / "v.mp4", shots([50, 40, 60]), options=BFRAMES)
     source = read_planes(video)
-    spans = sliced(video)
+    spans = cut_video(video)
     assert [span.cut for span in spans] == ["copy"] * 3
     for span in spans:
         assert span.file is not None
@@ -67,7 +67,7 @@ def test_a_copied_clip_begins_at_zero_and_keeps_its_times(tmp_path: Path, contai
     video = write_video(
         tmp_path / f"v.{container}", shots([50, 60]), options=BFRAMES, fps=Fraction(30000, 1001)
     )
-    for span in sliced(video):
+    for span in cut_video(video):
         assert span.file is not None and span.cut == "copy"
         times = read_times(span.file)
         assert times[0] == 0
@@ -81,7 +81,7 @@ def test_clips_that_max_length_ends_are_exact_where_copied_and_near_where_encode
 ) -> None:
     video = write_video(tmp_path / "v.mp4", shots([150]), options=options)
     source, pictures = read_planes(video), read_pictures(video)
-    spans = sliced(video, max_length=2)
+    spans = cut_video(video, max_length=2)
     assert [span.cut for span in spans] == ["copy", "encode", "encode"]
     for span in spans:
         assert span.file is not None
@@ -93,7 +93,7 @@ def test_clips_that_max_length_ends_are_exact_where_copied_and_near_where_encode
 
 def test_a_copy_falls_at_most_a_group_of_b_frames_short_of_its_cut(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", shots([150]), options=BFRAMES)
-    for before, after in pairwise(sliced(video, max_length=2)):
+    for before, after in pairwise(cut_video(video, max_length=2)):
         assert 0 <= after.start_frame - before.end_frame <= 3
         assert before.end_s == pytest.approx(before.end_frame / 25)
 
@@ -102,7 +102,7 @@ def test_cuts_between_keyframes_are_encoded_and_frame_exact(tmp_path: Path) -> N
     no_keyframes = {**BFRAMES, "x264-params": "scenecut=0:keyint=250"}
     video = write_video(tmp_path / "v.mp4", shots([50, 40, 60]), options=no_keyframes)
     pictures = read_pictures(video)
-    spans = sliced(video)
+    spans = cut_video(video)
     assert [span.cut for span in spans] == ["copy", "encode", "encode"]
     assert [span.start_frame for span in spans] == [0, 50, 90]
     for span in spans[1:]:
@@ -130,7 +130,7 @@ def test_keyframes_that_need_frames_before_them_start_no_copy(
     options = {"preset": "veryfast", "crf": "20", "bf": str(bf), "x264-params": params}
     video = write_video(tmp_path / f"v.{container}", shots([50, 45, 60]), options=options)
     source, pictures = read_planes(video), read_pictures(video)
-    spans = sliced(video)
+    spans = cut_video(video)
     assert [span.start_frame for span in spans] == [0, 50, 95]
     for span in spans:
         assert span.file is not None
@@ -177,7 +177,7 @@ def test_a_variable_frame_rate_is_kept(tmp_path: Path, cut: str) -> None:
 
 def test_encoded_clips_last_as_long_as_their_frames_are_shown(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", shots([50, 60]), times=uneven(110))
-    for span in sliced(video, cut="encode"):
+    for span in cut_video(video, cut="encode"):
         assert span.file is not None
         assert duration(span.file) == pytest.approx(span.end_s - span.start_s, abs=1e-3)
 
@@ -281,7 +281,7 @@ def test_a_change_of_size_midway_gives_clips_in_their_own_shapes(tmp_path: Path)
     small = write_video(tmp_path / "small.ts", shots([40], 96, 72))
     both = tmp_path / "both.ts"
     both.write_bytes(large.read_bytes() + small.read_bytes())
-    spans = sliced(both, detector="none")
+    spans = cut_video(both, detector="none")
     assert [(span.start_frame, span.status) for span in spans] == [(0, "open"), (40, "open")]
     for span, (height, width) in zip(spans, [(120, 160), (72, 96)], strict=True):
         assert span.file is not None and (span.height, span.width) == (height, width)

@@ -26,7 +26,7 @@ def cuts(path: Path, **settings: Any) -> list[int]:
     return [span.start_frame for span in Slicer(path, config, folder).slice_video()][1:]
 
 
-def expected(path: Path, detector: Any) -> list[int]:
+def detect_expected(path: Path, detector: Any) -> list[int]:
     return [start.frame_num for start, _ in detect(str(path), detector, backend="pyav")][1:]
 
 
@@ -44,7 +44,7 @@ LENGTHS = [40, 33, 4, 37, 3, 8, 50, 21]
 def test_cuts_are_those_of_pyscenedetect(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
     video = write_video(tmp_path / "v.mp4", shots(LENGTHS, *size))
     detectors = {"content": ContentDetector, "adaptive": AdaptiveDetector}
-    theirs = expected(video, detectors[name](min_scene_len=MIN_SHOT))
+    theirs = detect_expected(video, detectors[name](min_scene_len=MIN_SHOT))
     assert len(theirs) >= 3
     assert agree(cuts(video, detector=name), theirs)
 
@@ -52,14 +52,14 @@ def test_cuts_are_those_of_pyscenedetect(tmp_path: Path, name: str, size: tuple[
 @pytest.mark.parametrize("dark", [0, 6, 40])
 def test_fades_are_cut_in_their_middle(tmp_path: Path, dark: int) -> None:
     video = write_video(tmp_path / "v.mp4", fading([50, 40, 60], dark))
-    theirs = expected(video, ThresholdDetector(min_scene_len=MIN_SHOT))
+    theirs = detect_expected(video, ThresholdDetector(min_scene_len=MIN_SHOT))
     assert len(theirs) == 2
     assert agree(cuts(video, detector="threshold"), theirs)
 
 
 def test_a_fade_longer_than_what_is_held_back_is_cut_when_the_picture_returns(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", fading([50, 60], 90))
-    (middle,) = expected(video, ThresholdDetector(min_scene_len=MIN_SHOT))
+    (middle,) = detect_expected(video, ThresholdDetector(min_scene_len=MIN_SHOT))
     (cut,) = cuts(video, detector="threshold")
     assert middle < cut < 50 + 90 + 8
 
@@ -67,7 +67,7 @@ def test_a_fade_longer_than_what_is_held_back_is_cut_when_the_picture_returns(tm
 @pytest.mark.parametrize("threshold", [10.0, 27.0, 60.0])
 def test_the_threshold_is_that_of_the_detector(tmp_path: Path, threshold: float) -> None:
     video = write_video(tmp_path / "v.mp4", shots([30, 30, 30, 30]))
-    theirs = expected(video, ContentDetector(threshold=threshold, min_scene_len=MIN_SHOT))
+    theirs = detect_expected(video, ContentDetector(threshold=threshold, min_scene_len=MIN_SHOT))
     assert agree(cuts(video, detector="content", threshold=threshold), theirs)
 
 

@@ -25,7 +25,7 @@ from tests.videos import psnr, read_pictures, shots, write_video
 B_FRAMES = 3
 
 
-def sliced(path: Path, done: frozenset[int] = frozenset(), **config: Any) -> list[Span]:
+def slice_path(path: Path, done: frozenset[int] = frozenset(), **config: Any) -> list[Span]:
     folder = Path(tempfile.mkdtemp(dir=path.parent))
     return list(Slicer(path, SliceConfig(**config), folder, done).slice_video())
 
@@ -44,7 +44,7 @@ def test_every_frame_is_in_one_span(
     with tempfile.TemporaryDirectory() as folder:
         options = {"preset": "ultrafast", "bf": str(b_frames)}
         video = write_video(Path(folder, "v.mp4"), shots(lengths, 64, 48), options=options)
-        spans = sliced(video, detector=detector, min_length=0.5, max_length=max_length, cut=cut)
+        spans = slice_path(video, detector=detector, min_length=0.5, max_length=max_length, cut=cut)
     assert spans[0].start_frame == 0
     assert sum(lengths) - spans[-1].end_frame in range(B_FRAMES + 1 if spans[-1].cut == "copy" else 1)
     for before, after in pairwise(spans):
@@ -63,14 +63,14 @@ def test_every_frame_is_in_one_span(
 @pytest.mark.parametrize("frames", [50, 51, 60, 74, 75, 99, 100, 101, 160])
 def test_no_end_of_a_long_shot_is_lost_for_being_short(tmp_path: Path, frames: int) -> None:
     video = write_video(tmp_path / "v.mp4", shots([frames, 30], 64, 48))
-    spans = sliced(video, min_length=1, max_length=2, cut="encode")
+    spans = slice_path(video, min_length=1, max_length=2, cut="encode")
     assert {span.status for span in spans} == {"open"}
     assert frames in [span.start_frame for span in spans]
 
 
 def test_shots_that_are_too_short_have_this_reason(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", shots([40, 20, 40]))
-    (_, short, _) = sliced(video, min_length=1, min_shot=0.2)
+    (_, short, _) = slice_path(video, min_length=1, min_shot=0.2)
     assert (short.status, short.reason, short.file, short.samples) == ("rejected", "shot too short", None, [])
     assert (short.start_frame, short.end_frame) == (40, 60)
     assert (short.value, short.threshold) == (pytest.approx(0.8), 1)
@@ -88,7 +88,7 @@ def test_videos_that_are_too_small_are_not_encoded(tmp_path: Path) -> None:
 def test_samples_are_the_frames_they_name(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", shots([50, 70]))
     pictures = read_pictures(video)
-    for span in sliced(video, min_length=1, sample_fps=2):
+    for span in slice_path(video, min_length=1, sample_fps=2):
         steps = [(sample.time_s - span.start_s) * 2 for sample in span.samples]
         assert steps == pytest.approx([i + 0.5 for i in range(len(steps))], abs=0.08)
         assert len(steps) == round((span.end_s - span.start_s) * 2)
@@ -107,7 +107,7 @@ def test_motion_is_measured_on_the_sampled_frame(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(sampling, "measure_motion", measure)
     # Frame i is grey level 40 + 3 i, so that a level names a frame.
     greys = (np.full((96, 128, 3), 40 + 3 * i, np.uint8) for i in range(50))
-    (span,) = sliced(write_video(tmp_path / "v.mp4", greys), min_length=1)
+    (span,) = slice_path(write_video(tmp_path / "v.mp4", greys), min_length=1)
     assert len(calls) == len(span.samples) == 4
     for sample, (other, own, seconds) in zip(span.samples, calls, strict=True):
         assert own == pytest.approx(40 + 3 * sample.index, abs=1.5)
@@ -120,7 +120,7 @@ def test_motion_is_measured_on_the_sampled_frame(tmp_path: Path, monkeypatch: py
 
 def test_the_last_frame_of_a_shot_is_held_against_an_earlier_one(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", shots([30, 30], 128, 96))
-    for span in sliced(video, min_length=1, sample_fps=25):
+    for span in slice_path(video, min_length=1, sample_fps=25):
         assert span.samples[-1].index == span.end_frame - 1
         assert all(sample.motion is not None for sample in span.samples)
 
@@ -129,14 +129,14 @@ def test_motion_is_not_measured_across_a_cut(tmp_path: Path) -> None:
     still = [next(shots([1], 128, 96)) for _ in range(30)]
     other = [255 - picture for picture in still]
     video = write_video(tmp_path / "v.mp4", [*still, *other])
-    for span in sliced(video, min_length=1, sample_fps=10, min_shot=0.2):
+    for span in slice_path(video, min_length=1, sample_fps=10, min_shot=0.2):
         assert span.motion == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize("cut", ["auto", "encode"])
 def test_the_same_video_gives_the_same_bytes(tmp_path: Path, cut: str) -> None:
     video = write_video(tmp_path / "v.mp4", shots([50, 60]))
-    first, again = (sliced(video, min_length=1, max_length=2, cut=cut) for _ in range(2))
+    first, again = (slice_path(video, min_length=1, max_length=2, cut=cut) for _ in range(2))
     assert [contents(span) for span in first] == [contents(span) for span in again]
 
 
@@ -154,9 +154,9 @@ def contents(span: Span) -> tuple[Any, ...]:
 def test_spans_that_are_done_do_not_change_the_others(tmp_path: Path, left_out: int) -> None:
     video = write_video(tmp_path / "v.mp4", shots([50, 60, 70]))
     config: dict[str, Any] = {"min_length": 1, "max_length": 2}
-    whole = sliced(video, **config)
+    whole = slice_path(video, **config)
     done = frozenset(span.start_frame for i, span in enumerate(whole) if i != left_out)
-    again = sliced(video, done, **config)
+    again = slice_path(video, done, **config)
     assert len(again) == len(whole) == 5
     for mine, theirs in zip(again, whole, strict=True):
         if theirs.start_frame in done:
@@ -185,7 +185,7 @@ def test_a_damaged_stretch_loses_only_its_own_clips(tmp_path: Path) -> None:
     start = len(data) // 2
     data[start : start + len(data) // 50] = bytes(len(data) // 50)
     video.write_bytes(bytes(data))
-    spans = sliced(video, min_length=1)
+    spans = slice_path(video, min_length=1)
     assert [span.status for span in spans][::2] == ["open", "open"]
     assert spans[1].status == "failed"
     assert (spans[1].reason or "").startswith("damaged frames: ")
@@ -198,7 +198,7 @@ def test_what_is_there_of_a_cut_off_file_gives_clips_and_the_rest_a_reason(
     whole = write_video(tmp_path / f"v.{container}", shots([50, 50, 50]), faststart=True)
     data = whole.read_bytes()
     whole.write_bytes(data[: len(data) * 6 // 10])
-    *clips, last, tail = sliced(whole, min_length=0.1)
+    *clips, last, tail = slice_path(whole, min_length=0.1)
     assert [span.status for span in (*clips, last)] == ["open"] * (len(clips) + 1)
     assert (tail.status, tail.start_frame) == ("failed", last.end_frame)
     assert (tail.reason or "").startswith("the file ends early")
@@ -211,7 +211,7 @@ def test_a_trimmed_edit_list_is_no_missing_tail(tmp_path: Path) -> None:
     at = data.index(b"elst") + 4 + 8  # ISO 14496-12, 8.6.6: duration, then media time
     data[at : at + 4] = (1500).to_bytes(4, "big")  # ms, of 4000
     video.write_bytes(bytes(data))
-    spans = sliced(video, min_length=1)
+    spans = slice_path(video, min_length=1)
     assert [span.status for span in spans] == ["open"]
     assert 36 <= spans[0].end_frame <= 40
 
@@ -221,7 +221,7 @@ def test_a_file_without_frames_has_this_reason(tmp_path: Path) -> None:
     data = video.read_bytes()
     video.write_bytes(data[: data.index(b"mdat") + 4])
     with pytest.raises(BadVideoError, match="no frame could be decoded"):
-        sliced(video)
+        slice_path(video)
 
 
 _PEAK = """

@@ -43,7 +43,7 @@ def folder(own, tmp_path_factory):
     return root
 
 
-def same(a, b):
+def assert_equal_tensors(a, b):
     assert a.keys() == b.keys()
     for key in a:
         assert a[key].dtype == b[key].dtype and torch.equal(a[key], b[key]), key
@@ -55,8 +55,8 @@ def test_every_round_trip_is_exact(folder, tmp_path, source, to):
     report = convert_checkpoint(folder / source, tmp_path / "there", to, heads=2)
     assert (report.source, report.to, report.blocks, report.unknown) == (source, to, 3, ())
     convert_checkpoint(tmp_path / "there", tmp_path / "back", source, heads=2)
-    same(read_checkpoint(tmp_path / "back").tensors, read_checkpoint(folder / source).tensors)
-    same(read_checkpoint(tmp_path / "there").tensors, read_checkpoint(folder / to).tensors)
+    assert_equal_tensors(read_checkpoint(tmp_path / "back").tensors, read_checkpoint(folder / source).tensors)
+    assert_equal_tensors(read_checkpoint(tmp_path / "there").tensors, read_checkpoint(folder / to).tensors)
 
 
 def test_diffusers_itself_loads_what_is_written(folder, own):
@@ -83,7 +83,7 @@ def test_large_output_is_cut_into_shards_with_an_index(folder, tmp_path, monkeyp
     convert_checkpoint(folder / "sat", tmp_path / "out", "diffusers", heads=2)
     index = json.loads((tmp_path / "out" / "diffusion_pytorch_model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 2
-    same(read_checkpoint(tmp_path / "out").tensors, own)
+    assert_equal_tensors(read_checkpoint(tmp_path / "out").tensors, own)
     WanTransformer3DModel.from_pretrained(tmp_path / "out")
 
 
@@ -104,7 +104,9 @@ def test_a_file_written_by_training_is_read_past_its_other_entries(folder, tmp_p
     report = convert_checkpoint(tmp_path / "in", tmp_path / "out", heads=2)
     assert report.to == "diffusers"
     assert report.count_unknown_kinds() == [("conditioner.embedders", 1), ("model.diffusion_model", 1)]
-    same(read_checkpoint(tmp_path / "out").tensors, read_checkpoint(folder / "diffusers").tensors)
+    assert_equal_tensors(
+        read_checkpoint(tmp_path / "out").tensors, read_checkpoint(folder / "diffusers").tensors
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,8 +169,8 @@ def test_released_layouts_are_the_recorded_ones(name):
     for source, tensors in recorded.items():
         assert plan_conversion(tensors)[2] == []
         for to, expected in recorded.items():
-            same(convert_state_dict(tensors, to), expected), (source, to)
+            assert_equal_tensors(convert_state_dict(tensors, to), expected), (source, to)
 
 
 def test_safetensors_of_one_file_has_the_name_that_diffusers_looks_for(folder, own):
-    same(load_file(folder / "diffusers" / "diffusion_pytorch_model.safetensors"), own)
+    assert_equal_tensors(load_file(folder / "diffusers" / "diffusion_pytorch_model.safetensors"), own)

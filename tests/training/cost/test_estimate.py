@@ -33,13 +33,13 @@ def works_of(config: TrainConfig, name: str, size: tuple[int, int, int]) -> list
     return estimate_workloads(config, family, make_shape(PUBLISHED[name]), size)
 
 
-def of(name: str, *overrides: str, size: tuple[int, int, int] = (81, 480, 832)) -> Estimate:
+def estimate_recipe(name: str, *overrides: str, size: tuple[int, int, int] = (81, 480, 832)) -> Estimate:
     config = load_settings(TrainConfig, None, ["tasks.0.kind=kaleido", "tasks.0.latents=there", *overrides])
     works = works_of(config, name, size)
     return Estimate(config, PUBLISHED[name], works, VAE_CONFIGS[name])
 
 
-def saved(
+def measure_saved_bytes(
     config: dict[str, Any], tokens: int, batch: int, mode: Any, dtype: Any, *, each_token: bool = False
 ) -> int:
     """Bytes that autograd keeps on the CPU, weights and inputs left out, each storage once."""
@@ -75,7 +75,7 @@ def test_followed_activations_are_those_that_autograd_keeps(
     trace = activations.measure_activations(
         config, 240, 2, mode, precision, layers=4, token_timesteps=each_token
     )
-    kept = saved(config, 240, 2, mode, dtype, each_token=each_token)
+    kept = measure_saved_bytes(config, 240, 2, mode, dtype, each_token=each_token)
     assert trace.saved == pytest.approx(kept, rel=0.02)
     assert trace.peak > trace.saved
 
@@ -112,7 +112,7 @@ def test_selective_checkpointing_keeps_what_products_and_attention_made(config: 
 
 
 def test_a_timestep_for_each_token_is_a_modulation_for_each_token() -> None:
-    one, zero = (of(SMALL, f"positions.reference_time={time}") for time in ("video", "zero"))
+    one, zero = (estimate_recipe(SMALL, f"positions.reference_time={time}") for time in ("video", "zero"))
     layout = ParallelLayout(1, 1, 1, "none", 1)
     # Six vectors per token and block in float32, and the tensors computed from them.
     added = (zero.estimate_activations(layout) - one.estimate_activations(layout)) / (
@@ -159,7 +159,7 @@ def test_decoding_takes_at_most_the_estimate_and_not_much_less(
 def test_the_vae_is_counted_where_validation_makes_videos_and_never_beside_gradients() -> None:
     layout = ParallelLayout(1, 1, 1, "full", 1)
     plain, videos = (
-        of(SMALL, "validation.every=9", f"validation.videos={count}").estimate_memory(layout)
+        estimate_recipe(SMALL, "validation.every=9", f"validation.videos={count}").estimate_memory(layout)
         for count in (0, 2)
     )
     assert plain.decoding == 0 and videos.decoding > GIB
@@ -177,7 +177,7 @@ def test_parameters_of_the_published_models() -> None:
 
 
 def test_sharding_divides_what_is_held_and_sequence_parallelism_the_activations() -> None:
-    estimated = of(SMALL)
+    estimated = estimate_recipe(SMALL)
     one = ParallelLayout(1, 1, 1, "full", 1)
     memory = estimated.estimate_memory(one)
     assert memory.gradients == memory.parameters
@@ -192,15 +192,17 @@ def test_sharding_divides_what_is_held_and_sequence_parallelism_the_activations(
 
 def test_whole_gradients_are_held_while_they_are_accumulated() -> None:
     layout = ParallelLayout(1, 8, 1, "full", 1)
-    once, twice = (of(SMALL, f"tasks.0.batch={batch}").estimate_memory(layout) for batch in (8, 16))
+    once, twice = (
+        estimate_recipe(SMALL, f"tasks.0.batch={batch}").estimate_memory(layout) for batch in (8, 16)
+    )
     assert twice.gradients == 8 * once.gradients
     assert replace(twice, gradients=once.gradients) == once
     sharded = replace(layout, reduce="micro_batch")
-    assert of(SMALL, "tasks.0.batch=16").estimate_memory(sharded).gradients == once.gradients
+    assert estimate_recipe(SMALL, "tasks.0.batch=16").estimate_memory(sharded).gradients == once.gradients
 
 
 def test_the_less_is_recomputed_the_more_is_kept() -> None:
-    estimated = of(SMALL)
+    estimated = estimate_recipe(SMALL)
     none, selective, full = (
         estimated.estimate_activations(ParallelLayout(1, 1, 1, mode, 1))
         for mode in ("none", "selective", "full")
@@ -210,18 +212,18 @@ def test_the_less_is_recomputed_the_more_is_kept() -> None:
 
 def test_what_does_not_fit_is_refused_with_the_smallest_layout_that_does() -> None:
     with pytest.raises(RepriseError) as caught:
-        of(LARGE).check_fit(80 * GIB)
+        estimate_recipe(LARGE).check_fit(80 * GIB)
     message = str(caught.value)
     assert "\n" not in message
     assert "needs " in message
     assert "the smallest layout that fits: run.workers=" in message
     named = dict(part.split("=") for part in message.split("fits: ")[1].split())
-    of(LARGE, *(f"{key}={value}" for key, value in named.items())).check_fit(80 * GIB)
-    of(SMALL).check_fit(80 * GIB)
+    estimate_recipe(LARGE, *(f"{key}={value}" for key, value in named.items())).check_fit(80 * GIB)
+    estimate_recipe(SMALL).check_fit(80 * GIB)
 
 
 def test_no_smaller_layout_fits() -> None:
-    estimated = of(LARGE)
+    estimated = estimate_recipe(LARGE)
     found = estimated.find_smallest_layout(80 * GIB)
     assert found is not None
     for workers in (found.workers // 2, found.workers // 4):
@@ -243,7 +245,7 @@ def test_no_smaller_layout_fits() -> None:
 )
 def test_a_layout_that_cannot_be_is_one_line(overrides: list[str], pattern: str) -> None:
     with pytest.raises(RepriseError, match=pattern):
-        of(SMALL, *overrides).check_fit(None)
+        estimate_recipe(SMALL, *overrides).check_fit(None)
 
 
 def test_sizes_that_a_video_cannot_have_are_refused() -> None:
@@ -254,14 +256,16 @@ def test_sizes_that_a_video_cannot_have_are_refused() -> None:
 
 
 def test_channel_concatenation_adds_channels_and_no_tokens() -> None:
-    concat, sequence = of(SMALL, "positions.scheme=channel_concat"), of(SMALL)
+    concat, sequence = estimate_recipe(SMALL, "positions.scheme=channel_concat"), estimate_recipe(SMALL)
     assert concat.max_tokens == 32_760
     assert sequence.max_tokens == 37_440
     assert concat.weights.total - sequence.weights.total == 3 * 16 * 4 * 1536
 
 
 def test_tasks_share_the_steps_by_weight() -> None:
-    both = of(SMALL, "tasks.1.kind=video", "tasks.1.latents=there", "tasks.1.weight=3", "tasks.1.batch=64")
+    both = estimate_recipe(
+        SMALL, "tasks.1.kind=video", "tasks.1.latents=there", "tasks.1.weight=3", "tasks.1.batch=64"
+    )
     kaleido, video = both.workloads
     assert (kaleido.share, video.share) == (0.25, 0.75)
     assert both.count_tokens(video) == 64 * 32_760

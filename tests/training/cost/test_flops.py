@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 
-def counted(
+def count_flops(
     config: dict[str, Any], tokens: int, batch: int, checkpointing: Any = "none", backend: str = "MATH"
 ) -> tuple[int, int]:
     """(forward, forward and backward) by PyTorch's own counter; MATH: with attention as plain products."""
@@ -40,17 +40,17 @@ def counted(
 @pytest.mark.parametrize(("tokens", "batch"), [(72, 1), (100, 2)])
 def test_counts_are_exact(config: dict[str, Any], tokens: int, batch: int) -> None:
     shape = make_shape(config)
-    forward, both = counted(config, tokens, batch)
+    forward, both = count_flops(config, tokens, batch)
     assert batch * flops.count_forward(shape, tokens) == forward
     assert batch * flops.count_training(shape, tokens) == both
 
 
 @pytest.mark.parametrize("config", [WAN, COGVIDEOX], ids=["wan", "cogvideox"])
 def test_what_is_computed_again_is_counted_exactly(config: dict[str, Any]) -> None:
-    none, full = (counted(config, 72, 2, mode)[1] for mode in ("none", "full"))
+    none, full = (count_flops(config, 72, 2, mode)[1] for mode in ("none", "full"))
     assert full - none == 2 * flops.count_recomputed(make_shape(config), 72, "full")
     # Selective: no matrix product is, nor attention where it has a kernel.
-    assert counted(config, 72, 2, "selective", "FLASH_ATTENTION") == counted(
+    assert count_flops(config, 72, 2, "selective", "FLASH_ATTENTION") == count_flops(
         config, 72, 2, "none", "FLASH_ATTENTION"
     )
 

@@ -162,7 +162,7 @@ def test_one_way_the_right_panel_is_the_target_and_the_text_precedes_captions(tm
     assert Latents(str(tmp_path / "L")).records.get_column("caption") == ["<cls> a red chair in a street"]
 
 
-def listed(root: Path, lines: list[dict[str, Any]], name: str = "pairs.jsonl") -> Path:
+def write_list(root: Path, lines: list[dict[str, Any]], name: str = "pairs.jsonl") -> Path:
     root.mkdir(exist_ok=True)
     for file, data in {"a.png": picture("red"), "b.png": picture("blue")}.items():
         (root / file).write_bytes(data)
@@ -186,13 +186,13 @@ def test_dropped_pairs_of_lists_have_a_reason(tmp_path: Path, model: str):
         {**PAIR, "target": "gone.png"},
         {**PAIR, "reference": "b.png", "target": "a.png", "caption": ""},
     ]
-    manifest = run(listed(tmp_path / "P", lines), model, tmp_path / "L", settings())
+    manifest = run(write_list(tmp_path / "P", lines), model, tmp_path / "L", settings())
     assert manifest.encoded == 1
     assert manifest.reasons == {"different subjects": 1, "missing file": 1, "no caption": 1}
 
 
 def test_a_csv_is_a_list_too(tmp_path: Path):
-    place = listed(
+    place = write_list(
         tmp_path / "P", [{**PAIR, "same_subject": "false"}, PAIR | {"same_subject": ""}], "pairs.csv"
     )
     assert [p.drop for p in open_pairs(str(place), settings()).plan_items()] == ["different subjects", None]
@@ -201,7 +201,7 @@ def test_a_csv_is_a_list_too(tmp_path: Path):
 def test_a_reference_without_transparency_is_dropped_where_it_is_required(tmp_path: Path, model: str):
     lines = [PAIR, {**PAIR, "reference": "cut.png"}]
     config = settings(pairs={"alpha": "required"})
-    manifest = run(listed(tmp_path / "P", lines), model, tmp_path / "L", config)
+    manifest = run(write_list(tmp_path / "P", lines), model, tmp_path / "L", config)
     assert (manifest.encoded, manifest.reasons) == (1, {"no alpha": 1})
 
 

@@ -77,7 +77,7 @@ def test_a_damaged_checkpoint_and_a_changed_config_are_one_clear_line(tmp_path: 
     config, other = (tiny_config(tmp_path, steps=2, optimizer__clip=clip) for clip in (0.5, 9.0))
     _, changed = launch(worlds.together, 1, (worlds.run, config), (worlds.run, other))[0]
     assert isinstance(changed, RepriseError)
-    assert "optimizer.clip=0.5, the config says 9.0: put it back" in str(changed)
+    assert "optimizer.clip=0.5, the config has 9.0: put it back" in str(changed)
     (data,) = (tmp_path / "runs/run/checkpoints/step-00000002").glob("*.distcp")
     data.write_bytes(data.read_bytes()[:1000])
     (damaged,) = launch(worlds.run, 1, tiny_config(tmp_path, steps=2))

@@ -102,7 +102,7 @@ def four(folder: Path, killed: Path) -> list[Found]:
     return [{"step": step, "resumed": resumed} for step, resumed in found]
 
 
-def apart(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:
+def get_relative_distance(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:
     """The largest relative distance of a tensor from its like."""
     assert found.keys() == wanted.keys()
     return max(
@@ -117,7 +117,7 @@ def test_two_workers_compute_the_gradient_of_one(layout: str, two: list[Found], 
     for rank in found:
         assert same(rank["weights"], single["weights"])
         assert rank["loss"] == pytest.approx(single["loss"], rel=1e-6)
-        assert apart(rank["gradients"], single["gradients"]) < 1e-5
+        assert get_relative_distance(rank["gradients"], single["gradients"]) < 1e-5
         assert rank["norm"] == pytest.approx(single["norm"], rel=1e-5)
         assert rank["tokens"] == single["tokens"]
     whole = sum(tensor.numel() for tensor in single["weights"].values())
@@ -132,16 +132,16 @@ def test_gradients_may_be_reduced_after_each_micro_batch(
     layout: str, two: list[Found], single: Found
 ) -> None:
     found = two[0][f"{layout}, often"]
-    assert apart(found["gradients"], single["gradients"]) < 1e-5
+    assert get_relative_distance(found["gradients"], single["gradients"]) < 1e-5
     assert found["norm"] == pytest.approx(single["norm"], rel=1e-5)
 
 
 def test_every_layout_at_once_computes_the_gradient_of_one(four: list[Found], single: Found) -> None:
-    assert apart(four[3]["step"]["gradients"], single["gradients"]) < 1e-5
+    assert get_relative_distance(four[3]["step"]["gradients"], single["gradients"]) < 1e-5
 
 
 def test_accumulated_micro_batches_are_the_big_batch(one: Found, single: Found) -> None:
-    assert apart(one["accumulated"]["gradients"], single["gradients"]) < 1e-5
+    assert get_relative_distance(one["accumulated"]["gradients"], single["gradients"]) < 1e-5
     assert one["accumulated"]["loss"] == pytest.approx(single["loss"], rel=1e-6)
 
 
@@ -159,7 +159,7 @@ def test_bf16_computes_with_fp32_weights_and_gradients(two: list[Found], single:
     }
     assert same(found["weights"], single["weights"])
     assert found["loss"] == pytest.approx(single["loss"], rel=0.02)
-    assert 1e-4 < apart(found["gradients"], single["gradients"]) < 0.5
+    assert 1e-4 < get_relative_distance(found["gradients"], single["gradients"]) < 0.5
 
 
 def test_the_gradient_is_clipped_once_by_its_norm_over_all_workers(two: list[Found]) -> None:
@@ -171,7 +171,7 @@ def test_the_gradient_is_clipped_once_by_its_norm_over_all_workers(two: list[Fou
     assert found["norm"] == pytest.approx(float(norm), rel=1e-6)
     assert found["norm"] > 0.05
     wanted = {name: p.grad for name, p in zip(found["gradients"], parameters, strict=True)}
-    assert apart(found["clipped"], wanted) < 1e-6
+    assert get_relative_distance(found["clipped"], wanted) < 1e-6
 
 
 def test_a_killed_and_resumed_run_is_the_uninterrupted_one(
@@ -197,8 +197,8 @@ def test_a_run_resumes_on_more_workers(four: list[Found], undisturbed: Found) ->
 
 def is_the_end_of(resumed: Found, undisturbed: Found) -> None:
     assert resumed["samples"] == undisturbed["samples"][4:]
-    assert apart(resumed["weights"], undisturbed["weights"]) < 1e-6
-    assert apart(resumed["ema"], undisturbed["ema"]) < 1e-6
+    assert get_relative_distance(resumed["weights"], undisturbed["weights"]) < 1e-6
+    assert get_relative_distance(resumed["ema"], undisturbed["ema"]) < 1e-6
 
 
 def test_averaged_weights_are_the_plain_average(two: list[Found]) -> None:
@@ -206,7 +206,7 @@ def test_averaged_weights_are_the_plain_average(two: list[Found]) -> None:
     plain = found["weights"][0]
     for weights in found["weights"][1:]:
         plain = {name: 0.9 * plain[name] + 0.1 * tensor for name, tensor in weights.items()}
-    assert apart(found["ema"], plain) < 1e-6
+    assert get_relative_distance(found["ema"], plain) < 1e-6
     assert same(found["inside"], found["ema"]) and same(found["after"], found["weights"][-1])
 
 

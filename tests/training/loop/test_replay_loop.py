@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from reprise.errors import RepriseError
 from tests.training import replay_worlds
-from tests.training.loop.test_exactness import apart
+from tests.training.loop.test_exactness import get_relative_distance
 from tests.training.replay_worlds import replay_config
 from tests.training.worlds import launch, together
 
@@ -82,7 +82,7 @@ def test_two_workers_compute_the_gradient_of_one(
 ) -> None:
     for rank in two:
         assert rank[layout]["loss"] == pytest.approx(one["step"]["loss"], rel=1e-5)
-        assert apart(rank[layout]["gradients"], one["step"]["gradients"]) < 1e-4
+        assert get_relative_distance(rank[layout]["gradients"], one["step"]["gradients"]) < 1e-4
         assert not rank[layout]["frozen"]
 
 

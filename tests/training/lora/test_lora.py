@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reprise.errors import RepriseError
-from tests.training.models.test_cogvideox import FAMILY, POSITIONS, inputs, predict, prepared
+from tests.training.models.test_cogvideox import FAMILY, POSITIONS, inputs, make_prepared_model, predict
 from tests.training.tiny_cogvideox import tiny_cogvideox
 from training.config import LoraConfig, PositionsConfig
 from training.lora.adapters import (
@@ -28,7 +28,7 @@ from training.models.wan import WanFamily
 SMALL = LoraConfig(rank=2, alpha=1, dropout=0.0)
 
 
-def trained(model: nn.Module, config: LoraConfig = SMALL, family: str = "cogvideox") -> nn.Module:
+def add_trained_lora(model: nn.Module, config: LoraConfig = SMALL, family: str = "cogvideox") -> nn.Module:
     """LoRA whose B is no longer zero."""
     add_lora(model, config, family)
     generator = torch.Generator().manual_seed(9)
@@ -81,13 +81,13 @@ def test_released_targets_hit_what_the_released_code_hits():
             "ff.net.2",
         )
     ]
-    assert add_lora(prepared(), SMALL, "cogvideox") == sorted(
+    assert add_lora(make_prepared_model(), SMALL, "cogvideox") == sorted(
         [*blocks, "patch_embed.proj", "patch_embed.text_proj"]
     )
 
 
 def test_only_lora_is_trained_and_untrained_lora_changes_nothing():
-    given, model = inputs(8, 12), prepared()
+    given, model = inputs(8, 12), make_prepared_model()
     before = predict(model, given)
     add_lora(model, SMALL, "cogvideox")
     trainable = [name for name, one in model.named_parameters() if one.requires_grad]
@@ -99,7 +99,7 @@ def test_lora_is_drawn_from_the_seed_and_does_not_use_the_global_generator():
     torch.manual_seed(1)
     states = []
     for seed in (0, 0, 1):
-        model = prepared()
+        model = make_prepared_model()
         before = torch.get_rng_state()
         add_lora(model, SMALL, "cogvideox", seed=seed)
         assert torch.equal(torch.get_rng_state(), before)
@@ -109,7 +109,7 @@ def test_lora_is_drawn_from_the_seed_and_does_not_use_the_global_generator():
 
 def test_a_target_without_a_match_is_one_line():
     with pytest.raises(RepriseError, match="to_w"):
-        add_lora(prepared(), SMALL.model_copy(update={"targets": ("to_q", "to_w")}), "cogvideox")
+        add_lora(make_prepared_model(), SMALL.model_copy(update={"targets": ("to_q", "to_w")}), "cogvideox")
 
 
 def norms_of(model: nn.Module) -> dict[str, tuple[Tensor, ...]]:
@@ -128,7 +128,7 @@ def test_reference_only_leaves_the_video_and_the_text_untouched():
     """With LoRA only on the adaptive norms, each norm changes only reference tokens."""
     given = inputs(8, 12)
     config = SMALL.model_copy(update={"targets": ("norm1.linear", "norm2.linear"), "scope": "reference_only"})
-    plain, ours = prepared(), trained(prepared(), config)
+    plain, ours = make_prepared_model(), add_trained_lora(make_prepared_model(), config)
     count = 24
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
@@ -160,19 +160,22 @@ def test_reference_only_without_references_is_the_frozen_model():
     with torch.no_grad():
         outs = [
             FAMILY.predict(model, given["noisy"], given["timestep"], condition, POSITIONS)
-            for model in (prepared(), trained(prepared(), config))
+            for model in (make_prepared_model(), add_trained_lora(make_prepared_model(), config))
         ]
     assert torch.equal(*outs)
 
 
 def test_reference_only_follows_the_tokens_that_are_left():
-    given, model = inputs(8, 12), trained(prepared(), SMALL.model_copy(update={"scope": "reference_only"}))
+    given, model = (
+        inputs(8, 12),
+        add_trained_lora(make_prepared_model(), SMALL.model_copy(update={"scope": "reference_only"})),
+    )
     predict(model, given, keep=torch.tensor([0, 5, 7]))
     assert model.call.references.count == 3
 
 
 def test_reference_only_trains_its_norms():
-    given, model = inputs(8, 12), prepared()
+    given, model = inputs(8, 12), make_prepared_model()
     add_lora(model, SMALL.model_copy(update={"scope": "reference_only"}), "cogvideox")
     condition = Conditioning(given["text"], (given["reference"],))
     FAMILY.predict(model, given["noisy"], given["timestep"], condition, POSITIONS).square().mean().backward()
@@ -183,7 +186,7 @@ def test_reference_only_trains_its_norms():
 
 
 def test_reference_only_is_not_merged_and_not_exported_to_comfyui(tmp_path):
-    model = trained(prepared(), SMALL.model_copy(update={"scope": "reference_only"}))
+    model = add_trained_lora(make_prepared_model(), SMALL.model_copy(update={"scope": "reference_only"}))
     with pytest.raises(RepriseError, match="cannot be merged"):
         merge_lora(model)
     with pytest.raises(RepriseError, match="ComfyUI"):
@@ -192,25 +195,25 @@ def test_reference_only_is_not_merged_and_not_exported_to_comfyui(tmp_path):
 
 def test_reference_only_is_recorded_in_its_file(tmp_path):
     given = inputs(8, 12)
-    model = trained(prepared(), SMALL.model_copy(update={"scope": "reference_only"}))
+    model = add_trained_lora(make_prepared_model(), SMALL.model_copy(update={"scope": "reference_only"}))
     path = save_lora(model, tmp_path, "cogvideox")
     assert "transformer.transformer_blocks.0.norm1.reference.lora_A.weight" in load_file(path)
-    again = prepared()
+    again = make_prepared_model()
     load_lora(again, path, SMALL, "cogvideox")
     assert torch.equal(predict(again, given), predict(model, given))
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "comfyui"])
 def test_a_file_that_was_saved_loads_with_the_alpha_that_it_stores(tmp_path, layout):
-    given, model = inputs(8, 12), trained(prepared())
+    given, model = inputs(8, 12), add_trained_lora(make_prepared_model())
     path = save_lora(model, tmp_path / "a.safetensors", "cogvideox", layout)
-    again = prepared()
+    again = make_prepared_model()
     load_lora(again, path, SMALL.model_copy(update={"alpha": 77.0}), "cogvideox")
     assert torch.equal(predict(again, given), predict(model, given))
 
 
 def test_diffusers_loads_what_we_save_for_cogvideox(tmp_path):
-    given, model = inputs(8, 12), trained(prepared())
+    given, model = inputs(8, 12), add_trained_lora(make_prepared_model())
     path = save_lora(model, tmp_path, "cogvideox")
     stock = tiny_cogvideox()
     state, metadata = CogVideoXLoraLoaderMixin.lora_state_dict(str(path), return_lora_metadata=True)
@@ -221,7 +224,7 @@ def test_diffusers_loads_what_we_save_for_cogvideox(tmp_path):
 
 @pytest.mark.parametrize("layout", ["diffusers", "comfyui"])
 def test_diffusers_loads_what_we_save_for_wan(tmp_path, layout):
-    model = trained(tiny_wan(), family="wan")
+    model = add_trained_lora(tiny_wan(), family="wan")
     path = save_lora(model, tmp_path / "a.safetensors", "wan", layout)
     stock = tiny_wan()
     state, metadata = WanLoraLoaderMixin.lora_state_dict(str(path), return_lora_metadata=True)
@@ -231,7 +234,13 @@ def test_diffusers_loads_what_we_save_for_wan(tmp_path, layout):
 
 
 def test_comfyui_names_of_cogvideox(tmp_path):
-    keys = set(load_file(save_lora(trained(prepared()), tmp_path / "a.safetensors", "cogvideox", "comfyui")))
+    keys = set(
+        load_file(
+            save_lora(
+                add_trained_lora(make_prepared_model()), tmp_path / "a.safetensors", "cogvideox", "comfyui"
+            )
+        )
+    )
     names = {key.removesuffix(".alpha") for key in keys if key.endswith(".alpha")}
     assert {name.removeprefix("diffusion_model.") for name in names if ".1." not in name} == {
         "patch_embed.proj",
@@ -243,7 +252,7 @@ def test_comfyui_names_of_cogvideox(tmp_path):
 
 
 def test_merging_computes_the_same_and_is_undone():
-    given, model = inputs(8, 12), trained(prepared())
+    given, model = inputs(8, 12), add_trained_lora(make_prepared_model())
     before = predict(model, given)
     weights = {name: one.clone() for name, one in model.state_dict().items()}
     merge_lora(model)
@@ -256,7 +265,7 @@ def test_merging_computes_the_same_and_is_undone():
     torch.testing.assert_close(predict(plain, given), before, atol=1e-4, rtol=1e-4)
 
 
-def rewritten(path, change) -> None:
+def rewrite_file(path, change) -> None:
     state = load_file(path)
     change(state)
     save_file(state, path)
@@ -304,17 +313,17 @@ def rewritten(path, change) -> None:
     ],
 )
 def test_files_that_do_not_fit_are_one_clear_line(tmp_path, change, words):
-    path = save_lora(trained(prepared()), tmp_path / "a.safetensors", "cogvideox")
-    rewritten(path, change)
+    path = save_lora(add_trained_lora(make_prepared_model()), tmp_path / "a.safetensors", "cogvideox")
+    rewrite_file(path, change)
     with pytest.raises(RepriseError, match=words) as error:
-        load_lora(prepared(), path, SMALL, "cogvideox")
+        load_lora(make_prepared_model(), path, SMALL, "cogvideox")
     assert "\n" not in str(error.value)
 
 
 def test_a_rank_other_than_the_configs_is_one_clear_line(tmp_path):
-    path = save_lora(trained(prepared()), tmp_path / "a.safetensors", "cogvideox")
+    path = save_lora(add_trained_lora(make_prepared_model()), tmp_path / "a.safetensors", "cogvideox")
     with pytest.raises(RepriseError, match=r"rank 2, but lora\.rank is 128"):
-        load_lora(prepared(), path, LoraConfig(), "cogvideox")
+        load_lora(make_prepared_model(), path, LoraConfig(), "cogvideox")
 
 
 @pytest.mark.parametrize("make", ["missing", "garbage", "empty_folder"])
@@ -323,19 +332,19 @@ def test_no_file_is_one_clear_line(tmp_path, make):
     if make == "garbage":
         path.write_bytes(b"not a tensor in sight")
     with pytest.raises(RepriseError) as error:
-        load_lora(prepared(), tmp_path if make == "empty_folder" else path, SMALL, "cogvideox")
+        load_lora(make_prepared_model(), tmp_path if make == "empty_folder" else path, SMALL, "cogvideox")
     assert "\n" not in str(error.value)
 
 
 def test_lora_on_lora_is_refused():
-    model = trained(prepared())
+    model = add_trained_lora(make_prepared_model())
     with pytest.raises(RepriseError, match="already"):
         add_lora(model, SMALL, "cogvideox")
 
 
 def test_dropout_is_off_in_a_model_that_evaluates():
     given = inputs(8, 12)
-    model = trained(prepared(), SMALL.model_copy(update={"dropout": 0.5}))
+    model = add_trained_lora(make_prepared_model(), SMALL.model_copy(update={"dropout": 0.5}))
     assert torch.equal(predict(model, given), predict(model, given))
     model.train()
     assert not torch.equal(predict(model, given), predict(model, given))

@@ -41,7 +41,7 @@ def predict(model: nn.Module, given: dict[str, Tensor], **changes: Any) -> Tenso
         return FAMILY.predict(model, given["noisy"], given["timestep"], condition, POSITIONS)
 
 
-def prepared(**changes: Any) -> nn.Module:
+def make_prepared_model(**changes: Any) -> nn.Module:
     model = tiny_cogvideox(**changes)
     FAMILY.prepare_model(model)
     return model
@@ -64,7 +64,7 @@ def test_a_reference_is_one_more_frame_of_the_stock_transformer(rotary, size):
         expected = stock(
             frames, given["text"], given["timestep"], image_rotary_emb=tables, return_dict=False
         )[0]
-    ours = predict(prepared(use_rotary_positional_embeddings=rotary), given)
+    ours = predict(make_prepared_model(use_rotary_positional_embeddings=rotary), given)
     torch.testing.assert_close(ours, expected[:, 1:].transpose(1, 2), atol=2e-5, rtol=1e-5)
 
 
@@ -90,13 +90,13 @@ def test_without_references_it_is_the_stock_model():
             return_dict=False,
         )[0]
         ours = FAMILY.predict(
-            prepared(), given["noisy"], given["timestep"], Conditioning(given["text"]), POSITIONS
+            make_prepared_model(), given["noisy"], given["timestep"], Conditioning(given["text"]), POSITIONS
         )
     torch.testing.assert_close(ours, expected.transpose(1, 2), atol=2e-5, rtol=1e-5)
 
 
 def test_references_may_be_smaller_than_the_video_and_several():
-    given, model = inputs(8, 12), prepared()
+    given, model = inputs(8, 12), make_prepared_model()
     small = given["reference"][..., :4, :6]
     condition = Conditioning(given["text"], (given["reference"], small[:1]))
     with torch.no_grad():
@@ -107,7 +107,7 @@ def test_references_may_be_smaller_than_the_video_and_several():
 
 @pytest.mark.parametrize("rotary", [True, False])
 def test_keeping_all_tokens_drops_none_and_each_sample_may_keep_others(rotary):
-    given, model = inputs(8, 12), prepared(use_rotary_positional_embeddings=rotary)
+    given, model = inputs(8, 12), make_prepared_model(use_rotary_positional_embeddings=rotary)
     everything = torch.arange(24)
     torch.testing.assert_close(predict(model, given, keep=everything), predict(model, given))
     keep = torch.tensor([[0, 3, 4, 20], [1, 2, 9, 23]])
@@ -118,7 +118,7 @@ def test_keeping_all_tokens_drops_none_and_each_sample_may_keep_others(rotary):
 
 
 def test_dropped_tokens_are_not_seen():
-    given, model = inputs(8, 12), prepared()
+    given, model = inputs(8, 12), make_prepared_model()
     keep = torch.tensor([0, 1, 6, 7])  # the patches of the upper left 4 x 4 latents
     other = {**given, "reference": given["reference"].clone()}
     other["reference"][..., 4:, :] = 7.0
@@ -127,7 +127,7 @@ def test_dropped_tokens_are_not_seen():
 
 
 def test_dropping_every_token_leaves_a_video_that_starts_one_frame_later():
-    given, model = inputs(8, 12), prepared()
+    given, model = inputs(8, 12), make_prepared_model()
     out = predict(model, given, keep=torch.arange(0))
     assert out.shape == given["noisy"].shape and torch.isfinite(out).all()
 
@@ -142,7 +142,7 @@ def test_dropping_every_token_leaves_a_video_that_starts_one_frame_later():
 )
 def test_other_kinds_of_cogvideox_are_refused_in_one_line(changes, message):
     with pytest.raises(RepriseError, match=message) as error:
-        prepared(**changes)
+        make_prepared_model(**changes)
     assert "\n" not in str(error.value)
 
 
@@ -165,7 +165,7 @@ def test_the_objective_is_v_prediction_on_the_schedule_of_the_model():
 
 
 def test_gradients_reach_the_reference():
-    given, model = inputs(8, 12), prepared()
+    given, model = inputs(8, 12), make_prepared_model()
     reference = given["reference"].requires_grad_()
     condition = Conditioning(given["text"], (reference,))
     FAMILY.predict(model, given["noisy"], given["timestep"], condition, POSITIONS).square().mean().backward()
@@ -174,7 +174,7 @@ def test_gradients_reach_the_reference():
 
 @pytest.mark.parametrize("rotary", [True, False])
 def test_what_sampling_has_computed_of_positions_can_be_trained_with(rotary):
-    given, model = inputs(8, 12), prepared(use_rotary_positional_embeddings=rotary)
+    given, model = inputs(8, 12), make_prepared_model(use_rotary_positional_embeddings=rotary)
     for cached in (cogvideox._make_tables, cogvideox._make_sincos):
         cached.cache_clear()
     condition = Conditioning(given["text"], (given["reference"],))

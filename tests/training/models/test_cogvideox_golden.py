@@ -64,7 +64,7 @@ def predict(model: nn.Module, tensors: dict[str, Tensor], metadata: dict[str, An
 
 
 @contextmanager
-def recorded(model: nn.Module, text: int, references: int) -> Iterator[dict[str, Tensor]]:
+def record_values(model: nn.Module, text: int, references: int) -> Iterator[dict[str, Tensor]]:
     """Values inside a forward pass, under the names of the recordings."""
     seen: dict[str, Tensor] = {}
     handles = []
@@ -138,7 +138,7 @@ def test_the_forward_pass_and_all_that_happens_in_it_are_those_of_the_released_c
         model = with_lora(metadata)
     patch = metadata["model_config"]["patch_size"]
     references = tensors["ref"].shape[-2] * tensors["ref"].shape[-1] // patch**2
-    with recorded(model, tensors["text"].shape[1], references) as seen:
+    with record_values(model, tensors["text"].shape[1], references) as seen:
         out = predict(model, tensors, metadata)
     compared = sorted(set(seen) & set(tensors))
     assert len(compared) >= 25

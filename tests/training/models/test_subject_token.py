@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 from reprise.errors import RepriseError
 from tests.training.goldens import names, read
 from tests.training.lora.test_lora import SMALL, tiny_wan
-from tests.training.models.test_cogvideox import FAMILY, POSITIONS, inputs, prepared
+from tests.training.models.test_cogvideox import FAMILY, POSITIONS, inputs, make_prepared_model
 from training.config import PositionsConfig
 from training.lora.adapters import add_lora
 from training.models.family import Conditioning
@@ -100,7 +100,7 @@ def wan(model: nn.Module, marked: bool, **changes: Tensor) -> Tensor:
     return WanFamily().predict(model, video, steps, condition, PositionsConfig())
 
 
-KINDS = {"cogvideox": (prepared, cog, 12), "wan": (tiny_wan, wan, 10)}
+KINDS = {"cogvideox": (make_prepared_model, cog, 12), "wan": (tiny_wan, wan, 10)}
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -138,22 +138,22 @@ def test_the_vector_is_trained_beside_lora(kind):
 
 def test_a_model_without_the_token_ignores_the_mark():
     with torch.no_grad():
-        assert torch.equal(cog(prepared(), marked=True), cog(prepared(), marked=False))
+        assert torch.equal(cog(make_prepared_model(), marked=True), cog(make_prepared_model(), marked=False))
 
 
 def test_the_vector_is_drawn_from_the_seed():
-    weights = [add_subject_token(prepared(), seed=seed).weight for seed in (0, 0, 1)]
+    weights = [add_subject_token(make_prepared_model(), seed=seed).weight for seed in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
 def test_it_is_saved_and_loaded(tmp_path):
-    model = prepared()
+    model = make_prepared_model()
     add_subject_token(model, seed=3)
     assert load_file(save_subject_token(model, tmp_path))["weight"].shape == (12,)
-    again = prepared()
+    again = make_prepared_model()
     load_subject_token(again, tmp_path)
     assert torch.equal(get_subject_token(again).weight, get_subject_token(model).weight)
     with pytest.raises(RepriseError, match="10"):
         load_subject_token(tiny_wan(), tmp_path)
     with pytest.raises(RepriseError, match=SUBJECT_TOKEN_FILE):
-        load_subject_token(prepared(), tmp_path / "other")
+        load_subject_token(make_prepared_model(), tmp_path / "other")

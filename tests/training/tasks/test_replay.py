@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from reprise.errors import RepriseError
-from tests.training.models.test_cogvideox import FAMILY, POSITIONS, prepared
+from tests.training.models.test_cogvideox import FAMILY, POSITIONS, make_prepared_model
 from training.config import IdentityTask, KaleidoTask, ReplayTask, TrainConfig, VideoTask
 from training.data import random_streams
 from training.data.sampler import Sampler
@@ -198,7 +198,7 @@ def batch(frames: int, indices: tuple[int, ...] = (5, 6)) -> Batch:
 @pytest.mark.parametrize("kind", ["identity", "replay"])
 def test_losses_do_not_depend_on_how_samples_are_put_into_batches(kind):
     config = IdentityTask(latents="L") if kind == "identity" else ReplayTask(latents="L")
-    task, around = build_tasks([config])[0], context(prepared())
+    task, around = build_tasks([config])[0], context(make_prepared_model())
     frames = 1 if kind == "identity" else 3
     with torch.no_grad():
         both = task.compute_loss(batch(frames), around)[0]
@@ -208,7 +208,7 @@ def test_losses_do_not_depend_on_how_samples_are_put_into_batches(kind):
 
 def test_what_is_dropped_is_not_seen_in_training_either():
     task = build_tasks([ReplayTask(latents="L", token_dropout=0.75)])[0]
-    around, given = context(prepared()), batch(3, (5,))
+    around, given = context(make_prepared_model()), batch(3, (5,))
     keep = draw_kept_tokens((5,), 24, 0.75, seed=3)[0].tolist()
     gone = next(token for token in range(24) if token not in keep)
     row, column = divmod(gone, 6)
@@ -222,7 +222,7 @@ def test_what_is_dropped_is_not_seen_in_training_either():
 
 
 def test_the_subject_token_is_used_only_in_identity_steps():
-    model = prepared()
+    model = make_prepared_model()
     token = add_subject_token(model)
     for config, frames, speaks in ((IdentityTask(latents="L"), 1, True), (ReplayTask(latents="L"), 3, False)):
         token.weight.grad = None
@@ -262,7 +262,7 @@ def test_validation_samples_under_what_training_conditions_on(kind, monkeypatch)
     scheduler = CogVideoXDDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
     monkeypatch.setattr(components, "load_scheduler", lambda path, revision: scheduler)
     config = IdentityTask(latents="L") if kind == "identity" else ReplayTask(latents="L")
-    model = prepared()
+    model = make_prepared_model()
     add_subject_token(model)
     state = SimpleNamespace(
         config=TrainConfig(validation={"steps": 1, "guidance": 3.0}),
