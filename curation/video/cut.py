@@ -23,35 +23,46 @@ _MOVFLAGS = {"movflags": "+faststart"}
 
 
 class PacketLog:
-    """The packets of the stretch that is still being worked on, in decoding order."""
+    """The packets that the open clip or a later one may need, in decoding order."""
 
     def __init__(self) -> None:
         self._packets: deque[VideoPacket] = deque()
-        self.header_changed = (
-            False  # the packets forgotten had left the parameter sets of the stream's header
-        )
+        # Whether a freed packet brought parameter sets other than those of the stream's header.
+        self.header_changed = False
 
     def add_packets(self, packets: Iterable[VideoPacket]) -> None:
+        """Store packets, in decoding order."""
         self._packets.extend(packets)
 
     def forget_before(self, pts: int | None) -> VideoPacket | None:
-        """Free packets stored before that of the frame shown at `pts`, and return that one if it is there.
+        """Free the packets stored before the packet of the frame with time stamp `pts`.
 
-        A later clip needs none of them: it is copied from a keyframe on, and nothing that is shown after that
-        keyframe is stored before it.
+        No later clip needs them: a copy begins with a keyframe, and frames shown after a keyframe are stored
+        after it.
+
+        Args:
+            pts: of a frame, in the stream's time base; None frees all packets.
+
+        Returns:
+            The packet of that frame, or None where it is not in the log.
         """
         if pts is not None and all(packet.pts != pts for packet in self._packets):
-            return None  # stored before a frame that is shown earlier: it went with that one
+            return None  # it was stored before the packet of an earlier frame, and was freed with it
         while self._packets and (pts is None or self._packets[0].pts != pts):
             self.header_changed |= self._packets.popleft().has_sidedata("new_extradata")
         return self._packets[0] if self._packets else None
 
     def select_packets(self, shown: Sequence[int]) -> list[VideoPacket]:
-        """Packets in decoding order that show just the frames with these time stamps, or the first of them.
+        """Select packets that show exactly the frames with these time stamps, or the first of them.
 
-        `shown` is ascending and begins with the first packet. A B-frame is stored after the later frame that
-        it refers to, so not every number of frames is a number of packets. Empty where the log does not
-        agree with `shown`.
+        A B-frame is stored after the later frame that it refers to, so not every number of frames can be cut
+        off.
+
+        Args:
+            shown: ascending time stamps; the first one is that of the first packet.
+
+        Returns:
+            Packets in decoding order; empty where the log does not agree with `shown`.
         """
         packets = list(self._packets)
         stamps = [_get_pts(packet) for packet in packets]
@@ -61,7 +72,12 @@ class PacketLog:
 
 
 def count_clean_prefix(stamps: Sequence[int], last: int) -> int:
-    """How many packets, of these time stamps in decoding order, show all frames up to some time <= `last`."""
+    """Count the packets that show all frames up to some time, and no later frame.
+
+    Args:
+        stamps: time stamps of packets in decoding order.
+        last: the latest time stamp that may be shown.
+    """
     count, latest = 0, last
     for position, (stamp, in_order) in enumerate(zip(stamps, sorted(stamps), strict=True)):
         latest = stamp if position == 0 else max(latest, stamp)
@@ -73,9 +89,10 @@ def count_clean_prefix(stamps: Sequence[int], last: int) -> int:
 
 
 def compute_decoding_stamps(stamps: Sequence[int]) -> list[int]:
-    """When to decode packets that are shown at `stamps`: in steps as even as theirs, and never after that.
+    """Compute decoding time stamps for packets that are shown at `stamps`, in decoding order.
 
-    Not the source's own, because Matroska has none.
+    The steps are those of the sorted stamps, and no packet is decoded after it is shown. The source's own
+    decoding stamps are not used, because Matroska has none.
     """
     in_order = sorted(stamps)
     delay = max((early - stamp for early, stamp in zip(in_order, stamps, strict=True)), default=0)
@@ -93,7 +110,10 @@ def _is_plain(packet: VideoPacket) -> bool:
 
 
 def can_copy(info: VideoInfo, stream: VideoStream, width: int, height: int) -> bool:
-    """Whether packets of this stream can go into a clip as they are: what every browser and loader plays."""
+    """Return whether packets of this stream can go into a clip unchanged.
+
+    They can where every browser and loader plays them: H.264, 8 bit, 4:2:0, upright, of the clip's size.
+    """
     context = stream.codec_context
     return (
         info.codec == "h264"
@@ -105,31 +125,42 @@ def can_copy(info: VideoInfo, stream: VideoStream, width: int, height: int) -> b
 
 
 def is_clean_keyframe(packet: VideoPacket, extradata: bytes) -> bool:
-    """Whether an H.264 packet with the stream's avcC header needs no packet before it, nor does any after it.
+    """Return whether neither an H.264 packet nor any packet after it needs a packet before it.
 
-    A container's keyframe flag does not say so: it also marks open groups of pictures.
+    The keyframe flag of a container does not say so: it also marks open groups of pictures.
+
+    Args:
+        packet: of a stream with an avcC header.
+        extradata: that header.
     """
     kinds = (kind for kind, _ in split_units(packet, "h264", extradata))
     return next((kind for kind in kinds if 1 <= kind <= H264_IDR), None) == H264_IDR
 
 
 class ClipWriter(Protocol):
-    """A clip being written. `how`: what stands in its row."""
+    """A clip that is being written. `mode` is stored in its row."""
 
     mode: str
 
     def add_frame(self, frame: VideoFrame, pts: int | None, time_s: float, duration_s: float) -> None:
-        """The next frame, in the clip's size, with its time stamp in the source and its time in the video."""
+        """Add the next frame.
+
+        Args:
+            frame: 4:2:0, of the clip's size.
+            pts: its time stamp in the source.
+            time_s: its time in the video.
+            duration_s: how long it is shown.
+        """
 
     def close_file(self) -> int:
-        """Close the file; returns how many frames it holds, counted from the first."""
+        """Close the file and return how many frames it holds, counted from the first."""
 
     def remove_file(self) -> None:
         """Remove the file."""
 
 
 class ClipCopier:
-    """Bit-exact: the source's own packets. The end may fall up to one group of B-frames short of the cut."""
+    """Copies the source's packets. The clip may end up to one group of B-frames before the cut."""
 
     mode = "copy"
 
@@ -138,10 +169,12 @@ class ClipCopier:
         self._shown: list[int] = []
 
     def add_frame(self, frame: VideoFrame, pts: int | None, time_s: float, duration_s: float) -> None:
+        """Note the time stamp of the next frame."""
         if pts is not None:
             self._shown.append(pts)
 
     def close_file(self) -> int:
+        """Write the packets and return how many frames they show; 0 where packets and frames disagree."""
         packets = self._log.select_packets(self._shown)
         if not packets:
             return 0
@@ -159,6 +192,7 @@ class ClipCopier:
         return len(packets)
 
     def remove_file(self) -> None:
+        """Remove the file."""
         self._path.unlink(missing_ok=True)
 
 
@@ -183,6 +217,7 @@ class ClipEncoder:
         self._count = 0
 
     def add_frame(self, frame: VideoFrame, pts: int | None, time_s: float, duration_s: float) -> None:
+        """Encode the next frame."""
         if self._start_s is None:
             self._start_s = time_s
             context = self._stream.codec_context
@@ -196,11 +231,13 @@ class ClipEncoder:
         self._count += 1
 
     def close_file(self) -> int:
+        """Close the file and return how many frames it holds."""
         self._mux_frame(None)
         self._output.close()
         return self._count
 
     def remove_file(self) -> None:
+        """Remove the file."""
         self._output.close()
         self._path.unlink(missing_ok=True)
 

@@ -1,9 +1,9 @@
-"""What moves once the camera's own movement is taken out. Pure functions on two small grey frames.
+"""Measure motion without the movement of the camera. Pure functions of two small grey frames.
 
-The camera is an affine map found by sparse Lucas-Kanade tracks and RANSAC; the earlier frame is warped by
-it, and what dense flow still finds between the two is residual motion. Warping first keeps the dense flow
-small, which is where a fast flow is exact, and makes a still background exactly zero instead of a
-difference of two large numbers.
+The camera's movement is an affine map, found by sparse Lucas-Kanade tracks and RANSAC. The earlier frame is
+warped by that map. The dense flow that remains between the two frames is the residual motion. The warp comes
+first because a fast dense flow is exact only where it is small, and because a still background then has a
+residual of exactly zero.
 
 Speeds are shares of the frame's diagonal per second, so they mean the same at every size and frame rate.
 """
@@ -28,23 +28,26 @@ _INLIER_PX = 1.0  # tracks on a 256 px frame are good to about half a pixel
 _MIN_INLIERS = 0.35  # below this share no single movement explains the frame
 _FEATURE_QUALITY = 0.01
 _WINDOW = 11  # px, of Lucas-Kanade; three pyramid levels reach about 40 px
-_CHANGE_PATCH = (
-    9  # px; the flow of a patch that did not change at all was only carried in from its neighbours
-)
-_CHANGE_GREY = (4.0, 12.0)  # grey levels: compression noise of a reduced frame .. a change that anyone sees
+_CHANGE_PATCH = 9  # px; where a patch did not change, its flow came from its neighbours
+_CHANGE_GREY = (4.0, 12.0)  # grey levels: from compression noise of a reduced frame to a visible change
 
 
 class FrameMotion(NamedTuple):
-    """`residual`: (h, w) float32, >= 0, aligned with the later frame. `camera`: mean speed over the frame."""
+    """Motion between two frames, in shares of the diagonal per second.
+
+    Attributes:
+        residual: (h, w) float32, >= 0, aligned with the later frame.
+        camera: mean speed of the camera over the frame.
+    """
 
     residual: NDArray[np.float32]
     camera: float
 
 
 def measure_motion(previous_grey: Grey, grey: Grey, dt_s: float) -> FrameMotion:
-    """Residual and camera motion between two grey frames `dt_s` seconds apart.
+    """Measure residual and camera motion between two grey frames `dt_s` seconds apart.
 
-    Frames longer than `LONG_SIDE` are reduced; the residual comes back in the size of the frames given.
+    Frames longer than `LONG_SIDE` are reduced. The residual has the size of the given frames.
 
     Raises:
         ValueError: frames of different shapes, or a time step that is not positive.
@@ -70,15 +73,15 @@ def measure_motion(previous_grey: Grey, grey: Grey, dt_s: float) -> FrameMotion:
 
 
 def measure_residual(previous_grey: Grey, grey: Grey, dt_s: float) -> NDArray[np.float32]:
-    """(h, w) magnitude of motion after camera compensation, shares of the diagonal per second."""
+    """Return the residual of `measure_motion`, (h, w), in shares of the diagonal per second."""
     return measure_motion(previous_grey, grey, dt_s).residual
 
 
 def estimate_camera(previous_grey: Grey, grey: Grey) -> NDArray[np.float64]:
-    """(2, 3) affine map that takes points of the earlier frame to the later one, in pixels.
+    """Estimate the affine map, (2, 3), from points of the earlier frame to the later one, px.
 
-    The identity where too few points can be tracked (a black frame) or no movement explains enough of them
-    (a cut): then nothing is known of the camera, and inventing a movement would be worse.
+    The result is the identity where too few points can be tracked (a black frame), or where no movement
+    explains enough of them (a cut).
     """
     identity = np.eye(2, 3)
     distance = max(
@@ -94,8 +97,8 @@ def estimate_camera(previous_grey: Grey, grey: Grey) -> NDArray[np.float64]:
         return identity
     before, after = points[found].reshape(-1, 2), moved[found].reshape(-1, 2)
     best, spread = identity, 0
-    # A large subject before a bare wall has more tracks than the wall, but the wall reaches around it: of two
-    # movements the camera's is the one seen along more of the frame.
+    # A large subject in front of a bare wall has more tracks than the wall, but the wall surrounds it. So
+    # of two movements the one that covers more of the frame is the camera's.
     for _ in range(2):
         affine, inside = _fit_affine(before, after)
         if affine is None or inside.mean() < _MIN_INLIERS:
@@ -110,7 +113,7 @@ def estimate_camera(previous_grey: Grey, grey: Grey) -> NDArray[np.float64]:
 
 
 def _fit_affine(before: F32, after: F32) -> tuple[NDArray[np.float64] | None, BoolMask]:
-    """Affine map of most tracks and which of them follow it; None where there is no plausible one."""
+    """Fit an affine map to most tracks; return it and which tracks follow it. None: no plausible map."""
     cv2.setRNGSeed(0)
     affine, inliers = cv2.estimateAffine2D(
         before, after, method=cv2.RANSAC, ransacReprojThreshold=_INLIER_PX, maxIters=500
@@ -121,7 +124,7 @@ def _fit_affine(before: F32, after: F32) -> tuple[NDArray[np.float64] | None, Bo
 
 
 def _measure_spread(points: F32, shape: tuple[int, ...]) -> int:
-    """Cells of a 6 x 6 grid over the frame that hold a point, those along the border twice."""
+    """Count the cells of a 6 x 6 grid over the frame that hold a point; cells at the border count twice."""
     height, width = shape[:2]
     cells = np.zeros((6, 6), bool)
     rows = np.clip(points[:, 1] * 6 / height, 0, 5).astype(int)
@@ -131,7 +134,7 @@ def _measure_spread(points: F32, shape: tuple[int, ...]) -> int:
 
 
 def measure_camera_speed(affine: NDArray[np.float64], shape: tuple[int, ...], dt_s: float) -> float:
-    """Mean displacement of the frame's points under `affine`, shares of the diagonal per second."""
+    """Return the mean speed of the frame's points under `affine`, in shares of the diagonal per second."""
     height, width = shape[:2]
     columns, rows = np.meshgrid(np.linspace(0, width - 1, 9), np.linspace(0, height - 1, 9))
     points = np.stack([columns.ravel(), rows.ravel()], axis=1)
@@ -140,7 +143,7 @@ def measure_camera_speed(affine: NDArray[np.float64], shape: tuple[int, ...], dt
 
 
 def _compute_residual(previous: Grey, grey: Grey, affine: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Magnitude in pixels of what moves beside the camera; 0 where the camera has uncovered new ground."""
+    """Compute the residual motion, px; 0 where the camera has uncovered new parts of the scene."""
     height, width = grey.shape
     warped = cv2.warpAffine(previous, affine, (width, height), borderMode=cv2.BORDER_REPLICATE)
     if min(height, width) < 16:  # smaller than the patches of the dense flow
@@ -155,9 +158,10 @@ def _compute_residual(previous: Grey, grey: Grey, affine: NDArray[np.float64]) -
 
 
 def _detect_change(grey: Grey, warped: Grey) -> NDArray[np.float32]:
-    """0..1: did anything near this pixel change at all?
+    """Return for each pixel, 0..1, whether anything near it changed.
 
-    A smoothness term carries flow into bare walls and floors beside a moving subject; those do not change.
+    The smoothness term of dense flow spreads flow into bare walls and floors beside a moving subject. Those
+    do not change.
     """
     difference = cv2.absdiff(cv2.GaussianBlur(grey, (3, 3), 0), cv2.GaussianBlur(warped, (3, 3), 0))
     near = cv2.dilate(difference, np.ones((_CHANGE_PATCH, _CHANGE_PATCH), np.uint8)).astype(np.float32)
@@ -166,7 +170,7 @@ def _detect_change(grey: Grey, warped: Grey) -> NDArray[np.float32]:
 
 
 def _is_camera_plausible(affine: NDArray[np.float64]) -> bool:
-    """A camera neither mirrors nor zooms by half within a fifth of a second."""
+    """Return whether a map is a movement of a camera: no mirroring, and no zoom by half within 0.2 s."""
     determinant = float(np.linalg.det(affine[:, :2]))
     return 0.5 < determinant < 2.0
 

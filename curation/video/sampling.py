@@ -44,17 +44,21 @@ class PendingFrame:
 
 @dataclass(frozen=True)
 class SampledFrame:
+    """A sampled frame of a clip, with the motion around it."""
+
     index: int  # source frame number
     time_s: float
     image: EncodedImage
-    motion: EncodedImage | None  # grey PNG, 255 = `MOTION_SCALE`; None: no other frame to hold it against
+    motion: EncodedImage | None  # grey PNG, 255 = `MOTION_SCALE`; None: there is no second frame
     residual: float | None  # mean residual motion, share of the diagonal per second
     camera: float | None  # mean camera motion, same unit
 
 
 class FrameSampler:
-    """Takes a clip's frames one by one and samples those in the middle of equal steps, so that none sits on
-    a cut."""
+    """Samples a clip at a steady rate.
+
+    A sample is taken in the middle of each step, so that none lies on a cut.
+    """
 
     def __init__(self, start_s: float, sample_fps: float, shapes: FrameScaler) -> None:
         self._start_s, self._sample_fps, self._scaler = start_s, sample_fps, shapes
@@ -62,7 +66,12 @@ class FrameSampler:
         self.samples: list[SampledFrame] = []
 
     def add_frame(self, pending: PendingFrame, following: Iterable[PendingFrame]) -> None:
-        """The clip's next frame, and the frames of the same shot that are known to follow it."""
+        """Add the clip's next frame.
+
+        Args:
+            pending: the frame.
+            following: the frames of the same shot that are known to follow it.
+        """
         due = (len(self.samples) + 0.5) / self._sample_fps
         if pending.time_s - self._start_s >= due - 1e-6:
             self.samples.append(self._sample_frame(pending, following))
@@ -74,8 +83,8 @@ class FrameSampler:
         if partner is None:
             return SampledFrame(pending.index, pending.time_s, image, None, None, None)
         time_s, small = partner
-        # The residual lies on the pixels of the second frame given, so that is the sampled one, be the other
-        # earlier or later: motion seen backwards is as fast.
+        # The residual is aligned with the second argument, so the sampled frame comes second. Motion is as
+        # fast backwards.
         motion = measure_motion(_to_grey(small), _to_grey(pending.small), abs(time_s - pending.time_s))
         levels = np.clip(motion.residual * (255 / MOTION_SCALE), 0, 255).astype(np.uint8)
         residual = float(motion.residual.mean())

@@ -1,4 +1,4 @@
-"""Where one shot ends and the next begins: PySceneDetect's detectors, fed one small frame at a time."""
+"""Detect shots with PySceneDetect, one small frame at a time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ _ADAPTIVE_WINDOW = 2  # frames on either side, PySceneDetect's default
 
 
 class ShotDetector:
-    """Frame numbers at which a new shot begins, reported as soon as PySceneDetect is certain.
+    """Reports the first frame of each new shot as soon as PySceneDetect is certain.
 
-    `delay`: a hard cut is reported this many frames after it happened; `max_delay`: at most this many where
-    several come close together and are merged. A fade is cut in its middle and reported when the picture is
-    back, however long that takes.
+    A fade is cut in its middle, and reported when the picture is back.
+
+    Attributes:
+        delay: frames after which a hard cut is reported.
+        max_delay: the same where several cuts come close together and are merged.
     """
 
     def __init__(self, config: SliceConfig, fps: Fraction) -> None:
@@ -33,14 +35,14 @@ class ShotDetector:
         self._last = 0
 
     def push_frame(self, index: int, small_bgr: NDArray[np.uint8]) -> list[int]:
-        """Cuts that became certain with this frame; each is the first frame of a new shot."""
+        """Add the next frame; return the cuts that are certain now, each the first frame of a new shot."""
         self._last = index
         if self._detector is None:
             return []
         return [cut.frame_num for cut in self._detector.process_frame(self._make_timecode(index), small_bgr)]
 
     def flush_cuts(self) -> list[int]:
-        """Cuts that only the end of the video made certain."""
+        """Return the cuts that are certain only at the end of the video."""
         if self._detector is None:
             return []
         return [cut.frame_num for cut in self._detector.post_process(self._make_timecode(self._last))]

@@ -54,6 +54,7 @@ class Span:
 
     @property
     def num_frames(self) -> int:
+        """Number of its frames."""
         return self.end_frame - self.start_frame
 
     @property
@@ -69,6 +70,7 @@ class Span:
     def set_outcome(
         self, status: str, reason: str, value: float | None = None, threshold: float | None = None
     ) -> None:
+        """Say why the span gives no clip; `value` missed `threshold`."""
         self.status, self.reason, self.value, self.threshold = status, reason, value, threshold
 
 
@@ -92,11 +94,11 @@ class Slicer:
         self.info: VideoInfo | None = None
 
     def slice_video(self) -> Iterator[Span]:
-        """Spans in time order: clips, shots that were too short, damaged stretches, a missing tail.
+        """Yield spans in time order: clips, shots that are too short, damaged stretches, a missing end.
 
         Raises:
-            BadVideo: nothing of the file can be used; the message is the reason.
-            Stalled: the decoder hangs.
+            BadVideoError: nothing of the file can be used; the message is the reason.
+            StalledError: the decoder hangs.
         """
         limit = self._config.timeout
         with (
@@ -116,7 +118,7 @@ class Slicer:
 
 
 class _Piece:
-    """The clip, or the stretch that will not become one, that frames are being added to."""
+    """The open clip, or the open stretch that will not become one."""
 
     def __init__(
         self, pending: PendingFrame, writer: ClipWriter | None, file: Path, sampler: FrameSampler
@@ -125,7 +127,7 @@ class _Piece:
         self.width, self.height = pending.frame.width, pending.frame.height
         self.interlaced, self.transfer = pending.interlaced, pending.transfer
         self.writer, self.file, self.sampler = writer, file, sampler
-        self.times = [pending.time_s]  # of its frames, and at last the time at which the last one goes
+        self.times = [pending.time_s]  # of its frames, and last the end of the last frame
 
     def add_frame(self, pending: PendingFrame, following: Iterator[PendingFrame], until_s: float) -> None:
         self.times[-1:] = [pending.time_s, until_s]
@@ -135,7 +137,7 @@ class _Piece:
             self.writer.add_frame(pending.frame, pending.pts, pending.time_s, until_s - pending.time_s)
 
     def make_span(self, frames: int | None = None) -> Span:
-        """Its first `frames` frames; None: all."""
+        """Return the span of its first `frames` frames; None: of all."""
         count = len(self.times) - 1 if frames is None else frames
         end_frame, end_s = self.start_frame + count, self.times[count]
         return Span(
@@ -171,8 +173,11 @@ class _SlicingPass:
         self._end_s: float | None = None  # of the video, once all of it is decoded
 
     def _count_held_frames(self, frame: VideoFrame) -> int:
-        """Frames to hold back: for the detector's delay and a motion to measure and, as far as memory allows,
-        for the shortest clip: then it is known where a shot ends before anything too short is written."""
+        """Return how many frames are held back before they are written.
+
+        They cover the detector's delay and the gap over which motion is measured. As far as memory allows,
+        they also cover the shortest clip, so that no clip is written that turns out to be too short.
+        """
         size = frame.width * frame.height * 3 // 2
         needed = self._shots.max_delay + ceil(MOTION_GAP_S / self._frame_s) + 1
         wanted = self._shots.delay + int(self._config.min_length / self._frame_s) + 2
@@ -193,16 +198,16 @@ class _SlicingPass:
         yield from self._report_missing()
 
     def discard_piece(self) -> None:
-        """Leave nothing open behind."""
+        """Remove the open clip."""
         if self._piece and self._piece.writer:
             self._piece.writer.remove_file()
 
     def _prepare_frames(
         self, frames: Iterator[DecodedFrame]
     ) -> Iterator[tuple[PendingFrame, list[VideoPacket], list[int]]]:
-        """Frames in the shapes that are needed, their packets, and cuts that are certain with them.
+        """Yield frames in the needed shapes, their packets, and the cuts that are certain now.
 
-        Runs in a thread of its own: it touches nothing that the rest of the pass changes.
+        This runs in a thread of its own, and changes nothing that the rest of the pass uses.
         """
         scaler, shots = self._scaler, self._shots
         last: DecodedFrame | None = None
@@ -233,7 +238,7 @@ class _SlicingPass:
         self._frames += 1
         self._log.add_packets(packets)
         if pending.stretch != self._stretch:
-            # Another shape, or frames are missing: what comes before and after does not go into one clip.
+            # The shape changes or frames are missing, so a clip ends here.
             insort(self._cuts, pending.index)
             self._copyable = self._copyable and pending.after_gap
         self._stretch = pending.stretch
@@ -245,7 +250,7 @@ class _SlicingPass:
         self._pending.append(pending)
 
     def _consume_frame(self, pending: PendingFrame) -> Iterator[Span]:
-        """The next frame, whose shot is known."""
+        """Add the next frame, whose shot is known, to the open piece."""
         cut_here = False
         while self._cuts and self._cuts[0] <= pending.index:
             # A cut reported after its frames were written takes effect at the first frame still open.
@@ -255,7 +260,7 @@ class _SlicingPass:
         if self._piece and (cut_here or self._is_full(self._piece, pending, next_s)):
             yield from self._close_piece()
         piece = self._piece = self._piece or self._start_piece(pending)
-        # A frame that a stalled clock shows for ever is shown no longer than a clip may be.
+        # Where time stamps stall, a frame is shown no longer than a clip may be.
         longest_s = max(pending.time_s + self._frame_s, piece.start_s + self._config.max_length)
         next_cut = self._cuts[0] if self._cuts else inf
         same_shot = takewhile(lambda each: each.index < next_cut, self._pending)
@@ -264,10 +269,10 @@ class _SlicingPass:
             self._log.forget_before(pending.pts)
 
     def _is_full(self, piece: _Piece, pending: PendingFrame, next_s: float) -> bool:
-        """Whether the clip must end before this frame, which is shown until `next_s`.
+        """Return whether the clip must end before this frame, which is shown until `next_s`.
 
-        Lengths are kept to the nearest frame: 300 frames at 29.97 per second are 10 s. Where the rest of the
-        shot would be too short for a clip of its own, the clip ends early enough to leave more of it.
+        Lengths are rounded to the nearest frame: 300 frames at 29.97 per second are 10 s. Where the rest of
+        the shot would be too short for a clip, this clip ends earlier to leave more of it.
         """
         elapsed, tolerance = pending.time_s - piece.start_s, self._frame_s / 2
         if next_s - piece.start_s > self._config.max_length + tolerance + _EPSILON_S:
@@ -279,14 +284,14 @@ class _SlicingPass:
         return tolerance < excess < self._config.min_length <= end_s - pending.time_s + _EPSILON_S
 
     def _get_end_of(self, pending: PendingFrame) -> float:
-        """Time until which a frame is shown, s; `_pending` begins with the next one."""
+        """Return the time until which a frame is shown, s; `_pending` begins with the next frame."""
         following = self._pending[0] if self._pending else None
         if following is not None and not following.after_gap:
             return following.time_s
         return pending.time_s + self._frame_s if following else self._end_s or pending.time_s + self._frame_s
 
     def _get_shot_end(self, pending: PendingFrame) -> float | None:
-        """Time at which the shot of the frame at hand ends, where that is known already."""
+        """Return the time at which the shot of a frame ends, s; None: not known yet."""
         if self._cuts:
             before = pending
             for each in self._pending:
@@ -301,7 +306,7 @@ class _SlicingPass:
         return _Piece(pending, self._choose_writer(pending, file), file, sampler)
 
     def _choose_writer(self, pending: PendingFrame, file: Path) -> ClipWriter | None:
-        """What writes the clip that starts here; None where it is known that there will be none."""
+        """Return the writer of the clip that starts here; None where there will be no clip."""
         end_s = self._get_shot_end(pending)
         too_short = end_s is not None and end_s - pending.time_s < self._config.min_length - _EPSILON_S
         if too_short or self._is_too_small(pending.frame) or pending.index in self._done:
@@ -314,7 +319,7 @@ class _SlicingPass:
         )
 
     def _can_copy_from(self, pending: PendingFrame) -> bool:
-        """Whether packets from this frame on show the frames that the decoder gave."""
+        """Return whether the packets from this frame on show the frames that the decoder returned."""
         packet = self._log.forget_before(pending.pts)
         shown = [pending.pts, *(each.pts for each in self._pending)]
         if not self._copyable or packet is None or self._log.header_changed or None in shown:
@@ -363,7 +368,7 @@ class _SlicingPass:
         return span
 
     def _report_missing(self) -> Iterator[Span]:
-        """What the container promises and the file does not hold."""
+        """Yield a failed span for frames that the container states and the file does not hold."""
         info, end_s = self._info, self._end_s or 0.0
         if info.declared_packets:
             missing, expected = info.declared_packets - self._source.packets, info.declared_packets

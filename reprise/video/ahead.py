@@ -1,4 +1,4 @@
-"""Let a generator run ahead in a thread: decoding goes on while the frame before is encoded."""
+"""Run a generator ahead in a thread, so that decoding goes on while the previous frame is encoded."""
 
 from __future__ import annotations
 
@@ -13,27 +13,31 @@ T = TypeVar("T")
 
 
 class StalledError(Exception):
-    """Nothing came in time. Native code cannot be interrupted: the thread that runs it is left behind, and
-    whatever it works on must not be freed."""
+    """Nothing came in time.
+
+    Native code cannot be interrupted: its thread goes on, so what it works on must not be freed.
+    """
 
 
 class _EndOfItems(Generic[T]):
-    """No more items, or why not."""
+    """The end of the items, and the error that ended them, if any."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 def run_ahead(items: Iterator[T], depth: int, timeout_s: float | None = None) -> Generator[T, None, None]:
-    """The same items in the same order, at most `depth` of them made before they are asked for.
+    """Yield the items of an iterator, which runs ahead in a thread.
 
-    An error of `items` comes out where it would have. When this generator is closed, the thread has ended.
+    An error of `items` is raised at its place. When this generator is closed, the thread has ended.
 
     Args:
-        timeout_s: how long to wait for an item, at most; None: for ever.
+        items: what to yield, in the same order.
+        depth: how many items are made before they are needed.
+        timeout_s: how long to wait for an item; None: without limit.
 
     Raises:
-        Stalled: that was not long enough.
+        StalledError: no item came in time.
     """
     ready: Queue[T | _EndOfItems[T]] = Queue(depth)
     closed = Event()
@@ -63,7 +67,7 @@ def run_ahead(items: Iterator[T], depth: int, timeout_s: float | None = None) ->
         if item.error is not None:
             raise item.error
     except StalledError:
-        timeout_s = 0.0  # has been waited for already
+        timeout_s = 0.0  # the wait is over already
         raise
     finally:
         closed.set()
@@ -78,10 +82,10 @@ def run_ahead(items: Iterator[T], depth: int, timeout_s: float | None = None) ->
 
 
 def run_with_timeout(timeout_s: float, work: Callable[[], T]) -> T:
-    """What `work` returns or raises.
+    """Return what `work` returns, or raise what it raises.
 
     Raises:
-        Stalled: it did neither in time, and may still be at it.
+        StalledError: it did neither in time, and may still run.
     """
 
     def yield_result() -> Iterator[T]:

@@ -40,7 +40,7 @@ class DecodedFrame:
     time_s: float  # since the first frame
     pts: int | None  # time stamp in the source
     frame: VideoFrame  # whole, in standard dynamic range
-    packets: list[VideoPacket]  # whole ones that were read since the frame before came out
+    packets: list[VideoPacket]  # whole ones that were read since the previous frame
     geometry: DisplayGeometry
     stretch: int  # frames of one stretch have one shape and format, and no gap between them
     after_gap: bool = False  # frames before it are missing
@@ -98,8 +98,8 @@ class _PacketDecoder:
         source: where damage and counts are noted.
         stream: whose decoder is configured.
         strict: raise where the decoder refuses a packet.
-        first_frame: frames before it are decoded but not given.
-        first_packet: packets before it were given with frames of an earlier pass.
+        first_frame: earlier frames are decoded but not yielded.
+        first_packet: earlier packets were yielded with frames of an earlier pass.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class _PacketDecoder:
                 if self._strict:
                     raise _StrictDecoderError from error
                 if packet is None or has_picture(packet, self._codec, self._extradata):
-                    # Which of the packets under way it was is not known, so it begins with the next frame.
+                    # The decoder does not say which packet is broken, so damage begins with the next frame.
                     self._damage = _Damage(format_ffmpeg_error(error), None, stamp)
                     self._note_damage(self._damage.message)
                 continue
@@ -203,7 +203,7 @@ class _PacketDecoder:
 
 @dataclass(frozen=True)
 class _Damage:
-    """What is wrong with the frames from one time stamp on; a keyframe after another one ends it."""
+    """What is wrong with the frames after one time stamp. A keyframe after another time stamp ends it."""
 
     message: str
     first: int | None  # None: with the next frame
@@ -215,7 +215,7 @@ def _is_after(pts: int | None, mark: int | None) -> bool:
 
 
 def _end_at_error(source: OpenVideo, packets: Iterable[VideoPacket]) -> Iterator[VideoPacket | None]:
-    """Packets as the container gives them; None last where it breaks off, which flushes the decoder."""
+    """Yield the packets of a container. Where it breaks off, yield None last, which flushes the decoder."""
     try:
         yield from packets
     except FFmpegError as error:

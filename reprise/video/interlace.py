@@ -20,9 +20,9 @@ _TIME_BASE = Fraction(1, 25)  # of the filter alone: frames keep the times they 
 
 
 def deinterlace_frames(frames: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]:
-    """The same frames; from the first interlaced one of a stretch on, interlaced ones are made whole.
+    """Yield the same frames, the interlaced ones deinterlaced.
 
-    FFmpeg's bwdif filter gives one frame for one; frames that are not interlaced pass through it unchanged.
+    FFmpeg's bwdif filter returns one frame for one. Other frames pass through it unchanged.
     """
     deinterlacer: _Deinterlacer | None = None
     for decoded in frames:

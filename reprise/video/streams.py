@@ -1,4 +1,4 @@
-"""Which video stream of a container is the video."""
+"""Choose the video stream of a container."""
 
 from __future__ import annotations
 
