@@ -81,7 +81,7 @@ def test_a_word_of_its_own_is_one_token_with_a_new_row_and_changes_no_other_text
     encoder(torch.tensor([[24, 3]]))[0].square().mean().backward()
     gradient = encoder.get_input_embeddings().weight.grad
     assert gradient[24].abs().sum() > 0
-    with pytest.raises(RepriseError, match="knows <cls> already"):
+    with pytest.raises(RepriseError, match="already has <cls>"):
         add_word(encoder, tokenizer)
 
 
