@@ -18,10 +18,12 @@ from curation.playground.plain import CELLS, HALF, IDENTITIES, WAYS, ThingIdenti
 
 F32 = NDArray[np.float32]
 _GRID: Final = 2  # places per cell and axis
-_MIN_EXPLAINED: Final = 0.5  # share of what stands out from the ground that the best drawing must explain
-_MIN_CONTRAST: Final = 0.005  # mean square distance from the ground below which nothing stands out at all
+_MIN_EXPLAINED: Final = (
+    0.5  # share of the pixels that differ from the ground that the best drawing must explain
+)
+_MIN_CONTRAST: Final = 0.005  # mean square distance from the ground below which a frame counts as empty
 PARTS: Final = ("colour", "shape", "texture")  # of an identity
-_MIN_MOVE: Final = 1.5  # cells from the first to the last frame below which a thing stands still
+_MIN_MOVE: Final = 1.5  # cells from the first to the last frame below which an object does not move
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,9 @@ class ShownThing:
     """What a video shows. Without a recognisable thing `identity`, `way` and `move_cells` are None."""
 
     identity: ThingIdentity | None
-    way: str | None  # None: it stands still or turns back
+    way: str | None  # None: it does not move, or turns back
     ground: tuple[float, float, float]  # RGB, 0..1
-    explained: float  # share of what stands out that is this thing, at most 1
+    explained: float  # share of the differing pixels that are this object, at most 1
     move_cells: float | None = (
         None  # cells from the first to the last frame, along the axis of the longer way
     )
@@ -93,7 +95,7 @@ def judge_video(video: F32) -> ShownThing:
 
 
 def find_way(path: F32) -> str | None:
-    """Find the way of a path (T, 2), x and y in cells; None: it stands still or turns back."""
+    """Find the way of a path (T, 2), x and y in cells; None if it does not move or turns back."""
     total = path[-1] - path[0]
     axis = int(np.abs(total).argmax())
     direction = float(np.sign(total[axis]))
@@ -109,7 +111,7 @@ def measure_move(path: F32) -> float:
 
 
 def is_frozen(shown: ShownThing) -> bool:
-    """Whether a thing is seen and stands still; False for an empty or unrecognisable video."""
+    """Return whether an object is visible and does not move; False for an empty or unrecognisable video."""
     return shown.move_cells is not None and shown.move_cells < _MIN_MOVE
 
 

@@ -220,10 +220,10 @@ def _get_reference_name(reference: Mapping[str, Any], item: AuditItem) -> str:
     return str(reference.get("reference_id") or "").removeprefix(f"{item.subject_id}-")
 
 
-def _format_question(question: Question, **words: str) -> dict[str, str]:
+def _format_question(question: Question, **values: str) -> dict[str, str]:
     def fill_placeholders(text: str) -> str:
         # Not str.format, because a caption may contain braces.
-        return functools.reduce(lambda t, kv: t.replace(f"{{{kv[0]}}}", kv[1]), words.items(), text)
+        return functools.reduce(lambda t, kv: t.replace(f"{{{kv[0]}}}", kv[1]), values.items(), text)
 
     return {
         "name": question.name,

@@ -34,7 +34,7 @@ KEPT: Final = "kept"  # stratum; the others are named by the reason of the rejec
 # because the tracker may have switched to another subject.
 _OWN_CROP: Final = "crop0"
 _SEGMENT_VARIANT: Final = "segment"  # of the same frame as the crop of its number
-# Share of overlap from which the question "a subject of its own?" is asked; ours, far below the thresholds
+# Share of overlap from which the page asks "a subject of its own?"; ours, far below the thresholds
 # that reject (0.8 and 0.9).
 _MIN_OVERLAP: Final = 0.1
 _COLUMNS: Final = (
@@ -119,7 +119,7 @@ class AuditSample:
         return {item.subject_id: item for item in self.items}
 
     def get_weight(self, item: AuditItem) -> float:
-        """Return how many subjects of the dataset an item stands for (1 / its probability of being drawn)."""
+        """Return how many subjects of the dataset an item represents (1 / its probability of being drawn)."""
         stratum = self.strata[item.stratum]
         return stratum.population / stratum.drawn
 

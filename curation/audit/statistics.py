@@ -240,7 +240,7 @@ def _select_decided(items: Sequence[AuditItem], answers: Answers) -> list[tuple[
 
 
 def _compute_weights(sample: AuditSample, decided: Sequence[tuple[AuditItem, bool]]) -> dict[str, float]:
-    """Stratum -> subjects of the dataset that one decided item stands for, with the answers so far."""
+    """Return stratum -> number of subjects that one decided item represents, with the current answers."""
     count = Counter(item.stratum for item, _ in decided)
     return {name: sample.strata[name].population / number for name, number in count.items()}
 
@@ -280,9 +280,9 @@ def _build_kappas(sample: AuditSample, by_judge: Mapping[str, Answers]) -> list[
 
 def get_row_title(row: AgreementRow) -> str:
     """Return the title of a row of the table."""
-    words = {question.name: question.summary_title for question in SUBJECT_QUESTIONS} | {
+    titles = {question.name: question.summary_title for question in SUBJECT_QUESTIONS} | {
         "all": "all of these"
     }
     if row.of == "generated":
         return f"same identity: {row.name}"
-    return words.get(row.name, row.name.removeprefix(SAME_PREFIX))
+    return titles.get(row.name, row.name.removeprefix(SAME_PREFIX))

@@ -183,12 +183,12 @@ class _FilterIndex:
     """The entries for filtering, with numbers instead of names: about 30 bytes a clip."""
 
     def __init__(self) -> None:
-        self.words: dict[str, dict[Any, int]] = {"status": {}, "category": {}, "reason": {}}
+        self.numbers: dict[str, dict[Any, int]] = {"status": {}, "category": {}, "reason": {}}
         self.clips: list[list[Any]] = []
 
     def _get_number(self, kind: str, word: Any) -> int:
         """Return the position of a name in its list; -1 for None."""
-        return -1 if word is None else self.words[kind].setdefault(word, len(self.words[kind]))
+        return -1 if word is None else self.numbers[kind].setdefault(word, len(self.numbers[kind]))
 
     def add_entry(self, entry: Mapping[str, Any]) -> None:
         subjects = [
@@ -205,7 +205,7 @@ class _FilterIndex:
         self.clips.append([status, reason, subjects, int(entry["is_clip"])])
 
     def build_data(self) -> dict[str, Any]:
-        return {**{kind: list(words) for kind, words in self.words.items()}, "clips": self.clips}
+        return {**{kind: list(names) for kind, names in self.numbers.items()}, "clips": self.clips}
 
 
 def _build_overview(name: str, manifest: Mapping[str, Any], counted: survey.Survey) -> dict[str, Any]:

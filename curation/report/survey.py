@@ -185,7 +185,7 @@ class Survey:
     def add_row(self, row: Row) -> None:
         """Count one row; it needs only `COLUMNS`, of which some may be missing.
 
-        A row without a span stands for a video without a clip and is not counted as a clip.
+        A row without a span is a video without a clip and is not counted as a clip.
         """
         status = row.get("status") or "open"
         series = 0 if status == "kept" else 1

@@ -54,7 +54,7 @@ def build_donor_table(
 
 
 def open_donor_library(storage: Storage, donors: DonorTable) -> FoundDonors:
-    """Open a table of donors for the stage `retrieve`; their rows are read from `storage` when asked for."""
+    """Open a table of donors for the stage `retrieve`; their rows are read from `storage` on demand."""
 
     def load_clips(clip_ids: Sequence[str]) -> Iterator[ClipRow]:
         wanted = sorted((donors.entries[each] for each in clip_ids), key=lambda each: each.sort_key)

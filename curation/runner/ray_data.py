@@ -49,7 +49,7 @@ def annotate_videos(
     Args:
         job: What the workers must know.
         videos: What to work on; clips in `skip_clip_ids` are skipped.
-        one_clip_per_task: Give every clip a task of its own, so that one that kills its worker fails alone.
+        one_clip_per_task: Give every clip its own task, so that one that kills its worker fails no other.
 
     Raises:
         RepriseError: The dataset cannot be written, or another error that every video would meet.

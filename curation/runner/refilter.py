@@ -1,6 +1,6 @@
 """Decide a finished dataset again with other thresholds, from its stored scores.
 
-No model runs, unless the references that newly kept subjects lack are asked for.
+No model runs, except to make the references that newly kept subjects lack, on request.
 """
 
 from __future__ import annotations
