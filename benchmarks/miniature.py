@@ -129,9 +129,9 @@ def judge_model(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
     """Judge a model's videos of held-out scenes; return `COLUMNS`."""
     from PIL import Image
 
-    from curation.playground.plain import CELLS, IDENTITIES, SIDE, draw_reference, make_plain_scene
+    from curation.playground.plain import CELLS, IDENTITIES, SIDE, draw_identity, make_plain_scene
     from curation.playground.plain import draw_picture as drawn
-    from curation.playground.scenes import convert_to_rgb
+    from curation.playground.scenes import round_to_rgb
     from training.generate.pipeline import ReferenceToVideoPipeline
 
     pipeline = ReferenceToVideoPipeline.from_pretrained(model)
@@ -145,17 +145,17 @@ def judge_model(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
             prompts, pictures, **size, num_inference_steps=20, guidance_scale=2.0, flow_shift=5.0, seed=1
         ).frames
 
-    right = [Image.fromarray(draw_reference(scene.identity)) for scene in scenes_asked]
+    right = [Image.fromarray(draw_identity(scene.identity)) for scene in scenes_asked]
     wrong = [
         Image.fromarray(
-            draw_reference(IDENTITIES[(IDENTITIES.index(scene.identity) + UNLIKE_OFFSET) % len(IDENTITIES)])
+            draw_identity(IDENTITIES[(IDENTITIES.index(scene.identity) + UNLIKE_OFFSET) % len(IDENTITIES)])
         )
         for scene in scenes_asked
     ]
     # The subject as large as in a crop, on the ground of another scene.
     grounds = [make_plain_scene(JUDGED_SEED + 1, index).ground for index in range(scenes)]
     crops = [
-        Image.fromarray(convert_to_rgb(drawn(scene.identity, (0.5, 0.5), ground, SIDE, half=0.45)[0]))
+        Image.fromarray(round_to_rgb(drawn(scene.identity, (0.5, 0.5), ground, SIDE, half=0.45)[0]))
         for scene, ground in zip(scenes_asked, grounds, strict=True)
     ]
     videos = generate_videos([[one] for one in right])

@@ -202,7 +202,7 @@ def judge_model(model: Path, scenes: int, *, with_reference: bool, picture: Path
     """Judge a model's videos of held-out scenes; return `COLUMNS` and the parts of an identity."""
     from PIL import Image
 
-    from curation.playground.plain import CELLS, IDENTITIES, STILL, draw_reference, make_plain_scene
+    from curation.playground.plain import CELLS, IDENTITIES, STILL, draw_identity, make_plain_scene
     from evaluation.plain_stage import PARTS, compare_parts, compute_likeness, is_frozen, judge_video
     from training.generate.pipeline import ReferenceToVideoPipeline
 
@@ -213,7 +213,7 @@ def judge_model(model: Path, scenes: int, *, with_reference: bool, picture: Path
     def generate_videos(offset: int, prompts: list[str], frames: int = 3) -> Any:
         """Videos with the references of things that come `offset` later in the list of identities."""
         things = [IDENTITIES[(IDENTITIES.index(a.identity) + offset) % len(IDENTITIES)] for a in scenes_asked]
-        pictures = [Image.fromarray(draw_reference(thing)) for thing in things]
+        pictures = [Image.fromarray(draw_identity(thing)) for thing in things]
         videos = pipeline(
             prompts,
             [[each] for each in pictures] if with_reference else [[] for _ in scenes_asked],

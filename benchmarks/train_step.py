@@ -34,6 +34,7 @@ from training.data.samples import LatentSize
 from training.loop.world import make_world
 from training.models.build import make_shape
 from training.models.published import PUBLISHED
+from training.precision import DTYPES
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ class BareTransformer:
     ) -> None:
         from training.models.wan import WanFamily
 
-        self.dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
+        self.dtype = DTYPES[compute.precision]
         self.model = activations.build_stock_model(preset.transformer, dtype=self.dtype, device=world.device)
         call = activations.make_inputs(self.model, tokens, 1, self.dtype, world.device)
         if compute.attention:
@@ -216,7 +217,7 @@ class BareTransformer:
 
 def _measure_matmul_peak(precision: str, device: torch.device) -> float:
     """FLOP/s of a large matrix product: the peak of a device that is in no table."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = DTYPES[precision]
     size = 1024
     left = torch.randn(size, size, device=device, dtype=dtype)
     now, times = get_clock(device), []

@@ -7,17 +7,15 @@ import tempfile
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
-import torch
-
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 from training.loop.state import RunState
 from training.lora import in_training
 from training.models import sharded_weights
 from training.models.components import INDEX_FILE, locate_part, record_positions
+from training.precision import DTYPES
 
 FROZEN_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def export_run(state: RunState) -> str:

@@ -26,6 +26,7 @@ from training.models.build import build_family
 from training.models.components import fetch_part, load_scheduler, load_transformer
 from training.models.family import Family
 from training.models.packing import SequenceShard
+from training.precision import DTYPES
 from training.tasks.build import build_tasks, share_replay
 from training.tasks.task import LossContext, Task
 
@@ -68,7 +69,7 @@ def build_state(config: TrainConfig, world: World) -> RunState:
         objective=family.make_objective(config.objective, scheduler),
         positions=config.positions,
         seed=config.seed,
-        dtype=torch.bfloat16 if config.compute.precision == "bf16" else torch.float32,
+        dtype=DTYPES[config.compute.precision],
         shard=sharded,
     )
     cores = os.cpu_count() or 1

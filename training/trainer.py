@@ -174,18 +174,18 @@ def _make_torch_config(backend: str) -> Any:
 
     from training.loop.preemption import install_handler
 
-    class Backend(_TorchBackend):
+    class SignalBackend(_TorchBackend):
         def on_start(self, worker_group: Any, backend_config: Any) -> None:
             super().on_start(worker_group, backend_config)
             # A handler must be installed in the main thread; training runs in another.
             worker_group.execute(install_handler)
 
-    class Config(TorchConfig):
+    class SignalConfig(TorchConfig):
         @property
         def backend_cls(self) -> type:
-            return Backend
+            return SignalBackend
 
-    return Config(backend=backend, timeout_s=COLLECTIVE_TIMEOUT_S)
+    return SignalConfig(backend=backend, timeout_s=COLLECTIVE_TIMEOUT_S)
 
 
 def _check_unchanged(config: TrainConfig, folder: RunFolder) -> None:

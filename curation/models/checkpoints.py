@@ -377,7 +377,7 @@ def _get_checksums(folder: Path, files: list[Path]) -> dict[str, str]:
         stamp = [found.st_size, found.st_mtime_ns]
         note = noted.get(name)
         if not (isinstance(note, list) and note[:2] == stamp and len(note) == 3):
-            noted[name] = note = [*stamp, _hash_file(file)]
+            noted[name] = note = [*stamp, hash_file(file)]
             fresh = True
         sums[name] = str(note[2])
     if fresh:
@@ -395,7 +395,12 @@ def _read_checksum_cache(file: Path) -> dict[str, Any]:
     return notes if isinstance(notes, dict) else {}
 
 
-def _hash_file(file: Path) -> str:
+def hash_file(file: Path) -> str:
+    """Compute the SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        RepriseError: it cannot be read.
+    """
     state = hashlib.sha256()
     try:
         with file.open("rb") as stream:

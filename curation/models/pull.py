@@ -142,7 +142,7 @@ def _pull_url(url: str, sha256: str | None, on_progress: ProgressCallback) -> Pa
 def _download_file(url: str, file: Path, on_progress: ProgressCallback) -> str:
     """Fetch a file, going on where an earlier attempt stopped; returns its SHA-256."""
     if file.exists():
-        return checkpoints._hash_file(file)
+        return checkpoints.hash_file(file)
     half = file.with_name(file.name + ".incomplete")
     done = half.stat().st_size if half.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "reprise"})
@@ -169,7 +169,7 @@ def _download_file(url: str, file: Path, on_progress: ProgressCallback) -> str:
     if total is not None and done != total:
         raise RepriseError(f"{url} stopped after {done:,} of {total:,} bytes; run it again to go on")
     half.rename(file)
-    return checkpoints._hash_file(file)
+    return checkpoints.hash_file(file)
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:

@@ -20,7 +20,7 @@ from curation.playground.scenes import (
     Thing,
     ThingTruth,
     compose_things,
-    convert_to_rgb,
+    round_to_rgb,
     sample_names,
     sample_rival,
 )
@@ -133,7 +133,7 @@ def draw_shot(shot: PlaygroundShot, width: int, height: int) -> Iterator[tuple[R
         t = index / max(1, shot.frames - 1)
         ground = _crop_view(room, shot.camera, t, width, height)
         canvas, truths = compose_things(ground, [mover.get_thing(t, width, height) for mover in shot.movers])
-        yield convert_to_rgb(canvas), truths
+        yield round_to_rgb(canvas), truths
 
 
 def _crop_view(room: F32, camera: str, t: float, width: int, height: int) -> F32:

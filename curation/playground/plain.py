@@ -23,7 +23,7 @@ from PIL import Image
 
 from curation.demo.files import VideoSpec, write_truth_video
 from curation.imaging.codec import RGB, encode_mask
-from curation.playground.scenes import Thing, ThingTruth, compose_things, convert_to_rgb
+from curation.playground.scenes import Thing, ThingTruth, compose_things, round_to_rgb
 from curation.playground.world import F32, CanvasPlacement, RGBFloat, Texture, ThingLook
 
 CELLS: Final = 12
@@ -120,9 +120,9 @@ def draw_picture(
     return compose_things(canvas, [Thing(identity.name, where, identity.look)])
 
 
-def draw_reference(identity: ThingIdentity, side: int = SIDE) -> RGB:
+def draw_identity(identity: ThingIdentity, side: int = SIDE) -> RGB:
     """The thing as large as it gets, centred on white: what a perfect `segment` reference shows."""
-    return convert_to_rgb(draw_picture(identity, (0.5, 0.5), (1.0, 1.0, 1.0), side, half=0.5)[0])
+    return round_to_rgb(draw_picture(identity, (0.5, 0.5), (1.0, 1.0, 1.0), side, half=0.5)[0])
 
 
 def write_scene(scene: PlainScene, name: str, folder: Path) -> Path:
@@ -138,7 +138,7 @@ def write_ground(ground: RGBFloat, name: str, folder: Path) -> Path:
         count = truth["num_frames"] = round(FPS * SECONDS)
         truth["shots"].append({"start_frame": 0, "end_frame": count, "camera": "static"})
         for _ in range(count):
-            yield convert_to_rgb(np.broadcast_to(np.array(ground, np.float32), (SIDE, SIDE, 3)))
+            yield round_to_rgb(np.broadcast_to(np.array(ground, np.float32), (SIDE, SIDE, 3)))
 
     return write_truth_video(
         VideoSpec(name, "Nothing but grey ground.", SIDE, SIDE, FPS, crf=12, threads=1), folder, yield_frames
@@ -154,7 +154,7 @@ def _render_frames(scene: PlainScene, truth: dict[str, Any]) -> Iterator[RGB]:
         if seen is not None:
             box = [int(edge) for edge in seen.box]
             where[str(index)] = {"box_xyxy": box, "mask": dict(encode_mask(seen.mask)), "visible_share": 1.0}
-        yield convert_to_rgb(canvas)
+        yield round_to_rgb(canvas)
     subject = {
         "name": THING,
         "category": THING,
@@ -217,9 +217,9 @@ def render_pairs(
     for index in range(pairs):
         scene = make_plain_scene(seed, index)
         when = float(np.random.default_rng([seed, index, 21]).uniform(0, 1))
-        target = convert_to_rgb(draw_picture(scene.identity, scene.get_centre(when), scene.ground, SIDE)[0])
+        target = round_to_rgb(draw_picture(scene.identity, scene.get_centre(when), scene.ground, SIDE)[0])
         row = {side: f"{side}s/{index:05d}.png" for side in ("reference", "target")}
-        Image.fromarray(draw_reference(scene.identity)).save(folder / row["reference"])
+        Image.fromarray(draw_identity(scene.identity)).save(folder / row["reference"])
         Image.fromarray(target).save(folder / row["target"])
         rows.append({**row, "caption": STILL, "subject": THING})
         if on_progress and (index + 1) % 500 == 0:

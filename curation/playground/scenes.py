@@ -143,7 +143,7 @@ def _measure_truth(thing: Thing, alpha: F32) -> ThingTruth | None:
     return ThingTruth(thing.name, box, mask, share, thing.face) if share >= MIN_SHARE else None
 
 
-def convert_to_rgb(picture: F32) -> RGB:
+def round_to_rgb(picture: F32) -> RGB:
     """Floats 0..1 -> uint8."""
     return cast(RGB, np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8))
 
@@ -154,7 +154,7 @@ def degrade_picture(picture: F32, rng: np.random.Generator) -> RGB:
     if rng.uniform() < 0.4:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.8))).astype(np.float32)
     image = image + rng.normal(0, rng.uniform(0, 0.02), image.shape).astype(np.float32)
-    shot = convert_to_rgb(image.astype(np.float32))
+    shot = round_to_rgb(image.astype(np.float32))
     if rng.uniform() < 0.3:
         _, data = cv2.imencode(".jpg", shot, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(55, 96))])
         shot = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)

@@ -105,6 +105,7 @@ LAYERS: dict[str, set[str]] = {
     },
     # What is trained.
     "training.config": {"reprise"},
+    "training.precision": set(),
     "training.schedules": {"reprise", "training.config"},
     "training.objectives": {"reprise", "training.config", "training.schedules"},
     "training.positions": {"reprise", "training.config"},
@@ -122,6 +123,7 @@ LAYERS: dict[str, set[str]] = {
     "training.latents": {
         "reprise",
         "training.config",
+        "training.precision",
         "training.data.samples",
         "training.data.random_streams",
         "training.models",
@@ -145,7 +147,7 @@ LAYERS: dict[str, set[str]] = {
         "training.latents",
         "training.tasks",
     },
-    "training.lora": {"reprise", "training.config", "training.models"},
+    "training.lora": {"reprise", "training.config", "training.precision", "training.models"},
     # The loop knows no task and no model, only what all of them have in common; `setup` builds them.
     "training.loop": {
         "reprise",
@@ -160,6 +162,7 @@ LAYERS: dict[str, set[str]] = {
     "training.setup": {
         "reprise",
         "training.config",
+        "training.precision",
         "training.data",
         "training.latents",
         "training.lora",
@@ -170,6 +173,7 @@ LAYERS: dict[str, set[str]] = {
     "training.export": {
         "reprise",
         "training.config",
+        "training.precision",
         "training.lora",
         "training.loop",
         "training.models",
@@ -184,6 +188,7 @@ LAYERS: dict[str, set[str]] = {
     "training.cost": {
         "reprise",
         "training.config",
+        "training.precision",
         "training.data",
         "training.latents",
         "training.lora",
@@ -194,6 +199,7 @@ LAYERS: dict[str, set[str]] = {
     "training.generate": {
         "reprise",
         "training.config",
+        "training.precision",
         "training.schedules",
         "training.objectives",
         "training.positions",
@@ -223,6 +229,7 @@ LAYERS: dict[str, set[str]] = {
     "training.playground": {
         "reprise",
         "training.config",
+        "training.precision",
         "training.data",
         "training.latents",
         "training.models",

@@ -148,6 +148,19 @@ def list_names(root: Path = REPOSITORY, rooms: tuple[str, ...] = ROOMS) -> list[
     return names
 
 
+def list_shared_names(root: Path = REPOSITORY, rooms: tuple[str, ...] = ROOMS[:-1]) -> dict[str, list[str]]:
+    """Return the public classes and functions that several modules define: name -> places.
+
+    `main` is left out: each command has one. Benchmarks are commands of their own and are not counted.
+    """
+    places: dict[str, list[str]] = {}
+    for path in list_python_files(root, rooms):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(f"{path.relative_to(root)}:{node.lineno}")
+    return {name: found for name, found in places.items() if len(found) > 1 and name != "main"}
+
+
 def is_fixed(
     function: ast.FunctionDef | ast.AsyncFunctionDef, owner: ast.ClassDef | None, protocol_methods: set[str]
 ) -> bool:

@@ -10,6 +10,7 @@ from tests.house.names import (
     Name,
     is_participle,
     list_names,
+    list_shared_names,
     measure_names,
 )
 
@@ -27,6 +28,18 @@ def test_few_functions_have_names_of_one_word(names: list[Name]) -> None:
 def test_almost_no_function_is_named_by_a_participle(names: list[Name]) -> None:
     share = measure_names(names).participle_share
     assert share <= PARTICIPLE_LIMIT, f"{share:.1%} are participles: python -m tests.house.names lists them"
+
+
+def test_one_name_has_one_meaning() -> None:
+    """No public class or function has the name of another one."""
+    assert list_shared_names() == {}
+
+
+def test_a_name_that_two_modules_define_is_found(tmp_path: Path) -> None:
+    for room in ("one", "two"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "x.py").write_text("class Box: ...\ndef main(): ...\ndef _help(): ...\n")
+    assert list_shared_names(tmp_path, ("one", "two")) == {"Box": ["one/x.py:1", "two/x.py:1"]}
 
 
 @pytest.mark.parametrize("word", ["told", "heard", "settled", "running", "seen", "kept", "sliced"])

@@ -29,6 +29,7 @@ from training.models.components import find_vae_class
 from training.models.family import Family
 from training.models.vae import decode_latents
 from training.models.video_size import get_vae_scales
+from training.precision import DTYPES
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _measure_activations(
     token_timesteps: bool,
     lora: LoraConfig | None,
 ) -> ActivationBytes:
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = DTYPES[precision]
     # On the CPU: without a GPU, fake CUDA tensors get the attention that stores every score. The CPU's keeps
     # what FlashAttention keeps: queries, keys, values, the output and one number per row.
     model = build_stock_model(json.loads(config), layers=layers)
@@ -118,7 +119,7 @@ def measure_decoding(
 
 @functools.lru_cache(maxsize=16)
 def _measure_decoding(config: str, video: tuple[int, int, int], precision: str) -> int:
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = DTYPES[precision]
     settings = json.loads(config)
     vae = build_stock_model(settings)
     if hasattr(vae, "enable_tiling"):

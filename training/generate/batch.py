@@ -17,6 +17,7 @@ from training.models.build import find_family
 from training.models.components import read_config
 from training.models.pictures import open_picture
 from training.models.video_size import check_size, get_token_grid
+from training.precision import DTYPES
 
 SEPARATOR = "@@"  # of the released script's prompt files
 
@@ -162,7 +163,7 @@ def load_pipeline(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if offload and device == "cpu":
         raise RepriseError("--offload needs a GPU: without one, everything is in main memory already")
-    dtype = torch.bfloat16 if settings.dtype == "bf16" else torch.float32
+    dtype = DTYPES[settings.dtype]
     options: dict[str, Any] = {"dtype": {"default": dtype, "vae": torch.float32}}
     if settings.positions is not None:
         options["positions"] = settings.positions

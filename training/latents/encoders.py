@@ -19,7 +19,7 @@ from reprise.errors import RepriseError
 from training.data import random_streams
 from training.latents.buckets import SizeGrid
 from training.latents.config import EncodeConfig
-from training.latents.store import DTYPES, LatentInfo, TextInfo
+from training.latents.store import LatentInfo, TextInfo
 from training.models.build import FAMILIES
 from training.models.components import (
     find_config,
@@ -31,6 +31,7 @@ from training.models.components import (
 )
 from training.models.vae import normalise_latents
 from training.models.video_size import get_vae_scales
+from training.precision import DTYPES
 
 _CHUNK_BYTES = 16 << 20
 

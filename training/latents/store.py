@@ -43,7 +43,6 @@ MANIFEST_FILE, INDEX_FILE, EMPTY_FILE, DATA_FOLDER = (
     "empty.safetensors",
     "data",
 )
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 _REFERENCE_TYPE = pa.struct(
     [

@@ -14,8 +14,7 @@ from training.lora.adapters import load_lora, remove_lora
 from training.lora.export import check_lora
 from training.models.build import build_family
 from training.models.components import load_transformer
-
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+from training.precision import DTYPES
 
 
 def write_merged_model(

@@ -37,7 +37,7 @@ def build_family(config: ModelConfig) -> Family:
     vae = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     named = None if config.family == "auto" else FAMILIES[config.family]
     family = named or find_family(transformer, config.path)
-    return family(get_patch(transformer), *_get_scales(transformer, vae))
+    return _make_family(family, transformer, vae)
 
 
 def make_family(
@@ -53,7 +53,7 @@ def make_family(
     Raises:
         RepriseError: the transformer is of no known family.
     """
-    return find_family(transformer, path)(get_patch(transformer), *_get_scales(transformer, vae))
+    return _make_family(find_family(transformer, path), transformer, vae)
 
 
 def make_shape(transformer: Mapping[str, Any], text_tokens: int | None = None) -> TransformerShape:
@@ -87,10 +87,8 @@ def find_family(transformer: Mapping[str, Any], path: str | Path) -> FamilyClass
     raise RepriseError(f"{path} holds a {name or '?'}, which is not supported; known are {known}")
 
 
-def _get_scales(transformer: Mapping[str, Any], vae: Mapping[str, Any] | None) -> tuple[int, int]:
-    """Frames and pixels per latent."""
-    if vae is not None:
-        return get_vae_scales(vae)
-    # Wan 2.2 TI2V-5B has 48 channels and 16 pixels to a latent.
-    channels = transformer.get("out_channels") or transformer.get("in_channels", 16)
-    return 4, 16 if channels == 48 else 8
+def _make_family(
+    family: FamilyClass, transformer: Mapping[str, Any], vae: Mapping[str, Any] | None
+) -> Family:
+    scales = family.get_default_scales(transformer) if vae is None else get_vae_scales(vae)
+    return family(get_patch(transformer), *scales)

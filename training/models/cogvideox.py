@@ -270,6 +270,11 @@ class CogVideoXFamily:
         """See `Family.has_token_timesteps`: never, one timestep modulates a whole sample."""
         return False
 
+    @staticmethod
+    def get_default_scales(transformer: Mapping[str, Any]) -> tuple[int, int]:
+        """See `Family.get_default_scales`: 4 and 8."""
+        return 4, 8
+
     def get_clip_lengths(self, latent_channels: int) -> ClipLengths:
         """49 frames at 8 per second."""
         return ClipLengths(8.0, (49, 41, 33, 25, 17))

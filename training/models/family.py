@@ -136,6 +136,14 @@ class Family(Protocol):
     def has_token_timesteps(self, positions: PositionsConfig) -> bool:
         """Whether every token has its own timestep, and so its own modulation."""
 
+    @staticmethod
+    def get_default_scales(transformer: Mapping[str, Any]) -> tuple[int, int]:
+        """Frames and pixels per latent of the published VAE that fits a transformer.
+
+        Args:
+            transformer: its config.
+        """
+
     def get_clip_lengths(self, latent_channels: int) -> ClipLengths:
         """Which clips `reprise encode` makes where the config names no others.
 

@@ -203,6 +203,12 @@ class WanFamily:
         """See `Family.has_token_timesteps`: where references have the time 0 beside a noisy video."""
         return positions.reference_time == "zero"
 
+    @staticmethod
+    def get_default_scales(transformer: Mapping[str, Any]) -> tuple[int, int]:
+        """See `Family.get_default_scales`: 4 and 8; Wan 2.2 TI2V: 4 and 16."""
+        channels = transformer.get("out_channels") or transformer.get("in_channels", 16)
+        return 4, 16 if channels == _TI2V_CHANNELS else 8
+
     def get_clip_lengths(self, latent_channels: int) -> ClipLengths:
         """81 frames at 16 per second; Wan 2.2 TI2V, whose VAE alone has 48 channels: 121 at 24 per second."""
         if latent_channels == _TI2V_CHANNELS:

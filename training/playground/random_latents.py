@@ -13,7 +13,6 @@ from reprise.storage import Storage
 from training.data import random_streams
 from training.data.samples import LatentSize
 from training.latents.store import (
-    DTYPES,
     EncodedSample,
     LatentInfo,
     LatentsManifest,
@@ -23,6 +22,7 @@ from training.latents.store import (
     write_empty,
     write_part,
 )
+from training.precision import DTYPES
 
 VARIANTS = ("crop", "segment", "inpaint", "redux", "crosspair")
 

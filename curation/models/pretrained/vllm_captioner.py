@@ -17,7 +17,7 @@ from curation.imaging.codec import RGB, decode_image, encode_image
 from curation.model_spec import ModelSpec
 from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.loading import read_options, require_tokenizer
-from curation.models.pretrained.vlm_captioner import DEFAULT_PROMPT, clean_caption, shrink_frames, thin_frames
+from curation.models.pretrained.vlm_captioner import DEFAULT_PROMPT, clean_answer, shrink_frames, thin_frames
 from curation.rows.lifecycle import stop_row
 from curation.rows.schema import ClipRow
 from reprise.errors import RepriseError
@@ -120,7 +120,7 @@ class VllmCaptioner:
         if problem:
             stop_row(row, "failed", "caption", " ".join(f"vLLM: {problem}".split())[:300])
             return
-        caption = clean_caption(text or "", cut=tokens >= self._given["max_new_tokens"])
+        caption = clean_answer(text or "", cut=tokens >= self._given["max_new_tokens"])
         if caption:
             row["caption"], row["caption_source"] = caption, source
         else:

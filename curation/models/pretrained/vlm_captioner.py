@@ -176,7 +176,7 @@ class VlmCaptioner:
             found, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return [
-            clean_caption(text, cut=not any(int(token) in ends for token in tokens))
+            clean_answer(text, cut=not any(int(token) in ends for token in tokens))
             for text, tokens in zip(texts, found, strict=True)
         ]
 
@@ -198,7 +198,7 @@ _OPENING = re.compile(
 _QUOTES = (('"', '"'), ("“", "”"), ("'", "'"))
 
 
-def clean_caption(text: str, cut: bool = False) -> str:
+def clean_answer(text: str, cut: bool = False) -> str:
     """Reduce a chat model's answer to one plain line: no turns, thoughts, politeness, mark-up or quotes.
 
     Args:

@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 
 from curation.imaging.codec import RGB, pad_box
 from curation.playground.scenes import ScenePicture, ThingTruth, make_scene, sample_scene
-from curation.playground.train_models.grounding import HELD_OUT_SEED, MEAN, STD, make_plural
-from curation.playground.train_models.grounding import normalise_images as normalised
+from curation.playground.train_models.grounding import HELD_OUT_SEED, MEAN, STD, make_plural, normalise_images
 from curation.playground.train_models.loop import (
     Metrics,
     TrainingBudget,
     TrainingRecipe,
     disable_gradients,
-    train_model,
+    train_recipe,
 )
 from curation.playground.train_models.stock import SampleCache
 from curation.playground.world import COLOURS, NAMES, PERSON, SHAPES
@@ -53,7 +52,7 @@ _HALF_NAME_TEXTS: Final = (
 )
 
 
-def build_vocabulary() -> list[str]:
+def build_scorer_vocabulary() -> list[str]:
     """List the words of the scorer, the special tokens first."""
     return [
         "[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *_FILLER_WORDS, *COLOURS, *SHAPES,
@@ -62,11 +61,13 @@ def build_vocabulary() -> list[str]:
     ]  # fmt: skip
 
 
-def build_tokenizer() -> Any:
-    """Build the tokenizer of `build_vocabulary`, 16 tokens a text."""
+def build_scorer_tokenizer() -> Any:
+    """Build the tokenizer of `build_scorer_vocabulary`, 16 tokens a text."""
     from transformers import BertTokenizer
 
-    return BertTokenizer(vocab={token: i for i, token in enumerate(build_vocabulary())}, model_max_length=16)
+    return BertTokenizer(
+        vocab={token: i for i, token in enumerate(build_scorer_vocabulary())}, model_max_length=16
+    )
 
 
 def build_model_config() -> dict[str, Any]:
@@ -76,7 +77,7 @@ def build_model_config() -> dict[str, Any]:
         "vision_cfg": {"image_size": SIDE, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64},
         "text_cfg": {
             "context_length": 16,
-            "vocab_size": len(build_vocabulary()),
+            "vocab_size": len(build_scorer_vocabulary()),
             "hf_tokenizer_name": "playground",  # any name: open_clip then reads the tokenizer of the folder
             "width": 64,
             "heads": 4,
@@ -110,7 +111,7 @@ def save_scorer(model: torch.nn.Module, output: Path) -> None:
     }  # fmt: skip
     config = {"model_cfg": build_model_config(), "preprocess_cfg": preprocess}
     (output / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    build_tokenizer().save_pretrained(output)
+    build_scorer_tokenizer().save_pretrained(output)
 
 
 # ---- crops ---------------------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def _sample_crop(picture: ScenePicture, seen: ThingTruth, rng: np.random.Generat
 def prepare_crops(crops: list[RGB], light: torch.Tensor | None = None) -> torch.Tensor:
     """Crops of any sizes -> (B, 3, 64, 64), normalised; `light`: (B, 1, 1, 1), factors on brightness."""
     square = [fit_square(np.ascontiguousarray(each)) for each in crops]
-    return normalised(square, light).contiguous(memory_format=torch.channels_last)
+    return normalise_images(square, light).contiguous(memory_format=torch.channels_last)
 
 
 def tokenize_texts(tokenizer: Any, texts: list[str]) -> torch.Tensor:
@@ -168,7 +169,7 @@ def fill_template(template: str, name: str) -> str:
     return template.replace("{s}", make_plural(name)).replace("{}", name)
 
 
-def make_sample(seed: int, index: int) -> ScenePicture:
+def make_scene_picture(seed: int, index: int) -> ScenePicture:
     """The training scene with this number, with at least one thing to look at."""
     rng = np.random.default_rng([seed, 7, index])
     width, height = SCENE_SIZES[index % len(SCENE_SIZES)]
@@ -179,7 +180,7 @@ def make_sample(seed: int, index: int) -> ScenePicture:
             return ScenePicture(picture.image, clear)
 
 
-def make_batch(
+def make_crop_batch(
     seed: int, step: int, size: int, stock: SampleCache[ScenePicture]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Training batch: pixels (B, 3, 64, 64) and the label of each, an index into `LABELS`."""
@@ -228,16 +229,16 @@ def evaluate_scorer(
     return {"top1_of_64": round(float(hit.float().mean()), 4), "person": round(float(best.mean()), 4)}
 
 
-def train(
+def train_scorer(
     output: Path, *, seed: int = 0, budget: TrainingBudget, size: int = 64, scenes: int = 20_000
 ) -> Metrics:
     """Train the scorer on `scenes` scenes and save it in `output`."""
-    tokenizer = build_tokenizer()
-    stock = SampleCache(lambda index: make_sample(seed, index), scenes)
+    tokenizer = build_scorer_tokenizer()
+    stock = SampleCache(lambda index: make_scene_picture(seed, index), scenes)
 
     def compute_loss(model: torch.nn.Module, step: int) -> torch.Tensor:
         scorer: Any = model
-        images, labels = make_batch(seed, step, size, stock)
+        images, labels = make_crop_batch(seed, step, size, stock)
         templates = np.random.default_rng([seed, step, 3]).choice(len(TEMPLATES), len(LABELS))
         texts = [fill_template(TEMPLATES[t], name) for t, name in zip(templates, LABELS, strict=True)]
         known = scorer.encode_text(tokenize_texts(tokenizer, [*texts, *_HALF_NAME_TEXTS]), normalize=True)
@@ -269,4 +270,4 @@ def train(
             "input": f"{SIDE} px",
         },
     )
-    return train_model(recipe, budget, output)
+    return train_recipe(recipe, budget, output)

@@ -38,7 +38,7 @@ from curation.playground.train_models.loop import (
     TrainingBudget,
     TrainingRecipe,
     disable_gradients,
-    train_model,
+    train_recipe,
 )
 from curation.playground.train_models.stock import SampleCache
 from curation.playground.world import (
@@ -349,7 +349,7 @@ def compute_detection_loss(maps: Sequence[Tensor], faces: Sequence[F32]) -> Tens
     return loss
 
 
-def compute_loss(pack: Any, seed: int, step: int, size: int, stocks: FaceSamples) -> Tensor:
+def compute_face_loss(pack: Any, seed: int, step: int, size: int, stocks: FaceSamples) -> Tensor:
     """The sum of the three losses on batch number `step`."""
     rng = np.random.default_rng([seed, step, 5])
     crowds = stocks.crowds.draw_samples(size, rng)
@@ -448,7 +448,7 @@ def _compare_portraits(backend: Any, seed: int, people: int) -> tuple[list[float
     return same, others
 
 
-def train(
+def train_faces(
     output: Path, *, seed: int = 0, budget: TrainingBudget, size: int = 8, scenes: int = 6_000
 ) -> Metrics:
     """Train the pack on `scenes` pictures of each kind and save it in `output`."""
@@ -461,7 +461,7 @@ def train(
     recipe = TrainingRecipe(
         role="faces",
         model=FacePack(),
-        loss=lambda model, step: compute_loss(model, seed, step, size, stocks),
+        loss=lambda model, step: compute_face_loss(model, seed, step, size, stocks),
         evaluate=evaluate_pack,
         save=save_pack,
         seed=seed,
@@ -470,4 +470,4 @@ def train(
         average=0.99,
         details={"batch": size, "scenes": scenes, "format": "InsightFace pack (ONNX)", "input": f"{SIDE} px"},
     )
-    return train_model(recipe, budget, output)
+    return train_recipe(recipe, budget, output)

@@ -27,7 +27,7 @@ from curation.playground.train_models.loop import (
     TrainingBudget,
     TrainingRecipe,
     disable_gradients,
-    train_model,
+    train_recipe,
 )
 from curation.playground.train_models.stock import SampleCache
 from curation.playground.world import COLOURS, PERSON, SHAPES
@@ -49,7 +49,7 @@ SPECIAL_TOKENS: Final = {
 ABSENT_PHRASES: Final = ("dog", "grey car", "tall tree", "cup", "brown horse")
 
 
-def build_vocabulary() -> list[str]:
+def build_detector_vocabulary() -> list[str]:
     """A WordPiece vocabulary: the special tokens at their places, then this world's words and plurals."""
     words = [
         *COLOURS,
@@ -72,11 +72,13 @@ def make_plural(shape: str) -> str:
     return shape + ("es" if shape.endswith(("s", "x")) else "s")
 
 
-def build_tokenizer() -> Any:
-    """Build the tokenizer of `build_vocabulary`, 64 tokens a prompt."""
+def build_detector_tokenizer() -> Any:
+    """Build the tokenizer of `build_detector_vocabulary`, 64 tokens a prompt."""
     from transformers import BertTokenizer
 
-    return BertTokenizer(vocab={token: i for i, token in enumerate(build_vocabulary())}, model_max_length=64)
+    return BertTokenizer(
+        vocab={token: i for i, token in enumerate(build_detector_vocabulary())}, model_max_length=64
+    )
 
 
 def build_detector(seed: int) -> Any:
@@ -90,7 +92,8 @@ def build_detector(seed: int) -> Any:
         mlp_ratio=2.0, drop_path_rate=0.0, out_features=["stage2", "stage3", "stage4"],
     )  # fmt: skip
     text = BertConfig(
-        vocab_size=len(build_vocabulary()), hidden_size=64, num_hidden_layers=1, num_attention_heads=4,
+        vocab_size=len(build_detector_vocabulary()), hidden_size=64, num_hidden_layers=1,
+        num_attention_heads=4,
         intermediate_size=128, max_position_embeddings=64, hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )  # fmt: skip
@@ -125,7 +128,7 @@ def build_processor() -> Any:
         size={"shortest_edge": 96, "longest_edge": 192}, image_mean=list(MEAN), image_std=list(STD)
     )
     make: Any = GroundingDinoProcessor
-    return make(images, build_tokenizer())
+    return make(images, build_detector_tokenizer())
 
 
 def save_detector(model: torch.nn.Module, output: Path) -> None:
@@ -149,7 +152,7 @@ def convert_to_original(trained: Path, output: Path) -> None:
     config: Any = AutoConfig.from_pretrained(trained)
     text = output / "text"
     config.text_config.save_pretrained(text)
-    build_tokenizer().save_pretrained(text)
+    build_detector_tokenizer().save_pretrained(text)
     file = output / "GroundingDINO_playground.cfg.py"
     lines = (f"{key} = {value!r}" for key, value in _build_original_config(config, text.name).items())
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -290,7 +293,7 @@ class DetectorSample:
     boxes: NDArray[np.float32]
 
 
-def make_sample(seed: int, index: int) -> DetectorSample:
+def make_detector_sample(seed: int, index: int) -> DetectorSample:
     """The training scene with this number; its size is that of `SIZES` which the number's remainder says."""
     rng = np.random.default_rng([seed, 5, index])
     height, width = SIZES[index % len(SIZES)]
@@ -308,7 +311,7 @@ def make_sample(seed: int, index: int) -> DetectorSample:
 Targets = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def make_batch(
+def make_detector_batch(
     seed: int, step: int, size: int, tokenizer: Any, stock: SampleCache[DetectorSample]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], Targets]:
     """Batch number `step`: pixels, text inputs, and per picture boxes (cxcywh, 0..1) and token targets."""
@@ -480,15 +483,15 @@ def evaluate_detector(
     }
 
 
-def train(
+def train_detector(
     output: Path, *, seed: int = 0, budget: TrainingBudget, size: int = 16, scenes: int = 24_000
 ) -> Metrics:
     """Train the detector on `scenes` scenes and save it in `output`."""
-    tokenizer = build_tokenizer()
-    stock = SampleCache(lambda index: make_sample(seed, index), scenes)
+    tokenizer = build_detector_tokenizer()
+    stock = SampleCache(lambda index: make_detector_sample(seed, index), scenes)
 
     def compute_loss(model: torch.nn.Module, step: int) -> torch.Tensor:
-        return compute_full_loss(model, *make_batch(seed, step, size, tokenizer, stock))
+        return compute_full_loss(model, *make_detector_batch(seed, step, size, tokenizer, stock))
 
     recipe = TrainingRecipe(
         role="detector",
@@ -506,4 +509,4 @@ def train(
             "input": "shorter side 96 px",
         },
     )
-    return train_model(recipe, budget, output)
+    return train_recipe(recipe, budget, output)

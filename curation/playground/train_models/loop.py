@@ -59,7 +59,7 @@ class TrainingRecipe:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def train_model(
+def train_recipe(
     recipe: TrainingRecipe, budget: TrainingBudget, output: Path, log_line: Callable[[str], None] = print
 ) -> Metrics:
     """Train until the budget is spent; at every look the averaged weights are evaluated and saved.

@@ -17,18 +17,19 @@ if TYPE_CHECKING:  # the loop needs torch, which only training does
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """`module` has a `train(output, *, seed, budget)`; `steps` is how long a run is unless it is told."""
+    """How the model of a role is trained."""
 
     module: str
-    steps: int
+    train: str  # a function of the module that takes (output, *, seed, budget)
+    steps: int  # length of a run unless the command names another
     needs: str
 
 
 TRAINERS: Final[Mapping[str, Trainer]] = {
-    "detector": Trainer("grounding", 4000, "transformers, groundingdino-py"),
-    "faces": Trainer("faces", 3000, "insightface, onnx, onnxruntime"),
-    "scorer": Trainer("clip", 3000, "open-clip-torch, transformers"),
-    "segmenter": Trainer("segmenting", 2600, "segment-anything, transformers"),
+    "detector": Trainer("grounding", "train_detector", 4000, "transformers, groundingdino-py"),
+    "faces": Trainer("faces", "train_faces", 3000, "insightface, onnx, onnxruntime"),
+    "scorer": Trainer("clip", "train_scorer", 3000, "open-clip-torch, transformers"),
+    "segmenter": Trainer("segmenting", "train_segmenter", 2600, "segment-anything, transformers"),
 }
 
 
@@ -60,7 +61,7 @@ def train_role(
         from curation.playground.train_models.loop import TrainingBudget
 
         module = importlib.import_module(f"curation.playground.train_models.{trainer.module}")
-        run = cast(Callable[..., Any], module.train)
+        run = cast(Callable[..., Any], getattr(module, trainer.train))
         budget = TrainingBudget(minutes=minutes, steps=steps or trainer.steps, threads=threads)
         return cast("Metrics", run(output, seed=seed, budget=budget))
     except ImportError as error:

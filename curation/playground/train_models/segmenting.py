@@ -31,7 +31,7 @@ from curation.playground.train_models.loop import (
     TrainingBudget,
     TrainingRecipe,
     disable_gradients,
-    train_model,
+    train_recipe,
 )
 from curation.playground.train_models.stock import SampleCache
 
@@ -140,7 +140,7 @@ class SegmenterSample:
     masks: NDArray[np.uint8]
 
 
-def make_sample(seed: int, index: int) -> SegmenterSample:
+def make_segmenter_sample(seed: int, index: int) -> SegmenterSample:
     """The training scene with this number."""
     rng = np.random.default_rng([seed, 6, index])
     width, height = SCENE_SIZES[index % len(SCENE_SIZES)]
@@ -203,7 +203,7 @@ def decode_masks(
     return masks, decoder.iou_prediction_head(states[:, 0])
 
 
-def compute_loss(
+def compute_mask_loss(
     model: Any, seed: int, step: int, size: int, stock: SampleCache[SegmenterSample]
 ) -> torch.Tensor:
     """The loss of batch number `step`: `size` pictures, every thing in them asked for by its box."""
@@ -267,16 +267,16 @@ def evaluate_segmenter(model: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 6
     return {"mask_iou": round(float(np.mean(overlaps)), 4), "box_fill": round(float(np.mean(fills)), 4)}
 
 
-def train(
+def train_segmenter(
     output: Path, *, seed: int = 0, budget: TrainingBudget, size: int = 10, scenes: int = 12_000
 ) -> Metrics:
     """Train the segmenter on `scenes` scenes and save it in `output`."""
     torch.manual_seed(seed)
-    stock = SampleCache(lambda index: make_sample(seed, index), scenes)
+    stock = SampleCache(lambda index: make_segmenter_sample(seed, index), scenes)
     recipe = TrainingRecipe(
         role="segmenter",
         model=build_from_sizes(MODEL_SIZES),
-        loss=lambda model, step: compute_loss(model, seed, step, size, stock),
+        loss=lambda model, step: compute_mask_loss(model, seed, step, size, stock),
         evaluate=evaluate_segmenter,
         save=save_segmenter,
         seed=seed,
@@ -290,4 +290,4 @@ def train(
             "input": f"longer side {SIDE} px",
         },
     )
-    return train_model(recipe, budget, output)
+    return train_recipe(recipe, budget, output)

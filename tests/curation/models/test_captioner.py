@@ -18,7 +18,7 @@ transformers = pytest.importorskip("transformers", reason="needs transformers")
 if not hasattr(transformers, "Qwen3VLForConditionalGeneration"):
     pytest.skip("needs a transformers with Qwen3-VL", allow_module_level=True)
 
-from curation.models.pretrained.vlm_captioner import VlmCaptioner, clean_caption  # noqa: E402
+from curation.models.pretrained.vlm_captioner import VlmCaptioner, clean_answer  # noqa: E402
 
 SPECIAL = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>",
@@ -210,11 +210,11 @@ def test_what_cannot_caption_is_one_line(vlm: Path, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_residue_of_the_chat_goes_and_the_caption_stays(message: str, wanted: str) -> None:
-    assert clean_caption(message) == wanted
-    assert clean_caption(wanted) == wanted
+    assert clean_answer(message) == wanted
+    assert clean_answer(wanted) == wanted
 
 
 def test_a_caption_that_was_cut_ends_with_its_last_whole_sentence() -> None:
     half = "A dog runs. It is 1.5 m tall. Behind it a ca"
-    assert clean_caption(half, cut=True) == "A dog runs. It is 1.5 m tall."
-    assert clean_caption("A dog that is", cut=True) == "A dog that is"
+    assert clean_answer(half, cut=True) == "A dog runs. It is 1.5 m tall."
+    assert clean_answer("A dog that is", cut=True) == "A dog that is"

@@ -235,10 +235,10 @@ def test_a_sum_is_kept_beside_the_file_until_that_changes(
 ) -> None:
     file = tensors(tmp_path / "model" / "a.safetensors")
     first = compute_fingerprint(file)
-    assert first == checkpoints._hash_file(file)
+    assert first == checkpoints.hash_file(file)
     read: list[Path] = []
-    real = checkpoints._hash_file
-    monkeypatch.setattr(checkpoints, "_hash_file", lambda path: read.append(path) or real(path))
+    real = checkpoints.hash_file
+    monkeypatch.setattr(checkpoints, "hash_file", lambda path: read.append(path) or real(path))
     assert compute_fingerprint(file) == first and read == []
     tensors(file, seed=1)
     os.utime(file, ns=(time.time_ns(), time.time_ns() + 1))

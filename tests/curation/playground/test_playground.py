@@ -30,9 +30,9 @@ from curation.playground.render import TAXONOMY, render_clip, render_playground
 from curation.playground.scenes import (
     Thing,
     compose_things,
-    convert_to_rgb,
     make_scene,
     measure_whole_area,
+    round_to_rgb,
     sample_scene,
 )
 from curation.playground.world import (
@@ -60,7 +60,7 @@ def _alone(
 ) -> tuple[npt.NDArray[np.uint8], scenes.ThingTruth]:
     canvas, truths = compose_things(_ground(), [Thing(name, CanvasPlacement(48, 48, half, turn))])
     assert truths[0] is not None
-    return convert_to_rgb(canvas), truths[0]
+    return round_to_rgb(canvas), truths[0]
 
 
 # ---- the world -----------------------------------------------------------------------------------
@@ -352,10 +352,10 @@ def _need(*packages: str) -> None:
         pytest.importorskip(package)
 
 
-def _train_module(module: Any, folder: Path, steps: int = 3) -> dict[str, Any]:
+def _train_briefly(train: Any, folder: Path, steps: int = 3) -> dict[str, Any]:
     from curation.playground.train_models.loop import TrainingBudget
 
-    module.train(folder, seed=1, budget=TrainingBudget(minutes=5, steps=steps, threads=1), size=2)
+    train(folder, seed=1, budget=TrainingBudget(minutes=5, steps=steps, threads=1), size=2)
     record: dict[str, Any] = json.loads((folder / "training.json").read_text())
     return record
 
@@ -364,7 +364,7 @@ def test_training_stops_and_goes_on_where_it_was(tmp_path: Path) -> None:
     _need("torch")
     import torch
 
-    from curation.playground.train_models.loop import TrainingBudget, TrainingRecipe, train_model
+    from curation.playground.train_models.loop import TrainingBudget, TrainingRecipe, train_recipe
 
     def recipe(stop: int | None) -> TrainingRecipe:
         torch.manual_seed(0)
@@ -382,11 +382,11 @@ def test_training_stops_and_goes_on_where_it_was(tmp_path: Path) -> None:
         return TrainingRecipe("x", torch.nn.Linear(2, 1), loss, lambda _: {"ok": 1.0}, save, seed=0)
 
     budget = TrainingBudget(minutes=60, steps=30, evaluate_every=0.0, threads=1)
-    train_model(recipe(None), budget, tmp_path / "whole", log_line=lambda _: None)
+    train_recipe(recipe(None), budget, tmp_path / "whole", log_line=lambda _: None)
     with pytest.raises(KeyboardInterrupt):
-        train_model(recipe(17), budget, tmp_path / "broken", log_line=lambda _: None)
+        train_recipe(recipe(17), budget, tmp_path / "broken", log_line=lambda _: None)
     lines: list[str] = []
-    train_model(recipe(None), budget, tmp_path / "broken", log_line=lines.append)
+    train_recipe(recipe(None), budget, tmp_path / "broken", log_line=lines.append)
     assert lines[0] == "going on from step 17"
     whole, broken = (torch.load(tmp_path / name / "w.pth") for name in ("whole", "broken"))
     assert all(torch.equal(whole[key], broken[key]) for key in whole)
@@ -397,7 +397,7 @@ def test_the_detector_keeps_bert_s_special_tokens_where_grounding_dino_looks_for
     _need("transformers")
     from curation.playground.train_models import grounding
 
-    tokenizer = grounding.build_tokenizer()
+    tokenizer = grounding.build_detector_tokenizer()
     encoded = tokenizer("red star. people?")["input_ids"]
     assert (encoded[0], encoded[3], encoded[5], encoded[6]) == (101, 1012, 1029, 102)
     assert tokenizer.pad_token_id == 0 and tokenizer.unk_token_id not in encoded
@@ -441,7 +441,7 @@ def test_the_detector_trains_and_loads_through_the_auto_classes(tmp_path: Path) 
 
     from curation.playground.train_models import grounding
 
-    record = _train_module(grounding, tmp_path / "d")
+    record = _train_briefly(grounding.train_detector, tmp_path / "d")
     assert record["steps"] == 3 and record["seed"] == 1 and 0 <= record["reached"]["box_iou"] <= 1
     model: Any = AutoModelForZeroShotObjectDetection.from_pretrained(tmp_path / "d")
     auto: Any = AutoProcessor
@@ -465,7 +465,7 @@ def test_the_segmenter_is_the_same_model_in_both_libraries(tmp_path: Path) -> No
 
     from curation.playground.train_models import segmenting
 
-    _train_module(segmenting, tmp_path / "s")
+    _train_briefly(segmenting.train_segmenter, tmp_path / "s")
     sam = segmenting.build_from_sizes(segmenting.MODEL_SIZES).eval()
     sam.load_state_dict(torch.load(tmp_path / "s" / "sam_playground.pth"))
     picture = make_scene(2, 1, width=128, height=128)
@@ -497,11 +497,11 @@ def test_the_scorer_loads_through_open_clip_with_its_own_tokenizer(tmp_path: Pat
 
     from curation.playground.train_models import clip
 
-    _train_module(clip, tmp_path / "c")
+    _train_briefly(clip.train_scorer, tmp_path / "c")
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'c'}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'c'}")
     texts = ["a photo of a red disc", "two blue stars"]
-    assert torch.equal(tokenizer(texts), clip.tokenize_texts(clip.build_tokenizer(), texts))
+    assert torch.equal(tokenizer(texts), clip.tokenize_texts(clip.build_scorer_tokenizer(), texts))
     wide = make_scene(3, 1).image[:40]
     ours, theirs = clip.prepare_crops([wide])[0], preprocess(Image.fromarray(wide))
     assert ours.shape == theirs.shape and float((ours - theirs).abs().mean()) < 0.1

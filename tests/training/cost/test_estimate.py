@@ -12,6 +12,7 @@ from reprise.settings import load_settings
 from tests.training.sizes import COGVIDEOX, WAN
 from training.config import TrainConfig
 from training.models.published import PUBLISHED, VAE_CONFIGS
+from training.precision import DTYPES
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -71,7 +72,7 @@ def measure_saved_bytes(
 def test_followed_activations_are_those_that_autograd_keeps(
     config: dict[str, Any], mode: Any, each_token: bool, precision: Any
 ) -> None:
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = DTYPES[precision]
     trace = activations.measure_activations(
         config, 240, 2, mode, precision, layers=4, token_timesteps=each_token
     )

@@ -14,7 +14,7 @@ from PIL import Image
 from curation.playground.plain import (
     CELLS,
     IDENTITIES,
-    draw_reference,
+    draw_identity,
     make_plain_scene,
     render_pairs,
     write_scene,
@@ -102,7 +102,7 @@ def test_a_model_that_was_trained_whole_generates_with_its_token(
     pipeline.set_progress_bar_config(disable=True)
     token = pipeline.transformer.patch_embed.subject_token.weight
     size = {"height": CELLS, "width": CELLS, "num_frames": 3, "num_inference_steps": 2}
-    thing = Image.fromarray(draw_reference(IDENTITIES[0]))
+    thing = Image.fromarray(draw_identity(IDENTITIES[0]))
     video = pipeline("A thing moves up.", [thing], **size, seed=0).frames
     assert video.shape == (1, 3, CELLS, CELLS, 3) and np.isfinite(video).all()
     with torch.no_grad():
@@ -116,5 +116,5 @@ def test_pairs_show_one_thing_twice(folder: Path) -> None:
     for index, row in enumerate(rows):
         identity = make_plain_scene(0, index).identity
         shown = np.array(Image.open(folder / "pairs" / row["reference"]))
-        assert np.array_equal(shown, draw_reference(identity))
+        assert np.array_equal(shown, draw_identity(identity))
         assert Image.open(folder / "pairs" / row["target"]).size == (96, 96)
