@@ -18,7 +18,7 @@ from reprise.video.nal_units import H264_IDR, split_units
 from reprise.video.open_video import VideoPacket
 
 KEYFRAME_SECONDS = 0.5  # of encoded clips: a training loader seeks to random frames
-_TIME_BASE = Fraction(1, 90_000)  # holds 24, 25, 29.97, 30, 60 fps and variable rates alike
+_TIME_BASE = Fraction(1, 90_000)  # exact for 24, 25, 29.97, 30 and 60 fps, and fine enough for variable rates
 _MOVFLAGS = {"movflags": "+faststart"}
 
 
@@ -127,7 +127,7 @@ def can_copy(info: VideoInfo, stream: VideoStream, width: int, height: int) -> b
 def is_clean_keyframe(packet: VideoPacket, extradata: bytes) -> bool:
     """Return whether neither an H.264 packet nor any packet after it needs a packet before it.
 
-    The keyframe flag of a container does not say so: it also marks open groups of pictures.
+    The keyframe flag of a container is not enough: it also marks open groups of pictures.
 
     Args:
         packet: of a stream with an avcC header.

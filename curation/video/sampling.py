@@ -1,4 +1,4 @@
-"""The frames of a clip that later stages look at, each with the motion around it."""
+"""Sample the frames of a clip that later stages use, each with the motion around it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from reprise.video.colour import SDR
 
 Small = NDArray[np.uint8]  # (h, w, 3) BGR of `frames.SMALL_SIDE`
 
-# Residual motion, in shares of the diagonal per second, that grey level 255 of a stored motion map means.
+# Residual motion, in shares of the diagonal per second, of grey level 255 in a stored motion map.
 MOTION_SCALE = 0.5
-# s: slow motion shows, and flow still follows fast motion; three frames at 25 fps.
+# s; three frames at 25 fps. Slow motion is visible over it, and flow can still follow fast motion.
 MOTION_GAP_S = 0.119
 _RECENT_FRAMES = 64  # small pictures: enough for MOTION_GAP_S at 240 fps
 
@@ -36,7 +36,7 @@ class PendingFrame:
     pts: int | None
     frame: VideoFrame  # clip size, 4:2:0
     small: Small
-    stretch: int  # frames of another stretch have another shape, or come after a gap
+    stretch: int  # frames of another stretch have another shape, or follow a gap
     after_gap: bool = False
     interlaced: bool = False  # in the source
     transfer: str = SDR  # in the source
@@ -95,7 +95,7 @@ class FrameSampler:
     def _find_partner(
         self, pending: PendingFrame, following: Iterable[PendingFrame]
     ) -> tuple[float, Small] | None:
-        """Time and small picture of a near frame of the shot: a later one or, at its end, an earlier one."""
+        """Return time and picture of a near frame of the shot: a later one or, at its end, an earlier one."""
         for each in following:
             if each.time_s - pending.time_s >= MOTION_GAP_S:
                 return each.time_s, each.small

@@ -1,4 +1,7 @@
-"""Raw video -> clips, in one decode: each frame feeds the shot detector, the cut, the samples, the motion."""
+"""Cut a raw video into clips in one decode.
+
+Each frame feeds the shot detector, the cut, samples and motion.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,11 @@ from reprise.video.errors import BadVideoError
 from reprise.video.info import VideoInfo
 from reprise.video.open_video import OpenVideo, VideoPacket, open_video
 
-_FRAMES_AHEAD = 2  # frames decoded while the one before is encoded
+_FRAMES_AHEAD = 2  # frames decoded while the previous one is encoded
 _LOOKAHEAD_BYTES = 96 << 20
-_COMPLETE_SHARE = 0.9  # containers round their frame counts and lengths; below this the file was cut off
+_COMPLETE_SHARE = (
+    0.9  # containers round their frame counts and lengths; below this share the file was cut off
+)
 _EPSILON_S = 1e-6  # times are sums of floats
 
 
@@ -44,10 +49,10 @@ class Span:
     height: int = 0
     file: Path | None = None
     cut: str | None = None
-    interlaced: bool = False  # some of its frames were, in the source
-    transfer: str = SDR  # how light is coded in the source: sdr, hlg, pq
+    interlaced: bool = False  # whether some of its frames were interlaced in the source
+    transfer: str = SDR  # transfer curve of the source: sdr, hlg, pq
     samples: list[SampledFrame] = field(default_factory=list)
-    status: str = "open"  # open | rejected | failed | done (an earlier run has it)
+    status: str = "open"  # open | rejected | failed | done (an earlier run made it)
     reason: str | None = None
     value: float | None = None
     threshold: float | None = None
@@ -70,7 +75,7 @@ class Span:
     def set_outcome(
         self, status: str, reason: str, value: float | None = None, threshold: float | None = None
     ) -> None:
-        """Say why the span gives no clip; `value` missed `threshold`."""
+        """Record why the span gives no clip: `value` did not reach `threshold`."""
         self.status, self.reason, self.value, self.threshold = status, reason, value, threshold
 
 
@@ -80,11 +85,11 @@ class Slicer:
     Args:
         path: a local file.
         config: lengths in seconds, sizes in pixels.
-        folder: where the mp4 files of clips are written; the caller moves them away and removes what is left.
-        done: first frames of the spans that need not be made again.
+        folder: for the mp4 files of clips; the caller moves the files, then removes the folder.
+        done: first frames of the spans that an earlier run made.
 
     Attributes:
-        info: of the video; known when the first span comes.
+        info: metadata of the video; set before the first span is yielded.
     """
 
     def __init__(
@@ -97,7 +102,7 @@ class Slicer:
         """Yield spans in time order: clips, shots that are too short, damaged stretches, a missing end.
 
         Raises:
-            BadVideoError: nothing of the file can be used; the message is the reason.
+            BadVideoError: no part of the file can be used; the message is the reason.
             StalledError: the decoder hangs.
         """
         limit = self._config.timeout
@@ -127,7 +132,7 @@ class _Piece:
         self.width, self.height = pending.frame.width, pending.frame.height
         self.interlaced, self.transfer = pending.interlaced, pending.transfer
         self.writer, self.file, self.sampler = writer, file, sampler
-        self.times = [pending.time_s]  # of its frames, and last the end of the last frame
+        self.times = [pending.time_s]  # start of each frame, then the end of the last one
 
     def add_frame(self, pending: PendingFrame, following: Iterator[PendingFrame], until_s: float) -> None:
         self.times[-1:] = [pending.time_s, until_s]

@@ -9,11 +9,13 @@ _GAP_STEPS = 8  # of the usual time between frames, for slow videos
 
 
 class FrameClock:
-    """Time of frames in seconds from the first one; it always goes forward, whatever the stamps say.
+    """Time of frames in seconds from the first one.
+
+    It increases with each frame, even where the stamps do not.
 
     Args:
         step_s: usual time between frames.
-        by_decoding: take decoding stamps. AVI has no others, and in the order of display they are right.
+        by_decoding: use decoding stamps. AVI has no others, and in display order they are correct.
     """
 
     def __init__(self, step_s: float, *, by_decoding: bool = False) -> None:
@@ -39,5 +41,11 @@ class FrameClock:
 
 
 def is_gap(before_s: float, after_s: float, step_s: float) -> bool:
-    """Tell whether frames are missing between two that follow each other."""
+    """Return whether frames are missing between two successive ones, from their times in seconds.
+
+    Args:
+        before_s: time of the earlier frame.
+        after_s: time of the later frame.
+        step_s: usual time between frames.
+    """
     return after_s - before_s > max(_GAP_S, _GAP_STEPS * step_s)

@@ -1,8 +1,8 @@
-"""High dynamic range (HDR) to standard: HLG and PQ become BT.709, what cannot be converted is refused.
+"""Convert high dynamic range (HDR) to standard range: HLG and PQ to BT.709. Refuse other wide codings.
 
-Both curves are taken to display light, as Rec. ITU-R BT.2408 relates them: diffuse white is 203 cd/m2, an HLG
-display peaks at 1000 cd/m2. Up to nine tenths of diffuse white colours are exact; highlights above are
-compressed. Results are coded by the sRGB curve.
+Both curves are decoded to display light as in Rec. ITU-R BT.2408: diffuse white is 203 cd/m2, and an HLG
+display peaks at 1000 cd/m2. Colours are exact up to nine tenths of diffuse white. Brighter highlights are
+compressed. The results are coded with the sRGB curve.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _KNEE = 0.9  # of diffuse white, linear
 _LUT_SIDE = 33
 _RGB10 = "gbrp10le"
 
-# BT.2087: linear RGB with BT.2020 primaries to BT.709 primaries; Display P3 likewise.
+# Linear RGB to BT.709 primaries: from BT.2020 (BT.2087), and from Display P3.
 _TO_BT709 = {
     int(ColorPrimaries.BT2020): (
         (1.6605, -0.5876, -0.0728),
@@ -62,10 +62,14 @@ def get_transfer(frame: VideoFrame) -> str:
 
 
 def check_colours(frame: VideoFrame, codec_tag: str) -> None:
-    """Refuse colours that would come out wrong.
+    """Refuse a frame whose colours cannot be converted correctly.
+
+    Args:
+        frame: as decoded.
+        codec_tag: four-character code of the stream; it identifies Dolby Vision.
 
     Raises:
-        BadVideoError: a colour matrix that cannot be converted to RGB here.
+        BadVideoError: no conversion to RGB is known for the colour matrix.
     """
     matrix = _REFUSED_MATRICES.get(int(frame.colorspace))
     if matrix is None and codec_tag in _DOLBY_TAGS and int(frame.color_trc) == _UNSPECIFIED:
@@ -75,7 +79,10 @@ def check_colours(frame: VideoFrame, codec_tag: str) -> None:
 
 
 class SdrConverter:
-    """Converts HDR frames of one video to 8-bit 4:2:0 BT.709; keeps its filters, which are expensive."""
+    """Converts HDR frames of one video to 8-bit 4:2:0 BT.709.
+
+    It keeps its filters, which are slow to build.
+    """
 
     def __init__(self) -> None:
         self._to_rgb, self._to_yuv = VideoReformatter(), VideoReformatter()
@@ -83,7 +90,7 @@ class SdrConverter:
         self._key: tuple[int, int, str, int] | None = None
 
     def convert_frame(self, frame: VideoFrame) -> VideoFrame:
-        """Return the frame in standard range; a standard frame comes back as it is."""
+        """Return the frame in standard range; a standard frame is returned unchanged."""
         transfer = get_transfer(frame)
         if transfer == SDR:
             return frame
@@ -114,7 +121,7 @@ def convert_to_srgb(code: NDArray[np.float64], transfer: str, primaries: int) ->
     Args:
         code: (..., 3) coded RGB, 0..1.
         transfer: hlg or pq.
-        primaries: AVColorPrimaries; unknown ones are taken for BT.2020.
+        primaries: AVColorPrimaries; unknown values count as BT.2020.
 
     Returns:
         (..., 3) sRGB, 0..1.
@@ -130,14 +137,14 @@ def convert_to_srgb(code: NDArray[np.float64], transfer: str, primaries: int) ->
 
 
 def _decode_pq(code: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coded PQ -> cd/m2, SMPTE ST 2084."""
+    """Decode PQ to cd/m2 (SMPTE ST 2084)."""
     m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
     power = code ** (1 / m2)
     return np.asarray(10_000 * (np.clip(power - c1, 0, None) / (c2 - c3 * power)) ** (1 / m1))
 
 
 def _decode_hlg(code: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coded HLG -> cd/m2 on a display of 1000 cd/m2: inverse OETF, OOTF of gamma 1.2 (BT.2100 table 5)."""
+    """Decode HLG to cd/m2 on a display of 1000 cd/m2: inverse OETF, OOTF of gamma 1.2 (BT.2100 table 5)."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene: NDArray[np.float64] = np.where(code <= 0.5, code**2 / 3, (np.exp((code - c) / a) + b) / 12)
     luminance = scene @ np.array((0.2627, 0.6780, 0.0593))
@@ -146,7 +153,7 @@ def _decode_hlg(code: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=4)
 def _make_cube(transfer: str, primaries: int) -> str:
-    """The map as an Adobe .cube table, red fastest."""
+    """Return `convert_to_srgb` as an Adobe .cube table, in which red changes fastest."""
     steps = np.linspace(0, 1, _LUT_SIDE)
     blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
     table = convert_to_srgb(np.stack([red, green, blue], axis=-1).reshape(-1, 3), transfer, primaries)

@@ -1,8 +1,8 @@
-"""Decode a video's frames in display order: timed, whole, in standard dynamic range.
+"""Decode a video's frames in display order: timed, deinterlaced, in standard dynamic range.
 
-A decoder is strict at first: it reports each fault of the bits. Many faults cost no picture (a malformed SEI
-message, a reference mark of frames that were cut away, an access unit without a picture). So where a strict
-decoder complains, the video is decoded again by a tolerant one, and damage is what that one marks.
+The first decoder is strict: it reports each fault of the bits. Many faults damage no picture (a malformed SEI
+message, a reference to frames that were cut off, an access unit without a picture). If the strict decoder
+refuses a packet, a tolerant decoder decodes the video again, and only the frames that it marks are damaged.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class DecodedFrame:
     index: int  # number among the decoded frames, from 0
     time_s: float  # since the first frame
     pts: int | None  # time stamp in the source
-    frame: VideoFrame  # whole, in standard dynamic range
-    packets: list[VideoPacket]  # whole ones that were read since the previous frame
+    frame: VideoFrame  # deinterlaced, in standard dynamic range
+    packets: list[VideoPacket]  # complete packets that were read since the previous frame
     geometry: DisplayGeometry
     stretch: int  # frames of one stretch have one shape and format, and no gap between them
     after_gap: bool = False  # frames before it are missing
-    interlaced: bool = False  # it was, in the source
-    transfer: str = SDR  # how light was coded in the source: sdr, hlg, pq
+    interlaced: bool = False  # whether the source frame was interlaced
+    transfer: str = SDR  # transfer curve of the source: sdr, hlg, pq
 
 
 class _StrictDecoderError(Exception):
@@ -55,8 +55,9 @@ class _StrictDecoderError(Exception):
 def decode_frames(source: OpenVideo) -> Iterator[DecodedFrame]:
     """Yield frames in display order.
 
-    A broken packet costs the frames up to the next keyframe, which refer to it: each of those that still
-    comes out is noted in `source.damage`. Where the file breaks off, `source.end_reason` says why.
+    A broken packet damages the frames up to the next keyframe, because they refer to it. Each damaged frame
+    that is still yielded is recorded in `source.damage`. If reading stops early, `source.end_reason` holds
+    the reason.
 
     Raises:
         BadVideoError: colours that cannot be converted.
@@ -84,8 +85,8 @@ def _decode_all(source: OpenVideo) -> Iterator[DecodedFrame]:
         source.packets, source.end_reason = 0, None
     with open_container(source.media) as container:
         stream = choose_stream(container)
-        # HEVC's decoder marks no damage: it stays strict, and gets nothing but pictures. With several threads
-        # marks may come too late.
+        # The HEVC decoder marks no damage, so it stays strict and receives only pictures. With several
+        # threads, marks may be set too late.
         configure_decoder(stream, STRICT_OPTIONS if source.info.codec == "hevc" else {}, threads=1)
         decoder = _PacketDecoder(source, stream, strict=False, first_frame=frames, first_packet=packets)
         yield from decoder.decode(container.demux(stream))
@@ -95,9 +96,9 @@ class _PacketDecoder:
     """One pass over the packets of a stream.
 
     Args:
-        source: where damage and counts are noted.
-        stream: whose decoder is configured.
-        strict: raise where the decoder refuses a packet.
+        source: receives damage and counts.
+        stream: its decoder is already configured.
+        strict: raise if the decoder refuses a packet.
         first_frame: earlier frames are decoded but not yielded.
         first_packet: earlier packets were yielded with frames of an earlier pass.
     """
@@ -124,7 +125,7 @@ class _PacketDecoder:
         self._shape: tuple[DisplayGeometry, str, str] | None = None
         self._first_aspect = parse_pixel_aspect(stream.codec_context.sample_aspect_ratio)
         self._aspect = source.info.geometry.pixel_aspect
-        # Of a transport stream the flag says only that the counter jumped, as where segments are joined.
+        # In a transport stream the flag only means that the counter jumped, for example where segments join.
         self._believes_flags = source.container.format.name != "mpegts"
 
     def decode(self, packets: Iterable[VideoPacket]) -> Iterator[DecodedFrame]:
@@ -151,7 +152,8 @@ class _PacketDecoder:
                 if self._strict:
                     raise _StrictDecoderError from error
                 if packet is None or has_picture(packet, self._codec, self._extradata):
-                    # The decoder does not say which packet is broken, so damage begins with the next frame.
+                    # The decoder does not report which packet is broken, so damage begins with the next
+                    # frame.
                     self._damage = _Damage(format_ffmpeg_error(error), None, stamp)
                     self._note_damage(self._damage.message)
                 continue
@@ -190,7 +192,7 @@ class _PacketDecoder:
 
     def _read_geometry(self, frame: VideoFrame) -> DisplayGeometry:
         if frame.key_frame:
-            # The decoder's context runs ahead of the frames; a new aspect holds from a keyframe on.
+            # The decoder's context is ahead of the frames; a new aspect applies from a keyframe on.
             aspect = parse_pixel_aspect(self._stream.codec_context.sample_aspect_ratio)
             if aspect != self._first_aspect:
                 self._first_aspect = self._aspect = aspect
@@ -203,7 +205,7 @@ class _PacketDecoder:
 
 @dataclass(frozen=True)
 class _Damage:
-    """What is wrong with the frames after one time stamp. A keyframe after another time stamp ends it."""
+    """Damage of the frames after one time stamp. A keyframe after another time stamp ends it."""
 
     message: str
     first: int | None  # None: with the next frame
@@ -215,7 +217,7 @@ def _is_after(pts: int | None, mark: int | None) -> bool:
 
 
 def _end_at_error(source: OpenVideo, packets: Iterable[VideoPacket]) -> Iterator[VideoPacket | None]:
-    """Yield the packets of a container. Where it breaks off, yield None last, which flushes the decoder."""
+    """Yield the packets of a container. If it ends early, yield None last, which flushes the decoder."""
     try:
         yield from packets
     except FFmpegError as error:

@@ -1,10 +1,10 @@
-"""Why a video cannot be used."""
+"""The error of a video that cannot be used."""
 
 from __future__ import annotations
 
 
 class BadVideoError(Exception):
-    """This file cannot be used; `str(error)` is the reason that goes into its row."""
+    """This file cannot be used. `str(error)` is the reason that is stored in its row."""
 
 
 def format_ffmpeg_error(error: BaseException) -> str:

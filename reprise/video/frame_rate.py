@@ -1,4 +1,4 @@
-"""The rate of a video's frames, measured from time stamps: what a container states is often wrong.
+"""The rate of a video's frames, measured from time stamps, because the rate in the container is often wrong.
 
 Browsers, phones and screen recorders write rates of 1000 per second, or an average over long pauses.
 """
@@ -10,13 +10,13 @@ from fractions import Fraction
 
 import numpy as np
 
-DEFAULT_FPS = Fraction(25)  # where nothing is known; what players assume
+DEFAULT_FPS = Fraction(25)  # if nothing is known; players assume it too
 _STANDARD_RATES = (
     *(Fraction(rate) for rate in (10, 12, 15, 24, 25, 30, 48, 50, 60, 120)),
     *(Fraction(rate, 1001) for rate in (24_000, 30_000, 60_000)),
 )
-_AGREEMENT = 0.05  # relative difference up to which a stated rate is believed
-_SNAP = 0.01  # relative difference up to which a measured rate is a standard one
+_AGREEMENT = 0.05  # relative difference up to which a stated rate is trusted
+_SNAP = 0.01  # relative difference up to which a measured rate is rounded to a standard one
 _MIN_STEPS = 4
 
 
@@ -24,7 +24,7 @@ def choose_frame_rate(stated: Sequence[Fraction | None], stamps_s: Sequence[floa
     """Return the rate of the frames, in frames per second.
 
     Args:
-        stated: rates that the container gives, the most trusted first.
+        stated: rates in the container, the most trusted first.
         stamps_s: time stamps of some frames, seconds, in any order.
 
     Returns:
@@ -45,7 +45,11 @@ def choose_frame_rate(stated: Sequence[Fraction | None], stamps_s: Sequence[floa
 
 
 def measure_frame_rate(stamps_s: Sequence[float]) -> float | None:
-    """Return frames per second between stamps, without pauses; None where there are too few stamps."""
+    """Return frames per second between stamps, without pauses; None if there are too few stamps.
+
+    Args:
+        stamps_s: time stamps, seconds, in any order.
+    """
     steps = np.diff(np.unique(np.asarray(stamps_s, np.float64)))
     if len(steps) < _MIN_STEPS:
         return None

@@ -1,4 +1,4 @@
-"""How stored frames are shown: turned, mirrored, stretched. One place for both halves."""
+"""How stored frames are displayed: rotated, mirrored, stretched. Curation and training both use it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-_PLANAR_FORMATS = ("yuv420p", "yuvj420p")  # what an encoder takes as it is
+_PLANAR_FORMATS = ("yuv420p", "yuvj420p")  # formats that an encoder accepts unchanged
 _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """What a player does with a stored frame: mirror it left to right, then turn it counter-clockwise."""
+    """How a player displays a stored frame: it mirrors it left to right, then rotates it to the left."""
 
-    turns: int = 0  # quarters: 0, 1, 2, 3
+    turns: int = 0  # quarter turns: 0, 1, 2, 3
     mirrored: bool = False
 
 
 @dataclass(frozen=True)
 class DisplayGeometry:
-    """The shape of stored frames and how they are shown. Sizes in pixels."""
+    """The shape of stored frames and how they are displayed. Sizes in pixels."""
 
     stored_width: int
     stored_height: int
@@ -38,17 +38,17 @@ class DisplayGeometry:
 
     @property
     def width(self) -> int:
-        """Width as shown, in square pixels."""
+        """Displayed width, in square pixels."""
         return self._shown[0]
 
     @property
     def height(self) -> int:
-        """Height as shown, in square pixels."""
+        """Displayed height, in square pixels."""
         return self._shown[1]
 
     @property
     def is_plain(self) -> bool:
-        """Whether frames are shown as they are stored."""
+        """Whether frames are displayed as they are stored."""
         return self.pixel_aspect == 1 and self.orientation == Orientation()
 
     @property
@@ -57,12 +57,15 @@ class DisplayGeometry:
         return self.swap_sides(stretched, self.stored_height)
 
     def swap_sides(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of an upright frame before it is turned, and the other way round."""
+        """Exchange width and height if the orientation is an odd number of quarter turns.
+
+        It converts the size of a stored frame to that of the upright frame, and back.
+        """
         return (height, width) if self.orientation.turns % 2 else (width, height)
 
 
 def read_orientation(frame: VideoFrame) -> Orientation:
-    """Return the orientation that a frame's display matrix asks for, to the nearest quarter turn.
+    """Return the orientation in a frame's display matrix, to the nearest quarter turn.
 
     The matrix maps stored to shown coordinates, x' = a x + c y and y' = b x + d y (ISO 14496-12, 8.3.2). A
     negative determinant mirrors.
@@ -79,13 +82,18 @@ def read_orientation(frame: VideoFrame) -> Orientation:
 
 
 def parse_pixel_aspect(aspect: Fraction | None) -> Fraction:
-    """Return a pixel aspect ratio, or 1 where it is missing or absurd."""
+    """Return a pixel aspect ratio (width / height), or 1 if it is missing or implausible."""
     ratio = Fraction(aspect or 1)
     return ratio if Fraction(1, 8) <= ratio <= 8 else Fraction(1)
 
 
 def choose_interpolation(from_width: int, to_width: int) -> str:
-    """FFmpeg's name of the filter: averaging where a frame is shrunk much, else bicubic."""
+    """Return FFmpeg's name of a filter: averaging if a frame is reduced much, else bicubic.
+
+    Args:
+        from_width: of the frame, px.
+        to_width: of the result, px.
+    """
     return "AREA" if from_width > 1.5 * to_width else "BICUBIC"
 
 
@@ -99,16 +107,16 @@ def render_upright(
     pixel_format: str = "rgb24",
     interpolation: str | None = None,
 ) -> NDArray[np.uint8]:
-    """Return a frame as it is shown, (height, width, 3) uint8 of square pixels.
+    """Return a frame as it is displayed, (height, width, 3) uint8 of square pixels.
 
     Args:
         frame: as decoded.
         geometry: of the frame.
         width: of the result, px.
         height: of the result, px.
-        scaler: kept by the caller, because setting one up is expensive.
+        scaler: the caller keeps it, because it is slow to set up.
         pixel_format: rgb24 or bgr24.
-        interpolation: FFmpeg's name of a filter; null: by how much the frame is shrunk.
+        interpolation: FFmpeg's name of a filter; None: `choose_interpolation` chooses it.
     """
     stored_width, stored_height = geometry.swap_sides(width, height)
     scaled = scaler.reformat(
@@ -125,7 +133,10 @@ def render_upright(
 def render_upright_planes(
     frame: VideoFrame, geometry: DisplayGeometry, width: int, height: int, scaler: VideoReformatter
 ) -> VideoFrame:
-    """Return a frame as it is shown, in 4:2:0; the frame itself where it is that already."""
+    """Return a frame as it is displayed, in 4:2:0, `width` x `height` px.
+
+    A frame that has this form already is returned unchanged.
+    """
     stored_width, stored_height = geometry.swap_sides(width, height)
     same_size = (frame.width, frame.height) == (stored_width, stored_height)
     if not same_size or frame.format.name not in _PLANAR_FORMATS:
@@ -137,7 +148,7 @@ def render_upright_planes(
 
 
 def orient_array(array: NDArray[np.uint8], orientation: Orientation) -> NDArray[np.uint8]:
-    """Mirror and turn (h, w) or (h, w, channels)."""
+    """Mirror and rotate an array, (h, w) or (h, w, channels)."""
     if orientation.mirrored:
         array = cast(NDArray[np.uint8], cv2.flip(array, 1))
     if orientation.turns:
@@ -146,7 +157,7 @@ def orient_array(array: NDArray[np.uint8], orientation: Orientation) -> NDArray[
 
 
 def _orient_planes(frame: VideoFrame, orientation: Orientation) -> VideoFrame:
-    """Mirror and turn each plane of a 4:2:0 frame by itself: no pixel changes its value."""
+    """Mirror and rotate each plane of a 4:2:0 frame separately, so that no pixel changes its value."""
     if orientation == Orientation():
         return frame
     width, height = frame.width, frame.height

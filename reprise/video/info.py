@@ -1,4 +1,4 @@
-"""What the container says of a video."""
+"""Metadata of a video, as its container states it."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ from reprise.video.geometry import DisplayGeometry, parse_pixel_aspect
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """A video before its frames are decoded; sizes in pixels."""
+    """Metadata of a video before its frames are decoded. Sizes in pixels."""
 
     codec: str
     pixel_format: str
-    fps: Fraction  # of the frames, not what the container claims
+    fps: Fraction  # of the frames; the container may state another one
     geometry: DisplayGeometry  # of the first frames; the orientation is known with the first frame
-    declared_packets: int  # 0 where the container does not say
-    declared_s: float  # the stream's own length; 0 where the container does not say
-    duration_s: float  # as the container states or estimates; 0 where it does not
+    declared_packets: int  # 0: the container does not state it
+    declared_s: float  # length of the stream; 0: the container does not state it
+    duration_s: float  # as the container states or estimates it; 0: it does not
 
     @property
     def width(self) -> int:
-        """Width as shown, px."""
+        """Displayed width, px."""
         return self.geometry.width
 
     @property
     def height(self) -> int:
-        """Height as shown, px."""
+        """Displayed height, px."""
         return self.geometry.height
 
     def with_geometry(self, geometry: DisplayGeometry) -> VideoInfo:
-        """The same video with frames of another shape."""
+        """Return the same metadata with frames of another shape."""
         return replace(self, geometry=geometry)
 
 
 def read_info(
     container: InputContainer, stream: VideoStream, packets: Sequence[Packet[VideoStream]]
 ) -> VideoInfo:
-    """Describe a stream.
+    """Read the metadata of a stream.
 
     Args:
-        container: that holds the stream.
-        stream: whose packets are decoded.
-        packets: the first ones, whose time stamps give the rate.
+        container: the container of the stream.
+        stream: the stream that is decoded.
+        packets: its first packets, whose time stamps give the frame rate.
 
     Raises:
-        ValueError: the container gives no frame size.
+        ValueError: the container states no frame size.
     """
     context = stream.codec_context
     if not context.width or not context.height:
         raise ValueError("no frame size")
     start = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
-    # An edit list may leave out samples that the header counts; the index knows which ones remain.
+    # An edit list may leave out samples that the header counts; the index lists those that remain.
     indexed = len(stream.index_entries)
     return VideoInfo(
         codec=context.codec.canonical_name,
@@ -79,7 +79,7 @@ def read_info(
 
 
 def has_presentation_stamps(container: InputContainer) -> bool:
-    """Tell whether packets say when they are shown: AVI knows only the order of decoding."""
+    """Return whether packets have presentation time stamps. AVI stores only the decoding order."""
     return container.format.name != "avi"
 
 
@@ -96,6 +96,6 @@ def _get_duration(container: InputContainer, stream: VideoStream) -> float:
 
 
 def _parse_duration(text: str) -> float:
-    """Matroska's own note of a stream's length, as in 00:01:23.456000000; 0 where there is none."""
+    """Parse Matroska's tag of a stream's length, such as 00:01:23.456000000, to seconds; 0: there is none."""
     found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip())
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else 0.0

@@ -1,4 +1,4 @@
-"""Interlaced frames to whole ones."""
+"""Deinterlace frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 if TYPE_CHECKING:
     from reprise.video.decode import DecodedFrame
 
-_TIME_BASE = Fraction(1, 25)  # of the filter alone: frames keep the times they have
+_TIME_BASE = Fraction(1, 25)  # of the filter only: frames keep their own times
 
 
 def deinterlace_frames(frames: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]:

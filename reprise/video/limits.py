@@ -1,4 +1,4 @@
-"""Bounds on what one video may take: pixels of a frame, bytes of a frame, bytes read ahead."""
+"""Limits on the resources of one video: pixels of a frame, bytes of a frame, decoder threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reprise.video.errors import BadVideoError
 
 MAX_FRAME_PIXELS = 8192 * 4352  # 8K with room for alignment
 MAX_FRAME_BYTES = 144 << 20  # a decoder and the threads around it hold about ten frames
-_FEW_THREADS_BYTES = 24 << 20  # above this a frame per core is too much
+_FEW_THREADS_BYTES = 24 << 20  # above this, one frame per core takes too much memory
 
 
 def check_frame_size(width: int, height: int, pixel_format: str | None) -> None:
@@ -26,7 +26,7 @@ def check_frame_size(width: int, height: int, pixel_format: str | None) -> None:
 
 
 def count_frame_bytes(width: int, height: int, pixel_format: str | None) -> int:
-    """Bytes of one decoded frame; 4 bytes a pixel where the format is not known yet."""
+    """Return the bytes of one decoded frame; 4 bytes a pixel if the format is not known yet."""
     bits = 32
     if pixel_format:
         with contextlib.suppress(ValueError):
@@ -35,5 +35,5 @@ def count_frame_bytes(width: int, height: int, pixel_format: str | None) -> int:
 
 
 def choose_thread_count(width: int, height: int, pixel_format: str | None) -> int:
-    """Decoder threads for frames of this size; 0: FFmpeg decides."""
+    """Return the number of decoder threads for frames of this size; 0: FFmpeg decides."""
     return 2 if count_frame_bytes(width, height, pixel_format) > _FEW_THREADS_BYTES else 0

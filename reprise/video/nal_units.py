@@ -1,4 +1,4 @@
-"""The units (NAL) that packets of H.264 and HEVC are made of: which of them hold pictures."""
+"""Split packets of H.264 and HEVC into their NAL units, and find those that hold pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _START_CODE = b"\x00\x00\x00\x01"
 
 
 def has_picture(packet: Packet[VideoStream], codec: str, extradata: bytes | None) -> bool:
-    """Tell whether a packet holds a part of a picture; where a codec is not known here, it does."""
+    """Return whether a packet holds a part of a picture. Packets of other codecs count as pictures."""
     kinds = [kind for kind, _ in split_units(packet, codec, extradata)]
     pictures = {"h264": _H264_PICTURES, "hevc": _HEVC_PICTURES}.get(codec)
     return pictures is None or any(kind in pictures for kind in kinds)
@@ -26,9 +26,9 @@ def has_picture(packet: Packet[VideoStream], codec: str, extradata: bytes | None
 def keep_pictures(
     packet: Packet[VideoStream], codec: str, extradata: bytes | None
 ) -> Packet[VideoStream] | None:
-    """Return an HEVC packet without the units that are not needed to decode; None if none is left.
+    """Return an HEVC packet without the units that are not needed to decode; None if no unit is left.
 
-    Packets of other codecs come back as they are.
+    Packets of other codecs are returned unchanged.
     """
     if codec != "hevc":
         return packet
@@ -59,7 +59,10 @@ def split_units(
 
 
 def _get_length_bytes(codec: str, extradata: bytes | None) -> int:
-    """Bytes of a unit's length before it (ISO 14496-15, lengthSizeMinusOne); 0: start codes part units."""
+    """Return the bytes of the length field before a unit (ISO 14496-15, lengthSizeMinusOne).
+
+    0: start codes separate the units.
+    """
     at = 4 if codec == "h264" else 21
     if not extradata or extradata[0] != 1 or len(extradata) <= at:
         return 0

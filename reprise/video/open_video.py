@@ -1,4 +1,4 @@
-"""Open a video for one pass, or say in one line why it cannot be used."""
+"""Open a video for one pass. An error states in one line why the video cannot be used."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from reprise.video.streams import choose_stream
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"
 
-_HEAD_PACKETS = 240  # whose stamps give the frame rate
+_HEAD_PACKETS = 240  # their time stamps give the frame rate
 _HEAD_BYTES = 16 << 20
-# Where bits are broken, most decoders would paint something plausible and not report it.
+# By default most decoders conceal broken bits with plausible pixels and do not report them.
 STRICT_OPTIONS = {"err_detect": "explode"}
 
 
@@ -33,7 +33,7 @@ STRICT_OPTIONS = {"err_detect": "explode"}
 class OpenVideo:
     """A video that is open for one pass."""
 
-    media: Path | bytes  # where it lies, or all of its bytes
+    media: Path | bytes  # its path, or its content
     container: InputContainer
     stream: VideoStream
     info: VideoInfo
@@ -41,8 +41,8 @@ class OpenVideo:
     damage: list[tuple[int, str]] = field(
         default_factory=list
     )  # (frame number, reason), filled while decoding
-    packets: int = 0  # whole ones decoded so far
-    end_reason: str | None = None  # why reading had to stop before the end of the file
+    packets: int = 0  # complete packets decoded so far
+    end_reason: str | None = None  # why reading stopped before the end of the file
 
 
 @contextmanager
@@ -50,8 +50,9 @@ def open_video(media: Path | bytes, timeout_s: float = 120.0) -> Iterator[OpenVi
     """Open a file, or the bytes of one, for one pass.
 
     Raises:
-        BadVideoError: empty file, no container, no video stream, a frame size of zero or beyond the limits.
-        StalledError: it is not open within `timeout_s`.
+        BadVideoError: the file is empty, no container, has no video stream, or a frame size of zero or above
+            the limits.
+        StalledError: the file did not open within `timeout_s`.
     """
     if (len(media) if isinstance(media, bytes) else media.stat().st_size) == 0:
         raise BadVideoError("the file is empty")
@@ -73,7 +74,7 @@ def open_video(media: Path | bytes, timeout_s: float = 120.0) -> Iterator[OpenVi
 
 
 def open_container(media: Path | bytes) -> InputContainer:
-    """Open a container whose metadata may be in any encoding."""
+    """Open a container. Its metadata may have any text encoding."""
     file = io.BytesIO(media) if isinstance(media, bytes) else str(media)
     return av.open(file, mode="r", metadata_errors="replace")
 
@@ -81,8 +82,13 @@ def open_container(media: Path | bytes) -> InputContainer:
 def configure_decoder(stream: VideoStream, options: dict[str, str], threads: int | None = None) -> None:
     """Set a decoder's options, threads and limits before its first packet.
 
+    Args:
+        stream: its decoder is configured.
+        options: FFmpeg's options of the decoder.
+        threads: number of decoder threads; None: `choose_thread_count` chooses it.
+
     Raises:
-        BadVideoError: its frames are larger than the limits.
+        BadVideoError: the frames are larger than the limits.
     """
     context = stream.codec_context
     check_frame_size(context.width, context.height, context.pix_fmt)
@@ -100,12 +106,12 @@ def _close_unless_stalled(container: InputContainer) -> Iterator[None]:
         try:
             yield
         except StalledError:
-            stack.pop_all()  # a thread is still decoding: freed memory would take the process down
+            stack.pop_all()  # a thread still decodes: freed memory would crash the process
             raise
 
 
 def _read_head(container: InputContainer, stream: VideoStream) -> list[VideoPacket]:
-    """Return the stream's first packets. An error of reading comes again when the rest is read."""
+    """Return the stream's first packets. A read error is ignored here: reading the rest raises it again."""
     head: list[VideoPacket] = []
     size = 0
     try:

@@ -11,7 +11,7 @@ from reprise.video.errors import BadVideoError
 
 
 def choose_stream(container: InputContainer) -> VideoStream:
-    """Return the stream that a player shows: the default one, else the largest; never a cover picture.
+    """Return the stream that a player shows: the default one, else the largest, but no cover picture.
 
     Raises:
         BadVideoError: there is no video stream.
@@ -20,11 +20,11 @@ def choose_stream(container: InputContainer) -> VideoStream:
     if not streams:
         raise BadVideoError("no video stream")
     defaults = [stream for stream in streams if stream.disposition & Disposition.default]
-    return max(defaults or streams, key=_count_pixels)  # of several equal ones, the first
+    return max(defaults or streams, key=_count_pixels)  # the first of several equal ones
 
 
 def is_cover_picture(stream: VideoStream) -> bool:
-    """Tell whether a stream is a still cover of an audio or video file."""
+    """Return whether a stream is a still cover of an audio or video file."""
     return bool(stream.disposition & Disposition.attached_pic)
 
 

@@ -11,10 +11,10 @@ TOLERANCE_S = 1e-6
 
 
 def sample_at_ticks(frames: Iterable[tuple[float, Item]], fps: float) -> Iterator[tuple[int, Item]]:
-    """Yield for each tick k = 0, 1, ... k and the frame nearest to k / fps after the first one.
+    """Yield (k, frame) for each tick k = 0, 1, ...: the frame nearest to k / fps seconds after the first one.
 
     Args:
-        frames: (seconds, frame), in order. Of two equally near the later one is taken.
+        frames: (seconds, frame), in order. The later of two equally near frames is used.
         fps: ticks per second.
     """
     tick, start_s = 0, 0.0
