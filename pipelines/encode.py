@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -75,19 +77,34 @@ def main(
         click.echo(f"\n# {facts.family}: {lengths} frames at {buckets.fps:g} per second")
         click.echo(f"# {len(planned)} rows, {sum(not p.drop for p in planned)} to encode")
         return
-    manifest = encode.encode_dataset(
-        source,
-        model,
-        latents,
-        config,
-        on_ray.execute_on_ray,
-        revision=revision,
-        overwrite=overwrite,
-        progress=ProgressBar(config.engine.progress),
-    )
+    with lock_dataset(dataset or pairs):
+        manifest = encode.encode_dataset(
+            source,
+            model,
+            latents,
+            config,
+            on_ray.execute_on_ray,
+            revision=revision,
+            overwrite=overwrite,
+            progress=ProgressBar(config.engine.progress),
+        )
     print_accounting(manifest, latents)
     if not manifest.encoded:
         sys.exit(EXIT_NOTHING_DONE)
+
+
+@contextlib.contextmanager
+def lock_dataset(place: str | None) -> Iterator[None]:
+    """Keep other runs from changing the dataset at an address; of anything else there is no lock."""
+    from reprise.lock import lock_folder
+    from reprise.storage import Storage
+
+    dataset = Storage.from_uri(place) if place else None
+    if dataset is None or not dataset.is_file("manifest.json"):
+        yield
+        return
+    with lock_folder(dataset, shared=True):
+        yield
 
 
 def print_note(line: str) -> None:

@@ -6,7 +6,6 @@ import click
 from rich.markup import escape
 
 from curation.dataset.layout import REPORT_PAGE
-from curation.report.build import write_report
 from curation.runner.refilter import RefilterChanges, refilter_dataset
 from pipelines.console import handle_errors, out
 from reprise.storage import Storage
@@ -26,12 +25,11 @@ def main(dataset: str, dry_run: bool, references: bool, overrides: tuple[str, ..
     Example: reprise refilter --dataset O filter.sharpness_min=80 filter.face_count_min=null
     """
     storage = Storage.from_uri(dataset)
-    changes, config = refilter_dataset(storage, overrides, apply=not dry_run, references=references)
+    changes, _ = refilter_dataset(storage, overrides, apply=not dry_run, references=references)
     print_changes(changes)
     if dry_run:
         out.print("nothing was written (--dry-run)")
         return
-    write_report(storage, clips_per_page=config.report.clips_per_page, max_clips=config.report.max_clips)
     out.print(f"report   {escape(storage.join_path(REPORT_PAGE))}", soft_wrap=True)
 
 

@@ -6,6 +6,7 @@ import click
 
 from curation.report import write_report
 from pipelines.console import handle_errors
+from reprise.lock import lock_folder
 from reprise.storage import Storage
 
 
@@ -23,7 +24,8 @@ from reprise.storage import Storage
 def report(dataset: str, clips_per_page: int, max_clips: int) -> None:
     """Build DATASET/report/index.html again. The page opens from disk, without a server."""
     storage = Storage.from_uri(dataset)
-    click.echo(write_report(storage, clips_per_page=clips_per_page, max_clips=max_clips or None))
+    with lock_folder(storage):
+        click.echo(write_report(storage, clips_per_page=clips_per_page, max_clips=max_clips or None))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from curation.config import load_config
 from curation.rows.ids import CLIPS_FOLDER
 from curation.rows.stage_names import SHARD, SLICE, STAGES
 from curation.runner.single_stage import (
+    lock_source,
     open_clip_tables,
     run_table_stage,
     slice_videos,
@@ -20,6 +21,7 @@ from curation.runner.single_stage import (
 from curation.sources.list_videos import list_videos
 from pipelines.console import EXIT_NOTHING_DONE, err, handle_errors, out
 from reprise.errors import InputError
+from reprise.lock import lock_folder
 from reprise.storage import Storage, locate_file
 
 
@@ -51,12 +53,15 @@ def main(name: str, source: str, target: str, path: str | None, overrides: tuple
         folder, file = locate_file(target)
         if not file.endswith(".parquet"):
             raise InputError(f"--out {target}: name a .parquet file")
-        batches = (
-            slice_videos(list_videos(source), config, folder)
-            if name == SLICE
-            else run_table_stage(name, open_clip_tables(Storage.from_uri(source)), config)
-        )
-        outcome = write_stage_table(name, batches, folder, file)
+        if name == SLICE:
+            with lock_folder(folder, create=True):
+                batches = slice_videos(list_videos(source), config, folder)
+                outcome = write_stage_table(name, batches, folder, file)
+        else:
+            tables = open_clip_tables(Storage.from_uri(source))
+            # One file is written, whole, so others may write theirs beside it.
+            with lock_folder(folder, create=True, shared=True), lock_source(tables.storage, folder):
+                outcome = write_stage_table(name, run_table_stage(name, tables, config), folder, file)
     for reason, count in outcome.stops.most_common(3):
         err.print(f"{count} {escape(reason)}", soft_wrap=True)
     statuses = outcome.statuses

@@ -9,6 +9,7 @@ worker that dies, a machine that is taken away, and a command that is repeated a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from reprise.errors import RepriseError, TransientStorageError
+from reprise.lock import lock_folder
 from reprise.ray_session import ray_session
+from reprise.storage import Storage
 from training.config import TrainConfig
 from training.loop.callback import Callback
 from training.loop.run_folder import RunFolder
@@ -59,9 +62,13 @@ def run_training(config: TrainConfig, callbacks: CallbackFactory | None = None) 
     config = _make_paths_absolute(config)
     folder = RunFolder.from_config(config.run)
     _check_unchanged(config, folder)
-    folder.root.delete_file(STOPPED_FILE)
     run = config.run
-    with ray_session(run.address, min_cpus=run.workers * run.cpus_per_worker) as session:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock_folder(folder.root, create=True))
+        for latents in sorted({Storage.from_uri(task.latents).uri for task in config.tasks if task.latents}):
+            stack.enter_context(lock_folder(Storage(latents), shared=True))
+        folder.root.delete_file(STOPPED_FILE)
+        session = stack.enter_context(ray_session(run.address, min_cpus=run.workers * run.cpus_per_worker))
         found = _run_trainer(config, callbacks or _build_default_callbacks, folder, session.started_here)
     reason = _read_stop_reason(folder)
     if reason is not None:

@@ -6,7 +6,7 @@ import datetime
 import importlib.metadata
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from curation.config import CurationConfig
@@ -86,10 +86,19 @@ def build_manifest(
         "thresholds": describe_thresholds(config.filter),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "shards": [
-            {"path": shard.path, "rows": shard.rows, "bytes": shard.bytes}
+            {"path": shard.path, "rows": shard.rows, "bytes": shard.bytes, "blake2b": shard.blake2b}
             for shard in sorted(shards, key=lambda each: each.path)
         ],
     }
+
+
+def list_named_shards(manifest: Mapping[str, Any]) -> list[str]:
+    """List the paths of the shards that count; [] where the manifest names none or is not one of ours."""
+    shards = manifest.get("shards")
+    found = (
+        [each.get("path") for each in shards if isinstance(each, dict)] if isinstance(shards, list) else []
+    )
+    return [path for path in found if isinstance(path, str)]
 
 
 def describe_thresholds(thresholds: Thresholds) -> list[dict[str, Any]]:

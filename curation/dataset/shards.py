@@ -16,6 +16,7 @@ from curation.dataset.tally import Tally
 from curation.rows.schema import CLIPS, ClipRow
 from curation.rows.tables import build_table, check_columns, extract_rows
 from reprise.errors import RepriseError, StorageError
+from reprise.file_records import compute_file_digest
 from reprise.storage import Storage
 
 # Size of a cross-pair in a kept clip. The size of the row was counted before the cross-pair was made.
@@ -38,6 +39,7 @@ class ShardResult:
     path: str
     rows: int
     bytes: int
+    blake2b: str  # see `reprise.file_records`
     tally: Tally
     seconds: dict[str, float] = field(default_factory=dict)  # per stage that ran over its rows
 
@@ -128,4 +130,4 @@ def write_shard(
         return pa.concat_tables(parts)
 
     rows = dataset.write_parquet(path, map(build_row_group, row_groups), CLIPS)
-    return ShardResult(path, rows, dataset.get_size(path), tally)
+    return ShardResult(path, rows, dataset.get_size(path), compute_file_digest(dataset, path), tally)

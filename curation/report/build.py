@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from curation.dataset.layout import DATA_FOLDER, MANIFEST_FILE, REPORT_FOLDER, REPORT_PAGE
+from curation.dataset.manifest import list_named_shards
 from curation.report import cards, survey
 from curation.report.rows import read_row_parts
 from reprise.digest import compute_digest
@@ -72,7 +73,8 @@ def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int |
     if clips_per_page < 1 or (max_clips is not None and max_clips < 1):
         raise RepriseError("clips_per_page and max_clips must be at least 1")
     manifest, problem = _read_manifest(storage)
-    shards = storage.list_paths(DATA_FOLDER, ".parquet")
+    # Of a finished dataset the shards that count: others may lie beside them after a killed refilter.
+    shards = list_named_shards(manifest) or storage.list_paths(DATA_FOLDER, ".parquet")
     if not shards and not manifest:
         raise RepriseError(f"{storage.uri} has neither data/*.parquet nor manifest.json: is it a dataset?")
 

@@ -10,16 +10,14 @@ from typing import Any
 from curation.config import CurationConfig, compute_config_hash
 from curation.dataset.fragments import FragmentIndex, Fragments
 from curation.dataset.layout import WORK_FOLDER
-from curation.dataset.lock import lock_dataset
 from curation.dataset.manifest import build_manifest, check_accounting, read_manifest, write_manifest
 from curation.dataset.shards import plan_shards
 from curation.models import registry
-from curation.report.build import write_report
 from curation.rows.ids import CLIPS_FOLDER
 from curation.rows.schema import VideoRow
 from curation.rows.stage_names import CROSSPAIR
 from curation.runner.config_guard import refuse_other_config, write_run_config
-from curation.runner.dataset_folder import remove_dataset, remove_stale_files
+from curation.runner.dataset_folder import publish_report, remove_dataset, remove_stale_files
 from curation.runner.finish import collect_donors, make_plates, write_shards
 from curation.runner.graph import build_operators
 from curation.runner.job import CurationJob
@@ -30,6 +28,7 @@ from curation.runner.resume import has_work_left, list_pending_videos, reopen_da
 from curation.runner.stopped_rows import build_copy_row, build_died_row, find_copies
 from reprise.digest import compute_digest
 from reprise.errors import InputError
+from reprise.lock import lock_folder
 from reprise.progress import NoProgress, Progress
 from reprise.ray_session import ray_session
 from reprise.storage import Storage
@@ -76,14 +75,14 @@ def curate_videos(
     videos = _prepare_videos(videos, dataset)
     models = registry.list_model_ids(config)
     config_hash = compute_config_hash(config, models)
-    with lock_dataset(dataset, create=True):
+    with lock_folder(dataset, create=True) as lock:
         if overwrite:
             remove_dataset(dataset)
         manifest = read_manifest(dataset)
         refuse_other_config(dataset, manifest, config, config_hash)
         if manifest is not None and not has_work_left(dataset, manifest, videos):
             if dataset.exists(WORK_FOLDER):  # an earlier run was stopped just before its end
-                _publish_report(dataset, config, progress)
+                publish_report(dataset, config, progress)
             return CurationOutcome(manifest, len(videos), True)
         fragments = Fragments(dataset, config_hash)
         write_run_config(dataset, config, config_hash)
@@ -97,8 +96,9 @@ def curate_videos(
             index, resumed = _annotate_pending_videos(job, fragments, videos, progress)
             index = _reject_copies(job, fragments, videos, index)
             manifest = _finish_dataset(job, index, videos, models, progress)
+            lock.check_held()
             write_manifest(dataset, manifest)
-        _publish_report(dataset, config, progress)
+        publish_report(dataset, config, progress)
         return CurationOutcome(manifest, resumed, False)
 
 
@@ -214,12 +214,3 @@ def _finish_dataset(
     sources = {entry.source_key for entry in index.rows} | {video["source_key"] for video in videos}
     check_accounting(manifest, videos_in=len(sources), rows_in=len(index.rows))
     return manifest
-
-
-def _publish_report(dataset: Storage, config: CurationConfig, progress: Progress) -> None:
-    """Write the report, and then remove `work/`: as long as that exists, the report may be old."""
-    progress.begin("report", 1)
-    write_report(dataset, clips_per_page=config.report.clips_per_page, max_clips=config.report.max_clips)
-    dataset.delete_tree(WORK_FOLDER)
-    progress.advance()
-    progress.end()

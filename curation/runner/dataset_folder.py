@@ -1,9 +1,13 @@
-"""Deleting in a dataset's folder: only what a run has made, since other files may lie beside it."""
+"""The files of a dataset's folder beside its rows: the report, and what is stale.
+
+Only what a run has made is removed, since other files may lie beside it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Set
 
+from curation.config import CurationConfig
 from curation.dataset.layout import (
     DATA_FOLDER,
     MANIFEST_FILE,
@@ -12,7 +16,9 @@ from curation.dataset.layout import (
     is_clip_path,
     is_shard_path,
 )
+from curation.report.build import write_report
 from curation.rows.ids import CLIPS_FOLDER
+from reprise.progress import Progress
 from reprise.storage import Storage
 
 
@@ -37,6 +43,22 @@ def remove_stale_files(dataset: Storage, keep: Set[str]) -> None:
         local = dataset.get_local_path(folder)
         for file in local.rglob(".partial-*") if local else ():
             file.unlink(missing_ok=True)
+
+
+def publish_report(dataset: Storage, config: CurationConfig, progress: Progress) -> None:
+    """Write the report, and then remove `work/`: as long as that exists, the report may be old."""
+    progress.begin("report", 1)
+    write_report(dataset, clips_per_page=config.report.clips_per_page, max_clips=config.report.max_clips)
+    dataset.delete_tree(WORK_FOLDER)
+    progress.advance()
+    progress.end()
+
+
+def remove_stale_shards(dataset: Storage, keep: Set[str]) -> None:
+    """Remove the shards that a refilter has replaced, or that a killed one has left."""
+    for file in dataset.list_paths(DATA_FOLDER):
+        if is_shard_path(file) and file not in keep:
+            dataset.delete_file(file)
 
 
 def _remove_shards_and_clips(dataset: Storage, keep: Set[str]) -> None:

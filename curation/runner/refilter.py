@@ -7,26 +7,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from curation.config import CurationConfig, compute_config_hash
-from curation.dataset.layout import MANIFEST_FILE
-from curation.dataset.lock import lock_dataset
-from curation.dataset.manifest import build_manifest, read_manifest, write_manifest
-from curation.dataset.shards import write_shard
+from curation.dataset.layout import MANIFEST_FILE, REFILTER_FOLDER, WORK_FOLDER, get_generation_path
+from curation.dataset.manifest import build_manifest, list_named_shards, read_manifest, write_manifest
+from curation.dataset.shards import ShardResult, write_shard
 from curation.rows.references import list_kept_subjects
 from curation.rows.schema import CLIPS, ClipRow, SubjectRow
 from curation.rows.tables import check_columns, extract_rows
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip
+from curation.runner.dataset_folder import publish_report, remove_stale_shards
 from curation.runner.graph import build_stage
 from curation.runner.plates import build_plate_pool
 from curation.stages.crosspair import VARIANT, Crosspair
 from curation.stages.stage import Stage, run_stage
+from reprise.digest import compute_digest
 from reprise.errors import ConfigError, InputError
+from reprise.lock import lock_folder
+from reprise.progress import NoProgress
 from reprise.settings import validate_settings, with_overrides
 from reprise.storage import Storage
 
@@ -57,9 +60,9 @@ def refilter_dataset(
 ) -> tuple[RefilterChanges, CurationConfig]:
     """Apply `filter.*` overrides to a finished dataset.
 
-    Shards are replaced one by one, each whole, and the manifest last; until then the dataset is a mixture.
-    The same command completes a refilter that was interrupted. Subjects that are rejected now keep their
-    references in the rows, so that the way back loses nothing. Missing crops are made.
+    Whenever it is killed, the manifest names the old shards or the new ones, all whole. The same command
+    starts again. Subjects that are rejected now keep their references in the rows, so that the way back loses
+    nothing. Missing crops are made, and the report.
 
     Args:
         dataset: A finished dataset.
@@ -73,19 +76,54 @@ def refilter_dataset(
     """
     if not apply:
         return _count_changes(dataset, overrides)
-    with lock_dataset(dataset):
+    with lock_folder(dataset) as lock:
         manifest, config = _load_config(dataset, overrides)
+        _remove_leftovers(dataset, manifest)
         shards = [shard["path"] for shard in manifest["shards"]]
         plates = build_plate_pool(dataset, shards, config) if references else []
         decider = _Decider(config, manifest["models"], Crosspair(config, plates))
         made = ("crop", *decider.model_variants) if references else ("crop",)
-        results = [
-            write_shard(dataset, path, ([rows] for rows in decider.decide_shard(dataset, path, made)))
-            for path in shards
+        staged = [
+            write_shard(
+                dataset,
+                f"{REFILTER_FOLDER}/{number:05d}.parquet",
+                ([rows] for rows in decider.decide_shard(dataset, path, made)),
+            )
+            for number, path in enumerate(shards)
         ]
+        if [each.blake2b for each in staged] == [shard.get("blake2b") for shard in manifest["shards"]]:
+            results = [replace(each, path=path) for each, path in zip(staged, shards, strict=True)]
+        else:
+            results = _move_shards(dataset, staged, shards)
         fresh = build_manifest(config, decider.config_hash, manifest["models"], results, manifest["seconds"])
+        lock.check_held()
+        # From here on the new shards count.
         write_manifest(dataset, {**fresh, "created_at": manifest["created_at"]})
+        remove_stale_shards(dataset, {each.path for each in results})
+        publish_report(dataset, config, NoProgress())
     return decider.changes, config
+
+
+def _remove_leftovers(dataset: Storage, manifest: dict[str, Any]) -> None:
+    """Remove what killed runs left. The manifest holds, so nothing in `work/` counts.
+
+    Rows of an earlier config there would count again once the thresholds are set back.
+    """
+    dataset.delete_tree(WORK_FOLDER)
+    remove_stale_shards(dataset, {shard["path"] for shard in manifest["shards"]})
+
+
+def _move_shards(
+    dataset: Storage, staged: Sequence[ShardResult], replaced: Sequence[str]
+) -> list[ShardResult]:
+    """Give new shards names of their own beside those that they replace: their content is in the name."""
+    generation = compute_digest([each.blake2b for each in staged], length=8)
+    results = []
+    for result, path in zip(staged, replaced, strict=True):
+        target = get_generation_path(path, generation)
+        dataset.move_file(result.path, target)
+        results.append(replace(result, path=target))
+    return results
 
 
 def _count_changes(dataset: Storage, overrides: Sequence[str]) -> tuple[RefilterChanges, CurationConfig]:
@@ -104,6 +142,8 @@ def _load_config(dataset: Storage, overrides: Sequence[str]) -> tuple[dict[str, 
         raise InputError(
             f"{dataset.uri} has no {MANIFEST_FILE}: only a finished dataset can be decided again"
         )
+    if not list_named_shards(manifest):
+        manifest.pop("shards", None)
     missing = {"config", "models", "shards", "seconds", "created_at"} - manifest.keys()
     if missing:
         raise InputError(

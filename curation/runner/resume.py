@@ -19,6 +19,7 @@ from curation.rows.stage_names import CROSSPAIR, RETRIEVE, SHARD
 from curation.rows.tables import extract_rows
 from curation.rows.verdicts import RETRIED_REASONS
 from curation.stages import crosspair, retrieve
+from reprise.errors import StorageError
 from reprise.storage import Storage
 
 _READ_THREADS = 16  # shards at a time: on S3 each needs a few requests
@@ -88,6 +89,9 @@ def reopen_dataset(dataset: Storage, manifest: dict[str, Any], fragments: Fragme
     """Turn a finished dataset back into fragments, so that new videos join its rows.
 
     It may be killed at any moment: all rows are copied before the manifest is deleted.
+
+    Raises:
+        StorageError: A shard holds rows that were decided under another config than the manifest states.
     """
     seconds = {
         stage: value
@@ -98,11 +102,20 @@ def reopen_dataset(dataset: Storage, manifest: dict[str, Any], fragments: Fragme
         with dataset.open_input(shard["path"]) as stream, pq.ParquetFile(stream) as parquet:
             for batch in parquet.iter_batches(_ROWS_PER_FRAGMENT, columns=CLIPS.names):
                 rows = extract_rows(batch, CLIPS)
+                _refuse_other_rows(dataset, shard["path"], rows, manifest["config_hash"])
                 for row in rows:
                     _remove_final_references(row)
                 fragments.write_rows(rows, seconds)
                 seconds = {}
     dataset.delete_file(MANIFEST_FILE)
+
+
+def _refuse_other_rows(dataset: Storage, path: str, rows: Sequence[ClipRow], config_hash: str) -> None:
+    if any(row["config_hash"] != config_hash for row in rows):
+        raise StorageError(
+            f"{dataset.join_path(path)} holds rows that were decided under another config than "
+            f"{MANIFEST_FILE} states: `reprise refilter --dataset {dataset.uri}` decides all rows again"
+        )
 
 
 def _remove_final_references(row: ClipRow) -> None:

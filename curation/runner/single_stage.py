@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.config import CurationConfig, compute_config_hash
-from curation.dataset.lock import lock_dataset
+from curation.dataset.layout import DATA_FOLDER
 from curation.dataset.manifest import build_manifest, write_manifest
 from curation.dataset.payload import count_payload_bytes
 from curation.dataset.row_index import index_tables
@@ -29,7 +30,8 @@ from curation.stages.retrieve import FoundDonors, Retrieve
 from curation.stages.slice import Slice
 from curation.stages.stage import Stage, run_stage
 from reprise.errors import InputError, StorageError
-from reprise.storage import Storage, locate_file
+from reprise.lock import lock_folder
+from reprise.storage import Storage, locate_file, split_parent
 
 _BATCH_ROWS = 16  # rows at a time, and per row group
 
@@ -152,10 +154,31 @@ def write_table_shards(tables: ClipTables, config: CurationConfig, dataset: Stor
     group_rows = config.shard.row_group_rows
     revisions = registry.list_model_ids(config)
     config_hash = compute_config_hash(config, revisions)
-    with lock_dataset(dataset, create=True):
+    with lock_folder(dataset, create=True) as lock, lock_source(tables.storage, dataset):
         results = [finish_shard(dataset, plan, [], group_rows, source=tables.storage) for plan in plans]
+        lock.check_held()
         write_manifest(dataset, build_manifest(config, config_hash, revisions, results, {}))
     return outcome
+
+
+@contextlib.contextmanager
+def lock_source(source: Storage, target: Storage) -> Iterator[None]:
+    """Keep other runs from changing the dataset that some tables are in, or the folder that they are in.
+
+    Args:
+        source: Folder of the tables: a dataset, its folder `data/`, or any other.
+        target: A folder that this run has locked already.
+
+    Raises:
+        StorageError: Another run is writing there.
+    """
+    parent, name = split_parent(source.uri)
+    root = Storage(parent) if name == DATA_FOLDER else source
+    if root == target:
+        yield
+        return
+    with lock_folder(root, shared=True):
+        yield
 
 
 def _find_donors(tables: ClipTables, config: CurationConfig) -> FoundDonors:

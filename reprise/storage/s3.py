@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import urllib.parse
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -26,31 +27,62 @@ def connect_s3(uri: str) -> pafs.S3FileSystem:
         StorageError: the bucket does not exist, refuses or cannot be reached.
     """
     path, options = split_uri(uri)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return _open_bucket(path.split("/")[0], options, endpoint, region)
+    return _open_bucket(path.split("/")[0], *_resolve_options(options))
 
 
-@functools.lru_cache(maxsize=32)
-def _open_bucket(bucket: str, options: str, endpoint: str | None, region: str | None) -> pafs.S3FileSystem:
-    """A connection to one bucket's store, after one request that checks that the bucket exists."""
+def connect_boto(uri: str) -> Any:
+    """A boto3 client of the store that an s3:// address is on: Arrow has no conditional requests."""
+    import boto3  # takes a while
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    path, options = split_uri(uri)
+    scheme, endpoint, region, anonymous = _resolve_options(options)
+    return boto3.client(
+        "s3",
+        endpoint_url=f"{scheme}://{endpoint}" if endpoint else None,
+        region_name=region or ("us-east-1" if endpoint else pafs.resolve_s3_region(path.split("/")[0])),
+        config=Config(
+            connect_timeout=_WORK_CONNECT_TIMEOUT,
+            read_timeout=_WORK_REQUEST_TIMEOUT,
+            retries={"mode": "standard", "total_max_attempts": _WORK_ATTEMPTS * 2},
+            signature_version=UNSIGNED if anonymous else None,
+        ),
+    )
+
+
+def _resolve_options(options: str) -> tuple[str, str | None, str | None, bool]:
+    """Scheme, endpoint without scheme, region, and whether requests are anonymous."""
     given = {key: values[-1] for key, values in urllib.parse.parse_qs(options).items()}
-    endpoint = given.get("endpoint_override") or endpoint
+    endpoint = (
+        given.get("endpoint_override")
+        or os.environ.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL")
+    )
     scheme = given.get("scheme", "https")
     if endpoint and "://" in endpoint:
         scheme, endpoint = endpoint.split("://", 1)
-    address = mask_credentials(f"{scheme}://{endpoint.rstrip('/')}") if endpoint else ""
+    region = given.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    anonymous = given.get("anonymous", "").lower() in ("1", "true", "yes")
+    return scheme, endpoint.rstrip("/") if endpoint else None, region, anonymous
+
+
+@functools.lru_cache(maxsize=32)
+def _open_bucket(
+    bucket: str, scheme: str, endpoint: str | None, region: str | None, anonymous: bool
+) -> pafs.S3FileSystem:
+    """A connection to one bucket's store, after one request that checks that the bucket exists."""
+    address = mask_credentials(f"{scheme}://{endpoint}") if endpoint else ""
     where = f"bucket {bucket}" + (f" at {address}" if address else "")
-    region = given.get("region") or region
     try:
         if not region:
             # Only Amazon's own endpoints need the right region.
             region = "us-east-1" if endpoint else pafs.resolve_s3_region(bucket)
         settings = {
-            "endpoint_override": endpoint.rstrip("/") if endpoint else None,
+            "endpoint_override": endpoint,
             "scheme": scheme,
             "region": region,
-            "anonymous": given.get("anonymous", "").lower() in ("1", "true", "yes"),
+            "anonymous": anonymous,
         }
         probe = pafs.S3FileSystem(
             **settings,

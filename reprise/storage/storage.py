@@ -28,6 +28,7 @@ from reprise.storage.local import (
 )
 from reprise.storage.s3 import connect_s3
 
+LOCK_PREFIX = ".reprise-lock"  # of the files of `reprise.lock`, which no listing shows
 _COPY_BYTES = 8 << 20
 _IN_FLIGHT_BYTES = 64 << 20  # sent to S3 but not yet confirmed
 
@@ -142,7 +143,8 @@ class Storage:
             if depth is not None:
                 slashes = depth + (prefix.rstrip("/").count("/") + 1 if prefix not in ("", ".") else 0)
                 listed = [entry for entry in listed if entry.path.count("/") < slashes]
-        return sorted(e for e in listed if not posixpath.basename(e.path).startswith(PARTIAL_PREFIX))
+        hidden = (PARTIAL_PREFIX, LOCK_PREFIX)
+        return sorted(e for e in listed if not posixpath.basename(e.path).startswith(hidden))
 
     def list_paths(self, prefix: str = "", suffix: str = "") -> list[str]:
         """Relative paths of the files below a folder that end in `suffix`, sorted; [] if it is absent."""
@@ -344,6 +346,21 @@ class Storage:
             raise StorageError(f"refusing to delete all of {self.uri}")
         with self._explain_errors(prefix), contextlib.suppress(FileNotFoundError):
             self.get_filesystem().delete_dir(self.get_arrow_path(prefix))
+
+    def move_file(self, rel: str, new: str) -> None:
+        """Move a file within this place: at once on a disk, as a copy within the store on S3.
+
+        A file that has the name `new` is replaced.
+
+        Raises:
+            StorageError: there is no such file.
+        """
+        target = self.get_local_path(new)
+        if target is not None:
+            with explain_errors(str(target)):
+                target.parent.mkdir(parents=True, exist_ok=True)
+        with self._explain_errors(rel):
+            self.get_filesystem().move(self.get_arrow_path(rel), self.get_arrow_path(new))
 
     def rename_folder(self, rel: str, new: str) -> None:
         """Move a folder on a local disk, at once.

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from reprise.errors import RepriseError
+from reprise.lock import lock_folder
 from reprise.progress import NoProgress, Progress
 from reprise.storage import Storage
 from training.latents.buckets import SizeBuckets
@@ -119,12 +120,27 @@ def encode_dataset(
         text_encoder=hash_model_parts(model, revision, "text_encoder", "tokenizer"),
     )
     stamp = _make_stamp(info, config)
-    if overwrite:
-        _clear_folder(folder)
-    _refuse_stale(folder, stamp)
+    job = EncodeJob(source, facts, config, folder, stamp["fingerprint"])
+    with lock_folder(folder, create=True) as lock:
+        if overwrite:
+            _clear_folder(folder)
+        _refuse_stale(folder, stamp)
+        done, dropped = _encode_missing_items(job, planned, stamp, execute, progress)
+        lock.check_held()
+        return _write_results(job, info, planned, done, dropped)
+
+
+def _encode_missing_items(
+    job: EncodeJob,
+    planned: Sequence[PlannedItem],
+    stamp: dict[str, Any],
+    execute: ExecuteUnits,
+    progress: Progress,
+) -> tuple[dict[str, dict[str, Any]], dict[str, ItemOutcome]]:
+    """Encode what no part has yet; return, by key, the rows of all parts and the items that are unusable."""
+    folder, config = job.folder, job.config
     done, dropped = _read_finished(folder)
     todo = [p for p in planned if not p.drop and p.key not in done and p.key not in dropped]
-    job = EncodeJob(source, facts, config, folder, stamp["fingerprint"])
     if todo:
         folder.write_bytes(STAMP_FILE, json.dumps(stamp, indent=2).encode())
         total = sum(not p.drop for p in planned)
@@ -142,7 +158,7 @@ def encode_dataset(
             if key not in done:
                 died = replace(outcome, reason="worker died", message="the worker died in every attempt")
                 dropped[key] = outcome if outcome.reason else died
-    return _write_results(job, info, planned, done, dropped)
+    return done, dropped
 
 
 def execute_here(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:

@@ -96,7 +96,7 @@ def test_nothing_is_counted_as_nothing() -> None:
 
 
 def compose_manifest(rows: list[ClipRow]) -> dict[str, object]:
-    result = ShardResult("data/clips-00000-of-00001.parquet", len(rows), 1, tally_rows(rows), {})
+    result = ShardResult("data/clips-00000-of-00001.parquet", len(rows), 1, "", tally_rows(rows), {})
     return build_manifest(load_config(), "abcdefabcdef", {}, [result], {})
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from curation.config import CurationConfig, compute_config_hash, load_config
-from curation.dataset.lock import lock_dataset
+from curation.dataset.fragments import Fragments
 from curation.dataset.manifest import build_manifest, write_manifest
 from curation.dataset.payload import count_payload_bytes
 from curation.dataset.shards import ShardResult
@@ -26,14 +27,18 @@ from curation.rows.tables import build_table
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip
 from curation.runner import refilter as module
+from curation.runner.config_guard import refuse_other_config
 from curation.runner.graph import build_stage
 from curation.runner.refilter import refilter_dataset
+from curation.runner.resume import reopen_dataset
 from curation.stages.crosspair import Crosspair
 from curation.stages.filter import keep_needed_frames
 from curation.stages.plates import collect_plates
 from curation.stages.stage import run_stage
 from pipelines.refilter import main
 from reprise.errors import RepriseError
+from reprise.file_records import compute_file_digest
+from reprise.lock import lock_folder
 from reprise.settings import with_overrides
 from reprise.storage import Storage
 from tests.curation.clips import clip, kept_clip, subject
@@ -86,7 +91,16 @@ def write(root: Path, rows: list[ClipRow], config: CurationConfig) -> Storage:
         path = f"data/clips-{part:05d}-of-00002.parquet"
         mine = rows[part * 4 : part * 4 + 4]
         storage.write_parquet(path, [build_table(mine[:2], CLIPS), build_table(mine[2:], CLIPS)], CLIPS)
-        results.append(ShardResult(path, len(mine), storage.get_size(path), tally_rows(mine), {}))
+        results.append(
+            ShardResult(
+                path,
+                len(mine),
+                storage.get_size(path),
+                compute_file_digest(storage, path),
+                tally_rows(mine),
+                {},
+            )
+        )
     models = list_model_ids(config)
     made = build_manifest(config, compute_config_hash(config, models), models, results, {"slice": 1.5})
     write_manifest(storage, {**made, "created_at": "2026-01-01T00:00:00+00:00"})
@@ -104,11 +118,17 @@ def dataset(tmp_path: Path, finished: list[ClipRow]) -> Storage:
 
 
 def rows_of(storage: Storage) -> list[Any]:
-    return [row for file in storage.list_paths("data") for row in storage.read_table(file).to_pylist()]
+    return [row for file in list_dataset_shards(storage) for row in storage.read_table(file).to_pylist()]
+
+
+def list_dataset_shards(storage: Storage) -> list[str]:
+    return [shard["path"] for shard in json.loads(storage.read_bytes("manifest.json"))["shards"]]
 
 
 def files_of(storage: Storage) -> dict[str, bytes]:
-    return {file: storage.read_bytes(file) for file in storage.list_paths()}
+    """Every file but those of the report."""
+    paths = [file for file in storage.list_paths() if not file.startswith("report/")]
+    return {file: storage.read_bytes(file) for file in paths}
 
 
 def verdicts_of(rows: Iterable[Any]) -> list[Any]:
@@ -136,12 +156,12 @@ def test_tightening_counts_what_is_lost_by_reason(dataset: Storage) -> None:
 
 
 def test_tighten_then_loosen_returns_to_the_original_rows(dataset: Storage) -> None:
-    before = files_of(dataset)
+    before = [dataset.read_bytes(file) for file in list_dataset_shards(dataset)]
     refilter_dataset(dataset, ["filter.sharpness_min=1000", "filter.area_share_min=0.7"])
     assert {row["status"] for row in rows_of(dataset)} == {"rejected"}
     assert sum(len(each["references"]) for row in rows_of(dataset) for each in row["subjects"]) > 12
     refilter_dataset(dataset, ["filter.sharpness_min=40", "filter.area_share_min=0.03125"])
-    assert files_of(dataset) == before
+    assert [dataset.read_bytes(file) for file in list_dataset_shards(dataset)] == before
 
 
 def test_the_result_equals_a_fresh_verdict_over_the_same_scores(dataset: Storage) -> None:
@@ -220,28 +240,91 @@ def test_clips_that_never_came_to_a_verdict_stay_as_they_are(dataset: Storage) -
     assert {**after, "config_hash": None} == {**before, "config_hash": None}
 
 
-def test_an_interrupted_refilter_is_completed_by_the_same_command(
-    dataset: Storage, tmp_path: Path, finished: list[ClipRow], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    undisturbed = write(tmp_path / "other", copy.deepcopy(finished), load_config())
-    refilter_dataset(undisturbed, ["filter.sharpness_min=80"])
+class Killed(BaseException):
+    """What stands for SIGKILL: no handler of errors catches it."""
+
+
+WRITES = ("write_bytes", "write_parquet", "put_file", "move_file", "delete_file", "delete_tree")
+
+
+def kill_at(number: int, *, after: bool, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Kill the process before, or just after, the write of this number. Returns the list of writes."""
     calls: list[str] = []
-    whole = Storage.write_parquet
 
-    def killed(self: Storage, rel: str, batches: Iterator[pa.Table], schema: pa.Schema, **more: Any) -> int:
-        calls.append(rel)
-        if len(calls) == 2:
-            next(iter(batches))
-            raise KeyboardInterrupt
-        return whole(self, rel, batches, schema, **more)
+    def count(name: str, whole: Any) -> Any:
+        def call(self: Storage, *arguments: Any, **more: Any) -> Any:
+            if name == "put_file" or Path(self.uri).name.startswith("reprise-"):
+                return whole(self, *arguments, **more)  # part of a write that is counted
+            calls.append(f"{name} {arguments[0]}")
+            if len(calls) == number and not after:
+                raise Killed
+            result = whole(self, *arguments, **more)
+            if len(calls) == number:
+                raise Killed
+            return result
 
-    monkeypatch.setattr(Storage, "write_parquet", killed)
-    with pytest.raises(KeyboardInterrupt):
+        return call
+
+    for name in WRITES:
+        monkeypatch.setattr(Storage, name, count(name, getattr(Storage, name)))
+    return calls
+
+
+def read_state(storage: Storage) -> tuple[str, list[Any]]:
+    """The config that a dataset states, and the verdicts of the rows that it names."""
+    manifest = json.loads(storage.read_bytes("manifest.json"))
+    return manifest["config_hash"], [(row["config_hash"], *verdicts_of([row])) for row in rows_of(storage)]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_refilter_that_is_killed_at_any_write_leaves_the_old_dataset_or_the_new_one(
+    tmp_path: Path, finished: list[ClipRow], after: bool
+) -> None:
+    def build(name: str) -> Storage:
+        return write(tmp_path / name, copy.deepcopy(finished), load_config())
+
+    undisturbed = build("undisturbed")
+    old = read_state(undisturbed)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        calls = kill_at(0, after=after, monkeypatch=monkeypatch)
+        refilter_dataset(undisturbed, ["filter.sharpness_min=80"])
+    new = read_state(undisturbed)
+    assert old[1] != new[1]
+    switch = calls.index("write_bytes manifest.json") + 1
+    for number in range(1, len(calls) + 1):
+        dataset = build(f"{number}-{after}")
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            kill_at(number, after=after, monkeypatch=monkeypatch)
+            with pytest.raises(Killed):
+                refilter_dataset(dataset, ["filter.sharpness_min=80"])
+        is_new = number > switch or (number == switch and after)
+        assert read_state(dataset) == (new if is_new else old), calls[number - 1]
+        copied = Storage.from_uri(shutil.copytree(dataset.uri, tmp_path / f"copy-{number}-{after}"))
+        assert build_fragments(copied) == sorted((new if is_new else old)[1], key=repr), calls[number - 1]
         refilter_dataset(dataset, ["filter.sharpness_min=80"])
-    monkeypatch.undo()
-    assert len(rows_of(dataset)) == 8, "both shards can be read"
-    refilter_dataset(dataset, ["filter.sharpness_min=80"])
-    assert files_of(dataset) == files_of(undisturbed)
+        assert files_of(dataset) == files_of(undisturbed), calls[number - 1]
+        assert dataset.is_file("report/index.html")
+
+
+def build_fragments(dataset: Storage) -> list[Any]:
+    """What a `curate` that grows the dataset starts from."""
+    manifest = json.loads(dataset.read_bytes("manifest.json"))
+    config = CurationConfig.model_validate(manifest["config"])
+    fragments = Fragments(dataset, manifest["config_hash"])
+    refuse_other_config(dataset, manifest, config, manifest["config_hash"])
+    reopen_dataset(dataset, manifest, fragments)
+    files = dataset.list_paths(fragments.folder)
+    rows = [row for file in files for row in dataset.read_table(file).to_pylist()]
+    return sorted(((row["config_hash"], *verdicts_of([row])) for row in rows), key=repr)
+
+
+def test_rows_of_another_config_than_the_manifest_states_are_not_reopened(dataset: Storage) -> None:
+    manifest = json.loads(dataset.read_bytes("manifest.json"))
+    mixed = [{**row, "config_hash": "another"} for row in rows_of(dataset)[:4]]
+    dataset.write_parquet(list_dataset_shards(dataset)[0], [build_table(mixed, CLIPS)], CLIPS)
+    with pytest.raises(RepriseError, match=r"decided under another config .*reprise refilter"):
+        reopen_dataset(dataset, manifest, Fragments(dataset, manifest["config_hash"]))
+    assert dataset.is_file("manifest.json")
 
 
 def test_measurements_that_are_missing_are_named(dataset: Storage) -> None:
@@ -337,14 +420,14 @@ def test_a_dataset_of_an_older_schema_is_decided_again_and_written_in_the_new_on
     changes, _ = refilter_dataset(dataset, ["filter.sharpness_min=80"])
     assert (changes.kept_before, changes.kept_after) == (4, 2)
     assert all("track" in each for row in rows_of(dataset) for each in row["subjects"])
-    for file in dataset.list_paths("data"):
+    for file in list_dataset_shards(dataset):
         assert dataset.read_table(file).schema.metadata[b"reprise.schema"] == SCHEMA_VERSION.encode()
 
 
 def test_a_dataset_that_another_run_is_writing_is_refused(dataset: Storage) -> None:
     before = files_of(dataset)
     with (
-        lock_dataset(dataset),
+        lock_folder(dataset),
         pytest.raises(RepriseError, match="another run is writing"),
     ):
         refilter_dataset(dataset, ["filter.sharpness_min=80"])

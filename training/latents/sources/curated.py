@@ -36,6 +36,21 @@ _ROW_COLUMNS = (
 _ITEM_COLUMNS = (*_ROW_COLUMNS, "subjects.references.image.bytes")
 
 
+def list_shards(dataset: Storage) -> list[str]:
+    """List the Parquet files of a dataset: those that its manifest names, else all in `data/`.
+
+    Other files may lie beside those that count, after a killed `reprise refilter`.
+    """
+    found = sorted(f"data/{name}" for name in dataset.list_names("data") if name.endswith(".parquet"))
+    if not dataset.is_file("manifest.json"):
+        return found
+    try:
+        named = [shard["path"] for shard in json.loads(dataset.read_bytes("manifest.json"))["shards"]]
+    except (ValueError, TypeError, KeyError):
+        return found
+    return named or found
+
+
 @dataclass(frozen=True)
 class CuratedSource:
     """A `Source`: the clips of a dataset that `reprise curate` wrote."""
@@ -54,14 +69,14 @@ class CuratedSource:
         Raises:
             RepriseError: the dataset does not exist, is not finished, or has no row.
         """
-        shards = [name for name in self.folder.list_names("data") if name.endswith(".parquet")]
+        shards = list_shards(self.folder)
         if not self.folder.exists("manifest.json"):
             state = "is not finished: run `reprise curate` again" if shards else "has no manifest.json"
             raise RepriseError(f"no dataset at {self.place}: it {state}")
         planned = []
-        for name in shards:
-            for number, row in enumerate(read_table_rows(self.folder, f"data/{name}", _ROW_COLUMNS)):
-                planned.append(self._plan_row(row, (f"data/{name}", number)))
+        for path in shards:
+            for number, row in enumerate(read_table_rows(self.folder, path, _ROW_COLUMNS)):
+                planned.append(self._plan_row(row, (path, number)))
         if not planned:
             raise RepriseError(f"the dataset at {self.place} has no row")
         return planned

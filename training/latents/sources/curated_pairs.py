@@ -10,6 +10,7 @@ from reprise.errors import RepriseError
 from reprise.parquet_rows import read_placed_rows, read_table_rows
 from reprise.storage import Storage
 from training.latents.config import EncodeConfig, PairsConfig
+from training.latents.sources.curated import list_shards
 from training.latents.sources.pair import PicturePair, make_item
 from training.latents.sources.source import EncodeItem, PlannedItem, hash_values
 
@@ -87,7 +88,7 @@ class CuratedPairs:
         return {"kind": "curated pairs", "place": self.place}
 
     def _list_files(self) -> list[str]:
-        return [f"data/{name}" for name in self.folder.list_names("data") if name.endswith(".parquet")]
+        return list_shards(self.folder)
 
 
 # Row and pair share one number: row * _MAX_PAIRS_PER_ROW + pair. A clip has far fewer pairs.

@@ -1,0 +1,102 @@
+"""Records of files: size and digest, by which damage is found.
+
+`b2sum -l 128 FILE` prints the same digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from reprise.digest import hash_stream
+from reprise.errors import StorageError, TransientStorageError
+from reprise.storage import Storage
+
+_THREADS = 16  # files at a time: on S3 each is a wait for an answer
+_BATCH = 1024  # records at a time, so that a million of them take no memory
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a file was when it was written."""
+
+    path: str  # relative to its folder
+    bytes: int
+    blake2b: str | None = None  # BLAKE2b of 128 bits, hexadecimal; None: not recorded
+
+    @classmethod
+    def from_file(cls, folder: Storage, path: str) -> FileRecord:
+        """Read a file and record it."""
+        return cls(path, folder.get_size(path), compute_file_digest(folder, path))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as manifests hold it."""
+        return {"path": self.path, "bytes": self.bytes, "blake2b": self.blake2b}
+
+
+@dataclass(frozen=True)
+class FileDamage:
+    """A file that is not what its record says."""
+
+    path: str
+    problem: str
+
+
+def compute_file_digest(folder: Storage, path: str) -> str:
+    """Compute the digest of a file in bounded memory.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    with folder.open_input(path) as stream:
+        try:
+            return hash_stream(stream)
+        except OSError as error:
+            raise StorageError(f"cannot read {folder.join_path(path)}: {error}") from error
+
+
+def find_size_damage(records: Iterable[FileRecord], sizes: Mapping[str, int]) -> list[FileDamage]:
+    """Find files that are missing or have another size than their record says.
+
+    Args:
+        records: What was written.
+        sizes: Bytes of the files that are there, by path.
+    """
+    found = []
+    for record in records:
+        size = sizes.get(record.path, -1)
+        if size < 0:
+            found.append(FileDamage(record.path, "missing"))
+        elif size != record.bytes:
+            found.append(FileDamage(record.path, f"{size} bytes instead of {record.bytes}"))
+    return found
+
+
+def list_file_sizes(folder: Storage, *prefixes: str) -> dict[str, int]:
+    """Sizes of the files below some folders, by path; files that cannot be read have -1."""
+    return {file.path: file.size for prefix in prefixes for file in folder.list_files(prefix)}
+
+
+def check_content(folder: Storage, records: Iterable[FileRecord]) -> Iterator[FileDamage]:
+    """Read files and yield those whose digest is not that of their record; those without one pass.
+
+    Raises:
+        TransientStorageError: the store does not answer, so nothing is known.
+    """
+
+    def check_file(record: FileRecord) -> FileDamage | None:
+        try:
+            found = compute_file_digest(folder, record.path)
+        except TransientStorageError:
+            raise
+        except StorageError as error:
+            return FileDamage(record.path, str(error))
+        return None if found == record.blake2b else FileDamage(record.path, "its content has changed")
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        left = iter(each for each in records if each.blake2b)
+        while part := list(islice(left, _BATCH)):
+            yield from filter(None, pool.map(check_file, part))
