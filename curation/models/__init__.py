@@ -1,1 +1,1 @@
-"""Models behind roles: `roles` says what a role takes and gives; one file per backend implements it."""
+"""Models behind roles: `roles` defines a protocol per role, and each backend implements one in its file."""

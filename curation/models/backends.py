@@ -1,7 +1,7 @@
-"""The backends: one record each says what it is, what it imports, what it loads and what it needs.
+"""The backends. One record per backend holds its class, packages, checkpoints and resources.
 
-A new backend is one line in `BACKENDS` and one file that holds its class. Everything that asks about backends
-(`registry`, `reprise models`, `reprise doctor`) reads these records.
+A new backend is one record in `BACKENDS` and one file that holds its class. `registry`, `reprise models` and
+`reprise doctor` read these records.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _PRETRAINED_EXTRA = "reprise[pretrained]"
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker needs for a model, beside the memory of its weights (see `catalogue`).
+    """What one worker needs for a model, besides the memory of its weights (see `catalogue`).
 
     Attributes:
-        num_cpus: cores that it keeps busy.
-        num_gpus: GPUs that it uses where there are any; a fraction shares one. 0: it never uses one.
-        needs_gpu: it does not run without a GPU. Without this, it also runs on a CPU, slowly.
-        memory_gb: main memory beside the weights; None: not measured yet.
+        num_cpus: cores that it uses.
+        num_gpus: GPUs that it uses if there are any; a fraction shares one. 0: it never uses one.
+        needs_gpu: true: it does not run without a GPU. False: it also runs on a CPU, slowly.
+        memory_gb: main memory besides the weights, GB; None: not measured yet.
     """
 
     num_cpus: float = 1
@@ -43,12 +43,13 @@ class Backend:
         role: role that it fills, see `roles`.
         name: its name in the config, unique in its role.
         target: `module:Class` below `curation.models`, imported only where it is used.
-        packages: modules that it imports beside the base install.
-        checkpoints: names of the catalogue's entries of its role that it loads, its default first.
-        base: the catalogue's entry that it loads besides, as a prior needs its base model.
-        takes_checkpoint: it is built with a `ModelSpec`, which names a checkpoint; without, with nothing.
-        extra: what pip installs to bring `packages`.
-        resources: what one worker of it needs.
+        packages: modules that it imports and the base install does not bring.
+        checkpoints: names of the catalogue's entries of its role that it can load, its default first.
+        base: name of the entry that it loads in addition: the base model of a prior.
+        takes_checkpoint: true: it is built with a `ModelSpec`, which names a checkpoint. False: it is built
+            without arguments.
+        extra: requirement that pip installs to bring `packages`.
+        resources: what one worker needs.
     """
 
     role: str
@@ -71,8 +72,8 @@ def _make_classical(role: str, target: str) -> Backend:
     return Backend(role, CLASSICAL, f"classical.{target}", takes_checkpoint=False, resources=ON_CPU)
 
 
-# In the order in which a clip meets the roles. Of a role's backends that load a checkpoint, the profile
-# `pretrained` uses the first.
+# In the order in which the stages use the roles. The profile `pretrained` uses the first backend of a role
+# that loads a checkpoint.
 BACKENDS: tuple[Backend, ...] = (
     _make_classical("detector", "detector:ClassicalDetector"),
     Backend(
@@ -141,20 +142,23 @@ ROLES: tuple[str, ...] = tuple(dict.fromkeys(backend.role for backend in BACKEND
 
 
 def list_backends(role: str) -> list[Backend]:
-    """The backends of a role; none where there is no such role."""
+    """List the backends of a role; []: there is no such role."""
     return [backend for backend in BACKENDS if backend.role == role]
 
 
 def find_backend(role: str, name: str) -> Backend | None:
-    """The record of a backend; None: it is one of a person's own, or there is none."""
+    """Find the record of a backend; None: it is a user's own class, or it does not exist."""
     return next((backend for backend in list_backends(role) if backend.name == name), None)
 
 
 def find_loaders(role: str, checkpoint: str) -> list[Backend]:
-    """The backends of a role that load a catalogue entry, by its name; the one that a profile uses first."""
+    """List the backends of a role that load a catalogue entry, given by its name.
+
+    A profile uses the first.
+    """
     return [backend for backend in list_backends(role) if checkpoint in backend.checkpoints]
 
 
 def is_base(role: str, checkpoint: str) -> bool:
-    """Whether a catalogue entry is loaded only as the base of another one."""
+    """Return whether a catalogue entry is loaded only as the base of another one."""
     return any(backend.base == checkpoint for backend in list_backends(role))

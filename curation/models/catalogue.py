@@ -1,4 +1,6 @@
-"""The published checkpoints: where they are, under which licence, how large. `backends` says what loads them.
+"""The published checkpoints: their addresses, licences and sizes.
+
+`backends` lists the backends that load them.
 
 The facts come from public records (model cards, release pages, lock files of public projects). A fact that no
 record confirms is None and is shown as unknown. A size is the published byte count, or the number of
@@ -17,7 +19,7 @@ _FLUX_LICENCE = "FLUX.1 [dev] Non-Commercial License"
 _FACE_LICENCE = "InsightFace: non-commercial research only"
 _FACE_PACKS_URL = "https://github.com/deepinsight/insightface/releases/download/v0.7"
 _FLUX_FILES = (
-    # The same weights also lie at the top of these repositories in one file, which diffusers does not read.
+    # These repositories also hold the same weights in one file at the top, which diffusers does not read.
     "model_index.json", "scheduler/*", "text_encoder/*", "text_encoder_2/*", "tokenizer/*", "tokenizer_2/*",
     "transformer/*", "vae/*",
 )  # fmt: skip
@@ -158,7 +160,7 @@ def list_published(
 
 
 def find_published(source: str) -> PublishedCheckpoint | None:
-    """Find the entry of an address; None: it is not in the catalogue. A default goes before others."""
+    """Find the entry of an address, a default entry first; None: it is not in the catalogue."""
     known = [entry for entries in PUBLISHED.values() for entry in entries if entry.source == source]
     return min(known, key=lambda entry: not entry.default, default=None)
 

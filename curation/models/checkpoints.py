@@ -1,14 +1,13 @@
-"""Where a checkpoint is on this machine, and what exactly it is. Nothing here ever downloads.
+"""Find a checkpoint on this machine, verify and identify it. This module never downloads.
 
-A checkpoint is addressed in one of three ways:
+A checkpoint has one of three kinds of address:
 
-* a local path, file or folder (`local-dir:PATH` is the same thing);
-* a hub id `owner/name`, with a revision (`hf-hub:owner/name` is the same thing);
+* a local path, file or folder (`local-dir:PATH` means the same);
+* a hub id `owner/name`, with a revision (`hf-hub:owner/name` means the same);
 * an `https://` address of a file or of a zip of files.
 
-What has been pulled lies under `models_folder()`, one subfolder per address and revision, each with a
-manifest that says what belongs in it. A hub id is also looked for in the hub's own cache, since people have
-models there.
+Pulled checkpoints are in `get_models_folder()`, one subfolder per address and revision, each with a manifest
+of its files. A hub id is also searched in the hub's own cache.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from curation.models import catalogue
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 
-MANIFEST_FILE = "reprise.json"  # in each pulled folder: where it came from and the size of every file
+MANIFEST_FILE = "reprise.json"  # in each pulled folder: its address and the size of every file
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".bin", ".onnx", ".ckpt"})
-# A changed tokenizer or preprocessor makes another model of the same weights.
+# The same weights with another tokenizer or preprocessor are another model.
 _SETTINGS_SUFFIXES = frozenset({".json", ".txt", ".model", ".yaml", ".yml", ".py", ".cfg", ".jinja"})
 _ARCHIVE_SUFFIXES = (".zip",)
 _HUB_ID_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -44,8 +43,10 @@ _CHUNK_BYTES = 1 << 22
 class Checkpoint:
     """A checkpoint on this machine.
 
-    `path`: a file or a folder. `revision`: of the hub, else the first 12 characters of `sha256`. `sha256`:
-    see `fingerprint`.
+    Attributes:
+        path: file or folder.
+        revision: commit of the hub, else the first 12 characters of `sha256`.
+        sha256: see `compute_fingerprint`.
     """
 
     path: Path
@@ -55,11 +56,11 @@ class Checkpoint:
 
 
 def resolve_checkpoint(spec: ModelSpec) -> Checkpoint:
-    """The checkpoint of a spec, on this machine's disk, verified to be whole.
+    """Find the checkpoint of a spec on this machine and verify that it is complete.
 
     Raises:
-        RepriseError: it is not here (the line says what to fetch, how, how large it is and where it goes), or
-            it is damaged or half-downloaded.
+        RepriseError: it is not here (the message names the command that fetches it, its size and its folder),
+            or it is damaged or incomplete.
     """
     if spec.checkpoint is None:
         raise RepriseError(
@@ -73,27 +74,27 @@ def resolve_checkpoint(spec: ModelSpec) -> Checkpoint:
 
 
 def get_models_folder() -> Path:
-    """Where pulled checkpoints lie: `REPRISE_MODELS`, else ~/.cache/reprise/models."""
+    """Return the folder of pulled checkpoints: `REPRISE_MODELS`, else ~/.cache/reprise/models."""
     return Path(os.environ.get("REPRISE_MODELS") or "~/.cache/reprise/models").expanduser()
 
 
 def strip_prefix(source: str) -> str:
-    """An address without open_clip's prefixes, which say what the address itself shows."""
+    """Return an address without open_clip's prefixes, which add nothing to it."""
     return source.removeprefix("local-dir:").removeprefix("hf-hub:")
 
 
 def is_url(source: str) -> bool:
-    """Whether an address is a web address."""
+    """Return whether an address is a web address."""
     return source.startswith(("https://", "http://"))
 
 
 def is_hub_id(source: str) -> bool:
-    """`owner/name`, where no such path exists here."""
+    """Return whether an address is a hub id: `owner/name`, and no such path exists on this machine."""
     return _HUB_ID_PATTERN.fullmatch(source) is not None and not Path(source).expanduser().exists()
 
 
 def locate_checkpoint(source: str, revision: str | None) -> tuple[Path, str | None]:
-    """Path of a checkpoint on this machine, and its hub revision (None for what has none).
+    """Return the path of a checkpoint on this machine and its hub revision; None: it is not from the hub.
 
     Raises:
         RepriseError: it is not here.
@@ -112,7 +113,7 @@ def locate_checkpoint(source: str, revision: str | None) -> tuple[Path, str | No
 
 
 def get_pull_folder(source: str, revision: str | None = None) -> Path:
-    """Where a pulled checkpoint lies, whether it is there or not."""
+    """Return the folder of a pulled checkpoint, whether it exists or not."""
     if is_url(source):
         return get_models_folder() / f"{get_file_name(source)}@{compute_digest(source, length=8)}"
     return get_models_folder() / f"{source.replace('/', '--')}@{revision or 'main'}"
@@ -154,7 +155,7 @@ def _locate_hub(source: str, revision: str | None) -> tuple[Path, str]:
 
 
 def _find_in_hub_cache(source: str, revision: str | None) -> Path | None:
-    """The snapshot that huggingface_hub keeps of this revision, if it has one; no network."""
+    """Return huggingface_hub's cached snapshot of a revision, without the network; None: there is none."""
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -166,7 +167,7 @@ def _find_in_hub_cache(source: str, revision: str | None) -> Path | None:
 
 
 def read_checkpoint_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a pulled folder; None where there is none, as in one whose pull was interrupted."""
+    """Read the manifest of a pulled folder; None: it has none, for example because a pull was interrupted."""
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -186,15 +187,14 @@ def _describe_missing(source: str, revision: str | None) -> str:
     return f"no checkpoint {what} here: fetch it{size} with `reprise models pull {pull}`; it goes to {folder}"
 
 
-# ---- is it whole -------------------------------------------------------------------------------------------
+# ---- verify ------------------------------------------------------------------------------------------------
 
 
 def verify_checkpoint(path: Path) -> None:
-    """Check that the weight files of a checkpoint can be what they claim, by their headers and sizes only.
+    """Check the weight files of a checkpoint by their headers and sizes only.
 
     Raises:
-        RepriseError: there are no weights, or a file is missing, empty, cut off or no weights at all. One
-        line.
+        RepriseError: there are no weights, or a file is missing, empty, cut off or no weight file.
     """
     if path.is_file():
         _verify_file(path)
@@ -221,14 +221,14 @@ def verify_checkpoint(path: Path) -> None:
 
 
 def list_weight_files(path: Path) -> list[Path]:
-    """The weight files of a checkpoint, by name; [path] for a file."""
+    """List the weight files of a checkpoint, sorted by name; a file is a list of itself."""
     if path.is_file():
         return [path]
     return sorted(file for file in _list_visible_files(path) if file.suffix in WEIGHT_SUFFIXES)
 
 
 def find_weight_file(path: Path, suffixes: frozenset[str] = WEIGHT_SUFFIXES) -> Path:
-    """The one weight file of a checkpoint, itself or in its folder.
+    """Find the only weight file of a checkpoint: the path itself, or the file in its folder.
 
     Raises:
         RepriseError: there is none, or more than one.
@@ -246,7 +246,7 @@ def find_weight_file(path: Path, suffixes: frozenset[str] = WEIGHT_SUFFIXES) -> 
 
 
 def _list_visible_files(path: Path) -> Iterator[Path]:
-    """Files of a folder without hidden ones, such as the hub's own download notes."""
+    """Yield the files of a folder without hidden ones, such as the hub's records of its downloads."""
     for file in path.rglob("*"):
         inside = file.relative_to(path).parts
         if file.is_file() and not any(part.startswith(".") for part in inside):
@@ -282,7 +282,7 @@ def _verify_file(file: Path) -> None:
         # The table of contents of a zip, which torch.save writes, is at its end.
         if not zipfile.is_zipfile(file):
             raise RepriseError(_describe_damage(file, "cut off"))
-    elif not head.startswith(b"\x80"):  # a pickle of torch < 1.6 begins so and has no length to check
+    elif not head.startswith(b"\x80"):  # the first byte of a pickle of torch < 1.6; it has no length
         raise RepriseError(f"{file} is no PyTorch file: neither a zip nor a pickle")
 
 
@@ -304,7 +304,7 @@ def _verify_safetensors(file: Path, size: int) -> None:
 
 
 def _protobuf_is_whole(file: Path, size: int) -> bool:
-    """Whether the top-level fields of a protobuf end where the file does, without reading their content."""
+    """Return whether the top-level fields of a protobuf end where the file ends. Reads no content."""
     with file.open("rb") as stream:
         while stream.tell() < size:
             key = _read_varint(stream.read)
@@ -337,15 +337,15 @@ def _describe_damage(file: Path, detail: str) -> str:
     return f"{file} is damaged or half-downloaded ({detail}): delete it and fetch it again"
 
 
-# ---- what exactly is it ------------------------------------------------------------------------------------
+# ---- identify ----------------------------------------------------------------------------------------------
 
 
 def compute_fingerprint(path: Path) -> str:
     """Compute the SHA-256 that identifies a checkpoint.
 
     For a file it is the sum of its bytes. For a folder it is the sum of one line `sha256  name` for each
-    weight and settings file, sorted by name: a tokenizer counts, a README does not. The sums of files are
-    cached beside them, keyed by size and time of change, so that 30 GB are read once.
+    weight and settings file, sorted by name. A tokenizer counts, a README does not. The sums of files are
+    cached in their folder with size and time of change, so that 30 GB are read only once.
 
     Returns:
         64 hex characters.
@@ -381,7 +381,7 @@ def _get_checksums(folder: Path, files: list[Path]) -> dict[str, str]:
             fresh = True
         sums[name] = str(note[2])
     if fresh:
-        # Somebody else's folder may not be writable; then it is summed again next time.
+        # The folder may not be writable. The sums are then computed again next time.
         with contextlib.suppress(OSError):
             _replace_file(folder / _CHECKSUM_CACHE, json.dumps(noted, sort_keys=True, indent=1))
     return sums
@@ -412,12 +412,12 @@ def hash_file(file: Path) -> str:
 
 
 def _replace_file(file: Path, text: str) -> None:
-    """Workers write the same notes at the same time: each sees an old or a new file, never half a one."""
+    """Write a file atomically, because several workers may write it at the same time."""
     handle, partial = tempfile.mkstemp(dir=file.parent, prefix=".reprise-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
-        Path(partial).chmod(0o644)  # others may share the folder; mkstemp gives it to its owner alone
+        Path(partial).chmod(0o644)  # other users may share the folder; mkstemp allows only its owner
         Path(partial).replace(file)
     finally:
         Path(partial).unlink(missing_ok=True)
@@ -426,7 +426,10 @@ def _replace_file(file: Path, text: str) -> None:
 def write_checkpoint_manifest(
     folder: Path, source: str, revision: str, requested_revision: str | None
 ) -> None:
-    """Record what a pulled folder holds; written last, so that a folder without it is an interrupted pull."""
+    """Record the content of a pulled folder.
+
+    It is written last: a folder without it is an interrupted pull.
+    """
     files = {
         file.relative_to(folder).as_posix(): file.stat().st_size
         for file in sorted(_list_visible_files(folder))

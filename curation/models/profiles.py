@@ -1,4 +1,4 @@
-"""The profiles: which backend, with which checkpoint, fills each role where the config names none."""
+"""The profiles: the backend and checkpoint of each role for which the config names none."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ def list_pretrained_specs() -> dict[str, ModelSpec]:
 def list_playground_specs() -> dict[str, ModelSpec]:
     """List role -> spec of the shipped checkpoints, which the backends of real checkpoints load.
 
-    No small model learns to paint in minutes, so the classical backends paint. Videos of the playground have
-    captions, so it needs no captioner.
+    The painting roles have classical backends, because no small model learns to paint in minutes. Videos of
+    the playground have captions, so it needs no captioner.
     """
     return {
-        # The threshold is low because the filters need weak detections, too: the score of a rival's name
-        # decides `filter.label_min`.
+        # The threshold is low because `filter.label_min` also needs the weak detections of competing names.
         "detector": ModelSpec(
             backend="grounding-dino-hf",
             checkpoint=str(PLAYGROUND_WEIGHTS / "detector"),
@@ -44,8 +43,8 @@ def list_playground_specs() -> dict[str, ModelSpec]:
         ),
         "segmenter": ModelSpec(backend="sam-original", checkpoint=str(PLAYGROUND_WEIGHTS / "segmenter")),
         "scorer": ModelSpec(backend="open-clip", checkpoint=str(PLAYGROUND_WEIGHTS / "scorer")),
-        # The scorer's weights: their image encoder separates a red star from every other thing, but not one
-        # red star from another.
+        # These are the scorer's weights. Their image encoder separates a red star from every other thing, but
+        # not from another red star.
         "embedder": ModelSpec(backend="open-clip-embedder", checkpoint=str(PLAYGROUND_WEIGHTS / "scorer")),
         "faces": ModelSpec(
             backend="insightface", checkpoint=str(PLAYGROUND_WEIGHTS / "faces"), options={"det_sizes": [128]}

@@ -1,6 +1,7 @@
-"""Fetching checkpoints ahead of time, into the folder that `checkpoints.resolve` reads.
+"""Fetch checkpoints before a run, into the folder that `checkpoints.resolve_checkpoint` reads.
 
-A pull goes into a folder ending in `.part`, which takes its name once all is there; run again, it goes on.
+A pull writes into a folder whose name ends in `.part`, and renames it when it is complete. A second attempt
+continues an interrupted pull.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _CHUNK_BYTES = 1 << 20
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 _TIMEOUT_S = 60.0
 
-# Called with bytes so far and bytes in all (None: unknown).
+# Called with the bytes fetched so far and the total (None: unknown).
 ProgressCallback = Callable[[int, int | None], None]
 
 
@@ -33,20 +34,21 @@ def pull_checkpoint(
     sha256: str | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> Path:
-    """Fetch a hub id or an https address; what is here already is only verified.
+    """Fetch a checkpoint. A checkpoint that is already here is only verified.
 
     Args:
         source: hub id or https address.
-        revision: branch, tag or commit of a hub id; None: its default branch. Recorded as the commit it is.
-        files: patterns of the hub repository to fetch; (): all.
-        sha256: of the file or archive at an https address; None: unknown, so not compared.
-        on_progress: called with the bytes that are here and the bytes in all (None: unknown).
+        revision: branch, tag or commit of a hub id; None: its default branch. The commit is recorded.
+        files: patterns of the files of a hub repository; (): all files.
+        sha256: of the file or archive at an https address; None: unknown, so it is not compared.
+        on_progress: called with the bytes fetched so far and the total (None: unknown).
 
     Returns:
-        The folder or the file that `checkpoints.locate_checkpoint` gives for it from now on.
+        The folder or file that `checkpoints.locate_checkpoint` now returns for it.
 
     Raises:
-        RepriseError: unreachable, refused, not there, damaged on the way, or no room. One line.
+        RepriseError: the server is not reachable or refuses, the checkpoint does not exist or arrives
+            damaged, or the disk is full.
     """
     source = checkpoints.strip_prefix(source)
     try:
@@ -59,7 +61,7 @@ def pull_checkpoint(
     except OSError as error:
         raise RepriseError(f"cannot store {source}: {error.strerror or error}") from error
     checkpoints.verify_checkpoint(path)
-    checkpoints.compute_fingerprint(path)  # noted beside it now, so that no run waits for it
+    checkpoints.compute_fingerprint(path)  # caches the sums now, so that no run waits for them
     return path
 
 
@@ -90,7 +92,7 @@ def _pull_hub(source: str, revision: str | None, files: tuple[str, ...]) -> Path
                 endpoint=endpoint,
                 etag_timeout=_TIMEOUT_S,
             )
-            shutil.rmtree(part / ".cache", ignore_errors=True)  # the hub's notes on the download
+            shutil.rmtree(part / ".cache", ignore_errors=True)  # the hub's records of the download
             _finalize_folder(part, final, source, commit, revision)
         return final
     except hub.GatedRepoError as error:
@@ -140,7 +142,7 @@ def _pull_url(url: str, sha256: str | None, on_progress: ProgressCallback) -> Pa
 
 
 def _download_file(url: str, file: Path, on_progress: ProgressCallback) -> str:
-    """Fetch a file, going on where an earlier attempt stopped; returns its SHA-256."""
+    """Fetch a file, from the point where an earlier attempt stopped; return its SHA-256."""
     if file.exists():
         return checkpoints.hash_file(file)
     half = file.with_name(file.name + ".incomplete")
@@ -173,7 +175,7 @@ def _download_file(url: str, file: Path, on_progress: ProgressCallback) -> str:
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:
-    """Put the files of a zip into `folder`, without folders that all of them lie in; the zip goes."""
+    """Extract a zip into `folder`, without the folders that contain all of its files; remove the zip."""
     try:
         with zipfile.ZipFile(archive) as opened:
             names = [name for name in opened.namelist() if not name.endswith("/") and "__MACOSX" not in name]
@@ -196,7 +198,7 @@ def _finalize_folder(
 ) -> None:
     checkpoints.verify_checkpoint(part)
     checkpoints.write_checkpoint_manifest(part, source, revision, requested_revision)
-    if final.exists():  # without a manifest: what an older or another program left there
+    if final.exists():  # it has no manifest: another program or an older version left it
         shutil.rmtree(final)
     part.rename(final)
 

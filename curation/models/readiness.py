@@ -1,4 +1,4 @@
-"""What a machine lacks to run a profile: packages, checkpoints, a GPU, memory."""
+"""List what a machine lacks to run a profile: packages, checkpoints, a GPU, memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from curation.models import backends, catalogue, checkpoints, registry
 from curation.models.backends import Backend
 from reprise.errors import RepriseError
 
-_LONGEST_LIST = 3  # names in one message
+_LONGEST_LIST = 3  # most names in one message
 
 
 def list_profile_gaps(
@@ -23,7 +23,7 @@ def list_profile_gaps(
         gpu_memory_gb: memory of each of its GPUs, GB.
 
     Returns:
-        One message a gap, what to do included; []: the profile can run here.
+        One message per gap, with what to do; []: the profile can run here.
     """
     config = CurationConfig.model_validate({"profile": profile})
     records = [
@@ -81,8 +81,8 @@ def _list_short_hardware(
     gaps = [f"a GPU for {record.name}" for record in records if record.resources.needs_gpu]
     if gpu_memory_gb:
         gaps = []
-    # Each model is loaded in a worker of its own, so that the largest one decides. On a GPU the weights are
-    # there, and main memory holds them only while they are read.
+    # Each model has its own worker, so the largest model decides. A GPU holds the weights itself, and main
+    # memory holds them only while they are read.
     largest: dict[str, float] = {}
     for role, _, spec in registry.list_checkpoint_specs(config):
         largest[role] = largest.get(role, 0) + _get_gigabytes(spec.checkpoint)

@@ -1,6 +1,6 @@
-"""Build the model that fills a role under a config, and say exactly which model that is.
+"""Build the model that fills a role under a config, and identify it.
 
-A model is named by its id, `backend@revision#sha256=...`, in rows, in the manifest and in the config's hash.
+Rows, the manifest and the config's hash name a model by its id, `backend@revision#sha256=...`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from reprise.digest import compute_digest
 from reprise.errors import RepriseError
 
 _SHA256_MARK = "#sha256="
-# Roles of one stage each, which the section of that name switches off: then no checkpoint is needed.
+# Roles that one stage uses. The config section of that name can switch the stage off, and its role then needs
+# no checkpoint.
 _ROLE_SECTIONS = {"tracker": "track", "flow": "flow"}
 
 
@@ -35,8 +36,8 @@ def get_model_spec(config: CurationConfig, role: str) -> ModelSpec | None:
     A backend that is named without a checkpoint gets the one that the catalogue has for it.
 
     Raises:
-        RepriseError: `models.<role>` names a backend that does not exist, or gives a checkpoint or settings
-            to one that takes none.
+        RepriseError: `models.<role>` names a backend that does not exist, or sets a checkpoint or options for
+            a backend that takes none.
     """
     if role in _ROLE_SECTIONS and not getattr(config, _ROLE_SECTIONS[role]).enabled:
         return None
@@ -107,7 +108,7 @@ def load_backend(config: CurationConfig, role: str) -> Any:
     """Load the model that fills a role; None: no backend is configured for it.
 
     Raises:
-        RepriseError: no such backend, or a package or a checkpoint that it needs is not here.
+        RepriseError: the backend does not exist, or a package or checkpoint that it needs is not installed.
     """
     spec = get_model_spec(config, role)
     if spec is None:
@@ -133,8 +134,8 @@ def build_backend(role: str, spec: ModelSpec, *, named_only: bool = False) -> An
     Args:
         role: the role that it fills.
         spec: backend, checkpoint and settings.
-        named_only: the config gave a name alone. A class of a person's own is then built without arguments,
-            else with the spec.
+        named_only: the config gives only a name. A user's own class is then built without arguments, else
+            with the spec.
 
     Raises:
         RepriseError: as `load_backend`.
@@ -177,10 +178,10 @@ def import_object(address: str, setting: str) -> Any:
 
     Args:
         address: `module:name`.
-        setting: the key of the config that gave it, for the error.
+        setting: key of the config that holds it, for the error.
 
     Raises:
-        RepriseError: there is no such module, or it has no such name.
+        RepriseError: the module does not exist, or has no object of this name.
     """
     module, _, name = address.partition(":")
     try:
@@ -203,7 +204,7 @@ def get_checkpoint_sha256(model: Any) -> str | None:
     """Return the fingerprint of a model's checkpoint; None: it has no checkpoint.
 
     Raises:
-        AttributeError: a backend of ours that loads a checkpoint does not say which.
+        AttributeError: a backend in `BACKENDS` loads a checkpoint and has no attribute `sha256`.
     """
     if any(record.name == model.name and record.takes_checkpoint for record in backends.BACKENDS):
         return str(model.sha256)
@@ -226,7 +227,9 @@ def record_model(subject: SubjectRow, role: str, model: Any) -> None:
 
 
 def list_model_ids(config: CurationConfig) -> dict[str, str]:
-    """List role -> id of each model in use, and of the taxonomy. A row depends on these and on the config.
+    """Map each role to the id of its model, and `taxonomy` to its id.
+
+    A row depends on these and on the config.
 
     The id of a model with a checkpoint is read from its files; the model is not loaded.
 

@@ -1,7 +1,7 @@
-"""The roles: one small protocol each. A model is any object that fits; each worker builds it once.
+"""The roles: one small protocol each. A model is any object that implements one; each worker builds it once.
 
 In all roles, a picture is RGB uint8 (H, W, 3), a box is xyxy in pixels with right and bottom exclusive, and a
-mask is bool (H, W). A model's answer to one picture does not depend on the other pictures of the call.
+mask is bool (H, W). A model's result for one picture does not depend on the other pictures of the call.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from curation.imaging.codec import RGB, BoolMask
 from curation.rows.schema import EncodedMask
 
-# ---- what roles take and give ------------------------------------------------------------------------------
+# ---- arguments and results ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """What a caption names.
+    """A subject that a caption names.
 
     Attributes:
-        text: the words, for grounding.
+        text: the phrase of the caption, for grounding.
         category: of the taxonomy.
         group: of the taxonomy.
-        count: how many of it the caption names; None: several, unknown how many.
+        count: how many the caption names; None: several, without a number.
     """
 
     text: str
@@ -38,7 +38,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class DetectionScene:
-    """One sampled frame and what is known of it.
+    """One sampled frame with its motion.
 
     Attributes:
         image: the frame.
@@ -58,7 +58,7 @@ class Detection:
         phrase: index into the phrases of the call.
         box: xyxy, px.
         score: confidence that something is there, 0..1.
-        label: confidence that it is what this phrase names, and not another phrase of the caption, 0..1.
+        label: confidence that it belongs to this phrase and not to another phrase of the caption, 0..1.
     """
 
     phrase: int
@@ -107,7 +107,7 @@ class Face:
     Attributes:
         box: xyxy, px.
         score: confidence that it is a face, 0..1.
-        frontality: 1: it looks at the camera; 0: in profile, or averted.
+        frontality: 0..1. 1: it looks at the camera; 0: it is in profile or turned away.
         yaw: degrees; None: unknown.
         pitch: degrees; None: unknown.
         roll: degrees; None: unknown.
@@ -127,7 +127,7 @@ class Face:
 
 
 class Model(Protocol):
-    """What every model says of itself; `registry.get_model_id` puts it into the rows that it measured.
+    """What every model states about itself. `registry.get_model_id` writes it into the rows that it measured.
 
     A model with a checkpoint also has `sha256`, see `checkpoints.compute_fingerprint`.
 
@@ -153,7 +153,7 @@ class Captioner(Model, Protocol):
 
 
 class Detector(Model, Protocol):
-    """Finds what phrases name."""
+    """Finds the subjects that phrases name."""
 
     def detect(
         self, scenes: Sequence[DetectionScene], phrases: Sequence[Sequence[Phrase]]
@@ -174,7 +174,7 @@ class Tracker(Model, Protocol):
     """Follows subjects through a clip."""
 
     def track(self, frames: Sequence[RGB], start: int, boxes: Sequence[list[float]]) -> list[SubjectTrack]:
-        """Follow what each box holds, to both ends of the clip.
+        """Follow the subject in each box, to both ends of the clip.
 
         Args:
             frames: in time order, of one size.
@@ -188,7 +188,7 @@ class Tracker(Model, Protocol):
 
 
 class Segmenter(Model, Protocol):
-    """Turns boxes into masks."""
+    """Makes masks from boxes."""
 
     def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:
         """Segment one thing per box.
@@ -201,7 +201,7 @@ class Segmenter(Model, Protocol):
 
 
 class ImageTextScorer(Model, Protocol):
-    """Says which text fits a picture best."""
+    """Measures how well texts fit a picture."""
 
     def score(self, images: Sequence[RGB], texts: Sequence[str]) -> NDArray[np.float32]:
         """Return probabilities (images, texts), 0..1; each row sums to 1."""
@@ -209,7 +209,7 @@ class ImageTextScorer(Model, Protocol):
 
 
 class ImageEmbedder(Model, Protocol):
-    """Turns pictures into vectors that are near where the pictures show the same thing."""
+    """Maps pictures to vectors, which are near each other if the pictures show the same thing."""
 
     def embed(self, images: Sequence[RGB]) -> NDArray[np.float32]:
         """Return unit vectors (images, dimensions). The dot product of two is their similarity, -1..1."""
@@ -244,10 +244,9 @@ class Inpainter(Model, Protocol):
     """Fills what is under a mask.
 
     Attributes:
-        paints_around: which of two kinds it is. True: a generative model. It must see the subject, so that
-            what it paints fits it, and it takes a prompt. False: it continues the surroundings into the hole
-            and ignores prompts. It must not see the subject whose surroundings it fills, or it smears its
-            colours.
+        paints_around: true: a generative model. It must see the subject, so that it paints a fitting
+            background, and it uses the prompt. False: it continues the surroundings into the hole and ignores
+            prompts. It must not see the subject, because it would smear the subject's colours.
     """
 
     paints_around: bool
@@ -259,12 +258,12 @@ class Inpainter(Model, Protocol):
         prompts: Sequence[str | None],
         seeds: Sequence[int],
     ) -> list[RGB]:
-        """Replace what is under each mask; the pixels outside it stay bit for bit.
+        """Replace the pixels under each mask; the pixels outside it do not change.
 
         Args:
             images: pictures of any size.
             masks: (H, W) bool, of the size of their pictures.
-            prompts: descriptions of the whole picture; None: erase what is under the mask.
+            prompts: descriptions of the whole picture; None: erase the content under the mask.
             seeds: equal seeds give equal pictures.
         """
         ...
@@ -273,8 +272,8 @@ class Inpainter(Model, Protocol):
 class Variator(Model, Protocol):
     """Makes another picture of a subject.
 
-    A model that moves pixels returns a cut-out with a transparent background. A generative model returns a
-    whole picture, whose alpha is 255 everywhere, because nothing has segmented it.
+    A model that warps pixels returns a cut-out with a transparent background. A generative model returns a
+    whole picture whose alpha is 255 everywhere, because it does not segment its result.
     """
 
     def vary(

@@ -1,1 +1,1 @@
-"""Backends of computer vision without learned weights beside OpenCV's own: no download, no GPU."""
+"""Backends of classical computer vision. Their only learned weights are OpenCV's: no download, no GPU."""

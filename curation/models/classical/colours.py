@@ -1,7 +1,7 @@
-"""Colour words and the pixels that they name.
+"""Measure how well colour terms name the pixels of a picture.
 
-The eleven basic colour terms of English (Berlin and Kay, 1969), each a soft region of CIE LCh; regions
-overlap, since brown is dark orange and nobody agrees where it begins.
+The terms are the eleven basic colour terms of English (Berlin and Kay, 1969). Each is a soft region of CIE
+LCh. The regions overlap, because for example the limit between brown and dark orange is not sharp.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 
-# Words that people use for a basic term, and materials whose colour is their meaning.
+# Synonyms of each basic term, and materials that name a colour.
 _TERM_WORDS: Final[dict[str, str]] = {
     "black": "black dark",
     "blue": "blue navy azure teal turquoise cyan",
@@ -33,13 +33,21 @@ _WORD_TERMS: Final = {word: term for term, words in _TERM_WORDS.items() for word
 
 
 def find_colour_terms(text: str) -> list[str]:
-    """The basic colour terms that a phrase speaks of, in order, each once. "brown and white dog": two."""
+    """Find the basic colour terms in a phrase, in order, each once. "brown and white dog" has two."""
     terms = [_WORD_TERMS[word] for word in re.findall(r"[a-z]+", text.lower()) if word in _WORD_TERMS]
     return list(dict.fromkeys(terms))
 
 
 def compute_memberships(lab: F32, terms: list[str]) -> dict[str, F32]:
-    """CIE Lab picture (h, w, 3) -> (h, w) per term: how well each pixel is named by it, 0..1."""
+    """Compute for each term how well it names each pixel.
+
+    Args:
+        lab: CIE Lab picture, (h, w, 3).
+        terms: basic colour terms.
+
+    Returns:
+        Term -> (h, w), 0..1.
+    """
     lightness = lab[..., 0]
     chroma = np.hypot(lab[..., 1], lab[..., 2])
     hue = np.degrees(np.arctan2(lab[..., 2], lab[..., 1])) % 360
@@ -47,7 +55,7 @@ def compute_memberships(lab: F32, terms: list[str]) -> dict[str, F32]:
 
 
 def _ramp_above(values: F32, edge: float, width: float) -> F32:
-    """0 below `edge` - `width`, 1 above `edge` + `width`, a ramp between."""
+    """Return 0 below `edge` - `width`, 1 above `edge` + `width`, and a linear ramp between."""
     return np.asarray(np.clip((values - edge) / (2 * width) + 0.5, 0, 1), np.float32)
 
 
@@ -56,7 +64,7 @@ def _ramp_below(values: F32, edge: float, width: float) -> F32:
 
 
 def _match_hue(hue: F32, centre: float, half: float, soft: float = 10.0) -> F32:
-    """1 within `half` degrees of `centre`, 0 beyond `half` + `soft`."""
+    """Return 1 within `half` degrees of `centre`, 0 beyond `half` + `soft`, and a linear ramp between."""
     away = np.abs((hue - centre + 180) % 360 - 180)
     return np.asarray(np.clip((half + soft - away) / soft, 0, 1), np.float32)
 

@@ -1,8 +1,9 @@
-"""Boxes for phrases without any learned vision-language model.
+"""Find boxes for phrases without a learned vision-language model.
 
-What moves against the camera, what has the colour that a phrase names, what stands out and where a face or a
-pedestrian is seen become regions (`proposals`); regions and phrases are then matched (`matching`) by what
-speaks for each pair (`evidence`). What cannot be told apart gets a low `label`, and the verdict rejects it.
+Regions are proposed (`proposals`) from four sources: motion against the camera, colours that a phrase names,
+saliency, and detected faces and pedestrians. Regions and phrases are then matched (`matching`) by the
+evidence for each pair (`evidence`). A box that fits several phrases equally gets a low `label`, and the
+verdict rejects it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from curation.models.classical.matching import compute_marginals
 from curation.models.classical.regions import Region
 from curation.models.roles import Detection, DetectionScene, Phrase
 
-_ABSENT_WEIGHT = 0.15  # weight of "the phrase names nothing that was found", against objectness of a region
+_ABSENT_WEIGHT = 0.15  # weight of "the phrase names no region", relative to the objectness of a region
 _MAX_COUNT = 4  # boxes for a plural without a number
 _MAX_SLOTS = 8
 _MIN_OBJECTNESS = 0.1
@@ -36,14 +37,14 @@ class ClassicalDetector:
     def detect(
         self, scenes: Sequence[DetectionScene], phrases: Sequence[Sequence[Phrase]]
     ) -> list[list[Detection]]:
-        """For each scene, boxes of its phrases in pixels of its image; best first."""
+        """Find boxes of the phrases in each scene, in pixels of its image, the best first."""
         return [
             detect_scene(scene, scene_phrases) for scene, scene_phrases in zip(scenes, phrases, strict=True)
         ]
 
 
 def detect_scene(scene: DetectionScene, phrases: Sequence[Phrase]) -> list[Detection]:
-    """Boxes of one scene's phrases; phrases that cannot be looked for here get none."""
+    """Find boxes of one scene's phrases. Phrases that `select_phrases` leaves out get none."""
     indices = evidence.select_phrases(phrases)
     sought = [phrases[index] for index in indices]
     if not sought:
@@ -73,8 +74,8 @@ def detect_scene(scene: DetectionScene, phrases: Sequence[Phrase]) -> list[Detec
 def find_regions(
     frame: FrameMaps, phrases: Sequence[Phrase], persons: list[people.Person]
 ) -> tuple[list[Region], list[float]]:
-    """Disjoint regions and their objectness, best first."""
-    # A person's colour words are about clothes, a part of the person: they are evidence, not seeds.
+    """Find disjoint regions and their objectness, 0..1, the best first."""
+    # Colour terms of a person describe clothes, which are only a part. They are evidence, not seeds.
     sought = [find_colour_terms(phrase.text) for phrase in phrases if phrase.group != "human"]
     named = [np.max([frame.colours[term] for term in terms], axis=0) for terms in sought if terms]
     bodies = [people.make_body_seed(person, frame) for person in persons[:3]]
@@ -94,7 +95,10 @@ def find_regions(
 
 
 def _is_separate(region: Region, others: Sequence[Region], frame: FrameMaps) -> bool:
-    """Found by its colour, and either moving on its own or one of several alike: no mere part of a whole."""
+    """Return whether a region is a thing of its own and no part of another one.
+
+    It is if its colour proposed it, and if it moves on its own or is one of several similar regions.
+    """
     if region.seed != "colour":
         return False
     alike = [
@@ -106,7 +110,7 @@ def _is_separate(region: Region, others: Sequence[Region], frame: FrameMaps) -> 
 
 
 def _list_slots(phrases: Sequence[Phrase]) -> list[int]:
-    """Position of the phrase that each wanted box belongs to: "three cups" is three of them."""
+    """List for each wanted box the index of its phrase: "three cups" gives three boxes."""
     counts = [min(phrase.count or _MAX_COUNT, _MAX_SLOTS) for phrase in phrases]
     while sum(counts) > _MAX_SLOTS and max(counts) > 1:
         counts[int(np.argmax(counts))] -= 1

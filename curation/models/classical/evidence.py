@@ -1,7 +1,6 @@
-"""What speaks for a region being a subject at all, and for its being what a phrase names.
+"""Score the evidence that a region is a subject, and that a phrase names it.
 
-No number here was learned: each is a likelihood ratio set by hand from what the cue can mean, 1 being no
-evidence either way.
+No number here is learned. Each is a likelihood ratio that we chose for a cue; 1 is no evidence.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from curation.models.roles import Phrase
 
 F32 = NDArray[np.float32]
 
-# Things that stay where they are; a moving region is hardly one of them.
+# Things that do not move; a moving region is rarely one of them.
 _STILL_GROUPS: Final = frozenset({"furniture", "building", "plant", "background"})
 _WORN_GROUPS: Final = frozenset({"clothing", "accessory"})
 _ALIVE_GROUPS: Final = frozenset({"human", "animal"})
-# Round from every side.
+# Things that are round from every side.
 _BALLS: Final = frozenset({"ball", "soccer ball", "basketball", "baseball", "volleyball", "balloon", "globe"})
 _DISCS: Final = frozenset({"coin", "orange", "apple", "clock", "donut", "pizza", "plate", "sun"})
 
 
 def select_phrases(phrases: Sequence[Phrase]) -> list[int]:
-    """Indices of the phrases that can be looked for here.
+    """Select the indices of the phrases that this detector can find.
 
-    Backgrounds are no objects. What is worn is part of the one that wears it: without knowing shirts from
-    sleeves, a region cannot be called one, so clothes are left alone where a person or an animal is named.
+    Backgrounds are no objects. Clothes are parts of the person or animal that wears them, and this detector
+    cannot separate the parts. So clothes are left out if a person or an animal is named.
     """
     bearers = any(phrase.group in _ALIVE_GROUPS for phrase in phrases)
     return [
@@ -45,17 +44,17 @@ def select_phrases(phrases: Sequence[Phrase]) -> list[int]:
 
 
 def weigh_phrase(phrase: Phrase, phrases: Sequence[Phrase]) -> float:
-    """0.3 for what only stands around while something that acts or is handled is named too, else 1."""
+    """Return the weight of a phrase: 0.3 for scenery if another phrase names a more active thing, else 1."""
     others = any(other.group not in _STILL_GROUPS for other in phrases)
     return 0.3 if others and phrase.group in _STILL_GROUPS else 1.0
 
 
 def score_objectness(region: Region, frame: FrameMaps) -> float:
-    """0..1: does the region stand out from what is right around it, by movement, by colour or by both?
+    """Score how much the region differs from its surroundings by motion, by colour or by both, 0..1.
 
-    Contrast with the surrounding band and not the value itself: a part of a moving body is surrounded by more
-    of it and counts less than the whole. Colour alone is worth at most 0.6: every landscape has a distinct
-    patch.
+    The score uses the contrast with the surrounding band, not the value itself. A part of a moving body is
+    surrounded by other parts that move, so it scores less than the whole. Colour without motion scores at
+    most 0.6, because every landscape has a distinct patch.
     """
     inside = region.mask
     band = get_ring(inside, max(4, round(0.12 * float(np.sqrt(region.area)))))
@@ -70,10 +69,16 @@ def score_objectness(region: Region, frame: FrameMaps) -> float:
 
 
 def score_fit(region: Region, frame: FrameMaps, score: float) -> float:
-    """How well the region's outline fits a thing, to choose among versions of it; `score`: its objectness.
+    """Score how well the region's outline fits a thing, to choose among versions of it.
 
-    Three views multiplied: objectness; the F-measure of the mask against all that stands out in its
-    neighbourhood, which a part fails by recall and a sprawl by precision; and edges along the outline.
+    The score is a product of three factors: the objectness; the F-measure of the mask against everything
+    prominent in its neighbourhood, where a part has low recall and too large a region has low precision; and
+    the edges along the outline.
+
+    Args:
+        region: the region.
+        frame: maps of the frame.
+        score: objectness of the region, 0..1.
     """
     near = get_window(region.box, 0.5, region.mask.shape)
     inside, evidence = region.mask[near], frame.prominent[near] ** 2
@@ -86,13 +91,13 @@ def score_fit(region: Region, frame: FrameMaps, score: float) -> float:
 
 
 def score_affinity(phrase: Phrase, region: Region, frame: FrameMaps) -> float:
-    """Likelihood ratio: how much better the region fits the phrase than a thing of unknown kind would."""
+    """Return the likelihood ratio of "the phrase names this region" and "the region is of unknown kind"."""
     ratio = _score_kind(phrase, region) * score_colour_match(phrase, region.mask, frame.colours)
     movement = 0.0 if frame.moving is None else float(frame.moving[region.mask].mean())
     if phrase.group in _STILL_GROUPS:
         return ratio * (1 - 0.8 * movement)
-    # Neither moving nor of a colour that the phrase names nor a person: it could be anything. Less still
-    # where the phrase is about something alive and another thing does move.
+    # The region does not move, lacks the colours of the phrase and shows no person, so it may be anything.
+    # The ratio is lower still if the phrase names a living thing and another region moves.
     least = 0.5
     if phrase.group in _ALIVE_GROUPS and frame.moving is not None and float(frame.moving.max()) > 0.5:
         least = 0.4
@@ -103,31 +108,32 @@ def score_affinity(phrase: Phrase, region: Region, frame: FrameMaps) -> float:
 
 
 def score_colour_match(phrase: Phrase, mask: BoolMask, colours: dict[str, F32]) -> float:
-    """Likelihood ratio of the phrase's colour words, 1 without any; 0.15 where nothing has the colour."""
+    """Return the likelihood ratio of the phrase's colour terms; 1 without any, 0.15 without such pixels."""
     terms = find_colour_terms(phrase.text)
     if not terms:
         return 1.0
     share = measure_colour_share(terms, mask, colours)
     least = min(float(colours[term][mask].mean()) for term in terms)
-    if phrase.group == "human":  # the colour of what a person wears, or of hair: a part of the region
+    if phrase.group == "human":  # the colour of clothes or hair, which are a part of the region
         return 0.7 + 1.3 * min(1.0, share / 0.3)
     if least < 0.08:
         share *= 0.6
-    # Half of a thing that goes by a colour has it; a tenth (a red motorcycle) still speaks for it.
+    # About half of a thing has the colour that names it; a tenth (a red motorcycle) is still evidence.
     return 0.15 + 3.85 * float(min(1.0, share / 0.6) ** 0.6)
 
 
 def measure_colour_share(terms: Sequence[str], mask: BoolMask, colours: dict[str, F32]) -> float:
-    """Share of the masked pixels that one of the terms names, 0..1; 0 for an empty mask."""
+    """Measure the share of the masked pixels that one of the terms names, 0..1; 0 for an empty mask."""
     if not mask.any():
         return 0.0
     return float(np.max([colours[term][mask] for term in terms], axis=0).mean())
 
 
 def is_moving_apart(region: Region, frame: FrameMaps) -> bool:
-    """Does the region move otherwise than what is right around it? False where motion was not measured.
+    """Return whether the region moves differently from its surroundings; false if motion was not measured.
 
-    Speeds half as fast again, or one of the two at rest: a ball before a player, not a tank on a motorcycle.
+    It does if one speed is 1.5 times the other, or if one of the two is at rest: for example a ball in front
+    of a player, but not the tank of a motorcycle.
     """
     if frame.moving is None:
         return False
@@ -138,7 +144,7 @@ def is_moving_apart(region: Region, frame: FrameMaps) -> bool:
 
 
 def measure_roundness(mask: BoolMask) -> float:
-    """1 for a disc: the area over that of a circle as wide as the mask is at its widest."""
+    """Return the mask's area / the area of its smallest enclosing circle, 0..1; 1 for a disc."""
     points = np.argwhere(mask)[:, ::-1].astype(np.int32)
     _, radius = cv2.minEnclosingCircle(points)
     return float(min(1.0, mask.sum() / (np.pi * (radius + 0.5) ** 2)))
@@ -149,7 +155,7 @@ def _measure_contrast(values: F32, inside: BoolMask, band: BoolMask) -> float:
 
 
 def _score_compactness(mask: BoolMask) -> float:
-    """0.3..1: share of its convex hull that a mask fills; subjects are hardly ever below a half."""
+    """Score the share of its convex hull that a mask fills, 0.3..1. Subjects are rarely below a half."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     hull = cv2.convexHull(np.concatenate(contours))
     share = float(mask.sum()) / max(1.0, cv2.contourArea(hull))
@@ -157,7 +163,7 @@ def _score_compactness(mask: BoolMask) -> float:
 
 
 def _score_kind(phrase: Phrase, region: Region) -> float:
-    """Person or not by the trained detectors; standing upright and being round, weakly."""
+    """Return the likelihood ratio of kind: strong for detected people, weak for an upright or round shape."""
     x0, y0, x1, y1 = region.box
     upright = (y1 - y0) / max(1.0, x1 - x0)
     disc = float(np.clip((measure_roundness(region.mask) - 0.72) / 0.16, 0, 1))
@@ -169,6 +175,6 @@ def _score_kind(phrase: Phrase, region: Region) -> float:
     if phrase.group == "animal":
         shape = float(np.clip(1.1 / upright, 0.5, 1.15)) * (1 - 0.93 * disc)
     elif phrase.category in _BALLS or phrase.category in _DISCS:
-        # A disc seen from the side is no disc, a ball always is.
+        # A ball is round from every side; a flat disc is not.
         shape = 0.4 + 1.6 * disc if phrase.category in _BALLS else 0.7 + 1.1 * disc
     return (1 - people) * shape + people * 0.1

@@ -1,8 +1,8 @@
-"""Faces by the cascades that ship inside OpenCV and scikit-image.
+"""Detect faces with the cascades that OpenCV and scikit-image ship.
 
-A single cascade finds faces in foliage. Here a candidate of any cascade is looked at again, at one size, by
-all of them: how many windows around the place each one accepts is the evidence. A real face is accepted by
-dozens of windows of several cascades, a chance pattern by a few windows of one.
+A single cascade finds false faces in foliage. So each candidate is scaled to one size and tested again by all
+cascades, and the number of windows that each one accepts is the evidence. A real face is accepted in dozens
+of windows of several cascades, a chance pattern in a few windows of one.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ _EYE_CASCADE = "eye_tree_eyeglasses"
 _SEARCH_SIDE = 480  # px; a face must be 24 px there, that is 1/20 of the long side
 _PROFILE_SHARE = 2 / 3  # of that size, for the profile cascade
 _MIN_FACE_SIDE = 24  # px, the window of the cascades
-_FACE_SIDE = 72  # px of a candidate when it is looked at again
+_FACE_SIDE = 72  # px of a candidate when it is tested again
 _CONTEXT = 0.5  # of its side, added on every side of a candidate
 _FULL_VOTE = 12  # windows; a clear frontal face gets 15 to 40 of them from each cascade
-_MIN_VOTES = 0.35  # below it a candidate is not reported at all
+_MIN_VOTES = 0.35  # candidates with fewer votes are not reported
 
 
 @dataclass(frozen=True)
 class CascadeVotes:
-    """Accepted windows around one place, each cascade's count cut off at `_FULL_VOTE` and divided by it."""
+    """Accepted windows around one place: the count of each cascade / `_FULL_VOTE`, at most 1."""
 
     frontal: tuple[float, ...]  # in the order of FRONTAL, 0..1 each
     profile: float  # the better of the two sides, 0..1
 
     @property
     def score(self) -> float:
-        """0..1. Two of the three frontal cascades, or one of them and the profile, make a sure face."""
+        """Confidence, 0..1: the mean of the two highest votes of the cascades."""
         ranked = sorted([*self.frontal, self.profile], reverse=True)
         return (ranked[0] + ranked[1]) / 2
 
     @property
     def frontality(self) -> float:
-        """0..1: share of the frontal cascades' votes among all; 0.5 when both sides are equally sure."""
+        """How frontal the face is, 0..1: frontal votes against the profile votes beyond a quarter of them."""
         frontal = sorted(self.frontal, reverse=True)
         forward = (frontal[0] + frontal[1]) / 2
         return forward / max(forward + max(self.profile - 0.25 * forward, 0.0), 1e-6)
@@ -65,12 +65,12 @@ class ClassicalFaces:
     revision = f"1-cv{cv2.__version__}"
 
     def detect_faces(self, images: Sequence[RGB]) -> list[list[Face]]:
-        """Faces of each picture, surest first. Boxes in pixels of the picture."""
+        """Find the faces of each picture, the surest first. Boxes are in pixels of the picture."""
         return [find_faces(image) for image in images]
 
 
 def find_faces(image: RGB, search_side: int = _SEARCH_SIDE) -> list[Face]:
-    """All faces of one picture, surest first."""
+    """Find the faces of one picture, the surest first. `search_side`: long side while searching, px."""
     grey = compute_luma(image)
     found = []
     for box in _find_candidates(grey, search_side):
@@ -87,7 +87,7 @@ def find_faces(image: RGB, search_side: int = _SEARCH_SIDE) -> list[Face]:
 
 
 def _find_candidates(grey: Grey, search_side: int) -> list[Box]:
-    """Places that any cascade accepts, one box per place, pixels of `grey`."""
+    """Find the places that any cascade accepts: one box per place, in pixels of `grey`."""
     height, width = grey.shape
     scale = min(1.0, search_side / max(height, width))
     small = grey
@@ -98,7 +98,8 @@ def _find_candidates(grey: Grey, search_side: int) -> list[Box]:
     boxes = _run_cascade(_load_cascade("lbp"), small, 1.1, 2) + _run_cascade(
         _load_cascade(FRONTAL_CASCADES[0]), small, 1.2, 1
     )
-    # The slowest cascade, needed twice, for faces that are no portrait anyway: only the larger of them.
+    # This cascade is the slowest and runs twice. Profiles are rarely portraits, so only larger faces are
+    # searched.
     share = _PROFILE_SHARE
     less = cast(Grey, cv2.resize(small, None, fx=share, fy=share, interpolation=cv2.INTER_AREA))
     sides = _run_cascade(_load_cascade(PROFILE_CASCADE), less, 1.2, 2)
@@ -115,7 +116,7 @@ def _find_candidates(grey: Grey, search_side: int) -> list[Box]:
 
 
 def _collect_votes(grey: Grey, box: Box) -> CascadeVotes:
-    """Cut the place out at one size and count the windows that each cascade accepts there."""
+    """Scale the place to one size and count the windows that each cascade accepts there."""
     side = max(box[2] - box[0], box[3] - box[1])
     crop = _crop_square(grey, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side * (1 + 2 * _CONTEXT))
     whole = round(_FACE_SIDE * (1 + 2 * _CONTEXT))
@@ -131,16 +132,16 @@ def _collect_votes(grey: Grey, box: Box) -> CascadeVotes:
 
 
 def _count_windows(name: str, crop: Grey, place: Box) -> float:
-    """Windows of one cascade that overlap `place`, 0..1 of a full vote."""
+    """Count the accepted windows of one cascade that overlap `place`, as a share of a full vote, 0..1."""
     low, high = round(_FACE_SIDE * 0.7), round(_FACE_SIDE * 1.4)
     boxes = _run_cascade(_load_cascade(name), crop, 1.05, 0, low, high)
     return min(1.0, sum(compute_box_iou(box, place) > 0.45 for box in boxes) / _FULL_VOTE)
 
 
 def _measure_eyes(grey: Grey, box: Box) -> tuple[float | None, float]:
-    """Roll in degrees and how evenly two eyes sit about the middle of the face, 0.5..1.
+    """Measure the roll in degrees and how symmetric the eyes are about the middle of the face, 0.5..1.
 
-    (None, 1) where two eyes are not found: closed or hidden eyes say nothing against a frontal face.
+    The result is (None, 1) if two eyes are not found, because a frontal face may have closed or hidden eyes.
     """
     side = box[2] - box[0]
     crop = _crop_square(grey, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side)
@@ -160,14 +161,14 @@ def _measure_eyes(grey: Grey, box: Box) -> tuple[float | None, float]:
 
 
 def _is_same_place(left: Box, right: Box) -> bool:
-    """One face seen twice: much overlap, or one middle inside the other box."""
+    """Return whether two boxes show one face: they overlap much, or one contains the middle of the other."""
     x, y = (left[0] + left[2]) / 2, (left[1] + left[3]) / 2
     inside = right[0] < x < right[2] and right[1] < y < right[3]
     return inside or compute_box_iou(left, right) > 0.3
 
 
 def _crop_square(grey: Grey, x: float, y: float, side: float) -> Grey:
-    """The square about (x, y), edges repeated where it leaves the picture."""
+    """Crop the square around (x, y). Edges are repeated outside the picture."""
     size = max(2, round(side))
     left, top = round(x - size / 2), round(y - size / 2)
     height, width = grey.shape
@@ -184,7 +185,7 @@ def _run_cascade(
     smallest: int = _MIN_FACE_SIDE,
     largest: int = 0,
 ) -> list[Box]:
-    """Boxes xyxy; `largest` 0: no bound."""
+    """Return the boxes that a cascade accepts, xyxy. `largest` 0: no limit."""
     found = cascade.detectMultiScale(
         grey,
         scaleFactor=step,
@@ -197,7 +198,7 @@ def _run_cascade(
 
 @cache
 def _load_cascade(name: str) -> cv2.CascadeClassifier:
-    """A cascade by its short name; "lbp" is scikit-image's.
+    """Load a cascade by its short name; "lbp" is scikit-image's.
 
     Raises:
         FileNotFoundError: the installed OpenCV ships no cascades (5.x does not).
@@ -205,7 +206,7 @@ def _load_cascade(name: str) -> cv2.CascadeClassifier:
     cascade = cv2.CascadeClassifier()
     if name == "lbp":
         path = Path(skimage.__file__).parent / "data" / "lbpcascade_frontalface_opencv.xml"
-        # scikit-image's copy misspells one tag; its own reader does not look at it, OpenCV's does.
+        # scikit-image's copy misspells one tag, which only OpenCV's reader needs.
         text = path.read_text(encoding="utf-8").replace("featuhreParams", "featureParams")
         storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
         cascade.read(storage.getFirstTopLevelNode())

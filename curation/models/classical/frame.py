@@ -1,4 +1,4 @@
-"""What is measured of one frame before anything is looked for in it."""
+"""Measure the maps of one frame that the detector uses: motion, saliency, edges and colours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from curation.models.roles import DetectionScene, Phrase
 F32 = NDArray[np.float32]
 
 WORK_SIDE = 256  # px, long side; the size of the motion maps
-STILL_SPEED = 0.04  # diagonals per second: what moves so fast is half-way between still and moving
+STILL_SPEED = 0.04  # diagonals per second: half-way between still and moving
 _EDGE_GRADIENT = 60.0  # Lab gradient (Sobel) at which an outline is half-way between none and certain
 _FAR_DISTANCE = (
     40.0  # Lab distance from all of the border's colours that counts as 1: about red against brown
@@ -26,19 +26,19 @@ _FAR_DISTANCE = (
 
 @dataclass(frozen=True)
 class FrameMaps:
-    """Maps (h, w) float32 0..1 at working size; `scale` takes full pixels there."""
+    """Maps of a frame, (h, w) float32, 0..1, at working size. `scale`: working pixels per full pixel."""
 
     image: RGB
     scale: float
-    moving: F32 | None  # against the camera; None: not measured
+    moving: F32 | None  # motion against the camera; None: not measured
     salient: F32  # unlike the colours along the frame's border
-    prominent: F32  # by any of the two, most by both
+    prominent: F32  # moving or salient; highest where both
     edges: F32  # strength of colour edges
     colours: dict[str, F32]  # basic colour term -> how well it names the pixel
 
 
 def measure_frame(scene: DetectionScene, phrases: Sequence[Phrase]) -> FrameMaps:
-    """Reduce a scene to working size and make its maps; colours are those that the phrases speak of."""
+    """Reduce a scene to working size and compute its maps, for the colours that the phrases name."""
     height, width = scene.image.shape[:2]
     scale = min(1.0, WORK_SIDE / max(height, width))
     size = (max(8, round(width * scale)), max(8, round(height * scale)))
@@ -58,10 +58,10 @@ def measure_frame(scene: DetectionScene, phrases: Sequence[Phrase]) -> FrameMaps
 
 
 def _compute_saliency(lab: F32) -> F32:
-    """How far each colour is from everything seen along the frame's border.
+    """Compute how far each pixel's colour is from the colours along the frame's border.
 
-    The border is background more often than not (boundary prior, Wei et al., ECCV 2012); its colours are six
-    k-means centres, and a pixel's distance is to the nearest of them.
+    The border is usually background (boundary prior, Wei et al., ECCV 2012). Its colours are six k-means
+    centres, and a pixel's distance is that to the nearest centre.
     """
     lab = np.array(cv2.GaussianBlur(lab, (0, 0), 1.5), np.float32)
     lab[..., 0] *= 0.6  # shadows change lightness far more than hue
@@ -72,7 +72,7 @@ def _compute_saliency(lab: F32) -> F32:
     cv2.setRNGSeed(0)
     stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 8, 1.0)
     _, labels, centres = cv2.kmeans(border, 6, cast(np.ndarray, None), stop, 1, cv2.KMEANS_PP_CENTERS)
-    # A colour that holds only a corner of the border is more likely a subject cut off by the frame.
+    # A colour on a small part of the border is probably a subject that the frame cuts off.
     share = np.bincount(np.ravel(labels), minlength=6) / len(border)
     distances = [np.linalg.norm(lab - centre, axis=2) for centre in np.asarray(centres)[share > 0.04]]
     return np.asarray(np.clip(np.min(distances, axis=0) / _FAR_DISTANCE, 0, 1), np.float32)

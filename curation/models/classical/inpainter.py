@@ -1,6 +1,6 @@
-"""Erase what is under a mask with what surrounds it: Telea's method at a bounded size, grain put back.
+"""Fill a mask from its surroundings with Telea's method, at a bounded size, and add the picture's grain.
 
-Good for what it is asked here, a background behind a subject that will be hidden again; it invents nothing.
+It is good enough for a background that a subject will cover again. It generates no new content.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _GROW = 0.006  # of the frame's diagonal: soft edges and shadows of the subject 
 
 
 class ClassicalInpainter:
-    """roles.Inpainter. Prompts are ignored: nothing here understands them."""
+    """roles.Inpainter. It ignores prompts."""
 
     name = "classical-inpainter"
     revision = f"1-cv{cv2.__version__}"
@@ -33,12 +33,12 @@ class ClassicalInpainter:
         prompts: Sequence[str | None],
         seeds: Sequence[int],
     ) -> list[RGB]:
-        """Pictures with what is under each mask replaced; all other pixels are returned bit for bit."""
+        """Replace the pixels under each mask; all other pixels do not change."""
         return [fill_mask(image, mask, seed) for image, mask, seed in zip(images, masks, seeds, strict=True)]
 
 
 def fill_mask(image: RGB, mask: BoolMask, seed: int) -> RGB:
-    """One picture; returned as it is for a mask of nothing or of everything (nothing to fill from)."""
+    """Fill the mask of one picture. If the mask is empty or covers all, the picture is returned unchanged."""
     if not mask.any() or mask.all():
         return image.copy()
     height, width = mask.shape
@@ -48,7 +48,7 @@ def fill_mask(image: RGB, mask: BoolMask, seed: int) -> RGB:
     top, bottom = max(0, int(rows[0]) - pad_y), min(height, int(rows[-1]) + 1 + pad_y)
     left, right = max(0, int(columns[0]) - pad_x), min(width, int(columns[-1]) + 1 + pad_x)
     crop, hole = image[top:bottom, left:right], mask[top:bottom, left:right]
-    # Pixels just outside the mask are mixed with the subject: they are no source to fill from.
+    # Pixels just outside the mask are mixed with the subject, so they are no source for the filling.
     reach = 2 * round(_GROW * float(np.hypot(height, width))) + 1
     unknown = cv2.dilate(hole.astype(np.uint8), np.ones((reach, reach), np.uint8))
     if unknown.all():
@@ -58,7 +58,7 @@ def fill_mask(image: RGB, mask: BoolMask, seed: int) -> RGB:
     scale = min(1.0, _FILL_SIDE / max(crop.shape[:2]))
     size = (max(4, round(crop.shape[1] * scale)), max(4, round(crop.shape[0] * scale)))
     known = (1 - unknown).astype(np.float32)[..., None]
-    # Averages over known pixels only, so that the subject does not bleed into what is filled from.
+    # The averages use known pixels only, so that the subject's colours do not enter the filling.
     weight = cv2.resize(known, size, interpolation=cv2.INTER_AREA)[..., None]
     small = cv2.resize(crop.astype(np.float32) * known, size, interpolation=cv2.INTER_AREA)
     small = np.clip(small / np.maximum(weight, 1e-3), 0, 255).astype(np.uint8)
@@ -72,7 +72,7 @@ def fill_mask(image: RGB, mask: BoolMask, seed: int) -> RGB:
 
 
 def _make_grain(crop: RGB, known: BoolMask, seed: int) -> NDArray[np.float32]:
-    """(h, w, 1) noise as strong as that of the known pixels (median absolute Laplacian), in grey levels."""
+    """Make noise as strong as in the known pixels (median absolute Laplacian): (h, w, 1), grey levels."""
     laplacian = cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.CV_32F)
     strength = min(4.0, float(np.median(np.abs(laplacian[known]))) / 4.5)
     noise = np.random.default_rng(seed).normal(0, strength, known.shape).astype(np.float32)

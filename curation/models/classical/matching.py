@@ -1,9 +1,9 @@
-"""Which region is which phrase: marginal probabilities over all one-to-one assignments.
+"""Match phrases with regions: marginal probabilities over all one-to-one assignments.
 
-A phrase may also name nothing that was found. With weights w(slot, region) and w0 for "not here", the
-probability of an assignment is the product of its weights over the sum of all assignments' products; what is
-reported for a pair is the share of all assignments, so weighed, that contain it. Two phrases and two regions
-without evidence give 0.5 each: a coin toss says so.
+A phrase may also name no region. With weights w(slot, region), and w0 for "no region", the probability of an
+assignment is the product of its weights / the sum of these products over all assignments. The result for a
+pair is the sum of the probabilities of all assignments that contain it. Two phrases and two regions without
+evidence give 0.5 for each pair.
 """
 
 from __future__ import annotations
@@ -13,9 +13,17 @@ from numpy.typing import NDArray
 
 
 def compute_marginals(weights: NDArray[np.float64], absent: float) -> NDArray[np.float64]:
-    """(slots, regions) weights >= 0 -> probability that a slot is that region, rows summing to at most 1.
+    """Compute the probability that each slot is each region.
 
-    Exact, by dynamic programming over sets of regions: meant for at most about ten regions.
+    The result is exact, by dynamic programming over sets of regions. It is meant for at most about ten
+    regions.
+
+    Args:
+        weights: (slots, regions), >= 0.
+        absent: weight of "the slot is no region".
+
+    Returns:
+        (slots, regions), 0..1; each row sums to at most 1.
     """
     slots, regions = weights.shape
     states = 1 << regions

@@ -1,4 +1,4 @@
-"""Where trained detectors see people: faces with the bodies below them, and OpenCV's HOG pedestrians."""
+"""Find people: faces with the bodies below them, and OpenCV's HOG pedestrians."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from curation.models.classical.frame import FrameMaps
 from curation.models.classical.regions import Region, close_gaps, find_components
 
 _HOG_SIDE = 512  # px, long side; a pedestrian must be about 100 px tall there
-_HOG_SURE = 1.2  # margin of the SVM at which a hit is hardly ever wrong on the INRIA pedestrians
+_HOG_SURE = 1.2  # margin of the SVM at which a detection is rarely wrong on the INRIA pedestrians
 _HOG_MIN = 0.3
-_FACE_MIN = 0.9  # a body is built on it; 95 % of the faces of scikit-image's LFW subset score 1.0
+_FACE_MIN = 0.9  # for a face from which a body is estimated; 95 % of scikit-image's LFW subset score 1.0
 _MIN_PROMINENCE = 0.45
 
 
 @dataclass(frozen=True)
 class Person:
-    """`face`: its box, or None where only the body was seen. Boxes in pixels of the picture given."""
+    """A detected person. Boxes are in pixels of the picture. `face` is None if only the body was detected."""
 
     body: list[float]
     face: list[float] | None
@@ -30,7 +30,7 @@ class Person:
 
 
 def find_people(image: RGB) -> list[Person]:
-    """Faces and upright bodies, surest first."""
+    """Find faces and upright bodies, the surest first."""
     faces = [face for face in find_faces(image) if face.score >= _FACE_MIN]
     found = [Person(_estimate_body(face.box, image.shape), face.box, face.score) for face in faces]
     found += [Person(box, None, score) for box, score in _detect_pedestrians(image)]
@@ -38,7 +38,7 @@ def find_people(image: RGB) -> list[Person]:
 
 
 def make_body_seed(person: Person, frame: FrameMaps) -> BoolMask:
-    """Head, trunk and whatever stands out where the body must be, as a rough mask at working size."""
+    """Make a rough mask, at working size: head, trunk, and all prominent pixels in the place of the body."""
     height, width = frame.salient.shape
     mask = np.zeros((height, width), np.uint8)
     x0, y0, x1, y1 = (side * frame.scale for side in person.body)
@@ -65,7 +65,10 @@ def make_body_seed(person: Person, frame: FrameMaps) -> BoolMask:
 
 
 def score_person(region: Region, people: list[Person], scale: float) -> float:
-    """0..1: a face in the upper part of the region and of a plausible size, or a pedestrian's box on it."""
+    """Score whether a region is a person, 0..1.
+
+    Evidence is a face of plausible size in its upper part, or a pedestrian's box on it.
+    """
     box = [side / scale for side in region.box]
     bottom = region.mask.shape[0] / scale
     best = 0.0
@@ -79,14 +82,17 @@ def score_person(region: Region, people: list[Person], scale: float) -> float:
 def _is_face_plausible(face: list[float], box: list[float], bottom: float) -> bool:
     x, y = (face[0] + face[2]) / 2, (face[1] + face[3]) / 2
     share = (face[2] - face[0]) * (face[3] - face[1]) / max(1.0, (box[2] - box[0]) * (box[3] - box[1]))
-    # More than a third of it is a head without a body, unless the frame cuts the body off.
+    # A face larger than a third of the region is a head without a body, unless the frame cuts the body off.
     limit = 0.8 if box[3] >= bottom - 2 else 0.33
     upper = box[1] <= y <= box[1] + 0.6 * (box[3] - box[1])
     return bool(box[0] <= x <= box[2] and upper and 0.005 < share < limit)
 
 
 def _estimate_body(face: list[float], shape: tuple[int, ...]) -> list[float]:
-    """A standing adult is 7.5 heads tall (drawing canon); a detector's face box is about 0.8 of a head."""
+    """Estimate the box of a standing adult from a face box.
+
+    An adult is 7.5 heads tall (drawing canon), and a detector's face box is about 0.8 of a head.
+    """
     height, width = shape[:2]
     side, middle = face[2] - face[0], (face[0] + face[2]) / 2
     return [

@@ -1,4 +1,4 @@
-"""From one frame to a few disjoint regions that could be subjects."""
+"""Propose a few disjoint regions of one frame that could be subjects."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from curation.models.classical.regions import (
 
 F32 = NDArray[np.float32]
 
-MAX_REGIONS = 7  # what is left to assign; assignments are counted over all of their sets
+MAX_REGIONS = 7  # `matching` counts assignments over all sets of them
 _MAX_SEEDS = 14  # each costs a GrabCut of about 8 ms
-_MOTION_LEVELS = (0.3, 0.45, 0.6, 0.75)  # of movement 0..1: parts move at other speeds than the whole
-_JOINT_LEVELS = (0.3, 0.45)  # of the geometric mean of movement and contrast
+_MOTION_LEVELS = (0.3, 0.45, 0.6, 0.75)  # thresholds, 0..1: parts move at other speeds than the whole
+_JOINT_LEVELS = (0.3, 0.45)  # thresholds of the geometric mean of motion and contrast
 _SALIENCY_LEVELS = (0.35, 0.55)
 _COLOUR_LEVEL = 0.5
 _THINNEST = 7.0  # ratio of a box's sides; a standing person has 3 to 4
-# How far a seed's outline may be off, px at working size: flow bleeds over half of its patch.
+# Possible error of a seed's outline, px at working size. Flow spreads over half of its patch.
 _BLUR = {"motion": 5, "joint": 3, "saliency": 3, "people": 3}
 
 
 def make_seeds(
     frame: FrameMaps, colours: Sequence[F32], people: Sequence[BoolMask]
 ) -> list[tuple[BoolMask, str]]:
-    """Rough masks and where each came from; the most telling sources first, none twice."""
+    """Make rough masks, each with its source: the most reliable sources first, no mask twice."""
     size = frame.salient.size
     low, high = MIN_SHARE * size, MAX_SHARE * size
     found: list[tuple[BoolMask, str]] = []
@@ -68,7 +68,10 @@ def make_seeds(
 
 
 def grow_regions(image: RGB, rough: Sequence[tuple[BoolMask, str]]) -> list[Region]:
-    """Each seed as it is and grown to the colours that it stands for; a colour word's pixels are exact."""
+    """Return each seed unchanged and grown by GrabCut.
+
+    Seeds from colour terms are exact, so they do not grow.
+    """
     found = []
     for mask, source in rough:
         shapes = [mask] if source in ("colour", "people") else [_erode_mask(mask, _BLUR[source] - 2)]
@@ -79,7 +82,7 @@ def grow_regions(image: RGB, rough: Sequence[tuple[BoolMask, str]]) -> list[Regi
 
 
 def _is_region_plausible(mask: BoolMask) -> bool:
-    """Neither a speck nor the whole frame nor a line (a horizon, a pole)."""
+    """Return whether a region is neither a speck nor the whole frame nor a line (a horizon, a pole)."""
     if not MIN_SHARE * mask.size <= mask.sum() <= MAX_SHARE * mask.size:
         return False
     x0, y0, x1, y1 = Region(mask, "").box
@@ -89,10 +92,15 @@ def _is_region_plausible(mask: BoolMask) -> bool:
 def select_disjoint(
     candidates: Sequence[Region], fits: Sequence[float], split: bool, separate: set[int]
 ) -> list[int]:
-    """Indices of regions that are different things, best first by `fits`.
+    """Select the indices of regions that are different things, sorted by `fits`, the best first.
 
-    Of two versions of one thing the better stays. `split`: several subjects are expected, so a region that
-    two others make up is given up for them. `separate`: regions that are another thing than what they lie in.
+    The better one of two versions of a thing stays.
+
+    Args:
+        candidates: the regions.
+        fits: how well each outline fits a thing.
+        split: several subjects are expected, so two regions replace a region that they form together.
+        separate: indices of regions that are no parts of the regions around them.
     """
     order = sorted(range(len(candidates)), key=lambda index: -fits[index])
     if split:
@@ -105,7 +113,7 @@ def select_disjoint(
 
 
 def _erode_mask(mask: BoolMask, width: int) -> BoolMask:
-    """The mask without its outer `by` pixels, or as it was where nothing would be left."""
+    """Return the mask without its outer `width` pixels; unchanged if nothing would be left."""
     kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     inner = cv2.erode(mask.astype(np.uint8), kernel, borderValue=1).astype(bool)
     return inner if inner.any() else mask

@@ -1,6 +1,6 @@
-"""Regions of one frame that could be a subject: seeds from motion, colour and contrast, grown by GrabCut.
+"""Regions of one frame that could be a subject: masks, their pieces, and their growth by GrabCut.
 
-Everything here works on a frame at working size (`frame.WORK_SIDE`); boxes and masks are in its pixels.
+All functions work on a frame at working size (`frame.WORK_SIDE`). Boxes and masks are in its pixels.
 """
 
 from __future__ import annotations
@@ -15,20 +15,18 @@ from numpy.typing import NDArray
 from curation.imaging.codec import RGB, BoolMask
 
 CUT_SIDE = 96  # px, long side of the crop that GrabCut works on: about 10 ms each
-MIN_SHARE = (
-    0.003  # of the frame; a tenth of what the area threshold asks for, so that nothing near it is lost
-)
+MIN_SHARE = 0.003  # of the frame: a tenth of the area threshold, so that no region near the threshold is lost
 MAX_SHARE = 0.75
-_SPECKLE = 9  # px of a component at WORK_SIDE that is worth keeping as a piece of a region
+_SPECKLE = 9  # px at WORK_SIDE: a component that is at least as large is kept as a piece of a region
 
 
 @dataclass(frozen=True)
 class Region:
-    """`mask`: (h, w) bool at working size; `seed`: motion | joint | colour | saliency | people."""
+    """A region. `mask`: (h, w) bool at working size. `seed`: motion | joint | colour | saliency | people."""
 
     mask: BoolMask
     seed: str
-    people: float = 0.0  # evidence of a person here by a trained detector, 0..1
+    people: float = 0.0  # evidence of a person by a trained detector, 0..1
 
     @property
     def box(self) -> list[float]:
@@ -43,7 +41,7 @@ class Region:
 
 
 def find_components(mask: BoolMask, min_area: float, max_area: float) -> list[BoolMask]:
-    """Connected pieces of a mask within an area in pixels, largest first."""
+    """Find the connected pieces of a mask whose area is in a range, px, the largest first."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]
     order = np.argsort(-areas, kind="stable")
@@ -51,14 +49,14 @@ def find_components(mask: BoolMask, min_area: float, max_area: float) -> list[Bo
 
 
 def close_gaps(mask: BoolMask, size: int) -> BoolMask:
-    """Bridge gaps of up to `size` pixels and fill what is enclosed."""
+    """Close gaps of up to `size` pixels, then fill holes."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel)
     return fill_holes(closed.astype(bool))
 
 
 def fill_holes(mask: BoolMask, largest_share: float = 1.0) -> BoolMask:
-    """Fill background that does not touch the border, holes up to `largest_share` of the mask's area."""
+    """Fill the holes of a mask, up to `largest_share` of its area. A hole does not touch the border."""
     padded = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(padded, connectivity=4)
     outside = labels[0, 0]
@@ -70,17 +68,23 @@ def fill_holes(mask: BoolMask, largest_share: float = 1.0) -> BoolMask:
 
 
 def get_ring(mask: BoolMask, width: int) -> BoolMask:
-    """The band of `width` pixels around a mask."""
+    """Return the band of `width` pixels around a mask."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
     return np.asarray((cv2.dilate(mask.astype(np.uint8), kernel) == 1) & ~mask)
 
 
 def grow_seed(image: RGB, seed: BoolMask, blur: int, reach: float = 0.3) -> BoolMask:
-    """GrabCut from a seed: colours of the seed against colours around its box.
+    """Grow a seed by GrabCut: colours of the seed against the colours around its box.
 
-    `blur`: how far the seed's outline may be off, in pixels; what is deeper inside stays foreground, whatever
-    its colour, because subjects have several. `reach`: how far beyond the seed's box the region may grow,
-    share of its sides. The seed itself where the cut finds next to nothing or swallows everything.
+    Args:
+        image: at working size.
+        seed: rough mask.
+        blur: possible error of the seed's outline, px. Pixels further inside stay foreground whatever their
+            colour, because a subject has several colours.
+        reach: how far the region may grow beyond the seed's box, as a share of its sides.
+
+    Returns:
+        (h, w) bool. The seed itself if the cut is nearly empty or fills almost everything.
     """
     height, width = seed.shape
     rows, columns = np.flatnonzero(seed.any(axis=1)), np.flatnonzero(seed.any(axis=0))
@@ -95,10 +99,10 @@ def grow_seed(image: RGB, seed: BoolMask, blur: int, reach: float = 0.3) -> Bool
     small_seed = cv2.resize(inner, size, interpolation=cv2.INTER_NEAREST)
     labels = np.full(small_seed.shape, cv2.GC_PR_BGD, np.uint8)
     labels[small_seed == 1] = cv2.GC_PR_FGD
-    # The frame's edge is no outline: a subject cut off by it is as sure there as in its middle.
+    # The frame's edge is no outline: a subject that it cuts off is as certain there as in its middle.
     depth = cv2.distanceTransform(np.pad(small_seed, 8, mode="edge"), cv2.DIST_L2, 3)[8:-8, 8:-8]
     labels[depth > min(blur * scale, 0.6 * float(depth.max()))] = cv2.GC_FGD
-    # Beyond its reach a subject does not go; where the frame itself ends, it may.
+    # A subject ends within its reach, but it may extend to the edge of the frame.
     rim = max(2, round(0.04 * min(size)))
     if left > 0:
         labels[:, :rim] = cv2.GC_BGD
@@ -119,9 +123,9 @@ def grow_seed(image: RGB, seed: BoolMask, blur: int, reach: float = 0.3) -> Bool
 
 
 def run_grabcut(image: RGB, labels: NDArray[np.uint8], iterations: int) -> BoolMask:
-    """GrabCut from a labelled picture; the picture is small enough for what the caller can afford."""
+    """Run GrabCut from a labelled picture. The caller reduces the picture to limit the time."""
     foreground = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
-    # GrabCut begins with k-means of five colours a side.
+    # GrabCut begins with k-means of five colours each for foreground and background.
     if foreground.sum() < 10 or (~foreground).sum() < 10:
         return cast(BoolMask, foreground)
     cv2.setRNGSeed(0)
@@ -132,7 +136,7 @@ def run_grabcut(image: RGB, labels: NDArray[np.uint8], iterations: int) -> BoolM
 
 
 def _keep_touching(mask: BoolMask, seed: BoolMask) -> BoolMask:
-    """Pieces of `mask` that share pixels with `seed`; specks dropped."""
+    """Return the pieces of `mask` that share pixels with `seed`, without specks."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     keep = np.unique(labels[mask & seed])
     keep = keep[stats[keep, cv2.CC_STAT_AREA] >= _SPECKLE]
@@ -140,18 +144,18 @@ def _keep_touching(mask: BoolMask, seed: BoolMask) -> BoolMask:
 
 
 def compute_mask_iou(left: BoolMask, right: BoolMask) -> float:
-    """Intersection over union, 0..1."""
+    """Compute the intersection over union of two masks, 0..1."""
     union = int((left | right).sum())
     return float((left & right).sum() / union) if union else 0.0
 
 
 def measure_inside_share(part: BoolMask, whole: BoolMask) -> float:
-    """Share of `part` that lies in `whole`, 0..1."""
+    """Measure the share of `part` that is in `whole`, 0..1."""
     return float((part & whole).sum() / max(1, int(part.sum())))
 
 
 def get_window(box: list[float], share: float, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Rows and columns of a box widened on each side by `share` of its sides and a few pixels."""
+    """Return the rows and columns of a box, widened on each side by `share` of its sides and a few pixels."""
     dx, dy = (box[2] - box[0]) * share + 4, (box[3] - box[1]) * share + 4
     rows = slice(max(0, round(box[1] - dy)), min(shape[0], round(box[3] + dy)))
     return rows, slice(max(0, round(box[0] - dx)), min(shape[1], round(box[2] + dx)))

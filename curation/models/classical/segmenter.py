@@ -1,4 +1,4 @@
-"""A mask from a box: GrabCut at a bounded size, then a guided filter to follow edges at full size."""
+"""Make a mask from a box: GrabCut at a bounded size, then a guided filter that follows edges at full size."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from curation.models.roles import Segmentation
 F32 = NDArray[np.float32]
 
 _SIDE = 168  # px, long side of the crop while cutting
-_CONTEXT = 0.25  # of the box, on every side: what the background's colours are learned from
-_SLACK = 0.04  # of the box: how far the subject may reach beyond it, since boxes are a little off
+_CONTEXT = 0.25  # of the box, on every side: the source of the background's colours
+_SLACK = 0.04  # of the box: how far the subject may extend beyond it, because boxes are not exact
 _ITERATIONS = 5
-_EMPTY = 0.1  # of the box; a cut smaller than this has lost the subject
+_EMPTY = 0.1  # of the box; a smaller cut has lost the subject
 _THIN = 0.3  # of the box; a walking horse fills 0.35 of its own
 _SPECK = 0.08  # pieces smaller than this share of the largest are dropped
 _HOLE = 0.05  # holes smaller than this share of the mask are filled
@@ -36,7 +36,7 @@ class ClassicalSegmenter:
     def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:
         """Segment one thing per box: (H, W) bool masks.
 
-        The score, 0..1, is how unlike the colours on both sides of the outline are. It is lower where the
+        The score, 0..1, is the difference of the colours on both sides of the outline. It is lower if the
         mask does not fill its box.
         """
         return [
@@ -50,7 +50,7 @@ class ClassicalSegmenter:
 
 
 def segment_box(image: RGB, box: list[float]) -> tuple[BoolMask, float]:
-    """(H, W) mask of what the box holds, and how well it separates, 0..1."""
+    """Return the (H, W) mask of the subject in a box, and its score, 0..1."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = clamp_box(box, width, height)
     pad_x, pad_y = max(4, round((x1 - x0) * _CONTEXT)), max(4, round((y1 - y0) * _CONTEXT))
@@ -65,7 +65,7 @@ def segment_box(image: RGB, box: list[float]) -> tuple[BoolMask, float]:
     found = remove_specks(run_grabcut(small, _make_labels(size, inner), _ITERATIONS))
     score = score_separation(small, found)
     if found.sum() < _EMPTY * (inner[2] - inner[0]) * (inner[3] - inner[1]):
-        # Foreground and background share their colours: hold the middle, and say that it was held.
+        # Foreground and background share their colours, so the middle is fixed as foreground.
         found = remove_specks(run_grabcut(small, _make_labels(size, inner, held=0.45), _ITERATIONS))
         score = 0.5 * score_separation(small, found)
     score *= _score_filling(found, inner)
@@ -75,7 +75,7 @@ def segment_box(image: RGB, box: list[float]) -> tuple[BoolMask, float]:
 
 
 def remove_specks(mask: BoolMask) -> BoolMask:
-    """Without specks, with small holes filled."""
+    """Return a mask without specks and with small holes filled."""
     opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
     if count < 2:
@@ -86,9 +86,9 @@ def remove_specks(mask: BoolMask) -> BoolMask:
 
 
 def score_separation(image: RGB, mask: BoolMask) -> float:
-    """1 - Bhattacharyya coefficient of the colours inside and in the band just outside, 0..1.
+    """Return 1 - the Bhattacharyya coefficient of the colours inside and just outside a mask, 0..1.
 
-    0 where one of them is empty: a mask of everything or of nothing separates nothing.
+    It is 0 if the inside or the outside is empty.
     """
     band = get_ring(mask, max(3, round(0.15 * float(np.sqrt(mask.sum())))))
     if mask.sum() < 10 or band.sum() < 10:
@@ -107,7 +107,10 @@ def score_separation(image: RGB, mask: BoolMask) -> float:
 
 
 def _score_filling(mask: BoolMask, box: list[float]) -> float:
-    """0..1: does the mask reach the sides of its box and fill it? Pieces of the subject do not."""
+    """Score how well the mask reaches the sides of its box and fills it, 0..1.
+
+    A piece of a subject does not.
+    """
     tight = get_mask_box(mask)
     if tight is None:
         return 0.0
@@ -116,9 +119,9 @@ def _score_filling(mask: BoolMask, box: list[float]) -> float:
 
 
 def _make_labels(size: tuple[int, int], inner: list[float], held: float = 0.0) -> NDArray[np.uint8]:
-    """Where GrabCut starts: background outside the box, foreground on an ellipse in it, the corners open.
+    """Make the start labels of GrabCut: background outside the box, probable foreground on an ellipse in it.
 
-    `held`: size of the middle that cannot become background, share of the box's sides.
+    `held` is the size of the middle that cannot become background, as a share of the box's sides.
     """
     width, height = size
     x0, y0, x1, y1 = inner
@@ -137,9 +140,10 @@ def _make_labels(size: tuple[int, int], inner: list[float], held: float = 0.0) -
 
 
 def _upsample_mask(crop: RGB, small: RGB, mask: BoolMask) -> BoolMask:
-    """The mask at the crop's size, its outline drawn to the edges of the picture.
+    """Scale a mask to the crop's size so that its outline follows the edges of the picture.
 
-    Fast guided filter (He and Sun, 2015): the linear model is fitted while small and applied at full size.
+    Fast guided filter (He and Sun, 2015): the linear model is fitted at the small size and applied at full
+    size.
     """
     if crop.shape[:2] == mask.shape:
         return mask
@@ -155,7 +159,7 @@ def _upsample_mask(crop: RGB, small: RGB, mask: BoolMask) -> BoolMask:
     offset = cv2.resize(cv2.blur(offset, window), size, interpolation=cv2.INTER_LINEAR)
     full = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     filtered = slope * full + offset
-    # The filter decides within two small pixels of the outline only; elsewhere the cut already has.
+    # The filter decides only within two small pixels of the outline. The cut decides elsewhere.
     kernel = np.ones((5, 5), np.uint8)
     sure = cv2.resize(
         cv2.erode(mask.astype(np.uint8), kernel, borderValue=1), size, interpolation=cv2.INTER_NEAREST

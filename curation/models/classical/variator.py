@@ -1,6 +1,6 @@
-"""Another view of a cut-out subject without a generative model: a little geometry and light, seeded.
+"""Make another view of a cut-out subject without a generative model: small seeded changes of shape and light.
 
-Not mirrored unless asked to: a mirrored subject has its text reversed and its parting on the other side.
+By default subjects are not mirrored, because that reverses text and the parting of hair.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 RGBA = NDArray[np.uint8]
 F32 = NDArray[np.float32]
 
-_TURN = 9.0  # degrees either way
+_TURN = 9.0  # degrees in either direction
 _SCALE = (0.88, 1.06)
 _PERSPECTIVE = 0.06  # corners move by up to this share of the sides
 _BEND = 0.018  # smooth warp, share of the longer side
@@ -27,29 +27,38 @@ _MARGIN = 2  # px kept empty around the result
 
 
 class ClassicalVariator:
-    """roles.Variator. Prompts are ignored: nothing here understands them."""
+    """roles.Variator. It ignores prompts."""
 
     name = "classical-variator"
     revision = f"1-cv{cv2.__version__}"
 
     def __init__(self, flip: bool = False) -> None:
-        """`flip`: mirror every other seed."""
+        """`flip`: mirror half of the results; the seed decides which."""
         self.flip = flip
 
     def vary(
         self, subjects: Sequence[RGBA], prompts: Sequence[str | None], seeds: Sequence[int]
     ) -> list[RGBA]:
-        """(H, W, 4) straight alpha -> (H', W', 4): turned, bent, lit anew, never cut off."""
+        """Rotate, bend and relight each subject, (H, W, 4) straight alpha -> (H', W', 4).
+
+        Nothing is cut off.
+        """
         return [vary_subject(subject, seed, self.flip) for subject, seed in zip(subjects, seeds, strict=True)]
 
 
 def vary_subject(subject: RGBA, seed: int, flip: bool = False) -> RGBA:
-    """One subject; equal seeds give equal results."""
+    """Vary one subject. Equal seeds give equal results.
+
+    Args:
+        subject: (H, W, 4), straight alpha.
+        seed: of the random draws.
+        flip: mirror half of the results; the seed decides which.
+    """
     random = np.random.default_rng(seed)
     mirrored = flip and bool(random.integers(2))
     source = np.ascontiguousarray(subject[:, ::-1]) if mirrored else subject
     columns, rows = _make_warp(source.shape[0], source.shape[1], random)
-    # Premultiplied while resampling, or the colours of transparent pixels would show along the outline.
+    # Alpha is premultiplied while resampling, or the colours of transparent pixels would show at the outline.
     alpha = source[..., 3:].astype(np.float32) / 255
     premultiplied = np.dstack([source[..., :3].astype(np.float32) * alpha, alpha])
     edge = cv2.BORDER_CONSTANT
@@ -62,9 +71,9 @@ def vary_subject(subject: RGBA, seed: int, flip: bool = False) -> RGBA:
 
 
 def _make_warp(height: int, width: int, random: np.random.Generator) -> tuple[F32, F32]:
-    """Where each pixel of the result comes from, (H', W') columns and rows of the source.
+    """Make the map from each pixel of the result to the source: its columns and rows, each (H', W').
 
-    The canvas is half as large again: turn, scale, perspective and bend together stay within it.
+    The canvas is 1.5 times as large, so that rotation, scale, perspective and bend together stay within it.
     """
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     centre = np.array([width / 2, height / 2], np.float32)
@@ -82,7 +91,7 @@ def _make_warp(height: int, width: int, random: np.random.Generator) -> tuple[F3
     points = np.stack([out_columns.ravel(), out_rows.ravel()], axis=1)[None].astype(np.float64)
     moved_back = cv2.perspectiveTransform(points, np.linalg.inv(np.asarray(forward)))
     back = np.asarray(moved_back, np.float64).reshape(int(size[1]), int(size[0]), 2)
-    # Four by four random shifts, interpolated: a bend without folds.
+    # Interpolated 4 x 4 random shifts bend without folds.
     for axis in (0, 1):
         coarse = random.uniform(-bend, bend, (4, 4)).astype(np.float32)
         back[..., axis] += np.asarray(
@@ -107,7 +116,7 @@ def _change_light(colour: F32, random: np.random.Generator) -> F32:
 
 
 def _trim_margins(subject: RGBA) -> RGBA:
-    """Cropped to what is visible, with an empty margin; unchanged where nothing is."""
+    """Crop to the visible pixels, with an empty margin; unchanged if no pixel is visible."""
     rows, columns = np.flatnonzero(subject[..., 3].any(axis=1)), np.flatnonzero(subject[..., 3].any(axis=0))
     if rows.size == 0:
         return subject
