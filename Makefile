@@ -19,6 +19,7 @@ help:  ## this list
 
 # Without extras: all that the demo needs. With [dev]: torch and the models as well, for tests and training.
 $(VENV)/.ready $(VENV)/.ready-dev: pyproject.toml
+	@echo "installing packages into $(VENV): a minute or two, and only when pyproject.toml has changed"
 	@wanted='.$(if $(findstring dev,$@),[dev])'; if command -v uv >/dev/null 2>&1; then \
 	  [ -x $(BIN)/python ] || uv venv --quiet $(VENV) --python $(PYTHON); \
 	  uv pip install --quiet --python $(BIN)/python -e "$$wanted"; \

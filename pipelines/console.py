@@ -14,7 +14,14 @@ import yaml
 from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from reprise.errors import RepriseError
@@ -102,6 +109,8 @@ class ProgressBar:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
         ]
         self._progress = Progress(*columns, console=err)
@@ -137,7 +146,7 @@ def print_config(config: BaseModel) -> None:
 
 
 def print_summary(manifest: dict[str, Any]) -> None:
-    """Print the counts of a run: per stage, the most frequent reasons, and the references."""
+    """Print the counts of a run: per stage with every reason for a loss, and the references."""
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "unit"):
         table.add_column(column)
@@ -145,7 +154,8 @@ def print_summary(manifest: dict[str, Any]) -> None:
         table.add_column(column, justify="right")
     table.add_column("lost to")
     for step in manifest["funnel"]:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in list(step["reasons"].items())[:3])
+        # A non-breaking space keeps a number and its reason on one line.
+        reasons = ", ".join(f"{count}\N{NO-BREAK SPACE}{reason}" for reason, count in step["reasons"].items())
         table.add_row(step["stage"], step["unit"], str(step["in"]), str(step["out"]), escape(reasons))
     out.print(table)
     videos, subjects = manifest["videos"], manifest["subjects"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import TracebackType
 from typing import Any
 
@@ -35,12 +36,16 @@ class RunFollower:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll_records, daemon=True)
         self._shown: tuple[int, float] = (0, 0.0)
-        self._live = Live(Text("starting"), console=err, refresh_per_second=2) if err.is_terminal else None
+        self._started_s = time.monotonic()
+        self._live = Live(get_renderable=self._render_line, console=err) if err.is_terminal else None
+        self._line: Text | None = None  # of the newest record; None: no step is done yet
 
     def __enter__(self) -> RunFollower:
         records = self._read_records()
         if records:  # this run resumes an earlier one
             self._shown = (records[-1]["step"], records[-1].get("time", 0.0))
+        if self._live is None:
+            err.print("starting: the workers load the model and read the first batch")
         if self._live is not None:
             self._live.start()
         self._thread.start()
@@ -55,6 +60,13 @@ class RunFollower:
         if self._live is not None:
             self._live.stop()
 
+    def _render_line(self) -> Text:
+        if self._line is not None:
+            return self._line
+        seconds = int(time.monotonic() - self._started_s)
+        clock = f"{seconds // 60}:{seconds % 60:02d}"
+        return Text(f"starting: the workers load the model and read the first batch  {clock}")
+
     def _poll_records(self) -> None:
         while not self._stop.wait(self._every_s):
             self._show_new_records()
@@ -68,8 +80,8 @@ class RunFollower:
             message = format_line(record["step"], self._steps, record)
             if self._live is None:
                 err.print(escape(message), soft_wrap=True)
-            elif "loss" in record:
-                self._live.update(Text(message))
+            elif "loss" in record or any(name.startswith("conflict/") for name in record):
+                self._line = Text(message)
             else:
                 self._live.console.print(escape(message), soft_wrap=True)
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from pipelines.console import EXIT_NOTHING_DONE, err, handle_errors, out, print_config
+from pipelines.console import EXIT_INTERRUPTED, EXIT_NOTHING_DONE, err, handle_errors, out, print_config
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
     from training.cost.estimate import Estimate
+    from training.loop.run_folder import RunFolder
 
 RECIPES = Path(__file__).resolve().parents[1] / "training" / "recipes"
 
@@ -161,9 +162,14 @@ def start_training(config: TrainConfig, gpu_bytes: int | None = None) -> bool:
         memory = gpu_bytes or get_gpu_memory()
         if memory is not None:
             estimate_run(config).check_fit(memory)
+        if done:
+            out.print(f"resuming after step {done[-1]} of {config.steps}")
         try:
             with RunFollower(folder.root, config.steps):
                 run_training(config)
+        except KeyboardInterrupt:
+            err.print(f"\n[bold]stopped[/]: {describe_kept_steps(folder, config)}", soft_wrap=True)
+            sys.exit(EXIT_INTERRUPTED)
         except RuntimeError as error:  # workers failed too often; Ray's log has their messages
             err.print(f"[bold red]failed[/] {escape(str(error))}", soft_wrap=True)
             return False
@@ -171,6 +177,17 @@ def start_training(config: TrainConfig, gpu_bytes: int | None = None) -> bool:
         if folder.root.exists(rel):
             out.print(f"{name:<8} {escape(folder.get_address(rel))}", soft_wrap=True)
     return True
+
+
+def describe_kept_steps(folder: RunFolder, config: TrainConfig) -> str:
+    """Say what of a stopped run is kept, and what the same command does next."""
+    saved = folder.list_complete_steps()
+    if saved:
+        return f"step {saved[-1]} of {config.steps} is saved; the same command resumes there"
+    return (
+        "no checkpoint was saved yet, so the same command starts from the beginning "
+        f"(checkpoint.every={config.checkpoint.every} sets how often one is saved)"
+    )
 
 
 def get_gpu_memory() -> int | None:

@@ -112,7 +112,9 @@ def _place_in_own_frame(
     h, w = max(1, h), max(1, w)
     x = int(rng.integers(0, wide - w + 1))
     y = int(rng.integers(0, tall - h + 1))
-    x0, y0, x1, y1 = cut.box
+    # A mask that ends a pixel before the border was cut off there, too: it must not float beside it.
+    x0, x1 = (0.0 if "left" in cut.borders else cut.box[0]), (1.0 if "right" in cut.borders else cut.box[2])
+    y0, y1 = (0.0 if "top" in cut.borders else cut.box[1]), (1.0 if "bottom" in cut.borders else cut.box[3])
     left, top = round(x0 * w), round(y0 * h)
     right, bottom = max(left + 1, round(x1 * w)), max(top + 1, round(y1 * h))
     return PlatePlacement((x, y, x + w, y + h), (left, top, min(right, w), min(bottom, h)))

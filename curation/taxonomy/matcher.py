@@ -107,6 +107,8 @@ class Matcher:
         """Whether a bare name that could be a verb stands after a preposition, in a list or as an object."""
         left = phrase.left
         opens_object = _opens_object(sentence, phrase.stop)
+        if self._is_after_proper_name(sentence, phrase):
+            return False
         if sentence.is_opening(left):
             return not opens_object  # "Flowers sway", but "Watch the dog"
         is_spaced, before = sentence.is_joined(left, SPACE), sentence.get_key(left - 1)
@@ -129,6 +131,13 @@ class Matcher:
         # An object right behind its verb: "watering plants", "eats fish".
         is_verb = before.endswith(("ing", "s")) or before in self._adjectives.verbs
         return is_verb and self._is_phrase_end(sentence, phrase.stop)
+
+    def _is_after_proper_name(self, sentence: Sentence, phrase: NounPhrase) -> bool:
+        """Whether a plural is the verb of a capitalised name with a hyphen: "Spider-Man swings"."""
+        before = phrase.first - 1
+        is_hyphened = phrase.left < before and sentence.is_joined(before, HYPHEN)
+        capitals = [sentence.text[sentence.words[at].start].isupper() for at in (before, phrase.first)]
+        return phrase.is_plural and is_hyphened and capitals == [True, False]
 
     def _is_listed(self, sentence: Sentence, phrase: NounPhrase, by_end: NamesByEnd) -> bool:
         """Whether a name continues a list of things ("trees and plants"), not of actions ("eats, drinks")."""

@@ -100,7 +100,7 @@ def _select_videos(
 def _report_ignored(ignored: Counter[str], where: str, notify: MessageCallback) -> None:
     if ignored:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(ignored.items()))
-        notify(f"ignored {ignored.total():,} other files in {where}: {kinds}")
+        notify(f"ignored {ignored.total():,} files that are no videos and no captions in {where}: {kinds}")
 
 
 def _compile_pattern(pattern: str) -> re.Pattern[str]:

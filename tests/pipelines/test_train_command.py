@@ -9,8 +9,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from pipelines.console import EXIT_USAGE
-from pipelines.train import list_recipes, main, parse_memory, resolve_config
-from training.config import KaleidoTask
+from pipelines.train import describe_kept_steps, list_recipes, main, parse_memory, resolve_config
+from training.config import KaleidoTask, TrainConfig
+from training.loop.run_folder import COMPLETE_MARKER, RunFolder
 
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -165,3 +166,14 @@ def test_a_run_is_followed_to_its_end_and_again(folder: Path) -> None:
     again = invoke(*arguments)
     assert again.exit_code == 0, again.output
     assert "nothing to do" in again.output
+
+
+# ---- stops -----------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_run_says_what_is_kept(tmp_path: Path) -> None:
+    config = TrainConfig.model_validate({"steps": 900, "run": {"output": str(tmp_path), "name": "one"}})
+    folder = RunFolder.from_config(config.run)
+    assert "starts from the beginning (checkpoint.every=500" in describe_kept_steps(folder, config)
+    folder.root.write_bytes(f"{folder.get_checkpoint_path(500)}/{COMPLETE_MARKER}", b"{}")
+    assert describe_kept_steps(folder, config).startswith("step 500 of 900 is saved")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from training.cost.units import format_duration, format_si
 
 if TYPE_CHECKING:
     from training.loop.state import RunState
+
+_MAX_VALUES = 4  # of a record without a loss: a monitor of layers may record hundreds
 
 
 class ConsoleWriter:
@@ -54,9 +57,10 @@ def format_line(step: int, steps: int, scalars: Mapping[str, Any]) -> str:
     if (left := get_value("eta_seconds")) is not None and step < steps:
         parts.append(f"{format_duration(left)} left")
     if len(parts) == 1:  # a record of validation or of a monitor
-        parts += [
-            f"{name} {value:.4g}"
-            for name in scalars
-            if (value := get_value(name)) is not None and name != "time"
-        ]
+        values = {
+            name: value for name in scalars if (value := get_value(name)) is not None and name != "time"
+        }
+        parts += [f"{name} {value:.4g}" for name, value in itertools.islice(values.items(), _MAX_VALUES)]
+        if len(values) > _MAX_VALUES:
+            parts.append(f"{len(values) - _MAX_VALUES} more in metrics.jsonl")
     return "  ".join(parts)

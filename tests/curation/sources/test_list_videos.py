@@ -61,7 +61,9 @@ def test_a_folder_gives_its_videos_sorted_and_reports_ignored_files(place: Stora
     rows = list_videos(place.uri, on_message=messages.append)
     assert names(rows, place) == ["a/deep/er/x y.webm", 'a/it\'s "red".mov', "b.MP4", "红球/视频 一.mkv"]
     assert [row["size"] for row in rows] == [2, 3, 1, 4]
-    assert messages == [f"ignored 3 other files in {place.uri}: 1 jpg, 1 no extension, 1 txt"]
+    assert messages == [
+        f"ignored 3 files that are no videos and no captions in {place.uri}: 1 jpg, 1 no extension, 1 txt"
+    ]
     assert all(row["problem"] is None and row["skip_clip_ids"] == [] for row in rows)
     assert build_table(rows, VIDEOS).num_rows == 4
     assert summarize_videos(rows) == "4 videos, 10 B, 0 with a caption"

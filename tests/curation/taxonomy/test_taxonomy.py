@@ -550,3 +550,22 @@ def test_the_command_ends_with_one_line_when_the_file_is_unusable(tmp_path: Path
     result = CliRunner().invoke(command, ["--file", str(tmp_path / "nowhere.yaml")])
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("A drone flies over a field.", [("drone", "drone"), ("field", "field")]),
+        ("A drone shot of a beach with a dog.", [("beach", "beach"), ("dog", "dog")]),
+        ("Spider-Man swings between buildings.", [("superhero", "Spider-Man"), ("building", "buildings")]),
+        ("Ant-Man swings between buildings.", [("building", "buildings")]),
+        ("A Tesla Model 3 drives along the coast.", [("car", "Tesla Model 3"), ("beach", "coast")]),
+        ("A Model 3 drives past a dog.", [("dog", "dog")]),
+        ("A fashion model walks.", [("actor", "fashion model")]),
+    ],
+)
+def test_names_of_people_and_products_are_what_they_name(
+    caption: str, expected: list[tuple[str, str]]
+) -> None:
+    found = SHIPPED_TAXONOMY.find_mentions(caption)
+    assert [(each.category, each.phrase) for each in found] == expected
