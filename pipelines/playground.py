@@ -40,10 +40,7 @@ def render(output: str, videos: int, seed: int, size: str, plain: bool, pairs: i
     width, _, height = size.lower().partition("x")
     if not (width.isdigit() and height.isdigit()):
         raise RepriseError(f"--size {size}: write WIDTHxHEIGHT, for example 256x192")
-    try:
-        write(output, videos=videos, seed=seed, width=int(width), height=int(height), on_progress=err.print)
-    except ValueError as error:
-        raise RepriseError(f"playground: {error}") from error
+    write(output, videos=videos, seed=seed, width=int(width), height=int(height), on_progress=err.print)
     out.print(f"videos   {escape(output)}\ntruth    {escape(str(Path(output) / 'truth'))}", soft_wrap=True)
     out.print(f"taxonomy {escape(str(TAXONOMY))}  (set match.taxonomy to it)", soft_wrap=True)
 
@@ -51,8 +48,6 @@ def render(output: str, videos: int, seed: int, size: str, plain: bool, pairs: i
 def _render_plain(output: str, videos: int, seed: int) -> None:
     from curation.playground.plain import CONFIG, render_plain_videos
 
-    if videos < 1:
-        raise RepriseError(f"--videos must be at least 1, not {videos}")
     render_plain_videos(output, videos=videos, seed=seed, on_progress=err.print)
     out.print(f"videos   {escape(output)}\ntruth    {escape(str(Path(output) / 'truth'))}", soft_wrap=True)
     out.print(f"config   {escape(str(CONFIG))}  (for reprise curate --config)", soft_wrap=True)
@@ -61,8 +56,6 @@ def _render_plain(output: str, videos: int, seed: int) -> None:
 def _render_pairs(output: str, pairs: int, seed: int) -> None:
     from curation.playground.plain import render_pairs
 
-    if pairs < 1:
-        raise RepriseError(f"--pairs must be at least 1, not {pairs}")
     listed = render_pairs(output, pairs=pairs, seed=seed, on_progress=err.print)
     out.print(f"pairs    {escape(str(listed))}  (for reprise encode --pairs)", soft_wrap=True)
 

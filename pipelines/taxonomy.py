@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from curation.taxonomy import Taxonomy, TaxonomyError, find_problems
+from curation.taxonomy import Taxonomy, find_problems
 from curation.taxonomy.files import SHIPPED_FILE
+from pipelines.console import EXIT_NOTHING_DONE, handle_errors
 
 
 @click.command()
@@ -20,6 +21,7 @@ from curation.taxonomy.files import SHIPPED_FILE
     "--check", is_flag=True, help="Only check the file: one line per problem, non-zero exit if there is any."
 )
 @click.option("--match", "caption", metavar="CAPTION", help="Show the subjects that this caption names.")
+@handle_errors
 def taxonomy(file: Path | None, check: bool, caption: str | None) -> None:
     """List the groups and categories of subjects that captions are matched against."""
     if check:
@@ -27,12 +29,8 @@ def taxonomy(file: Path | None, check: bool, caption: str | None) -> None:
         for problem in found:
             click.echo(problem, err=True)
         if found:
-            sys.exit(1)
-    try:
-        loaded = Taxonomy.load(file)
-    except TaxonomyError as error:
-        click.echo(str(error), err=True)
-        sys.exit(2)
+            sys.exit(EXIT_NOTHING_DONE)
+    loaded = Taxonomy.load(file)
     if caption is not None:
         Console().print(_build_mentions(loaded, caption))
     elif check:

@@ -3,6 +3,7 @@
 RepriseError
 ├── ConfigError                a config file, a key or a `key=value` override is wrong
 ├── InputError                 a person named something that cannot be used, such as an address
+├── WorkersLostError           workers of a run failed more often than its config allows
 └── StorageError               a disk or a store refuses; trying again would not help
     └── TransientStorageError  a disk or a store does not answer now; trying again may help
 """
@@ -24,6 +25,10 @@ class ConfigError(RepriseError):
 
 class InputError(RepriseError):
     """A person named something that cannot be used, such as an address of an unknown kind."""
+
+
+class WorkersLostError(RepriseError):
+    """Workers of a run failed more often than its config allows; the message has the last failure."""
 
 
 class StorageError(RepriseError):

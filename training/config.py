@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from reprise.settings import SettingsSection
+from reprise.errors import InputError
+from reprise.settings import SettingsSection, load_settings
+
+RECIPES_FOLDER = Path(__file__).with_name("recipes")
 
 # Kaleido, Tables 2 and 5, and two that they do not number; formulas in docs/training.md.
 PositionScheme = Literal[
@@ -310,3 +315,21 @@ class TrainConfig(SettingsSection):
     validation: ValidationConfig = ValidationConfig()
     log: LogConfig = LogConfig()
     run: RunConfig = RunConfig()
+
+
+def list_recipes() -> list[str]:
+    """List the names of the shipped recipes, sorted."""
+    return sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml"))
+
+
+def load_train_config(
+    path: str | None = None, recipe: str | None = None, overrides: Iterable[str] = ()
+) -> TrainConfig:
+    """Load the config of a file or a shipped recipe, with `key=value` overrides.
+
+    Raises:
+        RepriseError: both are given, or the config cannot be read.
+    """
+    if path and recipe:
+        raise InputError("--config and --recipe: give one of them")
+    return load_settings(TrainConfig, RECIPES_FOLDER / f"{recipe}.yaml" if recipe else path, overrides)

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from reprise.errors import InputError
 from training.config import ObjectiveConfig
 
 # The line through (256 tokens, 0.5) and (4096 tokens, 1.15), not clamped: Kaleido's released RFLoss.
@@ -51,8 +52,11 @@ def make_sampling_sigmas(steps: int, shift: float = 7.0) -> Tensor:
     sigma_k = 1 - u / (shift - (shift - 1) u), u = k / steps: a flow shift of a linear grid, independent of
     the resolution (the released sampler does not use the training-time shift). As released, the fraction is
     computed in float64 and rounded to float32 before it is subtracted from 1.
+
+    Raises:
+        InputError: there are fewer than 1 steps.
     """
     if steps < 1:
-        raise ValueError(f"sampling takes at least 1 step, not {steps}")
+        raise InputError(f"sampling takes at least 1 step, not {steps}")
     u = torch.arange(steps + 1, dtype=torch.float64) / steps
     return 1.0 - (u / (shift - (shift - 1.0) * u)).float()

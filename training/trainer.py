@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reprise.errors import RepriseError, TransientStorageError
+from reprise.errors import RepriseError, TransientStorageError, WorkersLostError
 from reprise.lock import lock_folder
 from reprise.ray_session import ray_session
 from reprise.storage import Storage
-from training.config import TrainConfig
+from training.config import TrainConfig, list_recipes
 from training.loop.callback import Callback
 from training.loop.run_folder import RunFolder
 
@@ -44,6 +44,24 @@ class TrainingResult:
     metrics: Mapping[str, float]  # of the last step, if this run made one; see Callback.on_step
 
 
+def check_trainable(config: TrainConfig) -> None:
+    """Check a config before workers start.
+
+    Raises:
+        RepriseError: there is no task or no model, or a package is missing.
+    """
+    from training.callbacks.wandb import require_wandb
+
+    if not config.tasks:
+        raise RepriseError(
+            f"no task to train: give --recipe ({', '.join(list_recipes())}), or a config with `tasks`"
+        )
+    if not config.model.path:
+        raise RepriseError("model.path is empty: set it to a diffusers folder or hub id")
+    if config.log.wandb:
+        require_wandb()
+
+
 def run_training(config: TrainConfig, callbacks: CallbackFactory | None = None) -> TrainingResult:
     """Train on the Ray that `run.address` names, or on one that is started here.
 
@@ -53,6 +71,7 @@ def run_training(config: TrainConfig, callbacks: CallbackFactory | None = None) 
 
     Raises:
         RepriseError: an error that the user must correct: config, data, a loss that is not finite.
+        WorkersLostError: workers failed more often than `run.max_failures`.
     """
     from training.loop.world import compute_mesh_sizes
 
@@ -74,7 +93,7 @@ def run_training(config: TrainConfig, callbacks: CallbackFactory | None = None) 
     if reason is not None:
         raise RepriseError(reason)
     if found is None:
-        raise RuntimeError("training failed")
+        raise WorkersLostError("training stopped without a result: the logs of Ray's workers say why")
     return TrainingResult(folder=folder.root.uri, model=folder.get_address("model"), **found)
 
 
@@ -116,7 +135,7 @@ def _run_trainer(
             return None
         first = next(iter(getattr(error, "worker_failures", {}).values()), error)
         message = str(first).strip().splitlines() or [type(first).__name__]
-        raise RuntimeError(
+        raise WorkersLostError(
             f"training failed {run.max_failures + 1} times, the last time with: {message[-1]}"
         ) from error
 

@@ -50,6 +50,7 @@ from curation.demo.backdrops import get_backdrop, get_canvas_size, get_occluder
 from curation.demo.cutouts import F32, U8, get_cutout
 from curation.demo.files import VideoSpec, write_truth_video
 from curation.demo.scenes import SCENES, Actor, ActorPath, ActorPose, Camera, DemoScene, DemoShot, View
+from reprise.errors import InputError
 
 MIN_PIXELS: Final = 16
 FADE_SECONDS: Final = 0.3
@@ -323,11 +324,11 @@ def render_demo(
         The paths of the videos, in the order of the scenes.
 
     Raises:
-        ValueError: ``videos`` < 1.
+        InputError: ``videos`` < 1.
         OSError: the folder cannot be written.
     """
     if videos < 1:
-        raise ValueError(f"videos must be at least 1, not {videos}")
+        raise InputError(f"videos must be at least 1, not {videos}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     scenes = []

@@ -25,6 +25,7 @@ from curation.demo.files import VideoSpec, write_truth_video
 from curation.imaging.codec import RGB, encode_mask
 from curation.playground.scenes import Thing, ThingTruth, compose_things, round_to_rgb
 from curation.playground.world import F32, CanvasPlacement, RGBFloat, Texture, ThingLook
+from reprise.errors import InputError
 
 CELLS: Final = 12
 SIDE: Final = 96  # px
@@ -176,11 +177,11 @@ def render_plain_videos(
     """Write scenes 0 to `videos` - 1 of a seed as mp4 files with captions, truth beside them.
 
     Raises:
-        ValueError: `videos` < 1.
+        InputError: `videos` < 1.
         OSError: the folder cannot be written.
     """
     if videos < 1:
-        raise ValueError(f"videos must be at least 1, not {videos}")
+        raise InputError(f"videos must be at least 1, not {videos}")
     done = []
     for index in range(videos):
         name = f"plain-{index:05d}"
@@ -205,11 +206,11 @@ def render_pairs(
         The list of the pairs, `pairs.jsonl`.
 
     Raises:
-        ValueError: `pairs` < 1.
+        InputError: `pairs` < 1.
         OSError: the folder cannot be written.
     """
     if pairs < 1:
-        raise ValueError(f"pairs must be at least 1, not {pairs}")
+        raise InputError(f"pairs must be at least 1, not {pairs}")
     folder = Path(folder)
     rows = []
     for each in ("references", "targets"):

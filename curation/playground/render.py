@@ -24,6 +24,7 @@ from curation.demo.files import VideoSpec, write_truth_video
 from curation.imaging.codec import RGB, encode_mask
 from curation.playground.clips import PlaygroundClip, draw_shot, make_clip
 from curation.playground.scenes import ThingTruth
+from reprise.errors import InputError
 
 WHOLE_SHARE: Final = 0.5
 FRONTAL_DEGREES: Final = 45.0
@@ -106,13 +107,13 @@ def render_playground(
     The same seed and size give the same truth, byte for byte, and the same pixels.
 
     Raises:
-        ValueError: `videos` < 1, or a side that is odd or below 64 px.
+        InputError: `videos` < 1, or a side that is odd or below 64 px.
         OSError: the folder cannot be written.
     """
     if videos < 1:
-        raise ValueError(f"videos must be at least 1, not {videos}")
+        raise InputError(f"videos must be at least 1, not {videos}")
     if width % 2 or height % 2 or min(width, height) < 64:
-        raise ValueError(f"{width}x{height}: sides must be even and at least 64 px")
+        raise InputError(f"{width}x{height}: sides must be even and at least 64 px")
     folder = Path(folder)
     done = []
     for index in range(videos):

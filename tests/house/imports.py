@@ -40,6 +40,7 @@ LAYERS: dict[str, set[str]] = {
         "curation.config",
         "curation.model_spec",
     },
+    "curation.doctor": {"reprise", "curation.models", "curation.taxonomy"},
     "curation.video": {"reprise", "curation.rows", "curation.imaging", "curation.config"},
     "curation.sources": {"reprise", "curation.rows", "curation.config"},
     "curation.dataset": {"reprise", "curation.rows", "curation.config"},

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from curation import doctor
 from curation.models import registry
 from curation.models.classical import faces
 from curation.models.readiness import list_profile_gaps
-from pipelines import doctor
+from pipelines.doctor import main
 
 
 def run_doctor(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(doctor.main, arguments)
+    result = CliRunner().invoke(main, arguments)
     return result.exit_code, result.output
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pipelines.train import main, resolve_config
-from training.config import IdentityTask, ReplayTask
+from pipelines.train import main
+from training.config import IdentityTask, ReplayTask, load_train_config
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -36,7 +36,7 @@ def variants() -> list[tuple[str, list[str]]]:
 
 
 def test_the_recipe_holds_the_papers_numbers() -> None:
-    config = resolve_config(None, RECIPE, ())
+    config = load_train_config(None, RECIPE, ())
     identity, replay = config.tasks
     assert isinstance(identity, IdentityTask) and isinstance(replay, ReplayTask)
     assert (identity.batch, replay.batch, config.replay, config.steps) == (256, 32, 0.2, 4_000)
@@ -47,7 +47,7 @@ def test_the_recipe_holds_the_papers_numbers() -> None:
 
 
 def test_the_recipe_for_wan_is_the_same_but_for_the_model() -> None:
-    ours, wan = (resolve_config(None, name, ()) for name in (RECIPE, "proxy-replay-wan2.2-ti2v-5b"))
+    ours, wan = (load_train_config(None, name, ()) for name in (RECIPE, "proxy-replay-wan2.2-ti2v-5b"))
     assert wan.positions.scheme == "first_frame" and wan.positions.reference_time == "zero"
     for section in ("tasks", "replay", "steps", "lora", "token", "optimizer", "conflict"):
         assert getattr(wan, section) == getattr(ours, section), section
@@ -93,7 +93,7 @@ def test_every_variant_of_the_paper_is_documented() -> None:
 
 @pytest.mark.parametrize(("name", "overrides"), variants())
 def test_a_documented_variant_sets_what_its_line_describes(name: str, overrides: list[str]) -> None:
-    config = resolve_config(None, RECIPE, tuple(overrides)).model_dump()
+    config = load_train_config(None, RECIPE, tuple(overrides)).model_dump()
     for override in overrides:
         key, _, wanted = override.partition("=")
         value: Any = config
@@ -119,11 +119,11 @@ def count_flops(task: Any, batch: Any, context: Any) -> int:
 
 def test_the_expected_cost_is_that_of_real_steps_of_both_tasks(tmp_path: Path) -> None:
     """Also with dropped tokens, and with steps of different batches."""
-    from pipelines.train import estimate_run
     from tests.training.replay_worlds import replay_config
     from tests.training.tiny_cogvideox import tiny_cogvideox
     from training.config import PositionsConfig
     from training.cost import replay_cost
+    from training.cost.estimate import estimate_run
     from training.data.samples import SampleChoice
     from training.latents.store import Latents
     from training.models.build import build_family

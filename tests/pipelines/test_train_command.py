@@ -9,8 +9,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from pipelines.console import EXIT_USAGE
-from pipelines.train import describe_kept_steps, list_recipes, main, parse_memory, resolve_config
-from training.config import KaleidoTask, TrainConfig
+from pipelines.train import main, parse_memory
+from training.config import KaleidoTask, TrainConfig, list_recipes, load_train_config
 from training.loop.run_folder import COMPLETE_MARKER, RunFolder
 
 pytest.importorskip("torch")
@@ -49,7 +49,7 @@ def test_the_recipes_of_the_paper_are_there() -> None:
 
 @pytest.mark.parametrize("name", [name for name in list_recipes() if name.startswith("kaleido-wan")])
 def test_a_recipe_holds_the_papers_numbers(name: str) -> None:
-    config = resolve_config(None, name, ())
+    config = load_train_config(None, name, ())
     (task,) = config.tasks
     assert isinstance(task, KaleidoTask)
     mixture = task.mixture
@@ -174,6 +174,6 @@ def test_a_run_is_followed_to_its_end_and_again(folder: Path) -> None:
 def test_a_stopped_run_says_what_is_kept(tmp_path: Path) -> None:
     config = TrainConfig.model_validate({"steps": 900, "run": {"output": str(tmp_path), "name": "one"}})
     folder = RunFolder.from_config(config.run)
-    assert "starts from the beginning (checkpoint.every=500" in describe_kept_steps(folder, config)
+    assert "starts from the beginning (checkpoint.every=500" in folder.describe_kept_steps(config)
     folder.root.write_bytes(f"{folder.get_checkpoint_path(500)}/{COMPLETE_MARKER}", b"{}")
-    assert describe_kept_steps(folder, config).startswith("step 500 of 900 is saved")
+    assert folder.describe_kept_steps(config).startswith("step 500 of 900 is saved")

@@ -1,8 +1,10 @@
-"""What a GPU can do at best: dense bf16 matrix products with float32 sums, as its maker states them."""
+"""What a GPU has: its memory, and its peak as its maker states it (dense bf16 products, float32 sums)."""
 
 from __future__ import annotations
 
 import re
+
+import torch
 
 # Name as CUDA gives it -> FLOP/s. The first match is used, so a variant comes before its base name.
 # Sources: NVIDIA's data sheets, without sparsity; GeForce: the Ada and Ampere white papers, float32 sums.
@@ -33,3 +35,8 @@ PEAK_FLOPS: tuple[tuple[str, float], ...] = (
 def get_peak_flops(name: str) -> float | None:
     """FLOP/s of one device by its name, such as "NVIDIA H100 80GB HBM3"; None where it is not known."""
     return next((peak for pattern, peak in PEAK_FLOPS if re.search(pattern, name, re.IGNORECASE)), None)
+
+
+def get_gpu_memory() -> int | None:
+    """Return the memory of this machine's first GPU in bytes; None if there is no GPU."""
+    return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None

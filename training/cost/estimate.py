@@ -20,9 +20,30 @@ from training.cost import activations, flops
 from training.cost.layout import CHECKPOINTING_MODES, GradientReduction, ParallelLayout
 from training.cost.memory import GpuMemory, ParameterCounts
 from training.cost.units import format_bytes
-from training.cost.workload import Workload, with_reference_channels
+from training.cost.workload import Workload, estimate_workloads, measure_workloads, with_reference_channels
 from training.loop.world import compute_mesh_sizes
 from training.models.build import make_family
+from training.models.published import get_model_shape, get_transformer_config, get_vae_config
+
+
+def estimate_run(config: TrainConfig, size: tuple[int, int, int] | None = None) -> Estimate:
+    """Estimate the FLOPs and memory of a config, for its latents or for videos of one size.
+
+    Args:
+        config: the config.
+        size: frames, height and width of every video; None takes the sizes of the latents.
+
+    Raises:
+        RepriseError: the latents or the model's config do not exist.
+    """
+    transformer, vae = get_transformer_config(config.model), get_vae_config(config.model)
+    shape = get_model_shape(config.model, with_reference_channels(config, transformer))
+    if size:
+        family = make_family(transformer, vae, config.model.path)
+        workloads = estimate_workloads(config, family, shape, size)
+    else:
+        workloads = measure_workloads(config, shape)
+    return Estimate(config, transformer, workloads, vae)
 
 
 class Estimate:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reprise.storage import Storage
-from training.config import CheckpointConfig, RunConfig
+from training.config import CheckpointConfig, RunConfig, TrainConfig
 
 COMPLETE_MARKER = "complete.json"
 _STEP_NAME = re.compile(r"step-(\d{8,})")
@@ -77,3 +77,22 @@ class RunFolder:
                 # The marker goes first, so that a removal that is interrupted leaves no valid checkpoint.
                 self.root.delete_file(f"{self.get_checkpoint_path(step)}/{COMPLETE_MARKER}")
                 self.root.delete_tree(self.get_checkpoint_path(step))
+
+    def list_results(self) -> dict[str, str]:
+        """List the results that exist: what it is -> address of the file or folder."""
+        results = {"curves": "curves.png", "samples": "samples", "model": "model"}
+        return {name: self.get_address(rel) for name, rel in results.items() if self.root.exists(rel)}
+
+    def count_done_steps(self) -> int:
+        """Return the step of the last complete checkpoint; 0: there is none."""
+        return max(self.list_complete_steps(), default=0)
+
+    def describe_kept_steps(self, config: TrainConfig) -> str:
+        """Say what of a stopped run is kept, and what the same command does next."""
+        saved = self.count_done_steps()
+        if saved:
+            return f"step {saved} of {config.steps} is saved; the same command resumes there"
+        return (
+            "no checkpoint was saved yet, so the same command starts from the beginning "
+            f"(checkpoint.every={config.checkpoint.every} sets how often one is saved)"
+        )

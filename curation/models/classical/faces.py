@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from curation.imaging.codec import RGB, compute_box_iou, compute_luma
 from curation.models.roles import Face
+from reprise.errors import RepriseError
 
 Grey = NDArray[np.uint8]
 Box = list[float]
@@ -215,5 +216,5 @@ def _load_cascade(name: str) -> cv2.CascadeClassifier:
         path = Path(cv2.__file__).parent / "data" / f"haarcascade_{name}.xml"
         cascade.load(str(path))
     if cascade.empty():
-        raise FileNotFoundError(f"no cascade in {path}: the classical profile needs opencv-python 4.x")
+        raise RepriseError(f"no cascade in {path}: the classical profile needs opencv-python-headless 4.x")
     return cascade

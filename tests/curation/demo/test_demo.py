@@ -18,6 +18,7 @@ from curation.demo.backdrops import OCCLUDERS, PLACES, get_backdrop, get_canvas_
 from curation.demo.cutouts import NAMES, get_cutout
 from curation.demo.render import get_camera_matrix, get_pose_matrix, render_scene
 from curation.demo.scenes import SCENES, Actor, ActorPath, ActorPose, DemoScene, DemoShot, View
+from reprise.errors import InputError
 
 U8 = npt.NDArray[np.uint8]
 
@@ -207,7 +208,7 @@ def test_render_demo_reports_and_returns_videos_in_order(
     assert [video.name for video in videos] == ["title-card.mp4", "no-dog.mp4", "title-card-2.mp4"]
     assert all(video.is_file() and _truth(video)["num_frames"] > 0 for video in videos)
     assert lines == ["1/3 title-card.mp4", "2/3 no-dog.mp4", "3/3 title-card-2.mp4"]
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(InputError, match="at least 1"):
         render_demo(tmp_path, videos=0)
 
 

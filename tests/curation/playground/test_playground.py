@@ -46,6 +46,7 @@ from curation.playground.world import (
     ThingLook,
 )
 from curation.taxonomy import Taxonomy
+from reprise.errors import InputError
 
 GREY = 0.5
 unseen = st.integers(0, 10_000)
@@ -325,7 +326,7 @@ def test_rendering_is_the_same_every_time_and_other_seeds_are_other_videos(tmp_p
 
 @pytest.mark.parametrize("bad", [{"videos": 0}, {"width": 97}, {"height": 32}])
 def test_a_size_or_number_that_cannot_be_is_refused(bad: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least"):
+    with pytest.raises(InputError, match="at least"):
         render_playground(tmp_path, **bad)
 
 

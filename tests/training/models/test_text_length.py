@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.train import estimate_run
 from tests.training.tiny_models import write_cogvideox, write_wan
 from training.callbacks import validation
 from training.config import KaleidoTask, TrainConfig
+from training.cost.estimate import estimate_run
 from training.data.loader import Loader
 from training.data.sampler import Sampler
 from training.generate.pipeline import ReferenceToVideoPipeline
