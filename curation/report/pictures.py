@@ -67,7 +67,7 @@ def build_thumbnail(image: Any, long_side: int = TILE_PX) -> str | None:
 
 
 def load_picture(image: Any, long_side: int) -> RGB | None:
-    """Decode a `schema.Image` to an array no longer than `long_side` px; None: it cannot be read."""
+    """Decode a `schema.EncodedImage` to an array no longer than `long_side` px; None: it cannot be read."""
     try:
         picture = _decode_small(image["bytes"], long_side) if image else None
         picture = decode_image(image) if picture is None else picture
