@@ -144,7 +144,7 @@ def _locate_hub(source: str, revision: str | None) -> tuple[Path, str]:
         fits = [(folder, commit) for commit, (folder, _) in sorted(pulled.items())]
         if len(fits) > 1:
             raise RepriseError(
-                f"{source} is here in several revisions; say which: {', '.join(sorted(pulled))}"
+                f"{source} is here in several revisions; set revision to one of: {', '.join(sorted(pulled))}"
             )
     if fits:
         return fits[0]
@@ -214,7 +214,7 @@ def verify_checkpoint(path: Path) -> None:
     files = list_weight_files(path)
     if not files:
         left = next(path.rglob("*.incomplete"), None)
-        reason = f"; {left.name} is half a download: fetch it again" if left else ""
+        reason = f"; {left.name} is an incomplete download: fetch it again" if left else ""
         raise RepriseError(f"{path} holds no weights ({', '.join(sorted(WEIGHT_SUFFIXES))}){reason}")
     for file in files:
         _verify_file(file)
@@ -272,7 +272,7 @@ def _verify_file(file: Path) -> None:
     if head.startswith(b"version https://git-lfs"):
         raise RepriseError(f"{file} is a Git LFS pointer, not the weights: `git lfs pull`, or fetch it again")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise RepriseError(f"{file} is a web page, not weights: the download was answered with an error page")
+        raise RepriseError(f"{file} is a web page, not weights: fetch it again from the right address")
     if file.suffix == ".safetensors":
         _verify_safetensors(file, size)
     elif file.suffix == ".onnx":
@@ -334,7 +334,7 @@ def _read_varint(read: Callable[[int], bytes]) -> int | None:
 
 
 def _describe_damage(file: Path, detail: str) -> str:
-    return f"{file} is damaged or half-downloaded ({detail}): delete it and fetch it again"
+    return f"{file} is damaged or incomplete ({detail}): delete it and fetch it again"
 
 
 # ---- identify ----------------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def _pull_hub(source: str, revision: str | None, files: tuple[str, ...]) -> Path
 def _pull_url(url: str, sha256: str | None, on_progress: ProgressCallback) -> Path:
     parts = urlsplit(url)
     if parts.scheme != "https" and parts.hostname not in _LOOPBACK_HOSTS:
-        raise RepriseError(f"{url}: only https is fetched, since nothing else says who answers")
+        raise RepriseError(f"{url}: only https is fetched, because other protocols do not verify the server")
     final = checkpoints.get_pull_folder(url)
     if checkpoints.read_checkpoint_manifest(final) is None:
         part = final.with_name(final.name + ".part")
@@ -165,11 +165,15 @@ def _download_file(url: str, file: Path, on_progress: ProgressCallback) -> str:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             half.unlink()  # longer than the file: another version of it
             return _download_file(url, file, on_progress)
-        raise RepriseError(f"{url}: the server said {error.code} {error.reason}") from error
+        raise RepriseError(f"{url}: the server returned {error.code} {error.reason}") from error
     except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
-        raise RepriseError(f"cannot fetch {url}: {_format_error(error)}; run it again to go on") from error
+        raise RepriseError(
+            f"cannot fetch {url}: {_format_error(error)}; run the command again to continue"
+        ) from error
     if total is not None and done != total:
-        raise RepriseError(f"{url} stopped after {done:,} of {total:,} bytes; run it again to go on")
+        raise RepriseError(
+            f"{url} stopped after {done:,} of {total:,} bytes; run the command again to continue"
+        )
     half.rename(file)
     return checkpoints.hash_file(file)
 

@@ -150,7 +150,7 @@ def build_backend(role: str, spec: ModelSpec, *, named_only: bool = False) -> An
     except ImportError as error:
         raise RepriseError(f"models.{role}={name}: {error}; is it installed, or on PYTHONPATH?") from error
     if not (getattr(model, "name", None) and getattr(model, "revision", None)):
-        raise RepriseError(f"models.{role}={name}: a backend must say its `name` and `revision`")
+        raise RepriseError(f"models.{role}={name}: a backend needs the attributes `name` and `revision`")
     return model
 
 

@@ -201,7 +201,7 @@ def test_what_a_config_uses_is_checked_local_paths_too(served: Served, tmp_path:
     whole = hashlib.sha256(weights()).hexdigest()
     lines = {line.split()[1]: line for line in result.output.splitlines()}
     assert lines["flow"].startswith("yes flow raft:") and lines["flow"].endswith(f"sha256 {whole}")
-    assert lines["scorer"].startswith("no") and "half-downloaded" in lines["scorer"]
+    assert lines["scorer"].startswith("no") and "damaged or incomplete" in lines["scorer"]
     assert reprise("check", "flow", "--config", str(config)).exit_code == 0
     config.write_text("profile: classical\n")
     assert "uses no checkpoint" in reprise("check", "--config", str(config)).output
@@ -216,7 +216,7 @@ def test_a_pull_that_broke_goes_on_where_it_stopped(served: Served, profile: Cal
     whole = hashlib.sha256(data).hexdigest()
     profile(PublishedCheckpoint("flow", "raft-small", address, None, None, 0.02, sha256=whole, default=True))
     broken = reprise("pull", "flow")
-    assert broken.exit_code == 1 and "run it again to go on" in broken.output, broken.output
+    assert broken.exit_code == 1 and "run the command again to continue" in broken.output, broken.output
     missing = reprise("check", "flow")
     assert missing.exit_code == 1 and "`reprise models pull flow`" in missing.output, missing.output
     assert reprise("pull", "flow").exit_code == 0
@@ -225,7 +225,7 @@ def test_a_pull_that_broke_goes_on_where_it_stopped(served: Served, profile: Cal
     assert reprise("check").exit_code == 0
     path.write_bytes(data[:3000])
     halved = reprise("check")
-    assert halved.exit_code == 1 and "damaged or half-downloaded (3,000 of" in halved.output, halved.output
+    assert halved.exit_code == 1 and "damaged or incomplete (3,000 of" in halved.output, halved.output
 
 
 def test_a_file_that_is_not_what_was_published_is_refused(
@@ -274,7 +274,7 @@ def test_what_cannot_be_pulled_is_one_line(served: Served, profile: Callable[...
         ("someone/absent", "there is no someone/absent on the hub"),
         ("someone/gated", "accept its licence"),
         (f"{HUB}@v9", "has no revision v9"),
-        (f"{served.address}/files/absent.pth", "the server said 404"),
+        (f"{served.address}/files/absent.pth", "the server returned 404"),
         ("http://example.org/a.pth", "only https is fetched"),
     ):
         result = reprise("pull", address_or_name)

@@ -167,7 +167,7 @@ def test_a_run_in_which_every_row_failed_exits_1(tmp_path: Path) -> None:
     code, output = stage(
         "inpaint", tmp_path / "in.parquet", tmp_path / "out.parquet", "models.inpainter=builtins:dict"
     )
-    assert (code, "must say its `name` and `revision`" in output) == (2, True)
+    assert (code, "needs the attributes `name` and `revision`" in output) == (2, True)
     row = kept_clip(0)
     row["frames"] = []
     pq.write_table(build_table([row], CLIPS), tmp_path / "in.parquet")

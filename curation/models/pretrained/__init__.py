@@ -1,1 +1,1 @@
-"""Trained models: the real classes of the libraries that the papers name, one file per backend."""
+"""Trained models: the classes of the libraries that the papers use, one file per backend."""

@@ -1,4 +1,4 @@
-"""CLIP and SigLIP as transformers saves them: how well pictures fit texts."""
+"""CLIP and SigLIP in the format of transformers: they score how well texts fit pictures."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ _MODEL_TYPES = ("clip", "siglip", "siglip2")
 
 
 class ClipHf(Scorer):
-    """roles.ImageTextScorer and, by its picture side, roles.ImageEmbedder.
+    """roles.ImageTextScorer; its image encoder is also a roles.ImageEmbedder.
 
-    Option `fit`: "pad" (the picture whole, on a square of the mean colour) or "crop" (the checkpoint's own).
+    Option `fit`: "pad" (the whole picture on a square of the mean colour) or "crop" (the checkpoint's own
+    preprocessing).
     """
 
     name = "clip-hf"
@@ -45,7 +46,8 @@ class ClipHf(Scorer):
         """Load model, tokenizer and image processor from a folder.
 
         Raises:
-            RepriseError: it is not here, damaged, no CLIP or SigLIP, or without tokenizer or image processor.
+            RepriseError: the folder is not here, damaged, no CLIP or SigLIP, or lacks tokenizer or image
+                processor.
         """
         from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
@@ -67,8 +69,8 @@ class ClipHf(Scorer):
             self._target.device
         )
         self._scale = float(self._model.logit_scale.detach().float().exp())
-        # SigLIP was trained with every sentence padded to the full length and the padding attended to; with a
-        # mask, which some of its tokenizers return, its sentences come out as other vectors.
+        # SigLIP was trained with every sentence padded to the full length and without an attention mask. Some
+        # of its tokenizers return a mask, which would change the vectors.
         self._masked = kind == "clip"
         self._length = int(self._model.config.text_config.max_position_embeddings)
         self._fill = get_fill_colour(self._pictures, given["fit"])
@@ -99,6 +101,6 @@ class ClipHf(Scorer):
 
 
 def _extract_vectors(found: Any) -> list[F32]:
-    """(n, d): of transformers: a tensor up to 4.x, an output with it as `pooler_output` since 5.0."""
+    """Extract (n, d) vectors. transformers 4.x returns a tensor, 5.0 an output with `pooler_output`."""
     tensor = getattr(found, "pooler_output", found)
     return list(np.asarray(tensor.float().cpu().numpy(), np.float32))

@@ -1,7 +1,7 @@
-"""groundingdino-py's text encoder for any transformers.
+"""groundingdino-py's text encoder for every version of transformers.
 
-Its `BertModelWarper` calls methods of `BertModel` that transformers 5 no longer has. What it does with them
-is little: BERT's own layers, under a mask that says for every token which others it may look at.
+Its `BertModelWarper` calls methods of `BertModel` that transformers 5 removed. They only run BERT's own
+layers with a mask that lists for every token the tokens that it attends to.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 
 class BertTextEncoder(nn.Module):
-    """Stands in for groundingdino-py's `bertwarper.BertModelWarper`, with its parameter names."""
+    """Replaces groundingdino-py's `bertwarper.BertModelWarper`, with the same parameter names."""
 
     def __init__(self, bert_model: Any) -> None:
         super().__init__()
         self.config = bert_model.config
-        # Eager attention takes an additive float mask; other kinds want theirs prepared by BertModel.forward.
+        # Eager attention accepts an additive float mask. Other kinds need a mask made by BertModel.forward.
         self.config._attn_implementation = "eager"
         self.embeddings = bert_model.embeddings
         self.encoder = bert_model.encoder
@@ -31,12 +31,12 @@ class BertTextEncoder(nn.Module):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Token features of a batch of texts.
+        """Compute the token features of a batch of texts.
 
         Args:
             input_ids: (texts, tokens) int64.
-            attention_mask: (texts, tokens, tokens), true or 1 where a token sees another; or (texts, tokens),
-                the same for every token.
+            attention_mask: (texts, tokens, tokens), true or 1 where a token attends to another; or (texts,
+                tokens), the same for every token.
             token_type_ids: (texts, tokens) int64.
             position_ids: (texts, tokens) int64.
 

@@ -1,9 +1,9 @@
-"""The same weights in the format of the original library and in that of transformers, both ways.
+"""Convert weights between the formats of the original libraries and of transformers, in both directions.
 
-Names differ, and queries, keys and values lie in one matrix or in three; every number stays as it is. What
-has no counterpart is not used for detection either: BERT's pooler, which is in groundingdino-py's files
-only, comes back as `like` has it, and the last norm of transformers' Swin is left to be initialised. Swin's
-`relative_position_index` follows from the window.
+Names differ, and queries, keys and values form one matrix or three. No number changes. Weights without a
+counterpart are not used for detection: BERT's pooler exists only in groundingdino-py's files and is taken
+from `like`; the last norm of transformers' Swin keeps its initial values. Swin's `relative_position_index` is
+computed from the window.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NameRules = Sequence[tuple[str, str]]
 _SWIN = "model.backbone.conv_encoder.model."
 _BLOCK = r"^backbone\.0\.layers\.(\d+)\.blocks\.(\d+)\."
 _TO_BLOCK = _SWIN + r"encoder.layers.\1.blocks.\2."
-# Tried in this order, each on what the ones before it made. {} stands for query, key and value.
+# Applied in this order, each to the result of the previous ones. {} stands for query, key and value.
 _DINO_RULES: NameRules = (
     (r"^backbone\.0\.patch_embed\.proj\.", _SWIN + "embeddings.patch_embeddings.projection."),
     (r"^backbone\.0\.patch_embed\.norm\.", _SWIN + "embeddings.norm."),
@@ -100,7 +100,7 @@ _ORIGINAL_ONLY = (r"\.relative_position_index$", r"^bert\.pooler\.", r"position_
 
 
 def convert_dino_to_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """groundingdino-py's weights -> `GroundingDinoForObjectDetection`'s, by name."""
+    """Convert groundingdino-py's weights, name -> tensor, to those of `GroundingDinoForObjectDetection`."""
     return _convert_to_hf(state, _DINO_RULES)
 
 
@@ -114,7 +114,7 @@ def convert_dino_from_hf(state: Mapping[str, Tensor], like: Mapping[str, Tensor]
 
 
 def convert_sam_to_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """segment-anything's weights -> `SamModel`'s, by name."""
+    """Convert segment-anything's weights, name -> tensor, to those of `SamModel`."""
     return _convert_to_hf(state, _SAM_RULES)
 
 
@@ -128,7 +128,7 @@ def convert_sam_from_hf(state: Mapping[str, Tensor], like: Mapping[str, Tensor])
 
 
 def _map_name(name: str, rules: NameRules) -> list[str]:
-    """What transformers calls a weight of the original: one name, or those of query, key and value."""
+    """Return transformers' name of an original weight, or the three names of query, key and value."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return [name.format(part) for part in ("query", "key", "value")] if "{}" in name else [name]
@@ -144,7 +144,7 @@ def _convert_to_hf(state: Mapping[str, Tensor], rules: NameRules) -> dict[str, T
         if not _is_original_only(name):
             names = _map_name(name, rules)
             parts = tensor.chunk(len(names))
-            # Cloned: safetensors refuses weights that share memory.
+            # Weights are cloned, because safetensors refuses weights that share memory.
             made.update({other: part.clone() for other, part in zip(names, parts, strict=True)})
     return made
 
@@ -153,12 +153,12 @@ def _convert_from_hf(
     state: Mapping[str, Tensor], like: Mapping[str, Tensor], rules: NameRules
 ) -> dict[str, Tensor]:
     made: dict[str, Tensor] = {}
-    alike: dict[tuple[str, ...], Tensor] = {}  # what is one weight under several names stays one in the file
+    alike: dict[tuple[str, ...], Tensor] = {}  # one weight with several names stays one in the file
     for name, tensor in like.items():
         if _is_original_only(name):
             made[name] = tensor.clone()
             continue
-        # Box heads that are one and the same are saved once.
+        # Box heads that share their weights are saved once.
         names = [
             each if each in state else re.sub(r"^bbox_embed\.\d+\.", "bbox_embed.0.", each)
             for each in _map_name(name, rules)

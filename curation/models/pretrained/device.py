@@ -1,4 +1,4 @@
-"""Where a model runs and in how many pictures at a time."""
+"""The device of a model, its number format, and its batches."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass(frozen=True)
 class ComputeTarget:
-    """`dtype`: what the heavy part of a model computes in."""
+    """A device, and the `dtype` in which the main part of a model computes."""
 
     device: torch.device
     dtype: torch.dtype
 
     def enter_autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Compute in `dtype` with weights left in float32; nothing at all where `dtype` is float32.
+        """Compute in `dtype` while weights stay in float32; a no-op if `dtype` is float32.
 
-        For models that answer in coordinates: with weights in bfloat16 a coordinate of 1,000 px has a grain
-        of 4 px, while autocast keeps the sums that make coordinates in float32.
+        It is for models that return coordinates. With weights in bfloat16 a coordinate of 1,000 px is rounded
+        to 4 px; autocast keeps the sums that form coordinates in float32.
         """
         if self.dtype is torch.float32:
             return contextlib.nullcontext()
@@ -40,10 +40,10 @@ class ComputeTarget:
 
 
 def choose_target(spec: ModelSpec) -> ComputeTarget:
-    """Device and dtype of a spec: auto is bfloat16 on CUDA where there is one, else float32 on the CPU.
+    """Choose device and dtype of a spec: auto is bfloat16 on CUDA if available, else float32 on the CPU.
 
     Raises:
-        RepriseError: the device or the dtype is unknown, or not of this machine.
+        RepriseError: the device or the dtype is unknown, or this machine does not have it.
     """
     has_cuda = torch.cuda.is_available()
     name = spec.device if spec.device != "auto" else ("cuda" if has_cuda else "cpu")
@@ -67,7 +67,7 @@ def choose_target(spec: ModelSpec) -> ComputeTarget:
 
 
 class BatchRunner:
-    """Runs items in batches, and remembers the size that memory allowed."""
+    """Runs items in batches, and remembers the batch size that fits the memory."""
 
     def __init__(self, size: int) -> None:
         self.size = max(1, size)
@@ -75,10 +75,10 @@ class BatchRunner:
     def __call__(
         self, items: Sequence[Item], run: Callable[[Sequence[Item]], Sequence[Result]]
     ) -> list[Result]:
-        """One result per item, in order; `run` sees at most `size` items at a time, without gradients.
+        """Return one result per item, in order. `run` gets at most `size` items at a time, without gradients.
 
-        A batch that does not fit the GPU's memory is halved and tried again, and later batches stay that
-        small. What one item raises by itself is not caught.
+        A batch that does not fit the GPU's memory is halved and tried again, and later batches keep the
+        smaller size. Other errors are not caught.
 
         Raises:
             RepriseError: a single item does not fit.
@@ -88,7 +88,7 @@ class BatchRunner:
             batch = items[len(results) : len(results) + self.size]
             done = self._try_batch(batch, run)
             if done is None:
-                # Out of the except block, or its traceback would hold the tensors that filled the memory.
+                # This runs after the except block, whose traceback would keep the tensors in memory.
                 _free_gpu_memory()
                 if len(batch) == 1:
                     raise RepriseError(
@@ -96,7 +96,7 @@ class BatchRunner:
                         "a smaller checkpoint or dtype, or fewer workers per GPU"
                     )
                 self.size = (len(batch) + 1) // 2
-                log.warning("out of GPU memory on a batch of %d: going on with %d", len(batch), self.size)
+                log.warning("out of GPU memory on a batch of %d: continuing with %d", len(batch), self.size)
                 continue
             if len(done) != len(batch):
                 raise ValueError(f"{len(batch)} items gave {len(done)} results")
@@ -119,7 +119,7 @@ class BatchRunner:
 def run_in_batches(
     items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Sequence[Result]]
 ) -> list[Result]:
-    """`BatchRunner` for a caller that need not remember: one result per item, at most `size` items at a time.
+    """Run items once with a `BatchRunner`: one result per item, at most `size` items at a time.
 
     Raises:
         RepriseError: a single item does not fit the GPU's memory.
@@ -128,7 +128,7 @@ def run_in_batches(
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Out of device memory, also as cuBLAS, cuDNN and the driver put it."""
+    """Return whether an error means out of device memory, also as cuBLAS, cuDNN and the driver report it."""
     message = str(error)
     return isinstance(error, torch.OutOfMemoryError) or any(
         sign in message for sign in ("CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")

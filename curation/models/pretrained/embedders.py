@@ -1,4 +1,4 @@
-"""Pictures -> unit vectors, for identity: DINOv2 sees the instance, CLIP the kind of thing."""
+"""Embed pictures for identity. DINOv2 distinguishes individuals, CLIP kinds of things."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _MODEL_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 class DinoEmbedder(Embedder):
     """roles.ImageEmbedder: the class token after the last norm of DINOv2 (also with registers, also DINOv3).
 
-    Option `fit`: "pad" (the picture whole, on a square of the mean colour) or "crop" (the checkpoint's own
-    preprocessing: shorter side to 256, the middle 224).
+    Option `fit`: "pad" (the whole picture on a square of the mean colour) or "crop" (the checkpoint's own
+    preprocessing: shorter side to 256 px, centre crop of 224 px).
     """
 
     name = "dinov2"
@@ -34,7 +34,7 @@ class DinoEmbedder(Embedder):
         """Load model and image processor from a folder.
 
         Raises:
-            RepriseError: it is not here, damaged, no DINO, or without its image processor.
+            RepriseError: the folder is not here, damaged, no DINO, or lacks its image processor.
         """
         from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
@@ -69,19 +69,19 @@ class DinoEmbedder(Embedder):
 
 
 class ClipEmbedder(ClipHf):
-    """roles.ImageEmbedder: the picture side of CLIP or SigLIP, in the space that it shares with words."""
+    """roles.ImageEmbedder: the image encoder of CLIP or SigLIP."""
 
     name = "clip-embedder"
 
 
 class OpenClipEmbedder(OpenClipScorer):
-    """roles.ImageEmbedder: the picture side of an open_clip model, in the space that it shares with words."""
+    """roles.ImageEmbedder: the image encoder of an open_clip model."""
 
     name = "open-clip-embedder"
 
 
 def _get_kept_share(pictures: Any) -> float:
-    """Side of the square that an image processor cuts out / the side that it resizes to, 0..1."""
+    """Return the side of an image processor's centre crop / the side to which it resizes, 0..1."""
     size, crop = getattr(pictures, "size", None), getattr(pictures, "crop_size", None)
     if not getattr(pictures, "do_center_crop", False) or not size or not crop:
         return 1.0

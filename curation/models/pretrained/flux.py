@@ -1,7 +1,7 @@
-"""What the FLUX backends share: pipelines in diffusers layout, and pictures of any size on their canvas.
+"""Shared code of the FLUX backends: pipelines in diffusers layout, and canvases for pictures of any size.
 
-FLUX paints pictures whose sides are multiples of 16 px and whose area is near one megapixel. A picture is
-scaled without changing its shape, laid on the nearest such canvas, and mapped back to its exact size
+FLUX paints pictures whose sides are multiples of 16 px and whose area is about one megapixel. A picture is
+scaled without changing its shape, placed on the nearest possible canvas, and scaled back to its exact size
 afterwards.
 """
 
@@ -35,7 +35,7 @@ _WEIGHT_SUFFIXES = (".safetensors", ".bin")
 
 @dataclass(frozen=True)
 class Canvas:
-    """`size`: (height, width) px that the model paints; `content`: what the picture fills of it, top left."""
+    """The canvas of a picture. `size`: (height, width), px; `content`: the picture's part of it, top left."""
 
     size: tuple[int, int]
     content: tuple[int, int]
@@ -48,7 +48,7 @@ def choose_canvas(height: int, width: int, side: int, multiple: int) -> Canvas:
         height: of the picture, px.
         width: of the picture, px.
         side: square root of the area to paint, px; 0: as large as the picture.
-        multiple: what both sides must be multiples of.
+        multiple: both sides of the canvas are multiples of it, px.
     """
     if side == 0:
         return Canvas((_round_up(height, multiple), _round_up(width, multiple)), (height, width))
@@ -69,14 +69,14 @@ def _round_within(length: float, most: int) -> int:
 
 
 def place_on_canvas(image: RGB, canvas: Canvas) -> RGB:
-    """Picture -> canvas; what it does not fill repeats its border."""
+    """Place a picture on its canvas; its border is repeated in the rest."""
     scaled = _resize_image(image, canvas.content)
     below, right = canvas.size[0] - canvas.content[0], canvas.size[1] - canvas.content[1]
     return cast(RGB, cv2.copyMakeBorder(scaled, 0, below, 0, right, cv2.BORDER_REPLICATE))
 
 
 def place_mask(mask: BoolMask, canvas: Canvas) -> NDArray[np.uint8]:
-    """Mask -> canvas, 255 where masked, if only in part; what the picture does not fill is not masked."""
+    """Place a mask on the canvas: 255 where a pixel is masked, also in part; the rest is not masked."""
     laid = np.zeros(canvas.size, np.uint8)
     scaled = _resize_image(mask.astype(np.uint8) * 255, canvas.content) > 0
     laid[: canvas.content[0], : canvas.content[1]] = scaled * 255
@@ -84,7 +84,7 @@ def place_mask(mask: BoolMask, canvas: Canvas) -> NDArray[np.uint8]:
 
 
 def crop_from_canvas(painted: RGB, canvas: Canvas, height: int, width: int) -> RGB:
-    """Canvas -> picture of exactly height x width px."""
+    """Crop the picture from its canvas and scale it to exactly height x width px."""
     content = np.ascontiguousarray(painted[: canvas.content[0], : canvas.content[1]])
     return _resize_image(content, (height, width))
 
@@ -93,7 +93,7 @@ def _resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np
     if image.shape[:2] == size:
         return image
     smaller = size[0] * size[1] < image.shape[0] * image.shape[1]
-    # Linear for masks, too: cubic would ring beyond their edges.
+    # Interpolation is linear, because cubic would overshoot at the edges of masks.
     enlarge = cv2.INTER_CUBIC if image.ndim == 3 else cv2.INTER_LINEAR
     interpolation = cv2.INTER_AREA if smaller else enlarge
     return np.asarray(cv2.resize(image, size[::-1], interpolation=interpolation), np.uint8)
@@ -103,7 +103,7 @@ def _resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np
 class PaintJob:
     """One picture to paint, of `size` (height, width) px.
 
-    `image`: RGB, what the model is shown. `mask`: (height, width), 255 where it paints; empty: everywhere.
+    `image`: the RGB input of the model. `mask`: (height, width), 255 where it paints; empty: everywhere.
     """
 
     prompt: str | None
@@ -117,7 +117,7 @@ Painter = Callable[[Sequence[PaintJob]], list[RGB]]
 
 
 def paint_jobs(jobs: Sequence[PaintJob], batches: BatchRunner, painter: Painter) -> list[RGB]:
-    """Pictures in the order of the jobs; those of one size go to the painter together."""
+    """Paint jobs; return pictures in their order. Jobs of one size share batches."""
     groups: dict[tuple[int, int], list[int]] = {}
     for number, job in enumerate(jobs):
         groups.setdefault(job.size, []).append(number)
@@ -140,7 +140,7 @@ def inpaint_on_canvas(
     batches: BatchRunner,
     painter: Painter,
 ) -> list[RGB]:
-    """roles.Inpainter.inpaint with a painter of canvases: what is not masked stays, bit for bit.
+    """Implement roles.Inpainter.inpaint with a painter of canvases. Pixels outside the mask do not change.
 
     Raises:
         ValueError: a mask is not of its picture's size.
@@ -164,9 +164,9 @@ def inpaint_on_canvas(
 
 
 class FluxInpainter:
-    """roles.Inpainter around an inpainting pipeline of FLUX; a subclass says what it is told.
+    """roles.Inpainter around an inpainting pipeline of FLUX. A subclass builds its instruction.
 
-    Options that all of them have: steps, guidance, side, erase, tokens, offload.
+    All subclasses have the options steps, guidance, side, erase, tokens and offload.
     """
 
     name: str
@@ -176,7 +176,7 @@ class FluxInpainter:
         """Load the pipeline of class `wanted` from a folder in diffusers layout that is one of `accepted`.
 
         Raises:
-            RepriseError: the folder is not here, not whole, or of another pipeline; or an option is wrong.
+            RepriseError: the folder is not here, incomplete, or of another pipeline; or an option is wrong.
         """
         self._options = read_options(spec, **defaults)
         check_options(spec, self._options)
@@ -208,11 +208,11 @@ class FluxInpainter:
         )
 
     def build_instruction(self, prompt: str | None) -> str:
-        """What the model is told for a description of the picture that is wanted; None: erase."""
+        """Build the model's instruction from a description of the new picture; None: erase."""
         return str(self._options["erase"]) if prompt is None else prompt
 
     def _get_extra_arguments(self, height: int, width: int) -> dict[str, Any]:
-        """Arguments of the pipeline that only this one has, for a canvas of height x width px."""
+        """Return the arguments that only this pipeline has, for a canvas of height x width px."""
         return {}
 
     def _paint_batch(self, jobs: Sequence[PaintJob]) -> list[RGB]:
@@ -234,12 +234,12 @@ class FluxInpainter:
 
 
 def make_generators(jobs: Sequence[PaintJob]) -> list[torch.Generator]:
-    """One generator a picture, on the CPU: a seed draws the same noise on every device and in any batch."""
+    """Make one CPU generator per picture: a seed gives the same noise on every device and in any batch."""
     return [torch.Generator("cpu").manual_seed(job.seed) for job in jobs]
 
 
 def convert_to_images(values: Any) -> list[RGB]:
-    """A pipeline's `output_type="np"`, (n, h, w, 3) floats 0..1 -> pictures."""
+    """Convert a pipeline's `output_type="np"`, (n, h, w, 3) floats, 0..1, to uint8 pictures."""
     scaled = np.nan_to_num(np.asarray(values, np.float32)) * 255
     return list(scaled.round().clip(0, 255).astype(np.uint8))
 
@@ -253,7 +253,7 @@ def load_flux_pipeline(
         checkpoint: its folder.
         wanted: class of diffusers to load.
         target: device and dtype.
-        accepted: what the folder may say it is (`_class_name` of model_index.json).
+        accepted: allowed values of `_class_name` in the folder's model_index.json.
         offload: as `place_pipeline`.
 
     Raises:
@@ -281,8 +281,8 @@ def place_pipeline(pipeline: Any, target: ComputeTarget, offload: str) -> Any:
     Args:
         pipeline: of diffusers.
         target: device and dtype.
-        offload: "none"; "model": the parts wait in the CPU's memory and come to the GPU in turn;
-            "sequential": layer by layer, slower and in a few GB. On a CPU there is nothing to offload.
+        offload: "none"; "model": parts stay in main memory and move to the GPU in turn; "sequential": layers
+            move one by one, which is slower and needs a few GB. On a CPU it has no effect.
     """
     if offload == "none" or target.device.type == "cpu":
         return pipeline.to(target.device)
@@ -294,10 +294,10 @@ def place_pipeline(pipeline: Any, target: ComputeTarget, offload: str) -> Any:
 
 
 def check_folder(checkpoint: Checkpoint, accepted: Sequence[str]) -> None:
-    """Whether a folder holds one of the accepted pipelines with all of its parts.
+    """Check that a folder holds one of the accepted pipelines with all of its parts.
 
     Raises:
-        RepriseError: it does not; one line.
+        RepriseError: it does not.
     """
     path, what = checkpoint.path, " or ".join(accepted)
     index = path / "model_index.json"
@@ -314,7 +314,7 @@ def check_folder(checkpoint: Checkpoint, accepted: Sequence[str]) -> None:
         raise RepriseError(f"{path} is a checkpoint of {name}, not of {what}")
     for part, kind in parts.items():
         if part.startswith("_") or not isinstance(kind, list) or not all(kind):
-            continue  # a setting, or a part that this pipeline does without
+            continue  # a setting, or a part that this pipeline does not use
         files = [file for file in (path / part).glob("*") if file.is_file()]
         heavy = any(file.name == "config.json" for file in files)
         if not files or (heavy and not any(file.suffix in _WEIGHT_SUFFIXES for file in files)):
@@ -325,10 +325,10 @@ def check_folder(checkpoint: Checkpoint, accepted: Sequence[str]) -> None:
 
 
 def check_options(spec: ModelSpec, given: dict[str, Any]) -> None:
-    """Bounds of the options that every FLUX backend has.
+    """Check the ranges of the options that every FLUX backend has.
 
     Raises:
-        RepriseError: one is out of bounds.
+        RepriseError: an option is out of range.
     """
     if given["steps"] < 1:
         raise RepriseError(f"models: {spec.backend} option steps must be at least 1, not {given['steps']}")

@@ -1,4 +1,4 @@
-"""FLUX.1 Fill: what is under a mask painted anew, as told (Kaleido 3.2 (5))."""
+"""FLUX.1 Fill: paint the content of a mask from a description (Kaleido 3.2 (5))."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _CLASS = "FluxFillPipeline"
 
 
 class FluxFill(FluxInpainter):
-    """roles.Inpainter. The model sees what is not masked and gets a description of the whole picture.
+    """roles.Inpainter. The model gets the pixels outside the mask and a description of the whole picture.
 
     Options:
         steps (50), guidance (30.0): as published with the model.
         side (1024): square root of the area it paints at, px; 0: as large as the picture.
-        erase ("an empty background, nothing in the foreground"): what it is told where nothing is asked for.
-        tokens (512): of the prompt; the longest that the model knows.
+        erase ("an empty background, nothing in the foreground"): the description if there is no prompt.
+        tokens (512): most tokens of the prompt; 512 is the model's limit.
         offload ("none"): see `flux.place_pipeline`.
     """
 

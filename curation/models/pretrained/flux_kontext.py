@@ -1,4 +1,4 @@
-"""FLUX.1 Kontext: the picture edited by instruction, the subject held in place (Kaleido 3.2 (5))."""
+"""FLUX.1 Kontext: edit a picture by instruction while the subject stays in place (Kaleido 3.2 (5))."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ _ACCEPTED = ("FluxKontextPipeline", _CLASS)  # the same weights; the published f
 
 
 class FluxKontext(FluxInpainter):
-    """roles.Inpainter. The model sees the whole picture, masked parts too, and is told how to change it.
+    """roles.Inpainter. The model gets the whole picture, with its masked parts, and an instruction.
 
-    Latents of what is not masked are kept at every step, so that the change joins it; then those pixels are
-    put back. Against FLUX Fill it knows what was there before: good for "the same place at night".
+    At every step the latents outside the mask are reset, so that the change fits them. At the end the pixels
+    outside the mask are restored. Unlike FLUX Fill, the model knows the old content: good for "the same place
+    at night".
 
     Options:
         steps (28), guidance (2.5): as published with the model.
-        strength (1.0): 1 starts from noise, less keeps some of what was under the mask; above 0.
-        side (1024): square root of the area it paints at, px, as the model was trained; 0: as the picture.
-        instruction: what it is told; {prompt} stands for the description of the picture that is wanted.
-        erase: what it is told where nothing is asked for.
-        tokens (512): of the instruction; the longest that the model knows.
+        strength (1.0): in (0, 1]. 1 starts from noise, less keeps some of the content under the mask.
+        side (1024): square root of the area it paints at, px, as in the model's training; 0: as the picture.
+        instruction: the instruction; {prompt} is replaced by the description of the new picture.
+        erase: the instruction if there is no prompt.
+        tokens (512): most tokens of the instruction; 512 is the model's limit.
         offload ("none"): see `flux.place_pipeline`.
     """
 
@@ -47,13 +48,13 @@ class FluxKontext(FluxInpainter):
         )
 
     def build_instruction(self, prompt: str | None) -> str:
-        """What the model is told for a description of the picture that is wanted; None: erase."""
+        """Build the model's instruction from a description of the new picture; None: erase."""
         if prompt is None:
             return super().build_instruction(None)
         return str(self._options["instruction"]).replace("{prompt}", prompt)
 
     def _get_extra_arguments(self, height: int, width: int) -> dict[str, Any]:
-        # Else it would choose a size of its own.
+        # Without these arguments the pipeline chooses a size itself.
         return {
             "max_area": height * width,
             "_auto_resize": False,

@@ -1,4 +1,4 @@
-"""FLUX Redux: another picture of what a picture shows (Kaleido 3.2 (6), "novel poses and motions")."""
+"""FLUX Redux: make another picture of the same subject (Kaleido 3.2 (6), "novel poses and motions")."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ _WHITE = 255
 
 
 class FluxRedux:
-    """roles.Variator: the subject on white -> tokens of the prior -> a picture by its base, FLUX.1 [dev].
+    """roles.Variator. The prior makes tokens of the subject on white; its base, FLUX.1 [dev], paints them.
 
-    What comes back is opaque: a whole picture that the model made around the subject.
+    The result is opaque: a whole picture that the model painted around the subject.
 
     Options:
-        base ("black-forest-labs/FLUX.1-dev"), base_revision: checkpoint of the base; the spec's own is the
-        prior. steps (50), guidance (2.5): as published with the model. side (1024): square root of the area
-        it paints at, px; 0: as large as the subject. prompted (true): the base's text encoders read the
-        prompt, and its tokens stand before the picture's;
-            false: none, as the published prior does by itself.
-        strength (1.0): weight of the picture's tokens; less lets the prompt change more, and the subject too.
-        tokens (512): of the prompt; the longest that the model knows.
+        base ("black-forest-labs/FLUX.1-dev"), base_revision: checkpoint of the base. The spec's own
+        checkpoint is
+            the prior.
+        steps (50), guidance (2.5): as published with the model.
+        side (1024): square root of the area it paints at, px; 0: as large as the subject.
+        prompted (true): the base's text encoders read the prompt, and its tokens precede the picture's;
+            false: no prompt, as in the published prior.
+        strength (1.0): weight of the picture's tokens. Less lets the prompt change more, also of the subject.
+        tokens (512): most tokens of the prompt; 512 is the model's limit.
         offload ("none"): of the base, see `flux.place_pipeline`.
     """
 
@@ -45,8 +47,8 @@ class FluxRedux:
         """Load prior and base from folders in diffusers layout.
 
         Raises:
-            RepriseError: a folder is not here, not whole, or of another pipeline; prior and base do not
-                belong together; or an option is wrong.
+            RepriseError: a folder is not here, incomplete, or of another pipeline; prior and base do not
+                match; or an option is wrong.
         """
         self._options = read_options(
             spec,
@@ -66,7 +68,7 @@ class FluxRedux:
         base_spec = spec.model_copy(
             update={"checkpoint": self._options["base"], "revision": self._options["base_revision"]}
         )
-        # The cheap checks of both first: a base of 34 GB is not loaded only to learn that the prior is none.
+        # The cheap checks of both come first, so that a wrong prior is reported before 34 GB are loaded.
         flux.check_folder(prior, [_PRIOR])
         base = resolve_checkpoint(base_spec)
         self.revision = f"{prior.revision}+{base.revision}"
@@ -77,7 +79,7 @@ class FluxRedux:
         if wide != self._config.joint_attention_dim:
             raise RepriseError(
                 f"{prior.path} makes tokens of {wide} numbers, {base.path} reads "
-                f"{self._config.joint_attention_dim}: they do not belong together"
+                f"{self._config.joint_attention_dim}: choose a prior and a base that match"
             )
         self._target = where
         self._batches = BatchRunner(spec.batch_size)
@@ -89,7 +91,7 @@ class FluxRedux:
     def vary(
         self, subjects: Sequence[RGBA], prompts: Sequence[str | None], seeds: Sequence[int]
     ) -> list[RGBA]:
-        """(H, W, 4) cut-outs -> (H', W', 4) pictures of about their shape, alpha 255."""
+        """Make pictures (H', W', 4) of about the cut-outs' shape, alpha 255, from cut-outs (H, W, 4)."""
         jobs = []
         for subject, prompt, seed in zip(subjects, prompts, seeds, strict=True):
             canvas = flux.choose_canvas(
@@ -117,9 +119,9 @@ class FluxRedux:
     def encode_conditions(
         self, images: Sequence[RGB], prompts: Sequence[str | None]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens (n, text + picture, d) and pooled text (n, p) for the base.
+        """Return tokens (n, text + picture, d) and pooled text (n, p) for the base.
 
-        For one picture these are what calling the prior gives; of several, the prior would make one blend.
+        For one picture they equal the prior's result. The prior itself would blend several pictures into one.
         """
         device, dtype = self._target.device, self._target.dtype
         seen = self._prior.encode_image([Image.fromarray(image) for image in images], device, 1)
@@ -129,7 +131,7 @@ class FluxRedux:
         return tokens, torch.cat(pooled)
 
     def _encode_prompt(self, prompt: str | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Text tokens (1, tokens, d) and pooled text (1, p); zeros where nothing is said."""
+        """Return text tokens (1, tokens, d) and pooled text (1, p); zeros without a prompt."""
         device, dtype, count = self._target.device, self._target.dtype, self._options["tokens"]
         if prompt is None or not self._options["prompted"]:
             return (
@@ -143,7 +145,7 @@ class FluxRedux:
 
 
 def paste_on_white(subject: RGBA) -> RGB:
-    """The subject in the middle of a white square, as the prior's picture encoder would else squeeze it."""
+    """Paste the subject in the middle of a white square: the prior's encoder would squeeze another shape."""
     height, width = subject.shape[:2]
     side = max(height, width)
     canvas = np.full((side, side, 3), _WHITE, np.uint8)

@@ -28,17 +28,18 @@ _MODEL_LABEL = "Grounding DINO (transformers)"
 _MODEL_TYPES = (
     "grounding-dino",
     "mm-grounding-dino",
-)  # one architecture; the second is MMDetection's training
+)  # one architecture; MMDetection trained the second
 
 
 class GroundingDinoHF:
     """roles.Detector. Options are those of `phrases.DetectionRules`.
 
-    In bfloat16 a box is a few thousandths of the picture off and near ties among queries fall otherwise;
-    `dtype: float32` where that matters.
+    In bfloat16 a box differs by a few thousandths of the picture, and another one of nearly equal queries may
+    win. Set `dtype: float32` to avoid that.
 
     Raises:
-        RepriseError: no checkpoint, one of another model, or one without its tokenizer or image processor.
+        RepriseError: there is no checkpoint, it is of another model, or it lacks tokenizer or image
+            processor.
     """
 
     name = "grounding-dino-hf"
@@ -57,7 +58,7 @@ class GroundingDinoHF:
         if self._images is None or tokenizer is None:
             lost = "image processor" if self._images is None else "tokenizer"
             raise RepriseError(f"{checkpoint.path} has no {lost}, which {_MODEL_LABEL} needs")
-        # Weights stay in float32, see Place.autocast.
+        # Weights stay in float32, see `ComputeTarget.enter_autocast`.
         model = load_pretrained(AutoModelForZeroShotObjectDetection, checkpoint, _MODEL_LABEL, torch.float32)
         if model.config.model_type not in _MODEL_TYPES:
             raise RepriseError(f"{checkpoint.path} holds a {model.config.model_type}, not {_MODEL_LABEL}")
@@ -67,13 +68,13 @@ class GroundingDinoHF:
     def detect(
         self, scenes: Sequence[DetectionScene], phrases: Sequence[Sequence[Phrase]]
     ) -> list[list[Detection]]:
-        """For each scene, the boxes of its phrases, xyxy pixels of its image; best first."""
+        """Find boxes of the phrases in each scene, xyxy in pixels of its image, the best first."""
         return detect_scenes(scenes, phrases, self._prompter, self._batches, self._run_model, self._rules)
 
     def _run_model(self, images: Sequence[RGB], prompts: Sequence[Prompt]) -> list[tuple[Tensor, Tensor]]:
-        """(logits (queries, tokens), boxes (queries, 4) centre and size in shares) per picture."""
+        """Return per picture logits (queries, tokens) and boxes (queries, 4), centre and size in shares."""
         device = self._target.device
-        # Said, because a picture three pixels high would be taken for one with its channels first.
+        # The format is given, because a picture 3 px high would be read as one with its channels first.
         inputs = self._images(list(images), return_tensors="pt", input_data_format="channels_last")
         with self._target.enter_autocast():
             out = self._model(**move_to_device(inputs, device, torch.float32), **pad_prompts(prompts, device))

@@ -1,4 +1,4 @@
-"""Grounding DINO by groundingdino-py: a `.pth` and the config `.py` that its authors publish beside it."""
+"""Grounding DINO by groundingdino-py: a `.pth` and the config `.py` that its authors publish with it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from curation.models.roles import Detection, DetectionScene, Phrase
 from reprise.errors import RepriseError
 
 _MODEL_LABEL = "Grounding DINO (groundingdino-py)"
-# In the published files and not in the model: training's label embedding, and buffers that are computed.
+# Keys of the published files that the model does not have: training's label embedding, and computed buffers.
 _IGNORED_WEIGHTS = (r"label_enc\.weight", r"bert\.embeddings\.position_ids", r".*relative_position_index")
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the library's `load_image`
 
@@ -50,16 +50,16 @@ _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in 
 class GroundingDinoOriginal:
     """roles.Detector.
 
-    The checkpoint is a `.pth`, or a folder with one. Options, beside those of `phrases.DetectionRules`:
-        config: path of the config, or the name of one that the library ships; else the one `.py` beside the
-            `.pth`.
-        text_encoder: folder, or hub id, with BERT's `config.json` and tokenizer; else what the config's
-            `text_encoder_type` names: a folder beside the `.pth`, or a hub id that was fetched before. BERT's
+    The checkpoint is a `.pth`, or a folder with one. Options, besides those of `phrases.DetectionRules`:
+        config: path of the config, or the name of one that the library ships; by default the only `.py`
+            beside the `.pth`.
+        text_encoder: folder or hub id with BERT's `config.json` and tokenizer; by default the config's
+            `text_encoder_type`: a folder beside the `.pth`, or a hub id that was fetched before. BERT's
             weights are in the `.pth`.
-        short_side, long_side: px that a picture is scaled to; 800 and at most 1333 in the library.
+        short_side, long_side: size to which a picture is scaled, px; 800 and at most 1333 in the library.
 
     Raises:
-        RepriseError: a file is missing, is half there, or belongs to another model.
+        RepriseError: a file is missing, incomplete, or of another model.
     """
 
     name = "grounding-dino-original"
@@ -98,11 +98,14 @@ class GroundingDinoOriginal:
     def detect(
         self, scenes: Sequence[DetectionScene], phrases: Sequence[Sequence[Phrase]]
     ) -> list[list[Detection]]:
-        """For each scene, the boxes of its phrases, xyxy pixels of its image; best first."""
+        """Find boxes of the phrases in each scene, xyxy in pixels of its image, the best first."""
         return detect_scenes(scenes, phrases, self._prompter, self._batches, self._run_model, self._rules)
 
     def _run_model(self, images: Sequence[RGB], prompts: Sequence[Prompt]) -> list[tuple[Tensor, Tensor]]:
-        """(logits (queries, tokens), boxes (queries, 4) centre and size in shares) per picture; one size."""
+        """Return logits (queries, tokens) and boxes (queries, 4), centre and size in shares, per picture.
+
+        All pictures have one size.
+        """
         inputs = torch.stack([normalize_image(image, *self._sides) for image in images]).to(
             self._target.device
         )
@@ -113,10 +116,10 @@ class GroundingDinoOriginal:
 
 
 def read_original_config(path: Path) -> SimpleNamespace:
-    """The library's config: a Python file of plain `name = value` lines, read and not run.
+    """Read the library's config, a Python file of plain `name = value` lines, without running it.
 
     Raises:
-        RepriseError: it cannot be read, or holds something else.
+        RepriseError: it cannot be read, or holds other statements.
     """
     try:
         body = ast.parse(path.read_text(encoding="utf-8")).body
@@ -138,11 +141,15 @@ def read_original_config(path: Path) -> SimpleNamespace:
 
 
 def build_dino_model(settings: SimpleNamespace, text: Path, checkpoint: Checkpoint) -> nn.Module:
-    """The library's model with random weights, for inference. `text`: what holds BERT's `config.json`.
+    """Build the library's model with random weights, for inference.
 
-    One key is ours: `swin`, a dict over the sizes of the backbone's Swin (the library knows T, B and L only).
+    Args:
+        settings: the library's config. The key `swin` is ours: a dict of the sizes of the backbone's Swin,
+            because the library has only T, B and L.
+        text: folder of BERT's `config.json`.
+        checkpoint: of the model, for errors.
     """
-    # What saves memory in training costs time here.
+    # Activation checkpointing saves memory in training, but costs time in inference.
     settings = SimpleNamespace(**{**vars(settings), "use_checkpoint": False, "use_transformer_ckpt": False})
     with explain_loading_errors(checkpoint, _MODEL_LABEL), _patch_library(settings, text):
         model: nn.Module = build_model(settings)
@@ -151,21 +158,21 @@ def build_dino_model(settings: SimpleNamespace, text: Path, checkpoint: Checkpoi
 
 
 def run_dino_model(model: nn.Module, images: Tensor, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-    """`pred_logits` (pictures, queries, 256) and `pred_boxes` (pictures, queries, 4)."""
+    """Return `pred_logits` (pictures, queries, 256) and `pred_boxes` (pictures, queries, 4)."""
     with _patch_sines(model.hidden_dim):
         out: dict[str, Tensor] = model(images, captions=list(prompts))
     return out
 
 
 def normalize_image(image: RGB, short_side: int, long_side: int) -> Tensor:
-    """(H, W, 3) uint8 -> (3, h, w) float32 as the library's `load_image` makes it."""
+    """Scale and normalise (H, W, 3) uint8 to (3, h, w) float32, as the library's `load_image` does."""
     scaled, _ = resize(Image.fromarray(image), None, short_side, long_side)
     tensor: Tensor = transforms.normalize(transforms.to_tensor(scaled), _MEAN, _STD)
     return tensor
 
 
 class _PackedPrompts:
-    """In the place of the model's tokenizer: prompts are tokenised already, see `phrases.PromptPacker`."""
+    """Replaces the model's tokenizer, because prompts are tokenised already, see `phrases.PromptPacker`."""
 
     def __call__(self, prompts: Sequence[Prompt], **_: object) -> BatchEncoding:
         return BatchEncoding(pad_prompts(prompts, torch.device("cpu")))
@@ -173,7 +180,7 @@ class _PackedPrompts:
 
 @contextlib.contextmanager
 def _patch_library(settings: SimpleNamespace, text: Path) -> Iterator[None]:
-    """While a model is built: our text encoder, its weights from the `.pth` alone, and Swin in any size."""
+    """Patch the library while a model is built: our text encoder, no other weights, Swin in any size."""
     loader = SimpleNamespace(
         get_tokenlizer=lambda _: AutoTokenizer.from_pretrained(text, local_files_only=True),
         get_pretrained_language_model=lambda _: BertModel(
@@ -191,7 +198,7 @@ def _patch_library(settings: SimpleNamespace, text: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _patch_sines(width: int) -> Iterator[None]:
-    """While a model runs: position sines as wide as the model, where the library has its 256 written in."""
+    """Patch the library while a model runs: position sines as wide as the model instead of 256."""
 
     def embed_words(positions: Tensor, num_pos_feats: int, **given: Any) -> Tensor:
         return get_sine_pos_embed(positions, num_pos_feats=width, **given)
@@ -212,10 +219,10 @@ def _find_config(chosen: str | None, folder: Path) -> Path:
 
 
 def _find_text_encoder(chosen: str | None, settings: SimpleNamespace, folder: Path) -> Path:
-    """The folder of BERT's config and tokenizer, see `GroundingDinoOriginal`."""
+    """Find the folder of BERT's config and tokenizer, see `GroundingDinoOriginal`."""
     named = str(settings.text_encoder_type)
     if chosen is None and (folder / named).is_dir():
         return folder / named
-    # Its name from before the hub had owners.
+    # This is its name from before the hub had owners.
     source = chosen or ("google-bert/bert-base-uncased" if named == "bert-base-uncased" else named)
     return locate_checkpoint(source, None)[0]

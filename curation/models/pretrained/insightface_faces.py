@@ -1,7 +1,7 @@
-"""Faces by InsightFace, from a model pack on this machine.
+"""Detect faces with InsightFace, from a model pack on this machine.
 
-The published packs (antelopev2, buffalo_l, ...) are for **non-commercial research only**, whatever the
-licence of the code; a pack of one's own in the same form works the same.
+The published packs (antelopev2, buffalo_l, ...) are for **non-commercial research only**; the licence of the
+code is another one. A user's own pack in the same format works too.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class InsightFaces:
     """roles.FaceDetector. `checkpoint` is a pack: a folder of ONNX files.
 
     A pack must hold a detector (SCRFD) and should hold the 3D landmarks (head pose) and a recogniser
-    (identity embedding). Without 3D landmarks the turn of the head is estimated from the detector's five
-    points; without a recogniser there is no embedding.
+    (identity embedding). Without 3D landmarks, yaw and roll of the head are estimated from the detector's
+    five points. Without a recogniser, there is no embedding.
 
-    Options: `det_sizes`, sides in pixels of the squares that each picture is scaled to for detection (a face
-    that fills a large square is missed by SCRFD, so a small one is tried, too); `det_thresh`, 0..1.
+    Options: `det_sizes`, sides of the squares to which each picture is scaled for detection, px (SCRFD misses
+    a face that fills a large square, so a small square is tried too); `det_thresh`, 0..1.
     """
 
     name = "insightface"
 
     def __init__(self, spec: ModelSpec) -> None:
-        """Load the pack; never tries the network.
+        """Load the pack without the network.
 
         Raises:
             RepriseError: the pack is not here, damaged, or lacks a face detector.
@@ -52,7 +52,7 @@ class InsightFaces:
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
         pack = find_pack_folder(checkpoint.path)
-        # Importing it takes a second, and what is missing should be said before.
+        # The import takes a second, so missing files are reported first.
         from insightface.app import FaceAnalysis
 
         device = choose_target(spec).device
@@ -75,15 +75,18 @@ class InsightFaces:
             )
         if _POSE not in self._app.models and not self._app.det_model.use_kps:
             raise RepriseError(
-                f"{pack} can tell no frontal face: it has neither 3D landmarks nor a detector with keypoints"
+                f"{pack} cannot measure head pose: add 3D landmarks, or a detector with keypoints"
             )
 
     def detect_faces(self, images: Sequence[RGB]) -> list[list[Face]]:
-        """For each picture its faces, the surest first; boxes in pixels of the picture, inside it."""
+        """Find the faces of each picture, the surest first.
+
+        Boxes are in pixels of the picture and inside it.
+        """
         return [self._detect_image(image) for image in images]
 
     def _detect_image(self, image: RGB) -> list[Face]:
-        # InsightFace takes what OpenCV reads, which is BGR; in RGB it finds fewer faces, and others.
+        # InsightFace expects BGR, as OpenCV reads it. In RGB it finds fewer and other faces.
         found = self._app.get(np.ascontiguousarray(image[..., ::-1]))
         faces = [_convert_face(each, image.shape[1], image.shape[0]) for each in found]
         return sorted(
@@ -93,7 +96,7 @@ class InsightFaces:
 
 
 def find_pack_folder(path: Path) -> Path:
-    """The folder of a pack that holds its ONNX files: itself, or the one folder in it (as in antelopev2.zip).
+    """Find the folder of a pack's ONNX files: the path, or the only folder in it (as in antelopev2.zip).
 
     Raises:
         RepriseError: there is no such folder.
@@ -106,15 +109,15 @@ def find_pack_folder(path: Path) -> Path:
         ]
         if len(inside) == 1:
             return inside[0]
-    raise RepriseError(f"{path} is no InsightFace pack: a folder with ONNX files is wanted")
+    raise RepriseError(f"{path} is no InsightFace pack: give a folder with ONNX files")
 
 
 def compute_frontality(yaw: float, pitch: float) -> float:
-    """How much a face looks at the camera, 0..1, from its angles in degrees.
+    """Compute how much a face looks at the camera, 0..1, from its angles in degrees.
 
-    1 - a / 90 with a = acos(cos yaw * cos pitch), the angle between the direction that the face looks in and
-    the one to the camera: 1 straight ahead, 0.5 at 45 degrees, 0 in profile and beyond. Roll does not matter:
-    a tilted head still shows its whole face.
+    The result is 1 - a / 90 with a = acos(cos yaw * cos pitch), the angle between the direction of the gaze
+    and that to the camera: 1 straight ahead, 0.5 at 45 degrees, 0 in profile and beyond. Roll does not count,
+    because a tilted head still shows its whole face.
     """
     cosine = np.cos(np.radians(yaw)) * np.cos(np.radians(pitch))
     angle = float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
@@ -122,11 +125,11 @@ def compute_frontality(yaw: float, pitch: float) -> float:
 
 
 def estimate_turn(points: NDArray[np.floating]) -> tuple[float, float]:
-    """(yaw, roll) in degrees from five points (5, 2), px: left eye, right eye, nose, mouth corners.
+    """Estimate (yaw, roll), degrees, from five points (5, 2), px: left eye, right eye, nose, mouth corners.
 
-    Roll is the slope of the eyes. Yaw: along the line of the eyes, the nose lies off their middle by
-    p sin(yaw) and each eye by e cos(yaw); with a nose that stands out as far as the eyes are apart from the
-    middle (p = e, ours, rough) tan(yaw) is the ratio. Positive yaw: the nose points to the picture's right.
+    Roll is the slope of the line through the eyes. Along this line, the nose is p sin(yaw) away from the
+    middle of the eyes, and each eye e cos(yaw). We assume p = e: the nose protrudes as far as each eye is
+    from the middle. Then tan(yaw) is the ratio. Positive yaw: the nose points to the picture's right.
     """
     left, right, nose = (np.asarray(point, np.float64) for point in points[:3])
     across = right - left
@@ -139,7 +142,7 @@ def estimate_turn(points: NDArray[np.floating]) -> tuple[float, float]:
 
 
 def _convert_face(found: Any, width: int, height: int) -> Face | None:
-    """None for a box that lies outside the picture."""
+    """Convert a face; None: its box is outside the picture."""
     x0, y0, x1, y1 = (float(side) for side in found.bbox)
     x0, x1 = np.clip([x0, x1], 0, width).tolist()
     y0, y1 = np.clip([y0, y1], 0, height).tolist()

@@ -1,4 +1,4 @@
-"""Loading what transformers saved: from this machine's disk only, with one clear line for a wrong one."""
+"""Load checkpoints that transformers saved, only from this machine, with a clear error for a wrong one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from reprise.errors import RepriseError
 
 
 def read_options(spec: ModelSpec, **defaults: Any) -> dict[str, Any]:
-    """A backend's options with its defaults, checked.
+    """Return a backend's options with its defaults, after a check of names and types.
 
     Raises:
-        RepriseError: an option that this backend does not know, or of another type than its default (an int
-            may stand for a float; what defaults to None may be anything).
+        RepriseError: the backend has no such option, or its type is not that of the default (an int is
+            accepted for a float; a default of None accepts every type).
     """
     for key, value in spec.options.items():
         if key not in defaults:
@@ -45,8 +45,8 @@ def load_pretrained(auto: Any, checkpoint: Checkpoint, label: str, dtype: torch.
         **kwargs: passed on to `from_pretrained`.
 
     Raises:
-        RepriseError: no model of this kind, or weights are missing or of other shapes: transformers would
-            draw those at random and go on with a warning.
+        RepriseError: the checkpoint is of another model, or weights are missing or of other shapes.
+            transformers would initialise those at random and only warn.
     """
     with explain_loading_errors(checkpoint, label), _silence_transformers():
         model, report = auto.from_pretrained(
@@ -68,7 +68,7 @@ def load_pretrained(auto: Any, checkpoint: Checkpoint, label: str, dtype: torch.
 
 
 def load_processor(auto: Any, checkpoint: Checkpoint, label: str, **kwargs: Any) -> Any:
-    """`auto.from_pretrained` of a processor, tokenizer or image processor.
+    """Load a processor, tokenizer or image processor with `auto.from_pretrained`.
 
     Raises:
         RepriseError: it is not in the checkpoint.
@@ -78,7 +78,7 @@ def load_processor(auto: Any, checkpoint: Checkpoint, label: str, **kwargs: Any)
 
 
 def require_tokenizer(checkpoint: Checkpoint, label: str) -> None:
-    """Check that a tokenizer is in the checkpoint: without its files, transformers 5 builds an empty one.
+    """Check that the checkpoint has a tokenizer. Without its files, transformers 5 builds an empty one.
 
     Raises:
         RepriseError: it is not.
@@ -88,17 +88,17 @@ def require_tokenizer(checkpoint: Checkpoint, label: str) -> None:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds a vocabulary: a tokenizer's settings alone make an empty one."""
+    """Return whether a folder holds a vocabulary. A tokenizer of settings only is empty."""
     names = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "tekken.json")
     return any(next(folder.glob(name), None) for name in names)
 
 
 @contextlib.contextmanager
 def explain_loading_errors(checkpoint: Checkpoint, label: str) -> Iterator[None]:
-    """Turn whatever a library says of a checkpoint into one line.
+    """Convert a library's error about a checkpoint to a `RepriseError` of one line.
 
-    Libraries raise nearly every type for a checkpoint that is not theirs; running out of memory is not among
-    what a person mends by another checkpoint, and passes.
+    Libraries raise nearly every type of error for a checkpoint of another model. Out-of-memory errors pass,
+    because another checkpoint does not solve them.
     """
     try:
         yield
@@ -114,7 +114,10 @@ def explain_loading_errors(checkpoint: Checkpoint, label: str) -> Iterator[None]
 
 @contextlib.contextmanager
 def _silence_transformers() -> Iterator[None]:
-    """No progress bar and no table of weights per worker: what matters of them becomes an error."""
+    """Switch off progress bars and tables of weights in each worker.
+
+    Problems in them are raised as errors.
+    """
     from transformers.utils import logging
 
     quiet: Any = logging  # its functions have no types
@@ -129,7 +132,7 @@ def _silence_transformers() -> Iterator[None]:
 
 
 def move_to_device(inputs: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """A processor's output on a device, its floating-point tensors in `dtype`."""
+    """Move a processor's output to a device, its floating-point tensors in `dtype`."""
     moved = {}
     for key, value in inputs.items():
         if isinstance(value, torch.Tensor):
@@ -139,5 +142,5 @@ def move_to_device(inputs: Mapping[str, Any], device: torch.device, dtype: torch
 
 
 def _get_key_names(keys: Any) -> list[str]:
-    """Names from a loading report, whose entries are names or tuples that begin with one."""
+    """Return the names in a loading report, whose entries are names or tuples that begin with a name."""
     return sorted(str(key[0]) if isinstance(key, tuple) else str(key) for key in keys or ())

@@ -1,4 +1,4 @@
-"""From a segmenter's logits to a mask in the picture's own pixels; shared by every SAM."""
+"""Convert a segmenter's logits to masks in the picture's pixels; every SAM backend uses it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from curation.imaging.codec import RGB, BoolMask
 from curation.models.classical.regions import fill_holes
 from curation.models.roles import Segmentation
 
-HOLE_SHARE = 0.01  # of the mask: smaller holes are the model's, larger ones the subject's (a handle, a ring)
-ISLAND_SHARE = 0.05  # of the largest piece: what is larger may be the subject on the other side of a pole
+HOLE_SHARE = 0.01  # of the mask: smaller holes are errors, larger ones belong to the subject (a handle)
+ISLAND_SHARE = 0.05  # of the largest piece: a larger one may be the subject's other side behind a pole
 
 
 def clean_mask(
@@ -25,7 +25,7 @@ def clean_mask(
 
     Args:
         mask: (H, W) bool.
-        hole_share: holes of at most this share of the mask's area are filled; the frame's edge closes none.
+        hole_share: holes of at most this share of the mask's area are filled; a hole does not touch the edge.
         island_share: pieces (8-connected) below this share of the largest one's area are dropped.
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
@@ -44,19 +44,19 @@ def select_best_masks(
     canvas: tuple[int, int] | None = None,
     valid: tuple[int, int] | None = None,
 ) -> tuple[list[BoolMask], list[float]]:
-    """Of each box's candidates the one that the model thinks best, cleaned, with that estimate in 0..1.
+    """Select each box's mask with the highest predicted score, clean it, and return it with the score, 0..1.
 
     Args:
         logits: (boxes, candidates, h, w), the decoder's low resolution.
         scores: (boxes, candidates), predicted IoU.
         size: (height, width) of the picture.
-        canvas: (height, width) that the model saw, padded to the right and below; None: no padding.
+        canvas: (height, width) of the model's input, padded to the right and below; None: no padding.
         valid: (height, width) of the picture on that canvas.
     """
     masks: list[BoolMask] = []
     best = scores.argmax(dim=1)
     for row, index in zip(logits, best, strict=True):
-        # One at a time: all boxes of a large picture at once would be gigabytes.
+        # One box at a time, because all boxes of a large picture would take gigabytes.
         mask = row[index][None, None].float()
         if canvas is not None and valid is not None:
             mask = functional.interpolate(mask, canvas, mode="bilinear", align_corners=False)
@@ -72,7 +72,7 @@ def scale_boxes(
 ) -> Tensor:
     """Scale xyxy boxes of a picture of (height, width) `size` to the model's picture, (n, 4) float32.
 
-    What reaches beyond the picture is cut off: detectors' boxes may by a fraction of a pixel.
+    Boxes are cut at the picture's edges, because detectors may exceed them by a fraction of a pixel.
     """
     height, width = size
     limits = torch.tensor([width, height, width, height], dtype=torch.float64)
@@ -84,7 +84,7 @@ def scale_boxes(
 def skip_without_boxes(
     run: Callable[[Sequence[tuple[RGB, list[list[float]]]]], list[Segmentation]],
 ) -> Callable[[Sequence[tuple[RGB, Sequence[list[float]]]]], list[Segmentation]]:
-    """`run`, from pictures and their boxes to masks, on those that have boxes; the others have no masks."""
+    """Segment the pictures that have boxes with `run`; the others get no masks."""
 
     def segment_items(items: Sequence[tuple[RGB, Sequence[list[float]]]]) -> list[Segmentation]:
         with_boxes = [(image, list(boxes)) for image, boxes in items if len(boxes)]

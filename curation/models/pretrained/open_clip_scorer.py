@@ -1,7 +1,7 @@
-"""open_clip: how well pictures fit texts.
+"""Score how well texts fit pictures with open_clip.
 
 `checkpoint` is a folder with open_clip_config.json (a hub id that was pulled, or `local-dir:PATH`), or one
-weight file, with its architecture as the option `model` (for example ViT-L-14).
+weight file with its architecture in the option `model` (for example ViT-L-14).
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _CONFIG_FILE = "open_clip_config.json"
 class OpenClipScorer(Scorer):
     """roles.ImageTextScorer, for CLIP and SigLIP weights of open_clip.
 
-    Options: `model`, the architecture of a single weight file; `fit`, "pad" (the picture whole, on a square
-    of the mean colour) or "crop" (the checkpoint's own preprocessing, which cuts the middle out).
+    Options: `model`, the architecture of a single weight file; `fit`, "pad" (the whole picture on a square of
+    the mean colour) or "crop" (the checkpoint's own preprocessing, a centre crop).
     """
 
     name = "open-clip"
 
     def __init__(self, spec: ModelSpec) -> None:
-        """Load the checkpoint; see the module for what it may be.
+        """Load the checkpoint, a folder or a file as the module describes.
 
         Raises:
-            RepriseError: it is not here, damaged, of another model, or would need the network.
+            RepriseError: it is not here, damaged, of another model, or needs the network.
         """
         import open_clip
 
@@ -86,16 +86,16 @@ class OpenClipScorer(Scorer):
 
 
 def _resolve_model_name(path: Path, model: str | None, known: Sequence[str]) -> tuple[str, str | None]:
-    """open_clip's (model name, pretrained) for a checkpoint.
+    """Return open_clip's (model name, pretrained) for a checkpoint.
 
     Raises:
-        RepriseError: a file without an architecture, a folder without a config, or a config whose text tower
-            lies on the hub, where open_clip would fetch it.
+        RepriseError: a file has no architecture, a folder has no config, or the config's text encoder is on
+            the hub, from which open_clip would fetch it.
     """
     if path.is_file():
         if model is None:
             raise RepriseError(
-                f"{path} is a single weight file: say its architecture as options.model, for example ViT-L-14"
+                f"{path} is a single weight file: set its architecture in options.model, for example ViT-L-14"
             )
         if model not in known:
             raise RepriseError(f"models: open-clip knows no architecture {model}; ViT-L-14 is one")
@@ -109,9 +109,9 @@ def _resolve_model_name(path: Path, model: str | None, known: Sequence[str]) -> 
         raise RepriseError(f"{path / _CONFIG_FILE} is unreadable or lacks model_cfg") from error
     elsewhere = text.get("hf_model_name")
     if elsewhere and not Path(elsewhere).is_dir():
-        # open_clip would ask the hub for its config.
-        raise RepriseError(f"{path} takes its text tower {elsewhere} from the hub, which no run may ask")
+        # open_clip would fetch its config from the hub.
+        raise RepriseError(f"{path} loads its text encoder {elsewhere} from the hub, but runs never download")
     if text.get("hf_tokenizer_name") and not has_tokenizer(path):
-        # open_clip reads it from this folder, and transformers makes an empty one of nothing.
-        raise RepriseError(f"{path} has no tokenizer, which its {_CONFIG_FILE} asks for: fetch it again")
+        # open_clip reads it from this folder. Without its files transformers builds an empty one.
+        raise RepriseError(f"{path} has no tokenizer, which its {_CONFIG_FILE} names: fetch it again")
     return f"local-dir:{path}", None

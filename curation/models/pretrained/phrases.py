@@ -1,8 +1,8 @@
-"""Phrases in, boxes per phrase out: what Grounding DINO leaves to its caller, in either implementation.
+"""Build Grounding DINO's prompts from phrases, and boxes per phrase from its output; both backends use it.
 
-The model reads one line of text, "a red car . a dog .", and answers for each of its queries a box and one
-logit per token. Reading phrases back from decoded tokens merges neighbours and loses plurals; here each
-phrase is tokenised by itself, so that the positions of its tokens are known and never searched for.
+The model reads one line of text, "a red car . a dog .", and returns for each of its queries a box and one
+logit per token. Parsing phrases from decoded tokens would merge neighbours and lose plurals. So each phrase
+is tokenised separately, and the positions of its tokens are known.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Prompt:
     """One line of text: `ids` with [CLS] first and [SEP] last, at most as many as the model reads.
 
     `spans`: the tokens [start, stop) of each of its texts. `phrases`: for each text, the indices of the
-    phrases that say it; two subjects may be named alike, and do not compete.
+    phrases with this text. Two subjects may have the same name, and then do not compete.
     """
 
     ids: tuple[int, ...]
@@ -55,19 +55,19 @@ class PromptOutput:
 
 @dataclass(frozen=True)
 class DetectionRules:
-    """How answers become detections; every threshold is a probability."""
+    """The rules from the model's output to detections. Every threshold is a probability."""
 
     box_threshold: float = 0.25  # OpenS2V-5M's, and transformers' default
     text_threshold: float = 0.25
-    nms_iou: float = 0.7  # boxes of one phrase that overlap more are one
-    pool: Literal["max", "mean"] = "max"  # over a phrase's tokens; max is what the released code does
+    nms_iou: float = 0.7  # boxes of one phrase with a higher IoU are merged
+    pool: Literal["max", "mean"] = "max"  # over a phrase's tokens; the released code uses max
 
     def __post_init__(self) -> None:
         for name in ("box_threshold", "text_threshold", "nms_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RepriseError(f"models.detector: {name} must lie in 0..1, not {getattr(self, name)}")
         if self.pool not in ("max", "mean"):
-            raise RepriseError(f"models.detector: pool is max or mean, not {self.pool}")
+            raise RepriseError(f"models.detector: pool must be max or mean, not {self.pool}")
 
 
 class PromptPacker:
@@ -78,13 +78,13 @@ class PromptPacker:
         limit: tokens that the model reads, with [CLS] and [SEP].
 
     Raises:
-        RepriseError: the tokenizer's vocabulary is not the one that Grounding DINO separates phrases by.
+        RepriseError: the tokenizer's separators do not have the ids that Grounding DINO's code expects.
     """
 
     def __init__(self, tokenizer: Any, limit: int = 256) -> None:
         found = tuple(tokenizer.convert_tokens_to_ids(list(SEPARATORS)))
         if found != SEPARATOR_IDS:
-            # Where a folder has no tokenizer at all, transformers makes one up, with an empty vocabulary.
+            # If a folder has no tokenizer, transformers builds one with an empty vocabulary.
             raise RepriseError(
                 f"the tokenizer of {getattr(tokenizer, 'name_or_path', '')} is missing, or is not Grounding "
                 f"DINO's (bert-base-uncased): it has {list(SEPARATORS)} at {list(found)}, "
@@ -95,13 +95,13 @@ class PromptPacker:
         self._cls, self._sep, self._dot, _ = SEPARATOR_IDS
 
     def tokenize_phrase(self, text: str) -> list[int]:
-        """Ids of one phrase without separators, cut to what a prompt holds; empty if it says nothing."""
+        """Return the ids of one phrase without separators, cut to the length of a prompt; may be empty."""
         cleaned = " ".join(text.lower().replace(".", " ").replace("?", " ").split())
         ids = self.tokenizer.encode(cleaned, add_special_tokens=False)
         return [each for each in ids if each not in SEPARATOR_IDS][: self.limit - 3]
 
     def pack_prompts(self, texts: Sequence[str]) -> list[Prompt]:
-        """As few prompts as hold all texts, in their order. A text without any token is in none."""
+        """Pack texts into as few prompts as possible, in their order. A text without tokens is left out."""
         same: dict[tuple[int, ...], list[int]] = {}
         for index, text in enumerate(texts):
             tokens = tuple(self.tokenize_phrase(text))
@@ -128,7 +128,7 @@ class PromptPacker:
 
 
 def pad_prompts(prompts: Sequence[Prompt], device: torch.device) -> dict[str, Tensor]:
-    """Prompts -> `input_ids`, `token_type_ids`, `attention_mask`, each (prompts, longest) int64."""
+    """Pad prompts: `input_ids`, `token_type_ids` and `attention_mask`, each (prompts, longest) int64."""
     longest = max(len(prompt.ids) for prompt in prompts)
     ids = torch.zeros((len(prompts), longest), dtype=torch.long)
     for row, prompt in zip(ids, prompts, strict=True):
@@ -150,12 +150,13 @@ def detect_scenes(
     forward: Callable[[Sequence[RGB], Sequence[Prompt]], list[tuple[Tensor, Tensor]]],
     rules: DetectionRules,
 ) -> list[list[Detection]]:
-    """`roles.Detector.detect` around a model's `forward`.
+    """Implement `roles.Detector.detect` around a model's `forward`.
 
-    `forward` takes pictures of one size and a prompt for each; it gives their (logits, boxes), see `Answer`.
+    `forward` takes pictures of one size and a prompt for each; it returns (logits, boxes) per picture, see
+    `PromptOutput`.
 
-    Pictures of one batch have one size: padding them to a common one changes what the backbone sees at their
-    edges, and a box must not depend on which other clips were in the batch.
+    Pictures of one batch have one size, because padding changes the backbone's output at their edges, and a
+    box must not depend on the other clips of the batch.
     """
     requests = [
         (index, scene.image, prompt)
@@ -179,13 +180,13 @@ def detect_scenes(
 def collect_detections(
     answers: Sequence[PromptOutput], width: int, height: int, rules: DetectionRules
 ) -> list[Detection]:
-    """Boxes per phrase in pixels of a picture of `width` x `height`; best first (by `score * label`).
+    """Collect the boxes of each phrase in a picture of `width` x `height` px, the best `score * label` first.
 
-    A query speaks of a phrase where the phrase's probability reaches `text_threshold`, and of anything at
-    all where its best phrase reaches `box_threshold`. `score` is that best probability: something is there.
-    With p the probability of this phrase, `label` is p / (p + sum over the other texts of theirs), on the
-    same box; of texts in another prompt, it is the highest among that prompt's boxes with an IoU of at
-    least `nms_iou`.
+    A query is used if the probability of its best phrase reaches `box_threshold`; that probability is the
+    `score`. It is a detection of every phrase whose probability reaches `text_threshold`. With p the
+    probability of the phrase, `label` is p / (p + the sum of the probabilities of the other texts) for the
+    same box. For a text in another prompt, the probability is the highest among that prompt's boxes with an
+    IoU of at least `nms_iou`.
     """
     boxes = [convert_to_pixels(answer.boxes, width, height) for answer in answers]
     chances = [pool_probabilities(answer.logits, answer.prompt, rules.pool) for answer in answers]
@@ -212,17 +213,17 @@ def collect_detections(
 
 
 def pool_probabilities(logits: Tensor, prompt: Prompt, pool: str) -> Tensor:
-    """(queries, tokens) logits -> (queries, texts): sigmoid, then max or mean over each text's own tokens."""
+    """Pool logits (queries, tokens) to (queries, texts): sigmoid, then max or mean over a text's tokens."""
     chances = logits.sigmoid()
     columns = [chances[:, start:stop] for start, stop in prompt.spans]
     return torch.stack([each.amax(1) if pool == "max" else each.mean(1) for each in columns], dim=1)
 
 
 def convert_to_pixels(boxes: Tensor, width: int, height: int) -> Tensor:
-    """Centre, width and height in shares of a picture -> xyxy in its pixels, inside it; (n, 4) float32.
+    """Convert centre, width and height in shares of a picture to xyxy in its pixels, clipped; (n, 4) float32.
 
-    The models answer in shares of the picture without its padding, whatever size it was scaled to, so its own
-    size is all that is needed.
+    The shares are of the picture without padding, so the conversion does not need the size at which the model
+    ran.
     """
     xyxy = box_convert(boxes, "cxcywh", "xyxy") * torch.tensor([width, height, width, height])
     limits = torch.tensor([width, height, width, height], dtype=xyxy.dtype)

@@ -1,4 +1,4 @@
-"""Weights in a `.pth`: read without running what is pickled, and checked key by key before they are used."""
+"""Read the weights of a `.pth` without running pickled code, and check every key before they are used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reprise.errors import RepriseError
 
 
 def find_single_file(path: Path, suffix: str, label: str) -> Path:
-    """`path` itself, or the one file with `suffix` in the folder `path`.
+    """Find `path` itself, or the only file with `suffix` in the folder `path`.
 
     Raises:
         RepriseError: it has another suffix, or the folder has none or several.
@@ -33,10 +33,10 @@ def find_single_file(path: Path, suffix: str, label: str) -> Path:
 
 
 def read_weights(path: Path, checkpoint: Checkpoint, label: str) -> dict[str, Tensor]:
-    """Name -> tensor on the CPU. The dict may lie under `model` or `state_dict`; `module.` prefixes go.
+    """Read name -> tensor, on the CPU, from the file or its keys `model` or `state_dict`, without `module.`.
 
     Raises:
-        RepriseError: half a file, no PyTorch file, or one without weights.
+        RepriseError: the file is incomplete, no PyTorch file, or has no weights.
     """
     with explain_loading_errors(checkpoint, label):
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -56,17 +56,17 @@ def read_weights(path: Path, checkpoint: Checkpoint, label: str) -> dict[str, Te
 def load_weights(
     model: nn.Module, state: Mapping[str, Tensor], path: Path, label: str, ignore: Iterable[str] = ()
 ) -> None:
-    """Load weights into a model, every one of them.
+    """Load weights into a model, without exception.
 
     Args:
         model: the model.
         state: name -> tensor.
-        path: file that they come from, for errors.
+        path: their file, for errors.
         label: name of the model, for errors.
-        ignore: patterns of names in the file that the model may do without.
+        ignore: patterns of names in the file that the model does not need.
 
     Raises:
-        RepriseError: weights are missing, left over or of another shape, so it is another model's file.
+        RepriseError: weights are missing, left over or of another shape: the file is of another model.
     """
     own = model.state_dict()
     missing = sorted(set(own) - set(state))

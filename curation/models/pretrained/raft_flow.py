@@ -20,12 +20,12 @@ from curation.models.pretrained.loading import read_options
 from reprise.errors import RepriseError
 
 _MULTIPLE = 8  # RAFT works at an eighth of the resolution
-_MIN_SIDE = 128  # its correlation pyramid has four levels: below, torchvision raises
+_MIN_SIDE = 128  # its correlation pyramid has four levels; torchvision raises for smaller pictures
 
 
 @dataclass(frozen=True)
 class _ImagePair:
-    """Two pictures (3, h', w') float32 in -1..1, padded, and the size that they had."""
+    """Two padded pictures (3, h', w') float32, -1..1, and their size without padding."""
 
     before: torch.Tensor
     after: torch.Tensor
@@ -34,10 +34,10 @@ class _ImagePair:
 
 
 class RaftFlow:
-    """roles.Flow. Option `updates`: refinement steps, 12 as torchvision evaluates it by default.
+    """roles.FlowEstimator. Option `updates`: refinement steps, 12 as torchvision's default.
 
-    Whether a state dict is RAFT-small or RAFT-large is read from its keys. `dtype: auto` means float32 here,
-    also on a GPU: bfloat16 has a grain of half a pixel at a flow of 100 px.
+    The keys of a state dict show whether it is RAFT-small or RAFT-large. `dtype: auto` means float32 here,
+    also on a GPU, because bfloat16 rounds a flow of 100 px to half a pixel.
     """
 
     name = "raft"
@@ -46,7 +46,7 @@ class RaftFlow:
         """Load the state dict.
 
         Raises:
-            RepriseError: it is not here, damaged, or no RAFT of torchvision.
+            RepriseError: the file is not here, damaged, or no RAFT of torchvision.
         """
         from torchvision.models.optical_flow import raft_large, raft_small
 
@@ -74,7 +74,7 @@ class RaftFlow:
         self._batches = BatchRunner(spec.batch_size)
 
     def estimate_flow(self, before: Sequence[RGB], after: Sequence[RGB]) -> list[NDArray[np.float32]]:
-        """For each pair of pictures of one size, (H, W, 2): where a pixel of `before` went, (x, y) in pixels.
+        """Return for each pair of pictures the displacement of each pixel of `before`, (H, W, 2): (x, y), px.
 
         Pairs of different sizes may be mixed.
 
@@ -82,7 +82,7 @@ class RaftFlow:
             ValueError: the pictures of a pair differ in size.
         """
         pairs = [_make_pair(first, second) for first, second in zip(before, after, strict=True)]
-        # Pairs of one padded size run together, in the order of their first.
+        # Pairs of one padded size run together, in the order of the first of them.
         sizes: dict[torch.Size, list[int]] = {}
         for position, pair in enumerate(pairs):
             sizes.setdefault(pair.before.shape, []).append(position)
@@ -111,9 +111,10 @@ def _make_pair(before: RGB, after: RGB) -> _ImagePair:
 
 
 def _pad_image(image: RGB) -> torch.Tensor:
-    """(h, w, 3) uint8 -> (3, h', w') in -1..1, its right and bottom edges repeated up to what RAFT takes.
+    """Convert (h, w, 3) uint8 to (3, h', w'), -1..1, padded to a size that RAFT accepts.
 
-    Padded there only, so that a pixel keeps its coordinates.
+    The right and bottom edges are repeated. There is no padding on the other sides, so pixels keep their
+    coordinates.
     """
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 127.5 - 1
     height, width = image.shape[:2]
@@ -141,5 +142,5 @@ def _load_state_dict(file: Any) -> dict[str, torch.Tensor]:
         ) from error
     if not isinstance(state, dict):
         raise RepriseError(f"{file} holds a {type(state).__name__}, not a state dict")
-    # princeton-vl saves DataParallel models, whose layers have other names anyway; the prefix does no harm.
+    # princeton-vl saves DataParallel models. Their layers have other names, so the prefix does not matter.
     return {str(key).removeprefix("module."): value for key, value in state.items()}

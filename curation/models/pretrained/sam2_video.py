@@ -1,4 +1,4 @@
-"""SAM 2 for video by transformers: follows subjects through a clip."""
+"""SAM 2 for video by transformers: follow subjects through a clip."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ _Observation = tuple[
 
 
 class Sam2Video:
-    """roles.Tracker; no options. `batch_size` is subjects at a time: each has a memory of its own.
+    """roles.Tracker, without options.
+
+    `batch_size` is the number of subjects at a time; each has its own memory.
 
     Raises:
-        RepriseError: no checkpoint, one of another model, or one without its processor.
+        RepriseError: there is no checkpoint, it is of another model, or it lacks its processor.
     """
 
     name = "sam2-video"
@@ -49,17 +51,17 @@ class Sam2Video:
         self._processor = load_processor(AutoProcessor, checkpoint, _MODEL_LABEL)
         if getattr(self._processor, "video_processor", None) is None:
             raise RepriseError(f"{checkpoint.path} has no video processor, which {_MODEL_LABEL} needs")
-        # Weights stay in float32, see Place.autocast.
+        # Weights stay in float32, see `ComputeTarget.enter_autocast`.
         self._model = load_pretrained(Sam2VideoModel, checkpoint, _MODEL_LABEL, torch.float32).to(
             self._target.device
         )
 
     def track(self, frames: Sequence[RGB], start: int, boxes: Sequence[list[float]]) -> list[SubjectTrack]:
-        """Follow what each box holds in frame `start` to both ends of the clip.
+        """Follow the subject of each box in frame `start` to both ends of the clip.
 
         Args:
-            frames: in time order, of one size; the model's memory spans a few frames, so neighbours should
-                overlap: a few per second of film at least.
+            frames: in time order, of one size; at least a few per second, because the model's memory spans
+                only a few frames.
             start: index of the frame that the boxes are in.
             boxes: xyxy pixels of frame `start`.
 
@@ -76,7 +78,7 @@ class Sam2Video:
         session = self._processor.init_video_session(
             video=video,
             inference_device=device,
-            video_storage_device="cpu",  # one frame at a time is needed on the GPU
+            video_storage_device="cpu",  # the GPU needs only one frame at a time
             dtype=torch.float32,
         )
         self._processor.add_inputs_to_inference_session(
@@ -88,7 +90,8 @@ class Sam2Video:
                 for out in self._model.propagate_in_video_iterator(
                     session, start_frame_idx=start, reverse=reverse
                 ):
-                    # Going back begins at `start` again; what was seen there with the prompts stays.
+                    # The backward pass begins at `start` again; the result of the prompts in that frame is
+                    # kept.
                     observations.setdefault(
                         int(out.frame_idx), list(self._read_output(out, video.shape[1:3]))
                     )
@@ -97,7 +100,7 @@ class Sam2Video:
 
     @staticmethod
     def _read_output(out: Any, size: tuple[int, int]) -> Iterator[_Observation]:
-        """Box, mask and presence of every subject in one frame, in the order of the boxes."""
+        """Read box, mask and presence of every subject in one frame, in the order of the boxes."""
         logits: torch.Tensor = out.pred_masks.float()
         chances: torch.Tensor = out.object_score_logits.float().sigmoid().flatten()
         for low, chance in zip(logits.reshape(-1, 1, 1, *logits.shape[-2:]), chances, strict=True):

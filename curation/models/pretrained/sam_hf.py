@@ -20,15 +20,15 @@ from curation.models.roles import Segmentation
 from reprise.errors import RepriseError
 
 _MODEL_LABEL = "SAM (transformers)"
-# SAM 2 is published as a video model, which holds the picture model.
+# SAM 2 is published as a video model, which contains the picture model.
 _MODEL_CLASSES: dict[str, Any] = {"sam": SamModel, "sam2": Sam2Model, "sam2_video": Sam2Model}
 
 
 class SamHF:
-    """roles.Segmenter; no options.
+    """roles.Segmenter, without options.
 
     Raises:
-        RepriseError: no checkpoint, one of another model, or one without its image processor.
+        RepriseError: there is no checkpoint, it is of another model, or it lacks its image processor.
     """
 
     name = "sam-hf"
@@ -47,13 +47,13 @@ class SamHF:
             )
         self._pads = kind == "sam"
         self._images = load_processor(AutoImageProcessor, checkpoint, _MODEL_LABEL)
-        # Weights stay in float32, see Place.autocast.
+        # Weights stay in float32, see `ComputeTarget.enter_autocast`.
         self._model = load_pretrained(_MODEL_CLASSES[kind], checkpoint, _MODEL_LABEL, torch.float32).to(
             self._target.device
         )
 
     def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:
-        """One cleaned mask per box, (H, W) bool, best of three; score: the model's predicted IoU, 0..1."""
+        """Return one cleaned mask per box, (H, W) bool, the best of three; scores are predicted IoU, 0..1."""
         return self._batches(list(zip(images, boxes, strict=True)), skip_without_boxes(self._segment_batch))
 
     def _segment_batch(self, items: Sequence[tuple[RGB, list[list[float]]]]) -> list[Segmentation]:
@@ -65,7 +65,7 @@ class SamHF:
             embedded = self._model.get_image_embeddings(inputs["pixel_values"].to(device))
         canvas = (int(inputs["pixel_values"].shape[2]), int(inputs["pixel_values"].shape[3]))
         results = []
-        # Prompts and masks in float32: a box in bfloat16 would be a pixel or two off, and they cost little.
+        # Prompts and masks use float32. They cost little, and bfloat16 would shift a box by a pixel or two.
         for index, (image, boxes) in enumerate(items):
             size = image.shape[:2]
             # SAM scales to the long side and pads; SAM 2 stretches to a square.
@@ -83,22 +83,22 @@ class SamHF:
 
 
 def _select_embedding(embedded: Tensor | list[Tensor], index: int) -> Tensor | list[Tensor]:
-    """The embedding of one picture of a batch: one map for SAM, several for SAM 2."""
+    """Select the embedding of one picture of a batch: one map for SAM, several for SAM 2."""
     if isinstance(embedded, Tensor):
         return embedded[index : index + 1].float()
     return [level[index : index + 1].float() for level in embedded]
 
 
 def read_model_type(checkpoint: Checkpoint) -> str:
-    """`model_type` of a checkpoint folder's `config.json`.
+    """Read `model_type` from a checkpoint folder's `config.json`.
 
     Raises:
-        RepriseError: there is no such file, or it says none.
+        RepriseError: there is no such file, or it has no `model_type`.
     """
     path = checkpoint.path / "config.json"
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["model_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RepriseError(
-            f"{path} is missing or says no model_type: no checkpoint of transformers"
+            f"{path} is missing or has no model_type: this is no checkpoint of transformers"
         ) from error

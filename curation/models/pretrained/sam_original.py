@@ -1,4 +1,4 @@
-"""SAM by segment-anything: a `.pth` and the name of its architecture."""
+"""SAM by segment-anything, from a `.pth` and the name of its architecture."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from reprise.errors import RepriseError
 
 _MODEL_LABEL = "SAM (segment-anything)"
 _WIDTH_TYPES = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}  # segment_anything.build_sam
-# What `build_sam` fixes for its three sizes; a JSON beside the `.pth` may say otherwise.
+# The values that `build_sam` fixes for its three sizes; a JSON beside the `.pth` can change them.
 _ARCHITECTURE: dict[str, Any] = {
     "image_size": 1024,
     "patch_size": 16,
@@ -56,12 +56,12 @@ _ARCHITECTURE: dict[str, Any] = {
 class SamOriginal:
     """roles.Segmenter.
 
-    The checkpoint is a `.pth`, or a folder with one. Option `model_type`: vit_b, vit_l or vit_h of the
-    library's registry; else a JSON of the same name beside the `.pth` says its sizes (keys of
-    `_ARCHITECTURE`), else the width of its encoder says which of the three it is.
+    The checkpoint is a `.pth`, or a folder with one. The option `model_type` names vit_b, vit_l or vit_h of
+    the library's registry. Without it, a JSON of the same name beside the `.pth` holds the sizes (keys of
+    `_ARCHITECTURE`). Without both, the width of the encoder decides between the three.
 
     Raises:
-        RepriseError: a file is missing, is half there, or belongs to another model.
+        RepriseError: a file is missing, incomplete, or of another model.
     """
 
     name = "sam-original"
@@ -80,7 +80,7 @@ class SamOriginal:
         self._sam.eval().to(self._target.device)
 
     def segment(self, images: Sequence[RGB], boxes: Sequence[Sequence[list[float]]]) -> list[Segmentation]:
-        """One cleaned mask per box, (H, W) bool, best of three; score: the model's predicted IoU, 0..1."""
+        """Return one cleaned mask per box, (H, W) bool, the best of three; scores are predicted IoU, 0..1."""
         return self._batches(list(zip(images, boxes, strict=True)), skip_without_boxes(self._segment_batch))
 
     def _segment_batch(self, items: Sequence[tuple[RGB, list[list[float]]]]) -> list[Segmentation]:
@@ -91,7 +91,7 @@ class SamOriginal:
             inputs = torch.stack([sam.preprocess(each.to(device)) for each in scaled])
             embeddings: Tensor = sam.image_encoder(inputs)
         results = []
-        # Prompts and masks in float32: a box in bfloat16 would be a pixel or two off, and they cost little.
+        # Prompts and masks use float32. They cost little, and bfloat16 would shift a box by a pixel or two.
         for (image, boxes), small, embedding in zip(items, scaled, embeddings.float(), strict=True):
             size, valid = image.shape[:2], (small.shape[1], small.shape[2])
             sparse, dense = sam.prompt_encoder(
@@ -109,13 +109,13 @@ class SamOriginal:
 
 
 def resize_longest_side(image: RGB, side: int) -> Tensor:
-    """(H, W, 3) uint8 -> (3, h, w) float32 in 0..255, its longer side `side`, as the encoder wants it."""
+    """Resize (H, W, 3) uint8 to (3, h, w) float32, 0..255, with a longer side of `side` px."""
     scaled = ResizeLongestSide(side).apply_image(image)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))).float()
 
 
 def build_empty_model(path: Path, state: dict[str, Tensor], chosen: str | None) -> Any:
-    """An empty model of the architecture that the option, a JSON beside `path`, or the weights say.
+    """Build an empty model; the option, a JSON beside `path`, or the weights determine its architecture.
 
     Raises:
         RepriseError: no such architecture.
@@ -129,7 +129,7 @@ def build_empty_model(path: Path, state: dict[str, Tensor], chosen: str | None) 
         if chosen is None:
             raise RepriseError(
                 f"{path} is a checkpoint of another model than {_MODEL_LABEL}, or of a size of its own: "
-                f"say model_type, or its sizes in {beside.name}"
+                f"set options.model_type, or write its sizes to {beside.name}"
             )
     if chosen not in sam_model_registry:
         raise RepriseError(
@@ -139,7 +139,7 @@ def build_empty_model(path: Path, state: dict[str, Tensor], chosen: str | None) 
 
 
 def read_model_sizes(path: Path) -> dict[str, Any]:
-    """The JSON of sizes, over the defaults of ViT-B.
+    """Read the JSON of sizes; missing keys have the values of ViT-B.
 
     Raises:
         RepriseError: not JSON, or a key that is none of `_ARCHITECTURE`.
@@ -150,12 +150,12 @@ def read_model_sizes(path: Path) -> dict[str, Any]:
         raise RepriseError(f"cannot read {path}: {error}") from error
     unknown = sorted(set(sizes) - set(_ARCHITECTURE)) if isinstance(sizes, dict) else ["no mapping"]
     if unknown:
-        raise RepriseError(f"{path} may say {', '.join(_ARCHITECTURE)}; not {', '.join(unknown)}")
+        raise RepriseError(f"{path} may hold the keys {', '.join(_ARCHITECTURE)}; not {', '.join(unknown)}")
     return {**_ARCHITECTURE, **sizes}
 
 
 def build_from_sizes(sizes: dict[str, Any]) -> Any:
-    """`segment_anything.build_sam` with every size open."""
+    """Build a model as `segment_anything.build_sam` does, with free sizes."""
     side = sizes["image_size"] // sizes["patch_size"]
     return Sam(
         image_encoder=ImageEncoderViT(

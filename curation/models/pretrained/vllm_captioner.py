@@ -1,8 +1,7 @@
-"""A vision-language model under vLLM, through Ray Data LLM: captions for many clips at once.
+"""Caption many clips at once with a vision-language model under vLLM, through Ray Data LLM.
 
-vLLM schedules its own batches over its own workers, so it is no stage that is called with rows but an
-operator of the graph (`curation.runner.vllm_captions`). This file holds what
-goes in and what comes out of it, as pure functions.
+vLLM schedules its own batches over its own workers. So it is no stage that is called with rows, but an
+operator of the graph (`curation.runner.vllm_captions`). This file builds its requests and reads its results.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ _MODEL_LABEL = "a vision-language model"
 
 
 class VllmCaptioner:
-    """What `reprise curate` asks vLLM for. `batch_size` is clips per call of the engine.
+    """The requests of `reprise curate` to vLLM. `batch_size` is the number of clips per call of the engine.
 
     Options:
-        prompt: what the model is asked.
-        max_frames: more are thinned evenly, first and last kept; 0: never.
-        max_new_tokens: a caption that does not end within them is cut after its last whole sentence.
-        max_side: longer frames are scaled down to this many pixels; 0: the processor alone decides.
-        workers: engines, each with its own GPUs.
+        prompt: the instruction to the model.
+        max_frames: most frames of a clip, evenly spread, with the first and the last; 0: all.
+        max_new_tokens: a longer caption is cut after its last complete sentence.
+        max_side: larger frames are reduced to this longer side, px; 0: the processor decides.
+        workers: number of engines, each with its own GPUs.
         engine: further arguments of the vLLM engine, for example {tensor_parallel_size: 2}.
     """
 
     name = "vllm"
 
     def __init__(self, spec: ModelSpec) -> None:
-        """Check what the engine will load; nothing is loaded here.
+        """Check the checkpoint and the options without loading the model.
 
         Raises:
-            RepriseError: the checkpoint is not here, damaged or without tokenizer; or an option is wrong.
+            RepriseError: the checkpoint is not here, damaged or lacks its tokenizer; or an option is wrong.
         """
         self._given = read_options(
             spec, prompt=DEFAULT_PROMPT, max_frames=8, max_new_tokens=128, max_side=768, workers=1, engine={}
@@ -60,18 +59,18 @@ class VllmCaptioner:
         self._path, self._batch_size = str(checkpoint.path), spec.batch_size
 
     def caption(self, clips: Sequence[Sequence[RGB]]) -> NoReturn:
-        """As roles.Captioner, but it cannot be called by itself.
+        """Refuse the call of roles.Captioner, because vLLM runs only in the graph.
 
         Raises:
             RepriseError: always.
         """
         raise RepriseError(
             "models.captioner=vllm works in `reprise curate`, through Ray Data LLM; "
-            "for one stage alone use models.captioner=vlm"
+            "for a single stage use models.captioner=vlm"
         )
 
     def build_engine_config(self) -> dict[str, Any]:
-        """Arguments of `ray.data.llm.vLLMEngineProcessorConfig`."""
+        """Return the arguments of `ray.data.llm.vLLMEngineProcessorConfig`."""
         frames = self._given["max_frames"]
         limit = {"limit_mm_per_prompt": {"image": frames}} if frames else {}
         return {
@@ -80,14 +79,14 @@ class VllmCaptioner:
             "concurrency": self._given["workers"],
             "engine_kwargs": {**limit, **self._given["engine"]},
             "prepare_multimodal_stage": {"enabled": True, "chat_template_content_format": "openai"},
-            # One clip without a caption, not a run without an end.
+            # A failed request costs one clip its caption, and does not stop the run.
             "should_continue_on_error": True,
         }
 
     def build_chat_request(self, row: ClipRow) -> dict[str, Any]:
-        """The request for a clip: OpenAI's chat messages, and how to answer.
+        """Build the request for a clip: OpenAI's chat messages and the sampling parameters.
 
-        A clip that needs no caption takes its place in the engine's stream with the shortest of questions.
+        A clip that needs no caption stays in the engine's stream with a minimal request of one token.
         """
         needed = needs_caption(row) and bool(row["frames"])
         content: list[dict[str, Any]] = []
@@ -99,21 +98,21 @@ class VllmCaptioner:
         tokens = self._given["max_new_tokens"] if needed else 1
         return {
             "messages": [{"role": "user", "content": content}],
-            # Greedy: the same frames give the same words.
+            # Decoding is greedy, so that the same frames give the same caption.
             "sampling_params": {"temperature": 0.0, "max_tokens": tokens},
         }
 
     def store_caption(
         self, row: ClipRow, text: str | None, tokens: int, source: str, problem: str | None = None
     ) -> None:
-        """Put an answer into a clip that has no caption; one that gets none stops here.
+        """Store the generated caption in a clip that has none. A clip without a result stops here.
 
         Args:
             row: the clip.
-            text: what was generated.
-            tokens: how many were generated: all that were allowed means that it was cut.
+            text: the generated text.
+            tokens: number of generated tokens; the maximum means that the text was cut.
             source: `registry.get_model_id` of this captioner.
-            problem: what the engine says where it failed on this clip.
+            problem: the engine's error for this clip, if any.
         """
         if not needs_caption(row):
             return
@@ -128,12 +127,12 @@ class VllmCaptioner:
 
 
 def needs_caption(row: ClipRow) -> bool:
-    """Whether a clip is still worked on and has no caption."""
+    """Return whether a clip is still open and has no caption."""
     return row["status"] == "open" and not (row["caption"] or "").strip()
 
 
 def encode_data_url(image: RGB) -> str:
-    """A picture as JPEG in a `data:` address."""
+    """Encode a picture as JPEG in a `data:` address."""
     data = encode_image(np.ascontiguousarray(image))["bytes"]
     assert data is not None
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"

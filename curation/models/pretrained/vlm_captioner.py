@@ -1,4 +1,4 @@
-"""A vision-language model writes one sentence a clip: Qwen-VL and its like, through transformers."""
+"""Caption clips with a vision-language model through transformers, for example Qwen-VL."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ DEFAULT_PROMPT = (
 
 
 class VlmCaptioner:
-    """roles.Captioner: greedy decoding (temperature 0), so the same frames give the same words.
+    """roles.Captioner. Decoding is greedy (temperature 0), so the same frames give the same caption.
 
     Options:
-        prompt: what the model is asked.
+        prompt: the instruction to the model.
         frames: "video" (frames with their times) or "images" (for models without video).
-        fps: frames per second of what comes in, as `slice.sample_fps`; models turn it into times.
-        max_frames: more are thinned evenly, first and last kept; 0: never.
-        max_new_tokens: a caption that does not end within them is cut after its last whole sentence.
-        max_side: longer frames are scaled down to this many pixels; 0: the processor alone decides.
+        fps: frames per second of the input, as `slice.sample_fps`; models compute times from it.
+        max_frames: most frames of a clip, evenly spread, with the first and the last; 0: all.
+        max_new_tokens: a longer caption is cut after its last complete sentence.
+        max_side: larger frames are reduced to this longer side, px; 0: the processor decides.
     """
 
     name = "vlm"
@@ -48,7 +48,7 @@ class VlmCaptioner:
         """Load model and processor from a folder.
 
         Raises:
-            RepriseError: it is not here, damaged, no model of this kind, or without tokenizer, image
+            RepriseError: the folder is not here, damaged, of another kind of model, or lacks tokenizer, image
                 processor or chat template.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -85,10 +85,12 @@ class VlmCaptioner:
                 f"{checkpoint.path} cannot be loaded as {_MODEL_LABEL}: its processor has no tokenizer"
             )
         if not getattr(self._processor, "chat_template", None):
-            raise RepriseError(f"{checkpoint.path} has no chat template, so nobody can say how to ask it")
+            raise RepriseError(
+                f"{checkpoint.path} has no chat template, so no prompt can be built: fetch it again"
+            )
         if given["frames"] == "video" and getattr(self._processor, "video_processor", None) is None:
             raise RepriseError(f"{checkpoint.path} takes no video: set options.frames=images")
-        # Padded on the right, a shorter prompt would be continued after its padding.
+        # Padding is on the left: a shorter prompt with padding on the right would be continued after it.
         tokenizer.padding_side = "left"
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -96,20 +98,21 @@ class VlmCaptioner:
         self._model = load_pretrained(
             AutoModelForImageTextToText, checkpoint, _MODEL_LABEL, self._target.dtype
         ).to(self._target.device)
-        # Published generation settings often sample; what is left of them would only be warned about.
+        # Published generation settings often sample. They are reset, because greedy decoding warns about
+        # them.
         settings = self._model.generation_config
         settings.do_sample = False
         settings.temperature = settings.top_p = settings.top_k = None
         self._batches = BatchRunner(spec.batch_size)
 
     def caption(self, clips: Sequence[Sequence[RGB]]) -> list[str]:
-        """Frames of each clip in time order -> one line a clip, in their order; "" for one without frames."""
+        """Write one line per clip from its frames in time order; "" for a clip without frames."""
         shown = [
             shrink_frames(thin_frames(clip, self._given["max_frames"]), self._given["max_side"])
             for clip in clips
         ]
         captions = [""] * len(clips)
-        # A video needs two frames. What goes through as pictures cannot share a batch with videos.
+        # A video needs two frames. Pictures cannot share a batch with videos.
         kinds = [
             "" if not clip else "video" if self._given["frames"] == "video" and len(clip) > 1 else "images"
             for clip in shown
@@ -126,7 +129,7 @@ class VlmCaptioner:
         inputs = self._processor(
             text=[self._build_prompt([{"type": "video"}])] * len(clips),
             videos=[np.stack(clip) for clip in clips],
-            # Without metadata 24 frames per second are assumed, and the frames sampled once more.
+            # Without metadata the processor assumes 24 frames per second and samples the frames again.
             video_metadata=[
                 {
                     "total_num_frames": len(clip),
@@ -199,14 +202,14 @@ _QUOTES = (('"', '"'), ("“", "”"), ("'", "'"))
 
 
 def clean_answer(text: str, cut: bool = False) -> str:
-    """Reduce a chat model's answer to one plain line: no turns, thoughts, politeness, mark-up or quotes.
+    """Reduce a chat model's output to one plain line: no turns, thoughts, introductions, mark-up or quotes.
 
     Args:
-        text: the answer.
-        cut: the answer hit its token limit, so what follows its last whole sentence is dropped (unless there
-        is none).
+        text: the output.
+        cut: the output reached its token limit, so the text after its last complete sentence is dropped (if
+            it has one).
     """
-    # A thought that was closed without having been opened began in the prompt.
+    # A thought that ends without a start began in the prompt.
     text = _THOUGHT.sub("", text.split("</think>")[-1] if "<think>" not in text else text)
     text = _TURN.sub("", _TOKEN.sub("", text))
     text = re.sub(r"^\s*[#>*-]+\s+", "", text, flags=re.MULTILINE).replace("**", "").replace("`", "")
@@ -226,14 +229,14 @@ def clean_answer(text: str, cut: bool = False) -> str:
 
 
 def thin_frames(clip: Sequence[RGB], most: int) -> list[RGB]:
-    """At most so many frames, evenly spread, first and last among them; 0: all."""
+    """Return at most `most` frames, evenly spread, with the first and the last; 0: all."""
     if not most or len(clip) <= most:
         return list(clip)
     return [clip[int(index)] for index in np.linspace(0, len(clip) - 1, most).round()]
 
 
 def shrink_frames(clip: list[RGB], side: int) -> list[RGB]:
-    """Frames of one size, their longer side at most `side`; the size of the first rules."""
+    """Reduce frames to one size, that of the first, with a longer side of at most `side` px."""
     if not clip:
         return clip
     height, width = clip[0].shape[:2]

@@ -90,7 +90,7 @@ def test_two_revisions_need_a_choice(folder: Path) -> None:
     write_pulled_checkpoint(folder, HUB, "c" * 40)
     second = write_pulled_checkpoint(folder, HUB, "d" * 40)
     assert resolve_checkpoint(spec(HUB, "d" * 40)).path == second
-    with pytest.raises(RepriseError, match=r"several revisions; say which: c+, d+") as error:
+    with pytest.raises(RepriseError, match=r"several revisions; set revision to one of: c+, d+") as error:
         resolve_checkpoint(spec(HUB))
     line(error)
 
@@ -141,7 +141,7 @@ def truncate_file(file: Path, share: float = 0.6) -> Path:
 @pytest.mark.parametrize("share", [0.0, 0.0005, 0.01, 0.5, 0.999])
 def test_a_cut_off_safetensors_file_is_one_line(tmp_path: Path, share: float) -> None:
     file = truncate_file(tensors(tmp_path / "a.safetensors"), share)
-    with pytest.raises(RepriseError, match="damaged or half-downloaded") as error:
+    with pytest.raises(RepriseError, match="damaged or incomplete") as error:
         resolve_checkpoint(spec(file))
     line(error)
 
@@ -193,7 +193,7 @@ def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
 def test_a_folder_lacks_what_its_manifest_or_index_names(folder: Path, tmp_path: Path) -> None:
     place = write_pulled_checkpoint(folder, HUB, "c" * 40)
     (place / "config.json").unlink()
-    with pytest.raises(RepriseError, match=r"config.json is damaged or half-downloaded .missing"):
+    with pytest.raises(RepriseError, match=r"config.json is damaged or incomplete .missing"):
         resolve_checkpoint(spec(HUB))
     shards = tmp_path / "sharded"
     tensors(shards / "model-00001-of-00002.safetensors")

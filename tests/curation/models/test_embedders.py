@@ -144,7 +144,7 @@ def test_what_is_no_dino_is_one_line(dino: Path, tmp_path: Path) -> None:
     for folder, message in (
         (bare, "the image processor of DINOv2"),
         (vit, "is a vit, not one of dinov2"),
-        (half, "half-downloaded"),
+        (half, "damaged or incomplete"),
     ):
         with pytest.raises(RepriseError, match=message) as error:
             DinoEmbedder(spec(folder))

@@ -278,8 +278,8 @@ def test_a_pack_that_is_not_here_or_not_whole_is_one_line(tmp_path: Path) -> Non
         (tmp_path / "absent", "no checkpoint at"),
         (tmp_path / "empty", "holds no weights"),
         (faceless, "holds no face detector"),
-        (blind, "can tell no frontal face"),
-        (half, "half-downloaded"),
+        (blind, "cannot measure head pose"),
+        (half, "damaged or incomplete"),
     ):
         with pytest.raises(RepriseError, match=message) as error:
             load(folder)

@@ -371,7 +371,7 @@ def test_a_prior_for_another_base_is_refused(checkpoints: Path, tmp_path: Path) 
     shutil.copytree(checkpoints / "redux", folder)
     other = diffusers.pipelines.flux.modeling_flux.ReduxImageEncoder(24, 2 * WIDTH)
     other.save_pretrained(folder / "image_embedder")
-    assert "do not belong together" in refusal(
+    assert "choose a prior and a base that match" in refusal(
         lambda: FluxRedux(spec(folder, base=str(checkpoints / "base")))
     )
 

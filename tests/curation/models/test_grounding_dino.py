@@ -544,8 +544,8 @@ def test_a_batch_that_does_not_fit_is_halved_with_a_warning(caplog: pytest.LogCa
         assert batches(list(range(10)), run) == [2 * item for item in range(10)]
     assert sizes == [8, 4, 2, 2, 2, 2, 2] and batches.size == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "out of GPU memory on a batch of 8: going on with 4",
-        "out of GPU memory on a batch of 4: going on with 2",
+        "out of GPU memory on a batch of 8: continuing with 4",
+        "out of GPU memory on a batch of 4: continuing with 2",
     ]
     batches([1], run)
     assert sizes[-1] == 1

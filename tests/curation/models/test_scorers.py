@@ -284,7 +284,7 @@ def test_a_single_weight_file_wants_its_architecture(
     checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = checkpoints / "open_clip" / "open_clip_model.safetensors"
-    with pytest.raises(RepriseError, match=r"say its architecture as options.model"):
+    with pytest.raises(RepriseError, match=r"set its architecture in options.model"):
         OpenClipScorer(spec(file))
     with pytest.raises(RepriseError, match="knows no architecture ViT-Z"):
         OpenClipScorer(spec(file, model="ViT-Z"))
@@ -348,7 +348,7 @@ def test_a_text_tower_on_the_hub_is_never_requested(checkpoints: Path, tmp_path:
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["model_cfg"]["text_cfg"]["hf_model_name"] = "someone/text-tower"
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    with pytest.raises(RepriseError, match="from the hub, which no run may ask"):
+    with pytest.raises(RepriseError, match="from the hub, but runs never download"):
         OpenClipScorer(spec(folder))
 
 

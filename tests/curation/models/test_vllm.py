@@ -161,7 +161,7 @@ def test_a_single_stage_names_the_backend_to_use_instead(
 ) -> None:
     monkeypatch.setattr(registry, "require_packages", lambda role, spec: None)
     config = load_config(None, [f"models.captioner={{backend: vllm, checkpoint: {folder}}}"])
-    with pytest.raises(RepriseError, match=r"for one stage alone use models\.captioner=vlm"):
+    with pytest.raises(RepriseError, match=r"for a single stage use models\.captioner=vlm"):
         run_stage(build_stage("caption", config), [clip(caption=None)], {})
 
 

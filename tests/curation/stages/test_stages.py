@@ -454,7 +454,7 @@ def test_an_unknown_backend_names_the_known_ones() -> None:
         registry.load_backend(load_config(None, ["models.detector=dino"]), "detector")
     with pytest.raises(RepriseError, match=r"name one with models\.scorer"):
         registry.load_required_backend(load_config(), "scorer")
-    with pytest.raises(RepriseError, match="must say its `name` and `revision`"):
+    with pytest.raises(RepriseError, match="needs the attributes `name` and `revision`"):
         registry.load_backend(load_config(None, ["models.detector=builtins:dict"]), "detector")
 
 
