@@ -25,6 +25,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "train": ("pipelines.train", "main", "Encoded latents -> a trained model."),
     "stage": ("pipelines.stage", "main", "Run one stage, Parquet to Parquet."),
     "report": ("pipelines.report", "report", "Build a dataset's report again."),
+    "verify": (
+        "pipelines.verify",
+        "main",
+        "Check every file of a dataset, of latents or of a training run.",
+    ),
     "audit": ("pipelines.audit", "main", "Judge a sample of a dataset's subjects on a local page."),
     "models": ("pipelines.models", "models", "List, fetch and check the checkpoints of a profile."),
     "taxonomy": ("pipelines.taxonomy", "taxonomy", "List, check or try the taxonomy."),

@@ -66,6 +66,7 @@ def run_curation(
     from curation.dataset.layout import DATA_FOLDER, REPORT_PAGE
     from curation.runner.curate import curate_videos
     from curation.sources import list_videos
+    from reprise.file_records import describe_damage
     from reprise.storage import Storage
 
     videos = list_videos.list_videos(source, on_message=lambda line: err.print(escape(line), soft_wrap=True))
@@ -75,6 +76,8 @@ def run_curation(
     outcome = curate_videos(videos, dataset, config, overwrite=overwrite, progress=bar)
     if outcome.nothing_to_do:
         out.print("nothing to do: the dataset is finished and has no new videos\n")
+    if outcome.damage:
+        err.print(f"files were damaged and are made again: {escape(describe_damage(outcome.damage))}")
     print_summary(outcome.manifest)
     if _has_no_usable_video(outcome.manifest):
         reasons = outcome.manifest["reasons"]

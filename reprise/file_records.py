@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -24,13 +24,18 @@ class FileRecord:
     """What a file was when it was written."""
 
     path: str  # relative to its folder
-    bytes: int
+    bytes: int | None = None  # None: not recorded
     blake2b: str | None = None  # BLAKE2b of 128 bits, hexadecimal; None: not recorded
 
     @classmethod
     def from_file(cls, folder: Storage, path: str) -> FileRecord:
         """Read a file and record it."""
         return cls(path, folder.get_size(path), compute_file_digest(folder, path))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FileRecord:
+        """Read a record of a manifest; further keys do not matter."""
+        return cls(values["path"], values.get("bytes"), values.get("blake2b"))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as manifests hold it."""
@@ -43,6 +48,46 @@ class FileDamage:
 
     path: str
     problem: str
+
+
+@dataclass
+class FileCheck:
+    """What a check of a folder found."""
+
+    files: int = 0  # files that were checked
+    damage: list[FileDamage] = field(default_factory=list)
+
+
+def check_records(
+    folder: Storage, records: Iterable[FileRecord], sizes: Mapping[str, int], *, quick: bool
+) -> FileCheck:
+    """Compare files with their records: sizes, and the content of those whose size is right unless `quick`.
+
+    Args:
+        folder: Where the files are.
+        records: What was written; read once, so that there may be millions.
+        sizes: Bytes of the files that are there, by path.
+        quick: Only look at sizes.
+    """
+    found = FileCheck()
+
+    def list_sound() -> Iterator[FileRecord]:
+        for record in records:
+            found.files += 1
+            damage = find_size_damage([record], sizes)
+            found.damage += damage
+            if not damage and not quick:
+                yield record
+
+    content = list(check_content(folder, list_sound()))
+    found.damage = sorted([*found.damage, *content], key=lambda each: each.path)
+    return found
+
+
+def describe_damage(damage: Sequence[FileDamage]) -> str:
+    """Name damaged files in one line: the first three, and how many there are."""
+    named = ", ".join(f"{each.path} ({each.problem})" for each in damage[:3])
+    return named + (f" and {len(damage) - 3} more" if len(damage) > 3 else "")
 
 
 def compute_file_digest(folder: Storage, path: str) -> str:
@@ -70,7 +115,7 @@ def find_size_damage(records: Iterable[FileRecord], sizes: Mapping[str, int]) ->
         size = sizes.get(record.path, -1)
         if size < 0:
             found.append(FileDamage(record.path, "missing"))
-        elif size != record.bytes:
+        elif record.bytes is not None and size != record.bytes:
             found.append(FileDamage(record.path, f"{size} bytes instead of {record.bytes}"))
     return found
 

@@ -61,9 +61,14 @@ class Fragments:
 
         It can be repeated after a kill: the rows that stay are written before their file is deleted.
         """
-        found = [each for each in self.read_index().rows if each.can_retry and each.source_key in source_keys]
-        gone = {each.clip_id for each in found}
-        for file in sorted({each.file for each in found}):
+        self.remove_rows(
+            [each for each in self.read_index().rows if each.can_retry and each.source_key in source_keys]
+        )
+
+    def remove_rows(self, entries: Sequence[RowIndex]) -> None:
+        """Remove some rows. It can be repeated after a kill, as above."""
+        gone = {each.clip_id for each in entries}
+        for file in sorted({each.file for each in entries}):
             table = self._dataset.read_table(file)
             rows = [row for row in extract_rows(table, CLIPS) if row["clip_id"] not in gone]
             self.write_rows(rows, json.loads((table.schema.metadata or {}).get(_SECONDS_KEY, b"{}")))
@@ -91,6 +96,8 @@ class Fragments:
             try:
                 with pq.ParquetFile(stream) as parquet:
                     table = parquet.read([*INDEX_COLUMNS, "stop"])
+                    if "clip_bytes" not in table.column_names:  # of an older version
+                        table = table.append_column("clip_bytes", pa.nulls(len(table), pa.int64()))
                     seconds = json.loads(parquet.schema_arrow.metadata.get(_SECONDS_KEY, b"{}"))
             except (pa.ArrowInvalid, pa.ArrowKeyError, OSError, ValueError, AttributeError):
                 return FragmentIndex([], {})

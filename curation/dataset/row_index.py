@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reprise.errors import InputError
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.rows.schema import CLIPS
+from curation.rows.tables import check_columns
+from reprise.errors import InputError, StorageError
 from reprise.storage import Storage
 
 INDEX_COLUMNS = [
     "clip_id", "video_id", "source_path", "source_key", "clip_path", "start_frame", "clip_count", "status",
-    "payload_bytes",
+    "payload_bytes", "clip_bytes",
 ]  # fmt: skip
+
+_BATCH_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,7 @@ class RowIndex:
     status: str
     payload_bytes: int
     file: str
+    clip_bytes: int | None = None  # null: not recorded
     can_retry: bool = False  # it failed for a reason that may not hold for another run
 
     @property
@@ -49,6 +57,25 @@ def build_row_index(row: dict[str, Any], file: str, *, can_retry: bool = False) 
     return RowIndex(**{**row, "start_frame": row["start_frame"] or 0}, file=file, can_retry=can_retry)
 
 
+def read_columns(storage: Storage, file: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Read some columns of a clip table, row by row; a column that an older version lacks is null.
+
+    Raises:
+        StorageError: the file cannot be read, or is no clip table.
+    """
+    try:
+        with storage.open_input(file) as stream, pq.ParquetFile(stream) as parquet:
+            check_columns(parquet.schema_arrow, CLIPS, storage.join_path(file))
+            there = [name for name in columns if name in parquet.schema_arrow.names]
+            absent = dict.fromkeys(set(columns) - set(there))
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=there):
+                for row in batch.to_pylist():
+                    yield {**row, **absent}
+    except (pa.ArrowInvalid, OSError) as error:
+        message = " ".join(str(error).split())
+        raise StorageError(f"{storage.join_path(file)} is damaged or not Parquet: {message}") from error
+
+
 def index_tables(storage: Storage, files: Sequence[str]) -> list[RowIndex]:
     """Index every row of some clip tables.
 
@@ -57,7 +84,7 @@ def index_tables(storage: Storage, files: Sequence[str]) -> list[RowIndex]:
     """
     found: dict[tuple[str, str], RowIndex] = {}
     for file in files:
-        for row in storage.read_table(file, INDEX_COLUMNS).to_pylist():
+        for row in read_columns(storage, file, INDEX_COLUMNS):
             entry = build_row_index(row, file)
             twin = found.setdefault((entry.source_key, entry.clip_id), entry)
             if twin is not entry:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from curation.rows.columns import Column, Int32, derive_fields
 from curation.rows.huggingface import encode_features
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 
 
 class EncodedImage(TypedDict):
@@ -210,6 +210,8 @@ class ClipRow(TypedDict):
     extra: Annotated[str | None, Column("JSON: further columns of the input manifest")]
     license: Annotated[str | None, Column("as the input manifest states it")]
     clip_path: Annotated[str | None, Column("MP4 below the dataset; null for a video that gave no clip")]
+    clip_bytes: Annotated[int | None, Column("size of the MP4, bytes", since=4)]
+    clip_blake2b: Annotated[str | None, Column("BLAKE2b of the MP4, 128 bits, as `b2sum -l 128`", since=4)]
     clip_index: Annotated[Int32, Column("0, 1, ... within the video", blank=0)]
     clip_count: Annotated[
         Int32, Column("in a video's last row: number of its rows, stopped ones included; else 0", blank=0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation.config import CurationConfig, compute_config_hash
+from curation.dataset.damage import check_dataset, find_damaged_clips
 from curation.dataset.fragments import FragmentIndex, Fragments
 from curation.dataset.layout import WORK_FOLDER
 from curation.dataset.manifest import build_manifest, check_accounting, read_manifest, write_manifest
@@ -27,7 +28,8 @@ from curation.runner.ray_data import annotate_videos
 from curation.runner.resume import has_work_left, list_pending_videos, reopen_dataset, select_current
 from curation.runner.stopped_rows import build_copy_row, build_died_row, find_copies
 from reprise.digest import compute_digest
-from reprise.errors import InputError
+from reprise.errors import InputError, StorageError
+from reprise.file_records import FileDamage, describe_damage
 from reprise.lock import lock_folder
 from reprise.progress import NoProgress, Progress
 from reprise.ray_session import ray_session
@@ -43,6 +45,7 @@ class CurationOutcome:
     manifest: dict[str, Any]
     resumed: int  # videos that an earlier run had finished
     nothing_to_do: bool
+    damage: Sequence[FileDamage] = ()  # files that were found damaged, and were made again
 
 
 def curate_videos(
@@ -56,7 +59,8 @@ def curate_videos(
     """Curate videos into a dataset, and go on from where an earlier run stopped.
 
     A finished dataset grows by the videos that are new or have changed; those that are no longer listed stay.
-    Every run tries again the videos whose worker died or whose decoder hung.
+    Every run tries again the videos whose worker died or whose decoder hung, and makes again the clips and
+    shards that are missing or have another size.
 
     Args:
         videos: What was listed; see `curation.sources`.
@@ -67,7 +71,7 @@ def curate_videos(
 
     Raises:
         RepriseError: There are no videos, or the dataset was made with another config, is being written by
-            another run, cannot be written, or does not add up.
+            another run, cannot be written, does not add up, or was damaged while the run wrote it.
     """
     progress = progress or NoProgress()
     limit_malloc_arenas()
@@ -80,14 +84,15 @@ def curate_videos(
             remove_dataset(dataset)
         manifest = read_manifest(dataset)
         refuse_other_config(dataset, manifest, config, config_hash)
-        if manifest is not None and not has_work_left(dataset, manifest, videos):
+        damage = check_dataset(dataset, manifest, quick=True).damage if manifest is not None else []
+        if manifest is not None and not damage and not has_work_left(dataset, manifest, videos):
             if dataset.exists(WORK_FOLDER):  # an earlier run was stopped just before its end
                 publish_report(dataset, config, progress)
             return CurationOutcome(manifest, len(videos), True)
         fragments = Fragments(dataset, config_hash)
         write_run_config(dataset, config, config_hash)
         if manifest is not None:
-            reopen_dataset(dataset, manifest, fragments)
+            reopen_dataset(dataset, manifest, fragments, videos, damage)
         engine = config.engine
         with ray_session(
             engine.address, num_cpus=engine.num_cpus, object_store_mb=engine.object_store_mb
@@ -99,7 +104,22 @@ def curate_videos(
             lock.check_held()
             write_manifest(dataset, manifest)
         publish_report(dataset, config, progress)
-        return CurationOutcome(manifest, resumed, False)
+        _refuse_damage(dataset, manifest)
+        return CurationOutcome(manifest, resumed, False, damage)
+
+
+def _refuse_damage(dataset: Storage, manifest: dict[str, Any]) -> None:
+    """Check that the files are there that a run has just written.
+
+    Raises:
+        StorageError: Some are missing or of another size.
+    """
+    damage = check_dataset(dataset, manifest, quick=True).damage
+    if damage:
+        raise StorageError(
+            f"files of {dataset.uri} were damaged during the run: {describe_damage(damage)}; run the same "
+            "command again to make them again"
+        )
 
 
 def _prepare_videos(videos: Sequence[VideoRow], dataset: Storage) -> list[VideoRow]:
@@ -132,7 +152,7 @@ def _annotate_pending_videos(
         The current rows of all videos, and how many videos an earlier run had finished.
     """
     fragments.remove_retryable({video["source_key"] for video in videos})
-    index = _read_current(fragments, videos)
+    index = _read_sound(job, fragments, videos)
     pending = list_pending_videos(index.rows, videos)
     resumed = len(videos) - len(pending)
     progress.begin("videos", len(videos), resumed)
@@ -148,7 +168,7 @@ def _annotate_pending_videos(
                 if is_new:
                     counted.add(done.source_key)
                 progress.advance(int(is_new), f"{kept} clips kept")
-        index = _read_current(fragments, videos)
+        index = _read_sound(job, fragments, videos)
         pending = list_pending_videos(index.rows, videos)
     if pending:
         died = [build_died_row(video, index.rows, job.config_hash) for video in pending]
@@ -181,6 +201,28 @@ def _reject_copies(
 def _read_current(fragments: Fragments, videos: Sequence[VideoRow]) -> FragmentIndex:
     index = fragments.read_index()
     return FragmentIndex(select_current(index.rows, videos), index.seconds)
+
+
+def _read_sound(job: CurationJob, fragments: Fragments, videos: Sequence[VideoRow]) -> FragmentIndex:
+    """Read the current rows; remove those whose clip is missing or of another size, so that it is cut again.
+
+    Raises:
+        StorageError: Such a clip is of a video that is not among `videos`.
+    """
+    rows = fragments.read_index().rows  # also the second row of a clip that is in two fragments
+    damaged = find_damaged_clips(job.dataset, rows)
+    gone = [each for each in rows if each.clip_path in damaged]
+    if not gone:
+        return _read_current(fragments, videos)
+    listed = {video["source_key"] for video in videos}
+    for each in gone:
+        if each.source_key not in listed:
+            raise StorageError(
+                f"{job.dataset.join_path(str(each.clip_path))} is damaged, and its video {each.source_path} "
+                "is not in --input: add the video as it was, or put the file back"
+            )
+    fragments.remove_rows(gone)
+    return _read_current(fragments, videos)
 
 
 def _finish_dataset(

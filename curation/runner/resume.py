@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +20,7 @@ from curation.rows.tables import extract_rows
 from curation.rows.verdicts import RETRIED_REASONS
 from curation.stages import crosspair, retrieve
 from reprise.errors import StorageError
+from reprise.file_records import FileDamage
 from reprise.storage import Storage
 
 _READ_THREADS = 16  # shards at a time: on S3 each needs a few requests
@@ -85,29 +86,71 @@ def has_work_left(dataset: Storage, manifest: dict[str, Any], videos: Sequence[V
     return any(video["source_key"] not in known or video["source_key"] in retryable for video in videos)
 
 
-def reopen_dataset(dataset: Storage, manifest: dict[str, Any], fragments: Fragments) -> None:
+def reopen_dataset(
+    dataset: Storage,
+    manifest: dict[str, Any],
+    fragments: Fragments,
+    videos: Sequence[VideoRow] = (),
+    damage: Sequence[FileDamage] = (),
+) -> None:
     """Turn a finished dataset back into fragments, so that new videos join its rows.
+
+    Rows whose files are damaged are left out, so that the run makes them again.
+
+    Args:
+        dataset: The dataset.
+        manifest: Its manifest.
+        fragments: Where the rows go.
+        videos: The videos of this run.
+        damage: Shards and clips that are missing or of another size.
 
     It may be killed at any moment: all rows are copied before the manifest is deleted.
 
     Raises:
-        StorageError: A shard holds rows that were decided under another config than the manifest states.
+        StorageError: A shard holds rows that were decided under another config than the manifest states; or
+            a damaged file is of a video that is not among `videos`, so that nothing can make it again.
     """
     seconds = {
         stage: value
         for stage, value in manifest["seconds"].items()
         if stage not in (CROSSPAIR, RETRIEVE, SHARD)  # these stages run over the whole dataset again
     }
+    problems = {each.path: each.problem for each in damage}
+    listed = {video["source_key"] for video in videos}
+    known: set[str] = set()
     for shard in manifest["shards"]:
+        if shard["path"] in problems:
+            continue
         with dataset.open_input(shard["path"]) as stream, pq.ParquetFile(stream) as parquet:
             for batch in parquet.iter_batches(_ROWS_PER_FRAGMENT, columns=CLIPS.names):
                 rows = extract_rows(batch, CLIPS)
                 _refuse_other_rows(dataset, shard["path"], rows, manifest["config_hash"])
+                known |= {row["source_key"] for row in rows}
+                _refuse_unlisted(dataset, rows, listed, problems)
+                rows = [row for row in rows if row["clip_path"] not in problems]
                 for row in rows:
                     _remove_final_references(row)
                 fragments.write_rows(rows, seconds)
                 seconds = {}
+    lost = [shard["path"] for shard in manifest["shards"] if shard["path"] in problems]
+    if lost and len(known | listed) < manifest["videos"]["in"]:
+        raise StorageError(
+            f"{dataset.join_path(lost[0])} is damaged ({problems[lost[0]]}), and videos whose rows it held "
+            "are not in --input: name all videos of the dataset, or put the file back"
+        )
     dataset.delete_file(MANIFEST_FILE)
+
+
+def _refuse_unlisted(
+    dataset: Storage, rows: Sequence[ClipRow], listed: Set[str], problems: Mapping[str, str]
+) -> None:
+    for row in rows:
+        path = row["clip_path"]
+        if path is not None and path in problems and row["source_key"] not in listed:
+            raise StorageError(
+                f"{dataset.join_path(path)} is damaged ({problems[path]}), and its video "
+                f"{row['source_path']} is not in --input: add the video as it was, or put the file back"
+            )
 
 
 def _refuse_other_rows(dataset: Storage, path: str, rows: Sequence[ClipRow], config_hash: str) -> None:

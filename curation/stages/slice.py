@@ -19,7 +19,7 @@ from curation.rows.stage_names import SLICE
 from curation.rows.verdicts import DECODER_STALLED
 from curation.video.sampling import MOTION_SCALE
 from curation.video.slicer import Slicer, Span
-from reprise.digest import compute_digest
+from reprise.digest import compute_digest, hash_stream
 from reprise.errors import RepriseError
 from reprise.storage import Storage, fetch_file
 from reprise.video.ahead import StalledError
@@ -107,6 +107,8 @@ class Slice:
             stop_row(row, span.status, SLICE, span.reason or "", span.value, span.threshold)
             return row
         target = make_clip_path(video_id, row["clip_id"])
+        with span.file.open("rb") as stream:
+            row["clip_bytes"], row["clip_blake2b"] = span.file.stat().st_size, hash_stream(stream)
         self._dataset.put_file(span.file, target)
         row["clip_path"] = target
         span.file.unlink(missing_ok=True)

@@ -78,6 +78,8 @@ def clip(
         "extra": None,
         "license": None,
         "clip_path": f"clips/00/{number:020x}-0000000-0000050-abcdef.mp4",
+        "clip_bytes": 1000,
+        "clip_blake2b": f"{number:032x}",
         "clip_index": 0,
         "clip_count": 1,
         "start_frame": 0,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from curation.config import CurationConfig, load_config
 from curation.dataset.fragments import Fragments
@@ -28,6 +31,8 @@ from curation.runner.shards import finish_shard
 from curation.sources.list_videos import list_videos
 from curation.stages.crosspair import Crosspair
 from curation.stages.plates import Plate
+from pipelines.verify import main as verify
+from reprise.digest import hash_stream
 from reprise.errors import RepriseError
 from reprise.ray_session import RaySession
 from reprise.storage import Storage
@@ -91,6 +96,8 @@ class Loop:
                 config_hash=job.config_hash,
             )
             job.dataset.write_bytes(row["clip_path"] or "", identity.encode())
+            row["clip_bytes"] = len(identity)
+            row["clip_blake2b"] = hash_stream(io.BytesIO(identity.encode()))
             yield row
 
     def plates(self, job: CurationJob, entries: Sequence[RowIndex]) -> tuple[list[Plate], float]:
@@ -208,7 +215,7 @@ def test_killed_between_manifest_and_clean_up_the_next_run_does_the_rest(
         raise SystemExit
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr("curation.runner.curate.write_report", killed)
+        patch.setattr("curation.runner.dataset_folder.write_report", killed)
         run(source, output)
     assert (output / "manifest.json").exists()
     assert (output / "work").exists()
@@ -435,3 +442,111 @@ def test_temporary_files_of_killed_writers_are_removed(source: Path, output: Pat
         (output / folder / ".partial-0123456789abcdef-x").write_text("half")
     run(source, output)
     assert list(output.rglob(".partial-*")) == []
+
+
+# --- damaged files ------------------------------------------------------------------------------------
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def run_verify(output: Path, *options: str) -> tuple[int, str]:
+    result = CliRunner().invoke(verify, [str(output), *options])
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("damage", [remove, cut_short])
+@pytest.mark.parametrize("folder", ["clips", "data"])
+def test_the_same_command_makes_again_what_is_missing_or_cut_short(
+    loop: Loop, source: Path, output: Path, damage: Any, folder: str
+) -> None:
+    run(source, output)
+    victim = sorted(path for path in (output / folder).rglob("*") if path.is_file())[0]
+    damage(victim)
+    name = str(victim.relative_to(output))
+    code, text = run_verify(output, "--quick")
+    assert (code, f"damaged  {name}: " in text, "run the `reprise curate` command" in text) == (1, True, True)
+    loop.sliced.clear()
+    outcome = run(source, output)
+    assert (outcome.nothing_to_do, [each.path for each in outcome.damage]) == (False, [name])
+    if folder == "clips":
+        assert len(loop.sliced) == 1, "only the video of the clip is worked on"
+    assert_like_fresh(source, output)
+    assert run_verify(output)[0] == 0
+
+
+@pytest.mark.parametrize("folder", ["clips", "data"])
+def test_a_flipped_byte_is_found_by_reading_every_file(source: Path, output: Path, folder: str) -> None:
+    run(source, output)
+    assert run_verify(output) == (0, "6 of 6 files are as they were written\n")
+    victim = sorted(path for path in (output / folder).rglob("*") if path.is_file())[0]
+    flip_byte(victim)
+    assert run_verify(output, "--quick")[0] == 0
+    code, text = run_verify(output)
+    assert (code, f"damaged  {victim.relative_to(output)}: its content has changed" in text) == (1, True)
+
+
+def test_a_damaged_clip_of_a_video_that_is_not_listed_is_named_and_nothing_changes(
+    loop: Loop, source: Path, output: Path, tmp_path: Path
+) -> None:
+    run(source, output)
+    victim = next((output / "clips").rglob("*.mp4"))
+    remove(victim)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    other = videos(tmp_path / "others", c="1 gamma")
+    with pytest.raises(RepriseError, match=rf"{victim.name} is damaged \(missing\).*is not in --input"):
+        run(other, output)
+    for path, data in before.items():
+        assert path.read_bytes() == data
+
+
+def test_clips_that_vanish_during_a_run_are_made_again_by_it(
+    loop: Loop, source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = loop.annotate
+    calls: list[bool] = []
+
+    def annotate_and_lose_clips(job: CurationJob, videos: Any, *, one_clip_per_task: bool = False) -> Any:
+        yield from whole(job, videos, one_clip_per_task=one_clip_per_task)
+        if not calls:
+            shutil.rmtree(output / "clips")
+        calls.append(one_clip_per_task)
+
+    monkeypatch.setattr(curate, "annotate_videos", annotate_and_lose_clips)
+    run(source, output)
+    assert len(calls) == 2
+    monkeypatch.setattr(curate, "annotate_videos", whole)
+    assert_like_fresh(source, output)
+
+
+def test_a_run_whose_output_was_deleted_at_its_end_says_so(
+    source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = curate.publish_report
+
+    def publish_and_lose_data(dataset: Storage, *rest: Any) -> None:
+        whole(dataset, *rest)
+        shutil.rmtree(output / "data")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(curate, "publish_report", publish_and_lose_data)
+        with pytest.raises(RepriseError, match=r"damaged during the run: data/.*run the same command again"):
+            run(source, output)
+    run(source, output)
+    assert_like_fresh(source, output)
+
+
+def test_what_has_no_records_is_not_verified(tmp_path: Path) -> None:
+    code, text = run_verify(tmp_path)
+    assert (code, "is no finished dataset" in " ".join(text.split())) == (2, True)
