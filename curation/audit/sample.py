@@ -118,11 +118,6 @@ class AuditSample:
         """The items by `subject_id`."""
         return {item.subject_id: item for item in self.items}
 
-    def get_weight(self, item: AuditItem) -> float:
-        """Return how many subjects of the dataset an item represents (1 / its probability of being drawn)."""
-        stratum = self.strata[item.stratum]
-        return stratum.population / stratum.drawn
-
 
 def allocate_places(sizes: Mapping[str, int], n: int) -> dict[str, int]:
     """Share `n` places evenly among strata of these sizes; no stratum gets more places than it has subjects.

@@ -49,16 +49,6 @@ def compute_similarity(left: NDArray[np.floating], right: NDArray[np.floating]) 
     return float(np.clip(product, -1, 1))
 
 
-def compare_subjects(
-    left: NDArray[np.floating], right: NDArray[np.floating], bands: SimilarityBands | None = None
-) -> SimilarityClass:
-    """Compare two vectors.
-
-    "same" means similar enough to be the same subject and different enough not to be a copy of the picture.
-    """
-    return classify_similarity(compute_similarity(left, right), bands)
-
-
 def classify_similarity(cosine: float, bands: SimilarityBands | None = None) -> SimilarityClass:
     """Return the band that a cosine falls into."""
     bands = bands or SimilarityBands()

@@ -13,10 +13,6 @@ from curation.imaging.codec import BoolMask
 # px: longer side of the frames for which lengths of flow are given. The paper does not say which it means;
 # the models that it measures (CogVideoX-5B, FloVD) make 720 x 480.
 FLOW_SIDE = 720
-# Proxy replay A.5, steps 3 and 4, in pixels.
-MAX_CAMERA_FLOW = 10.0  # a background that moves more is a moving camera
-MAX_SMALL_FLOW = 25.0
-MAX_MEDIUM_FLOW = 50.0
 
 
 @dataclass(frozen=True)
@@ -63,15 +59,6 @@ def measure_clip_flow(
         _compute_mean(np.array([motion.foreground for motion in each if motion.foreground is not None])),
         _compute_mean(np.array([motion.background for motion in each if motion.background is not None])),
     )
-
-
-def classify_motion(motion: FlowMagnitude) -> str | None:
-    """Classify motion as small, medium or large (A.5 step 4); None: a moving camera (step 3), or unknown."""
-    if motion.foreground is None or (motion.background is not None and motion.background > MAX_CAMERA_FLOW):
-        return None
-    if motion.foreground <= MAX_SMALL_FLOW:
-        return "small"
-    return "medium" if motion.foreground <= MAX_MEDIUM_FLOW else "large"
 
 
 def _compute_mean(values: NDArray[np.float64]) -> float | None:

@@ -72,11 +72,6 @@ def measure_motion(previous_grey: Grey, grey: Grey, dt_s: float) -> FrameMotion:
     return FrameMotion(residual, measure_camera_speed(camera, small.shape, dt_s))
 
 
-def measure_residual(previous_grey: Grey, grey: Grey, dt_s: float) -> NDArray[np.float32]:
-    """Return the residual of `measure_motion`, (h, w), in shares of the diagonal per second."""
-    return measure_motion(previous_grey, grey, dt_s).residual
-
-
 def estimate_camera(previous_grey: Grey, grey: Grey) -> NDArray[np.float64]:
     """Estimate the affine map, (2, 3), from points of the earlier frame to the later one, px.
 

@@ -42,11 +42,6 @@ class DecayFit:
     rate: float  # per step; negative: it grows
     r2: float  # share of the variance about the mean that the curve explains; at most 1
 
-    @property
-    def half_life(self) -> float:
-        """Steps in which |phi| halves; infinite if it does not decay."""
-        return math.log(2.0) / self.rate if self.rate > 0 else math.inf
-
     def predict_cosines(self, step: ArrayLike) -> Any:
         """Return the fitted cosine at a step or steps."""
         return self.initial * np.exp(-self.rate * np.asarray(step, np.float64))

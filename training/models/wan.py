@@ -255,10 +255,6 @@ class WanFamily:
         model.rope.forward = lambda hidden_states: tables
         return {"hidden_states": strip, "timestep": timestep, "encoder_hidden_states": caption}
 
-    def count_frame_tokens(self, height: int, width: int) -> int:
-        """Count the tokens of one latent frame of a latent size."""
-        return height * width // (self.patch[1] * self.patch[2])
-
     def _build_sequence(
         self, model: nn.Module, noisy: Tensor, condition: Conditioning, positions: PositionsConfig
     ) -> tuple[list[Tensor], SequenceLayout]:

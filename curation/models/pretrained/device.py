@@ -116,17 +116,6 @@ class BatchRunner:
             return None
 
 
-def run_in_batches(
-    items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Sequence[Result]]
-) -> list[Result]:
-    """Run items once with a `BatchRunner`: one result per item, at most `size` items at a time.
-
-    Raises:
-        RepriseError: a single item does not fit the GPU's memory.
-    """
-    return BatchRunner(size)(items, run)
-
-
 def _is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether an error means out of device memory, also as cuBLAS, cuDNN and the driver report it."""
     message = str(error)

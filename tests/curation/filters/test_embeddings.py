@@ -12,7 +12,7 @@ from curation.filters import embeddings
 from curation.filters.embeddings import (
     SimilarityBands,
     SubjectIndex,
-    compare_subjects,
+    classify_similarity,
     compute_similarity,
     find_near_duplicates,
 )
@@ -42,9 +42,9 @@ def test_similarity_is_the_cosine_whatever_the_lengths() -> None:
 
 def test_a_subject_is_the_same_between_the_bands() -> None:
     bands = SimilarityBands(same_min=0.5, copy_min=0.9)
-    assert compare_subjects(make_vector(0), make_vector(5), bands) == "copy"
-    assert compare_subjects(make_vector(0), make_vector(45), bands) == "same"
-    assert compare_subjects(make_vector(0), make_vector(70), bands) == "different"
+    assert classify_similarity(compute_similarity(make_vector(0), make_vector(5)), bands) == "copy"
+    assert classify_similarity(compute_similarity(make_vector(0), make_vector(45)), bands) == "same"
+    assert classify_similarity(compute_similarity(make_vector(0), make_vector(70)), bands) == "different"
     with pytest.raises(ValueError, match="same_min"):
         SimilarityBands(same_min=0.9, copy_min=0.5)
 

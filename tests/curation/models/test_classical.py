@@ -20,7 +20,7 @@ from curation.models.classical.segmenter import ClassicalSegmenter
 from curation.models.classical.variator import ClassicalVariator
 from curation.models.roles import Detection, DetectionScene, Phrase
 from curation.rows.thresholds import Thresholds
-from curation.video.motion import measure_motion, measure_residual
+from curation.video.motion import measure_motion
 
 Mask = NDArray[np.bool_]
 
@@ -118,7 +118,7 @@ def test_nothing_moves_in_a_still_picture_or_in_the_dark() -> None:
 
 def test_motion_comes_back_in_the_size_it_was_given() -> None:
     large = compute_luma(ground())
-    assert measure_residual(large, large, DT_S).shape == large.shape
+    assert measure_motion(large, large, DT_S).residual.shape == large.shape
 
 
 def test_motion_needs_time_and_equal_shapes() -> None:

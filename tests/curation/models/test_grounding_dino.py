@@ -20,7 +20,7 @@ pytest.importorskip("torchvision", reason="the pretrained profile is not install
 from curation.model_spec import ModelSpec  # noqa: E402
 from curation.models.pretrained import phrases as mapping  # noqa: E402
 from curation.models.pretrained.compat_bert import BertTextEncoder  # noqa: E402
-from curation.models.pretrained.device import BatchRunner, choose_target, run_in_batches  # noqa: E402
+from curation.models.pretrained.device import BatchRunner, choose_target  # noqa: E402
 from curation.models.pretrained.grounding_dino_hf import GroundingDinoHF  # noqa: E402
 from curation.models.pretrained.phrases import DetectionRules, PromptOutput, PromptPacker, collect_detections  # noqa: E402
 from curation.models.roles import DetectionScene, Phrase  # noqa: E402
@@ -555,13 +555,13 @@ def test_a_single_item_that_does_not_fit_is_one_clear_line() -> None:
     def run(items):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    fails(lambda: run_in_batches([1, 2], 2, run), "out of memory")
+    fails(lambda: BatchRunner(2)([1, 2], run), "out of memory")
 
     def other(items):
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        run_in_batches([1], 1, other)
+        BatchRunner(1)([1], other)
 
 
 def test_a_detector_short_of_memory_finds_the_same(folders: dict[str, Path]) -> None:

@@ -80,7 +80,7 @@ def test_the_training_loss_and_its_gradients_agree(model, name):
     tensors, _ = read(name)
     recorded, _ = read(name.replace("rfloss", "rfloss_grads"))
     clean, noise = (frames_first(tensors[key]) for key in ("latents", "noise"))
-    tokens = FAMILY.count_frame_tokens(*clean.shape[-2:])
+    tokens = clean.shape[-2] * clean.shape[-1] // (FAMILY.patch[1] * FAMILY.patch[2])
     sigma = shift_sigma(tensors["raw_sigma"], get_shift_factor(ObjectiveConfig(), tokens))
     assert largest(sigma, tensors["sigma"]) <= 1e-6
     noised = FlowMatching(ObjectiveConfig()).add_noise(clean, noise, sigma)
