@@ -1,4 +1,4 @@
-"""Run every benchmark that has its input, one after the other, and print their ratios.
+"""Run every benchmark whose input is here, one after the other, and print their ratios.
 
     python -m benchmarks [NAME...]
 
@@ -24,7 +24,7 @@ from curation.models.profiles import PLAYGROUND_WEIGHTS
 
 
 def list_commands() -> dict[str, list[str] | None]:
-    """Name -> arguments; None where the input is missing."""
+    """List name -> arguments; None: the input is missing."""
     samples = sorted(Path(os.environ.get("REPRISE_SAMPLES", "samples")).glob("*.jsonl"))
     demo, truth = Path("demo/dataset"), Path("demo/videos/truth")
     return {
@@ -41,14 +41,14 @@ def list_commands() -> dict[str, list[str] | None]:
 
 
 def _get_models_arguments() -> list[str] | None:
-    """Real sizes with a GPU, else small ones; None: PyTorch is not installed."""
+    """Choose real sizes with a GPU, else small ones; None: PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
         return None
     return [] if shutil.which("nvidia-smi") else ["--small"]
 
 
 def _get_step_arguments(preset: str) -> list[str] | None:
-    """The real sizes with a GPU, else small ones; None: diffusers is not installed."""
+    """Choose real sizes with a GPU, else small ones; None: diffusers is not installed."""
     if importlib.util.find_spec("diffusers") is None:
         return None
     return ["--preset", preset] if shutil.which("nvidia-smi") else []
@@ -90,7 +90,7 @@ def main(names: list[str]) -> int:
 
 
 def _parse_result(done: subprocess.CompletedProcess[str]) -> dict[str, Any] | str:
-    """The JSON line that a benchmark ends with."""
+    """Parse the JSON line at the end of a benchmark's output; else return the reason as text."""
     try:
         found = json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):

@@ -1,8 +1,8 @@
-"""How well the classical detector grounds captions in real videos with hand-drawn boxes.
+"""Measure how well the classical detector grounds captions in real videos with hand-drawn boxes.
 
     python -m benchmarks.grounding SAMPLES.jsonl
 
-A line of the file, with its videos beside it:
+A line of the file, whose videos are in the same folder:
     {"file": "dog.mp4", "caption": "...", "frame": 0, "boxes_xyxy_px": {"woman": [x0, y0, x1, y1], ...}}
 Lines whose frame is null are skipped. Every annotated box is compared with all detected boxes, of any phrase:
 this measures localisation. `kept` and `boxes_kept` count the boxes that pass the default thresholds for

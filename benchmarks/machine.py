@@ -51,12 +51,12 @@ def list_process_family(pid: int) -> set[int]:
 
 
 def measure_proportional_bytes(pid: int) -> int:
-    """Memory of a process; each shared page is divided among its users (PSS), so that sums count it once."""
+    """Measure a process's memory. Shared pages are divided among their users (PSS), so sums are right."""
     return _read_field(pid, "smaps_rollup", "Pss:")
 
 
 def measure_resident_bytes(pid: int) -> int:
-    """Memory of a process without shared memory, that is, without Ray's object store."""
+    """Measure a process's memory without shared memory, that is, without Ray's object store."""
     return _read_field(pid, "status", "RssAnon:") + _read_field(pid, "status", "RssFile:")
 
 

@@ -1,8 +1,8 @@
-"""Whether memory stays flat: the peak of a whole run as the number of videos grows 1, 4 and 16 times.
+"""Measure whether memory stays flat: the peak of a whole run with 1, 4 and 16 times as many videos.
 
     python -m benchmarks.memory [--videos 2]
 
-All processes of the run count, Ray's too; shared memory counts once. Needs Linux.
+All processes of the run count, also Ray's. Shared memory counts once. It needs Linux.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _POLL_S = 0.3
 
 
 def copy_videos(videos: Sequence[Path], folder: Path, times: int) -> None:
-    """Copy videos; a box of padding at the end makes each copy differ, so that none is a duplicate."""
+    """Copy videos with a different padding box at the end, so that no copy is a duplicate."""
     folder.mkdir()
     for number in range(times):
         for path in videos:

@@ -1,12 +1,12 @@
-"""Kaleido's ablations in miniature: does the model take the subject from its reference, and when?
+"""Kaleido's ablations in miniature: does the model use the subject of its reference, and in which variants?
 
     python -m benchmarks.miniature --output runs/miniature [--variants shift_hw,none] [--seeds 3] [--jobs 2]
 
 It renders and curates videos of the plain stage, encodes them, and trains the small Wan model once for each
-variant and seed, as `reprise train --recipe playground` does. Then it judges decoded videos of held-out
-scenes on their pixels: which of the 32 identities is shown and which way it moves, with the right reference,
-with another thing's, and with none; and whether the model copies the reference's ground. Run it again to
-continue.
+variant and seed, as `reprise train --recipe playground` does. Then it judges the pixels of decoded videos of
+held-out scenes: which of the 32 identities is visible and in which direction it moves, with the right
+reference, with that of another thing, and with none; and whether the model copies the reference's ground. Run
+it again to continue.
 
 Variants: the schemes of Kaleido's Tables 2 and 5, and `no_crosspair`, Table 3.
 """
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def prepare_data(folder: Path, videos: int) -> None:
-    """Make videos, dataset, model and latents; finished parts are not made again."""
+    """Make videos, dataset, model and latents. Finished parts are not made again."""
     steps = {
         "videos": ["playground", "render", "--plain", "--videos", str(videos)],
         "dataset": [
@@ -93,7 +93,7 @@ def prepare_data(folder: Path, videos: int) -> None:
 
 
 def _run_variant(options: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
-    """The result of one training, in a process of its own."""
+    """Return the result of one training, which runs in its own process."""
     arguments = ["--output", options.output, "--steps", options.steps, "--scenes", options.scenes]
     file = options.output / "results" / f"{variant}-{seed}.json"
     return run_in_process("benchmarks.miniature", file, ["--only", f"{variant}:{seed}", *arguments])
@@ -152,7 +152,7 @@ def judge_model(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
         )
         for scene in scenes_asked
     ]
-    # The subject as large as in a crop, on the ground of another scene.
+    # The reference shows the subject as large as in a crop, on the ground of another scene.
     grounds = [make_plain_scene(JUDGED_SEED + 1, index).ground for index in range(scenes)]
     crops = [
         Image.fromarray(round_to_rgb(drawn(scene.identity, (0.5, 0.5), ground, SIDE, half=0.45)[0]))

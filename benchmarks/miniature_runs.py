@@ -1,4 +1,4 @@
-"""What the miniatures share: commands that run once, trainings in own processes, a picture, a table."""
+"""Shared code of the miniatures: commands that run once, trainings in own processes, a picture, a table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNLIKE_OFFSET = 13  # in the list of identities: that one differs in colour, sha
 
 
 def run_commands(folder: Path, steps: Mapping[str, Sequence[str]]) -> None:
-    """Run commands of `reprise`, each writing the folder of its name; finished ones are not run again."""
+    """Run commands of `reprise`. Each writes the folder of its name. Finished commands are not run again."""
     for name, (command_name, *arguments) in steps.items():
         done = folder / f".{name}.done"
         if done.exists():
@@ -43,7 +43,7 @@ def run_commands(folder: Path, steps: Mapping[str, Sequence[str]]) -> None:
 
 
 def run_in_process(module: str, file: Path, arguments: Iterable[Any]) -> dict[str, Any]:
-    """Return what a module writes to `file`; without it, run the module in a process with one thread."""
+    """Return the result in `file`. If there is none, run the module first, in a process with one thread."""
     if not file.exists():
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, "-m", module, *map(str, arguments)], check=True, env=environment)

@@ -43,14 +43,14 @@ PHRASES = ("brown dog", "red car", "woman in a coat")
 BOXES = 3  # per frame
 # Counts of a run over the demo videos; they give the pictures per kept subject. --dataset: another run's.
 DEMO = {"clips": 30, "found": 36, "kept": 21}
-FRAMES = 3  # of a clip that the detector looks at, `ground.frames`
-PAIRS = 9  # of a clip that flow is measured on: 5 s at two frames a second
+FRAMES = 3  # of a clip that the detector processes, `ground.frames`
+PAIRS = 9  # of a clip, for flow: 5 s at two frames per second
 _POLL_S = 0.2
 
 
 @dataclass(frozen=True)
 class PictureSize:
-    """Size of the pictures that a stage gets, px."""
+    """Size of the input pictures of a stage, px."""
 
     width: int
     height: int
@@ -58,7 +58,7 @@ class PictureSize:
 
 @dataclass(frozen=True)
 class BenchmarkCase:
-    """One stage: how its checkpoint is made, and how its backend is called with pictures.
+    """One stage: the function that makes its checkpoint, and the call of its backend.
 
     `save_checkpoint` writes a checkpoint into a folder and returns the spec's checkpoint and options.
     """

@@ -3,9 +3,9 @@
     python -m benchmarks.pipeline [--clips 150]
 
 It times the command `reprise curate` from start to end. The ideal is the sum of the seconds that the stages
-measured, divided by the number of cores. The ratio to it holds everything else: Python, starting and
-stopping Ray, moving rows, waiting cores, the report. Most of that does not depend on the number of clips, so
-a run with few clips measures the start of Ray.
+measured, divided by the number of cores. The ratio to it contains all other costs: Python, the start and stop
+of Ray, the transport of rows, idle cores, the report. Most of these costs do not depend on the number of
+clips, so a run with few clips measures the start of Ray.
 """
 
 from __future__ import annotations

@@ -1,18 +1,17 @@
 """The playground's models against its truth: ``python -m benchmarks.playground [--videos 40] [--seed 1000]``.
 
-Renders videos that no model has seen, curates them with ``profile=playground`` (real backends, shipped
-weights; the stages one after the other, without Ray), and holds what was kept against what was drawn. The
-last line is JSON:
+It renders unseen videos, curates them with ``profile=playground`` (real backends, shipped weights; the stages
+one after the other, without Ray), and compares the kept subjects with the truth. The last line is JSON:
 
     kept        subjects kept
-    precision   share of them that are what they are called: mask IoU >= 0.5, right name, named by the
-                caption, and nothing that a curator should leave (`quality` in playground/render.py)
+    precision   share of them that are right: mask IoU >= 0.5, right name, named by the caption, and of good
+                quality (`quality` in playground/render.py)
     recall      share of the named, good subjects (one per shot) that were kept
-    mean_iou    of their masks, over all that was kept
-    seconds     for curating, all stages
+    mean_iou    mean IoU of the masks of all kept subjects
+    seconds     of all stages
     reasons     why clips and subjects were not kept
 
-``--models`` prints each model's own marks on unseen scenes instead.
+With ``--models`` it prints the metrics of each model on unseen scenes instead.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ _BATCH = 8
 
 
 def curate_videos(videos: Path, scratch: Path, config: CurationConfig) -> Iterator[ClipRow]:
-    """The rows of a folder of videos after `filter`; clips go to `scratch`."""
+    """Yield the rows of a folder of videos after the stage `filter`; clips are written to `scratch`."""
     slicing = Slice(
         config, Storage.from_uri(str(scratch)), compute_config_hash(config, registry.list_model_ids(config))
     )
@@ -65,7 +64,7 @@ def curate_videos(videos: Path, scratch: Path, config: CurationConfig) -> Iterat
 
 
 def compare_with_truth(rows: Sequence[ClipRow], truths: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The last line but its seconds."""
+    """Compute the values of the last line, without the seconds."""
     matches: list[tuple[str, TruthMatch]] = []
     reasons: Counter[str] = Counter()
     right = 0
@@ -95,7 +94,7 @@ def compare_with_truth(rows: Sequence[ClipRow], truths: dict[str, dict[str, Any]
 
 
 def measure_shipped_models(scenes: int) -> dict[str, dict[str, float]]:
-    """Each shipped model on scenes of seeds that neither training nor its own evaluation has seen."""
+    """Measure each shipped model on scenes of seeds that neither training nor its evaluation uses."""
     from curation.playground.train_models.marks import measure_models
 
     return measure_models(scenes)
@@ -108,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--videos", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1000)
-    parser.add_argument("--models", action="store_true", help="each model's own marks")
+    parser.add_argument("--models", action="store_true", help="metrics of each model")
     parser.add_argument("--scenes", type=int, default=300, help="for --models")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     given = parser.parse_args(argv)

@@ -2,11 +2,11 @@
 
     python -m benchmarks.replay_miniature --output runs/replay-miniature [--variants replay,joint] [--seeds 3]
 
-It renders videos and pairs of pictures of the plain stage, trains a tiny CogVideoX only on the videos
-(recipe playground-t2v), then that model once for each variant and seed (recipe playground-replay, equal
-steps). It judges decoded videos of held-out scenes on their pixels: does the thing look as in the reference
-picture, and does it move as the caption describes? Besides the table it draws `figure.png`. Run it again to
-continue.
+It renders videos and pairs of pictures of the plain stage, and trains a tiny CogVideoX only on the videos
+(recipe playground-t2v). Then it trains that model once for each variant and seed (recipe playground-replay,
+equal steps). It judges the pixels of decoded videos of held-out scenes: does the thing look as in the
+reference picture, and does it move as the caption describes? It prints a table and draws `figure.png`. Run it
+again to continue.
 
 Variants: image-only, two-stage, joint (Tables 3 and 7), and values of p (Table 9), of which 0 is image-only
 and 0.2 is replay; and 1, only videos.
@@ -95,7 +95,7 @@ def main() -> None:
         train_variant(options, variant, int(seed))
         return
     prepare_data(options.output, options.videos, options.pairs)
-    todo = [(BASE, 0)]  # the one that all others start from
+    todo = [(BASE, 0)]  # the model from which all others start
     results = [_run_variant(options, *todo[0])]
     names = [name for name in options.variants.split(",") if name != BASE]
     todo = [(name, seed) for seed in range(options.seeds) for name in names]
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def prepare_data(folder: Path, videos: int, pairs: int) -> None:
-    """Make videos, pairs, model and latents; finished parts are not made again."""
+    """Make videos, pairs, model and latents. Finished parts are not made again."""
     encode = ("encode", "--model", str(folder / "model"), "--config", ENCODE_CONFIG)
     run_commands(
         folder,
@@ -123,7 +123,7 @@ def prepare_data(folder: Path, videos: int, pairs: int) -> None:
 
 
 def _run_variant(options: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
-    """The result of one variant, in a process of its own."""
+    """Return the result of one variant, which runs in its own process."""
     names = ("output", "pretrain", "steps", "scenes")
     arguments = [part for name in names for part in (f"--{name}", getattr(options, name))]
     file = options.output / "results" / f"{variant}-{seed}.json"
@@ -150,7 +150,7 @@ def train_variant(options: argparse.Namespace, variant: str, seed: int) -> None:
 
 
 def train_base(options: argparse.Namespace) -> tuple[Path, float]:
-    """Train the run only on videos that all variants start from; return its folder and minutes."""
+    """Train the run only on videos, from which all variants start; return its folder and minutes."""
     folder: Path = options.output
     overrides = (
         *(f"steps={options.pretrain}", f"run.name={BASE}", f"run.output={folder / 'runs'}"),
@@ -211,7 +211,7 @@ def judge_model(model: Path, scenes: int, *, with_reference: bool, picture: Path
     scenes_asked = [make_plain_scene(JUDGED_SEED, index) for index in range(scenes)]
 
     def generate_videos(offset: int, prompts: list[str], frames: int = 3) -> Any:
-        """Videos with the references of things that come `offset` later in the list of identities."""
+        """Generate videos with the references of things that are `offset` later in the list of identities."""
         things = [IDENTITIES[(IDENTITIES.index(a.identity) + offset) % len(IDENTITIES)] for a in scenes_asked]
         pictures = [Image.fromarray(draw_identity(thing)) for thing in things]
         videos = pipeline(

@@ -1,4 +1,4 @@
-"""Steps of the real loop on random latents: what the benchmarks of training time."""
+"""Steps of the real loop on random latents, which the benchmarks of training time."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class BenchmarkLoop:
     """Steps of one task: loader, task, FSDP2, clip, AdamW.
 
     Args:
-        folder: where the model's config and random latents are written.
-        transformer: config of a diffusers transformer; its weights are drawn at random.
-        task: its latents are made here.
+        folder: the model's config and random latents are written there.
+        transformer: config of a diffusers transformer; its weights are random.
+        task: config of the task; its latents are made here.
         size: of all clips and references, in latents.
-        compute: precision, checkpointing and so on.
-        steps: how many can be made.
-        references: pictures of `variant` a clip.
+        compute: precision, checkpointing and other settings.
+        steps: most steps that can be made.
+        references: number of pictures of `variant` per clip.
         variant: of the references.
-        lora: None: all weights are trained.
+        lora: config of the adapters; None: all weights are trained.
     """
 
     def __init__(
@@ -131,8 +131,8 @@ def time_interleaved(
 ) -> dict[str, StepTimes]:
     """Time kinds of steps, one of each after the other; a step returns the seconds that it waited.
 
-    Two rounds of warm-up choose and compile kernels and allocate buffers. On a CPU the process's own time
-    counts, so that other work on the machine does not.
+    Two rounds of warm-up select and compile kernels and allocate buffers. On a CPU the time of the process
+    counts, so that other work on the machine has little effect.
     """
     times = {name: StepTimes() for name in kinds}
     now = get_clock(device)

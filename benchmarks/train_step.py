@@ -2,14 +2,14 @@
 
     python -m benchmarks.train_step                            # small, on the CPU, under two minutes
     python -m benchmarks.train_step --preset wan-1.3b          # 81x480x832, 3 references, bf16, on a GPU
-    python -m benchmarks.train_step --preset wan-1.3b --ladder # what each setting gives
+    python -m benchmarks.train_step --preset wan-1.3b --ladder # the gain of each setting
 
 (a) A step of the real loop (loader, task, FSDP2, clip, AdamW) against forward and backward of the same
 transformer, with the same checkpointing and compilation, on tensors in memory, for equally many samples. (b)
 A step with references against one without, with equally many tokens. A step accumulates over `--batch`
-samples, one at a time, as the recipes do (256 samples on 8 GPUs: 32 each). Kinds are interleaved; ratios are
-of medians, and above 1 is faster than the baseline. Weights are random. On a CPU one thread's own time
-counts, so that other work on the machine does not.
+samples, one at a time, as the recipes do (256 samples on 8 GPUs: 32 each). Kinds are interleaved. Ratios are
+of medians; above 1 is faster than the baseline. Weights are random. On a CPU the time of one thread counts,
+so that other work on the machine has little effect.
 """
 
 from __future__ import annotations
@@ -116,7 +116,10 @@ def main() -> None:
 def climb_ladder(
     folder: Path, preset: TrainPreset, base: ComputeConfig, runs: int, batch: int
 ) -> Iterator[dict[str, Any]]:
-    """Measure the gain of each setting on top of the useful ones before it; a failure has its reason."""
+    """Measure the gain of each setting together with the useful ones before it.
+
+    A failure gives its reason.
+    """
     best, best_seconds = base, float("inf")
     steps: list[tuple[str, dict[str, Any]]] = [
         ("as it is", {}),
@@ -131,7 +134,7 @@ def climb_ladder(
         settings = best.model_copy(update=change)
         try:
             found = measure_setting(folder / str(number), preset, settings, runs, batch, ratios=False)
-        except Exception as error:  # out of memory, a kernel that is missing: the ladder goes on
+        except Exception as error:  # out of memory or a missing kernel: the ladder continues
             gc.collect()
             torch.cuda.empty_cache()
             yield {"step": name, "error": " ".join(f"{type(error).__name__}: {error}".split())[:200]}

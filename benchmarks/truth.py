@@ -1,18 +1,18 @@
-"""Compares a curated dataset with known truth: ``python -m benchmarks.truth DATASET TRUTH_FOLDER``.
+"""Compare a curated dataset with known truth: ``python -m benchmarks.truth DATASET TRUTH_FOLDER``.
 
-For every kept subject it prints the IoU of its mask with the best truth subject of the same video and
-frame, and whether its category names that subject rightly. The last line is JSON:
+For every kept subject it prints the IoU of its mask with the best truth subject of the same video and frame,
+and whether its category fits that subject. The last line is JSON:
 
     kept            subjects kept, of videos that have truth
-    mean_iou        over all kept subjects; a subject with nothing under it counts 0
-    category_right  kept subjects whose category fits what their mask covers best
-    unwanted        kept subjects on truth that is dark, blurred, static or not named, or on nothing
+    mean_iou        over all kept subjects; a subject without a truth subject counts 0
+    category_right  kept subjects whose category fits the truth subject with the largest overlap
+    unwanted        kept subjects whose truth subject is dark, blurred, static, not named, or missing
     wanted          truth subjects (one per shot) that the caption names and that are of good quality
-    recall          share of the wanted ones that some kept subject found: right category and IoU >= 0.5
+    recall          share of the wanted ones that a kept subject matches: right category and IoU >= 0.5
 
 Truth is one JSON file per video, as ``curation.demo.render`` describes it. A dataset is ``data/*.parquet``
 with the columns source_path, status and subjects (category, group, name, frame_index, box, mask, verdict).
-Exits 1 if nothing was kept, 2 if there is nothing to compare.
+The exit status is 1 if nothing was kept, and 2 if there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from rich.table import Table
 Mask = npt.NDArray[np.bool_]
 
 FOUND_IOU: Final = 0.5
-# Where not every frame has truth, the nearest one stands for it, if it is that near (frames).
+# If a frame has no truth, that of the nearest frame is used, up to this distance (frames).
 MAX_FRAME_GAP: Final = 5
 
 
@@ -45,21 +45,21 @@ MAX_FRAME_GAP: Final = 5
 
 
 def decode_mask(rle: dict[str, Any]) -> Mask:
-    """COCO RLE ({"size": [h, w], "counts": ascii}) as a bool mask of [h, w]."""
+    """Decode COCO RLE ({"size": [h, w], "counts": ascii}) to a bool mask, (h, w)."""
     counts = rle["counts"]
     raw = counts.encode("ascii") if isinstance(counts, str) else counts
     return cast(Mask, coco.decode({"size": [int(side) for side in rle["size"]], "counts": raw}).astype(bool))
 
 
 def resize_mask(mask: Mask, height: int, width: int) -> Mask:
-    """The mask in another resolution of the same picture, nearest neighbour."""
+    """Resize a mask to another resolution of the same picture, by nearest neighbour."""
     if mask.shape == (height, width):
         return mask
     return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
 def compute_iou(a: Mask, b: Mask) -> float:
-    """Intersection over union of two masks of one shape, 0..1; 0 if both are empty."""
+    """Compute the intersection over union of two masks of one shape, 0..1; 0 if both are empty."""
     union = int(np.logical_or(a, b).sum())
     return int(np.logical_and(a, b).sum()) / union if union else 0.0
 
@@ -69,7 +69,7 @@ def compute_iou(a: Mask, b: Mask) -> float:
 
 @dataclass(frozen=True, slots=True)
 class TruthMatch:
-    """The best overlap of a kept subject: index of the truth subject or None, IoU, category fits or not."""
+    """The best overlap of a kept subject: index of a truth subject or None, IoU, and if the category fits."""
 
     truth: int | None
     iou: float
@@ -77,7 +77,7 @@ class TruthMatch:
 
 
 def find_truth(subject: dict[str, Any], frame: int, nearest: int = MAX_FRAME_GAP) -> dict[str, Any] | None:
-    """A truth subject's entry at ``frame`` or at the nearest one up to ``nearest`` away, if any."""
+    """Find a truth subject's entry at ``frame`` or at the nearest frame up to ``nearest`` away, or None."""
     frames: dict[str, Any] = subject["frames"]
     if str(frame) in frames:
         return cast(dict[str, Any], frames[str(frame)])
@@ -86,15 +86,15 @@ def find_truth(subject: dict[str, Any], frame: int, nearest: int = MAX_FRAME_GAP
 
 
 def has_same_category(subject: dict[str, Any], truth: dict[str, Any]) -> bool:
-    """Whether a kept subject's category, taxonomy name or group is a right word for a truth subject."""
+    """Return whether a kept subject's category, taxonomy name or group fits a truth subject."""
     words = {truth["category"].lower(), *(word.lower() for word in truth.get("words", ()))}
     return any((subject.get(key) or "").lower() in words for key in ("category", "name", "group"))
 
 
 def match_subject(subject: dict[str, Any], truth: dict[str, Any]) -> TruthMatch:
-    """Hold one kept subject (a record of ``subjects``) against the truth of its video.
+    """Compare one kept subject (a record of ``subjects``) with the truth of its video.
 
-    A subject without a mask is taken as nothing: a box does not determine a cut-out.
+    A subject without a mask matches nothing, because a box does not determine a cut-out.
     """
     frame, rle = subject.get("frame_index"), subject.get("mask")
     best: int | None = None
@@ -113,7 +113,7 @@ def match_subject(subject: dict[str, Any], truth: dict[str, Any]) -> TruthMatch:
 
 
 def find_shot(truth: dict[str, Any], frame: int) -> int | None:
-    """Index of the shot that ``frame`` belongs to, None beyond the video's end."""
+    """Find the index of the shot of ``frame``; None: it is after the video's end."""
     for index, shot in enumerate(truth["shots"]):
         if shot["start_frame"] <= frame < shot["end_frame"]:
             return index
@@ -131,7 +131,7 @@ def is_wanted(truth_subject: dict[str, Any]) -> bool:
 def summarise_matches(
     matches: Sequence[tuple[str, TruthMatch]], truths: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """The last line: (video name, match) of all kept subjects against the truth of all videos, by name."""
+    """Compute the last line from (video name, match) of all kept subjects and the truth of each video."""
     wanted = {
         (name, index)
         for name, truth in truths.items()
@@ -151,13 +151,13 @@ def summarise_matches(
 
 
 def get_video_name(source_path: str) -> str:
-    """The bare name of a video from its path or URI: "s3://b/a%20cat.mp4" -> "a cat"."""
+    """Return the bare name of a video from its path or URI: "s3://b/a%20cat.mp4" -> "a cat"."""
     path = unquote(urlsplit(source_path).path) if "://" in source_path else source_path
     return PurePosixPath(path.replace("\\", "/")).stem
 
 
 def read_truth(folder: Path) -> dict[str, dict[str, Any]]:
-    """All truth files of a folder, by the bare name of their video. Other JSON files are ignored."""
+    """Read all truth files of a folder, by the bare name of their video. Other JSON files are ignored."""
     truths = {}
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -167,11 +167,11 @@ def read_truth(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_kept_subjects(dataset: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(source path, subject) of every kept subject of kept clips, without the reference pictures."""
+    """Yield (source path, subject) of every kept subject of kept clips, without the reference pictures."""
     for path in sorted((dataset / "data").glob("*.parquet")):
         file = pq.ParquetFile(path)
         leaves = [file.schema.column(index).path for index in range(len(file.schema))]
-        # Leaf by leaf: the references' pictures are most of a shard and nothing here needs them.
+        # Columns are read leaf by leaf, without the references' pictures, which are most of a shard.
         columns = [
             leaf
             for leaf in leaves
@@ -188,7 +188,7 @@ def read_kept_subjects(dataset: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.truth", description="Curated masks against truth."
     )

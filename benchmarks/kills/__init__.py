@@ -1,1 +1,1 @@
-"""Kill runs at random moments, run the same command again, compare the result with an undisturbed run."""
+"""Kill runs at random moments, run the same command again, and compare the result with an undisturbed run."""

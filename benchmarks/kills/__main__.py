@@ -84,7 +84,7 @@ def run_once(
     *,
     deletes: bool,
 ) -> list[str]:
-    """Kill one command again and again, then let it end. Returns the violations."""
+    """Kill one command several times, then let it end; return the violations."""
     folder.mkdir()
     output, log = folder / "output", folder / "log"
     scenario.prepare(output)

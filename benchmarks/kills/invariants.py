@@ -1,4 +1,6 @@
-"""What must hold of a finished result, whatever happened on the way. Reads files; knows nothing of the code.
+"""Check the invariants of a finished result after any interruption.
+
+It reads files and imports no product code.
 
 A finished result is one that a command ended with status 0. It is compared with the result of an undisturbed
 run of the same command on the same input.
@@ -14,11 +16,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-_UNSTABLE_KEYS = {"created_at", "seconds"}  # when it ran, and how long it took
+_UNSTABLE_KEYS = {"created_at", "seconds"}  # the time and duration of the run
 
 
 def check_dataset(found: Path, undisturbed: Path, videos_in: int) -> list[str]:
-    """Violations of a curated dataset; [] if every invariant holds."""
+    """Check a curated dataset; return the violations."""
     manifest_file = found / "manifest.json"
     if not manifest_file.exists():
         return ["the command ended well and there is no manifest.json"]
@@ -48,7 +50,7 @@ def check_dataset(found: Path, undisturbed: Path, videos_in: int) -> list[str]:
 
 
 def check_transaction(found: Path, before: Path, after: Path) -> list[str]:
-    """Violations of a dataset that a killed refilter left: it must read as the old one or as the new one."""
+    """Check that a killed refilter left the old or the new dataset; return the violations."""
     manifest = json.loads((found / "manifest.json").read_bytes())
     for wanted in (before, after):
         same = json.loads((wanted / "manifest.json").read_bytes())
@@ -60,7 +62,7 @@ def check_transaction(found: Path, before: Path, after: Path) -> list[str]:
 
 
 def check_tensors(found: Path, undisturbed: Path) -> list[str]:
-    """Violations of encoded latents: the same samples with the same tensors, bit for bit."""
+    """Check that encoded latents have the same samples and tensors, bit for bit; return the violations."""
     mine, wanted = _read_tensors(found), _read_tensors(undisturbed)
     violations = [f"{name} is missing" for name in sorted(wanted.keys() - mine.keys())]
     violations += [f"{name} is not in an undisturbed run" for name in sorted(mine.keys() - wanted.keys())]
@@ -71,7 +73,7 @@ def check_tensors(found: Path, undisturbed: Path) -> list[str]:
 
 
 def check_model(found: Path, undisturbed: Path) -> list[str]:
-    """Violations of a trained model's folder: the same files, weights bit for bit."""
+    """Check that a model's folder has the same files and equal weights; return the violations."""
     mine, wanted = (_hash_files(each, "*.safetensors") for each in (found, undisturbed))
     if not wanted:
         return ["the undisturbed run wrote no weights"]
@@ -104,7 +106,7 @@ def _compare_rows(rows: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> l
 
 
 def _check_checksums(dataset: Path, manifest: dict[str, Any]) -> list[str]:
-    """Compare every file for which the manifest states a SHA-256, wherever in the manifest it stands."""
+    """Compare every file for which the manifest states a SHA-256, at any place in the manifest."""
     violations = []
     pending: list[Any] = [manifest]
     while pending:

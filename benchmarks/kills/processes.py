@@ -33,11 +33,11 @@ class CommandRun:
         self._seen: set[int] = set()
 
     def is_running(self) -> bool:
-        """Whether the driver still runs."""
+        """Return whether the driver still runs."""
         return self._process.poll() is None
 
     def wait_until(self, seconds: float) -> bool:
-        """Wait so long, or until the driver ends. Returns whether it still runs."""
+        """Wait `seconds`, or until the driver ends; return whether it still runs."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.is_running():
             self._list_descendants()
@@ -45,11 +45,11 @@ class CommandRun:
         return self.is_running()
 
     def wait_for_end(self, limit_s: float) -> int | None:
-        """Returns the exit status, or None if the driver still runs after `limit_s` seconds."""
+        """Return the exit status; None: the driver still runs after `limit_s` seconds."""
         return None if self.wait_until(limit_s) else self._process.returncode
 
     def kill_victim(self, victim: str, draw: random.Random) -> bool:
-        """Send SIGKILL to one of `VICTIMS`. Returns False if there is no such process now."""
+        """Send SIGKILL to one of `VICTIMS`; return False if there is no such process now."""
         if victim == "driver":
             self._list_descendants()
             self._process.kill()
@@ -64,7 +64,7 @@ class CommandRun:
         return True
 
     def end_tree(self, grace_s: float = 5) -> None:
-        """End the driver and every process that it started and that is left."""
+        """End the driver and all remaining processes that it started."""
         if self.is_running():
             self._list_descendants()
             self._process.kill()
@@ -90,7 +90,7 @@ def _read_command_line(pid: int) -> bytes:
 
 
 def _is_ray(pid: int) -> bool:
-    """Whether the process is one of Ray's, and not another one that got its number meanwhile."""
+    """Return whether the process is one of Ray's, and not a new one with the same id."""
     return b"ray" in _read_command_line(pid)
 
 

@@ -1,4 +1,4 @@
-"""The commands that are killed: how each is started, and what must hold of its result."""
+"""The commands that are killed: how each is started, and how its result is checked."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Places for the demo videos, put together from scikit-image's photographs (licences: see ``cutouts``).
+"""Backdrops of the demo videos, composed of scikit-image's photographs (licences: see ``cutouts``).
 
-A **backdrop** is one flat picture ``MARGIN`` times as wide and as high as the frame: the camera of a shot
-is a window that pans and zooms over it, so its motion is exactly a similarity. An **occluder** is an RGBA
-picture of the same size that lies in front of the subjects and moves with the backdrop.
+A **backdrop** is one flat picture, ``MARGIN`` times as wide and as high as the frame. The camera of a shot is
+a window that pans and zooms over it, so its motion is exactly a similarity. An **occluder** is an RGBA
+picture of the same size that is in front of the subjects and moves with the backdrop.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Colour = tuple[float, float, float]
 
 
 def get_canvas_size(width: int, height: int) -> tuple[int, int]:
-    """Backdrop (width, height) in pixels for a frame of ``width`` x ``height``."""
+    """Return the (width, height) of the backdrop for a frame of ``width`` x ``height``, px."""
     return round(width * MARGIN), round(height * MARGIN)
 
 
@@ -29,7 +29,7 @@ def get_canvas_size(width: int, height: int) -> tuple[int, int]:
 
 
 def _cover_canvas(image: U8, width: int, height: int) -> U8:
-    """Resize so that ``image`` covers ``width`` x ``height`` and crop the middle."""
+    """Resize ``image`` so that it covers ``width`` x ``height`` px, and crop the middle."""
     h, w = image.shape[:2]
     scale = max(width / w, height / h)
     size = (max(width, round(w * scale)), max(height, round(h * scale)))
@@ -49,21 +49,21 @@ def _tint_grey(image: U8, *colours: Colour) -> U8:
 
 
 def _tile_image(image: U8, width: int, height: int, scale: float) -> U8:
-    """Fill ``width`` x ``height`` with ``image`` at ``scale``, every other copy mirrored to hide seams."""
+    """Fill ``width`` x ``height`` with copies of ``image`` at ``scale``; mirrored copies hide the seams."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(scale)
     source = image
-    if scale < 1:  # remap does not average: shrink first
+    if scale < 1:  # remap does not average, so the image is reduced first
         source = cast(U8, cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
         x, y = x * np.float32(scale), y * np.float32(scale)
     return cast(U8, cv2.remap(source, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
 
 
 def _project_ground(image: U8, width: int, height: int, haze: Colour, *, grain: float = 1.0) -> U8:
-    """Lay ``image`` flat as a plane that runs from the lower edge to the horizon, fading into ``haze`` there.
+    """Project ``image`` to a ground plane from the lower edge to the horizon, where it fades into ``haze``.
 
     ``grain`` is the size of the texture at the lower edge, 1 = one texture pixel per pixel.
     """
-    over = 2  # supersampling: the far rows squeeze many texture pixels into one
+    over = 2  # supersampling, because far rows map many texture pixels to one
     y, x = np.mgrid[0 : height * over, 0 : width * over].astype(np.float32)
     near = (y + 0.5) / (height * over)
     depth = 1.12 / (0.12 + near)
@@ -80,7 +80,7 @@ def _stack_images(upper: U8, lower: U8) -> U8:
 
 
 def _apply_light(image: U8, x: float, y: float, reach: float, low: float) -> U8:
-    """Soft light around (x, y) (shares of the picture), falling to ``low`` past ``reach`` diagonals."""
+    """Apply a soft light around (x, y), shares of the picture; it is ``low`` beyond ``reach`` diagonals."""
     h, w = image.shape[:2]
     yy, xx = np.mgrid[0:h, 0:w].astype(np.float32)
     away = np.hypot(xx - x * w, yy - y * h) / (reach * np.hypot(w, h))
@@ -93,7 +93,7 @@ _BRICK_PALE: Final[tuple[Colour, ...]] = ((96, 104, 104), (176, 184, 180), (226,
 
 
 def _draw_wall(width: int, height: int, tones: tuple[Colour, ...], scale: float = 0.75) -> U8:
-    """The brick wall, seen squarely: the photograph stands on its side and was taken at an angle."""
+    """Draw the brick wall in front view. The photograph is rotated and was taken at an angle."""
     bricks = np.ascontiguousarray(np.rot90(load_photo("brick.png")))
     corners = np.array([(0, 101), (511, 18), (511, 476), (0, 424)], np.float32)  # along two joints
     square = np.array([(0, 0), (599, 0), (599, 389), (0, 389)], np.float32)
@@ -103,9 +103,9 @@ def _draw_wall(width: int, height: int, tones: tuple[Colour, ...], scale: float 
 
 
 def _draw_skyline(width: int, height: int) -> U8:
-    """The far side of the cameraman's field: sky, towers, trees, tinted as on a clear afternoon."""
+    """Draw the background of the cameraman photograph: sky, towers, trees, tinted as on a clear afternoon."""
     strip = load_photo("camera.png")[60:236, 340:512]
-    # Mirrored off centre, so that the picture is not the same left and right.
+    # The mirror axis is off centre, so that the picture is not symmetric.
     strip = np.ascontiguousarray(np.hstack([strip[:, ::-1], strip, strip[:, ::-1]])[:, 110:450])
     view = _tint_grey(strip, (58, 74, 70), (128, 158, 178), (186, 210, 228))
     size = (width, round(width * view.shape[0] / view.shape[1]))
@@ -113,7 +113,7 @@ def _draw_skyline(width: int, height: int) -> U8:
     if size[1] < height:
         view = cast(U8, cv2.copyMakeBorder(view, height - size[1], 0, 0, 0, cv2.BORDER_REPLICATE))
     view = view[-height:]
-    return cast(U8, cv2.GaussianBlur(view, (0, 0), 1.6))  # out of focus, as a far background is
+    return cast(U8, cv2.GaussianBlur(view, (0, 0), 1.6))  # a far background is out of focus
 
 
 def _draw_stars(width: int, height: int) -> U8:
@@ -131,7 +131,7 @@ def _draw_moonscape(width: int, height: int) -> U8:
 
 
 def _draw_planet(width: int, height: int) -> U8:
-    """Stars, and the red disc of a retina for a planet."""
+    """Draw stars, and the red disc of a retina as a planet."""
     space = _draw_stars(width, height).astype(np.float32)
     eye = load_photo("retina.jpg")
     disc = round(min(width, height) * 0.62)
@@ -164,18 +164,18 @@ def _draw_meadow(width: int, height: int) -> U8:
 
 
 def _draw_lawn(width: int, height: int) -> U8:
-    """Grass seen from above."""
+    """Draw grass from above."""
     turf = _tint_grey(load_photo("grass.png"), (30, 56, 20), (84, 126, 46), (170, 196, 100))
     return _apply_light(_tile_image(turf, width, height, 1.3), 0.4, 0.4, 0.8, 0.55)
 
 
 def _draw_table(width: int, height: int) -> U8:
-    """The wood beside the saucer, laid out as a table top; cooler and paler than the cup's own red."""
-    # Turned so that the grain runs level: mirrored copies then join without a visible seam.
+    """Draw a table top from the wood beside the saucer, cooler and paler than the red of the cup."""
+    # The picture is rotated until the grain is horizontal, so that mirrored copies join without a seam.
     turn = cv2.getRotationMatrix2D((50, 300), -38, 1)
     turned = cast(U8, cv2.warpAffine(load_photo("coffee.png"), turn, (600, 600), flags=cv2.INTER_CUBIC))
     plank = turned[372:486, 480:584].astype(np.float32).mean(axis=2)
-    even = plank / cv2.GaussianBlur(plank, (0, 0), 14)  # the lamp's gleam would repeat with every copy
+    even = plank / cv2.GaussianBlur(plank, (0, 0), 14)  # removes the lamp, which every copy would repeat
     long = cv2.resize(np.clip(even * 128, 0, 255), None, fx=2.2, fy=1, interpolation=cv2.INTER_CUBIC)
     boards = _tint_grey(long.astype(np.uint8)[..., None], (104, 80, 60), (150, 118, 88), (190, 160, 124))
     wood = _tile_image(boards, width, height, 2.3 * width / 870)
@@ -183,14 +183,14 @@ def _draw_table(width: int, height: int) -> U8:
 
 
 def _draw_desk(width: int, height: int) -> U8:
-    """A printed page, close up."""
+    """Draw a printed page, close up."""
     page = load_photo("page.png")[8:176, 10:370]
     sheet = _tint_grey(np.ascontiguousarray(page), (44, 52, 78), (206, 208, 206), (240, 238, 230))
     return _apply_light(_cover_canvas(sheet, width, height), 0.5, 0.4, 0.9, 0.65)
 
 
 def _draw_hall(width: int, height: int) -> U8:
-    """A tiled floor before a brick wall."""
+    """Draw a tiled floor in front of a brick wall."""
     wall = int(height * 0.5)
     tiles = _tint_grey(load_photo("chessboard_GRAY.png"), (66, 84, 92), (206, 212, 206))
     tiles = cast(U8, cv2.GaussianBlur(tiles, (0, 0), 0.8))
@@ -199,26 +199,26 @@ def _draw_hall(width: int, height: int) -> U8:
 
 
 def _draw_garage(width: int, height: int) -> U8:
-    """The wall behind the motorcycle, where the motorcycle is not."""
+    """Draw the wall behind the motorcycle from the part without the motorcycle."""
     corner = np.ascontiguousarray(load_photo("motorcycle_left.png")[0:176, 0:330])
     return cast(U8, cv2.GaussianBlur(_cover_canvas(corner, width, height), (0, 0), 1.4))
 
 
 def _draw_launch_pad(width: int, height: int) -> U8:
-    """The launch pad at dusk without its rocket: the column is filled from the sky on either side."""
+    """Draw the launch pad at dusk without its rocket, which is filled with the sky on both sides."""
     image: F32 = load_photo("rocket.jpg").astype(np.float32)
     left, right = 280, 360
     mix = np.linspace(0, 1, right - left, dtype=np.float32)[None, :, None]
     a = cv2.GaussianBlur(image[:, left - 12 : left].mean(axis=1, keepdims=True), (1, 9), 0).reshape(-1, 3)
     b = cv2.GaussianBlur(image[:, right : right + 12].mean(axis=1, keepdims=True), (1, 9), 0).reshape(-1, 3)
-    # Near the ground the right side is a floodlight's flare: there the left side alone fills the gap.
+    # Near the ground the right side shows a floodlight, so only the left side fills the gap there.
     low = np.clip((np.arange(len(b), dtype=np.float32) - 250) / 80, 0, 1)[:, None]
     b = b * (1 - low) + a * low
     filled = a[:, None] * (1 - mix) + b[:, None] * mix
     hide = np.zeros(image.shape[:2], np.float32)
     hide[116:409, 292:346] = 1
     soft = cv2.GaussianBlur(hide, (0, 0), 5)[:, left:right, None]
-    soft[410:] = 0  # the pad itself stays
+    soft[410:] = 0  # the pad itself is not changed
     image[:, left:right] = image[:, left:right] * (1 - soft) + filled * soft
     return _cover_canvas(np.round(image[:, 20:620]).astype(np.uint8), width, height)
 
@@ -233,7 +233,7 @@ def _draw_bricks(width: int, height: int) -> U8:
 
 
 def _draw_title(width: int, height: int) -> U8:
-    """The title card: words over the stars. The only place with lettering of its own."""
+    """Draw the title card: text over the stars. No other backdrop has its own text."""
     card = (_draw_stars(width, height) * np.float32(0.55)).astype(np.uint8)
     for text, y, size, thick in (("REPRISE", 0.44, 2.2, 5), ("raw video in, subjects out", 0.60, 0.8, 2)):
         scale = size * width / 870
@@ -252,11 +252,11 @@ _PLACES: Final[dict[str, Callable[[int, int], U8]]] = {
 }  # fmt: skip
 
 
-# ---- things in front -----------------------------------------------------------------------------
+# ---- occluders -----------------------------------------------------------------------------------
 
 
 def _draw_pillar(width: int, height: int) -> U8:
-    """A brick pillar, right of the middle."""
+    """Draw a brick pillar, right of the middle."""
     rgba = np.zeros((height, width, 4), np.uint8)
     left, wide = int(width * 0.53), int(width * 0.085)
     column = _draw_wall(wide, height, _BRICK_RED, 0.8).astype(np.float32)
@@ -267,7 +267,7 @@ def _draw_pillar(width: int, height: int) -> U8:
 
 
 def _draw_fence(width: int, height: int) -> U8:
-    """Two rails and posts of table wood along the lower part."""
+    """Draw two rails and posts of table wood along the lower part."""
     rgba = np.zeros((height, width, 4), np.uint8)
     wood = _draw_table(width, height)
     mask = np.zeros((height, width), np.uint8)
@@ -285,7 +285,11 @@ _OCCLUDERS: Final[dict[str, Callable[[int, int], U8]]] = {"pillar": _draw_pillar
 
 @lru_cache(maxsize=8)
 def get_backdrop(name: str, width: int, height: int) -> U8:
-    """The place ``name`` for a ``width`` x ``height`` frame: RGB of ``canvas_size``. KeyError if unknown."""
+    """Return the backdrop ``name`` for a frame of ``width`` x ``height`` px: RGB of `get_canvas_size`.
+
+    Raises:
+        KeyError: there is no such backdrop.
+    """
     result = _PLACES[name](*get_canvas_size(width, height))
     result.setflags(write=False)
     return result
@@ -293,7 +297,11 @@ def get_backdrop(name: str, width: int, height: int) -> U8:
 
 @lru_cache(maxsize=4)
 def get_occluder(name: str, width: int, height: int) -> F32:
-    """The occluder ``name``: premultiplied RGBA, float32 0..255, of ``canvas_size``. KeyError if unknown."""
+    """Return the occluder ``name``: premultiplied RGBA, float32, 0..255, of `get_canvas_size`.
+
+    Raises:
+        KeyError: there is no such occluder.
+    """
     rgba = _OCCLUDERS[name](*get_canvas_size(width, height)).astype(np.float32)
     rgba[..., :3] *= rgba[..., 3:] / 255
     rgba.setflags(write=False)

@@ -1,7 +1,7 @@
 """Subjects for the demo videos, cut out of the photographs that ship inside scikit-image.
 
-Nothing is downloaded: every photograph lies in ``skimage/data`` of the installed wheel. Their licences, as
-the docstrings of ``skimage.data`` state them:
+Nothing is downloaded: every photograph is in ``skimage/data`` of the installed wheel. The docstrings of
+``skimage.data`` state these licences:
 
 * ``astronaut.png`` (Eileen Collins, NASA): no known copyright restrictions, released into the public domain.
   ``hubble_deep_field.jpg`` (NASA): may be freely used in the public domain.
@@ -12,13 +12,12 @@ the docstrings of ``skimage.data`` state them:
   ``retina.jpg`` (Mikael Häggström): CC0.
 * ``coins.png`` (Brooklyn Museum): no known copyright restrictions.
 * ``motorcycle_left.png`` and its disparity map: Middlebury 2014 stereo benchmark (Scharstein et al.).
-* ``moon.png``, ``page.png``, ``color.png``, ``chessboard_GRAY.png``: no terms of their own stated; they come
-  under the licence of scikit-image (BSD 3-clause).
+* ``moon.png``, ``page.png``, ``color.png``, ``chessboard_GRAY.png``: no own terms are stated; they have the
+  licence of scikit-image (BSD 3-clause).
 
-An **outline** is a polygon in pixels of its photograph, drawn by eye and, where ``refine`` says so,
-corrected by GrabCut inside a thin band around it. A **cut-out** is straight-alpha RGBA, cropped to its
-content: the colours of its soft edge are taken from inside the subject, so no rim of the old background
-travels with it.
+An **outline** is a polygon in pixels of its photograph, drawn by hand. `refine_mask` corrects some of them by
+GrabCut inside a thin band. A **cut-out** is straight-alpha RGBA, cropped to its content. The colours of its
+soft edge are those inside the subject, so it has no rim of the old background.
 """
 
 from __future__ import annotations
@@ -46,10 +45,10 @@ _PHOTO_FOLDER: Final = Path(skimage.__file__).parent / "data"
 class Cutout:
     """One subject, cropped to its content.
 
-    ``rgba`` is [h, w, 4] uint8, straight (not premultiplied) alpha. ``words`` are ordinary words that name
-    it; the first is its category in the truth. ``whole`` is False if the photograph ends before the subject
-    does (a portrait cut at the waist): its lower edge must lie outside it. ``lean`` is
-    how far the ground under it descends per pixel to the right, for photographs taken at an angle.
+    ``rgba`` is (h, w, 4) uint8, straight (not premultiplied) alpha. ``words`` are common names of it; the
+    first is its category in the truth. ``whole`` is false if the photograph cuts the subject off (a portrait
+    to the waist): its lower edge must then be outside the frame. ``lean`` is the descent of the ground under
+    it per pixel to the right, for photographs that were taken at an angle.
     """
 
     name: str
@@ -61,8 +60,12 @@ class Cutout:
 
 @cache
 def load_photo(name: str) -> U8:
-    """The bundled photograph ``name`` as [h, w, 3] uint8 RGB; FileNotFoundError if the wheel lacks it."""
-    # Pillow, because OpenCV's reader warns on stderr of one photograph's colour profile.
+    """Load the bundled photograph ``name`` as (h, w, 3) uint8 RGB.
+
+    Raises:
+        FileNotFoundError: the wheel does not have it.
+    """
+    # Pillow is used, because OpenCV warns on stderr about the colour profile of one photograph.
     with Image.open(_PHOTO_FOLDER / name) as image:
         result: U8 = np.array(image.convert("RGB"), np.uint8)
     result.setflags(write=False)
@@ -73,7 +76,7 @@ def load_photo(name: str) -> U8:
 
 
 def fill_outlines(shape: tuple[int, int], *outlines: Points) -> U8:
-    """The union of ``outlines`` (x, y in pixels) as a 0/1 mask of ``shape`` (height, width)."""
+    """Return the union of ``outlines`` (x, y in pixels) as a 0/1 mask of ``shape`` (height, width)."""
     mask: U8 = np.zeros(shape, np.uint8)
     for outline in outlines:
         cv2.fillPoly(mask, [np.round(np.array(outline)).astype(np.int32)], 1)
@@ -81,7 +84,7 @@ def fill_outlines(shape: tuple[int, int], *outlines: Points) -> U8:
 
 
 def make_oval(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) -> Points:
-    """An ellipse as a polygon of 72 corners: centre, half axes, clockwise turn on screen."""
+    """Make an ellipse as a polygon of 72 corners from its centre, half axes and clockwise turn."""
     t = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     turn = np.deg2rad(degrees)
     x = cx + rx * np.cos(t) * np.cos(turn) - ry * np.sin(t) * np.sin(turn)
@@ -90,14 +93,14 @@ def make_oval(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) 
 
 
 def refine_mask(image: U8, mask: U8, band: int) -> U8:
-    """Let GrabCut decide the pixels within ``band`` px of the outline; all others keep their side."""
+    """Refine a mask by GrabCut within ``band`` px of its outline; all other pixels do not change."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * band + 1, 2 * band + 1))
     sure = cv2.erode(mask, kernel, borderType=cv2.BORDER_REPLICATE)
     maybe = cv2.dilate(mask, kernel)
     labels = np.where(maybe == 0, cv2.GC_BGD, cv2.GC_PR_FGD).astype(np.uint8)
     labels[(maybe == 1) & (mask == 0)] = cv2.GC_PR_BGD
     labels[sure == 1] = cv2.GC_FGD
-    cv2.setRNGSeed(0)  # GrabCut starts from k-means on OpenCV's global generator
+    cv2.setRNGSeed(0)  # the k-means of GrabCut uses OpenCV's global generator
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     cv2.grabCut(bgr, labels, (0, 0, 1, 1), background, foreground, 4, cv2.GC_INIT_WITH_MASK)
@@ -105,7 +108,7 @@ def refine_mask(image: U8, mask: U8, band: int) -> U8:
 
 
 def smooth_mask(mask: U8, sigma: float) -> U8:
-    """Round off the outline of a 0/1 mask and keep its largest piece."""
+    """Smooth the outline of a 0/1 mask and keep its largest piece."""
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     hard = (soft > 0.5).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(hard, connectivity=4)
@@ -121,7 +124,7 @@ def extract_cutout(image: U8, mask: U8, *, shrink: float = 1.0, feather: float =
     pixels of it are replaced by the nearest colour further inside, because those pixels are a mixture with
     the old background.
     """
-    # A border of background on all sides, except where the photograph itself cuts the subject off.
+    # A border of background is added on the sides on which the photograph does not cut the subject off.
     inside = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
     alpha = np.clip((inside - shrink) / max(feather * 2, 1e-3), 0, 1).astype(np.float32)
     alpha = cv2.GaussianBlur(alpha, (0, 0), 0.6, borderType=cv2.BORDER_REPLICATE)
@@ -189,7 +192,7 @@ def _cut_astronaut() -> U8:
 
 
 def _cut_shuttle() -> U8:
-    # The photograph cuts the tip of the tank by a few pixels: mirrored rows complete it.
+    # The photograph cuts a few pixels of the tank's tip off; mirrored rows complete it.
     top = 8
     image = cv2.copyMakeBorder(load_photo("astronaut.png")[:300], top, 0, 0, 0, cv2.BORDER_REFLECT)
     mask = fill_outlines((308, 512), tuple((x, y + top) for x, y in _SHUTTLE))
@@ -197,8 +200,8 @@ def _cut_shuttle() -> U8:
 
 
 def _cut_cat() -> U8:
-    # The photograph ends below the tips of the ears: mirrored fur completes them, the outline rounds
-    # them off.
+    # The photograph ends below the tips of the ears. Mirrored fur completes them, and the outline rounds
+    # them.
     top = 48
     image = cv2.copyMakeBorder(load_photo("chelsea.png"), top, 0, 0, 0, cv2.BORDER_REFLECT)
     mask = fill_outlines((348, 451), tuple((x, y + top) for x, y in _CAT))
@@ -217,7 +220,7 @@ def _cut_cup() -> U8:
 
 
 def _cut_motorcycle() -> U8:
-    """Nearer than the floor and the wall behind it, by the disparity map; the tyres' contact by outline."""
+    """Cut out the motorcycle by the disparity map (nearer than floor and wall), and the tyres by outline."""
     image = load_photo("motorcycle_left.png")
     with np.load(_PHOTO_FOLDER / "motorcycle_disp.npz") as data:
         disparity = data["arr_0"].astype(np.float32)
@@ -240,7 +243,7 @@ def _cut_man() -> U8:
 
 
 def _cut_horse() -> U8:
-    """The silhouette, lit as if it were round: chestnut, brighter towards the back, with a little grain."""
+    """Cut out the silhouette and shade it as if it were round: chestnut, brighter at the back, with grain."""
     figure = (load_photo("horse.png")[..., 0] < 128).astype(np.uint8)
     large = cv2.resize(figure * 255, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     mask = (large > 127).astype(np.uint8)
@@ -272,14 +275,14 @@ def _cut_coin() -> U8:
 
 
 def _cut_clock() -> U8:
-    """A wall clock that moved while the shutter was open: blurred in the photograph itself."""
+    """Cut out a wall clock that moved during the exposure, so that the photograph itself is blurred."""
     image = load_photo("clock_motion.png")
     mask = fill_outlines((300, 400), make_oval(212, 154, 72, 60))
     return extract_cutout(image, mask, shrink=0.5, feather=4.0)
 
 
 def _cut_ball() -> U8:
-    """The colour wheel, shaded into a beach ball."""
+    """Cut out the colour wheel and shade it as a beach ball."""
     image = load_photo("color.png")
     mask = fill_outlines((370, 371), make_oval(185, 185, 180, 180))
     grid = cast(F32, np.mgrid[-1:1:370j, -1:1:371j].astype(np.float32))
@@ -308,7 +311,11 @@ NAMES: Final[tuple[str, ...]] = tuple(_RECIPES)
 
 @cache
 def get_cutout(name: str) -> Cutout:
-    """The cut-out called ``name`` (one of ``NAMES``); KeyError naming the known ones otherwise."""
+    """Return the cut-out ``name``, one of ``NAMES``.
+
+    Raises:
+        KeyError: there is no such cut-out; the message lists the known ones.
+    """
     if name not in _RECIPES:
         raise KeyError(f"no cut-out called {name!r}; there are {', '.join(NAMES)}")
     words, whole, recipe = _RECIPES[name]

@@ -1,4 +1,4 @@
-"""Writing a rendered video into a folder: mp4, caption beside it, exact truth under truth/.
+"""Write a rendered video into a folder: mp4, caption beside it, exact truth in truth/.
 
 The demo and the playground both use it; `curation.demo.render` describes the truth.
 """
@@ -24,7 +24,8 @@ U8 = NDArray[np.uint8]
 class VideoSpec:
     """The properties of a video besides its pictures. `sidecar`: "txt" or "json". `grey`: without colour.
 
-    `crf` is x264's quality, `threads` its threads: a fixed number, for the same bits on every machine.
+    `crf` is x264's quality. `threads` is its number of threads, fixed so that every machine writes the same
+    bits.
     """
 
     name: str
@@ -43,8 +44,8 @@ def write_truth_video(
 ) -> Path:
     """Write one video with its caption and truth into `folder`, which is made if needed.
 
-    `frames` gets the truth, whose `shots`, `subjects` and `num_frames` it fills while it yields pictures,
-    (height, width, 3) RGB.
+    `frames` is called with the truth. It yields pictures, (height, width, 3) RGB, and fills `shots`,
+    `subjects` and `num_frames` of the truth.
 
     Returns:
         The path of the video.

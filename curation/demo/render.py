@@ -1,12 +1,12 @@
-"""Renders the scenes to mp4 files with captions and exact truth beside them.
+"""Render the scenes to mp4 files with captions and exact truth.
 
 A folder of demo videos::
 
     NAME.mp4            h264, yuv420p, constant frame rate, no sound
     NAME.txt            the caption; some videos have NAME.json, {"caption": ...}, instead
-    truth/NAME.json     what is where, below
+    truth/NAME.json     boxes and masks, see below
 
-Truth is plain JSON, to be read without this package::
+Truth is plain JSON that can be read without this package::
 
     {"video": "NAME.mp4", "caption": "...", "fps": 25, "width": 640, "height": 360, "num_frames": 195,
      "shots": [{"start_frame": 0, "end_frame": 70, "camera": "pan right"}, ...],
@@ -18,16 +18,16 @@ Truth is plain JSON, to be read without this package::
 
 * Frames count from 0 in the order in which the video decodes; ``end_frame`` is exclusive. Every frame has
   truth in which the subject shows at least ``MIN_PIXELS`` pixels.
-* A mask holds the pixels in which at least half of what is seen is the subject: what lies outside the
-  frame, behind another actor or behind an occluder is not in it, and neither is a shadow.
-* Boxes are of the visible mask, xyxy in pixels, right and bottom edges exclusive.
+* A mask holds the pixels of which the subject covers at least half of the visible content. Parts outside the
+  frame, behind another actor or behind an occluder are not in it, nor are shadows.
+* Boxes are tight around the visible mask, xyxy in pixels, right and bottom edges exclusive.
 * ``visible_share`` is the visible part of the whole cut-out's area, 0..1.
-* One entry of ``subjects`` is one actor in one shot. ``category`` is an ordinary word for it; ``words``
-  holds all words that name it, ``category`` first. ``named`` says that the caption names it; a distractor
-  has false. ``quality`` is "good", or why a curator should reject it: "dark", "blurred", "static" (it never
-  moves).
+* One entry of ``subjects`` is one actor in one shot. ``category`` is a common name of it. ``words`` holds all
+  its names, ``category`` first. ``named`` is true if the caption names it; it is false for a distractor.
+  ``quality`` is "good", or the reason to reject it: "dark", "blurred", "static" (it never moves).
 
-All twelve take about 8 MB of video and 2 MB of truth. In a fade the truth goes on while the picture darkens.
+All twelve videos take about 8 MB, and their truth 2 MB. During a fade the truth continues while the picture
+darkens.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from reprise.errors import InputError
 MIN_PIXELS: Final = 16
 FADE_SECONDS: Final = 0.3
 _SHADOW_STRENGTH: Final = 0.42
-# Two videos keep two cores busy with compositing and encoding; more would only need memory.
+# Two videos at a time use two cores for compositing and encoding; more would only need memory.
 _VIDEOS_AT_ONCE: Final = 2
 
 Affine = npt.NDArray[np.float64]
@@ -65,7 +65,7 @@ Affine = npt.NDArray[np.float64]
 
 
 def get_camera_matrix(view: View, width: int, height: int) -> Affine:
-    """Backdrop pixels -> frame pixels for a camera at ``view``, as a 2x3 matrix."""
+    """Return the 2 x 3 matrix from backdrop pixels to frame pixels for a camera at ``view``."""
     canvas_width, canvas_height = get_canvas_size(width, height)
     x = canvas_width / 2 + view.x * (canvas_width - width / view.zoom) / 2
     y = canvas_height / 2 + view.y * (canvas_height - height / view.zoom) / 2
@@ -77,10 +77,10 @@ def get_camera_matrix(view: View, width: int, height: int) -> Affine:
 def get_pose_matrix(
     pose: ActorPose, anchor: tuple[float, float], tall: float, width: int, height: int
 ) -> Affine:
-    """Cut-out pixels -> frame pixels for an actor at ``pose``.
+    """Return the 2 x 3 matrix from cut-out pixels to frame pixels for an actor at ``pose``.
 
-    ``anchor`` is the point, in cut-out pixels, that lies on the pose and is turned about; ``tall`` the
-    cut-out's height in pixels.
+    ``anchor`` is the point, in cut-out pixels, at the pose's place and the centre of its turn. ``tall`` is
+    the cut-out's height, px.
     """
     scale = pose.size * height / tall
     c, s = scale * math.cos(math.radians(pose.turn)), scale * math.sin(math.radians(pose.turn))
@@ -90,7 +90,7 @@ def get_pose_matrix(
 
 
 def _warp_layer(picture: F32, matrix: Affine, width: int, height: int) -> tuple[slice, slice, F32] | None:
-    """Warp into the smallest part of the frame that holds it: (rows, columns, pixels), None if outside."""
+    """Warp into the smallest part of the frame that holds it: (rows, columns, pixels); None: outside."""
     h, w = picture.shape[:2]
     corners = matrix @ np.array([[-1, w, w, -1], [-1, -1, h, h], [1, 1, 1, 1]], np.float64)
     x0, y0 = (max(0, math.floor(v)) for v in corners.min(axis=1))
@@ -107,7 +107,7 @@ def _warp_layer(picture: F32, matrix: Affine, width: int, height: int) -> tuple[
 
 @dataclass(frozen=True, slots=True)
 class _PreparedActor:
-    """An actor at the size it needs: premultiplied RGBA and a soft shadow (alpha only), float32 0..255."""
+    """An actor at its largest size: premultiplied RGBA and a soft shadow (alpha only), float32, 0..255."""
 
     actor: Actor
     track: ActorPath
@@ -122,7 +122,7 @@ class _PreparedActor:
 def _prepare_actor(actor: Actor, track: ActorPath, height: int) -> _PreparedActor:
     source = get_cutout(actor.cutout)
     rgba = source.rgba[:, ::-1] if actor.flip else source.rgba
-    # Once to the largest size of the shot with averaging: from there on bilinear warping does not alias.
+    # The picture is averaged to its largest size of the shot, so that bilinear warping does not alias.
     tall = max(8, round(max(track.begin.size, track.end.size) * height))
     scale = tall / rgba.shape[0]
     size = (max(1, round(rgba.shape[1] * scale)), tall)
@@ -135,7 +135,7 @@ def _prepare_actor(actor: Actor, track: ActorPath, height: int) -> _PreparedActo
         picture = cv2.GaussianBlur(picture, (0, 0), actor.blur * tall)
     picture[..., 3] = np.clip(picture[..., 3], 0, 255)
     picture[..., :3] = np.clip(picture[..., :3], 0, picture[..., 3:])
-    small = 0.25  # a shadow is soft: a quarter of the resolution is enough
+    small = 0.25  # a quarter of the resolution is enough for a soft shadow
     edge = round(tall * 0.2)
     alpha = cv2.copyMakeBorder(picture[..., 3], edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=0)
     shadow = cv2.resize(alpha, None, fx=small, fy=small, interpolation=cv2.INTER_AREA)
@@ -143,7 +143,7 @@ def _prepare_actor(actor: Actor, track: ActorPath, height: int) -> _PreparedActo
     shadow = cv2.GaussianBlur(shadow, (0, 0), max(1.0, softness * small))
     h, w = picture.shape[:2]
     stands = actor.shadow == "floor" or not source.whole
-    # A ball turns about its centre even where it rolls on the floor; nothing else that stands turns by much.
+    # A ball turns about its centre even on the floor; other standing things turn little.
     anchor = (w / 2, h - 1.0) if stands and abs(track.end.turn - track.begin.turn) < 90 else (w / 2, h / 2)
     return _PreparedActor(
         actor=actor,
@@ -160,7 +160,7 @@ def _prepare_actor(actor: Actor, track: ActorPath, height: int) -> _PreparedActo
 def _get_shadow_matrix(
     drawn: _PreparedActor, pose: ActorPose, matrix: Affine, width: int, height: int
 ) -> Affine:
-    """Shadow pixels -> frame pixels: beside the actor, or squashed flat at its feet."""
+    """Return the matrix from shadow pixels to frame pixels: beside the actor, or flat at its feet."""
     edge = round(drawn.picture.shape[0] * 0.2)
     to_picture = np.array([[1 / drawn.shadow_scale, 0, -edge], [0, 1 / drawn.shadow_scale, -edge], [0, 0, 1]])
     full = matrix @ to_picture
@@ -168,7 +168,7 @@ def _get_shadow_matrix(
     if drawn.actor.shadow == "drop":
         full[:, 2] += (0.05 * reach, 0.06 * reach)
         return cast(Affine, full)
-    # A rolling thing is held by its centre: its feet are half its height below, whichever way it is turned.
+    # The anchor of a rolling thing is its centre: its feet are half its height below, at every turn.
     feet = pose.y * height + (0 if drawn.anchor[1] > drawn.picture.shape[0] * 0.75 else reach / 2)
     feet -= abs(drawn.lean) * drawn.picture.shape[1] / 2 * reach / drawn.picture.shape[0] * 0.6
     squash = 0.12
@@ -185,7 +185,7 @@ def _get_shadow_matrix(
 def _draw_frame(
     drawn: list[_PreparedActor], shot: DemoShot, camera: Camera, t: float, scene: DemoScene
 ) -> tuple[U8, list[tuple[npt.NDArray[np.bool_], float]]]:
-    """The frame at ``t`` before exposure, and per actor its visible mask and its whole cut-out's area."""
+    """Draw the frame at ``t`` before exposure; return it and each actor's visible mask and whole area."""
     width, height = scene.width, scene.height
     view = get_camera_matrix(camera.get_view(t), width, height)
     place = get_backdrop(shot.place, width, height)
@@ -226,7 +226,7 @@ def _draw_frame(
 
 
 def _describe_mask(mask: npt.NDArray[np.bool_], whole: float) -> dict[str, Any] | None:
-    """One frame's truth for one subject; None if it shows less than ``MIN_PIXELS`` pixels."""
+    """Describe one subject in one frame; None: it has fewer than ``MIN_PIXELS`` visible pixels."""
     visible = int(mask.sum())
     if visible < MIN_PIXELS:
         return None
@@ -240,9 +240,9 @@ def _describe_mask(mask: npt.NDArray[np.bool_], whole: float) -> dict[str, Any] 
 
 
 def _jitter_path(track: ActorPath, rng: np.random.Generator) -> ActorPath:
-    """A slightly other way for another seed: up to 1.5 % of the frame sideways, up to 3 % in size.
+    """Vary a path by the seed: up to 1.5 % of the frame sideways, and up to 3 % in size.
 
-    Never up: a portrait's cut edge must stay below the frame.
+    It does not move up, because the cut edge of a portrait must stay below the frame.
     """
     shift, larger = rng.uniform(-0.015, 0.015), rng.uniform(0.97, 1.03)
 
@@ -256,7 +256,7 @@ def _jitter_path(track: ActorPath, rng: np.random.Generator) -> ActorPath:
 
 
 def _render_frames(scene: DemoScene, rng: np.random.Generator, truth: dict[str, Any]) -> Iterator[U8]:
-    """All frames of the scene, RGB; fills ``truth`` on the way."""
+    """Yield all frames of the scene, RGB, and fill ``truth``."""
     start = 0
     for number, shot in enumerate(scene.shots):
         count = round(shot.seconds * scene.fps)
@@ -292,7 +292,7 @@ def _render_frames(scene: DemoScene, rng: np.random.Generator, truth: dict[str, 
 
 
 def render_scene(scene: DemoScene, folder: Path, *, seed: int = 0) -> Path:
-    """Render one scene into ``folder`` (made if need be): video, sidecar, truth. Returns the video's path."""
+    """Render one scene into ``folder``, which is made if needed: video, sidecar, truth. Return the path."""
     rng = np.random.default_rng([seed, zlib.crc32(scene.name.encode())])
     film = VideoSpec(
         scene.name, scene.caption, scene.width, scene.height, scene.fps, scene.sidecar, grey=scene.grey
@@ -308,16 +308,16 @@ def render_demo(
     short_side: int | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> list[Path]:
-    """Render the demo videos with captions and truth (see the module's text for the layout).
+    """Render the demo videos with captions and truth. The module describes the layout.
 
     The same ``seed`` gives the same truth, byte for byte, and the same pixels. Existing files are replaced.
 
     Args:
-        folder: where to put them; made if need be.
+        folder: for the videos; made if needed.
         seed: shifts and scales every path a little.
-        videos: how many, at least 1. Beyond the number of scenes they start over as NAME-2, NAME-3, ... on
-            other paths.
-        short_side: of the frames, px, rounded to even; None: as the scenes say, 360 or 480.
+        videos: number of videos, at least 1. After the last scene they start again as NAME-2, NAME-3, ...
+            with other paths.
+        short_side: of the frames, px, rounded to even; None: that of the scene, 360 or 480.
         on_progress: called with one line per finished video.
 
     Returns:
@@ -340,7 +340,7 @@ def render_demo(
                 scene, width=2 * round(scale * scene.width), height=2 * round(scale * scene.height)
             )
         scenes.append(scene if round_ == 1 else replace(scene, name=f"{scene.name}-{round_}"))
-    for scene in scenes[: len(SCENES)]:  # here, not in two threads at once
+    for scene in scenes[: len(SCENES)]:  # before the threads start, not in two at the same time
         for shot in scene.shots:
             for actor in shot.actors:
                 get_cutout(actor.cutout)

@@ -1,13 +1,12 @@
-"""What happens in the demo videos: scenes, their shots, and who moves where.
+"""The scenes of the demo videos: their shots, actors and paths.
 
-A **scene** becomes one video: a caption for the whole of it and two or three **shots**. A shot is a
-backdrop, a camera over it, **actors** from back to front, and perhaps an occluder in front of all.
-Positions and sizes are shares of the frame, so a scene looks the same at any resolution; ``t`` runs from 0
-(first frame) to 1 (last).
+A **scene** is one video: one caption and two or three **shots**. A shot has a backdrop, a camera over it,
+**actors** from back to front, and in some shots an occluder in front of all. Positions and sizes are shares
+of the frame, so a scene looks the same at any resolution. ``t`` runs from 0 (first frame) to 1 (last frame).
 
-A scene shows what its caption names (``named``). Three scenes are about rejections: ``no-dog`` (the dog never
-appears), ``title-card`` (nothing moves), ``night-and-blur`` (too dark, too blurred). Actors that the caption
-does not name are distractors. Captions name nothing else, so whatever is found by a caption's words is either
+A scene shows the things that its caption names (``named``). Three scenes test rejections: ``no-dog`` (the dog
+never appears), ``title-card`` (nothing moves), ``night-and-blur`` (too dark, too blurred). Actors that the
+caption does not name are distractors. Captions name nothing else, so everything that is found by a caption is
 an actor or a mistake.
 """
 
@@ -23,7 +22,7 @@ Quality = Literal["good", "dark", "blurred", "static"]
 
 @dataclass(frozen=True, slots=True)
 class ActorPose:
-    """Where an actor is.
+    """The pose of an actor.
 
     ``x``, ``y`` of its anchor: shares of the frame's width and height. ``size``: its height as a share of the
     frame's height. ``turn``: degrees, clockwise.
@@ -37,11 +36,11 @@ class ActorPose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorPath:
-    """A way from ``begin`` to ``end`` at an even pace, with bobs on top.
+    """A path from ``begin`` to ``end`` at constant speed, with bobs.
 
-    ``bob`` is the height of a bob (share of the frame's height), ``sway`` its turn (degrees, either way),
-    ``beats`` how many there are in the shot; ``glide`` replaces the even pace by one that starts and ends
-    at rest.
+    ``bob`` is the height of a bob (share of the frame's height), ``sway`` its turn (degrees, in both
+    directions) and ``beats`` their number in the shot. With ``glide`` the speed is zero at both ends instead
+    of constant.
     """
 
     begin: ActorPose
@@ -52,7 +51,7 @@ class ActorPath:
     glide: bool = False
 
     def get_pose(self, t: float) -> ActorPose:
-        """The pose at ``t`` in 0..1."""
+        """Return the pose at ``t``, 0..1."""
         share = t * t * (3 - 2 * t) if self.glide else t
         wave = float(np.sin(2 * np.pi * self.beats * t))
         a, b = self.begin, self.end
@@ -66,7 +65,7 @@ class ActorPath:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A window on the backdrop: ``x``, ``y`` in -1..1 (one edge of it to the other), ``zoom`` >= 1."""
+    """A window on the backdrop: ``x``, ``y`` in -1..1 (from one edge to the other), ``zoom`` >= 1."""
 
     x: float = 0.0
     y: float = 0.0
@@ -75,25 +74,25 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A window that goes from ``begin`` to ``end`` at an even pace; ``name`` is what the truth calls it."""
+    """A window that moves from ``begin`` to ``end`` at constant speed; ``name`` is its name in the truth."""
 
     name: str
     begin: View
     end: View
 
     def get_view(self, t: float) -> View:
-        """The view at ``t`` in 0..1."""
+        """Return the view at ``t``, 0..1."""
         a, b = self.begin, self.end
         return View(a.x + (b.x - a.x) * t, a.y + (b.y - a.y) * t, a.zoom + (b.zoom - a.zoom) * t)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """A cut-out on its way through a shot.
+    """A cut-out with its path through a shot.
 
-    ``named``: the caption names it. ``flip``: mirrored. ``gain``: colour multiplier. ``blur``: Gaussian
-    sigma as a share of its height. ``shadow``: "floor" lies under its feet, "drop" beside it (seen from
-    above). Its anchor is the middle of its lower edge if it stands (floor shadow, or cut by its
+    ``named``: the caption names it. ``flip``: mirrored. ``gain``: colour multiplier. ``blur``: Gaussian sigma
+    as a share of its height. ``shadow``: "floor" is under its feet, "drop" is beside it (in a view from
+    above). Its anchor is the middle of its lower edge if it stands (with a floor shadow, or cut off by its
     photograph), else its centre.
     """
 
@@ -109,7 +108,10 @@ class Actor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoShot:
-    """``seconds`` at ``place``. ``exposure`` multiplies every pixel; fades go to and from black."""
+    """A shot of ``seconds`` at ``place``.
+
+    ``exposure`` multiplies every pixel; fades are to and from black.
+    """
 
     place: str
     seconds: float
@@ -123,7 +125,7 @@ class DemoShot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoScene:
-    """One video: ``width`` x ``height`` pixels (even) at ``fps``, its caption and its sidecar's kind."""
+    """One video of ``width`` x ``height`` px (even) at ``fps``, its caption and the kind of its sidecar."""
 
     name: str
     caption: str

@@ -1,5 +1,5 @@
-"""A drawn world in which everything is known, and the tiny real models that learn it.
+"""A drawn world with complete truth, and tiny real models that are trained on it.
 
-`world` draws things and people, `scenes` puts them into still pictures, `clips` lets them move, `render`
-writes videos with captions and exact truth, `train_models` trains the models of the profile `playground`.
+`world` draws things and people, `scenes` composes still pictures, `clips` moves things, `render` writes
+videos with captions and exact truth, `train_models` trains the models of the profile `playground`.
 """

@@ -1,9 +1,9 @@
-"""Moving pictures of the playground: who is in a shot, where they go, what the camera does, the caption.
+"""Moving pictures of the playground: the things of a shot, their paths, the camera and the caption.
 
-A **clip** becomes one video: a caption and one to three **shots** with hard cuts between them. In a shot,
-**movers** go from one place in the frame to another at an even pace, turning and growing as they go, over a
-backdrop that the camera pans across. Places and sizes are shares of the frame, `t` runs from 0 (first frame)
-to 1 (last). The caption names what is in every shot of the clip; distractors it leaves out.
+A **clip** is one video: a caption and one to three **shots** with hard cuts between them. In a shot,
+**movers** move from one place in the frame to another at constant speed, and turn and grow on the way. The
+camera pans over a backdrop. Places and sizes are shares of the frame; `t` runs from 0 (first frame) to 1
+(last frame). The caption names the things that are in every shot of the clip, but no distractors.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CAMERAS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class MoverPose:
-    """Where a thing is at one moment.
+    """The pose of a thing at one moment.
 
     `x`, `y`: centre, shares of the frame's width and height. `half`: half the thing's side, share of the
     frame's shorter side. `turn` and the angles of a person's gaze are in degrees.
@@ -62,7 +62,7 @@ class MoverPose:
     gaze: Gaze = field(default_factory=Gaze)
 
     def interpolate_to(self, other: MoverPose, t: float) -> MoverPose:
-        """The pose a share `t` of the way to another."""
+        """Return the pose at a share `t`, 0..1, of the way to another pose."""
 
         def mix_values(a: float, b: float) -> float:
             return a + (b - a) * t
@@ -83,7 +83,7 @@ class MoverPose:
 
 @dataclass(frozen=True, slots=True)
 class Mover:
-    """A thing and its way through a shot; `named`: the caption names it."""
+    """A thing and its path through a shot. `named`: the caption names it."""
 
     name: str
     begin: MoverPose
@@ -93,7 +93,7 @@ class Mover:
     body: Figure = field(default_factory=Figure)
 
     def get_thing(self, t: float, width: int, height: int) -> Thing:
-        """What to draw at `t` in 0..1 in a frame of this size."""
+        """Return the thing to draw at `t`, 0..1, in a frame of `width` x `height` px."""
         pose = self.begin.interpolate_to(self.end, t)
         where = CanvasPlacement(pose.x * width, pose.y * height, pose.half * min(width, height), pose.turn)
         return Thing(self.name, where, self.look, self.body, pose.gaze)
@@ -101,7 +101,7 @@ class Mover:
 
 @dataclass(frozen=True, slots=True)
 class PlaygroundShot:
-    """`frames` pictures of `movers`, back to front; `ground` is the seed of the backdrop; see `CAMERAS`."""
+    """A shot of `frames` pictures. `movers`: back to front; `ground`: seed of the backdrop; see `CAMERAS`."""
 
     frames: int
     camera: str
@@ -111,7 +111,7 @@ class PlaygroundShot:
 
 @dataclass(frozen=True, slots=True)
 class PlaygroundClip:
-    """One video: `width` x `height` pixels (even) at `fps`."""
+    """One video of `width` x `height` px (even numbers) at `fps` frames per second."""
 
     name: str
     caption: str
@@ -125,7 +125,7 @@ class PlaygroundClip:
 
 
 def draw_shot(shot: PlaygroundShot, width: int, height: int) -> Iterator[tuple[RGB, list[ThingTruth | None]]]:
-    """Each frame of a shot (height, width, 3), with the truth of each mover, None where it hardly shows."""
+    """Yield each frame of a shot, (height, width, 3), and each mover's truth; None: too little is visible."""
     room = draw_backdrop(
         round(width * _BACKDROP_SCALE), round(height * _BACKDROP_SCALE), np.random.default_rng(shot.ground)
     )
@@ -161,7 +161,7 @@ def _describe_way(mover: Mover) -> str:
 
 
 def write_caption(shots: Sequence[PlaygroundShot]) -> str:
-    """A sentence: every named mover of the first shot, and which way it goes if it is alone."""
+    """Write a sentence with every named mover of the first shot, and the direction of a single one."""
     named = [mover for mover in shots[0].movers if mover.named]
     if len(named) == 1:
         sentence = f"{add_article(named[0].name)} {_describe_way(named[0])}"
@@ -179,7 +179,7 @@ def write_caption(shots: Sequence[PlaygroundShot]) -> str:
 
 
 def _sample_path(name: str, rng: np.random.Generator, number: int, count: int) -> tuple[MoverPose, MoverPose]:
-    """From one place to another at least a fifth of the frame away; `of` movers share the frame in lanes."""
+    """Sample a path to a place at least a fifth of the frame away. `count` movers have separate lanes."""
     lane = (number + 0.5) / count
     across = rng.uniform() < 0.7
     person = name == PERSON
@@ -212,9 +212,17 @@ def _sample_path(name: str, rng: np.random.Generator, number: int, count: int) -
 
 
 def make_clip(seed: int, index: int, *, width: int = 256, height: int = 192, fps: int = 16) -> PlaygroundClip:
-    """The clip with this number; the same every time.
+    """Make the clip with this number. Equal arguments give equal clips.
 
-    1 to 3 shots of 2 to 3 seconds, 1 to 3 named things, half the time a rival of one of them beside them.
+    It has 1 to 3 shots of 2 to 3 seconds and 1 to 3 named things; half of the clips also have a rival of one
+    of them.
+
+    Args:
+        seed: of the world.
+        index: number of the clip.
+        width: px, even.
+        height: px, even.
+        fps: frames per second.
     """
     rng = np.random.default_rng([seed, index, 7])
     wanted = int(rng.integers(1, 4))
@@ -241,5 +249,5 @@ def make_clip(seed: int, index: int, *, width: int = 256, height: int = 192, fps
 
 
 def list_names() -> tuple[str, ...]:
-    """Everything that a caption can name."""
+    """List every name that a caption can hold."""
     return (*NAMES, PERSON)

@@ -1,12 +1,12 @@
-"""The plain stage: one thing on a plain ground, moving straight. A small video model learns it in minutes.
+"""The plain stage: one thing that moves straight on a plain ground. A small video model learns it in minutes.
 
-The caption says only which way the thing goes, "A thing moves to the left."; what it looks like (colour,
-shape, texture) can be known from its pictures alone. So a model that draws the right thing has taken it from
-its references, and one that moves it the right way has read the caption. Every tenth video shows the empty
-ground: what cross-pairs are composited on.
+The caption states only the direction, "A thing moves to the left."; colour, shape and texture are only in
+pictures of the thing. So a model that draws the right thing uses its references, and a model that moves it in
+the right direction uses the caption. Every tenth video shows the empty ground, on which cross-pairs are
+composited.
 
-Frames are `SIDE` x `SIDE` pixels, made of 12 x 12 cells; a thing is 6 cells wide and moves 2 cells in half a
-second. A model that sees 12 x 12 pixels at 2 frames per second therefore sees whole cells and whole steps.
+Frames are `SIDE` x `SIDE` pixels and consist of 12 x 12 cells. A thing is 6 cells wide and moves 2 cells in
+half a second. So a model with 12 x 12 pixels at 2 frames per second gets whole cells and whole steps.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ SIDE: Final = 96  # px
 FPS: Final = 16
 SECONDS: Final = 1.25
 HALF: Final = 3 / CELLS  # half a thing, share of the frame
-STEP: Final = 2 / CELLS  # what it moves in half a second, share of the frame
+STEP: Final = 2 / CELLS  # its motion in half a second, share of the frame
 COLOURS: Final = ("red", "yellow", "green", "blue")
 SHAPES: Final = ("square", "triangle", "cross", "ring")
 TEXTURES: Final[tuple[Texture, ...]] = ("plain", "stripes")
 WAYS: Final = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
-THING: Final = "thing"  # what captions call it
-STILL: Final = f"A {THING}."  # caption of a picture: nothing moves in it
-EMPTY_EVERY: Final = 10  # every so many videos, one without a thing
+THING: Final = "thing"  # its name in captions
+STILL: Final = f"A {THING}."  # caption of a picture, without motion
+EMPTY_EVERY: Final = 10  # one of this many videos has no thing
 TAXONOMY: Final = Path(__file__).with_name("plain.taxonomy.yaml")
-CONFIG: Final = Path(__file__).with_name("plain.yaml")  # how its videos are curated
+CONFIG: Final = Path(__file__).with_name("plain.yaml")  # the config that curates its videos
 
 
 @dataclass(frozen=True, slots=True)
 class ThingIdentity:
-    """What makes a thing itself."""
+    """The identity of a thing: colour, shape and texture."""
 
     colour: str
     shape: str
@@ -59,7 +59,7 @@ class ThingIdentity:
 
     @property
     def look(self) -> ThingLook:
-        """How the thing is drawn."""
+        """The look with which the thing is drawn."""
         return ThingLook(texture=self.texture, period=4 / 3, contrast=0.6)
 
 
@@ -68,7 +68,7 @@ IDENTITIES: Final = tuple(ThingIdentity(c, s, t) for c in COLOURS for s in SHAPE
 
 @dataclass(frozen=True, slots=True)
 class PlainScene:
-    """One clip: who, which way, from where, on what. `ground`: RGB of the ground, 0..1."""
+    """One clip: identity, direction, start and ground. `ground`: RGB, 0..1."""
 
     identity: ThingIdentity
     way: str
@@ -77,23 +77,23 @@ class PlainScene:
 
     @property
     def caption(self) -> str:
-        """The caption: it names the way, not the look."""
+        """The caption. It names the direction, not the look."""
         way = {"right": "to the right", "left": "to the left"}.get(self.way, self.way)
         return f"A {THING} moves {way}."
 
     def get_centre(self, seconds: float) -> tuple[float, float]:
-        """Centre of the thing, shares of the frame."""
+        """Return the centre of the thing after `seconds`, in shares of the frame."""
         dx, dy = WAYS[self.way]
         gone = STEP * seconds / 0.5
         return self.begin[0] + dx * gone, self.begin[1] + dy * gone
 
 
 def make_plain_scene(seed: int, index: int) -> PlainScene:
-    """The scene with this number; the same every time. All identities and ways are equally likely."""
+    """Make the scene with this number; it never changes. All identities and directions are equally likely."""
     rng = np.random.default_rng([seed, index, 12])
     identity = IDENTITIES[int(rng.integers(len(IDENTITIES)))]
     way = list(WAYS)[int(rng.integers(len(WAYS)))]
-    # Along its way the thing has 4 cells to go in one second; across it may be anywhere.
+    # The thing moves 4 cells in one second along its path; its other coordinate is free.
     along, across = int(rng.integers(0, 3)), int(rng.integers(0, CELLS - 6 + 1))
     dx, dy = WAYS[way]
     forward = (3 + along) / CELLS
@@ -103,7 +103,7 @@ def make_plain_scene(seed: int, index: int) -> PlainScene:
 
 
 def sample_ground(rng: np.random.Generator) -> RGBFloat:
-    """A greyish tone, unlike every colour that a thing can have."""
+    """Sample a greyish tone that differs from every colour of a thing."""
     tone = float(rng.uniform(0.3, 0.7))
     red, green, blue = (tone + float(tint) for tint in rng.uniform(-0.06, 0.06, 3))
     return red, green, blue
@@ -112,9 +112,9 @@ def sample_ground(rng: np.random.Generator) -> RGBFloat:
 def draw_picture(
     identity: ThingIdentity, centre: tuple[float, float], ground: RGBFloat, side: int, half: float = HALF
 ) -> tuple[F32, list[ThingTruth | None]]:
-    """A frame of `side` x `side` pixels, (side, side, 3), 0..1, and what is where in it.
+    """Draw a frame of `side` x `side` pixels, (side, side, 3), 0..1; return it with its truth.
 
-    centre, half: shares of the frame.
+    `centre` and `half` are shares of the frame.
     """
     canvas = np.broadcast_to(np.array(ground, np.float32), (side, side, 3)).copy()
     where = CanvasPlacement(centre[0] * side, centre[1] * side, half * side)
@@ -122,18 +122,18 @@ def draw_picture(
 
 
 def draw_identity(identity: ThingIdentity, side: int = SIDE) -> RGB:
-    """The thing as large as it gets, centred on white: what a perfect `segment` reference shows."""
+    """Draw the thing as large as the frame, centred on white, as a perfect `segment` reference shows it."""
     return round_to_rgb(draw_picture(identity, (0.5, 0.5), (1.0, 1.0, 1.0), side, half=0.5)[0])
 
 
 def write_scene(scene: PlainScene, name: str, folder: Path) -> Path:
-    """The scene as an mp4 file with its caption, truth beside it; returns the video's path."""
+    """Write the scene as an mp4 file with its caption and truth; return the video's path."""
     film = VideoSpec(name, scene.caption, SIDE, SIDE, FPS, crf=12, threads=1)
     return write_truth_video(film, folder, partial(_render_frames, scene))
 
 
 def write_ground(ground: RGBFloat, name: str, folder: Path) -> Path:
-    """A video of the ground alone; returns its path."""
+    """Write a video of only the ground; return its path."""
 
     def yield_frames(truth: dict[str, Any]) -> Iterator[RGB]:
         count = truth["num_frames"] = round(FPS * SECONDS)
@@ -147,7 +147,7 @@ def write_ground(ground: RGBFloat, name: str, folder: Path) -> Path:
 
 
 def _render_frames(scene: PlainScene, truth: dict[str, Any]) -> Iterator[RGB]:
-    """All frames of a scene; fills `truth` on the way, in the form that `curation.demo.render` describes."""
+    """Yield all frames of a scene and fill `truth` in the format that `curation.demo.render` describes."""
     count = round(FPS * SECONDS)
     where: dict[str, Any] = {}
     for index in range(count):
@@ -174,7 +174,7 @@ def _render_frames(scene: PlainScene, truth: dict[str, Any]) -> Iterator[RGB]:
 def render_plain_videos(
     folder: str | Path, *, videos: int, seed: int = 0, on_progress: Callable[[str], None] | None = None
 ) -> list[Path]:
-    """Write scenes 0 to `videos` - 1 of a seed as mp4 files with captions, truth beside them.
+    """Write scenes 0 to `videos` - 1 of a seed as mp4 files with captions and truth.
 
     Raises:
         InputError: `videos` < 1.
@@ -199,8 +199,8 @@ def render_pairs(
 ) -> Path:
     """Write pairs of pictures of one thing, for `reprise encode --pairs`.
 
-    The reference shows the thing alone on white, the target is a moment of a scene. Curated references cannot
-    be targets: they show the thing as large as the frame, and no video does.
+    The reference shows the thing on white, the target is a moment of a scene. Curated references cannot be
+    targets, because they show the thing as large as the frame, unlike videos.
 
     Returns:
         The list of the pairs, `pairs.jsonl`.

@@ -1,15 +1,15 @@
-"""Renders clips to mp4 files with captions and exact truth beside them.
+"""Render clips to mp4 files with captions and exact truth.
 
-The folder and its truth have the form of `curation.demo.render`: what reads one reads the other::
+The folder and its truth have the format of `curation.demo.render`, so the same code reads both::
 
     playground-0000.mp4         h264, yuv420p, constant frame rate, no sound
     playground-0000.txt         the caption; every other video has .json, {"caption": ...}, instead
-    truth/playground-0000.json  what is where, frame by frame
+    truth/playground-0000.json  boxes and masks, frame by frame
 
-`name` and `category` are both the name that captions use, "red star". Of a person, a frame also says `gaze`
-(yaw, pitch, roll in degrees) and `face_xyxy`. `quality` is "good", or why a curator should leave it in this
-shot: "hidden" (never as much as half of it shows), "averted" (a person who never looks at the camera).
-`taxonomy.yaml` beside this file knows all the names; profile=playground takes it.
+`name` and `category` are both the name in captions, "red star". A frame of a person also has `gaze` (yaw,
+pitch, roll in degrees) and `face_xyxy`. `quality` is "good", or the reason to reject a subject in this shot:
+"hidden" (less than half of it is visible in every frame), "averted" (a person who never looks at the camera).
+`taxonomy.yaml` beside this file holds all names; profile=playground uses it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _describe_frame(seen: ThingTruth) -> dict[str, Any]:
 
 
 def _render_frames(clip: PlaygroundClip, truth: dict[str, Any]) -> Iterator[RGB]:
-    """All frames of the clip; fills `truth` on the way."""
+    """Yield all frames of the clip and fill `truth`."""
     start = 0
     for number, shot in enumerate(clip.shots):
         entries: list[dict[str, Any]] = [
@@ -74,7 +74,7 @@ def _render_frames(clip: PlaygroundClip, truth: dict[str, Any]) -> Iterator[RGB]
 
 
 def _rate_quality(frames: Sequence[dict[str, Any]]) -> str:
-    """Why a curator should leave a subject of one shot, if at all, from its truth in every frame."""
+    """Rate a subject of one shot from its truth in every frame: "good", or the reason to reject it."""
     if max((frame["visible_share"] for frame in frames), default=0.0) < WHOLE_SHARE:
         return "hidden"
     if all("gaze" in frame and _measure_gaze_angle(*frame["gaze"]) > FRONTAL_DEGREES for frame in frames):
@@ -83,12 +83,12 @@ def _rate_quality(frames: Sequence[dict[str, Any]]) -> str:
 
 
 def _measure_gaze_angle(yaw: float, pitch: float, _roll: float) -> float:
-    """Degrees between where a head looks and the camera."""
+    """Measure the angle between a gaze and the direction to the camera, degrees."""
     return math.degrees(math.acos(math.cos(math.radians(yaw)) * math.cos(math.radians(pitch))))
 
 
 def render_clip(clip: PlaygroundClip, folder: Path, *, sidecar: str = "txt") -> Path:
-    """Render one clip into `folder` (made if need be): video, sidecar ("txt" or "json"), truth."""
+    """Render one clip into `folder`, which is made if needed: video, sidecar ("txt" or "json"), truth."""
     film = VideoSpec(clip.name, clip.caption, clip.width, clip.height, clip.fps, sidecar, crf=18, threads=1)
     return write_truth_video(film, folder, partial(_render_frames, clip))
 

@@ -1,9 +1,9 @@
-"""Still pictures of the playground with exact truth: what is where, and how much of it shows.
+"""Still pictures of the playground with exact truth: boxes, masks and visible shares.
 
-`compose_things` is the one compositor of the playground. Pictures, clips and training scenes all use it, so
-truth means the same everywhere. A mask holds the pixels in which at least half of what is seen is that
-thing; a box is tight around the mask, xyxy in pixels, right and bottom exclusive; `share` is the visible part
-of the thing's own area, 0..1, counting what is behind others and what is outside the picture as hidden.
+`compose_things` is the only compositor of the playground. Pictures, clips and training scenes use it, so
+truth has one meaning. A mask holds the pixels of which the thing covers at least half of the visible content.
+A box is tight around the mask, xyxy in pixels, right and bottom exclusive. `share` is the visible part of the
+thing's area, 0..1; parts behind other things and outside the picture are hidden.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from curation.playground.world import (
     split_name,
 )  # fmt: skip
 
-# A thing that shows fewer pixels, or less of itself, has no truth: nobody could name it.
+# A thing with fewer visible pixels, or a smaller visible share, has no truth: it cannot be named.
 MIN_PIXELS: Final = 16
 MIN_SHARE: Final = 0.2
-# Heights and widths of training scenes: the shapes that videos have, at the models' resolution.
+# Heights and widths of training scenes: the aspect ratios of videos, at the models' resolution.
 SIZES: Final = ((96, 96), (96, 128), (128, 96))
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One thing to draw. A person has a `body` and a `gaze`; anything else has a `look`."""
+    """One thing to draw. A person has a `body` and a `gaze`; another thing has a `look`."""
 
     name: str
     where: CanvasPlacement
@@ -62,7 +62,7 @@ class Thing:
 
     @property
     def face(self) -> FaceTruth | None:
-        """Truth of a person's face; None: it is a thing, or no face shows."""
+        """Truth of a person's face; None: it is no person, or no face is visible."""
         return measure_face(self.body, self.gaze, self.where) if self.name == PERSON else None
 
 
@@ -79,22 +79,25 @@ class ThingTruth:
 
 @dataclass(frozen=True, slots=True)
 class ScenePicture:
-    """`image`: (height, width, 3) RGB uint8. `seen`: what shows enough to be named, back to front."""
+    """A picture.
+
+    `image`: (height, width, 3) RGB uint8; `seen`: things visible enough to be named, back to front.
+    """
 
     image: RGB
     truths: tuple[ThingTruth, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name in the picture, once."""
+        """Every name in the picture, each once."""
         return tuple(dict.fromkeys(each.name for each in self.truths))
 
 
 def measure_whole_area(thing: Thing) -> float:
-    """The pixels a thing would show if nothing hid it and the picture went on, at the same threshold."""
+    """Count the pixels of the whole thing, without occlusion and without the picture's edges."""
     middle = int(np.ceil(thing.where.half * 1.5)) + 2
     side = 2 * middle
-    # The same position within a pixel as in the picture, or the count at the edge would differ.
+    # The position within a pixel is that in the picture, or the count at the outline would differ.
     x, y = middle + thing.where.x % 1, middle + thing.where.y % 1
     fraction = CanvasPlacement(x, y, thing.where.half, thing.where.turn)
     moved = Thing(thing.name, fraction, thing.look, thing.body, thing.gaze)
@@ -105,14 +108,14 @@ def compose_things(ground: F32, things: Sequence[Thing]) -> tuple[F32, list[Thin
     """Draw things, back to front, over a background (height, width, 3).
 
     Returns:
-        The picture as floats 0..1, and for each thing its truth, None where it shows less than `MIN_PIXELS`
+        The picture as floats, 0..1, and the truth of each thing; None: its visible part is below `MIN_PIXELS`
         or `MIN_SHARE`.
     """
     height, width = ground.shape[:2]
     canvas = ground.copy()
     alphas: list[F32] = []
     for thing in things:
-        # Only the part of the canvas that the thing can reach is drawn and blended.
+        # Only the part of the canvas around the thing is drawn and blended.
         reach = thing.where.half * 1.5 + 2
         x0, y0 = max(0, int(thing.where.x - reach)), max(0, int(thing.where.y - reach))
         x1, y1 = min(width, int(thing.where.x + reach) + 1), min(height, int(thing.where.y + reach) + 1)
@@ -144,12 +147,12 @@ def _measure_truth(thing: Thing, alpha: F32) -> ThingTruth | None:
 
 
 def round_to_rgb(picture: F32) -> RGB:
-    """Floats 0..1 -> uint8."""
+    """Round floats, 0..1, to uint8."""
     return cast(RGB, np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8))
 
 
 def degrade_picture(picture: F32, rng: np.random.Generator) -> RGB:
-    """What a camera and a codec do to a picture: light, softness, noise, JPEG. Truth does not move."""
+    """Degrade a picture as a camera and a codec do: light, blur, noise, JPEG. The truth does not change."""
     image = np.clip(picture * rng.uniform(0.85, 1.1), 0, 1).astype(np.float32)
     if rng.uniform() < 0.4:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.8))).astype(np.float32)
@@ -165,7 +168,7 @@ def degrade_picture(picture: F32, rng: np.random.Generator) -> RGB:
 
 
 def sample_rival(name: str, rng: np.random.Generator) -> str:
-    """A name that is easily mistaken for another: the same colour or the same shape."""
+    """Sample a name that is similar to another one: with the same colour or the same shape."""
     if name == PERSON:
         return NAMES[int(rng.integers(len(NAMES)))]
     tint, shape = split_name(name)
@@ -175,7 +178,7 @@ def sample_rival(name: str, rng: np.random.Generator) -> str:
 
 
 def sample_names(count: int, rng: np.random.Generator, people: float = 0.12) -> list[str]:
-    """`count` names: the first any, each other one half the time a rival of an earlier one."""
+    """Sample `count` names. Half of the names after the first are rivals of an earlier one."""
     names: list[str] = []
     for _ in range(count):
         if rng.uniform() < people and PERSON not in names:
@@ -188,7 +191,7 @@ def sample_names(count: int, rng: np.random.Generator, people: float = 0.12) -> 
 
 
 def sample_gaze(rng: np.random.Generator) -> Gaze:
-    """Half frontal (within 20 degrees), a third turned away to profile, the rest from behind."""
+    """Sample a gaze: half frontal (within 20 degrees), a third up to profile, the rest from behind."""
     kind = rng.uniform()
     side = 1 if rng.uniform() < 0.5 else -1
     if kind < 0.5:
@@ -208,7 +211,7 @@ def sample_thing(name: str, where: CanvasPlacement, rng: np.random.Generator) ->
 def _sample_placement(
     name: str, width: int, height: int, taken: Sequence[CanvasPlacement], rng: np.random.Generator
 ) -> CanvasPlacement:
-    """Somewhere free; three times in ten, where there is another already, half over it."""
+    """Sample a free place; three in ten half cover a thing that is already there."""
     side = min(width, height)
     person = name == PERSON
     half = side * rng.uniform(0.22, 0.36) if person else side * rng.uniform(0.14, 0.28)
@@ -236,7 +239,7 @@ def _sample_placement(
 def sample_scene(
     rng: np.random.Generator, *, width: int = 96, height: int = 96, names: Sequence[str] | None = None
 ) -> ScenePicture:
-    """A still picture with 1 to 4 things (or those of `names`), some of them rivals, some half hidden."""
+    """Sample a picture with 1 to 4 things (or those of `names`), some of them rivals, some half hidden."""
     wanted = sample_names(int(rng.integers(1, 5)), rng) if names is None else names
     taken: list[CanvasPlacement] = []
     things: list[Thing] = []
@@ -249,12 +252,12 @@ def sample_scene(
 
 
 def make_scene(seed: int, index: int, *, width: int = 96, height: int = 96) -> ScenePicture:
-    """The scene with this number; the same every time. Training and tests use different seeds."""
+    """Make the scene with this number; it never changes. Training and tests use different seeds."""
     return sample_scene(np.random.default_rng([seed, index]), width=width, height=height)
 
 
 def sample_prompt(present: Sequence[str], rng: np.random.Generator, most: int = 6) -> list[str]:
-    """Names to ask a detector for: of those that are there, rivals of them, and others; shuffled."""
+    """Sample names for a detector's prompt: present ones, rivals of them, and others, in random order."""
     prompt = [name for name in present if rng.uniform() < 0.85]
     prompt += [sample_rival(name, rng) for name in present if rng.uniform() < 0.7]
     others = range(int(rng.integers(1, 3)))

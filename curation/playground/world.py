@@ -1,11 +1,11 @@
-"""What there is in the playground: 64 things, named by a colour and a shape, and people with faces.
+"""The things of the playground: 64 things, named by a colour and a shape, and people with faces.
 
 A **thing** is a shape (`OUTLINES`) filled with a colour and a texture; its name is "red star". A **person**
-is a drawn figure whose head can turn (`Gaze`), so that looking at the camera means something. Everything
-here is a pure function of its arguments: nothing is read, nothing is remembered, no random state is global.
+is a drawn figure whose head can turn (`Gaze`), so the direction of its gaze is known. All functions are pure:
+they read no files and have no state, and no random state is global.
 
-Coordinates: shapes live in a unit square, x and y in -1..1, y downwards; `draw` puts that square anywhere on
-a canvas. Colours are floats 0..1 (RGB), alpha is the share of a pixel that is covered, 0..1.
+Coordinates: shapes are in a unit square, x and y in -1..1, y downwards. `CanvasPlacement` maps that square to
+a canvas. Colours are floats, 0..1 (RGB); alpha is the covered share of a pixel, 0..1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ F64 = NDArray[np.float64]
 RGBFloat = tuple[float, float, float]
 Texture = Literal["plain", "stripes", "dots", "checks", "shaded"]
 
-# name -> hue in degrees; far enough apart that no jitter makes one into another.
+# name -> hue in degrees; jitter cannot change one hue into another.
 HUES: Final[Mapping[str, float]] = {
     "red": 0, "orange": 27, "yellow": 55, "green": 120, "cyan": 183, "blue": 225, "purple": 275, "pink": 323,
 }  # fmt: skip
@@ -54,7 +54,7 @@ def _make_star() -> F64:
 
 
 def _make_heart() -> F64:
-    # The classic curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, fitted to the square.
+    # The curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, scaled to the square.
     t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     x = 16 * np.sin(t) ** 3
     y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
@@ -62,7 +62,7 @@ def _make_heart() -> F64:
 
 
 def _make_crescent() -> F64:
-    # A disc with a second one, of radius `inner` and moved right by `moved`, taken out of it.
+    # A disc without a second disc of radius `inner`, which is `moved` to the right.
     inner, moved = 0.78, 0.5
     x: float = (1 - inner**2 + moved**2) / (2 * moved)
     horn = math.acos(x)
@@ -80,7 +80,7 @@ def _make_polygon(*corners: tuple[float, float]) -> F64:
 
 
 _ARM: Final = 0.36
-# shape -> closed outlines in the unit square, filled even-odd: what lies inside two of them is a hole.
+# shape -> closed outlines in the unit square, filled even-odd: an area inside two of them is a hole.
 OUTLINES: Final[Mapping[str, tuple[F64, ...]]] = {
     "disc": (_make_circle(0.95),),
     "square": (_make_polygon((-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)),),
@@ -100,7 +100,7 @@ OUTLINES: Final[Mapping[str, tuple[F64, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class CanvasPlacement:
-    """Where the unit square goes: its centre and half its side in pixels, its turn in degrees clockwise."""
+    """The place of the unit square: its centre and half its side in pixels, its turn in degrees clockwise."""
 
     x: float
     y: float
@@ -108,13 +108,13 @@ class CanvasPlacement:
     turn: float = 0.0
 
     def map_to_pixels(self, points: F64) -> F64:
-        """(n, 2) unit coordinates -> (n, 2) pixels."""
+        """Map (n, 2) unit coordinates to (n, 2) pixels."""
         c, s = math.cos(math.radians(self.turn)), math.sin(math.radians(self.turn))
         turned = points @ np.array([[c, s], [-s, c]])
         return cast(F64, turned * self.half + np.array([self.x, self.y]))
 
     def map_to_unit(self, width: int, height: int) -> tuple[F32, F32]:
-        """Unit coordinates (u, v) of every pixel's centre of a canvas, each (height, width)."""
+        """Return the unit coordinates (u, v) of the centres of a canvas's pixels, each (height, width)."""
         c, s = math.cos(math.radians(self.turn)), math.sin(math.radians(self.turn))
         x = (np.arange(width, dtype=np.float32) + 0.5 - self.x)[None, :] / self.half
         y = (np.arange(height, dtype=np.float32) + 0.5 - self.y)[:, None] / self.half
@@ -122,17 +122,17 @@ class CanvasPlacement:
 
 
 def compute_coverage(outlines: tuple[F64, ...], where: CanvasPlacement, width: int, height: int) -> F32:
-    """How much of each pixel of a canvas the filled outlines cover: (height, width), 0..1."""
+    """Compute the share of each pixel that the filled outlines cover: (height, width), 0..1."""
     corners = [where.map_to_pixels(outline) for outline in outlines]
     return fill_polygons(corners, width, height)
 
 
 def fill_polygons(corners: list[F64], width: int, height: int) -> F32:
-    """Even-odd fill of closed outlines, each (n, 2) in pixels -> coverage (height, width), 0..1."""
+    """Fill closed outlines, each (n, 2) in pixels, even-odd; return the coverage (height, width), 0..1."""
     k = _SUPERSAMPLE
     fine = np.zeros((height * k, width * k), np.uint8)
-    # OpenCV's integer coordinates are pixel centres, ours are edges: half a subpixel is taken off. It also
-    # paints the border itself, half a subpixel too wide all around, which is 1/8 of a pixel here.
+    # OpenCV's integer coordinates are pixel centres, ours are edges, so half a subpixel is subtracted. OpenCV
+    # also paints the outline itself, which adds half a subpixel on every side, 1/8 of a pixel here.
     points = [np.round((outline * k - 0.5) * (1 << _FRACTION_BITS)).astype(np.int32) for outline in corners]
     cv2.fillPoly(fine, points, 255, lineType=cv2.LINE_8, shift=_FRACTION_BITS)
     shares = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
@@ -143,10 +143,10 @@ def fill_polygons(corners: list[F64], width: int, height: int) -> F32:
 
 
 def get_colour(name: str, hue_shift: float = 0.0, saturation: float = 0.9, value: float = 0.9) -> RGBFloat:
-    """The RGB of a named colour; `hue_shift` in degrees.
+    """Return the RGB of a named colour, 0..1; `hue_shift` is in degrees.
 
     Raises:
-        KeyError: no such colour.
+        KeyError: there is no such colour.
     """
     return colorsys.hsv_to_rgb(((HUES[name] + hue_shift) % 360) / 360, saturation, value)
 
@@ -154,10 +154,10 @@ def get_colour(name: str, hue_shift: float = 0.0, saturation: float = 0.9, value
 def apply_texture(
     base: RGBFloat, texture: Texture, u: F32, v: F32, *, period: float = 0.5, contrast: float = 0.3
 ) -> F32:
-    """A colour with a texture over unit coordinates (h, w) -> (h, w, 3), 0..1.
+    """Apply a texture to a colour over unit coordinates (h, w); return (h, w, 3), 0..1.
 
-    A texture only darkens by up to `contrast`: the hue, which is the name, stays. `period` is in units of
-    half the thing's size.
+    A texture only darkens by up to `contrast`. It keeps the hue, which is part of the name. `period` is in
+    units of half the thing's size.
     """
     if texture == "plain":
         shade = np.zeros_like(u)
@@ -175,9 +175,9 @@ def apply_texture(
 
 
 def draw_backdrop(width: int, height: int, rng: np.random.Generator) -> F32:
-    """A background without a name: greyish, textured, (height, width, 3), 0..1.
+    """Draw a background without a name: greyish, textured, (height, width, 3), 0..1.
 
-    Its saturation stays below 0.2, so no part of it is rightly called by one of `COLOURS`.
+    Its saturation is below 0.2, so none of `COLOURS` fits any part of it.
     """
     tone = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0, 0.18), rng.uniform(0.25, 0.85))
     where = CanvasPlacement(
@@ -203,7 +203,7 @@ def draw_backdrop(width: int, height: int, rng: np.random.Generator) -> F32:
 
 @dataclass(frozen=True, slots=True)
 class ThingLook:
-    """How a thing is painted; see `colour` and `apply_texture`."""
+    """The look of a thing; see `get_colour` and `apply_texture`."""
 
     hue_shift: float = 0.0
     saturation: float = 0.9
@@ -214,7 +214,7 @@ class ThingLook:
 
 
 def sample_look(rng: np.random.Generator) -> ThingLook:
-    """A look within the limits in which a thing keeps its name."""
+    """Sample a look within the limits in which a thing keeps its name."""
     return ThingLook(
         hue_shift=float(rng.uniform(-6, 6)),
         saturation=float(rng.uniform(0.72, 1)),
@@ -229,7 +229,7 @@ def split_name(name: str) -> tuple[str, str]:
     """Split a name into colour and shape: "red star" -> ("red", "star").
 
     Raises:
-        KeyError: no thing of this world has that name.
+        KeyError: no thing of this world has this name.
     """
     tint, _, shape = name.partition(" ")
     if tint not in HUES or shape not in OUTLINES:
@@ -240,7 +240,7 @@ def split_name(name: str) -> tuple[str, str]:
 def draw_thing(
     name: str, look: ThingLook, where: CanvasPlacement, width: int, height: int
 ) -> tuple[F32, F32]:
-    """A thing on an empty canvas: its paint (height, width, 3) and its coverage (height, width)."""
+    """Draw a thing on an empty canvas: its paint (height, width, 3) and its coverage (height, width)."""
     tint, shape = split_name(name)
     alpha = compute_coverage(OUTLINES[shape], where, width, height)
     u, v = where.map_to_unit(width, height)
@@ -253,9 +253,9 @@ def draw_thing(
 
 @dataclass(frozen=True, slots=True)
 class Gaze:
-    """Where a head looks, in degrees: yaw > 0 to the right of the picture, pitch > 0 up, roll > 0 clockwise.
+    """The direction of a gaze, degrees: yaw > 0 to the picture's right, pitch > 0 up, roll > 0 clockwise.
 
-    A yaw beyond 90 either way shows the back of the head.
+    A yaw beyond 90 in either direction shows the back of the head.
     """
 
     yaw: float = 0.0
@@ -264,7 +264,7 @@ class Gaze:
 
     @property
     def rotation(self) -> F64:
-        """(3, 3): head coordinates (x right, y down, z towards the camera) -> the same, turned."""
+        """Matrix (3, 3) that rotates head coordinates (x right, y down, z towards the camera)."""
         y, p, r = (math.radians(a) for a in (self.yaw, self.pitch, self.roll))
         about_y = np.array([[math.cos(y), 0, math.sin(y)], [0, 1, 0], [-math.sin(y), 0, math.cos(y)]])
         about_x = np.array([[1, 0, 0], [0, math.cos(p), -math.sin(p)], [0, math.sin(p), math.cos(p)]])
@@ -272,7 +272,7 @@ class Gaze:
         return cast(F64, about_z @ about_y @ about_x)
 
 
-# Where a head's features are, on the unit sphere of the head before it turns: x right, y down, z outwards.
+# Places of a head's features on its unit sphere before it turns: x right, y down, z outwards.
 FEATURES: Final[Mapping[str, tuple[float, float, float]]] = {
     "left eye": (-0.38, -0.16, 0.91),
     "right eye": (0.38, -0.16, 0.91),
@@ -293,7 +293,7 @@ HAIRS: Final[tuple[RGBFloat, ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What a person looks like; identity is all of it but the clothes."""
+    """The look of a person. The identity is everything except the clothes."""
 
     skin: RGBFloat = SKINS[0]
     hair: RGBFloat = HAIRS[0]
@@ -332,7 +332,7 @@ class FaceTruth:
 
 
 def measure_face(body: Figure, gaze: Gaze, where: CanvasPlacement) -> FaceTruth:
-    """Where the head of a person is, and what it shows."""
+    """Measure the head of a person and its visible features."""
     cx, cy = (float(v) for v in where.map_to_pixels(np.array([[0.0, _HEAD_Y]]))[0])
     scale = where.half * HEAD * body.wide
     tall = where.half * HEAD * _HEAD_TALL
@@ -352,9 +352,9 @@ def _fill_ellipse(cx: float, cy: float, rx: float, ry: float, turn: float, width
 
 
 def draw_person(body: Figure, gaze: Gaze, where: CanvasPlacement, width: int, height: int) -> tuple[F32, F32]:
-    """A person on an empty canvas, head to waist: paint (height, width, 3) and coverage (height, width).
+    """Draw a person on an empty canvas, head to waist: paint (height, width, 3), coverage (height, width).
 
-    The body stands upright; `where.turn` tilts it as a whole, the gaze turns the head on it.
+    `where.turn` tilts the upright body as a whole, and the gaze turns the head on it.
     """
     face = measure_face(body, gaze, where)
     (cx, cy), sx = face.centre, face.scale
@@ -374,7 +374,7 @@ def draw_person(body: Figure, gaze: Gaze, where: CanvasPlacement, width: int, he
     )
     head = _fill_ellipse(cx, cy, sx, sy, gaze.roll, width, height)
     blend_layer(head, body.hair)
-    # The face is the front of the sphere: a skin ellipse that slides and narrows as the head turns.
+    # The face is the front of the sphere: a skin ellipse that moves and narrows when the head turns.
     front = gaze.rotation @ np.array([0.0, 0.16, 0.55])
     facing = float((gaze.rotation @ np.array([0.0, 0.0, 1.0]))[2])
     if facing > -0.25:
@@ -386,7 +386,10 @@ def draw_person(body: Figure, gaze: Gaze, where: CanvasPlacement, width: int, he
     dark = cast(RGBFloat, tuple(0.68 * v for v in body.skin))
 
     def draw_mark(x: float, y: float, wide: float, tall: float, tint: RGBFloat) -> None:
-        """A spot on the head, in shares of its half width and half height; it ends where the head does."""
+        """Draw a spot on the head, in shares of its half width and half height.
+
+        It ends at the head's outline.
+        """
         spot = _fill_ellipse(x, y, sx * wide, sy * tall, gaze.roll, width, height)
         blend_layer(np.minimum(spot, head), tint)
 
@@ -394,12 +397,12 @@ def draw_person(body: Figure, gaze: Gaze, where: CanvasPlacement, width: int, he
         if seen and "eye" in name:
             draw_mark(x, y, 0.2 * max(0.3, facing), 0.13, (0.97, 0.97, 0.97))
             draw_mark(x, y, 0.1, 0.1, body.eyes)
-        elif seen and name == "nose":  # of a profile it stands out, so it may leave the head
+        elif seen and name == "nose":  # in profile it protrudes, so it may leave the head
             blend_layer(_fill_ellipse(x, y, sx * 0.11, sy * 0.16, gaze.roll, width, height), dark)
     if face.visible[3] or face.visible[4]:
         x, y = face.points[3:].mean(axis=0)
         reach = float(np.hypot(*(face.points[4] - face.points[3]))) / 2
         draw_mark(x, y, max(0.08, reach / sx), 0.07, (0.62, 0.18, 0.2))
-    # Where less than the whole pixel is covered, paint is premultiplied so far: make it straight.
+    # The paint of partly covered pixels is premultiplied up to here; make it straight.
     straight = paint / np.maximum(whole, 1e-3)[..., None]
     return np.clip(straight, 0, 1).astype(np.float32), whole

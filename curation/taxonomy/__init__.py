@@ -1,4 +1,4 @@
-"""What captions may name, and how it is found in them (Kaleido 3.2 (2))."""
+"""The names of subjects, and the code that finds them in captions (Kaleido 3.2 (2))."""
 
 from curation.taxonomy.checks import find_problems
 from curation.taxonomy.files import TaxonomyError

@@ -1,4 +1,4 @@
-"""Names of what a caption does not show: things denied ("no dog"), and things only likened ("like a cat")."""
+"""Find names of things that the video does not show: negated ("no dog") or compared ("like a cat")."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _DISGUISES = ("dressed", "disguised", "costumed")
 
 
 def is_likeness(sentence: Sentence, phrase: NounPhrase, depictions: Container[str]) -> bool:
-    """Whether a phrase is only a likeness: "a statue of a horse", "moves like a cat", "dressed as a bear".
+    """Return whether a phrase is a likeness: "a statue of a horse", "moves like a cat", "dressed as a bear".
 
     Args:
-        sentence: where the phrase stands.
-        phrase: the name, widened.
-        depictions: words for things that only show another: "statue".
+        sentence: the sentence of the phrase.
+        phrase: the name with its adjectives.
+        depictions: words for things that depict another thing: "statue".
     """
     start = phrase.find_start(sentence)
     if not sentence.is_joined(start, SPACE):
@@ -32,9 +32,9 @@ def is_likeness(sentence: Sentence, phrase: NounPhrase, depictions: Container[st
 
 
 def drop_denied(sentence: Sentence, phrases: Iterable[NounPhrase]) -> list[NounPhrase]:
-    """Drop what the caption says is absent: "no dog", "without a hat or gloves", "not wearing a hat"."""
+    """Drop negated phrases: "no dog", "without a hat or gloves", "not wearing a hat"."""
     kept: list[NounPhrase] = []
-    denied_stop = -1  # where a denied phrase ended: an "or" there carries the denial on
+    denied_stop = -1  # end of the last negated phrase; an "or" there continues the negation
     for phrase in phrases:
         start = phrase.find_start(sentence)
         is_absent = _is_denied(sentence, start, phrase)
@@ -47,7 +47,7 @@ def drop_denied(sentence: Sentence, phrases: Iterable[NounPhrase]) -> list[NounP
 
 
 def _is_denied(sentence: Sentence, start: int, phrase: NounPhrase) -> bool:
-    """Whether the words before a phrase, which begins at `start` with its determiners, deny it."""
+    """Return whether the words before a phrase negate it. It begins at `start` with its determiners."""
     if any(key in ("no", "neither") for key in sentence.get_keys(start, phrase.left)):
         return True
     if not sentence.is_joined(start, SPACE):
@@ -66,7 +66,7 @@ def _is_denied(sentence: Sentence, start: int, phrase: NounPhrase) -> bool:
 
 
 def _continues_denial(sentence: Sentence, denied_stop: int, start: int, phrase: NounPhrase) -> bool:
-    """Whether a phrase goes on with a denied list: "no hat or gloves", "no hats, gloves or scarves"."""
+    """Return whether a phrase continues a negated list: "no hat or gloves", "no hats, gloves or scarves"."""
     between = sentence.get_keys(denied_stop, start)
     if between in (["or"], ["nor"]):
         return True

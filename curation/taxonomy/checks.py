@@ -1,4 +1,4 @@
-"""What is wrong with a taxonomy file: one line for each problem, with the place and what to do."""
+"""Check a taxonomy file: one line for each problem, with its place and what to do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GUARDS = ("verbs", "modifiers", "indefinite")
 
 
 def find_problems(path: str | Path) -> list[str]:
-    """Everything wrong with a taxonomy file, one clear line each; empty if it can be used."""
+    """List all problems of a taxonomy file, one line each; []: it can be used."""
     file = Path(path)
     try:
         data = read_yaml(file)
@@ -37,15 +37,15 @@ def find_problems(path: str | Path) -> list[str]:
 
 
 def check_data(data: Mapping[str, Any]) -> list[str]:
-    """Everything wrong with the content of a taxonomy file; the shape of its sections is checked first."""
+    """List all problems of the content of a taxonomy file. The types of its sections are checked first."""
     return list(_check_shapes(data)) or list(_check_words(data))
 
 
-# --- the shape of the sections ----------------------------------------------------------------------
+# --- types of the sections --------------------------------------------------------------------------
 
 
 def _check_shapes(data: Mapping[str, Any]) -> Iterator[str]:
-    """Whether every section has the shape that the rest relies on."""
+    """Check that every section has its type."""
     for section in data:
         if section not in SECTIONS:
             yield f"unknown section '{section}'{_suggest_nearest(str(section), SECTIONS)}"
@@ -138,24 +138,24 @@ def _check_text_list(section: str, value: object) -> Iterator[str]:
             yield f"{section}: {item!r} is no text: quote it"
 
 
-# --- the words ------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 @dataclass
 class _KnownNames:
-    """The names of a file, gathered while its groups are checked."""
+    """The names of a file, collected while its groups are checked."""
 
     owners: dict[tuple[str, ...], tuple[str, str]] = field(default_factory=dict)  # key -> (name, category)
     homes: dict[str, str] = field(default_factory=dict)  # category -> group
 
     @property
     def names(self) -> set[str]:
-        """All names, as written."""
+        """All names, as in the file."""
         return {name for name, _ in self.owners.values()}
 
 
 def _check_words(data: Mapping[str, Any]) -> Iterator[str]:
-    """Whether the words make sense together; the sections have the right shapes."""
+    """Check the names and the references between sections, whose types are right."""
     known = _KnownNames()
     yield from _check_names(data["groups"], known)
     yield from _check_written_plurals(data, known)
@@ -170,7 +170,7 @@ def _check_words(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check_names(groups: Mapping[str, Any], known: _KnownNames) -> Iterator[str]:
-    """Whether each category and each name is well written and there once; fills `known`."""
+    """Check that each category and each name is spelled right and unique; fill `known`."""
     for group, categories in groups.items():
         for label, names in categories.items():
             if fault := _find_spelling_fault(label):
@@ -193,7 +193,7 @@ def _check_names(groups: Mapping[str, Any], known: _KnownNames) -> Iterator[str]
 
 
 def _check_written_plurals(data: Mapping[str, Any], known: _KnownNames) -> Iterator[str]:
-    """Whether no name is the plural of another, and whether each irregular plural belongs to a name."""
+    """Check that no name is the plural of another, and that each irregular plural belongs to a name."""
     irregular = data.get("plurals", {})
     for name, label in known.owners.values():
         for plural in () if name in data.get("plural_only", []) else make_plurals(name, irregular):
@@ -211,7 +211,7 @@ def _check_written_plurals(data: Mapping[str, Any], known: _KnownNames) -> Itera
 
 
 def _check_references(data: Mapping[str, Any], known: _KnownNames) -> Iterator[str]:
-    """Whether names, categories and groups that other sections speak of exist."""
+    """Check that the names, categories and groups in other sections exist."""
     names_known = known.names
     sections = {"plural_only": data.get("plural_only", [])}
     sections |= {f"guards: {guard}": names for guard, names in data.get("guards", {}).items()}
@@ -236,7 +236,7 @@ def _check_references(data: Mapping[str, Any], known: _KnownNames) -> Iterator[s
 
 
 def _find_spelling_fault(name: str) -> str:
-    """What is wrong with the way a name is written, or ""."""
+    """Return the fault in the spelling of a name, or ""."""
     tidy = " ".join(name.lower().split())
     if not make_key(name):
         return "has no letters: remove it"

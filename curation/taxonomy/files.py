@@ -1,4 +1,4 @@
-"""The files of a taxonomy: where they lie, and how they are read."""
+"""Find and read the files of a taxonomy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHIPPED_FILE = Path(__file__).with_name("taxonomy.yaml")
 ADJECTIVES_FILE = Path(__file__).with_name("adjectives.yaml")
 
 _PLAYGROUND_FOLDER = Path(__file__).parents[1] / "playground"
-# Names that stand for a file where a path is expected.
+# Names that can be given instead of the path of a file.
 NAMED_FILES = {
     "playground": _PLAYGROUND_FOLDER / "taxonomy.yaml",
     "plain": _PLAYGROUND_FOLDER / "plain.taxonomy.yaml",
@@ -21,11 +21,11 @@ NAMED_FILES = {
 
 
 class TaxonomyError(RepriseError):
-    """A taxonomy file cannot be used. One line: the file, the place in it, what is wrong and what to do."""
+    """A taxonomy file cannot be used. One line: the file, the place in it, the problem and what to do."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error: plain YAML would silently keep the last one."""
+    """Safe YAML in which a repeated key is an error. Plain YAML would silently keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -44,7 +44,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
     Raises:
-        TaxonomyError: it is missing, no UTF-8, no YAML or no mapping, or a key is given twice.
+        TaxonomyError: the file is missing, no UTF-8, no YAML or no mapping, or a key is repeated.
     """
     try:
         data = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)

@@ -1,4 +1,4 @@
-"""A small grammar of English: the closed classes of words, as sets of lower-case keys."""
+"""A small grammar of English: its closed word classes, as sets of lower-case keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def _list_words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# The closed classes of English words: few and fixed, so they are code and not data.
+# The closed word classes of English are small and fixed, so they are code and not data.
 SINGULAR_DETERMINERS = _list_words("a an one")
 POSSESSIVES = _list_words("my your his her its our their whose")
 VAGUE_DETERMINERS = _list_words(
@@ -50,30 +50,30 @@ AUXILIARIES = _list_words(
     seems appears looks becomes isn't aren't doesn't don't wasn't weren't"""
 )
 CLOSED_CLASS_WORDS = DETERMINERS | PREPOSITIONS | CONJUNCTIONS | AUXILIARIES | frozenset(NUMBERS)
-# Words that follow an imperative: "watch how ...".
+# Words that can follow an imperative: "watch how ...".
 OBJECT_OPENERS = _list_words("as how what me us him them it your out up")
 
 NEGATORS = _list_words("no not without neither nor never lacking minus sans cannot")
-# Verbs that may stand between a negator and what it denies: "not wearing a hat".
+# Verbs that may be between a negator and the negated phrase: "not wearing a hat".
 LIGHT_VERBS = _list_words(
     """have has having had wear wearing see seeing show contain hold holding carry carrying include including
     be longer use using"""
 )
-# Words before "of" that deny what follows it.
+# Words before "of" that negate the phrase after it.
 ABSENCE_WORDS = _list_words("free devoid instead absence empty lack clear bare")
-# Adjectives that mean "not the one mentioned before": they forbid merging two mentions.
+# Adjectives that mean "not the one mentioned before". They prevent that two mentions are merged.
 NOT_SAME = _list_words("other another second third fourth next different new extra last")
-# Categories that seldom modify things: in "hands the woman flowers" both are meant.
+# Categories that rarely modify things: "hands the woman flowers" names both.
 NEVER_MODIFY = _list_words("person man woman boy girl child crowd family")
 
 
 def parse_number(key: str) -> int | None:
-    """The number that a word stands for: "12", "twelve", "dozen"; None: another word."""
+    """Return the value of a number word: "12", "twelve", "dozen"; None: it is no number."""
     if key.isdigit() and len(key) < 4:
         return int(key)
     return NUMBERS.get(key)
 
 
 def is_negator(key: str) -> bool:
-    """Whether a word denies what follows: "no", "without", "isn't"."""
+    """Return whether a word negates the words after it: "no", "without", "isn't"."""
     return key in NEGATORS or key.endswith("n't")

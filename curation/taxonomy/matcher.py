@@ -1,12 +1,12 @@
-"""Find what a caption names: the candidate subjects of Kaleido 3.2 (2).
+"""Find the candidate subjects in a caption (Kaleido 3.2 (2)).
 
-A caption becomes a sentence of words. The words are walked once through a trie of all names. A name that is
-surely a noun is widened to the left into the phrase that grounding searches for: "fluffy grey puppy". What is
-denied or only likened is dropped, and names of the same thing are merged.
+A caption is split into words. One pass over the words finds names in a trie. A name that is surely a noun is
+extended to the left to the phrase that grounding searches for: "fluffy grey puppy". Negated and compared
+names are dropped, and names of the same thing are merged.
 
-The rules are shallow on purpose: there is no parser and no model. In doubt a subject is missed rather than
-invented, because no later stage removes a box around something that the caption never mentions. Everything
-here is pure and works on plain data; `taxonomy.py` reads the files and checks them.
+The rules are simple by design: there is no parser and no model. In doubt, a subject is missed and not
+invented, because no later stage removes a box around something that the caption does not mention. All
+functions are pure and work on plain data; `taxonomy.py` reads and checks the files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from curation.taxonomy.names import NameForm, NameTrie
 from curation.taxonomy.phrase import Adjectives, NounPhrase, widen_phrase
 from curation.taxonomy.sentence import COMMA, HYPHEN, SPACE, Sentence
 
-NamesByEnd = Mapping[int, NounPhrase]  # names that were found, by where they end
+NamesByEnd = Mapping[int, NounPhrase]  # found names, by the position of their end
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,19 @@ class MatchRules:
 
 
 class Matcher:
-    """Names and rules, compiled once. Matching changes nothing in it, and it pickles."""
+    """Names and rules, compiled once. It is immutable and can be pickled."""
 
     def __init__(self, names: NameTrie, rules: MatchRules, adjectives: Adjectives) -> None:
-        """Keep what captions are matched with."""
+        """Store the names, rules and adjectives."""
         self._names = names
         self._rules = rules
         self._adjectives = adjectives
 
     def find_mentions(self, caption: str) -> list[Mention]:
-        """What a caption names, in the order of the text; phrases never overlap. Never raises on a string."""
+        """Find the subjects that a caption names, in text order, without overlaps.
+
+        It never raises on a string.
+        """
         sentence = Sentence(caption)
         found = self._merge_compounds(sentence, self._scan_words(sentence))
         by_end = {phrase.stop: phrase for phrase in found}
@@ -67,7 +70,7 @@ class Matcher:
         return merge_mentions(sentence, drop_denied(sentence, shown), self._rules.stand_ins)
 
     def _scan_words(self, sentence: Sentence) -> list[NounPhrase]:
-        """Look for a name at every word, the longest first; the words of a name are not looked at again."""
+        """Search a name at every word, the longest first. The search continues after the words of a name."""
         by_end: dict[int, NounPhrase] = {}  # in text order
         position = 0
         while position < len(sentence):
@@ -86,7 +89,7 @@ class Matcher:
         return list(by_end.values())
 
     def _is_noun(self, sentence: Sentence, phrase: NounPhrase, by_end: NamesByEnd) -> bool:
-        """Whether a name that may also be a verb, a colour or a pane of glass is the thing here."""
+        """Return whether a name that may also be a verb, a colour or a material is a noun here."""
         name, rules = phrase.form.name, self._rules
         determiner = phrase.get_determiner_key(sentence)
         has_determiner = phrase.determiner >= 0
@@ -104,7 +107,7 @@ class Matcher:
         return self._is_noun_by_place(sentence, phrase, by_end)
 
     def _is_noun_by_place(self, sentence: Sentence, phrase: NounPhrase, by_end: NamesByEnd) -> bool:
-        """Whether a bare name that could be a verb stands after a preposition, in a list or as an object."""
+        """Return whether a name that could be a verb follows a preposition, is in a list or is an object."""
         left = phrase.left
         opens_object = _opens_object(sentence, phrase.stop)
         if self._is_after_proper_name(sentence, phrase):
@@ -128,7 +131,7 @@ class Matcher:
             return False
         if left < phrase.first:
             return not opens_object  # "eats fresh fish"
-        # An object right behind its verb: "watering plants", "eats fish".
+        # An object directly after its verb: "watering plants", "eats fish".
         is_verb = before.endswith(("ing", "s")) or before in self._adjectives.verbs
         return is_verb and self._is_phrase_end(sentence, phrase.stop)
 
@@ -140,7 +143,7 @@ class Matcher:
         return phrase.is_plural and is_hyphened and capitals == [True, False]
 
     def _is_listed(self, sentence: Sentence, phrase: NounPhrase, by_end: NamesByEnd) -> bool:
-        """Whether a name continues a list of things ("trees and plants"), not of actions ("eats, drinks")."""
+        """Return whether a name continues a list of things ("trees and plants"), not of actions."""
         before = sentence.get_key(phrase.left - 1)
         earlier = by_end.get(phrase.left - 1 if before in ("and", "or") else phrase.left)
         if earlier is None or earlier.form.group == HUMAN:
@@ -149,7 +152,7 @@ class Matcher:
         return is_opening or self._is_phrase_end(sentence, phrase.stop)
 
     def _is_phrase_end(self, sentence: Sentence, stop: int) -> bool:
-        """Whether no noun or adjective follows at a word, so that what precedes it is a noun of its own."""
+        """Return whether no noun or adjective is at a word, so that the noun before it ends its phrase."""
         if stop >= len(sentence) or sentence.words[stop].gap > HYPHEN or sentence.is_possessive(stop - 1):
             return True
         key = sentence.get_key(stop)
@@ -159,7 +162,7 @@ class Matcher:
         return key in PREPOSITIONS or key in AUXILIARIES or key in CONJUNCTIONS or key.endswith("ly")
 
     def _merge_compounds(self, sentence: Sentence, found: Sequence[NounPhrase]) -> list[NounPhrase]:
-        """The head noun rule: of two names side by side the first describes the last ("dog bed")."""
+        """Apply the head noun rule: the first of two adjacent names describes the last ("dog bed")."""
         kept: list[NounPhrase] = []
         by_end = {phrase.stop: phrase for phrase in found}
         for index, phrase in enumerate(found):
@@ -183,7 +186,7 @@ class Matcher:
 
 
 def _is_indefinite(sentence: Sentence, phrase: NounPhrase) -> bool:
-    """Whether a phrase follows "a", "another", a number or a possessive."""
+    """Return whether a phrase follows "a", "another", a number or a possessive."""
     determiner = phrase.get_determiner_key(sentence)
     return (
         sentence.is_possessive(phrase.determiner)
@@ -195,13 +198,13 @@ def _is_indefinite(sentence: Sentence, phrase: NounPhrase) -> bool:
 
 
 def _opens_object(sentence: Sentence, stop: int) -> bool:
-    """Whether the words after a name read as its object, so that the name is a verb: "watch the dog"."""
+    """Return whether the words after a name are its object, so that the name is a verb: "watch the dog"."""
     key = sentence.get_key(stop)
     return sentence.is_joined(stop, SPACE) and (key in DETERMINERS or key in OBJECT_OPENERS)
 
 
 def _is_modifier(form: NameForm, head: NameForm) -> bool:
-    """Whether a name right before another is its modifier; not in "behind the man flowers"."""
+    """Return whether a name directly before another one modifies it; false in "behind the man flowers"."""
     if form.category in NEVER_MODIFY:
         return head.group == HUMAN
     return not (form.group == BACKGROUND and head.category in NEVER_MODIFY)

@@ -1,4 +1,4 @@
-"""Mentions: what a caption names, how many there are, and which names speak of the same thing."""
+"""Mentions: the things that a caption names, their counts, and the names that mean the same thing."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class Mention:
     """One thing that a caption names.
 
     Attributes:
-        category: where the name stands in the taxonomy.
+        category: the name's category in the taxonomy.
         group: the group of that category.
         name: the taxonomy's own form of the word that matched (singular, lower case): "puppy".
-        phrase: the noun with its adjectives, as written and without its determiner: "fluffy grey puppy".
+        phrase: the noun with its adjectives, as in the caption, without its determiner: "fluffy grey puppy".
         start: first character of the phrase, so that caption[start:end] == phrase.
         end: end of the phrase.
-        count: how many: "three red cups" 3, "a cup" 1, "the dog" 1; None if a plural does not say.
+        count: the number of things: "three red cups" 3, "a cup" 1, "the dog" 1; None: a plural without a
+            number.
     """
 
     category: str
@@ -45,7 +46,7 @@ class Mention:
 
 @dataclass(frozen=True)
 class StandIn:
-    """An adjective that makes another thing of its noun ("plush"): which thing, and in which groups."""
+    """An adjective that changes the thing that its noun names ("plush"): the new thing, and the groups."""
 
     form: NameForm
     groups: frozenset[str]
@@ -61,7 +62,7 @@ class _DescribedMention:
 def merge_mentions(
     sentence: Sentence, phrases: Iterable[NounPhrase], stand_ins: Mapping[str, StandIn]
 ) -> list[Mention]:
-    """The mentions in the order of the text; "a fluffy dog ... the dog" is one, in its fullest form."""
+    """Merge mentions, in text order. "a fluffy dog ... the dog" is one mention in its most detailed form."""
     by_category: dict[str, list[_DescribedMention]] = {}
     for noun in phrases:
         found = _describe_phrase(sentence, noun, stand_ins)
@@ -77,7 +78,7 @@ def merge_mentions(
 
 
 def count_items(sentence: Sentence, noun: NounPhrase) -> int | None:
-    """How many a phrase speaks of; None: it does not say."""
+    """Return the number of things in a phrase; None: it is not stated."""
     form, position = noun.form, noun.determiner
     determiner = "" if sentence.is_possessive(position) else noun.get_determiner_key(sentence)
     number = parse_number(determiner)
@@ -100,7 +101,7 @@ def count_items(sentence: Sentence, noun: NounPhrase) -> int | None:
 
 
 def _is_part_of_number(sentence: Sentence, position: int) -> bool:
-    """Whether a number belongs to a longer one or to a range: "twenty-two", "two or three", "two hundred"."""
+    """Return whether a number is part of a longer one or of a range: "twenty-two", "two or three"."""
     if sentence.is_joined(position, HYPHEN):
         return True
     before = sentence.get_key(position - 1)
@@ -128,7 +129,7 @@ def _apply_stand_in(
 
 
 def _choose_fuller(earlier: _DescribedMention, later: _DescribedMention) -> _DescribedMention:
-    """The one with more adjectives; the count is the earlier one's where it says one."""
+    """Choose the mention with more adjectives. The count is that of the earlier one if it states one."""
     if len(later.description) <= len(earlier.description):
         return earlier
     count = earlier.mention.count if earlier.mention.count is not None else later.mention.count
@@ -136,7 +137,7 @@ def _choose_fuller(earlier: _DescribedMention, later: _DescribedMention) -> _Des
 
 
 def _is_same_subject(sentence: Sentence, earlier: _DescribedMention, later: _DescribedMention) -> bool:
-    """Whether `later`, of the same category, plainly speaks of `earlier` again; in doubt it does not."""
+    """Return whether `later`, of the same category, clearly means `earlier` again; false in doubt."""
     old, new = earlier.mention, later.mention
     if old.name != new.name and new.category not in (old.name, new.name):
         return False  # "a poodle ... the labrador"; but "a puppy ... the dog" is one
@@ -158,6 +159,6 @@ def _is_same_subject(sentence: Sentence, earlier: _DescribedMention, later: _Des
         return counts_agree
     if position > 0 and sentence.get_key(position - 1) in DEFINITE_DETERMINERS:
         return counts_agree  # "the three cups"
-    # No determiner at all: "on grass ... on the grass", "people ... people".
+    # There is no determiner: "on grass ... on the grass", "people ... people".
     is_bare = position < 0 and earlier.noun.determiner < 0
     return is_bare and old.name == new.name and is_like_described

@@ -1,4 +1,4 @@
-"""The names that a taxonomy knows, and a trie that finds them: its cost does not grow with their number."""
+"""The names of a taxonomy, and a trie that finds them at a cost that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _END = " "  # key of the form that ends at a node; no word has a space in it
 
 @dataclass(frozen=True)
 class NameForm:
-    """A written form of a name, and what it stands for. `singular` and `plural` are both true for "sheep"."""
+    """A written form of a name, and its meaning. `singular` and `plural` are both true for "sheep"."""
 
     name: str
     category: str
@@ -24,12 +24,12 @@ class NameForm:
 
     @property
     def is_surely_singular(self) -> bool:
-        """Whether the form cannot be a plural."""
+        """Whether the form can only be a singular."""
         return self.singular and not self.plural
 
     @property
     def is_surely_plural(self) -> bool:
-        """Whether the form cannot be a singular."""
+        """Whether the form can only be a plural."""
         return self.plural and not self.singular
 
 
@@ -40,8 +40,8 @@ class NameTrie:
         """Build the trie.
 
         Args:
-            forms: (written form, what it stands for), plurals included.
-            never: phrases that hold a name and mean no subject.
+            forms: (written form, its meaning), with plurals.
+            never: phrases that contain a name and mean no subject.
         """
         self._root: dict[str, Any] = {}
         for written, form in forms:
@@ -53,12 +53,12 @@ class NameTrie:
         node = self._root
         for key in make_key(written):
             node = node.setdefault(key, {})
-        node[_END] = form  # None marks a phrase that means nothing
+        node[_END] = form  # None marks a phrase of `never`
 
     def list_names_at(self, sentence: Sentence, first: int) -> list[tuple[int, NameForm | None]]:
-        """The names that start at a word, longest first, as (stop, form); None for a phrase of `never`.
+        """List the names that start at a word as (stop, form), the longest first. None: a phrase of `never`.
 
-        A part of a hyphened word is no name: "cat-like" has no "cat".
+        A part of a hyphenated word is no name: "cat-like" has no "cat".
         """
         words = sentence.words
         found: list[tuple[int, NameForm | None]] = []
@@ -73,7 +73,7 @@ class NameTrie:
             if child is not None and _END in child and not sentence.is_joined(position + 1, HYPHEN):
                 found.append((position + 1, child[_END]))
             if word.possessive:
-                # The possessor's name ends here ("dog's"), unless the whole is a name: "bird's nest".
+                # A possessor ("dog's") ends here, unless the whole phrase is a name: "bird's nest".
                 child = node.get(word.key + "'s")
             if child is None:
                 break

@@ -1,7 +1,7 @@
-"""From a name to its noun phrase: the adjectives before it, and the determiner before them.
+"""Extend a name to its noun phrase: the adjectives before it, and the determiner before them.
 
-The phrase is what grounding searches for ("fluffy grey puppy"); the determiner says how many there are, and
-that the name is a noun.
+Grounding searches for the phrase ("fluffy grey puppy"). The determiner gives the count, and shows that the
+name is a noun.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from curation.taxonomy.grammar import (
 from curation.taxonomy.names import NameForm
 from curation.taxonomy.sentence import BREAK, COMMA, HYPHEN, SPACE, Sentence
 
-_MAX_MODIFIERS = 12  # before a noun; no honest phrase has more, and it bounds the work
+_MAX_MODIFIERS = 12  # before a noun; no real phrase has more, and it limits the work
 _MAX_UNKNOWN = 2  # unknown words between a determiner and a name
 
-# How sure it is that a word describes the name after it, and why.
+# The reason why a word describes the name after it, and its certainty.
 ModifierKind = Literal["known", "joined", "hyphened", "participle", "ing", "adverb", "unknown"]
 
 
 @dataclass(frozen=True)
 class Adjectives:
-    """The describing words: all of them, and the subsets treated apart (see adjectives.yaml)."""
+    """The adjectives: all of them, and the subsets with their own rules (see adjectives.yaml)."""
 
     words: frozenset[str] = frozenset()
     also_verbs: frozenset[str] = frozenset()
@@ -43,7 +43,7 @@ class NounPhrase:
     """A name found at words[first:stop], and the phrase around it.
 
     Attributes:
-        compound_first: where names that only describe it begin ("dog" in "dog bed"), else `first`.
+        compound_first: first word of names that only describe it ("dog" in "dog bed"), else `first`.
         left: first word of the phrase.
         determiner: position of the determiner, number or possessor right before the phrase; -1: none.
     """
@@ -60,15 +60,15 @@ class NounPhrase:
 
     @property
     def is_plural(self) -> bool:
-        """Whether the name is surely a plural."""
+        """Whether the name is certainly a plural."""
         return self.form.is_surely_plural
 
     def get_determiner_key(self, sentence: Sentence) -> str:
-        """The key of the determiner; "" without one."""
+        """Return the key of the determiner; "" without one."""
         return sentence.get_key(self.determiner)
 
     def find_start(self, sentence: Sentence) -> int:
-        """Position of the first word of the phrase with all its determiners: "all the three dogs"."""
+        """Find the first word of the phrase with all its determiners: "all the three dogs"."""
         return sentence.find_determiners(self.determiner if self.determiner >= 0 else self.left)
 
 
@@ -85,9 +85,9 @@ def widen_phrase(
 
     Args:
         phrase: the name.
-        sentence: where it stands.
-        adjectives: the describing words.
-        name_ends: where names end (`stop`): a phrase does not reach into the name before it.
+        sentence: its sentence.
+        adjectives: all adjectives.
+        name_ends: ends of names (`stop`); a phrase does not extend into the name before it.
     """
     modifiers: list[_Modifier] = []  # nearest first
     at = phrase.compound_first
@@ -113,7 +113,7 @@ def _read_joined_adjective(
     adjectives: Adjectives,
     name_ends: Container[int],
 ) -> _Modifier | None:
-    """The adjective before a comma or an "and": "brown and white dog", "a big, red dog".
+    """Read the adjective before a comma or an "and": "brown and white dog", "a big, red dog".
 
     Both sides must be plain adjectives.
     """
@@ -137,7 +137,7 @@ def _read_joined_adjective(
 def _read_modifier(
     sentence: Sentence, stop: int, is_before_adjective: bool, adjectives: Adjectives
 ) -> _Modifier | None:
-    """The word, or several with hyphens, that ends at `stop`; None: it ends the phrase."""
+    """Read the word, or the hyphenated words, before `stop`; None: it is no modifier, so the phrase ends."""
     first = stop - 1
     while first > 0 and sentence.words[first].gap == HYPHEN:
         first -= 1
@@ -163,7 +163,7 @@ def _classify_hyphened(
 def _classify_word(
     sentence: Sentence, position: int, following: str | None, adjectives: Adjectives
 ) -> ModifierKind | None:
-    """What one word is before the adjective `following` (None: before the noun); None: it ends the phrase."""
+    """Classify a word before the adjective `following` (None: before the noun); None: the phrase ends."""
     key = sentence.get_key(position)
     if sentence.words[position].gap == HYPHEN:
         return None
@@ -184,14 +184,14 @@ def _classify_word(
     if key.endswith(("ed", "ish")) or (key.endswith("y") and len(key) > 3):
         return "participle"
     if key.endswith("s") and not key.endswith(("ss", "less", "ous")):
-        return None  # "the stranger walks dogs": a verb far oftener than an adjective
+        return None  # "the stranger walks dogs": usually a verb, rarely an adjective
     return "unknown"
 
 
 def _trim_modifiers(
     phrase: NounPhrase, sentence: Sentence, modifiers: Sequence[_Modifier], name_ends: Container[int]
 ) -> tuple[int, int]:
-    """Keep all modifiers behind a determiner, else only what is certain: (left, determiner) of the phrase."""
+    """Keep all modifiers after a determiner, else only the certain ones; return (left, determiner)."""
     for keep in range(len(modifiers), -1, -1):
         left = modifiers[keep - 1].first if keep else phrase.compound_first
         kinds = [modifier.kind for modifier in modifiers[:keep]]
@@ -205,9 +205,9 @@ def _trim_modifiers(
 
 
 def _is_description(kinds: Sequence[ModifierKind]) -> bool:
-    """Whether words between a determiner and a name (nearest first) read as its description.
+    """Return whether the words between a determiner and a name (nearest first) describe the name.
 
-    An unknown word left of a participle is more likely a subject and its verb: "the stranger petted dogs".
+    An unknown word before a participle is more likely a subject with its verb: "the stranger petted dogs".
     """
     unknown = [index for index, kind in enumerate(kinds) if kind == "unknown"]
     if len(unknown) > _MAX_UNKNOWN:
@@ -218,9 +218,9 @@ def _is_description(kinds: Sequence[ModifierKind]) -> bool:
 def _can_open_phrase(
     sentence: Sentence, left: int, kinds: Sequence[ModifierKind], name_ends: Container[int]
 ) -> bool:
-    """Whether a phrase without a determiner can start at `left`, a modifier of the last of these kinds.
+    """Return whether a phrase without a determiner can start at `left`, a modifier of the last kind.
 
-    Nothing says where such a phrase starts, so it holds no doubtful word.
+    Its start is uncertain, so it contains no doubtful word.
     """
     kind = kinds[-1]
     before = sentence.get_key(left - 1)
@@ -236,7 +236,7 @@ def _can_open_phrase(
 
 
 def _find_determiner(sentence: Sentence, left: int, phrase: NounPhrase) -> int:
-    """Position of the determiner, number or possessor right before words[left], or -1."""
+    """Find the determiner, number or possessor directly before words[left]; -1: there is none."""
     is_spaced = sentence.is_joined(left, SPACE)
     if sentence.is_possessive(left - 1):
         return left - 1 if is_spaced else -1

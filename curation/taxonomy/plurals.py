@@ -1,21 +1,21 @@
-"""English plurals, by rule and by a table of the irregular ones."""
+"""Make English plurals by rules, and by a table of irregular ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# Endings that take -es. A name in -o is listed under `plurals` where it takes -es ("tomatoes").
+# Endings that take -es. A name in -o that takes -es is listed under `plurals` ("tomatoes").
 _SIBILANT_ENDINGS = ("s", "x", "z", "ch", "sh")
 
 
 def make_plurals(name: str, irregular: Mapping[str, Any]) -> tuple[str, ...]:
-    """The written plurals of a name: from the table (the whole name, else its last word), else by rule.
+    """Return the written plurals of a name: from the table (the name, else its last word), else by rule.
 
     Args:
         name: singular, lower case.
-        irregular: name -> a plural, a list of them, or None for no plural. None holds for that name alone:
-            "glass" has no plural here, "wine glass" has.
+        irregular: name -> a plural, a list of them, or None: no plural. None applies only to that name:
+            "glass" has no plural here, "wine glass" has one.
     """
     if name in irregular:
         return _list_forms(irregular[name])

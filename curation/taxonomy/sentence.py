@@ -1,4 +1,4 @@
-"""A caption as a sentence: its words, how they are joined, and the characters that they cover."""
+"""A caption as a sentence: its words, the gaps between them, and their positions in the text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WORD_PATTERN = re.compile(
 )
 _HYPHEN_PATTERN = re.compile(r"[-\u2010\u2011]")
 
-# How a word is joined to the word before it, from the closest to the loosest.
+# The gap between a word and the word before it, from the closest to the loosest.
 SPACE, HYPHEN, COMMA, BREAK = range(4)
 
 
@@ -27,10 +27,10 @@ class Word:
     """A word of a caption.
 
     Attributes:
-        key: the form in which it is compared.
-        start: its first character.
-        end: the end of its characters, before the mark of a possessive.
-        gap: what joins it to the word before: `SPACE`, `HYPHEN`, `COMMA` or `BREAK`.
+        key: its form for comparisons.
+        start: position of its first character in the text.
+        end: position after its last character, without the mark of a possessive.
+        gap: the gap before it: `SPACE`, `HYPHEN`, `COMMA` or `BREAK`.
         possessive: whether it ends in "'s" or is a plural with an apostrophe.
     """
 
@@ -42,9 +42,9 @@ class Word:
 
 
 def normalize_word(word: str) -> str:
-    """The key of a word: without case and accents ("Café" is "cafe"), full-width letters made narrow.
+    """Return the key of a word: lower case, without accents ("Café" is "cafe"), in normal width.
 
-    It may be empty for letters that are only marks.
+    It is empty for a word that consists only of marks.
     """
     if word.isascii():
         return word.lower()
@@ -80,7 +80,7 @@ def split_words(text: str) -> list[Word]:
 
 
 def make_key(name: str) -> tuple[str, ...]:
-    """The keys of the words of a name; a possessive keeps its mark: ("bird's", "eye", "view")."""
+    """Return the keys of the words of a name. A possessive keeps its mark: ("bird's", "eye", "view")."""
     return tuple(word.key + "'s" if word.possessive else word.key for word in split_words(name))
 
 
@@ -96,31 +96,31 @@ class Sentence:
         return len(self.words)
 
     def get_key(self, position: int) -> str:
-        """The key of a word; "" before the first and after the last word."""
+        """Return the key of a word; "" before the first and after the last word."""
         return self.words[position].key if 0 <= position < len(self.words) else ""
 
     def get_keys(self, first: int, stop: int) -> list[str]:
-        """The keys of words[first:stop]."""
+        """Return the keys of words[first:stop]."""
         return [word.key for word in self.words[first:stop]]
 
     def is_joined(self, position: int, gap: int) -> bool:
-        """Whether a gap of this kind lies between a word and the word before it."""
+        """Return whether the gap between a word and the word before it is of this kind."""
         return 0 < position < len(self.words) and self.words[position].gap == gap
 
     def is_opening(self, position: int) -> bool:
-        """Whether a word starts the sentence or follows a break in it."""
+        """Return whether a word starts the sentence or follows a break in it."""
         return position == 0 or self.words[position].gap == BREAK
 
     def is_possessive(self, position: int) -> bool:
-        """Whether a word owns what follows: "dog's"."""
+        """Return whether a word is possessive: "dog's"."""
         return 0 <= position < len(self.words) and self.words[position].possessive
 
     def has_possessive(self, first: int, stop: int) -> bool:
-        """Whether a word of words[first:stop] is possessive."""
+        """Return whether a word of words[first:stop] is possessive."""
         return any(word.possessive for word in self.words[first:stop])
 
     def find_determiners(self, position: int) -> int:
-        """Position of the first of the determiners and numbers right before a word, else the word's own."""
+        """Find the first of the determiners and numbers directly before a word, else the word itself."""
         while (
             self.is_joined(position, SPACE)
             and not self.words[position - 1].possessive
@@ -130,5 +130,5 @@ class Sentence:
         return position
 
     def get_span(self, first: int, stop: int) -> tuple[int, int]:
-        """The characters that words[first:stop] cover, as (start, end) in the text."""
+        """Return the characters of words[first:stop] as (start, end) in the text."""
         return self.words[first].start, self.words[stop - 1].end

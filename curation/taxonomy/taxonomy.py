@@ -1,7 +1,7 @@
-"""The taxonomy: groups -> categories -> names, read from one YAML file that people edit, and checked.
+"""The taxonomy: groups -> categories -> names, read from one editable YAML file, and checked.
 
 Kaleido 3.2 (2) matches captions against over 100 categories and over 800 names to find candidate subjects.
-The shipped file is `taxonomy.yaml` in this folder; docs/taxonomy.md says how to change it.
+The shipped file is `taxonomy.yaml` in this folder; docs/taxonomy.md describes how to change it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from curation.taxonomy.plurals import make_plurals
 
 @dataclass(frozen=True)
 class Category:
-    """A kind of subject. `name`: its label. `names`: what is looked for in captions."""
+    """A kind of subject. `name`: its label. `names`: the names that captions use."""
 
     name: str
     group: str
@@ -33,20 +33,20 @@ class Category:
 
 @dataclass(frozen=True)
 class BodySize:
-    """A thing's usual height, m (None: unknown), and whether it stands on the ground."""
+    """The usual height of a thing, m (None: unknown), and whether it stands on the ground."""
 
     height: float | None = None
     stands: bool = False
 
 
 class Taxonomy:
-    """A checked, compiled taxonomy. Immutable; pickles, so that it can be sent to workers."""
+    """A checked, compiled taxonomy. It is immutable and can be pickled, so that workers can receive it."""
 
     categories: Mapping[str, Category]
     revision: str
 
     def __init__(self, data: Mapping[str, Any], adjectives: Mapping[str, Any]) -> None:
-        """Compile data in which `checks.check_data` finds nothing wrong; use `load` for files."""
+        """Compile data in which `checks.check_data` finds no problem. Use `load` for files."""
         self.categories = {
             label: Category(label, group, tuple(names))
             for group, categories in data["groups"].items()
@@ -63,10 +63,10 @@ class Taxonomy:
         """Read and check a taxonomy file.
 
         Args:
-            path: of a file, or one of `files.NAMED_FILES`; None reads the shipped one.
+            path: a file, or one of `files.NAMED_FILES`; None: the shipped file.
 
         Raises:
-            TaxonomyError: one line, if the file is missing, no YAML, or breaks a rule of docs/taxonomy.md.
+            TaxonomyError: the file is missing, no YAML, or breaks a rule of docs/taxonomy.md.
         """
         file = SHIPPED_FILE if path is None else NAMED_FILES.get(str(path), Path(path))
         data = read_yaml(file)
@@ -83,11 +83,11 @@ class Taxonomy:
         return tuple(dict.fromkeys(category.group for category in self.categories.values()))
 
     def find_mentions(self, caption: str) -> list[Mention]:
-        """The subjects that a caption names, in text order and without overlaps; empty if it names none."""
+        """Find the subjects that a caption names, in text order, without overlaps; []: it names none."""
         return self._matcher.find_mentions(caption)
 
     def get_body(self, category: str, group: str) -> BodySize:
-        """The height and stand of a category; where the file says nothing of it, those of its group."""
+        """Return the body size of a category; if the file has none, that of its group."""
         return BodySize(**{**self._bodies.get(group, {}), **self._bodies.get(category, {})})
 
 
@@ -114,7 +114,7 @@ def _compile_matcher(
 def _compile_forms(
     categories: Mapping[str, Category], data: Mapping[str, Any]
 ) -> tuple[dict[str, NameForm], dict[str, NameForm]]:
-    """(every written form -> what it stands for, every name -> its own form)."""
+    """Compile (written form -> its meaning, name -> its own form)."""
     irregular = data.get("plurals", {})
     plural_only = frozenset(data.get("plural_only", []))
     forms: dict[str, NameForm] = {}
@@ -127,7 +127,7 @@ def _compile_forms(
                 by_name[name] = forms[name] = form
                 continue
             plurals = make_plurals(name, irregular)
-            both = name in plurals  # "sheep": the word itself says nothing of number
+            both = name in plurals  # "sheep": the word does not show the number
             by_name[name] = forms[name] = NameForm(name, label, group, singular=True, plural=both)
             for plural in plurals:
                 if plural != name:

@@ -1,4 +1,4 @@
 """Trainers of the tiny models of the profile `playground`.
 
-`roles` says which trainer makes which model; `grounding`, `segmenting`, `clip` and `faces` are the trainers.
+`roles` maps each role to its trainer; `grounding`, `segmenting`, `clip` and `faces` are the trainers.
 """

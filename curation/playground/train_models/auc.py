@@ -1,4 +1,4 @@
-"""Area under the ROC curve, by which detectors and recognisers are measured here."""
+"""Area under the ROC curve, the metric of detectors and recognisers here."""
 
 from __future__ import annotations
 

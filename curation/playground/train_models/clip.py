@@ -1,9 +1,9 @@
-"""The image-text scorer: a small open_clip model, trained from nothing, saved as a `local-dir:` folder.
+"""The image-text scorer: a small open_clip model, trained from scratch, saved as a `local-dir:` folder.
 
 Architecture: Radford et al., CLIP (arXiv 2103.00020), the ResNet variant (section 2.4), which learns a drawn
-world in minutes where a ViT of this size needs longer. The loss is CLIP's towards images only: every batch is
-scored against each name once, so that two pictures of the same name are not each other's negatives, and
-against the colours and the shapes alone.
+world in minutes; a ViT of this size needs longer. The loss is CLIP's image-to-text loss only. Every batch is
+scored against each name once, so that two pictures of the same name are not each other's negatives, and also
+against the single colours and shapes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from curation.playground.train_models.stock import SampleCache
 from curation.playground.world import COLOURS, NAMES, PERSON, SHAPES
 
 SIDE: Final = 64
-FILL: Final = 128  # what a crop that is not square is padded with, 0..255
+FILL: Final = 128  # grey level that pads a crop to a square, 0..255
 LABELS: Final = (*NAMES, PERSON)
 SCENE_SIZES: Final = ((96, 96), (128, 96), (192, 144))  # (width, height) of scenes
 TEMPLATES: Final = (
@@ -44,8 +44,8 @@ _FILLER_WORDS: Final = (
     "picture", "image", "cropped", "background",
 )  # fmt: skip
 _PLAIN_TEMPLATE: Final = "a photo of a {}"
-# What says only half of a name: a picture is told apart by its colour and by its shape, too. Without these
-# a model from nothing sees shapes late, as the colour alone already tells most names apart.
+# Texts with half a name: pictures are also classified by their colour and by their shape. Without these texts
+# an untrained model learns shapes late, because the colour already distinguishes most names.
 _HALF_NAME_TEXTS: Final = (
     *(f"a picture of a {colour}" for colour in COLOURS),
     *(f"a photo of a {s}" for s in SHAPES),
@@ -53,7 +53,7 @@ _HALF_NAME_TEXTS: Final = (
 
 
 def build_scorer_vocabulary() -> list[str]:
-    """List the words of the scorer, the special tokens first."""
+    """List the vocabulary of the scorer, the special tokens first."""
     return [
         "[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *_FILLER_WORDS, *COLOURS, *SHAPES,
         *(make_plural(s) for s in SHAPES),
@@ -71,14 +71,14 @@ def build_scorer_tokenizer() -> Any:
 
 
 def build_model_config() -> dict[str, Any]:
-    """The `model_cfg` of open_clip_config.json."""
+    """Return the `model_cfg` of open_clip_config.json."""
     return {
         "embed_dim": 64,
         "vision_cfg": {"image_size": SIDE, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64},
         "text_cfg": {
             "context_length": 16,
             "vocab_size": len(build_scorer_vocabulary()),
-            "hf_tokenizer_name": "playground",  # any name: open_clip then reads the tokenizer of the folder
+            "hf_tokenizer_name": "playground",  # with any name, open_clip reads the tokenizer of the folder
             "width": 64,
             "heads": 4,
             "layers": 2,
@@ -118,7 +118,7 @@ def save_scorer(model: torch.nn.Module, output: Path) -> None:
 
 
 def fit_square(image: RGB, side: int = SIDE) -> RGB:
-    """Longer side to `side`, the rest filled with grey: what the saved preprocessing does."""
+    """Scale the longer side to `side` and fill the rest with grey, as the saved preprocessing does."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
@@ -130,14 +130,14 @@ def fit_square(image: RGB, side: int = SIDE) -> RGB:
 
 
 def crop_thing(picture: ScenePicture, seen: ThingTruth, padding: float = 0.1) -> RGB:
-    """A thing in its box, widened by `padding` of its sides."""
+    """Crop a thing by its box, widened by `padding` of its sides."""
     height, width = picture.image.shape[:2]
     x0, y0, x1, y1 = pad_box(seen.box, padding, width, height)
     return picture.image[y0:y1, x0:x1]
 
 
 def _sample_crop(picture: ScenePicture, seen: ThingTruth, rng: np.random.Generator) -> RGB:
-    """A crop with a box that is not quite right; now and then on a plain ground, as a cut-out is shown."""
+    """Sample a crop with an inexact box, sometimes on a plain ground like a cut-out."""
     height, width = picture.image.shape[:2]
     x0, y0, x1, y1 = seen.box
     w, h = x1 - x0, y1 - y0
@@ -152,7 +152,10 @@ def _sample_crop(picture: ScenePicture, seen: ThingTruth, rng: np.random.Generat
 
 
 def prepare_crops(crops: list[RGB], light: torch.Tensor | None = None) -> torch.Tensor:
-    """Crops of any sizes -> (B, 3, 64, 64), normalised; `light`: (B, 1, 1, 1), factors on brightness."""
+    """Prepare crops of any sizes: (B, 3, 64, 64), normalised.
+
+    `light`: (B, 1, 1, 1), factors on brightness.
+    """
     square = [fit_square(np.ascontiguousarray(each)) for each in crops]
     return normalise_images(square, light).contiguous(memory_format=torch.channels_last)
 
@@ -170,7 +173,7 @@ def fill_template(template: str, name: str) -> str:
 
 
 def make_scene_picture(seed: int, index: int) -> ScenePicture:
-    """The training scene with this number, with at least one thing to look at."""
+    """Make the training scene with this number; it has at least one visible thing."""
     rng = np.random.default_rng([seed, 7, index])
     width, height = SCENE_SIZES[index % len(SCENE_SIZES)]
     while True:
@@ -183,7 +186,7 @@ def make_scene_picture(seed: int, index: int) -> ScenePicture:
 def make_crop_batch(
     seed: int, step: int, size: int, stock: SampleCache[ScenePicture]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Training batch: pixels (B, 3, 64, 64) and the label of each, an index into `LABELS`."""
+    """Make a training batch: pixels (B, 3, 64, 64) and the label of each, an index into `LABELS`."""
     rng = np.random.default_rng([seed, step, 2])
     crops: list[RGB] = []
     labels: list[int] = []
@@ -199,9 +202,10 @@ def make_crop_batch(
 def evaluate_scorer(
     model: torch.nn.Module, tokenizer: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 150
 ) -> Metrics:
-    """Top-1 among the 64 names, of crops of things that show at least 0.6 of themselves, from unseen scenes.
+    """Measure the top-1 accuracy among the 64 names on crops from unseen scenes.
 
-    `person`: share of people whose best label among all 65 is theirs.
+    Things have a visible share of at least 0.6. `person` is the share of people whose best label among all 65
+    is "person".
     """
     crops: list[RGB] = []
     labels: list[int] = []

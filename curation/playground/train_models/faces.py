@@ -1,9 +1,9 @@
-"""The face pack: a detector, head pose and identity in the files of InsightFace, trained on the drawn people.
+"""The face pack: a detector, head pose and identity in InsightFace's file format, trained on drawn people.
 
-What a published pack holds, small: `det_playground.onnx` in the form of SCRFD (Guo et al., arXiv 2105.04714:
-scores, boxes and five points at strides 8, 16 and 32, two anchors a cell), `1k3d68.onnx` (3D landmarks, from
-which InsightFace reads the head's pose) and `w_playground.onnx` (identity, after CosFace, arXiv 1801.09414).
-InsightFace tells them apart by the shapes of their inputs and outputs.
+It holds small models of a published pack: `det_playground.onnx` in the format of SCRFD (Guo et al., arXiv
+2105.04714: scores, boxes and five points at strides 8, 16 and 32, two anchors a cell), `1k3d68.onnx` (3D
+landmarks, from which InsightFace reads the head's pose) and `w_playground.onnx` (identity, after CosFace,
+arXiv 1801.09414). InsightFace identifies them by the shapes of their inputs and outputs.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ from curation.playground.world import (
 
 F32 = NDArray[np.float32]
 
-SIDE: Final = 128  # what pictures are scaled to for detection
+SIDE: Final = 128  # px: pictures are scaled to it for detection
 STRIDES: Final = (8, 16, 32)
-_LARGEST: Final = (34, 70)  # px: larger faces belong to the next stride
-_POSE_SIDE, _ID_SIDE = 192, 112  # inputs by which InsightFace knows what a file is
-_REDUCTION: Final = 4  # both are looked at this much smaller
-_LANDMARKS: Final = 1103  # of which the last 68 are the face
+_LARGEST: Final = (34, 70)  # px: larger faces are assigned to the next stride
+_POSE_SIDE, _ID_SIDE = 192, 112  # px: sizes of inputs by which InsightFace identifies a file
+_REDUCTION: Final = 4  # both inputs are reduced by this factor
+_LANDMARKS: Final = 1103  # the last 68 of them are the face
 IDENTITIES: Final = 300
 OPTIONS: Final[dict[str, Any]] = {"det_sizes": [SIDE]}  # of the backend
 SCENE_SIZES: Final = ((128, 96), (96, 96), (192, 144))  # (width, height)
@@ -74,7 +74,7 @@ def _make_conv(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
 
 
 class FaceDetectorNet(nn.Module):
-    """(1, 3, H, W) -> nine outputs; H and W multiples of 32, pixels as (value - 127.5) / 128."""
+    """Detector: (1, 3, H, W) -> nine outputs; H and W multiples of 32, pixels as (value - 127.5) / 128."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class FaceDetectorNet(nn.Module):
             nn.init.constant_(cast(Any, head)[1].bias[:2], -4.0)
 
     def compute_maps(self, images: Tensor) -> list[Tensor]:
-        """Per stride (B, H, W, 2, 15): logit, distances to the box's four sides, five points; in strides."""
+        """Return per stride (B, H, W, 2, 15), in strides: logit, distances to the box's sides, points."""
         near = self.stem(images)
         middle = self.deeper(near)
         far = self.deepest(middle)
@@ -110,9 +110,9 @@ class FaceDetectorNet(nn.Module):
 
 
 class LandmarkNet(nn.Module):
-    """(1, 3, 192, 192) -> (1, 3309): 1,103 points, x and y in halves of the input from its middle, z alike.
+    """Landmarks: (1, 3, 192, 192) -> (1, 3309): x, y, z of 1,103 points, from the middle, in half inputs.
 
-    A network says how the mean face is turned, scaled and moved; the points follow from it.
+    A network predicts the rotation, scale and shift of the mean face, and the points are computed from them.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class LandmarkNet(nn.Module):
         self.register_buffer("basis", basis, persistent=False)
 
     def predict_pose(self, small: Tensor) -> Tensor:
-        """(B, 3, 48, 48) -> (B, 12): the 3 x 4 matrix that takes the mean face to where the face is."""
+        """Predict the 3 x 4 matrix from the mean face to the face: (B, 3, 48, 48) -> (B, 12)."""
         return cast(Tensor, self.trunk(small))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class LandmarkNet(nn.Module):
 
 
 class RecogniserNet(nn.Module):
-    """(1, 3, 112, 112), aligned -> (1, 64), of which the direction is the identity."""
+    """Identity: an aligned face (1, 3, 112, 112) -> (1, 64), whose direction is the identity."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class RecogniserNet(nn.Module):
         )  # fmt: skip
 
     def embed_face(self, small: Tensor) -> Tensor:
-        """(B, 3, 28, 28) -> (B, 64)."""
+        """Embed reduced faces, (B, 3, 28, 28) -> (B, 64)."""
         return cast(Tensor, self.trunk(small))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class RecogniserNet(nn.Module):
 
 
 class FacePack(nn.Module):
-    """The three, and while they learn what each identity of the training set looks like."""
+    """The three models and, for training, one vector per identity of the training set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class FacePack(nn.Module):
 
 
 def load_mean_face() -> F32:
-    """InsightFace's mean face, (68, 3): x right, y down, z towards the camera, its middle at 0."""
+    """Load InsightFace's mean face, (68, 3): x right, y down, z towards the camera, its middle at 0."""
     from insightface.data import get_object
 
     found = np.asarray(get_object("meanshape_68.pkl"), np.float32)
@@ -176,7 +176,7 @@ def load_mean_face() -> F32:
 
 
 def save_pack(model: nn.Module, output: Path) -> None:
-    """The three ONNX files of the pack."""
+    """Write the three ONNX files of the pack."""
     pack = cast(Any, model)
     output.mkdir(parents=True, exist_ok=True)
     names = [f"{kind}_{stride}" for kind in ("score", "bbox", "kps") for stride in STRIDES]
@@ -209,7 +209,7 @@ class CrowdPicture:
 
 
 def has_visible_face(seen: ThingTruth) -> bool:
-    """Whether a person's face can be seen: turned to the camera at least a little, and not hidden."""
+    """Return whether a person's face is visible: not hidden, and turned at least a little to the camera."""
     if seen.face is None or not seen.face.visible.any():
         return False
     height, width = seen.mask.shape
@@ -219,7 +219,7 @@ def has_visible_face(seen: ThingTruth) -> bool:
 
 
 def make_crowd(seed: int, index: int) -> CrowdPicture:
-    """The training picture with this number: a whole scene, or a person's crop as the filters cut it."""
+    """Make the training picture with this number: a whole scene, or a person's crop as in the filters."""
     rng = np.random.default_rng([seed, 9, index])
     width, height = SCENE_SIZES[index % len(SCENE_SIZES)]
     names = sample_names(int(rng.integers(0, 3)), rng)
@@ -242,7 +242,7 @@ def _flatten_face(face: FaceTruth) -> list[float]:
 
 
 def letterbox_image(image: RGB) -> tuple[RGB, float]:
-    """A picture in the upper left of a black square of `SIDE`, as SCRFD's own code puts it; and its scale."""
+    """Place a picture in the upper left of a black square of `SIDE` px, as SCRFD does; return the scale."""
     height, width = image.shape[:2]
     scale = SIDE / max(height, width)
     w, h = max(1, int(width * scale)), max(1, int(height * scale))
@@ -253,14 +253,14 @@ def letterbox_image(image: RGB) -> tuple[RGB, float]:
 
 @dataclass(frozen=True, slots=True)
 class Portrait:
-    """`image`: a person alone, RGB; `face`: the truth of it."""
+    """A picture of one person. `image`: RGB; `face`: the truth of its face."""
 
     image: RGB
     face: FaceTruth
 
 
 def draw_portrait(rng: np.random.Generator, body: Figure, gaze: Gaze) -> Portrait:
-    """A picture of one person who looks in a direction."""
+    """Draw a picture of one person with a gaze."""
     side, half = 96, float(rng.uniform(20, 44))
     where = CanvasPlacement(
         48 + float(rng.uniform(-6, 6)), 48 + 0.4 * half + float(rng.uniform(-4, 4)), half,
@@ -271,7 +271,7 @@ def draw_portrait(rng: np.random.Generator, body: Figure, gaze: Gaze) -> Portrai
 
 
 def make_pose_sample(seed: int, index: int) -> tuple[NDArray[np.uint8], F32]:
-    """A face as InsightFace cuts it out for landmarks, (3, 48, 48), and what `predict_pose` should say."""
+    """Make a face as InsightFace crops it for landmarks, (3, 48, 48), and the target of `predict_pose`."""
     rng = np.random.default_rng([seed, 10, index])
     gaze = Gaze(float(rng.uniform(-95, 95)), float(rng.uniform(-25, 25)), float(rng.uniform(-20, 20)))
     made = draw_portrait(rng, sample_body(rng), gaze)
@@ -293,7 +293,7 @@ def make_pose_sample(seed: int, index: int) -> tuple[NDArray[np.uint8], F32]:
 
 
 def make_identity_sample(seed: int, index: int) -> tuple[NDArray[np.uint8], int]:
-    """A face aligned as InsightFace aligns it, (3, 28, 28), and whose it is."""
+    """Make a face as InsightFace aligns it, (3, 28, 28), and the index of its identity."""
     from insightface.utils import face_align
 
     rng = np.random.default_rng([seed, 11, index])
@@ -312,14 +312,14 @@ def make_identity_sample(seed: int, index: int) -> tuple[NDArray[np.uint8], int]
 
 
 def _prepare_batch(images: Sequence[NDArray[np.uint8]], rng: np.random.Generator, spread: float) -> Tensor:
-    """(3, H, W) uint8 each -> (B, 3, H, W) as InsightFace hands them over, under somewhat other light."""
+    """Normalise (3, H, W) uint8 pictures to (B, 3, H, W) as InsightFace does, with random light."""
     batch = torch.from_numpy(np.stack(images)).float()
     light = torch.from_numpy(rng.uniform(0.9, 1.1, (len(images), 1, 1, 1))).float()
     return ((batch * light).clamp(max=255) - 127.5) / spread
 
 
 def compute_detection_loss(maps: Sequence[Tensor], faces: Sequence[F32]) -> Tensor:
-    """Which cells see a face's middle, and from there the face's sides (GIoU and L1) and points (L1)."""
+    """Compute the loss of cells with a face's middle, of its sides (GIoU and L1) and of its points (L1)."""
     loss = torch.zeros(())
     total = max(1, sum(len(each) for each in faces))
     for level, (found, stride) in enumerate(zip(maps, STRIDES, strict=True)):
@@ -350,7 +350,7 @@ def compute_detection_loss(maps: Sequence[Tensor], faces: Sequence[F32]) -> Tens
 
 
 def compute_face_loss(pack: Any, seed: int, step: int, size: int, stocks: FaceSamples) -> Tensor:
-    """The sum of the three losses on batch number `step`."""
+    """Compute the sum of the three losses on batch number `step`."""
     rng = np.random.default_rng([seed, step, 5])
     crowds = stocks.crowds.draw_samples(size, rng)
     images = _prepare_batch([each.image.transpose(2, 0, 1) for each in crowds], rng, 128)
@@ -380,7 +380,7 @@ class FaceSamples:
 
 @disable_gradients
 def evaluate_pack(model: nn.Module, *, seed: int = HELD_OUT_SEED, pictures: int = 60) -> Metrics:
-    """`measure_pack` of the saved pack."""
+    """Save the pack, then measure it with `measure_pack`."""
     from curation.models.pretrained.insightface_faces import InsightFaces
 
     with tempfile.TemporaryDirectory() as folder:
@@ -390,12 +390,12 @@ def evaluate_pack(model: nn.Module, *, seed: int = HELD_OUT_SEED, pictures: int 
 
 
 def measure_pack(backend: Any, *, seed: int, pictures: int) -> Metrics:
-    """A pack, loaded by the real backend, on people that nobody has seen.
+    """Measure a pack, loaded by the real backend, on unseen people.
 
-    `face_found`: share of faces in crops of people with a box of IoU >= 0.5. `face_right`: share of what was
-    found that is a face. `turn_error`: mean difference in degrees between a found face's yaw and the truth,
-    within 60 degrees. `front_right`: how often "looks at the camera within 45 degrees" is told rightly.
-    `same_auc`: how well similarity tells two pictures of one person from two of different people.
+    `face_found`: share of faces in crops of people that have a detected box of IoU >= 0.5. `face_right`:
+    share of detections that are faces. `turn_error`: mean error of a found face's yaw, degrees, for yaws
+    within 60 degrees. `front_right`: accuracy of "looks at the camera within 45 degrees". `same_auc`: AUC of
+    the similarity, for two pictures of one person against pictures of different people.
     """
     hit, shown, right, claimed = 0, 0, 0, 0
     errors: list[float] = []
@@ -430,7 +430,7 @@ def measure_pack(backend: Any, *, seed: int, pictures: int) -> Metrics:
 
 
 def _compare_portraits(backend: Any, seed: int, people: int) -> tuple[list[float], list[float]]:
-    """Similarities of two pictures of each person, and of pictures of two people."""
+    """Compute similarities of two pictures of each person, and of pictures of different people."""
     looks: list[list[F32]] = []
     for who in range(people):
         rng = np.random.default_rng([seed, 14, who])

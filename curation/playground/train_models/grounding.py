@@ -1,9 +1,9 @@
-"""The detector: a small transformers Grounding DINO, trained from nothing, saved as a Hugging Face folder.
+"""The detector: a small transformers Grounding DINO, trained from scratch, saved as a Hugging Face folder.
 
 Architecture and loss: Liu et al., Grounding DINO (arXiv 2303.05499), sections 3 and 3.5: a Swin backbone, a
-BERT text encoder whose phrases do not see each other, feature fusion, language-guided queries, and DETR's
-set loss with a focal token-alignment term. The loss is written here because that of transformers 5.23 adds up
-the offsets of label maps wrongly for batches of more than two.
+BERT text encoder whose phrases do not attend to each other, feature fusion, language-guided queries, and
+DETR's set loss with a focal token-alignment term. The loss is implemented here, because the loss of
+transformers 5.23 adds up the offsets of label maps wrongly for batches of more than two.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from curation.playground.world import COLOURS, PERSON, SHAPES
 
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
-HELD_OUT_SEED: Final = 900_001  # scenes that no trainer sees: training seeds are below it
-# Grounding DINO's code tells phrases apart by these ids of the original BERT vocabulary: they must stay.
+HELD_OUT_SEED: Final = 900_001  # of scenes that no trainer uses: training seeds are smaller
+# Grounding DINO's code separates phrases by these ids of the original BERT vocabulary, so they must stay.
 SPECIAL_TOKENS: Final = {
     "[PAD]": 0,
     "[UNK]": 100,
@@ -45,12 +45,12 @@ SPECIAL_TOKENS: Final = {
     ".": 1012,
     "?": 1029,
 }
-# Words that no phrase of this world rightly uses: the model must find nothing under them.
+# Words that name nothing in this world: the model must find nothing for them.
 ABSENT_PHRASES: Final = ("dog", "grey car", "tall tree", "cup", "brown horse")
 
 
 def build_detector_vocabulary() -> list[str]:
-    """A WordPiece vocabulary: the special tokens at their places, then this world's words and plurals."""
+    """List a WordPiece vocabulary: the special tokens at their ids, then this world's words and plurals."""
     words = [
         *COLOURS,
         *SHAPES,
@@ -82,7 +82,7 @@ def build_detector_tokenizer() -> Any:
 
 
 def build_detector(seed: int) -> Any:
-    """The untrained model."""
+    """Build an untrained detector with weights drawn from a seed."""
     from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection, SwinConfig
 
     torch.manual_seed(seed)
@@ -104,16 +104,16 @@ def build_detector(seed: int) -> Any:
         max_text_len=64, num_feature_levels=3, auxiliary_loss=False, disable_custom_kernels=True,
     )  # fmt: skip
     model: Any = GroundingDinoForObjectDetection(config)
-    # Scores are plain dot products of normalised vectors, +-10 at this width: the set loss would start in the
-    # thousands. Quieter words start it where the focal term expects it. (Not the queries' norm: the boxes are
-    # read from queries before it and after it, by one head.)
+    # Scores are dot products of normalised vectors, +-10 at this width, so the set loss would start in the
+    # thousands. A smaller norm of the text features reduces it to the range of the focal term. The norm of
+    # the queries must not change: one head predicts boxes from queries before and after it.
     quiet = model.model.encoder.layers[-1].text_enhancer_layer.layer_norm_after
     torch.nn.init.constant_(quiet.weight, 0.1)
-    # Pictures and words look at each other from the start, not only after their gates have grown from 1e-4.
+    # Pictures and words attend to each other from the start, without waiting until the gates grow from 1e-4.
     for layer in model.model.encoder.layers:
         torch.nn.init.constant_(layer.fusion_layer.vision_param, 0.1)
         torch.nn.init.constant_(layer.fusion_layer.text_param, 0.1)
-    # As the original does: a box starts as its reference point says.
+    # As in the original, a box starts at its reference point.
     for head in (*model.bbox_embed, *model.model.decoder.bbox_embed, model.model.encoder_output_bbox_embed):
         torch.nn.init.zeros_(head.layers[-1].weight)
         torch.nn.init.zeros_(head.layers[-1].bias)
@@ -121,7 +121,7 @@ def build_detector(seed: int) -> Any:
 
 
 def build_processor() -> Any:
-    """Pictures are resized so that their shorter side is 96 px (the longer at most 192)."""
+    """Build the processor, which resizes to a shorter side of 96 px and a longer side of at most 192 px."""
     from transformers import GroundingDinoImageProcessor, GroundingDinoProcessor
 
     images = GroundingDinoImageProcessor(
@@ -132,7 +132,7 @@ def build_processor() -> Any:
 
 
 def save_detector(model: torch.nn.Module, output: Path) -> None:
-    """A folder of transformers, and the same weights in the original's files, under `original/`."""
+    """Write a folder of transformers, and the same weights in the original's files in `original/`."""
     trained: Any = model
     trained.save_pretrained(output)
     build_processor().save_pretrained(output)
@@ -163,7 +163,7 @@ def convert_to_original(trained: Path, output: Path) -> None:
 
 
 def _build_original_config(config: Any, text: str) -> dict[str, Any]:
-    """What groundingdino-py calls the settings of a transformers config; `text`: where BERT's are."""
+    """Translate a transformers config to groundingdino-py's settings. `text`: path of BERT's config."""
     swin = config.backbone_config
     return {
         "modelname": "groundingdino",
@@ -223,7 +223,7 @@ def _build_original_config(config: Any, text: str) -> dict[str, Any]:
 
 
 def normalise_images(images: Sequence[RGB], light: torch.Tensor | None = None) -> torch.Tensor:
-    """Pictures of one size, (H, W, 3) uint8 -> (B, 3, H, W), normalised as the processor does.
+    """Normalise pictures of one size, (H, W, 3) uint8 -> (B, 3, H, W), as the processor does.
 
     `light`: (B, 1, 1, 1), a factor on the brightness of each.
     """
@@ -237,7 +237,7 @@ def normalise_images(images: Sequence[RGB], light: torch.Tensor | None = None) -
 def encode_phrases(
     tokenizer: Any, prompts: Sequence[Sequence[str]]
 ) -> tuple[dict[str, torch.Tensor], list[list[list[int]]]]:
-    """Prompts -> model inputs, and per prompt and phrase the positions of its tokens."""
+    """Encode prompts to model inputs, and return the token positions of each phrase of each prompt."""
     texts = [". ".join(prompt) + "." for prompt in prompts]
     encoded = tokenizer(texts, padding=True, return_tensors="pt")
     places: list[list[list[int]]] = []
@@ -256,10 +256,10 @@ def encode_phrases(
 
 
 def _sample_phrases(names: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """What a picture is asked for: names, half of them of what is not there, and often half a name.
+    """Sample the phrases of a picture's prompt: names, half of them of absent things, and often half names.
 
-    A colour or a shape alone names all that has it. It teaches what the words mean long before pairs of them
-    are told apart.
+    A colour or a shape names every thing that has it. Half names teach the meaning of single words before the
+    model distinguishes pairs.
     """
     there = list(dict.fromkeys(names))
     prompt = sample_prompt(there, rng)
@@ -273,12 +273,12 @@ def _sample_phrases(names: Sequence[str], rng: np.random.Generator) -> list[str]
 
 
 def _is_phrase_for(phrase: str, name: str) -> bool:
-    """Whether a phrase, a name or half of one, is right for a thing of this name."""
+    """Return whether a phrase, a name or half of one, fits a thing of this name."""
     return phrase == name or phrase in name.split()
 
 
 def _inflect_name(name: str, count: int, rng: np.random.Generator) -> str:
-    """A name as a caption has it: in the plural where there are several, now and then anyway."""
+    """Inflect a name as in a caption: plural if there are several, and sometimes also for one."""
     if name in COLOURS:
         return name
     return make_plural(name) if (count > 1 and rng.uniform() < 0.5) or rng.uniform() < 0.08 else name
@@ -286,7 +286,7 @@ def _inflect_name(name: str, count: int, rng: np.random.Generator) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DetectorSample:
-    """What training keeps of a scene: picture (H, W, 3) uint8, names, boxes (n, 4) in shares, cxcywh."""
+    """A training scene: picture (H, W, 3) uint8, names, boxes (n, 4) in shares, cxcywh."""
 
     image: RGB
     names: tuple[str, ...]
@@ -294,7 +294,7 @@ class DetectorSample:
 
 
 def make_detector_sample(seed: int, index: int) -> DetectorSample:
-    """The training scene with this number; its size is that of `SIZES` which the number's remainder says."""
+    """Make the training scene with this number. The number modulo the length of `SIZES` selects its size."""
     rng = np.random.default_rng([seed, 5, index])
     height, width = SIZES[index % len(SIZES)]
     while True:
@@ -314,7 +314,7 @@ Targets = list[tuple[torch.Tensor, torch.Tensor]]
 def make_detector_batch(
     seed: int, step: int, size: int, tokenizer: Any, stock: SampleCache[DetectorSample]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], Targets]:
-    """Batch number `step`: pixels, text inputs, and per picture boxes (cxcywh, 0..1) and token targets."""
+    """Make batch number `step`: pixels, text inputs, boxes (cxcywh, 0..1) and token targets per picture."""
     rng = np.random.default_rng([seed, step])
     samples = stock.draw_samples(size, rng, kind=int(rng.integers(len(SIZES))), kinds=len(SIZES))
     requested = [_sample_phrases(each.names, rng) for each in samples]
@@ -339,7 +339,7 @@ def make_detector_batch(
                 if fits:
                     tokens[place, at] = 1
         image = each.image
-        if rng.uniform() < 0.5:  # every shape is still itself in a mirror
+        if rng.uniform() < 0.5:  # a mirrored shape keeps its name
             image = image[:, ::-1]
             boxes = torch.cat([1 - boxes[:, :1], boxes[:, 1:]], 1)
         images.append(image)
@@ -357,7 +357,7 @@ def _convert_to_corners(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def _compute_giou(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Generalised IoU (Rezatofighi et al., arXiv 1902.09630) of cxcywh boxes (..., 4), which broadcast."""
+    """Compute the generalised IoU (Rezatofighi et al., arXiv 1902.09630) of cxcywh boxes (..., 4)."""
     a, b = _convert_to_corners(one), _convert_to_corners(other)
     size_a, size_b = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]
     inside = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
@@ -370,20 +370,21 @@ def _compute_giou(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 def compute_set_loss(
     logits: torch.Tensor, boxes: torch.Tensor, mask: torch.Tensor, targets: Targets, copies: int = 1
 ) -> torch.Tensor:
-    """DETR's set loss with token targets, for one set of predictions.
+    """Compute DETR's set loss with token targets, for one set of predictions.
 
-    logits (B, Q, L), boxes (B, Q, 4) cxcywh 0..1, mask (B, L) of real tokens. Matching costs 1 (class), 5
-    (L1) and 2 (GIoU), loss weights 2, 5, 2 and focal gamma 2 as in section 3.5 and the released config. Focal
-    alpha is 0.5 instead of 0.25: without pre-training, what is there needs the stronger voice.
+    Shapes: logits (B, Q, L), boxes (B, Q, 4) cxcywh, 0..1, mask (B, L) of real tokens. Matching costs are 1
+    (class), 5 (L1) and 2 (GIoU), loss weights 2, 5 and 2, and focal gamma is 2, as in section 3.5 and the
+    released config. Focal alpha is 0.5 instead of 0.25, because without pre-training the positives need a
+    larger weight.
 
-    `copies` > 1 asks for that many queries per thing: used for all but the last layer, which alone has to
-    find each thing once. It makes training several times faster (Zhao et al., MS-DETR, arXiv 2401.03989).
+    `copies` > 1 matches that many queries with each thing. It is used for all layers but the last, which must
+    find each thing once. Training is then several times faster (Zhao et al., MS-DETR, arXiv 2401.03989).
     """
     count = [len(true) * copies for true, _ in targets]
     total, most = max(1, sum(count)), max(1, max(count))
     real = mask[:, None, :].expand_as(logits)
     clean = torch.where(real, logits, torch.zeros_like(logits))
-    # All pictures at once, the shorter lists of things filled up.
+    # All pictures are matched together; shorter lists of things are padded.
     true_boxes = torch.full((len(targets), most, 4), 0.5)
     tokens = torch.zeros(len(targets), most, logits.shape[-1])
     for b, (true, said) in enumerate(targets):
@@ -417,10 +418,10 @@ def compute_set_loss(
 def compute_full_loss(
     model: Any, images: torch.Tensor, text: dict[str, torch.Tensor], targets: Targets
 ) -> torch.Tensor:
-    """The set loss of every decoder layer and of the encoder's proposals.
+    """Compute the set loss of every decoder layer and of the encoder's proposals.
 
-    Of those, all are asked, not only the best that become queries: they are the many examples that a model
-    without pre-training learns to see from. (transformers gives the best ones without their gradient.)
+    The loss uses all proposals, not only the best ones that become queries, because a model without
+    pre-training needs many examples. (transformers returns only the best ones, without their gradient.)
     """
     out = model(pixel_values=images, **text)
     mask = text["attention_mask"].bool()
@@ -447,11 +448,11 @@ def compute_full_loss(
 def evaluate_detector(
     model: torch.nn.Module, tokenizer: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 80
 ) -> Metrics:
-    """Metrics on scenes of an unseen seed, every prompt with rivals of what is there.
+    """Measure the detector on scenes of an unseen seed. Every prompt has rivals of the present names.
 
-    `box_iou`: mean over names that are there, of the best-scored box against the nearest thing of that name.
-    `accuracy`: share of them at IoU >= 0.5. `presence_auc`: how well a phrase's best score tells names that
-    are there from names that are not.
+    `box_iou`: mean over present names of the IoU of the best-scored box with the nearest thing of that name.
+    `accuracy`: share of them with IoU >= 0.5. `presence_auc`: AUC of a phrase's best score, for present
+    against absent names.
     """
     overlaps: list[float] = []
     present: list[float] = []

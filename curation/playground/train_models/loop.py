@@ -1,4 +1,4 @@
-"""The loop that all trainers share: a budget, a warm-up and cosine, averaged weights, a record of it all."""
+"""The loop of all trainers: a budget, a learning rate with warm-up and cosine, averaged weights, a record."""
 
 from __future__ import annotations
 
@@ -22,25 +22,23 @@ T = TypeVar("T")
 
 
 def disable_gradients(function: Callable[P, T]) -> Callable[P, T]:
-    """`torch.no_grad` with its types kept."""
+    """Apply `torch.no_grad` and keep the function's types."""
     return cast(Callable[P, T], torch.no_grad()(function))
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingBudget:
-    """How long to train, how often to look: `steps`, or `minutes` of wall time, whichever comes first."""
+    """The length of a training: `steps`, or `minutes` of wall time, whichever ends first."""
 
     minutes: float
     steps: int | None = None
     evaluate_every: float = 3.0  # minutes between two evaluations, each of which saves
-    threads: int = (
-        2  # at most; on a busy machine one thread is often faster than two that wait for each other
-    )
+    threads: int = 2  # at most; on a busy machine one thread is often faster than two
 
 
 @dataclass(slots=True)
 class TrainingRecipe:
-    """What a trainer brings: the model, what one step costs, how good it is, how it is saved.
+    """The parts that a trainer provides: the model, its loss, its evaluation and its files.
 
     `loss`: (step) -> scalar; it draws its own batch from the seed and the step. `evaluate`: averaged model ->
     held-out metrics. `save`: averaged model -> files in the output folder.
@@ -62,11 +60,13 @@ class TrainingRecipe:
 def train_recipe(
     recipe: TrainingRecipe, budget: TrainingBudget, output: Path, log_line: Callable[[str], None] = print
 ) -> Metrics:
-    """Train until the budget is spent; at every look the averaged weights are evaluated and saved.
+    """Train until the budget is spent.
 
-    Batches are a function of seed and step, and the learning rate one of the share of the budget that is
-    spent, so a run that its steps end is the same run anywhere. `OUTPUT.resume` beside the folder holds what
-    is needed to go on after an interruption; it is removed at the end.
+    Every `evaluate_every` minutes, evaluate and save the averaged weights.
+
+    Batches are a function of seed and step. The learning rate is a function of the spent share of the budget.
+    So a run that ends by its steps is the same on every machine. `OUTPUT.resume` beside the folder holds the
+    state for continuing after an interruption; it is removed at the end.
 
     Returns:
         The metrics of the weights that were saved last.
@@ -94,7 +94,7 @@ def train_recipe(
         optimizer.load_state_dict(state["optimizer"])
         step, history = state["step"], state["history"]
         started -= 60 * state["minutes"]
-        log_line(f"going on from step {step}")
+        log_line(f"continuing from step {step}")
     while True:
         now = time.monotonic()
         spent = (now - started - paused) / (60 * budget.minutes)
@@ -141,7 +141,7 @@ def train_recipe(
 
 
 class _ThreadTuner:
-    """Chooses how many threads to use: now and then a few steps with one, a few with all, then the faster."""
+    """Chooses the number of threads: it times a few steps with one and with all, and uses the faster."""
 
     _ROUND: Final = 60
 

@@ -1,6 +1,6 @@
-"""How good the shipped models are: the real backends on scenes that nobody has seen, against truth.
+"""Measure the shipped models: the real backends on unseen scenes, against truth.
 
-Everything here goes through `curation.models.registry`, so what is measured is what a run would use.
+All models are built by `curation.models.registry`, so the measured models are those that a run uses.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from curation.playground.train_models.auc import compute_auc
 from curation.playground.world import NAMES, PERSON
 
 Metrics = dict[str, float]
-# Of scenes; training and its evaluation use others.
+# Seeds of the scenes; training and its evaluation use other ones.
 SEEDS: Final = {"detector": 77_001, "segmenter": 77_002, "scorer": 77_003, "faces": 77_004}
-SIZES: Final = ((96, 96), (128, 96), (256, 192))  # (width, height): as trained, and as videos are
+SIZES: Final = ((96, 96), (128, 96), (256, 192))  # (width, height): those of training, and that of videos
 
 
 def measure_models(scenes: int) -> dict[str, Metrics]:
-    """All of them, by role; `scenes` for each."""
+    """Measure all models, each on `scenes` scenes; return role -> metrics."""
     config = load_config(None, ["profile=playground"])
     return {
         "detector": measure_detector(registry.load_backend(config, "detector"), scenes),
@@ -37,7 +37,7 @@ def measure_models(scenes: int) -> dict[str, Metrics]:
 
 
 def make_scenes(role: str, scenes: int) -> list[ScenePicture]:
-    """Unseen scenes of all `SIZES`, with something in each."""
+    """Make unseen scenes of all `SIZES`, each with at least one thing."""
     found = (
         make_scene(
             SEEDS[role], index, width=SIZES[index % len(SIZES)][0], height=SIZES[index % len(SIZES)][1]
@@ -53,11 +53,11 @@ def make_phrases(names: Sequence[str]) -> list[Phrase]:
 
 
 def measure_detector(backend: Any, scenes: int) -> Metrics:
-    """Asked for everything that is there, rivals of it and others.
+    """Measure a detector with prompts of all present names, rivals of them and others.
 
-    `box_iou`: mean over names that are there of the surest box against the nearest thing of that name, 0
-    where there is none. `accuracy`: the share of them at IoU >= 0.5. `presence_auc`: how well the surest
-    box's score tells names that are there from names that are not. Thresholds are the backend's own.
+    `box_iou`: mean over present names of the IoU of the best-scored box with the nearest thing of that name;
+    0 without a box. `accuracy`: share of them with IoU >= 0.5. `presence_auc`: AUC of the best score, for
+    present against absent names. Thresholds are those of the backend.
     """
     seen = make_scenes("detector", scenes)
     prompts = []
@@ -86,7 +86,7 @@ def measure_detector(backend: Any, scenes: int) -> Metrics:
 
 
 def measure_segmenter(backend: Any, scenes: int) -> Metrics:
-    """`mask_iou` from true boxes, over all things."""
+    """Measure `mask_iou` with true boxes: the mean over all things."""
     seen = make_scenes("segmenter", scenes)
     boxes = [[each.box for each in picture.truths] for picture in seen]
     found = backend.segment([picture.image for picture in seen], boxes)
@@ -99,9 +99,10 @@ def measure_segmenter(backend: Any, scenes: int) -> Metrics:
 
 
 def measure_scorer(backend: Any, scenes: int) -> Metrics:
-    """Of things that show at least 0.6 of themselves, cropped as the filters crop.
+    """Measure a scorer on things with a visible share of at least 0.6, cropped as in the filters.
 
-    `top1_of_64`: among the names. `person`: the share of people who are taken for one among all 65.
+    `top1_of_64`: accuracy among the names. `person`: share of people whose best label among all 65 is
+    "person".
     """
     crops, labels = [], []
     for picture in make_scenes("scorer", scenes):

@@ -1,4 +1,4 @@
-"""Which trainer makes which role, how long it takes, and whether its trained model is here."""
+"""The trainer of each role, the length of its training, and the folder of its shipped model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from curation.models.profiles import PLAYGROUND_WEIGHTS
 from reprise.errors import RepriseError
 
-if TYPE_CHECKING:  # the loop needs torch, which only training does
+if TYPE_CHECKING:  # the loop needs torch, which only training imports
     from curation.playground.train_models.loop import Metrics
 
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """How the model of a role is trained."""
+    """The trainer of the model of a role."""
 
     module: str
     train: str  # a function of the module that takes (output, *, seed, budget)
@@ -37,7 +37,7 @@ def get_shipped_folder(role: str) -> Path:
     """The folder of a role's trained checkpoint inside the package.
 
     Raises:
-        RepriseError: it is not there; the line says how to make it.
+        RepriseError: it is not there; the message names the command that makes it.
     """
     folder = PLAYGROUND_WEIGHTS / role
     if not (folder / "training.json").exists():
@@ -49,10 +49,10 @@ def get_shipped_folder(role: str) -> Path:
 def train_role(
     role: str, output: Path, *, seed: int, minutes: float, steps: int | None, threads: int
 ) -> Metrics:
-    """Train one role into `output`; the metrics of what was saved.
+    """Train the model of one role into `output`; return the metrics of the saved weights.
 
     Raises:
-        RepriseError: no such role, or a package that its trainer needs is missing.
+        RepriseError: there is no trainer for the role, or a package that it needs is missing.
     """
     if role not in TRAINERS:
         raise RepriseError(f"no trainer for role {role!r}; known: {', '.join(TRAINERS)}")

@@ -1,9 +1,9 @@
-"""The segmenter: a small segment-anything model, trained from nothing; a `.pth`, and for transformers.
+"""The segmenter: a small segment-anything model, trained from scratch, saved as `.pth` and for transformers.
 
-Architecture: Kirillov et al., Segment Anything (arXiv 2304.02643), section 3 and appendix A, in the published
-package's own classes. Loss: focal and dice 20 : 1 and a mean squared error on the predicted quality (appendix
-A). A box says which thing is meant, so all four masks (the single one and the three of the ambiguous case)
-learn the same thing here, rather than only the best of three.
+Architecture: Kirillov et al., Segment Anything (arXiv 2304.02643), section 3 and appendix A, with the classes
+of the published package. Loss: focal and dice 20 : 1 and a mean squared error of the predicted quality
+(appendix A). A box identifies its thing, so all four masks (the single one and the three of the ambiguous
+case) learn the same target here, instead of only the best of three.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ MODEL_SIZES: Final[dict[str, Any]] = {
 # Pixel statistics of every published SAM, 0..255, RGB.
 MEAN: Final = (123.675, 116.28, 103.53)
 STD: Final = (58.395, 57.12, 57.375)
-# (width, height) of scenes; the model sees each with its longer side at `SIDE`.
+# (width, height) of scenes; the model gets each with a longer side of `SIDE`.
 SCENE_SIZES: Final = ((128, 96), (96, 96), (128, 128), (192, 144), (96, 128))
 
 
 def save_segmenter(model: torch.nn.Module, output: Path) -> None:
-    """`sam_playground.pth` (a state dict) with its `.json`, and the same weights as `transformers/`."""
+    """Write `sam_playground.pth` (a state dict) with its `.json`, and the same weights as `transformers/`."""
     output.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), output / "sam_playground.pth")
     (output / "sam_playground.json").write_text(json.dumps(MODEL_SIZES, indent=1) + "\n", encoding="utf-8")
@@ -75,7 +75,7 @@ def convert_to_transformers(
     """Write a segment-anything state dict as a Hugging Face folder for `SamModel`.
 
     Raises:
-        RuntimeError: a weight has no counterpart, either way.
+        RuntimeError: a weight has no counterpart in the other format.
     """
     from transformers import (
         SamConfig,
@@ -108,7 +108,7 @@ def convert_to_transformers(
         SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
     )
     renamed = convert_sam_to_hf(state)
-    # One matrix under two names: transformers ties them.
+    # transformers ties this matrix under two names.
     shared = "shared_image_embedding.positional_embedding"
     renamed["prompt_encoder.shared_embedding.positional_embedding"] = renamed[shared].clone()
     model.load_state_dict(renamed)
@@ -127,12 +127,13 @@ def convert_to_transformers(
 
 @dataclass(frozen=True, slots=True)
 class SegmenterSample:
-    """A scene as the model sees it.
+    """A scene at the model's size.
 
     Attributes:
         image: (3, h, w) uint8, longer side `SIDE`.
         boxes: (n, 4) xyxy in pixels of `image`.
-        masks: (n, SIDE / 2, SIDE / 2) uint8, how much of each pixel of the decoder's masks is the thing.
+        masks: (n, SIDE / 2, SIDE / 2) uint8, share of each pixel of the decoder's masks that the thing
+            covers.
     """
 
     image: NDArray[np.uint8]
@@ -141,7 +142,7 @@ class SegmenterSample:
 
 
 def make_segmenter_sample(seed: int, index: int) -> SegmenterSample:
-    """The training scene with this number."""
+    """Make the training scene with this number."""
     rng = np.random.default_rng([seed, 6, index])
     width, height = SCENE_SIZES[index % len(SCENE_SIZES)]
     while True:
@@ -151,7 +152,7 @@ def make_segmenter_sample(seed: int, index: int) -> SegmenterSample:
 
 
 def scale_scene(picture: ScenePicture) -> SegmenterSample:
-    """A picture and its truth at the size that the model works in."""
+    """Scale a picture and its truth to the model's size."""
     image = scale_image(picture.image)
     height, width = image.shape[1:]
     factor = width / picture.image.shape[1]
@@ -166,12 +167,12 @@ def scale_scene(picture: ScenePicture) -> SegmenterSample:
 
 
 def scale_image(image: RGB) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) -> (3, h, w) with its longer side at `SIDE`, by the package's own means."""
+    """Scale a picture (H, W, 3) to (3, h, w) with a longer side of `SIDE`, with the package's own code."""
     return np.asarray(resized(image, SIDE).numpy(), np.uint8)
 
 
 def pad_images(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
-    """Pictures (3, h, w) of `scale_image` -> (N, 3, SIDE, SIDE), normalised, padded right and below."""
+    """Normalise pictures (3, h, w) of `scale_image` and pad them right and below: (N, 3, SIDE, SIDE)."""
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     batch = torch.zeros(len(images), 3, SIDE, SIDE)
     for row, image in zip(batch, images, strict=True):
@@ -182,10 +183,17 @@ def pad_images(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
 def decode_masks(
     sam: Any, embeddings: torch.Tensor, boxes: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One box per embedding: `MaskDecoder.predict_masks` for many pictures at once.
+    """Decode one box per embedding, as `MaskDecoder.predict_masks` does, but for many pictures at once.
 
-    embeddings (N, C, g, g), boxes (N, 4) xyxy in input pixels -> mask logits (N, 4, 4g, 4g), scores (N, 4).
-    The package's own method takes many prompts of one picture only.
+    The package's own method accepts many prompts of only one picture.
+
+    Args:
+        sam: the segmenter.
+        embeddings: (N, C, g, g).
+        boxes: (N, 4) xyxy, input pixels.
+
+    Returns:
+        Mask logits (N, 4, 4g, 4g), and scores (N, 4).
     """
     decoder = sam.mask_decoder
     sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
@@ -206,20 +214,20 @@ def decode_masks(
 def compute_mask_loss(
     model: Any, seed: int, step: int, size: int, stock: SampleCache[SegmenterSample]
 ) -> torch.Tensor:
-    """The loss of batch number `step`: `size` pictures, every thing in them asked for by its box."""
+    """Compute the loss of batch number `step`: `size` pictures, with a box prompt for every thing in them."""
     rng = np.random.default_rng([seed, step, 4])
     samples = stock.draw_samples(size, rng)
     owner = [index for index, each in enumerate(samples) for _ in each.boxes]
     boxes = torch.from_numpy(np.concatenate([each.boxes for each in samples]))
     target = torch.from_numpy(np.concatenate([each.masks for each in samples])).float()[:, None] / 255
-    # Boxes as a detector gives them: up to 10 % of a side off (SAM, appendix A).
+    # Boxes have errors like a detector's: up to 10 % of a side (SAM, appendix A).
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     noise = torch.from_numpy(rng.normal(0, 0.04, boxes.shape).clip(-0.1, 0.1)).float()
     noise *= torch.from_numpy(rng.uniform(0, 1, (len(boxes), 1)) < 0.6).float()
     embeddings = model.image_encoder(pad_images([each.image for each in samples]))[owner]
     masks, quality = decode_masks(model, embeddings, boxes + noise * sides)
     target = target.expand_as(masks)
-    # Mostly around the box: elsewhere a box leaves no doubt, and easy pixels would drown the edge.
+    # The loss is mostly around the box. Pixels elsewhere are easy and would dominate the edge.
     near = _mark_near_boxes(boxes / 2, sides / 2, masks.shape[-1])[:, None]
     entropy = F.binary_cross_entropy_with_logits(masks, target, reduction="none")
     p = masks.sigmoid()
@@ -232,7 +240,7 @@ def compute_mask_loss(
 
 
 def _mark_near_boxes(boxes: torch.Tensor, sides: torch.Tensor, size: int) -> torch.Tensor:
-    """1 inside the boxes widened by a quarter on each side: (N, size, size)."""
+    """Make masks (N, size, size) that are 1 inside the boxes widened by a quarter on each side."""
     grid = torch.arange(size) + 0.5
     wide = boxes + 0.25 * sides * torch.tensor([-1, -1, 1, 1])
     x = (grid > wide[:, :1]) & (grid < wide[:, 2:3])
@@ -242,10 +250,10 @@ def _mark_near_boxes(boxes: torch.Tensor, sides: torch.Tensor, size: int) -> tor
 
 @disable_gradients
 def evaluate_segmenter(model: Any, *, seed: int = HELD_OUT_SEED, scenes: int = 60) -> Metrics:
-    """On unseen scenes of 128 x 96, from true boxes, the best of three masks by the model's own score.
+    """Measure the segmenter on unseen scenes of 128 x 96 px: true boxes, the best-scored of three masks.
 
-    `mask_iou`: mean over things. `box_fill`: the same for the whole box taken as the mask, which is what a
-    segmenter has to beat.
+    `mask_iou`: mean over things. `box_fill`: the same for the whole box as the mask, the baseline of a
+    segmenter.
     """
     overlaps: list[float] = []
     fills: list[float] = []

@@ -1,4 +1,4 @@
-"""A cache of training samples: drawing a scene takes longer than a small model takes to learn from it."""
+"""A cache of training samples, because drawing a scene takes longer than a training step of a small model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class SampleCache(Generic[T]):
-    """`size` things by number, each made by `draw` when it is first asked for.
+    """`size` samples by number. `draw` makes each one at its first use.
 
-    What a number stands for never depends on what was asked for before, so batches that are chosen by seed
-    and step are the same after an interruption, too.
+    A sample depends only on its number, not on earlier uses. So batches, which seed and step determine, are
+    the same after an interruption.
     """
 
     def __init__(self, draw: Callable[[int], T], size: int) -> None:
@@ -28,6 +28,6 @@ class SampleCache(Generic[T]):
         return self._cache[index]
 
     def draw_samples(self, count: int, rng: np.random.Generator, *, kind: int = 0, kinds: int = 1) -> list[T]:
-        """`count` of them, different ones; of every `kinds` neighbours only number `kind`."""
+        """Draw `count` different samples, only those whose number modulo `kinds` is `kind`."""
         found = rng.choice(self.size // kinds, count, replace=False) * kinds + kind
         return [self[int(index)] for index in found]

@@ -388,7 +388,7 @@ def test_training_stops_and_goes_on_where_it_was(tmp_path: Path) -> None:
         train_recipe(recipe(17), budget, tmp_path / "broken", log_line=lambda _: None)
     lines: list[str] = []
     train_recipe(recipe(None), budget, tmp_path / "broken", log_line=lines.append)
-    assert lines[0] == "going on from step 17"
+    assert lines[0] == "continuing from step 17"
     whole, broken = (torch.load(tmp_path / name / "w.pth") for name in ("whole", "broken"))
     assert all(torch.equal(whole[key], broken[key]) for key in whole)
     assert not (tmp_path / "broken.resume").exists()
