@@ -11,8 +11,21 @@ from reprise.errors import InputError
 # name -> "module:class". A module is imported when its target is used.
 TARGETS = {
     "h3-musubi": "h3_musubi:H3MusubiTarget",
+    "h3-diffsynth": "h3_diffsynth:H3DiffSynthTarget",
+    "diffsynth-vace": "diffsynth_vace:DiffSynthVaceTarget",
     "videox-fun": "videox_fun:VideoXFunTarget",
+    "kaleido": "kaleido:KaleidoTarget",
+    "energon": "energon:EnergonTarget",
     "webdataset": "webdataset:WebDatasetTarget",
+    "huggingface": "huggingface:HuggingFaceTarget",
+    "ai-toolkit": "ai_toolkit:AiToolkitTarget",
+    "simpletuner": "simpletuner:SimpleTunerTarget",
+    "diffusion-pipe": "diffusion_pipe:DiffusionPipeTarget",
+    "finetrainers": "finetrainers:FinetrainersTarget",
+    "ltx": "ltx:LtxTarget",
+    "automodel": "automodel:AutomodelTarget",
+    "opens2v": "opens2v:OpenS2VTarget",
+    "customdit": "customdit:CustoMDiTTarget",
 }
 
 

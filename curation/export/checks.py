@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -57,6 +59,51 @@ def read_json_list(output: Storage, path: str) -> list[dict[str, Any]]:
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise StorageError(f"{output.join_path(path)} is no list of objects")
     return values
+
+
+def read_json_object(output: Storage, path: str) -> dict[str, Any]:
+    """Read a JSON object; empty where there is no such file.
+
+    Raises:
+        StorageError: it is something else.
+    """
+    if not output.is_file(path):
+        return {}
+    try:
+        value = json.loads(output.read_bytes(path))
+    except ValueError as error:
+        raise StorageError(f"{output.join_path(path)} is not JSON") from error
+    if not isinstance(value, dict):
+        raise StorageError(f"{output.join_path(path)} is no JSON object")
+    return value
+
+
+def read_csv(output: Storage, path: str, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yield the rows of a CSV; nothing where there is no such file.
+
+    Raises:
+        StorageError: it lacks a column.
+    """
+    if not output.is_file(path):
+        return
+    reader = csv.DictReader(io.StringIO(output.read_bytes(path).decode(), newline=""))
+    missing = [column for column in columns if column not in (reader.fieldnames or ())]
+    if missing:
+        raise StorageError(f"{output.join_path(path)} has no column {', '.join(missing)}")
+    yield from reader
+
+
+def check_captioned_folder(output: Storage, folder: str, needs: VideoNeeds) -> Iterator[str]:
+    """Yield what is wrong with a folder in which `NAME.txt` is the caption of `NAME.mp4`."""
+    paths = output.list_paths(folder)
+    for video in (path for path in paths if path.endswith(".mp4")):
+        yield from check_video(output, video, needs)
+        caption = video.removesuffix(".mp4") + ".txt"
+        if caption not in paths or not output.read_bytes(caption).decode().strip():
+            yield f"{video}: no caption in {caption}"
+    for caption in (path for path in paths if path.endswith(".txt")):
+        if caption.removesuffix(".txt") + ".mp4" not in paths:
+            yield f"{caption}: no video of that name"
 
 
 def read_tar_samples(output: Storage, path: str) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -28,6 +28,17 @@ def write_json_list(writer: UnitWriter, path: str, records: Iterable[dict[str, A
         stream.write(b"\n]\n" if separator == ",\n" else b"[]\n")
 
 
+def write_json_object(writer: UnitWriter, path: str, pairs: Iterable[tuple[str, Any]]) -> None:
+    """Write a JSON object with one key a line."""
+    with writer.open_file(path) as stream:
+        separator = "{\n"
+        for key, value in pairs:
+            text = f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
+            stream.write((separator + text).encode())
+            separator = ",\n"
+        stream.write(b"\n}\n" if separator == ",\n" else b"{}\n")
+
+
 def write_csv(
     writer: UnitWriter, path: str, columns: Sequence[str], records: Iterable[dict[str, Any]]
 ) -> None:

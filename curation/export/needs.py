@@ -61,3 +61,4 @@ class TargetNeeds:
     caption: bool = True  # a clip without a caption cannot go
     local: bool = False  # its index holds absolute paths, so the output must be on this machine's disks
     sharded: bool = False  # samples of a unit share a file
+    best_frame: bool = False  # it wants the frame that shows the first subject best

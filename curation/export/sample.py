@@ -48,4 +48,5 @@ class Sample:
     video: SampleVideo
     pictures: tuple[SamplePicture, ...]  # in the order of the subjects
     subjects: tuple[dict[str, Any], ...]  # the chosen subjects of the row, in the order of the caption
+    best_frame: bytes | None  # PNG of the frame that shows the first subject best; None: not wanted
     row: dict[str, Any]  # the whole row, see `curation/rows/schema.py`

@@ -25,7 +25,6 @@ class TargetHolds:
     masks: bool = False
     boxes: bool = False
     licenses: bool = False
-    audio: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,10 @@ class FinishedExport:
 
 
 class ExportTarget(Protocol):
-    """The layout of one trainer. It holds no state, so that it travels to workers."""
+    """The layout of one trainer. It holds no state, so that it travels to workers.
+
+    A class that names it as its base inherits `find_obstacle`.
+    """
 
     name: str
     title: str  # the trainer, as people call it
@@ -54,12 +56,11 @@ class ExportTarget(Protocol):
             row: the row without pictures.
             references: how many of its pictures would go.
         """
+        return None
 
     def write_samples(self, samples: Iterable[Sample], writer: UnitWriter) -> Iterator[Record]:
-        """Write the files of a unit's samples and yield one record per sample, in their order.
-
-        A record must have the key `key` of its sample.
-        """
+        """Write the files of a unit's samples and yield one record per sample, in their order."""
+        ...
 
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write what stands once per export: lists, configs, cards.
@@ -67,6 +68,8 @@ class ExportTarget(Protocol):
         Returns:
             Lines for a person: the commands with which the trainer starts on this data.
         """
+        ...
 
     def check_export(self, output: Storage) -> Iterable[str]:
         """Yield what the trainer's loader would refuse, drop or change, one line each."""
+        ...

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from curation.export.sample import SampleVideo
+from curation.export.sample import Sample, SampleVideo
 from reprise.storage import Storage
 
 
@@ -54,6 +54,25 @@ class UnitWriter:
                 _link_file(video.path, local)
                 return
         self.output.put_file(video.path, path)
+
+    def put_sample(self, sample: Sample, video: str, pictures: str) -> tuple[str, list[str]]:
+        """Write the video and the references of a sample.
+
+        Args:
+            sample: what to write.
+            video: path of the video.
+            pictures: path of a reference, with `{number}` from 1 and `{extension}`.
+
+        Returns:
+            The path of the video, and the paths of the references in their order.
+        """
+        self.put_video(video, sample.video)
+        paths = []
+        for number, picture in enumerate(sample.pictures, start=1):
+            path = pictures.format(number=number, extension=picture.extension)
+            self.write_bytes(path, picture.data)
+            paths.append(path)
+        return video, paths
 
     @contextlib.contextmanager
     def open_file(self, path: str) -> Iterator[BinaryIO]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from curation.export.captions import tag_caption
 from curation.export.config import ExportConfig
+from curation.export.frames import check_clip_opens, read_frame
 from curation.export.pictures import convert_picture
 from curation.export.plan import ExportUnit, LeftOutClip, PlannedClip
 from curation.export.sample import Sample, SamplePicture, SampleVideo
@@ -105,6 +106,9 @@ def _make_sample(
     chosen = [subjects[name] for name in clip.subject_ids]
     pictures = tuple(_make_pictures(job, clip, chosen))
     phrases = [picture.phrase for picture in pictures]
+    best_frame = None
+    if job.target.needs.best_frame and chosen:
+        best_frame = _read_best_frame(row, chosen[0], media)
     return Sample(
         key=clip.clip_id,
         number=number,
@@ -113,6 +117,7 @@ def _make_sample(
         video=_make_video(job, clip, row, media, folder),
         pictures=pictures,
         subjects=tuple(chosen),
+        best_frame=best_frame,
         row=row,
     )
 
@@ -122,6 +127,10 @@ def _make_video(
 ) -> SampleVideo:
     plan, config = clip.video, job.config.video
     if plan.as_is:
+        try:
+            check_clip_opens(media)
+        except InputError as error:
+            raise _LeftOutError("clip is damaged", f"{row['clip_path']}: {error}") from error
         return SampleVideo(media, True, plan.frames, plan.fps, plan.width, plan.height)
     path = folder / "clip.mp4"
     try:
@@ -129,6 +138,13 @@ def _make_video(
     except InputError as error:
         raise _LeftOutError("clip is damaged", f"{row['clip_path']}: {error}") from error
     return SampleVideo(path, False, frames, plan.fps, plan.width, plan.height)
+
+
+def _read_best_frame(row: dict[str, Any], subject: dict[str, Any], media: Path) -> bytes:
+    try:
+        return read_frame(media, (subject["frame_index"] or 0) - (row["start_frame"] or 0))
+    except InputError as error:
+        raise _LeftOutError("clip is damaged", f"{row['clip_path']}: {error}") from error
 
 
 def _make_pictures(

@@ -3,51 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from curation.export.checks import check_references, check_video, read_json_lines
 from curation.export.lists import write_json_lines
 from curation.export.needs import FrameRule, ReferenceNeeds, TargetNeeds, VideoNeeds
 from curation.export.sample import SPLITS, Sample
-from curation.export.target import FinishedExport, Record, TargetHolds
+from curation.export.target import ExportTarget, FinishedExport, Record, TargetHolds
 from curation.export.unit_writer import UnitWriter
 from reprise.storage import Storage
 
 _FPS = 24.0
-FRAMES = FrameRule(step=17, offset=5, minimum=124, maximum=345)
-_MULTIPLE = 32  # px
+# What MiniMax-H3 takes; the other targets of this model share it.
+H3_NEEDS = TargetNeeds(
+    video=VideoNeeds(
+        fps=_FPS, frames=FrameRule(step=17, offset=5, minimum=124, maximum=345), multiple=32, steady=True
+    ),
+    references=ReferenceNeeds(minimum=1, maximum=9),
+)
 
 
-class H3MusubiTarget:
+class H3MusubiTarget(ExportTarget):
     """References are pictures: at most nine. A clip is 24 frames per second and 17n+5 frames long."""
 
     name = "h3-musubi"
     title = "MiniMax-H3 references, musubi-tuner"
-    needs = TargetNeeds(
-        video=VideoNeeds(fps=_FPS, frames=FRAMES, multiple=_MULTIPLE, steady=True),
-        references=ReferenceNeeds(minimum=1, maximum=9),
-    )
+    needs = H3_NEEDS
     holds = TargetHolds(references="up to 9")
-
-    def find_obstacle(self, row: dict[str, Any], references: int) -> str | None:
-        """Nothing besides what `needs` says."""
-        return None
 
     def write_samples(self, samples: Iterable[Sample], writer: UnitWriter) -> Iterator[Record]:
         """Write `videos/KEY.mp4` and `references/KEY/1.png`, ..., and yield lines of the list."""
         for sample in samples:
-            video = f"videos/{sample.key}.mp4"
-            writer.put_video(video, sample.video)
-            references = []
-            for number, picture in enumerate(sample.pictures, start=1):
-                path = f"references/{sample.key}/{number}.{picture.extension}"
-                writer.write_bytes(path, picture.data)
-                references.append({"type": "image", "path": path})
-            yield {
-                "key": sample.key,
-                "frames": sample.video.frames,
-                "line": {"video_path": video, "caption": sample.caption, "references": references},
-            }
+            video, pictures = writer.put_sample(
+                sample, f"videos/{sample.key}.mp4", f"references/{sample.key}/{{number}}.{{extension}}"
+            )
+            references = [{"type": "image", "path": path} for path in pictures]
+            line = {"video_path": video, "caption": sample.caption, "references": references}
+            yield {"frames": sample.video.frames, "line": line}
 
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write `train.jsonl` and `train.toml`, and the same for validation."""

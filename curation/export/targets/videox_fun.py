@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from curation.export.checks import check_references, check_rgb, check_video, read_json_list
 from curation.export.lists import write_json_list
 from curation.export.needs import ReferenceNeeds, TargetNeeds, VideoNeeds
 from curation.export.sample import SPLITS, Sample
-from curation.export.target import FinishedExport, Record, TargetHolds
+from curation.export.target import ExportTarget, FinishedExport, Record, TargetHolds
 from curation.export.unit_writer import UnitWriter
 from reprise.storage import Storage
 
 _KEYS = ("file_path", "control_file_path", "object_file_path", "text", "type", "width", "height")
 
 
-class VideoXFunTarget:
+class VideoXFunTarget(ExportTarget):
     """Up to four pictures, RGB without transparency. The loader redraws a bad row without a word."""
 
     name = "videox-fun"
@@ -27,27 +26,18 @@ class VideoXFunTarget:
     )
     holds = TargetHolds(references="up to 4")
 
-    def find_obstacle(self, row: dict[str, Any], references: int) -> str | None:
-        """Nothing besides what `needs` says."""
-        return None
-
     def write_samples(self, samples: Iterable[Sample], writer: UnitWriter) -> Iterator[Record]:
         """Write `videos/KEY.mp4` and `references/KEY/1.png`, ..., and yield entries of the list."""
         for sample in samples:
-            video = f"videos/{sample.key}.mp4"
-            writer.put_video(video, sample.video)
-            pictures = []
-            for number, picture in enumerate(sample.pictures, start=1):
-                path = f"references/{sample.key}/{number}.{picture.extension}"
-                writer.write_bytes(path, picture.data)
-                pictures.append(writer.output.join_path(path))
+            video, pictures = writer.put_sample(
+                sample, f"videos/{sample.key}.mp4", f"references/{sample.key}/{{number}}.{{extension}}"
+            )
             yield {
-                "key": sample.key,
                 "entry": {
                     "file_path": writer.output.join_path(video),
                     # The key is required; a video without a control signal has null.
                     "control_file_path": None,
-                    "object_file_path": pictures,
+                    "object_file_path": [writer.output.join_path(path) for path in pictures],
                     "text": sample.caption,
                     "type": "video",
                     "width": sample.video.width,

@@ -11,22 +11,18 @@ from typing import Any
 from curation.export.checks import read_tar_samples
 from curation.export.needs import ReferenceNeeds, TargetNeeds
 from curation.export.sample import SPLITS, Sample
-from curation.export.target import FinishedExport, Record, TargetHolds
+from curation.export.target import ExportTarget, FinishedExport, Record, TargetHolds
 from curation.export.unit_writer import UnitWriter
 from reprise.storage import Storage
 
 
-class WebDatasetTarget:
+class WebDatasetTarget(ExportTarget):
     """A sample is `KEY.mp4`, `KEY.ref1.jpg`, ... and `KEY.json`; a unit of the export is a tar file."""
 
     name = "webdataset"
     title = "WebDataset"
     needs = TargetNeeds(references=ReferenceNeeds(format="jpeg"), caption=False, sharded=True)
     holds = TargetHolds(references="any number", boxes=True, licenses=True)
-
-    def find_obstacle(self, row: dict[str, Any], references: int) -> str | None:
-        """Nothing: the layout holds any clip."""
-        return None
 
     def write_samples(self, samples: Iterable[Sample], writer: UnitWriter) -> Iterator[Record]:
         """Write one tar file and yield a record per sample."""
@@ -44,7 +40,7 @@ class WebDatasetTarget:
                     _add_bytes(archive, f"{key}.ref{number}.{picture.extension}", picture.data)
                 text = json.dumps(describe_sample(sample), ensure_ascii=False)
                 _add_bytes(archive, f"{key}.json", text.encode())
-                yield {"key": key, "shard": path}
+                yield {"shard": path}
 
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write `train.txt` and `validation.txt`, the names of the tar files."""
