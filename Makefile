@@ -8,10 +8,11 @@ OUTPUT ?= demo/dataset
 SET    ?=
 WORKERS ?= 2
 ARGS   ?=
+LOADERS ?= webdataset
 PARALLEL = -n $(WORKERS) --dist loadgroup
 FAST   := not ray and not browser and not training and not slow
 
-.PHONY: help env demo test test-fast test-docs coverage check docs bench clean
+.PHONY: help env demo test test-fast test-docs test-exports coverage check docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,6 +43,13 @@ test-fast: env  ## run the tests without Ray, training and browsers: under 3 min
 
 test-docs: env  ## run every command of the README and the docs
 	@$(BIN)/python -m pytest tests/docs $(ARGS)
+
+test-exports: env  ## read exports with the trainers' own loaders: make test-exports LOADERS="webdataset energon diffsynth"
+	@for name in $(LOADERS); do \
+	  [ -x .venv-loaders/$$name/bin/python ] || $(PYTHON) -m venv .venv-loaders/$$name; \
+	  .venv-loaders/$$name/bin/python -m pip install --quiet --disable-pip-version-check -r tests/exports/loaders/requirements-$$name.txt || exit 1; \
+	done
+	@REPRISE_LOADERS=.venv-loaders $(BIN)/python -m pytest tests/exports -rs $(ARGS)
 
 coverage: env  ## run the fast tests, and fail if they cover less than the floor in pyproject.toml
 	@$(BIN)/python -m pytest -m "$(FAST)" --cov --cov-report=term:skip-covered $(ARGS)
