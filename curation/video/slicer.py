@@ -196,11 +196,25 @@ class _SlicingPass:
                     yield from self._consume_frame(self._pending.popleft())
         for cut in self._shots.flush_cuts():
             insort(self._cuts, cut)
+        self._cut_off_damaged_end()
         self._end_s = self._pending[-1].time_s + self._frame_s
         while self._pending:
             yield from self._consume_frame(self._pending.popleft())
         yield from self._close_piece()
         yield from self._report_missing()
+
+    def _cut_off_damaged_end(self) -> None:
+        """Where a file breaks off within a frame, the frames before it are a clip without it.
+
+        So it is wherever the frames after the first damaged one are too few for a clip of their own.
+        """
+        damaged = {index for index, _ in self._source.damage}
+        last_s = self._pending[-1].time_s + self._frame_s
+        for each in self._pending:
+            begins = each.index in damaged and each.index - 1 not in damaged
+            if begins and last_s - each.time_s < self._config.min_length:
+                insort(self._cuts, each.index)
+                return
 
     def discard_piece(self) -> None:
         """Remove the open clip."""

@@ -35,8 +35,8 @@ class FrameClock:
         return self._last_s
 
     def _read_stamp(self, frame: VideoFrame) -> float | None:
-        if self._by_decoding and frame.dts is not None and frame.time_base:
-            return float(frame.dts * frame.time_base)
+        if self._by_decoding:  # the last frames, which wait in the decoder, have no stamp of either kind
+            return float(frame.dts * frame.time_base) if frame.dts is not None and frame.time_base else None
         return float(frame.time) if frame.time is not None else None
 
 

@@ -121,6 +121,7 @@ class _PacketDecoder:
         self._index = self._stretch = 0
         self._read: list[VideoPacket] = []
         self._damage: _Damage | None = None
+        self._discarded: set[int] = set()  # time stamps of frames that are decoded and not shown
         self._last_s: float | None = None
         self._shape: tuple[DisplayGeometry, str, str] | None = None
         self._first_aspect = parse_pixel_aspect(stream.codec_context.sample_aspect_ratio)
@@ -158,6 +159,8 @@ class _PacketDecoder:
                     self._note_damage(self._damage.message)
                 continue
             for frame in frames:
+                if frame.pts in self._discarded:
+                    continue
                 decoded = self._describe_frame(frame)
                 if decoded.index >= self._first_frame:
                     yield decoded
@@ -165,7 +168,10 @@ class _PacketDecoder:
     def _prepare_packet(self, packet: VideoPacket | None) -> VideoPacket | None:
         if self._strict or packet is None or not packet.size:
             return packet
-        return keep_pictures(packet, self._codec, self._extradata)
+        reduced = keep_pictures(packet, self._codec, self._extradata)
+        if reduced is not packet and packet.is_discard and packet.pts is not None:
+            self._discarded.add(packet.pts)  # the new packet cannot say so
+        return reduced
 
     def _describe_frame(self, frame: VideoFrame) -> DecodedFrame:
         if self._damage and frame.key_frame and _is_after(frame.pts, self._damage.last):

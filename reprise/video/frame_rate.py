@@ -16,7 +16,7 @@ _STANDARD_RATES = (
     *(Fraction(rate, 1001) for rate in (24_000, 30_000, 60_000)),
 )
 _AGREEMENT = 0.05  # relative difference up to which a stated rate is trusted
-_SNAP = 0.01  # relative difference up to which a measured rate is rounded to a standard one
+_SNAP = 0.015  # relative difference up to which a measured rate is a standard one: recorders begin unevenly
 _MIN_STEPS = 4
 
 

@@ -43,6 +43,8 @@ def keep_pictures(
     reduced = cast("Packet[VideoStream]", Packet(b"".join(kept)))
     reduced.pts, reduced.dts, reduced.duration = packet.pts, packet.dts, packet.duration
     reduced.time_base, reduced.is_keyframe = packet.time_base, packet.is_keyframe
+    for data in packet.iter_sidedata():
+        reduced.set_sidedata(data)  # such as parameter sets that hold from here on
     return reduced
 
 

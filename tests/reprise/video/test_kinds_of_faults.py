@@ -17,11 +17,12 @@ from curation.config import SliceConfig
 from curation.imaging.codec import decode_image
 from curation.video.slicer import Slicer, Span
 from reprise.video.colour import convert_to_srgb
+from reprise.video.decode import decode_frames
 from reprise.video.errors import BadVideoError
 from reprise.video.frame_rate import choose_frame_rate
 from reprise.video.geometry import Orientation, orient_array
 from reprise.video.open_video import open_video
-from tests.videos import read_pictures, shots, write_video
+from tests.videos import AV1, VP9, X264, X265, read_pictures, read_planes, shots, write_video
 from training.latents.buckets import SizeBuckets, SizeGrid
 from training.latents.config import BucketsConfig
 from training.latents.video import read_clip
@@ -70,18 +71,24 @@ def paint_corners(count: int) -> list[NDArray[np.uint8]]:
         ((-1, 0, 0, -1), [YELLOW, BLUE, LIME, RED]),
         ((0, 1, -1, 0), [BLUE, RED, YELLOW, LIME]),
         ((0, 1, 1, 0), [RED, BLUE, LIME, YELLOW]),
+        ((1, 0, 0, 1), [RED, LIME, BLUE, YELLOW]),
+        ((0, -1, 1, 0), [LIME, YELLOW, RED, BLUE]),
+        ((0, -1, -1, 0), [YELLOW, LIME, BLUE, RED]),
     ],
 )
+@pytest.mark.parametrize("aspect", [Fraction(1), Fraction(4, 3)])
 def test_mirrored_and_turned_videos_are_shown_as_players_do(
-    tmp_path: Path, matrix: tuple[int, ...], corners: list[tuple[int, ...]]
+    tmp_path: Path, matrix: tuple[int, ...], corners: list[tuple[int, ...]], aspect: Fraction
 ) -> None:
-    path = write_video(tmp_path / "a.mp4", paint_corners(60))
+    path = write_video(tmp_path / "a.mp4", paint_corners(60), aspect=aspect)
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # ISO 14496-12, 8.3.2
     a, b, c, d = (value << 16 for value in matrix)
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(bytes(data))
     (span,) = slice_file(path)
+    sides = round(160 * aspect), 96
+    assert (span.width, span.height) == pytest.approx(sides if a else sides[::-1], abs=1)
     assert get_corners(decode_image(span.samples[0].image)) == corners
     assert span.file is not None and get_corners(read_pictures(span.file)[0]) == corners
     assert get_corners(read_first(path)) == corners
@@ -104,9 +111,10 @@ def test_a_circle_stays_a_circle_in_both_halves(tmp_path: Path) -> None:
         assert width / height == pytest.approx(16 / 9, rel=0.06)
 
 
-def test_a_gap_is_a_cut_and_needs_no_work(tmp_path: Path) -> None:
-    times = [n / 25 + 3600 * (n >= 75) for n in range(150)]
-    path = write_video(tmp_path / "a.mkv", shots([150]), times=times)
+@pytest.mark.parametrize(("container", "hours"), [("mkv", 1), ("mkv", 26), ("ts", 1), ("ts", 26), ("mp4", 1)])
+def test_a_gap_is_a_cut_and_needs_no_work(tmp_path: Path, container: str, hours: int) -> None:
+    times = [n / 25 + 3600 * hours * (n >= 75) for n in range(150)]
+    path = write_video(tmp_path / f"a.{container}", shots([150]), times=times)
     first, second = slice_file(path)
     assert (first.start_frame, first.end_frame, first.status) == (0, 75, "open")
     assert (second.start_frame, second.end_frame, second.status) == (75, 150, "open")
@@ -191,23 +199,201 @@ def test_interlaced_frames_are_made_whole(tmp_path: Path) -> None:
     assert span.interlaced and span.cut == "encode" and span.num_frames == 60
 
 
-def test_a_malformed_message_before_a_keyframe_loses_no_frame(tmp_path: Path) -> None:
-    plain = write_video(tmp_path / "plain.mp4", shots([100]), gop=25)
-    path = tmp_path / "sei.mp4"
-    lie = bytes((6, 5, 200)) + bytes(36) + b"\x80"  # 200 bytes are stated
+MESSAGES = {
+    "h264": bytes((6, 5, 200)) + bytes(36) + b"\x80",  # of user data: 200 bytes are stated, 36 are there
+    "hevc": bytes((78, 1, 5, 200)) + bytes(36) + b"\x80",
+}
+DELIMITERS = {"h264": bytes((9, 0x10)), "hevc": bytes((70, 1, 0x10))}  # an access unit without a picture
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_a_malformed_message_before_a_keyframe_loses_no_frame(
+    tmp_path: Path, codec: str, container: str
+) -> None:
+    spans = slice_file(write_with_units(tmp_path, codec, container, MESSAGES[codec], alone=False))
+    assert [(span.status, span.num_frames) for span in spans] == [("open", 100)]
+    assert read_first(tmp_path / f"changed.{container}").shape == (112, 128, 3)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_an_access_unit_without_a_picture_loses_no_frame(tmp_path: Path, codec: str) -> None:
+    spans = slice_file(write_with_units(tmp_path, codec, "mkv", DELIMITERS[codec], alone=True))
+    assert [(span.status, span.num_frames) for span in spans] == [("open", 100)]
+
+
+def write_with_units(folder: Path, codec: str, container: str, unit: bytes, *, alone: bool) -> Path:
+    """A video with a unit before each keyframe: in its packet, or in a packet of its own."""
+    encoder, options = {"h264": ("libx264", X264), "hevc": ("libx265", X265)}[codec]
+    plain = write_video(folder / "plain.mp4", shots([100]), gop=25, codec=encoder, options=options)
+    path = folder / f"changed.{container}"
     with av.open(str(plain)) as source, av.open(str(path), "w") as out:
-        stream = out.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
+        video = source.streams.video[0]
+        stream = out.add_stream_from_template(video)
+        for packet in source.demux(video):
             if packet.dts is None:
                 continue
-            data = bytes(packet)
-            changed = av.Packet(len(lie).to_bytes(4, "big") + lie + data if packet.is_keyframe else data)
-            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
-            changed.is_keyframe, changed.stream = packet.is_keyframe, stream
-            out.mux(changed)
-    spans = slice_file(path)
-    assert [(span.status, span.num_frames) for span in spans] == [("open", 100)]
-    assert read_first(path).shape == (112, 128, 3)
+            units = [bytes(packet)]
+            if packet.is_keyframe:
+                extra = len(unit).to_bytes(4, "big") + unit
+                units = [extra, *units] if alone and packet.dts > 0 else [extra + units[0]]
+            for number, data in enumerate(units):
+                changed = av.Packet(data)
+                changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+                if number < len(units) - 1:  # between this frame and the one before
+                    changed.pts = changed.dts = packet.dts - 1
+                changed.is_keyframe, changed.stream = packet.is_keyframe, stream
+                out.mux(changed)
+    return path
+
+
+OPEN_GROUPS = {
+    "libx264": {"preset": "medium", "bf": "3", "x264-params": "open-gop=1"},
+    "libx265": {"preset": "ultrafast", "x265-params": "log-level=none:open-gop=1:keyint=25:bframes=3"},
+}
+
+
+@pytest.mark.parametrize("codec", OPEN_GROUPS)
+def test_the_first_frames_of_an_open_group_are_no_damage(tmp_path: Path, codec: str) -> None:
+    """They refer to a frame before the keyframe, which was cut away."""
+    options = OPEN_GROUPS[codec]
+    whole = write_video(tmp_path / "whole.mp4", shots([200]), gop=25, codec=codec, options=options)
+    path = tmp_path / "cut.mkv"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        keys = 0
+        for packet in source.demux(video=0):
+            keys += packet.is_keyframe
+            if keys >= 3 and packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    assert_decoded_alike(path)
+    assert {span.status for span in slice_file(path)} == {"open"}
+
+
+@pytest.mark.parametrize("codec", OPEN_GROUPS)
+def test_what_an_edit_list_hides_is_hidden(tmp_path: Path, codec: str) -> None:
+    options = OPEN_GROUPS[codec]
+    whole = write_video(tmp_path / "whole.mp4", shots([150]), gop=75, codec=codec, options=options)
+    path = tmp_path / "cut.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        keys, shift = 0, None
+        for packet in source.demux(video=0):
+            if packet.dts is None or packet.pts is None:
+                continue
+            keys += packet.is_keyframe
+            if keys < 2:
+                continue
+            shift = packet.pts + 10 * packet.duration if shift is None else shift  # ten frames are hidden
+            packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+            out.mux(packet)
+    assert_decoded_alike(path)
+
+
+def assert_decoded_alike(path: Path) -> None:
+    """Frames are those of a plain decoder, bit for bit, and none counts as damaged."""
+    with open_video(path) as video:
+        found = [decoded.frame.to_ndarray() for decoded in decode_frames(video)]
+        assert video.damage == []
+    expected = read_planes(path)
+    assert len(found) == len(expected) > 50 and all(map(np.array_equal, found, expected))
+
+
+@pytest.mark.parametrize("container", ["ts", "mkv"])
+def test_a_file_that_breaks_off_within_a_frame_keeps_the_frames_before_it(
+    tmp_path: Path, container: str
+) -> None:
+    path = write_video(tmp_path / f"a.{container}", shots([150]), gop=25, options={**X264, "bf": "2"})
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 4])
+    first, *others = slice_file(path)
+    assert first.status == "open" and first.num_frames > 90
+    assert {span.status for span in others} <= {"rejected", "failed"}
+
+
+@pytest.mark.parametrize("container", ["ts", "mkv"])
+def test_a_change_of_pixel_aspect_is_a_cut(tmp_path: Path, container: str) -> None:
+    options = {**X264, "x264-params": "repeat-headers=1"}
+    parts = [
+        write_video(tmp_path / f"{n}.ts", shots([75]), aspect=aspect, gop=25, options=options)
+        for n, aspect in enumerate((Fraction(1), Fraction(4, 3)))
+    ]
+    spans = slice_file(join_videos(tmp_path / f"joined.{container}", parts))
+    assert [(span.start_frame, span.end_frame) for span in spans] == [(0, 75), (75, 150)]
+    assert [(span.width, span.height) for span in spans] == [(160, 120), (212, 120)]
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {**X264, "x264-params": "repeat-headers=1"}),
+        ("libx265", {"preset": "ultrafast", "x265-params": "log-level=none:repeat-headers=1"}),
+        ("libvpx-vp9", VP9),
+    ],
+)
+def test_a_change_of_size_is_a_cut(tmp_path: Path, codec: str, options: dict[str, str]) -> None:
+    sizes = ((160, 120), (320, 180))
+    parts = [
+        write_video(tmp_path / f"{n}.mp4", shots([75], *size), codec=codec, options=options)
+        for n, size in enumerate(sizes)
+    ]
+    spans = slice_file(join_videos(tmp_path / "joined.mkv", parts))
+    assert [(span.status, span.start_frame, span.end_frame) for span in spans] == [
+        ("open", 0, 75),
+        ("open", 75, 150),
+    ]
+    assert [(span.width, span.height) for span in spans] == list(sizes)
+
+
+def join_videos(path: Path, parts: list[Path]) -> Path:
+    """One stream of the packets of several, one after another, at 25 frames per second."""
+    with av.open(str(path), "w") as out:
+        stream = None
+        before = 0
+        for part in parts:
+            with av.open(str(part)) as source:
+                video = source.streams.video[0]
+                stream = stream or out.add_stream_from_template(video)
+                first = None
+                for packet in source.demux(video):
+                    if packet.dts is None or packet.pts is None or packet.time_base is None:
+                        continue
+                    first = packet.dts if first is None else first
+                    shift = round(before / 25 / packet.time_base) - first
+                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                    out.mux(packet)
+                before += 75
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "options"),
+    [
+        ("a.mpg", "mpeg2video", "yuv420p", {"bf": "2"}),
+        ("a.ts", "mpeg2video", "yuv420p", {"bf": "2"}),
+        ("a.avi", "mpeg4", "yuv420p", {"bf": "2"}),
+        ("a.avi", "libx264", "yuv420p", {"preset": "medium", "bf": "2"}),
+        ("a.avi", "mjpeg", "yuvj420p", {}),
+        ("a.mov", "prores_ks", "yuv422p10le", {}),
+        ("a.mkv", "ffv1", "yuv420p", {}),
+        ("a.wmv", "wmv2", "yuv420p", {}),
+        ("a.flv", "flv", "yuv420p", {}),
+        ("a.mp4", "libvpx-vp9", "yuv420p", {"deadline": "good", "cpu-used": "5", "lag-in-frames": "25"}),
+        ("a.mp4", "libsvtav1", "yuv420p10le", AV1),
+        ("a.mp4", "libx264", "yuv422p10le", X264),
+    ],
+)
+def test_every_codec_gives_the_frames_that_a_plain_decoder_gives(
+    tmp_path: Path, name: str, codec: str, pixels: str, options: dict[str, str]
+) -> None:
+    path = write_video(tmp_path / name, shots([75]), codec=codec, pixels=pixels, options=options, gop=12)
+    assert_decoded_alike(path)
+    with open_video(path) as video:
+        assert video.info.fps == 25
+        times = [decoded.time_s for decoded in decode_frames(video)]
+    assert np.diff(times) == pytest.approx(0.04, abs=0.0011)
+    assert [(span.status, span.num_frames) for span in slice_file(path)] == [("open", 75)]
 
 
 def test_a_small_file_with_huge_frames_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
