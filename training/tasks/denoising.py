@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from training.config import TaskBase
+from training.config import IdentityTask, ReplayTask, TaskBase
 from training.data import random_streams
 from training.data.samples import Batch, LatentSample, LatentSize, stack_samples
 from training.models.family import Conditioning, take_own_part
@@ -53,11 +53,25 @@ class DenoisingTask:
         return float(torch.rand((), generator=generator)) < self.caption_dropout
 
 
-def share_dropout(capacity: int, dropout: float) -> Mapping[int, float]:
-    """Share of the steps by number of references: 0 with the probability `dropout`, else `capacity`."""
-    if capacity == 0:
-        return {0: 1.0}
-    return {count: share for count, share in ((0, dropout), (capacity, 1.0 - dropout)) if share > 0}
+class SingleReferenceTask(DenoisingTask):
+    """The parts that tasks with one reference a sample share: a share of the steps goes without it."""
+
+    def __init__(self, config: IdentityTask | ReplayTask, name: str) -> None:
+        """Take the dropout of references from the config."""
+        super().__init__(config, name)
+        self.reference_dropout = config.reference_dropout
+
+    def get_count_shares(self, capacity: int) -> Mapping[int, float]:
+        """See `Task.get_count_shares`: 0 is `reference_dropout`."""
+        if capacity == 0:
+            return {0: 1.0}
+        shares = {0: self.reference_dropout, capacity: 1.0 - self.reference_dropout}
+        return {count: share for count, share in shares.items() if share > 0}
+
+    def draw_count(self, capacity: int, generator: torch.Generator) -> int:
+        """See `Task.draw_count`."""
+        dropped = float(torch.rand((), generator=generator)) < self.reference_dropout
+        return 0 if dropped else capacity
 
 
 def compute_denoising_loss(batch: Batch, context: LossContext, condition: Conditioning) -> Losses:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,17 +10,16 @@ from training.config import IdentityTask
 from training.data.samples import PAIR_VARIANT, Batch, LatentSize, SampleChoice, SampleRecord
 from training.latents.store import Records
 from training.models.family import Conditioning
-from training.tasks.denoising import DenoisingTask, share_dropout
+from training.tasks.denoising import SingleReferenceTask
 from training.tasks.task import LossContext
 
 
-class IdentityInjection(DenoisingTask):
+class IdentityInjection(SingleReferenceTask):
     """Each sample is a target of one frame with one reference; see `reprise encode --pairs`."""
 
     def __init__(self, config: IdentityTask, name: str = "identity") -> None:
-        """Take the dropout of references from the config."""
+        """Take the task's config."""
         super().__init__(config, name)
-        self.config = config
 
     def get_capacities(self, records: Records) -> NDArray[np.int64]:
         """See `Task.get_capacities`: 1 for a single frame with a pair, -1 for everything else."""
@@ -32,15 +29,6 @@ class IdentityInjection(DenoisingTask):
     def list_variants(self) -> tuple[str, ...]:
         """See `Task.list_variants`."""
         return (PAIR_VARIANT,)
-
-    def get_count_shares(self, capacity: int) -> Mapping[int, float]:
-        """See `Task.get_count_shares`: 0 is `reference_dropout`."""
-        return share_dropout(capacity, self.config.reference_dropout)
-
-    def draw_count(self, capacity: int, generator: torch.Generator) -> int:
-        """See `Task.draw_count`."""
-        dropped = float(torch.rand((), generator=generator)) < self.config.reference_dropout
-        return 0 if dropped else capacity
 
     def choose_references(self, record: SampleRecord, count: int, generator: torch.Generator) -> SampleChoice:
         """See `Task.choose_references`: one pair of the sample, all equally likely."""

@@ -6,7 +6,7 @@ the frame is drawn, i ~ U(1, T), and a share p_drop of its tokens is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from training.data import random_streams
 from training.data.samples import FRAME_VARIANT, Batch, SampleChoice, SampleRecord
 from training.latents.store import Records
 from training.models.family import Conditioning
-from training.tasks.denoising import DenoisingTask, share_dropout
+from training.tasks.denoising import SingleReferenceTask
 from training.tasks.task import LossContext
 
 
-class MotionReplay(DenoisingTask):
+class MotionReplay(SingleReferenceTask):
     """Each sample is a clip with one of its frames as the reference."""
 
     def __init__(self, config: ReplayTask, name: str = "replay") -> None:
@@ -40,15 +40,6 @@ class MotionReplay(DenoisingTask):
     def list_variants(self) -> tuple[str, ...]:
         """See `Task.list_variants`."""
         return (FRAME_VARIANT,)
-
-    def get_count_shares(self, capacity: int) -> Mapping[int, float]:
-        """See `Task.get_count_shares`: 0 is `reference_dropout`."""
-        return share_dropout(capacity, self.config.reference_dropout)
-
-    def draw_count(self, capacity: int, generator: torch.Generator) -> int:
-        """See `Task.draw_count`."""
-        dropped = float(torch.rand((), generator=generator)) < self.config.reference_dropout
-        return 0 if dropped else capacity
 
     def choose_references(self, record: SampleRecord, count: int, generator: torch.Generator) -> SampleChoice:
         """See `Task.choose_references`: one frame of the clip."""

@@ -21,13 +21,13 @@ from curation.models.pretrained.contrastive import (
 )
 from curation.models.pretrained.device import BatchRunner, choose_target
 from curation.models.pretrained.loading import (
+    find_model_type,
     load_pretrained,
     load_processor,
     move_to_device,
     read_options,
     require_tokenizer,
 )
-from reprise.errors import RepriseError
 
 _MODEL_LABEL = "CLIP or SigLIP"
 _MODEL_TYPES = ("clip", "siglip", "siglip2")
@@ -49,7 +49,7 @@ class ClipHf(Scorer):
             RepriseError: the folder is not here, damaged, no CLIP or SigLIP, or lacks tokenizer or image
                 processor.
         """
-        from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
         given = read_options(spec, fit="pad")
         check_fit(spec, given["fit"])
@@ -57,9 +57,7 @@ class ClipHf(Scorer):
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
         self._target = choose_target(spec)
-        kind = load_processor(AutoConfig, checkpoint, _MODEL_LABEL).model_type
-        if kind not in _MODEL_TYPES:
-            raise RepriseError(f"{checkpoint.path} is a {kind}, not one of {', '.join(_MODEL_TYPES)}")
+        kind = find_model_type(checkpoint, _MODEL_TYPES, _MODEL_LABEL)
         self._pictures: Any = load_processor(
             AutoImageProcessor, checkpoint, f"the image processor of {_MODEL_LABEL}"
         )

@@ -13,9 +13,14 @@ from curation.models.checkpoints import resolve_checkpoint
 from curation.models.pretrained.clip_hf import ClipHf
 from curation.models.pretrained.contrastive import F32, Embedder, check_fit, get_fill_colour, pad_to_square
 from curation.models.pretrained.device import BatchRunner, choose_target
-from curation.models.pretrained.loading import load_pretrained, load_processor, move_to_device, read_options
+from curation.models.pretrained.loading import (
+    find_model_type,
+    load_pretrained,
+    load_processor,
+    move_to_device,
+    read_options,
+)
 from curation.models.pretrained.open_clip_scorer import OpenClipScorer
-from reprise.errors import RepriseError
 
 _MODEL_LABEL = "DINOv2"
 _MODEL_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit")
@@ -36,7 +41,7 @@ class DinoEmbedder(Embedder):
         Raises:
             RepriseError: the folder is not here, damaged, no DINO, or lacks its image processor.
         """
-        from transformers import AutoConfig, AutoImageProcessor, AutoModel
+        from transformers import AutoImageProcessor, AutoModel
 
         given = read_options(spec, fit="pad")
         check_fit(spec, given["fit"])
@@ -44,9 +49,7 @@ class DinoEmbedder(Embedder):
         self.revision = checkpoint.revision
         self.sha256 = checkpoint.sha256
         self._target = choose_target(spec)
-        kind = load_processor(AutoConfig, checkpoint, _MODEL_LABEL).model_type
-        if kind not in _MODEL_TYPES:
-            raise RepriseError(f"{checkpoint.path} is a {kind}, not one of {', '.join(_MODEL_TYPES)}")
+        find_model_type(checkpoint, _MODEL_TYPES, _MODEL_LABEL)
         self._pictures: Any = load_processor(
             AutoImageProcessor, checkpoint, f"the image processor of {_MODEL_LABEL}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,20 @@ def load_processor(auto: Any, checkpoint: Checkpoint, label: str, **kwargs: Any)
     """
     with explain_loading_errors(checkpoint, label):
         return auto.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False, **kwargs)
+
+
+def find_model_type(checkpoint: Checkpoint, known: Collection[str], label: str) -> str:
+    """Return the `model_type` that a checkpoint's config names, which is one of the known ones.
+
+    Raises:
+        RepriseError: it is of another, or has no config.
+    """
+    from transformers import AutoConfig
+
+    kind = load_processor(AutoConfig, checkpoint, label).model_type
+    if kind not in known:
+        raise RepriseError(f"{checkpoint.path} is a {kind}, not one of {', '.join(known)}")
+    return str(kind)
 
 
 def require_tokenizer(checkpoint: Checkpoint, label: str) -> None:
