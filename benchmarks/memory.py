@@ -47,7 +47,7 @@ def copy_videos(videos: Sequence[Path], folder: Path, times: int) -> None:
 
 
 def measure_peak(source: Path, output: Path) -> dict[str, float]:
-    """Curate in a process of its own; return the peak (MB) of all its processes, and of a single worker."""
+    """Curate in its own process; return the peak (MB) of all its processes, and of a single worker."""
     command = [sys.executable, "-m", "pipelines.curate", "--input", str(source), "--output", str(output)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     whole = worker = driver = 0

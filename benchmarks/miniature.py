@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10_000, help="of each training")
     parser.add_argument("--scenes", type=int, default=96, help="judged, for each model")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time, one thread each")
-    parser.add_argument("--only", help=argparse.SUPPRESS)  # VARIANT:SEED, in a process of its own
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # VARIANT:SEED, in its own process
     options = parser.parse_args()
     if options.only:
         variant, seed = options.only.split(":")
@@ -129,8 +129,14 @@ def judge_model(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
     """Judge a model's videos of held-out scenes; return `COLUMNS`."""
     from PIL import Image
 
-    from curation.playground.plain import CELLS, IDENTITIES, SIDE, draw_identity, make_plain_scene
-    from curation.playground.plain import draw_picture as drawn
+    from curation.playground.plain import (
+        CELLS,
+        IDENTITIES,
+        SIDE,
+        draw_identity,
+        draw_picture,
+        make_plain_scene,
+    )
     from curation.playground.scenes import round_to_rgb
     from training.generate.pipeline import ReferenceToVideoPipeline
 
@@ -155,13 +161,13 @@ def judge_model(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
     # The reference shows the subject as large as in a crop, on the ground of another scene.
     grounds = [make_plain_scene(JUDGED_SEED + 1, index).ground for index in range(scenes)]
     crops = [
-        Image.fromarray(round_to_rgb(drawn(scene.identity, (0.5, 0.5), ground, SIDE, half=0.45)[0]))
+        Image.fromarray(round_to_rgb(draw_picture(scene.identity, (0.5, 0.5), ground, SIDE, half=0.45)[0]))
         for scene, ground in zip(scenes_asked, grounds, strict=True)
     ]
     videos = generate_videos([[one] for one in right])
     shown = [judge_video(video) for video in videos]
     others = [judge_video(video) for video in generate_videos([[one] for one in wrong])]
-    nobody = [judge_video(video) for video in generate_videos([[]] * scenes)]
+    unconditioned = [judge_video(video) for video in generate_videos([[]] * scenes)]
     cropped = [judge_video(video) for video in generate_videos([[one] for one in crops])]
     write_sheet(right, videos, picture)
     seen = list(zip(shown, scenes_asked, strict=True))
@@ -173,7 +179,7 @@ def judge_model(model: Path, scenes: int, *, picture: Path) -> dict[str, float]:
             compute_likeness(s, a.identity) for s, a in zip(others, scenes_asked, strict=True)
         ),
         "absent": compute_share(
-            compute_likeness(s, a.identity) for s, a in zip(nobody, scenes_asked, strict=True)
+            compute_likeness(s, a.identity) for s, a in zip(unconditioned, scenes_asked, strict=True)
         ),
         "identity": compute_share(s.identity == a.identity for s, a in seen),
         "way": compute_share(s.way == a.way for s, a in seen),

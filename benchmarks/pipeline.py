@@ -31,7 +31,7 @@ _PHASES = ("videos", "shards", "report")
 
 
 def time_run(source: Path, output: Path, overrides: Sequence[str]) -> dict[str, float]:
-    """Curate in a process of its own; return the seconds at which each phase, and the process, ended.
+    """Curate in its own process; return the seconds at which each phase, and the process, ended.
 
     A phase prints lines of progress; the last one comes at its end.
 

@@ -95,7 +95,7 @@ def compare_with_truth(rows: Sequence[ClipRow], truths: dict[str, dict[str, Any]
 
 def measure_shipped_models(scenes: int) -> dict[str, dict[str, float]]:
     """Measure each shipped model on scenes of seeds that neither training nor its evaluation uses."""
-    from curation.playground.train_models.marks import measure_models
+    from curation.playground.train_models.measure import measure_models
 
     return measure_models(scenes)
 

@@ -68,8 +68,8 @@ COLUMNS = {
     "wrong": "identity, with the reference of a thing that differs in all three",
     "still": "identity of a single generated frame, with the caption of image steps",
     "motion": "moves as the caption describes; 0.25 by chance",
-    "frozen": "a thing is seen and stands still",
-    "seen": "a thing is seen at all",
+    "frozen": "a thing is visible and does not move",
+    "seen": "a thing is visible",
     "cosine": "of the two tasks' gradients, mean over the last quarter of the steps",
 }
 
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1600, help="of each variant, all its stages together")
     parser.add_argument("--scenes", type=int, default=64, help="judged, for each model")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time, one thread each")
-    parser.add_argument("--only", help=argparse.SUPPRESS)  # VARIANT:SEED, in a process of its own
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # VARIANT:SEED, in its own process
     options = parser.parse_args()
     if options.only:
         variant, _, seed = options.only.partition(":")
@@ -266,8 +266,8 @@ def draw_figure(results: Sequence[Mapping[str, Any]]) -> bytes:
     import numpy as np
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(10, 3.8), layout="constrained")
-    left, right = drawn.subplots(1, 2)
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
     left.axhline(0, color="0.7", linewidth=0.8)
     for number, name in enumerate(STRATEGIES):
         curves = [result["cosines"] for result in results if result["variant"] == name]
@@ -295,7 +295,7 @@ def draw_figure(results: Sequence[Mapping[str, Any]]) -> bytes:
     right.set(xlabel="p, share of replay steps", ylabel="share of judged videos", ylim=(0, 1))
     right.legend(frameon=False)
     memory = io.BytesIO()
-    drawn.savefig(memory, format="png", dpi=130)
+    figure.savefig(memory, format="png", dpi=130)
     return memory.getvalue()
 
 

@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="timed steps of each kind")
     parser.add_argument("--identity", type=int, default=32, help="pairs of a step")
     parser.add_argument("--videos", type=int, default=4, help="videos of a step")
-    parser.add_argument("--peak", choices=KINDS, help=argparse.SUPPRESS)  # in a process of its own
+    parser.add_argument("--peak", choices=KINDS, help=argparse.SUPPRESS)  # in its own process
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

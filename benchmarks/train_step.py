@@ -106,14 +106,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if arguments.ladder:
             result["ladder"] = list(
-                climb_ladder(Path(folder), preset, settings, arguments.runs, arguments.batch)
+                measure_ladder(Path(folder), preset, settings, arguments.runs, arguments.batch)
             )
         else:
             result |= measure_setting(Path(folder), preset, settings, arguments.runs, arguments.batch)
     print(json.dumps(result))
 
 
-def climb_ladder(
+def measure_ladder(
     folder: Path, preset: TrainPreset, base: ComputeConfig, runs: int, batch: int
 ) -> Iterator[dict[str, Any]]:
     """Measure the gain of each setting together with the useful ones before it.

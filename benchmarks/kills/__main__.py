@@ -141,7 +141,7 @@ def run_on_s3(scenario: Scenario, folder: Path, share: float, seed: int) -> tupl
     try:
         client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
         client.create_bucket(Bucket="kills")
-        with FaultyS3(f"{host}:{port}", share, seed).serve() as proxy:
+        with FaultyS3(f"{host}:{port}", share, seed).serve_requests() as proxy:
             deadline = time.monotonic() + max(_LIMIT_MIN_S, _LIMIT_FACTOR * scenario.seconds)
             env = {**keys, "AWS_ENDPOINT_URL": proxy.endpoint}
             status: int | None = 1
@@ -165,7 +165,7 @@ def run_on_s3(scenario: Scenario, folder: Path, share: float, seed: int) -> tupl
 
 
 def print_counts(counts: Counter[str], violations: list[str]) -> None:
-    """Print the counts as a table, and each violation on a line of its own."""
+    """Print the counts as a table, and each violation on its own line."""
     table = Table("", "number", box=None)
     for name, count in sorted(counts.items()):
         table.add_row(name, str(count))

@@ -66,7 +66,7 @@ class FaultyS3:
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @contextlib.contextmanager
-    def serve(self) -> Iterator[FaultyS3]:
+    def serve_requests(self) -> Iterator[FaultyS3]:
         """Serve while the body runs."""
         thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         thread.start()

@@ -26,7 +26,7 @@ def check_dataset(found: Path, undisturbed: Path, videos_in: int) -> list[str]:
         return ["the command ended well and there is no manifest.json"]
     manifest = json.loads(manifest_file.read_bytes())
     rows = _read_rows(found)
-    violations = [f"clip {clip} stands in {count} rows" for clip, count in _count_clips(rows) if count > 1]
+    violations = [f"clip {clip} is in {count} rows" for clip, count in _count_clips(rows) if count > 1]
     for row in rows:
         path = row["clip_path"]
         if path is not None and not (found / path).is_file():

@@ -18,7 +18,7 @@ _POLL_S = 0.02
 
 
 class CommandRun:
-    """A command that runs in a process group of its own, with its output in a log file."""
+    """A command that runs in its own process group, with its output in a log file."""
 
     def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         self.log = log

@@ -49,12 +49,12 @@ def build_scenarios(folder: Path, names: tuple[str, ...]) -> list[Scenario]:
     videos = write_videos(folder / "videos", _VIDEOS)
     found = []
     dataset = folder / "undisturbed" / "curate"
-    curate = _run_undisturbed(lambda output: _curate(videos, output), dataset)
+    curate = _run_undisturbed(lambda output: _build_curate_command(videos, output), dataset)
     if "curate" in names:
         found.append(
             Scenario(
                 "curate",
-                lambda output: _curate(videos, output),
+                lambda output: _build_curate_command(videos, output),
                 lambda output: None,
                 lambda output: [],
                 lambda output: check_dataset(output, dataset, _VIDEOS),
@@ -65,7 +65,7 @@ def build_scenarios(folder: Path, names: tuple[str, ...]) -> list[Scenario]:
         found.append(_build_refilter(folder, dataset))
     if "encode" in names or "train" in names:
         model = folder / "model"
-        _run([sys.executable, "-m", "pipelines.playground", "model", "--output", str(model)])
+        _run_command([sys.executable, "-m", "pipelines.playground", "model", "--output", str(model)])
         encode = _build_encode(folder, videos, model)
         found += [encode] if "encode" in names else []
         found += [_build_train(folder, model)] if "train" in names else []
@@ -75,14 +75,14 @@ def build_scenarios(folder: Path, names: tuple[str, ...]) -> list[Scenario]:
 def _build_refilter(folder: Path, dataset: Path) -> Scenario:
     after = folder / "undisturbed" / "refilter"
     shutil.copytree(dataset, after)
-    seconds = _run_undisturbed(_refilter, after)
+    seconds = _run_undisturbed(_build_refilter_command, after)
 
     def prepare(output: Path) -> None:
         shutil.copytree(dataset, output)
 
     return Scenario(
         "refilter",
-        _refilter,
+        _build_refilter_command,
         prepare,
         lambda output: check_transaction(output, dataset, after),
         lambda output: check_dataset(output, after, _VIDEOS),
@@ -131,22 +131,22 @@ def _build_train(folder: Path, model: Path) -> Scenario:
     )
 
 
-def _curate(videos: Path, output: str) -> list[str]:
+def _build_curate_command(videos: Path, output: str) -> list[str]:
     options = ["--input", str(videos), "--output", output]
     return [sys.executable, "-m", "pipelines.curate", *options, *_CURATE]
 
 
-def _refilter(output: str) -> list[str]:
+def _build_refilter_command(output: str) -> list[str]:
     return [sys.executable, "-m", "pipelines.refilter", "--dataset", output, *_REFILTER]
 
 
 def _run_undisturbed(build_command: Callable[[str], list[str]], output: Path) -> float:
     since = time.perf_counter()
-    _run(build_command(str(output)))
+    _run_command(build_command(str(output)))
     return time.perf_counter() - since
 
 
-def _run(command: list[str]) -> None:
+def _run_command(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-2000:]}")

@@ -39,7 +39,7 @@ class PublishedCheckpoint:
         revision: commit of the hub repository.
         files: patterns of the files that are needed; (): all files of the repository.
         sha256: of a single file or zip.
-        gated: the hub asks for an account that accepted the licence.
+        gated: the hub requires an account that accepted the licence.
         default: the profile uses it for its role by default.
         note: one remark for the list.
     """
@@ -65,7 +65,7 @@ PRETRAINED: tuple[PublishedCheckpoint, ...] = (
         revision="a94c9b567a2a374598f05c584e96798a170c56fb",
         files=("groundingdino_swint_ogc.pth", "GroundingDINO_SwinT_OGC.cfg.py"),
         default=True,
-        note="SwinT-OGC; wants config and tokenizer of google-bert/bert-base-uncased (options.text_encoder)",
+        note="SwinT-OGC; needs config and tokenizer of google-bert/bert-base-uncased (options.text_encoder)",
     ),
     PublishedCheckpoint(
         "detector", "grounding-dino-tiny", "IDEA-Research/grounding-dino-tiny",

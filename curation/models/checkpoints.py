@@ -184,7 +184,7 @@ def _describe_missing(source: str, revision: str | None) -> str:
     if entry is not None and requested in (None, entry.revision):
         pull = entry.role if entry.default else f"{entry.role} --name {entry.name}"
     folder = get_pull_folder(source, requested or (entry.revision if entry else None))
-    return f"no checkpoint {what} here: fetch it{size} with `reprise models pull {pull}`; it goes to {folder}"
+    return f"no checkpoint {what} here: fetch it{size} with `reprise models pull {pull}` into {folder}"
 
 
 # ---- verify ------------------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def _verify_file(file: Path) -> None:
     if file.suffix == ".safetensors":
         _verify_safetensors(file, size)
     elif file.suffix == ".onnx":
-        if not _protobuf_is_whole(file, size):
+        if not _is_protobuf_complete(file, size):
             raise RepriseError(_describe_damage(file, "cut off, or no ONNX file"))
     elif head.startswith(b"PK"):
         # The table of contents of a zip, which torch.save writes, is at its end.
@@ -303,7 +303,7 @@ def _verify_safetensors(file: Path, size: int) -> None:
         raise RepriseError(_describe_damage(file, f"{size:,} of {whole:,} bytes"))
 
 
-def _protobuf_is_whole(file: Path, size: int) -> bool:
+def _is_protobuf_complete(file: Path, size: int) -> bool:
     """Return whether the top-level fields of a protobuf end where the file ends. Reads no content."""
     with file.open("rb") as stream:
         while stream.tell() < size:

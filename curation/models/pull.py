@@ -151,13 +151,13 @@ def _download_file(url: str, file: Path, on_progress: ProgressCallback) -> str:
     if done:
         request.add_header("Range", f"bytes={done}-")
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-            if done and answer.status != http.client.PARTIAL_CONTENT:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+            if done and response.status != http.client.PARTIAL_CONTENT:
                 done = 0
-            length = answer.headers.get("Content-Length")
+            length = response.headers.get("Content-Length")
             total = done + int(length) if length else None
             with half.open("ab" if done else "wb") as stream:
-                while chunk := answer.read(_CHUNK_BYTES):
+                while chunk := response.read(_CHUNK_BYTES):
                     stream.write(chunk)
                     done += len(chunk)
                     on_progress(done, total)

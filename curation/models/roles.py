@@ -228,7 +228,7 @@ class FlowEstimator(Model, Protocol):
     """Measures the motion between two frames."""
 
     def estimate_flow(self, before: Sequence[RGB], after: Sequence[RGB]) -> list[NDArray[np.float32]]:
-        """Measure where each pixel goes from one picture to the next.
+        """Measure the displacement of each pixel from one picture to the next.
 
         Args:
             before: pictures.

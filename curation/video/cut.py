@@ -120,7 +120,7 @@ def can_copy(info: VideoInfo, stream: VideoStream, width: int, height: int) -> b
         and info.pixel_format in ("yuv420p", "yuvj420p")
         and info.geometry.is_plain
         and (width, height) == (context.width, context.height)
-        and (context.extradata or b"")[:1] == b"\x01"  # avcC: parameter sets in the header, as mp4 wants them
+        and (context.extradata or b"")[:1] == b"\x01"  # avcC: parameter sets in the header, as mp4 needs them
     )
 
 
@@ -243,7 +243,7 @@ class ClipEncoder:
 
     def _mux_frame(self, frame: VideoFrame | None) -> None:
         for packet in self._stream.encode(frame):
-            if packet.pts == self._last:  # the next frame's stamp says how long the others are shown
+            if packet.pts == self._last:  # the next frame's stamp ends the others
                 packet.duration = self._last_duration
             self._output.mux(packet)
 

@@ -226,7 +226,7 @@ class _SlicingPass:
     ) -> Iterator[tuple[PendingFrame, list[VideoPacket], list[int]]]:
         """Yield frames in the needed shapes, their packets, and the cuts that are certain now.
 
-        This runs in a thread of its own, and changes nothing that the rest of the pass uses.
+        This runs in its own thread, and changes nothing that the rest of the pass uses.
         """
         scaler, shots = self._scaler, self._shots
         last: DecodedFrame | None = None

@@ -1,4 +1,4 @@
-"""Run a generator ahead in a thread, so that decoding goes on while the previous frame is encoded."""
+"""Run a generator ahead in a thread, so that decoding continues while the previous frame is encoded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 class StalledError(Exception):
     """Nothing came in time.
 
-    Native code cannot be interrupted: its thread goes on, so what it works on must not be freed.
+    Native code cannot be interrupted. Its thread continues, so the memory that it uses must not be freed.
     """
 
 

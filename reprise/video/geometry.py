@@ -21,7 +21,7 @@ _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a player displays a stored frame: it mirrors it left to right, then rotates it to the left."""
+    """How a stored frame is displayed: mirrored left to right, then rotated counter-clockwise."""
 
     turns: int = 0  # quarter turns: 0, 1, 2, 3
     mirrored: bool = False

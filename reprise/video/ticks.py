@@ -1,4 +1,4 @@
-"""Frames at a steady rate, whatever the rate of the source."""
+"""Sample frames at a constant rate, independent of the rate of the source."""
 
 from __future__ import annotations
 

@@ -50,18 +50,18 @@ def choose_target(spec: ModelSpec) -> ComputeTarget:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise RepriseError(f"models: {spec.backend} wants device {name}: no such kind of device") from error
+        raise RepriseError(f"models: {spec.backend}: unknown device {name}; use auto, cpu or cuda") from error
     if device.type == "cuda" and not has_cuda:
-        raise RepriseError(f"models: {spec.backend} wants device {name}, but PyTorch sees no GPU here")
+        raise RepriseError(f"models: {spec.backend} needs device {name}, but PyTorch finds no GPU here")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RepriseError(
-            f"models: {spec.backend} wants device {name}, but there are {torch.cuda.device_count()} GPUs here"
+            f"models: {spec.backend} needs device {name}, but there are {torch.cuda.device_count()} GPUs here"
         )
     if spec.dtype == "auto":
         return ComputeTarget(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     if spec.dtype not in DTYPES:
         raise RepriseError(
-            f"models: {spec.backend} wants dtype {spec.dtype}; known: auto, {', '.join(DTYPES)}"
+            f"models: {spec.backend}: unknown dtype {spec.dtype}; known: auto, {', '.join(DTYPES)}"
         )
     return ComputeTarget(device, DTYPES[spec.dtype])
 

@@ -8,7 +8,7 @@ from curation.model_spec import ModelSpec
 from curation.models.pretrained.flux import FluxInpainter
 
 _CLASS = "FluxKontextInpaintPipeline"
-_ACCEPTED = ("FluxKontextPipeline", _CLASS)  # the same weights; the published folder says the former
+_ACCEPTED = ("FluxKontextPipeline", _CLASS)  # the same weights; the published folder has the first
 
 
 class FluxKontext(FluxInpainter):

@@ -98,7 +98,7 @@ def _resolve_model_name(path: Path, model: str | None, known: Sequence[str]) -> 
                 f"{path} is a single weight file: set its architecture in options.model, for example ViT-L-14"
             )
         if model not in known:
-            raise RepriseError(f"models: open-clip knows no architecture {model}; ViT-L-14 is one")
+            raise RepriseError(f"models: open-clip has no architecture {model}; use for example ViT-L-14")
         return model, str(path)
     try:
         config = json.loads((path / _CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]

@@ -166,19 +166,19 @@ def detect_scenes(
     by_size: dict[tuple[int, ...], list[tuple[int, RGB, Prompt]]] = {}
     for item in requests:
         by_size.setdefault(item[1].shape, []).append(item)
-    answers: list[list[PromptOutput]] = [[] for _ in scenes]
+    outputs: list[list[PromptOutput]] = [[] for _ in scenes]
     for items in by_size.values():
         found = batches(items, lambda part: forward([item[1] for item in part], [item[2] for item in part]))
         for (index, _, prompt), (logits, boxes) in zip(items, found, strict=True):
-            answers[index].append(PromptOutput(prompt, logits.float().cpu(), boxes.float().cpu()))
+            outputs[index].append(PromptOutput(prompt, logits.float().cpu(), boxes.float().cpu()))
     return [
         collect_detections(given, scene.image.shape[1], scene.image.shape[0], rules)
-        for given, scene in zip(answers, scenes, strict=True)
+        for given, scene in zip(outputs, scenes, strict=True)
     ]
 
 
 def collect_detections(
-    answers: Sequence[PromptOutput], width: int, height: int, rules: DetectionRules
+    outputs: Sequence[PromptOutput], width: int, height: int, rules: DetectionRules
 ) -> list[Detection]:
     """Collect the boxes of each phrase in a picture of `width` x `height` px, the best `score * label` first.
 
@@ -188,18 +188,18 @@ def collect_detections(
     same box. For a text in another prompt, the probability is the highest among that prompt's boxes with an
     IoU of at least `nms_iou`.
     """
-    boxes = [convert_to_pixels(answer.boxes, width, height) for answer in answers]
-    chances = [pool_probabilities(answer.logits, answer.prompt, rules.pool) for answer in answers]
+    boxes = [convert_to_pixels(output.boxes, width, height) for output in outputs]
+    chances = [pool_probabilities(output.logits, output.prompt, rules.pool) for output in outputs]
     found: list[Detection] = []
-    for own, answer in enumerate(answers):
+    for own, output in enumerate(outputs):
         solid = (boxes[own][:, 2:] > boxes[own][:, :2]).all(1)
         confident = solid & (chances[own].amax(1) >= rules.box_threshold)
-        for text, named in enumerate(answer.prompt.phrases):
+        for text, named in enumerate(output.prompt.phrases):
             chance = chances[own][:, text]
             mine = torch.nonzero(confident & (chance >= rules.text_threshold)).flatten()
             mine = mine[nms(boxes[own][mine], chance[mine], rules.nms_iou)]
             everyone = chances[own][mine]
-            for other in range(len(answers)):
+            for other in range(len(outputs)):
                 if other != own and len(mine):
                     near = box_iou(boxes[own][mine], boxes[other]) >= rules.nms_iou
                     theirs = torch.where(near[:, :, None], chances[other][None], 0.0).amax(1)

@@ -128,12 +128,12 @@ def build_empty_model(path: Path, state: dict[str, Tensor], chosen: str | None) 
         chosen = _WIDTH_TYPES.get(width)
         if chosen is None:
             raise RepriseError(
-                f"{path} is a checkpoint of another model than {_MODEL_LABEL}, or of a size of its own: "
+                f"{path} is a checkpoint of another model than {_MODEL_LABEL}, or of an unknown size: "
                 f"set options.model_type, or write its sizes to {beside.name}"
             )
     if chosen not in sam_model_registry:
         raise RepriseError(
-            f"{_MODEL_LABEL} knows {', '.join(sam_model_registry)}; there is no model_type {chosen}"
+            f"{_MODEL_LABEL} has no model_type {chosen}; known: {', '.join(sam_model_registry)}"
         )
     return sam_model_registry[chosen](checkpoint=None)
 

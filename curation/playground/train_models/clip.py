@@ -28,7 +28,7 @@ from curation.playground.train_models.loop import (
     disable_gradients,
     train_recipe,
 )
-from curation.playground.train_models.stock import SampleCache
+from curation.playground.train_models.sample_cache import SampleCache
 from curation.playground.world import COLOURS, NAMES, PERSON, SHAPES
 
 SIDE: Final = 64

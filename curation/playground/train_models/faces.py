@@ -40,7 +40,7 @@ from curation.playground.train_models.loop import (
     disable_gradients,
     train_recipe,
 )
-from curation.playground.train_models.stock import SampleCache
+from curation.playground.train_models.sample_cache import SampleCache
 from curation.playground.world import (
     PERSON,
     CanvasPlacement,
@@ -339,9 +339,11 @@ def compute_detection_loss(maps: Sequence[Tensor], faces: Sequence[F32]) -> Tens
                         off = row / np.float32(stride) - here
                         off[:2] *= -1  # distances to the left and the top
                         true = torch.from_numpy(off)
-                        said = found[b, y, x, :, 1:]
+                        predicted = found[b, y, x, :, 1:]
                         share = 1 / (len(columns) * len(lines) * 2 * total)
-                        near = F.smooth_l1_loss(said, true.expand_as(said), reduction="none", beta=0.1)
+                        near = F.smooth_l1_loss(
+                            predicted, true.expand_as(predicted), reduction="none", beta=0.1
+                        )
                         loss = loss + share * (near[:, :4].sum() + 0.3 * near[:, 4:].sum())
         entropy = F.binary_cross_entropy_with_logits(found[..., 0], aim, reduction="none")
         sure = (found[..., 0].sigmoid() - aim).abs().detach()
@@ -349,16 +351,16 @@ def compute_detection_loss(maps: Sequence[Tensor], faces: Sequence[F32]) -> Tens
     return loss
 
 
-def compute_face_loss(pack: Any, seed: int, step: int, size: int, stocks: FaceSamples) -> Tensor:
+def compute_face_loss(pack: Any, seed: int, step: int, size: int, samples: FaceSamples) -> Tensor:
     """Compute the sum of the three losses on batch number `step`."""
     rng = np.random.default_rng([seed, step, 5])
-    crowds = stocks.crowds.draw_samples(size, rng)
+    crowds = samples.crowds.draw_samples(size, rng)
     images = _prepare_batch([each.image.transpose(2, 0, 1) for each in crowds], rng, 128)
     found = compute_detection_loss(pack.detector.compute_maps(images), [each.faces for each in crowds])
-    turns = stocks.poses.draw_samples(3 * size, rng)
-    said = pack.landmarks.predict_pose(_prepare_batch([image for image, _ in turns], rng, 128))
-    pose = F.smooth_l1_loss(said, torch.from_numpy(np.stack([m for _, m in turns])), beta=0.05)
-    faces = stocks.identities.draw_samples(3 * size, rng)
+    turns = samples.poses.draw_samples(3 * size, rng)
+    predicted = pack.landmarks.predict_pose(_prepare_batch([image for image, _ in turns], rng, 128))
+    pose = F.smooth_l1_loss(predicted, torch.from_numpy(np.stack([m for _, m in turns])), beta=0.05)
+    faces = samples.identities.draw_samples(3 * size, rng)
     looks = F.normalize(pack.recogniser.embed_face(_prepare_batch([image for image, _ in faces], rng, 127.5)))
     who = torch.tensor([each for _, each in faces])
     cosine = looks @ F.normalize(pack.people).T
@@ -453,7 +455,7 @@ def train_faces(
 ) -> Metrics:
     """Train the pack on `scenes` pictures of each kind and save it in `output`."""
     torch.manual_seed(seed)
-    stocks = FaceSamples(
+    samples = FaceSamples(
         SampleCache(lambda index: make_crowd(seed, index), scenes),
         SampleCache(lambda index: make_pose_sample(seed, index), scenes),
         SampleCache(lambda index: make_identity_sample(seed, index), scenes),
@@ -461,7 +463,7 @@ def train_faces(
     recipe = TrainingRecipe(
         role="faces",
         model=FacePack(),
-        loss=lambda model, step: compute_face_loss(model, seed, step, size, stocks),
+        loss=lambda model, step: compute_face_loss(model, seed, step, size, samples),
         evaluate=evaluate_pack,
         save=save_pack,
         seed=seed,

@@ -29,7 +29,7 @@ from curation.playground.train_models.loop import (
     disable_gradients,
     train_recipe,
 )
-from curation.playground.train_models.stock import SampleCache
+from curation.playground.train_models.sample_cache import SampleCache
 from curation.playground.world import COLOURS, PERSON, SHAPES
 
 MEAN: Final = (0.485, 0.456, 0.406)
@@ -387,9 +387,9 @@ def compute_set_loss(
     # All pictures are matched together; shorter lists of things are padded.
     true_boxes = torch.full((len(targets), most, 4), 0.5)
     tokens = torch.zeros(len(targets), most, logits.shape[-1])
-    for b, (true, said) in enumerate(targets):
+    for b, (true, tokens_of_thing) in enumerate(targets):
         true_boxes[b, : count[b]] = true.repeat(copies, 1)
-        tokens[b, : count[b]] = said.repeat(copies, 1)
+        tokens[b, : count[b]] = tokens_of_thing.repeat(copies, 1)
     with torch.no_grad():
         p = clean.clamp(-30, 30).sigmoid()
         gain = 0.25 * (1 - p) ** 2 * -(p + 1e-8).log() - 0.75 * p**2 * -(1 - p + 1e-8).log()

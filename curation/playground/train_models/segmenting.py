@@ -33,7 +33,7 @@ from curation.playground.train_models.loop import (
     disable_gradients,
     train_recipe,
 )
-from curation.playground.train_models.stock import SampleCache
+from curation.playground.train_models.sample_cache import SampleCache
 
 SIDE: Final = 128
 # Written to sam_playground.json, from which `sam_original` builds the model.

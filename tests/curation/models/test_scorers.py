@@ -286,7 +286,7 @@ def test_a_single_weight_file_wants_its_architecture(
     file = checkpoints / "open_clip" / "open_clip_model.safetensors"
     with pytest.raises(RepriseError, match=r"set its architecture in options.model"):
         OpenClipScorer(spec(file))
-    with pytest.raises(RepriseError, match="knows no architecture ViT-Z"):
+    with pytest.raises(RepriseError, match="has no architecture ViT-Z"):
         OpenClipScorer(spec(file, model="ViT-Z"))
     with pytest.raises(RepriseError, match="cannot be loaded as an open_clip model") as error:
         OpenClipScorer(spec(file, model="RN50"))

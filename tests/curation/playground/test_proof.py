@@ -1,6 +1,6 @@
 """The shipped models of the playground against its truth: real backends, scenes and videos never seen.
 
-The marks here are a little below what the weights reach; `python -m benchmarks.playground` prints it.
+The goals here are a little below the results of the weights, which `python -m benchmarks.playground` prints.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from curation.models.profiles import PLAYGROUND_WEIGHTS, list_playground_specs
 from curation.models.roles import DetectionScene
 from curation.playground.render import render_playground
 from curation.playground.scenes import ScenePicture
-from curation.playground.train_models import marks
+from curation.playground.train_models import measure
 from curation.playground.train_models.roles import get_shipped_folder
 from reprise.errors import RepriseError
 
@@ -70,31 +70,31 @@ def load_all_models() -> None:
         model(role)
 
 
-# ---- marks ---------------------------------------------------------------------------------------
+# ---- goals ---------------------------------------------------------------------------------------
 
 
-def assert_marks_reached(role: str, found: dict[str, float]) -> None:
+def assert_goals_reached(role: str, found: dict[str, float]) -> None:
     short = {name: value for name, value in found.items() if value < MARKS[role].get(name, -1)}
     assert set(MARKS[role]) <= set(found)
     assert not short, f"{role}: {short} of {MARKS[role]}"
 
 
 def test_the_detector_finds_what_is_named_and_knows_what_is_not_there() -> None:
-    assert_marks_reached("detector", marks.measure_detector(model("detector"), 150))
+    assert_goals_reached("detector", measure.measure_detector(model("detector"), 150))
 
 
 def test_the_segmenter_outlines_what_a_true_box_holds() -> None:
-    assert_marks_reached("segmenter", marks.measure_segmenter(model("segmenter"), 120))
+    assert_goals_reached("segmenter", measure.measure_segmenter(model("segmenter"), 120))
 
 
 def test_the_scorer_distinguishes_64_names() -> None:
-    assert_marks_reached("scorer", marks.measure_scorer(model("scorer"), 150))
+    assert_goals_reached("scorer", measure.measure_scorer(model("scorer"), 150))
 
 
 def test_the_face_pack_finds_faces_knows_where_they_look_and_whose_they_are() -> None:
     from curation.playground.train_models.faces import measure_pack
 
-    assert_marks_reached("faces", measure_pack(model("faces"), seed=marks.SEEDS["faces"], pictures=80))
+    assert_goals_reached("faces", measure_pack(model("faces"), seed=measure.SEEDS["faces"], pictures=80))
 
 
 def test_shipped_weights_are_small_and_record_how_they_were_made() -> None:
@@ -148,10 +148,10 @@ def get_box_distance(one: list[float], other: list[float], width: int, height: i
 def test_boxes_and_masks_follow_the_picture_to_any_size(width: int, height: int) -> None:
     """For a picture of any size, detector and segmenter return pixels of that picture."""
     detector, segmenter = model("detector"), model("segmenter")
-    seen = [each for each in marks.make_scenes("detector", 12) if each.image.shape[:2] == (96, 128)]
+    seen = [each for each in measure.make_scenes("detector", 12) if each.image.shape[:2] == (96, 128)]
     overlaps = []
     for picture in seen:
-        wanted_phrases = [marks.make_phrases(list(picture.names))]
+        wanted_phrases = [measure.make_phrases(list(picture.names))]
         image = in_size(picture, width, height)
         small = detector.detect([DetectionScene(picture.image)], wanted_phrases)[0]
         large = detector.detect([DetectionScene(image)], wanted_phrases)[0]
@@ -171,10 +171,10 @@ def test_a_border_moves_boxes_by_its_width() -> None:
     """Letterboxing: the same picture with bars gives the same results, moved."""
     detector, bar = model("detector"), 12
     overlaps = []
-    for picture in marks.make_scenes("detector", 12):
+    for picture in measure.make_scenes("detector", 12):
         if picture.image.shape[:2] != (96, 128):
             continue
-        wanted_phrases = [marks.make_phrases(list(picture.names))]
+        wanted_phrases = [measure.make_phrases(list(picture.names))]
         boxed = cv2.copyMakeBorder(picture.image, bar, bar, 0, 0, cv2.BORDER_CONSTANT, value=(0, 0, 0))
         plain = detector.detect([DetectionScene(picture.image)], wanted_phrases)[0]
         barred = detector.detect([DetectionScene(np.asarray(boxed, np.uint8))], wanted_phrases)[0]
@@ -230,8 +230,8 @@ def test_the_detector_is_the_same_in_both_libraries() -> None:
     spec = ModelSpec(backend="grounding-dino-original", checkpoint=str(folder), options=sides | options)
     theirs = registry.build_backend("detector", spec)
     boxes = 0
-    for picture in marks.make_scenes("detector", 9):
-        wanted_phrases = [marks.make_phrases([*picture.names, "red star", "cyan ring"])]
+    for picture in measure.make_scenes("detector", 9):
+        wanted_phrases = [measure.make_phrases([*picture.names, "red star", "cyan ring"])]
         one, other = (
             each.detect([DetectionScene(picture.image)], wanted_phrases)[0] for each in (ours, theirs)
         )
@@ -246,7 +246,7 @@ def test_the_segmenter_is_the_same_in_both_libraries() -> None:
     ours = model("segmenter")
     folder = PLAYGROUND_WEIGHTS / "segmenter" / "transformers"
     theirs = registry.build_backend("segmenter", ModelSpec(backend="sam-hf", checkpoint=str(folder)))
-    for picture in marks.make_scenes("segmenter", 9):
+    for picture in measure.make_scenes("segmenter", 9):
         boxes = [[each.box for each in picture.truths]]
         one, other = (each.segment([picture.image], boxes)[0] for each in (ours, theirs))
         assert one.scores == pytest.approx(other.scores, abs=0.02)
@@ -266,9 +266,9 @@ def test_the_gpu_finds_what_the_cpu_finds() -> None:
             ]
             for role in ("detector", "segmenter", "scorer")
         }
-        for picture in marks.make_scenes("detector", 6):
+        for picture in measure.make_scenes("detector", 6):
             height, width = picture.image.shape[:2]
-            wanted_phrases = [marks.make_phrases(list(picture.names))]
+            wanted_phrases = [measure.make_phrases(list(picture.names))]
             one, other = (
                 each.detect([DetectionScene(picture.image)], wanted_phrases)[0] for each in pairs["detector"]
             )
