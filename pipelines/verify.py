@@ -60,9 +60,16 @@ def verify_folder(folder: Storage, *, quick: bool) -> tuple[FileCheck, str]:
             "remove the damaged files and run the `reprise curate` command of this dataset again with the "
             "same videos and config; it makes only these again"
         )
+    if manifest is not None and "fingerprint" in manifest:
+        from training.latents.records import check_latent_files
+
+        return check_latent_files(folder, quick=quick), (
+            "remove the damaged files and run the `reprise encode` command of these latents again; it "
+            "encodes only these parts again"
+        )
     raise InputError(
-        f"{folder.uri} is no finished dataset: name the folder that has manifest.json, or run its command "
-        "again to finish it"
+        f"{folder.uri} is no finished dataset and holds no finished latents: name the folder that has "
+        "manifest.json, or run its command again to finish it"
     )
 
 

@@ -26,7 +26,7 @@ class FaultyS3:
             protocol_version = "HTTP/1.1"
 
             def forward_request(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = self._read_body()
                 with lock:
                     number = draw.random()
                     failing = number < proxy.share
@@ -40,11 +40,26 @@ class FaultyS3:
                     return
                 connection = http.client.HTTPConnection(target, timeout=60)
                 with contextlib.closing(connection):
-                    connection.request(self.command, self.path, body, dict(self.headers))
+                    connection.request(self.command, self.path, body or None, self._get_headers())
                     reply = connection.getresponse()
                     self._send_reply(reply.status, reply.getheaders(), reply.read())
 
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward_request
+
+            def _read_body(self) -> bytes:
+                if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                parts = []
+                while size := int(self.rfile.readline().split(b";")[0], 16):
+                    parts.append(self.rfile.read(size))
+                    self.rfile.readline()
+                while self.rfile.readline().strip():
+                    pass  # trailers
+                return b"".join(parts)
+
+            def _get_headers(self) -> dict[str, str]:
+                skipped = {*_HOP_HEADERS, "content-length"}  # which the client writes itself
+                return {name: value for name, value in self.headers.items() if name.lower() not in skipped}
 
             def _send_reply(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
                 self.send_response(status)

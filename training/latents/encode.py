@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from reprise.errors import RepriseError
+from reprise.errors import RepriseError, StorageError
+from reprise.file_records import describe_damage, find_size_damage
 from reprise.lock import lock_folder
 from reprise.progress import NoProgress, Progress
 from reprise.storage import Storage
@@ -28,9 +29,16 @@ from training.latents.buckets import SizeBuckets
 from training.latents.config import EncodeConfig
 from training.latents.encoders import Encoders, ModelFacts, hash_model_parts, read_model_facts
 from training.latents.prepare import PreparedItem, prepare_item
+from training.latents.records import (
+    FILES_FILE,
+    check_latent_files,
+    find_damaged_parts,
+    read_part_record,
+)
 from training.latents.sources.source import EncodeItem, PlannedItem, Source, hash_values
 from training.latents.store import (
     DATA_FOLDER,
+    DROPPED_FILE,
     EMPTY_FILE,
     INDEX_FILE,
     MANIFEST_FILE,
@@ -47,7 +55,6 @@ from training.latents.video import DroppedItemError
 from training.models.build import FAMILIES
 
 STAMP_FILE = "encode.json"  # model and config of the latents in a folder; written before the first part
-DROPPED_FILE = "dropped.parquet"
 _DROPPED_SCHEMA = pa.schema([(name, pa.string()) for name in ("sample_id", "key", "reason", "message")])
 # Another run may succeed with these reasons. All other reasons are properties of the item.
 _RETRYABLE_REASONS = ("missing file", "worker died")
@@ -127,7 +134,14 @@ def encode_dataset(
         _refuse_stale(folder, stamp)
         done, dropped = _encode_missing_items(job, planned, stamp, execute, progress)
         lock.check_held()
-        return _write_results(job, info, planned, done, dropped)
+        manifest = _write_results(job, info, planned, done, dropped)
+        damage = check_latent_files(folder, quick=True).damage
+        if damage:
+            raise StorageError(
+                f"files of {folder.uri} were damaged during the run: {describe_damage(damage)}; run the same "
+                "command again to make them again"
+            )
+        return manifest
 
 
 def _encode_missing_items(
@@ -320,7 +334,9 @@ def _list_differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 def _read_finished(folder: Storage) -> tuple[dict[str, dict[str, Any]], dict[str, ItemOutcome]]:
     """Read, by key, the rows of finished parts, and the items that an earlier run could not use."""
-    names = set(folder.list_names(DATA_FOLDER))
+    sizes = {each.path: each.size for each in folder.list_files(DATA_FOLDER)}
+    damaged = find_damaged_parts(folder)
+    names = {path.removeprefix(f"{DATA_FOLDER}/") for path in sizes if path not in damaged}
     rows: dict[str, dict[str, Any]] = {}
     if folder.exists(INDEX_FILE):
         known = read_index(folder).to_pylist()
@@ -331,7 +347,7 @@ def _read_finished(folder: Storage) -> tuple[dict[str, dict[str, Any]], dict[str
         f"{DATA_FOLDER}/{_get_rows_file(shard)}" for shard in shards if _get_rows_file(shard) in names
     )
     with ThreadPoolExecutor(8) as pool:  # on S3 each read waits for a response
-        for table in pool.map(lambda part: read_index(folder, part), parts):
+        for table in pool.map(lambda part: _read_part(folder, part, sizes), parts):
             rows |= {row["key"]: row for row in table.to_pylist()}
     dropped: dict[str, ItemOutcome] = {}
     if folder.exists(DROPPED_FILE):
@@ -340,6 +356,13 @@ def _read_finished(folder: Storage) -> tuple[dict[str, dict[str, Any]], dict[str
                 message = row.get("message", "")  # version 0.1 named this column otherwise
                 dropped[row["key"]] = ItemOutcome(row["sample_id"], row["key"], row["reason"], message)
     return rows, dropped
+
+
+def _read_part(folder: Storage, rows_file: str, sizes: Mapping[str, int]) -> pa.Table:
+    """Read the rows of a part; no row if its tensors have another size than its worker wrote."""
+    table = read_index(folder, rows_file)
+    record = read_part_record(folder, rows_file.removesuffix(".parquet") + ".safetensors")
+    return table.slice(0, 0) if find_size_damage([record], sizes) else table
 
 
 def _write_results(
@@ -413,6 +436,7 @@ def _clear_folder(folder: Storage) -> None:
         INDEX_FILE,
         EMPTY_FILE,
         DROPPED_FILE,
+        FILES_FILE,
         *(f"{DATA_FOLDER}/{n}" for n in folder.list_names(DATA_FOLDER)),
     ):
         folder.delete_file(rel)

@@ -4,6 +4,7 @@
       manifest.json                what was encoded with what, counts, dropped rows by reason; written last
       index.parquet                one row per sample, in the order of sample ids
       empty.safetensors            `text`: the embedding of the empty caption
+      files.parquet                size and digest of every file (`records.py`)
       data/<part>.safetensors      tensors of some samples: `<sample_id>/video`, `/text`, `/reference/<n>`
 
 A sample takes a few reads at known offsets: its video, its text, and only the references that were chosen.
@@ -35,6 +36,7 @@ from torch import Tensor
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 from training.data.samples import LatentSample, SampleChoice, SampleRecord, SampleReference, Subject
+from training.latents.records import record_part, write_records
 
 SCHEMA_VERSION = "1"
 MANIFEST_FILE, INDEX_FILE, EMPTY_FILE, DATA_FOLDER = (
@@ -43,6 +45,7 @@ MANIFEST_FILE, INDEX_FILE, EMPTY_FILE, DATA_FOLDER = (
     "empty.safetensors",
     "data",
 )
+DROPPED_FILE = "dropped.parquet"
 
 _REFERENCE_TYPE = pa.struct(
     [
@@ -325,10 +328,10 @@ def write_part(folder: Storage, samples: Sequence[EncodedSample], fingerprint: s
         for position, reference in enumerate(sample.references):
             tensors[f"{sample_id}/reference/{position}"] = reference.contiguous()
         rows.append({**sample.row, "shard": f"{name}.safetensors"})
-    folder.write_bytes(
-        f"{DATA_FOLDER}/{name}.safetensors", save(tensors, metadata={"fingerprint": fingerprint})
-    )
-    folder.write_bytes(f"{DATA_FOLDER}/{name}.parquet", _encode_parquet(build_index(rows)))
+    data = save(tensors, metadata={"fingerprint": fingerprint})
+    folder.write_bytes(f"{DATA_FOLDER}/{name}.safetensors", data)
+    table = record_part(build_index(rows), data)
+    folder.write_bytes(f"{DATA_FOLDER}/{name}.parquet", _encode_parquet(table))
     return rows
 
 
@@ -338,12 +341,14 @@ def write_empty(folder: Storage, text: Tensor) -> None:
 
 
 def finish_latents(folder: Storage, rows: Iterable[Mapping[str, Any]], manifest: LatentsManifest) -> None:
-    """Write the index, sorted by sample id, and then the manifest.
+    """Write the index, sorted by sample id, the records of all files, and then the manifest.
 
     The order of the index does not depend on which worker encoded which sample.
     """
     table = build_index(sorted(rows, key=lambda row: str(row["sample_id"])))
     folder.write_bytes(INDEX_FILE, _encode_parquet(table))
+    parts = {f"{DATA_FOLDER}/{name}" for name in table["shard"].unique().to_pylist()}
+    write_records(folder, parts, (INDEX_FILE, EMPTY_FILE, DROPPED_FILE))
     folder.write_bytes(MANIFEST_FILE, (manifest.model_dump_json(indent=2) + "\n").encode())
 
 

@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from pipelines.verify import main as verify
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 from tests.s3 import S3
@@ -446,3 +448,45 @@ def test_numbers_that_are_not_finite_never_get_into_the_latents(tmp_path: Path, 
         broken,
     )
     assert manifest.reasons == {"not finite": 2}
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
+def test_damaged_parts_are_found_and_encoded_again(tmp_path: Path, wan: str, damage: str) -> None:
+    root, out = write_curated(tmp_path / "O"), tmp_path / "L"
+    run(root, wan, config(), out)
+    undisturbed = {path: path.read_bytes() for path in (out / "data").glob("*.safetensors")}
+    assert run_verify(out) == (
+        0,
+        f"{len(undisturbed) + 3} of {len(undisturbed) + 3} files are as they were written\n",
+    )
+    victim = sorted(undisturbed)[0]
+    data = bytearray(undisturbed[victim])
+    data[-1] ^= 1
+    if damage == "missing":
+        victim.unlink()
+    else:
+        victim.write_bytes(data if damage == "flipped" else data[:-1])
+    assert run_verify(out, "--quick")[0] == (0 if damage == "flipped" else 1)
+    code, text = run_verify(out)
+    assert (code, f"damaged  data/{victim.name}: " in text) == (1, True)
+    if damage == "flipped":
+        victim.unlink()  # as the command says
+    encoded: list[str] = []
+
+    def count(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
+        for outcome in execute_here(job, units):
+            encoded.append(outcome.sample_id)
+            yield outcome
+
+    settings = config()
+    encode_dataset(
+        CuratedSource(Storage.from_uri(root), settings), wan, Storage.from_uri(out), settings, count
+    )
+    assert len(encoded) == 2, "the samples of one part"
+    assert {path: path.read_bytes() for path in (out / "data").glob("*.safetensors")} == undisturbed
+    assert run_verify(out)[0] == 0
+
+
+def run_verify(folder: Path, *options: str) -> tuple[int, str]:
+    result = CliRunner().invoke(verify, [str(folder), *options])
+    return result.exit_code, result.output
