@@ -29,6 +29,9 @@ _CLIP_PATTERN = re.compile(
     rf"{CLIPS_FOLDER}/[0-9a-f]{{2}}/[0-9a-f]{{20}}-\d{{7,}}-\d{{7,}}-[0-9a-f]{{6}}\.mp4"
 )
 
+_REPORT_PATTERN = re.compile(rf"{REPORT_FOLDER}/(index\.html|data/(index|text|clips-\d{{5,}})\.js)")
+_RUN_FOLDER_PATTERN = re.compile(r"[0-9a-f]{12}|refilter")
+
 
 def get_shard_path(number: int, total: int) -> str:
     """Return the path of shard `number` (from 0) of `total`."""
@@ -60,3 +63,13 @@ def is_shard_path(path: str) -> bool:
 def is_clip_path(path: str) -> bool:
     """Return whether a path has the form of a clip. In `clips/` a run deletes only such files."""
     return _CLIP_PATTERN.fullmatch(path) is not None
+
+
+def is_report_path(path: str) -> bool:
+    """Return whether a path is a file of the report. In `report/` a run deletes only such files."""
+    return _REPORT_PATTERN.fullmatch(path) is not None
+
+
+def is_run_folder(name: str) -> bool:
+    """Return whether a name is that of a run's folder. In `work/` a run deletes only such folders."""
+    return _RUN_FOLDER_PATTERN.fullmatch(name) is not None

@@ -20,7 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from curation.dataset.layout import DATA_FOLDER, MANIFEST_FILE, REPORT_FOLDER, REPORT_PAGE
+from curation.dataset.layout import DATA_FOLDER, MANIFEST_FILE, REPORT_FOLDER, REPORT_PAGE, is_report_path
 from curation.dataset.manifest import list_named_shards
 from curation.report import cards, survey
 from curation.report.rows import read_row_parts
@@ -80,7 +80,7 @@ def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int |
 
     counted, shown = _count_rows(storage, shards, manifest, max_clips)
     per_file = -(-clips_per_page // _FILES_PER_PAGE)
-    stale = set(storage.list_paths(f"{REPORT_FOLDER}/data"))
+    stale = {path for path in storage.list_paths(f"{REPORT_FOLDER}/data") if is_report_path(path)}
     stale -= _write_gallery(storage, shards, shown, per_file)
 
     name = storage.uri.partition("?")[0].rstrip("/").rpartition("/")[2] or storage.uri

@@ -10,7 +10,6 @@ from typing import Any
 from curation.config import CurationConfig, compute_config_hash
 from curation.dataset.damage import check_dataset, find_damaged_clips
 from curation.dataset.fragments import FragmentIndex, Fragments
-from curation.dataset.layout import WORK_FOLDER
 from curation.dataset.manifest import build_manifest, check_accounting, read_manifest, write_manifest
 from curation.dataset.shards import plan_shards
 from curation.models import registry
@@ -18,7 +17,13 @@ from curation.rows.ids import CLIPS_FOLDER
 from curation.rows.schema import VideoRow
 from curation.rows.stage_names import CROSSPAIR
 from curation.runner.config_guard import refuse_other_config, write_run_config
-from curation.runner.dataset_folder import publish_report, remove_dataset, remove_stale_files
+from curation.runner.dataset_folder import (
+    list_run_folders,
+    publish_report,
+    refuse_foreign_shards,
+    remove_dataset,
+    remove_stale_files,
+)
 from curation.runner.finish import collect_donors, make_plates, write_shards
 from curation.runner.graph import build_operators
 from curation.runner.job import CurationJob
@@ -70,8 +75,9 @@ def curate_videos(
         progress: What the run reports to.
 
     Raises:
-        RepriseError: There are no videos, or the dataset was made with another config, is being written by
-            another run, cannot be written, does not add up, or was damaged while the run wrote it.
+        RepriseError: There are no videos; or the folder holds other tables, or with `overwrite` no dataset;
+            or the dataset was made with another config, is being written by another run, cannot be written,
+            does not add up, or was damaged while the run wrote it.
     """
     progress = progress or NoProgress()
     limit_malloc_arenas()
@@ -82,11 +88,12 @@ def curate_videos(
     with lock_folder(dataset, create=True) as lock:
         if overwrite:
             remove_dataset(dataset)
+        refuse_foreign_shards(dataset)
         manifest = read_manifest(dataset)
         refuse_other_config(dataset, manifest, config, config_hash)
         damage = check_dataset(dataset, manifest, quick=True).damage if manifest is not None else []
         if manifest is not None and not damage and not has_work_left(dataset, manifest, videos):
-            if dataset.exists(WORK_FOLDER):  # an earlier run was stopped just before its end
+            if list_run_folders(dataset):  # an earlier run was stopped just before its end
                 publish_report(dataset, config, progress)
             return CurationOutcome(manifest, len(videos), True)
         fragments = Fragments(dataset, config_hash)

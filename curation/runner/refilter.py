@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from curation.config import CurationConfig, compute_config_hash
-from curation.dataset.layout import MANIFEST_FILE, REFILTER_FOLDER, WORK_FOLDER, get_generation_path
+from curation.dataset.layout import MANIFEST_FILE, REFILTER_FOLDER, get_generation_path
 from curation.dataset.manifest import build_manifest, list_named_shards, read_manifest, write_manifest
 from curation.dataset.shards import ShardResult, write_shard
 from curation.rows.references import list_kept_subjects
@@ -21,7 +21,7 @@ from curation.rows.schema import CLIPS, ClipRow, SubjectRow
 from curation.rows.tables import check_columns, extract_rows
 from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip
-from curation.runner.dataset_folder import publish_report, remove_stale_shards
+from curation.runner.dataset_folder import publish_report, remove_stale_shards, remove_work
 from curation.runner.graph import build_stage
 from curation.runner.plates import build_plate_pool
 from curation.stages.crosspair import VARIANT, Crosspair
@@ -109,7 +109,7 @@ def _remove_leftovers(dataset: Storage, manifest: dict[str, Any]) -> None:
 
     Rows of an earlier config there would count again once the thresholds are set back.
     """
-    dataset.delete_tree(WORK_FOLDER)
+    remove_work(dataset)
     remove_stale_shards(dataset, {shard["path"] for shard in manifest["shards"]})
 
 

@@ -20,6 +20,7 @@ from curation.models import registry
 from curation.rows.schema import CLIPS, ClipRow, VideoRow
 from curation.rows.stage_names import CROSSPAIR, RETRIEVE
 from curation.rows.tables import build_table, check_columns, extract_rows
+from curation.runner.dataset_folder import refuse_foreign_shards
 from curation.runner.donors import build_donor_table, open_donor_library
 from curation.runner.graph import build_stage
 from curation.runner.plates import build_plate_pool
@@ -155,6 +156,7 @@ def write_table_shards(tables: ClipTables, config: CurationConfig, dataset: Stor
     revisions = registry.list_model_ids(config)
     config_hash = compute_config_hash(config, revisions)
     with lock_folder(dataset, create=True) as lock, lock_source(tables.storage, dataset):
+        refuse_foreign_shards(dataset)
         results = [finish_shard(dataset, plan, [], group_rows, source=tables.storage) for plan in plans]
         lock.check_held()
         write_manifest(dataset, build_manifest(config, config_hash, revisions, results, {}))

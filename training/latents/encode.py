@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,6 +57,7 @@ from training.models.build import FAMILIES
 
 STAMP_FILE = "encode.json"  # model and config of the latents in a folder; written before the first part
 _DROPPED_SCHEMA = pa.schema([(name, pa.string()) for name in ("sample_id", "key", "reason", "message")])
+_PART_PATTERN = re.compile(r"[0-9a-f]{20}\.(safetensors|parquet)")  # as `write_part` names them
 # Another run may succeed with these reasons. All other reasons are properties of the item.
 _RETRYABLE_REASONS = ("missing file", "worker died")
 
@@ -129,9 +131,10 @@ def encode_dataset(
     stamp = _make_stamp(info, config)
     job = EncodeJob(source, facts, config, folder, stamp["fingerprint"])
     with lock_folder(folder, create=True) as lock:
-        if overwrite:
+        if overwrite and folder.exists(STAMP_FILE):
             _clear_folder(folder)
-        _refuse_stale(folder, stamp)
+        else:
+            _refuse_stale(folder, stamp)
         done, dropped = _encode_missing_items(job, planned, stamp, execute, progress)
         lock.check_held()
         manifest = _write_results(job, info, planned, done, dropped)
@@ -303,8 +306,11 @@ def _refuse_stale(folder: Storage, stamp: dict[str, Any]) -> None:
     Samples of two models or two configs cannot be trained on together.
     """
     if not folder.exists(STAMP_FILE):
-        if folder.exists(MANIFEST_FILE) or folder.list_names():
-            raise RepriseError(f"{folder.uri} holds files that are not latents: name an empty folder")
+        stranger = next(iter(folder.list_paths()), None)
+        if stranger is not None:
+            raise RepriseError(
+                f"{folder.uri} holds files that are not latents, such as {stranger}: name an empty folder"
+            )
         return
     try:
         found = json.loads(folder.read_bytes(STAMP_FILE))
@@ -390,7 +396,7 @@ def _write_results(
         used |= {_get_rows_file(shard) for shard in used}
         for name in folder.list_names(DATA_FOLDER):
             # Parts without a current row, and incomplete parts of a killed run.
-            if name not in used:
+            if name not in used and _PART_PATTERN.fullmatch(name):
                 folder.delete_file(f"{DATA_FOLDER}/{name}")
     folder.write_bytes(DROPPED_FILE, _encode_ledger(ledger))
     sizes = Counter(f"{row['frames']}x{row['height']}x{row['width']}" for row in rows)
@@ -430,13 +436,15 @@ def _encode_ledger(outcomes: Sequence[ItemOutcome]) -> bytes:
 
 
 def _clear_folder(folder: Storage) -> None:
+    """Remove latents, and no other file. The stamp goes last: without it the folder counts as foreign."""
+    parts = [name for name in folder.list_names(DATA_FOLDER) if _PART_PATTERN.fullmatch(name)]
     for rel in (
         MANIFEST_FILE,
-        STAMP_FILE,
         INDEX_FILE,
         EMPTY_FILE,
         DROPPED_FILE,
         FILES_FILE,
-        *(f"{DATA_FOLDER}/{n}" for n in folder.list_names(DATA_FOLDER)),
+        *(f"{DATA_FOLDER}/{name}" for name in parts),
+        STAMP_FILE,
     ):
         folder.delete_file(rel)

@@ -418,6 +418,47 @@ def test_overwrite_starts_over_and_removes_only_the_dataset(source: Path, output
     assert [path.read_text() for path in mine] == ["mine"] * 3
 
 
+@pytest.mark.parametrize("place", ["report/thesis.html", "work/notes.txt", "notes.txt", "data/numbers.csv"])
+def test_overwrite_refuses_a_folder_that_is_no_dataset(
+    source: Path, output: Path, loop: Loop, place: str
+) -> None:
+    mine = output / place
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(RepriseError, match=f"no dataset, such as {place}"):
+        run(source, output, overwrite=True)
+    assert mine.read_text() == "mine"
+    assert loop.started == 0
+
+
+def test_overwrite_leaves_foreign_files_in_every_folder_of_a_dataset(source: Path, output: Path) -> None:
+    mine = [output / name for name in ("report/mine.html", "report/data/mine.js", "work/mine.txt")]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    run(source, output)
+    run(source, output, load_config(None, ["seed=7"]), overwrite=True)
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+    assert run(source, output, load_config(None, ["seed=7"])).nothing_to_do
+
+
+def test_overwrite_goes_on_after_a_removal_that_was_killed(source: Path, output: Path) -> None:
+    run(source, output)
+    (output / "manifest.json").unlink()
+    run(source, output, load_config(None, ["seed=7"]), overwrite=True)
+    assert json.loads((output / "manifest.json").read_text())["config"]["seed"] == 7
+
+
+def test_a_foreign_table_among_the_shards_is_refused_at_the_start(
+    source: Path, output: Path, loop: Loop
+) -> None:
+    (output / "data").mkdir(parents=True)
+    (output / "data" / "sales.parquet").write_bytes(b"mine")
+    with pytest.raises(RepriseError, match=r"data/sales\.parquet is no shard of a dataset.*move it"):
+        run(source, output)
+    assert loop.started == 0
+
+
 def test_two_runs_into_one_folder_do_not_meet(
     source: Path, output: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,7 +156,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(tmp_path: P
     with pytest.raises(RepriseError, match="are not finished"):
         Latents(str(tmp_path / "L"))
     # A kill may also leave the tensors of a part without its rows.
-    (tmp_path / "L" / "data" / "half.safetensors").write_bytes(b"half")
+    (tmp_path / "L" / "data" / "0123456789abcdef0123.safetensors").write_bytes(b"half")
     worked.clear()
 
     def counted(job: EncodeJob, units: Sequence[WorkUnit]) -> Iterator[ItemOutcome]:
@@ -176,7 +176,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(tmp_path: P
         a, b = (x.read_sample(0, x.records[n], SampleChoice((0, 9))) for x in (one, other))
         assert torch.equal(a.video, b.video) and torch.equal(a.text, b.text)
         assert all(torch.equal(x, y) for x, y in zip(a.references, b.references, strict=True))
-    assert not (tmp_path / "L" / "data" / "half.safetensors").exists()
+    assert not (tmp_path / "L" / "data" / "0123456789abcdef0123.safetensors").exists()
     worked.clear()
     encode_dataset(source, wan, Storage.from_uri(tmp_path / "L"), settings, counted)
     assert worked == []
@@ -242,6 +242,20 @@ def test_latents_of_another_model_or_config_are_refused(tmp_path: Path, wan: str
     (tmp_path / "mine" / "thesis.txt").write_text("text")
     with pytest.raises(RepriseError, match="files that are not latents"):
         run(root, wan, config(), tmp_path / "mine")
+
+
+def test_overwrite_removes_latents_and_no_other_file(wan: str, tmp_path: Path) -> None:
+    root = write_curated(tmp_path / "O", 2)
+    mine = tmp_path / "mine" / "data" / "thesis.parquet"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("text")
+    with pytest.raises(RepriseError, match=r"not latents, such as data/thesis\.parquet"):
+        run(root, wan, config(), tmp_path / "mine", overwrite=True)
+    assert mine.read_text() == "text"
+    run(root, wan, config(), tmp_path / "L")
+    (tmp_path / "L" / "data" / "notes.txt").write_text("text")
+    assert run(root, wan, config(), tmp_path / "L", overwrite=True).encoded == 2
+    assert (tmp_path / "L" / "data" / "notes.txt").read_text() == "text"
 
 
 def test_a_vae_saved_again_by_another_library_version_is_the_same_vae(tmp_path: Path, wan: str) -> None:
