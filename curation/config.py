@@ -256,6 +256,9 @@ ModelChoice = Annotated[
 class ModelsConfig(SettingsSection):
     """Backend per role: null is the profile's; else a name, `module:Class`, or {backend, checkpoint, ...}."""
 
+    size: Literal["small", "base", "large"] | None = Field(
+        None, description="of the profile pretrained: small (for a CPU), base, large; null: large"
+    )
     detector: ModelChoice | None = Field(None, description="phrases -> boxes")
     segmenter: ModelChoice | None = Field(None, description="boxes -> masks")
     tracker: ModelChoice | None = Field(None, description="a subject through its clip")
@@ -325,6 +328,14 @@ class CurationConfig(SettingsSection):
             return _merge_defaults(yaml.safe_load(_PLAYGROUND_PROFILE.read_text(encoding="utf-8")), data)
         return data
 
+    @model_validator(mode="after")
+    def _check_size(self) -> CurationConfig:
+        if self.models.size is not None and self.profile != "pretrained":
+            raise ValueError(
+                f"models.size={self.models.size} is a size of profile=pretrained, not of {self.profile}"
+            )
+        return self
+
     @field_validator("profile", mode="before")
     @classmethod
     def _reject_former_name(cls, profile: Any) -> Any:
@@ -335,11 +346,12 @@ class CurationConfig(SettingsSection):
     def dump_content(self) -> dict[str, Any]:
         """Dump everything that a row's content depends on: all but where it runs and how it is shown.
 
-        The path of a taxonomy is left out, too: its content counts, and is among the revisions. A time-out
-        only decides what fails, and such a failure is retried.
+        The path of a taxonomy is left out, too: its content counts, and is among the revisions. So is the
+        size of a profile: the models that it selects are among the revisions. A time-out only decides what
+        fails, and such a failure is retried.
         """
         found = self.model_dump(mode="json", exclude={"engine": True, "report": True, "shard": True})
-        del found["match"]["taxonomy"], found["slice"]["timeout"]
+        del found["match"]["taxonomy"], found["slice"]["timeout"], found["models"]["size"]
         return found
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from curation.models.backends import BACKENDS
+from curation.models.catalogue import DEFAULT_SIZE
 from curation.models.checkpoints import get_models_folder
 from curation.models.profiles import PROFILES
 from curation.models.readiness import list_profile_gaps
@@ -70,13 +71,18 @@ def check_machine() -> list[MachineSection]:
 
 
 def list_gaps_by_profile(sections: list[MachineSection]) -> dict[str, list[str]]:
-    """Return profile -> what its models lack on this machine. What every profile needs is not in it."""
+    """Return profile -> what its models lack on this machine. What every profile needs is not in it.
+
+    `pretrained` is there three times, with the setting of its size; the default size has no setting.
+    """
     facts = {section.name: section.facts for section in sections}
     memory_gb = facts["system"].get("memory_gb")
     gpu_memory_gb = _read_gpu_memory(facts["gpu"].get("nvidia", []))
     return {
-        profile: list_profile_gaps(profile, memory_gb=memory_gb, gpu_memory_gb=gpu_memory_gb)
-        for profile in PROFILES
+        profile + (f" models.size={size}" if size not in (None, DEFAULT_SIZE) else ""): list_profile_gaps(
+            profile, size, memory_gb=memory_gb, gpu_memory_gb=gpu_memory_gb
+        )
+        for profile, size in PROFILES
     }
 
 

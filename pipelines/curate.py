@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,7 @@ def run_curation(
         RepriseError: the source, the config or the dataset cannot be used.
     """
     from curation.dataset.layout import DATA_FOLDER, REPORT_PAGE
+    from curation.report.advice import suggest_models
     from curation.runner.curate import curate_videos
     from curation.sources import list_videos
     from reprise.file_records import describe_damage
@@ -85,6 +87,11 @@ def run_curation(
         err.print(
             f"[bold red]no video could be used[/]; most frequent reason: {escape(reason)}", soft_wrap=True
         )
+    advice = suggest_models(
+        outcome.manifest, escape(shlex.quote(source)), escape(shlex.quote(f"{output.rstrip('/')}-small"))
+    )
+    if advice is not None:
+        out.print(f"[bold]advice[/]   {advice}", soft_wrap=True)
     out.print(f"shards   {escape(dataset.join_path(DATA_FOLDER))}", soft_wrap=True)
     out.print(f"report   {escape(dataset.join_path(REPORT_PAGE))}", soft_wrap=True)
     return outcome
@@ -95,12 +102,16 @@ def _has_no_usable_video(manifest: dict[str, Any]) -> bool:
 
 
 def print_dry_run(config: CurationConfig) -> None:
-    """Print a config with every key, and the operators of the graph that it gives."""
+    """Print a config with every key, the operators of its graph, and the models that it needs."""
+    from curation.models.readiness import describe_models
     from curation.runner.graph import describe_graph
 
     print_config(config)
     click.echo("\n# graph")
     for line in describe_graph(config):
+        click.echo(f"#   {line}")
+    click.echo("\n# models")
+    for line in describe_models(config):
         click.echo(f"#   {line}")
 
 

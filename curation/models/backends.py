@@ -78,7 +78,7 @@ BACKENDS: tuple[Backend, ...] = (
     _make_classical("detector", "detector:ClassicalDetector"),
     Backend(
         "detector", "grounding-dino-hf", "pretrained.grounding_dino_hf:GroundingDinoHF",
-        ("torch", "torchvision", "transformers"), ("grounding-dino-tiny",),
+        ("torch", "torchvision", "transformers"), ("grounding-dino-tiny", "grounding-dino-base"),
     ),
     Backend(
         "detector", "grounding-dino-original", "pretrained.grounding_dino_original:GroundingDinoOriginal",
@@ -90,19 +90,22 @@ BACKENDS: tuple[Backend, ...] = (
         ("torch", "segment_anything"), ("sam-vit-h",),
     ),
     Backend(
-        "segmenter", "sam-hf", "pretrained.sam_hf:SamHF", ("torch", "transformers"), ("sam2.1-large",)
+        "segmenter", "sam-hf", "pretrained.sam_hf:SamHF", ("torch", "transformers"),
+        ("sam2.1-large", "sam2.1-base-plus", "sam2.1-tiny"),
     ),
     Backend(
         "tracker", "sam2-video", "pretrained.sam2_video:Sam2Video",
-        ("torch", "transformers"), ("sam2.1-large-video",),
+        ("torch", "transformers"),
+        ("sam2.1-large-video", "sam2.1-base-plus-video", "sam2.1-tiny-video"),
     ),
     Backend(
         "scorer", "open-clip", "pretrained.open_clip_scorer:OpenClipScorer",
-        ("torch", "open_clip"), ("clip-vit-l-14",),
+        ("torch", "open_clip"), ("clip-vit-l-14", "clip-vit-b-32"),
     ),
     Backend("scorer", "clip-hf", "pretrained.clip_hf:ClipHf", ("torch", "transformers")),
     Backend(
-        "embedder", "dinov2", "pretrained.embedders:DinoEmbedder", ("torch", "transformers"), ("dinov2-base",)
+        "embedder", "dinov2", "pretrained.embedders:DinoEmbedder", ("torch", "transformers"),
+        ("dinov2-base", "dinov2-small"),
     ),
     Backend("embedder", "clip-embedder", "pretrained.embedders:ClipEmbedder", ("torch", "transformers")),
     Backend(
@@ -111,9 +114,12 @@ BACKENDS: tuple[Backend, ...] = (
     _make_classical("faces", "faces:ClassicalFaces"),
     Backend(
         "faces", "insightface", "pretrained.insightface_faces:InsightFaces",
-        ("torch", "insightface", "onnxruntime"), ("antelopev2", "buffalo_l"),
+        ("torch", "insightface", "onnxruntime"), ("antelopev2", "buffalo_l", "buffalo_s"),
     ),
-    Backend("flow", "raft", "pretrained.raft_flow:RaftFlow", ("torch", "torchvision"), ("raft-large",)),
+    Backend(
+        "flow", "raft", "pretrained.raft_flow:RaftFlow", ("torch", "torchvision"),
+        ("raft-large", "raft-small"),
+    ),
     _make_classical("inpainter", "inpainter:ClassicalInpainter"),
     Backend(
         "inpainter", "flux-fill", "pretrained.flux_fill:FluxFill",
@@ -130,11 +136,11 @@ BACKENDS: tuple[Backend, ...] = (
     ),
     Backend(
         "captioner", "vlm", "pretrained.vlm_captioner:VlmCaptioner",
-        ("torch", "torchvision", "transformers"), ("qwen3-vl-8b", "qwen2.5-vl-7b"),
+        ("torch", "torchvision", "transformers"), ("qwen3-vl-8b", "qwen3-vl-2b", "qwen2.5-vl-7b"),
     ),
     Backend(
         "captioner", VLLM, "pretrained.vllm_captioner:VllmCaptioner",
-        ("torch", "vllm", "aiohttp", "transformers"), ("qwen3-vl-8b", "qwen2.5-vl-7b"),
+        ("torch", "vllm", "aiohttp", "transformers"), ("qwen3-vl-8b", "qwen3-vl-2b", "qwen2.5-vl-7b"),
         extra="ray[llm]", resources=ON_GPU_ONLY,
     ),
 )  # fmt: skip

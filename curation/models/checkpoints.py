@@ -182,7 +182,9 @@ def _describe_missing(source: str, revision: str | None) -> str:
     requested = revision if not is_url(source) else None
     pull = f"{source}@{requested}" if requested else source
     if entry is not None and requested in (None, entry.revision):
-        pull = entry.role if entry.default else f"{entry.role} --name {entry.name}"
+        pull = entry.role
+        if not entry.is_default:
+            pull += f" --size {entry.sizes[0]}" if entry.sizes else f" --name {entry.name}"
     folder = get_pull_folder(source, requested or (entry.revision if entry else None))
     return f"no checkpoint {what} here: fetch it{size} with `reprise models pull {pull}` into {folder}"
 

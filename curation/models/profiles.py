@@ -7,7 +7,7 @@ from typing import Final
 
 from curation.model_spec import ModelSpec
 from curation.models.backends import CLASSICAL, ROLES, find_backend, is_base
-from curation.models.catalogue import build_spec, list_published
+from curation.models.catalogue import DEFAULT_SIZE, SIZES, build_spec, list_published
 
 # The tiny checkpoints that come with the package, one folder a role.
 PLAYGROUND_WEIGHTS: Final = Path(__file__).resolve().parents[1] / "playground" / "weights"
@@ -19,13 +19,17 @@ def list_classical_specs() -> dict[str, ModelSpec]:
     return {role: _CLASSICAL_SPEC for role in ROLES if find_backend(role, CLASSICAL)}
 
 
-def list_pretrained_specs() -> dict[str, ModelSpec]:
-    """List role -> spec of the published checkpoints that the catalogue names as defaults."""
-    return {
+def list_pretrained_specs(size: str = DEFAULT_SIZE) -> dict[str, ModelSpec]:
+    """List role -> spec of the published checkpoints of one size.
+
+    For a role of which a size has no checkpoint, the classical backend stands, if there is one.
+    """
+    published = {
         entry.role: build_spec(entry)
-        for entry in list_published("pretrained")
-        if entry.default and not is_base(entry.role, entry.name)
+        for entry in list_published("pretrained", size=size)
+        if not is_base(entry.role, entry.name)
     }
+    return {**list_classical_specs(), **published}
 
 
 def list_playground_specs() -> dict[str, ModelSpec]:
@@ -54,8 +58,21 @@ def list_playground_specs() -> dict[str, ModelSpec]:
     }
 
 
-PROFILES: Final[dict[str, dict[str, ModelSpec]]] = {
-    "classical": list_classical_specs(),
-    "pretrained": list_pretrained_specs(),
-    "playground": list_playground_specs(),
-}
+def list_profile_specs(profile: str, size: str | None = None) -> dict[str, ModelSpec]:
+    """List role -> spec of a profile.
+
+    Args:
+        profile: name of the profile.
+        size: of `catalogue.SIZES`, for `pretrained` alone; None: its default.
+    """
+    if profile == "pretrained":
+        return list_pretrained_specs(size or DEFAULT_SIZE)
+    return list_classical_specs() if profile == "classical" else list_playground_specs()
+
+
+# Every profile with every size that it has.
+PROFILES: Final[tuple[tuple[str, str | None], ...]] = (
+    ("classical", None),
+    *(("pretrained", size) for size in SIZES),
+    ("playground", None),
+)

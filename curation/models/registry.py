@@ -15,7 +15,7 @@ from curation.model_spec import ModelSpec
 from curation.models import backends, catalogue
 from curation.models.backends import Backend
 from curation.models.checkpoints import resolve_checkpoint
-from curation.models.profiles import PROFILES
+from curation.models.profiles import list_profile_specs
 from curation.rows.schema import SubjectRow
 from curation.taxonomy import Taxonomy
 from reprise.digest import compute_digest
@@ -43,7 +43,7 @@ def get_model_spec(config: CurationConfig, role: str) -> ModelSpec | None:
         return None
     chosen: str | ModelSpec | None = getattr(config.models, role)
     if chosen is None:
-        return PROFILES[config.profile].get(role)
+        return list_profile_specs(config.profile, config.models.size).get(role)
     spec = chosen if isinstance(chosen, ModelSpec) else ModelSpec(backend=chosen)
     if ":" in spec.backend:
         return spec
@@ -54,7 +54,7 @@ def get_model_spec(config: CurationConfig, role: str) -> ModelSpec | None:
                 f"models.{role}: the backend {spec.backend} takes no checkpoint and no settings"
             )
         return spec
-    published = catalogue.find_default_spec(record) if spec.checkpoint is None else None
+    published = catalogue.find_default_spec(record, config.models.size) if spec.checkpoint is None else None
     if published is not None:
         spec = spec.model_copy(update={"checkpoint": published.checkpoint, "revision": published.revision})
     return spec

@@ -23,6 +23,7 @@ from typing import Any, Final
 from curation.dataset.layout import DATA_FOLDER, MANIFEST_FILE, REPORT_FOLDER, REPORT_PAGE, is_report_path
 from curation.dataset.manifest import list_named_shards
 from curation.report import cards, survey
+from curation.report.advice import suggest_models
 from curation.report.rows import read_row_parts
 from reprise.digest import compute_digest
 from reprise.errors import RepriseError
@@ -238,6 +239,7 @@ def _build_overview(name: str, manifest: Mapping[str, Any], counted: survey.Surv
         "scores": counted.build_score_charts(),
         "thresholds": [vars(threshold) for threshold in counted.thresholds],
         "unmeasured": counted.list_unmeasured(),
+        "advice": suggest_models(manifest),
         "lengths": counted.lengths.merge_bins(),
         "motion": counted.motion.merge_bins(),
         "camera_motion": counted.camera_motion.merge_bins(),

@@ -41,7 +41,14 @@ def test_it_ends_with_the_profile_it_can_run() -> None:
     assert code == 0
     profiles = [line.split() for line in output.splitlines() if line.startswith("profile ")]
     assert profiles[0] == ["profile", "classical:", "yes"]
-    assert [profile[1] for profile in profiles] == ["classical:", "pretrained:", "playground:"]
+    assert [" ".join(profile[1:]).partition(":")[0] for profile in profiles] == list(as_json()[1]["profiles"])
+    assert list(as_json()[1]["profiles"]) == [
+        "classical",
+        "pretrained models.size=small",
+        "pretrained models.size=base",
+        "pretrained",
+        "playground",
+    ]
     assert "libx264 yes" in output
 
 
@@ -51,7 +58,9 @@ def test_it_prints_what_a_profile_lacks(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(registry, "list_missing_packages", lambda record: [*record.packages[:1]])
     code, output = run_doctor()
     assert code == 0
-    lines = {line.split()[1]: line for line in output.splitlines() if line.startswith("profile ")}
+    lines = {line[9:].partition(" ")[0]: line for line in output.splitlines() if line.startswith("profile ")}
+    small = next(line for line in output.splitlines() if "models.size=small:" in line)
+    assert "; 7 checkpoints (" in small and "; 1.67 GB): reprise models pull --size small" in small
     assert lines["classical:"].endswith("yes")
     assert "no, lacks torch: pip install 'reprise[pretrained]'; 11 checkpoints" in lines["pretrained:"]
     assert "reprise models pull" in lines["pretrained:"]
@@ -80,8 +89,9 @@ def test_what_is_missing_is_one_line_each_and_the_exit_status_is_1(monkeypatch: 
     assert len(lines) == 6
     assert any("encoder libnothing" in line for line in lines)
     assert all("pip" in line or "PyPI" in line for line in lines)
-    profiles = [line.split() for line in output.splitlines() if line.startswith("profile ")]
-    assert profiles == [["profile", f"{name}:", "no"] for name in ("classical", "pretrained", "playground")]
+    profiles = [line for line in output.splitlines() if line.startswith("profile ")]
+    assert len(profiles) == 5
+    assert all(line.endswith(": no") for line in profiles)
 
 
 def test_a_broken_part_does_not_hide_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import io
@@ -19,8 +20,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from curation.models import catalogue, checkpoints
+from curation.config import load_config
+from curation.models import catalogue, checkpoints, registry
 from curation.models.catalogue import PublishedCheckpoint
+from curation.models.profiles import PLAYGROUND_WEIGHTS
+from curation.models.readiness import list_profile_gaps
 from pipelines.models import models
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="needs safetensors")
@@ -86,7 +90,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             data = repository[path.split("/resolve/", 1)[1].split("/", 1)[1]]
             tag = f'"{hashlib.sha1(data).hexdigest()}"'
-            self._send(200, data, {"X-Repo-Commit": COMMIT, "ETag": tag}, body)
+            start = int((self.headers.get("Range") or "bytes=0-").split("=")[1].split("-")[0])
+            self._send(206 if start else 200, data[start:], {"X-Repo-Commit": COMMIT, "ETag": tag}, body)
 
     def _file(self, path: str, body: bool) -> None:
         data = self.served.files.get(path)
@@ -156,7 +161,7 @@ def test_list_shows_every_entry_with_licence_and_warns_of_what_is_non_commercial
     warned = next(row for row in result.output.splitlines() if row.startswith("non-commercial use only"))
     assert "antelopev2" in warned and "flux-fill" in warned and "sam" not in warned
     assert "FLUX.1 [dev] Non-Commercial License, gated" in result.output
-    assert "licence of the weights unknown: raft-large" in result.output
+    assert "licence of the weights unknown: raft-small, raft-large" in result.output
     assert served.requests == []
 
 
@@ -177,7 +182,7 @@ def test_only_the_files_that_an_entry_names_are_fetched(served: Served, profile:
     files = {"config.json": b"{}", "model.safetensors": weights(), "whole.ckpt": b"x" * 100}
     served.repositories[HUB] = files
     wanted = ("*.json", "*.safetensors")
-    profile(PublishedCheckpoint("scorer", "clip", HUB, "MIT", True, None, "v1", wanted, default=True))
+    profile(PublishedCheckpoint("scorer", "clip", HUB, "MIT", True, None, "v1", wanted, sizes=("large",)))
     result = reprise("pull", "scorer")
     assert result.exit_code == 0, result.output
     assert not any("whole.ckpt" in each for each in served.requests)
@@ -214,7 +219,11 @@ def test_a_pull_that_broke_goes_on_where_it_stopped(served: Served, profile: Cal
     served.stop_after = 5000
     address = f"{served.address}/files/raft.safetensors"
     whole = hashlib.sha256(data).hexdigest()
-    profile(PublishedCheckpoint("flow", "raft-small", address, None, None, 0.02, sha256=whole, default=True))
+    profile(
+        PublishedCheckpoint(
+            "flow", "raft-small", address, None, None, 20_000_000, sha256=whole, sizes=("large",)
+        )
+    )
     broken = reprise("pull", "flow")
     assert broken.exit_code == 1 and "run the command again to continue" in broken.output, broken.output
     missing = reprise("check", "flow")
@@ -234,7 +243,9 @@ def test_a_file_that_is_not_what_was_published_is_refused(
     served.files["/files/raft.safetensors"] = weights(1)
     address = f"{served.address}/files/raft.safetensors"
     profile(
-        PublishedCheckpoint("flow", "raft-small", address, None, None, None, sha256="0" * 64, default=True)
+        PublishedCheckpoint(
+            "flow", "raft-small", address, None, None, None, sha256="0" * 64, sizes=("large",)
+        )
     )
     result = reprise("pull", "flow")
     assert result.exit_code == 1 and "is not what was published" in result.output, result.output
@@ -290,9 +301,9 @@ def test_what_cannot_be_pulled_is_one_line(served: Served, profile: Callable[...
             False,
             None,
             gated=True,
-            default=True,
+            sizes=("large",),
         ),
-        PublishedCheckpoint("scorer", "clip", HUB, "MIT", True, None, default=True),
+        PublishedCheckpoint("scorer", "clip", HUB, "MIT", True, None, sizes=("large",)),
     )
     result = reprise("pull")
     assert result.exit_code == 1 and "accept its licence" in result.output
@@ -311,10 +322,134 @@ def test_unknown_roles_and_backends_are_named(served: Served) -> None:
     result = reprise("list", "painter")
     assert result.exit_code == 2 and "no role painter; roles are detector, segmenter" in result.output
     result = reprise("check", "scorer", "--name", "clap")
-    assert result.exit_code == 2 and "no checkpoint named clap; names are clip-vit-l-14" in result.output
+    assert (
+        result.exit_code == 2
+        and "no checkpoint named clap; names are clip-vit-b-32, clip-vit-l-14" in result.output
+    )
 
 
 def test_an_earlier_profile_gets_its_new_name() -> None:
     result = CliRunner().invoke(models, ["list", "--profile", "full"])
     assert result.exit_code == 2
     assert "the profile full is now named pretrained" in result.output
+
+
+# ---- one size of the profile ------------------------------------------------------------------------------
+
+
+def test_the_small_size_is_what_it_says(served: Served) -> None:
+    small = catalogue.list_published(size="small")
+    assert {entry.role for entry in small} == {
+        "detector", "segmenter", "tracker", "scorer", "embedder", "faces", "flow",
+    }  # fmt: skip
+    assert 1.4e9 < catalogue.sum_weight_bytes(small) < 1.8e9
+    assert all(entry.weight_bytes for entry in small)
+    assert not any(entry.gated for entry in small)
+    totals = [catalogue.sum_weight_bytes(catalogue.list_published(size=size)) for size in catalogue.SIZES]
+    assert totals == sorted(totals)
+    config = load_config(None, ["profile=pretrained", "models.size=small"])
+    assert registry.get_backend_name(config, "inpainter") == "classical"
+    assert registry.get_backend_name(config, "captioner") is None
+    for role in ("segmenter", "tracker"):
+        spec = registry.get_model_spec(config, role)
+        assert spec is not None and spec.checkpoint == "facebook/sam2.1-hiera-tiny"
+    one = load_config(None, ["profile=pretrained", "models.size=small", "models.segmenter=sam-hf"])
+    assert registry.get_model_spec(one, "segmenter") == registry.get_model_spec(config, "segmenter")
+    assert served.requests == []
+
+
+def test_a_dry_run_prints_the_bytes_and_fetches_nothing(served: Served) -> None:
+    result = reprise("pull", "--size", "small", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "to fetch  IDEA-Research/grounding-dino-tiny, 689,359,096 bytes" in result.output
+    assert result.output.count("facebook/sam2.1-hiera-tiny") == 1, "two roles share it"
+    total = catalogue.sum_weight_bytes(catalogue.list_published(size="small"))
+    assert f"size small (for the CPU of a laptop): {total:,} bytes" in result.output
+    listed = reprise("list", "--size", "small")
+    assert "captioner: off" in listed.output and "inpainter: the classical backend" in listed.output
+    assert "flux" not in listed.output
+    assert served.requests == []
+    none = reprise("pull", "captioner", "--size", "small")
+    assert (
+        none.exit_code == 2
+        and "size small of pretrained has no checkpoint of the role captioner" in none.output
+    )
+
+
+def test_a_pull_without_a_network_says_what_to_do(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    entry = catalogue.list_published(size="small")[0]
+    monkeypatch.setitem(catalogue.PUBLISHED, "pretrained", (entry,))
+    result = reprise("pull", "--size", "small")
+    assert result.exit_code == 1
+    assert "cannot reach the hub for IDEA-Research/grounding-dino-tiny" in result.output
+    assert "1 of 1 checkpoints are not here" in result.output and "REPRISE_MODELS" in result.output
+
+
+@pytest.fixture(scope="module")
+def tiny_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny checkpoints of the classes of the size `small`, one folder a role."""
+    torch = pytest.importorskip("torch", reason="needs torch")
+    for package in ("transformers", "open_clip", "insightface", "onnxruntime", "torchvision"):
+        pytest.importorskip(package, reason=f"needs {package}")
+    import transformers
+    from torchvision.models.optical_flow import raft_small
+
+    from tests.curation.models import tiny_perception as tiny
+
+    root = tmp_path_factory.mktemp("small")
+    for role in ("detector", "scorer", "faces"):
+        (root / role).symlink_to(PLAYGROUND_WEIGHTS / role)
+    tiny.save_sam2_video(root / "segmenter")
+    torch.manual_seed(0)
+    config = transformers.Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14
+    )
+    transformers.Dinov2Model(config).save_pretrained(root / "embedder")
+    transformers.BitImageProcessor(size={"shortest_edge": 56}).save_pretrained(root / "embedder")
+    torch.save(raft_small(weights=None).state_dict(), root / "flow.pth")
+    return root
+
+
+@pytest.mark.slow
+def test_what_a_size_pulls_is_loaded_by_its_backends(
+    served: Served, profile: Callable[..., None], tiny_small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "list_missing_packages", lambda record: [])
+    entries = []
+    for entry in catalogue.list_published(size="small"):
+        if not checkpoints.is_url(entry.source):
+            folder = tiny_small / ("segmenter" if entry.role == "tracker" else entry.role)
+            served.repositories[entry.source] = {
+                file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()
+            }
+            entries.append(dataclasses.replace(entry, revision=COMMIT))
+            continue
+        path = f"/files/{checkpoints.get_file_name(entry.source)}"
+        if entry.role == "flow":
+            served.files[path] = (tiny_small / "flow.pth").read_bytes()
+        else:
+            packed = io.BytesIO()
+            with zipfile.ZipFile(packed, "w") as archive:
+                for file in (tiny_small / "faces").glob("*.onnx"):
+                    archive.write(file, file.name)
+            served.files[path] = packed.getvalue()
+        sha256 = hashlib.sha256(served.files[path]).hexdigest()
+        entries.append(dataclasses.replace(entry, source=served.address + path, sha256=sha256))
+    profile(*entries)
+    gaps = list_profile_gaps("pretrained", "small")
+    assert len(gaps) == 1 and gaps[0].endswith("reprise models pull --size small")
+
+    served.stop_after = 100_000  # the first file of a server breaks off; the hub's files are fetched
+    broken = reprise("pull", "--size", "small")
+    assert broken.exit_code == 1 and "1 of 6 checkpoints are not here" in broken.output, broken.output
+    served.requests.clear()
+    result = reprise("pull", "--size", "small")
+    assert result.exit_code == 0, result.output
+    assert not [each for each in served.requests if "/resolve/" in each], "the rest was here"
+    assert list_profile_gaps("pretrained", "small") == []
+    loaded = reprise("check", "--size", "small", "--load")
+    assert loaded.exit_code == 0, loaded.output
+    assert [line.split()[1] for line in loaded.output.splitlines() if line.endswith(" loads")] == [
+        entry.role for entry in entries
+    ]

@@ -33,6 +33,7 @@ function drawTop() {
     h("h1", {}, overview.name),
     h("p", { class: "verdict" }, words.map((part, n) => [n ? h("span", { class: "arrow", role: "img", "aria-label": "became" }, " → ") : null, h("span", { class: "step" }, part)])),
     overview.problem && h("p", { class: "notice" }, overview.problem),
+    overview.advice && h("p", { class: "notice" }, overview.advice),
     h("ul", { class: "accounts" }, listAccounts()),
     h("dl", { class: "facts" }, facts.map(([value, name]) => h("div", {}, h("dd", {}, value), h("dt", {}, name)))),
   ]);

@@ -113,7 +113,7 @@ def test_the_error_for_a_missing_file_names_what_to_fetch_how_and_where(folder: 
     with pytest.raises(RepriseError) as error:
         resolve_checkpoint(spec("someone/thing", "v2"))
     assert "`reprise models pull someone/thing@v2`" in line(error)
-    with pytest.raises(RepriseError, match="pull detector --name grounding-dino-tiny"):
+    with pytest.raises(RepriseError, match="pull detector --size small"):
         resolve_checkpoint(spec("IDEA-Research/grounding-dino-tiny"))
     with pytest.raises(RepriseError, match="pull segmenter`"):
         resolve_checkpoint(spec("https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth"))
@@ -273,7 +273,7 @@ def test_every_entry_can_be_addressed_and_every_role_has_a_default() -> None:
         assert found is not None and (found.source, found.revision) == (entry.source, entry.revision)
         assert catalogue.build_spec(entry).checkpoint == entry.source
     for role in {entry.role for entry in entries}:
-        assert any(entry.default for entry in catalogue.list_published("pretrained", role))
+        assert any(entry.is_default for entry in catalogue.list_published("pretrained", role))
     assert len({(entry.role, entry.name) for entry in entries}) == len(entries)
 
 

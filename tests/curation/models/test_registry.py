@@ -33,13 +33,13 @@ OWN = f"{__name__}:Own"
 def test_the_default_profile_needs_no_checkpoint() -> None:
     assert registry.get_model_spec(load_config(), "detector") == ModelSpec(backend="classical")
     assert registry.get_model_spec(load_config(), "scorer") is None
-    assert set(PROFILES) == {"classical", "pretrained", "playground"}
+    assert {profile for profile, _ in PROFILES} == {"classical", "pretrained", "playground"}
 
 
 def test_the_pretrained_profile_takes_the_catalogues_defaults() -> None:
     config = load_config(None, ["profile=pretrained"])
     for entry in catalogue.list_published():
-        if entry.default and not backends.is_base(entry.role, entry.name):
+        if entry.is_default and not backends.is_base(entry.role, entry.name):
             assert registry.get_model_spec(config, entry.role) == catalogue.build_spec(entry)
     # What is switched off must not need its checkpoint.
     off = load_config(None, ["profile=pretrained", "track.enabled=false", "flow.enabled=false"])
