@@ -29,13 +29,9 @@ _PATH = click.Path(path_type=Path)
 @click.option("--width", type=click.IntRange(1), help="Pixels. Default: the model's.")
 @click.option("--frames", type=int, help="4n + 1. Default: the model's.")
 @click.option("--fps", type=_POSITIVE, help="Frames per second of the file. Default: the model's.")
-@click.option("--steps", default=50, show_default=True, type=click.IntRange(1))
+@click.option("--steps", type=click.IntRange(1), help="Steps of the solver. Default: the model's, else 50.")
 @click.option(
-    "--guidance",
-    default=6.0,
-    show_default=True,
-    type=click.FloatRange(0),
-    help="Scale of the text guidance.",
+    "--guidance", type=click.FloatRange(0), help="Scale of the text guidance. Default: the model's, else 6."
 )
 @click.option(
     "--reference-guidance",
@@ -114,6 +110,8 @@ def generate(
     if len(todo) < len(requests):
         out.print(f"{len(requests) - len(todo)} of {len(requests)} videos were made by an earlier run")
     if todo:
+        if distance := generation.describe_size_distance(settings):
+            err.print(f"[yellow]note[/] {escape(distance)}", soft_wrap=True)
         failed += _make_videos(generation.load_pipeline(settings, device, offload, tile), todo, settings)
     if failed and len(failed) >= unread + len(requests):
         sys.exit(EXIT_NOTHING_DONE)

@@ -178,6 +178,11 @@ class LoraConfig(SettingsSection):
         "released", description="all tokens (released), or: adaptive norms adapt only reference tokens"
     )
     path: str | None = Field(None, description="a LoRA file to start from; null: untrained")
+    frozen: Literal["compute", "fp32"] = Field(
+        "compute",
+        description="how weights that are not trained are kept: in compute.precision, with the same result, "
+        "or in float32, with twice the memory",
+    )
 
 
 class SubjectTokenConfig(SettingsSection):
@@ -239,7 +244,9 @@ class ParallelConfig(SettingsSection):
 class ComputeConfig(SettingsSection):
     """Precision, recomputation and compilation."""
 
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="of the computation; weights stay fp32")
+    precision: Literal["bf16", "fp32"] = Field(
+        "bf16", description="of the computation; weights that are trained stay fp32"
+    )
     checkpointing: Literal["none", "selective", "full"] = Field(
         "full",
         description="what the backward pass computes again: nothing; all but matrix products and attention; "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from reprise.errors import RepriseError
 from reprise.storage import Storage
+from training.generate.defaults import DEFAULTS_FILE, collect_defaults, encode_defaults
 from training.loop.state import RunState
 from training.lora import in_training
 from training.models import sharded_weights
@@ -38,6 +39,7 @@ def export_adapters(state: RunState, name: str = "lora") -> str:
     with state.ema.use_averages() if state.ema is not None else nullcontext():
         files = in_training.pack_adapters(state.model, state.config, state.family.name)
     if state.world.is_main:
+        files[DEFAULTS_FILE] = _pack_defaults(state)
         for file, content in files.items():
             target.write_bytes(file, content)
     state.world.wait_for_all()
@@ -63,6 +65,7 @@ def export_model(state: RunState) -> str:
         sharded_weights.export_weights(state.model, local / "transformer", dtype, write=state.world.is_main)
         if state.world.is_main:
             _add_parts(state.config.model.path, state.config.model.revision, local, link=not target.is_remote)
+            (local / DEFAULTS_FILE).write_bytes(_pack_defaults(state))
             if (local / INDEX_FILE).is_file():
                 record_positions(local, state.config.positions)
             if target.is_remote:
@@ -72,6 +75,14 @@ def export_model(state: RunState) -> str:
                 local.rename(target.uri)
     state.world.wait_for_all()
     return target.uri
+
+
+def _pack_defaults(state: RunState) -> bytes:
+    """The content of the file from which `reprise generate` reads size, rate, steps and guidance."""
+    validation = state.config.validation
+    return encode_defaults(
+        collect_defaults(state.latents, state.family.default_size.fps, validation.steps, validation.guidance)
+    )
 
 
 def _add_parts(path: str, revision: str | None, folder: Path, *, link: bool) -> None:

@@ -16,7 +16,7 @@ from training.latents.check import check_latents
 from training.latents.store import Latents
 from training.loop.ema import Ema
 from training.loop.optimizer import make_optimizer
-from training.loop.parallel import parallelize_model
+from training.loop.parallel import convert_frozen_weights, parallelize_model
 from training.loop.run_folder import RunFolder
 from training.loop.state import RunState
 from training.loop.world import World
@@ -57,7 +57,8 @@ def build_state(config: TrainConfig, world: World) -> RunState:
     for number, task in enumerate(tasks):
         option, records = f"tasks.{number}.micro_batch", latents[task.name].records
         check_shapes(option, sampler.buckets[task.name], records, task.list_variants(), task.micro_batch)
-    _check_sequence(config, family, sampler, latents, world.sequence_size)
+    for task in tasks if world.sequence_size > 1 else ():
+        check_lengths(task, sampler.buckets[task.name], family.patch, world.sequence_size)
     model = build_model(config, family, world)
     scheduler = None
     if family.objective == "v_prediction":  # its noise schedule is a file of the model
@@ -104,6 +105,8 @@ def build_model(config: TrainConfig, family: Family, world: World) -> nn.Module:
     family.prepare_model(model, config.positions, references)
     file = in_training.add_adapters(model, config, family.name)
     model.train()
+    if config.lora is not None and config.lora.frozen == "compute":
+        convert_frozen_weights(model, family, DTYPES[config.compute.precision])
     parallelize_model(model, family, world, config.compute)
     if config.model.init == "random":
         sharded_weights.initialize_weights(model, config.seed, world.device)
@@ -132,17 +135,3 @@ def _check_batches(tasks: list[Task], world: World) -> None:
                 f"tasks.{number}.batch: {task.batch} samples cannot be shared by {world.data_size} workers "
                 f"with samples of their own: make it a multiple of {world.data_size}"
             )
-
-
-def _check_sequence(
-    config: TrainConfig, family: Family, sampler: Sampler, latents: dict[str, Latents], workers: int
-) -> None:
-    for task in sampler.tasks if workers > 1 else ():
-        check_lengths(
-            task,
-            sampler.buckets[task.name],
-            latents[task.name].records,
-            family.patch,
-            workers,
-            adds_tokens=config.positions.adds_tokens,
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ from PIL import Image
 
 from pipelines.cli import main
 from tests.training.tiny_models import write_wan
+from training.generate.defaults import GenerationDefaults, encode_defaults
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,29 @@ def test_one_video_per_seed_with_its_record(room: Path, tmp_path: Path) -> None:
         assert len(frames) == 5 and frames[0].shape == (32, 48, 3)
         record = json.loads((tmp_path / f"v-seed{seed}.json").read_text())
         assert record["seed"] == seed and record["guidance"] == 6.0 and record["flow_shift"] == 7.0
+
+
+def test_what_training_recorded_is_the_default(room: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(room / "model", model)
+    recorded = GenerationDefaults(height=16, width=32, frames=5, fps=10.0, steps=2, guidance=3.0)
+    (model / "generation.json").write_bytes(encode_defaults(recorded))
+    command = ["generate", "--model", model, "--ref", room / "a.png", "--prompt", "a red dog"]
+
+    def run(*more: object) -> tuple[Result, dict[str, object]]:
+        words = [*command, *more, "--output", tmp_path / "v.mp4", "--device", "cpu"]
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        assert result.exit_code == 0, result.output
+        return result, json.loads((tmp_path / "v.json").read_text())
+
+    result, record = run()
+    assert {name: record[name] for name in recorded.model_dump()} == recorded.model_dump()
+    assert "note" not in result.output
+    with av.open(str(tmp_path / "v.mp4")) as video:
+        assert (video.streams.video[0].height, video.streams.video[0].average_rate) == (16, 10)
+    result, record = run("--height", 48, "--steps", 1)
+    assert (record["height"], record["width"], record["steps"], record["guidance"]) == (48, 32, 1, 3.0)
+    assert "note 5 frames of 48x32 px are far from the 5 frames of 16x32 px" in result.output
 
 
 def test_a_bad_line_fails_only_that_line_and_finished_videos_stay(room: Path, tmp_path: Path) -> None:

@@ -254,6 +254,23 @@ def step_gradients(config: TrainConfig, step: int = 0) -> dict[str, Any]:
     }
 
 
+def count_attention(config: TrainConfig, step: int = 0) -> dict[str, Any]:
+    """`step_gradients`, and the number of keys of each self-attention that this worker computed."""
+    attend = torch.nn.functional.scaled_dot_product_attention
+    lengths: list[int] = []
+
+    def record_attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Tensor:
+        if query.shape[2] == key.shape[2]:  # cross-attention has as many keys as the text has tokens
+            lengths.append(key.shape[2])
+        return attend(query, key, value, *args, **options)
+
+    torch.nn.functional.scaled_dot_product_attention = record_attention
+    try:
+        return step_gradients(config, step) | {"lengths": lengths}
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = attend
+
+
 def run(config: TrainConfig, *callbacks: Callback, draining: bool = False) -> dict[str, Any]:
     """Train to the end: weights, optimizer, EMA, and what was recorded.
 

@@ -127,10 +127,8 @@ class Estimate:
             )
         for work in self.workloads:
             for length, _ in work.lengths:
-                if length % layout.sequence:
-                    return (
-                        f"{work.task}: {length} tokens do not divide into parallel.sequence={layout.sequence}"
-                    )
+                if length < layout.sequence:
+                    return f"{work.task}: {length} tokens are too few for parallel.sequence={layout.sequence}"
             if work.batch % layout.groups:
                 return f"{work.task}: batch {work.batch} does not divide into {layout.groups} data workers"
         return None
@@ -140,6 +138,7 @@ class Estimate:
         count, ways = self.weights, layout.shard * layout.sequence
         whole, trained = math.ceil(count.total / ways), math.ceil(count.trained / ways)
         compute = 2 if self.config.compute.precision == "bf16" else 4
+        frozen = compute if self.config.lora is not None and self.config.lora.frozen == "compute" else 4
         # FSDP keeps, in the type of the computation, what is outside the blocks, the current block and the
         # next one (all blocks where nothing is sharded). While the gradients of a block are reduced it holds
         # them twice, as computed and in float32.
@@ -148,7 +147,7 @@ class Estimate:
             work.batch > layout.groups * layout.micro_batch for work in self.workloads
         )
         return GpuMemory(
-            parameters=4 * whole,
+            parameters=frozen * (whole - trained) + 4 * trained,
             # Over several micro-batches each worker adds up whole gradients, and reduces them once.
             gradients=4 * (count.trained if accumulates else trained),
             optimizer=8 * trained,

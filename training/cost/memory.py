@@ -21,7 +21,7 @@ FRAGMENTATION_SHARE = 0.05
 class GpuMemory:
     """Bytes on each GPU."""
 
-    parameters: int  # float32, this worker's shard
+    parameters: int  # this worker's shard: float32, frozen ones in the type of `lora.frozen`
     gradients: int  # float32
     optimizer: int  # two moments, float32
     ema: int

@@ -16,40 +16,25 @@ from training.models.packing import Size
 from training.tasks.task import Task
 
 
-def check_lengths(
-    task: Task, buckets: Sequence[Bucket], records: Records, patch: Size, workers: int, *, adds_tokens: bool
-) -> None:
-    """Check that the workers of a sequence group can share the tokens of every sample evenly.
+def check_lengths(task: Task, buckets: Sequence[Bucket], patch: Size, workers: int) -> None:
+    """Check that each worker of a sequence group gets tokens of every sample.
 
     Args:
         task: that is trained on the samples.
         buckets: of the task's samples.
-        records: the index that the buckets' rows are of.
         patch: (t, h, w) of the model, in latents.
         workers: of a sequence group.
-        adds_tokens: whether references are tokens of the sequence.
 
     Raises:
-        RepriseError: `workers` does not divide the tokens; names the bucket and the number.
+        RepriseError: a video has fewer tokens than there are workers; names the bucket and the number.
     """
     for bucket in buckets:
-        pictures: set[int] = set()
-        if adds_tokens and bucket.capacity:
-            sizes = _count_reference_tokens(records, bucket, task.list_variants(), patch)
-            pictures = {task.count_visible_tokens(tokens) for tokens in sizes}
-        wanted = task.get_count_shares(bucket.capacity)
-        lengths = {math.prod(bucket.size) // math.prod(patch)}
-        for count in range(bucket.capacity + 1):
-            bad = [length for length in lengths if length % workers]
-            if bad and count in wanted:
-                raise RepriseError(
-                    f"parallel.sequence: task {task.name} has samples of {min(bad)} tokens (bucket {bucket}; "
-                    f"{count} references), which {workers} workers cannot share evenly: use a number that "
-                    "divides them, or 1"
-                )
-            # Only the remainder matters, so one length for each remainder is enough.
-            sums = {length + picture for length in lengths for picture in pictures or {0}}
-            lengths = set({length % workers: length for length in sums}.values())
+        tokens = math.prod(bucket.size) // math.prod(patch)
+        if tokens < workers:
+            raise RepriseError(
+                f"parallel.sequence: task {task.name} has videos of {tokens} tokens (bucket {bucket}), fewer "
+                f"than the {workers} workers of a sequence group: use at most {tokens}"
+            )
 
 
 def check_shapes(
@@ -86,12 +71,3 @@ def _get_references(records: Records, bucket: Bucket, variants: Sequence[str]) -
     references = pc.list_flatten(pc.struct_field(subjects, "references"))
     names = pc.struct_field(references, "variant")
     return references.filter(pc.is_in(names, value_set=pa.array(variants, pa.string())))
-
-
-def _count_reference_tokens(
-    records: Records, bucket: Bucket, variants: Sequence[str], patch: Size
-) -> set[int]:
-    """Numbers of tokens of the references that samples of a bucket may show."""
-    references = _get_references(records, bucket, variants)
-    pixels = pc.multiply(pc.struct_field(references, "height"), pc.struct_field(references, "width"))
-    return {count // (patch[1] * patch[2]) for count in pc.unique(pixels).to_pylist()}

@@ -12,6 +12,7 @@ import torch
 
 from reprise.errors import RepriseError
 from training.config import PositionsConfig
+from training.generate.defaults import GenerationDefaults, read_defaults
 from training.generate.media import convert_to_uint8, write_video
 from training.models.build import find_family
 from training.models.components import read_config
@@ -28,12 +29,12 @@ class GenerationSettings:
 
     model: str
     revision: str | None = None
-    height: int | None = None  # px; None for any of the size: as the model's release
+    height: int | None = None  # px; None for any of the size: as trained, else as the model's release
     width: int | None = None  # px
     frames: int | None = None  # 4n + 1
     fps: float | None = None  # of the file; the model knows none
-    steps: int = 50
-    guidance: float = 6.0  # scale of the text
+    steps: int | None = None  # as trained, else 50
+    guidance: float | None = None  # scale of the text; as trained, else 6
     reference_guidance: float | None = None  # scale of the references, apart from the text
     dynamic_guidance: bool = False
     flow_shift: float = 7.0
@@ -125,23 +126,38 @@ def make_requests(
 
 
 def with_model_defaults(settings: GenerationSettings) -> GenerationSettings:
-    """Fill in the model's default size if the settings have none; only configs are read.
+    """Fill in what the settings leave open with the values of `find_defaults`; only configs are read.
 
     Raises:
         RepriseError: the model is missing, of an unknown family, or cannot make that size.
     """
     transformer = read_config(settings.model, settings.revision, "transformer")
     vae = read_config(settings.model, settings.revision, "vae")
-    height, width, frames, fps = find_family(transformer, settings.model).default_size
-    whole = replace(
-        settings,
-        height=settings.height or height,
-        width=settings.width or width,
-        frames=settings.frames if settings.frames is not None else frames,
-        fps=settings.fps or fps,
-    )
+    defaults = find_defaults(settings)
+    values = {name: value for name, value in defaults.model_dump().items() if getattr(settings, name) is None}
+    whole = replace(settings, **values)
     check_size((whole.height, whole.width, whole.frames), get_token_grid(transformer, vae))  # type: ignore[arg-type]
     return whole
+
+
+def find_defaults(settings: GenerationSettings) -> GenerationDefaults:
+    """Find what the LoRA, else the model, was trained for; without a record it is the release's size.
+
+    Raises:
+        RepriseError: the model is missing or of an unknown family, or a record is damaged.
+    """
+    recorded = (read_defaults(settings.lora) if settings.lora else None) or read_defaults(settings.model)
+    if recorded is not None:
+        return recorded
+    transformer = read_config(settings.model, settings.revision, "transformer")
+    height, width, frames, fps = find_family(transformer, settings.model).default_size
+    return GenerationDefaults(height=height, width=width, frames=frames, fps=fps)
+
+
+def describe_size_distance(settings: GenerationSettings) -> str | None:
+    """Describe in one line that whole settings are far from the model's size; None: they are near."""
+    size = settings.height, settings.width, settings.frames
+    return find_defaults(settings).describe_distance(*size)  # type: ignore[arg-type]
 
 
 def load_pipeline(
@@ -192,8 +208,8 @@ def generate_video(pipeline: Any, request: GenerationRequest, settings: Generati
             height=settings.height,
             width=settings.width,
             num_frames=settings.frames,
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
+            num_inference_steps=settings.steps or 50,
+            guidance_scale=6.0 if settings.guidance is None else settings.guidance,
             reference_guidance_scale=settings.reference_guidance,
             dynamic_guidance=settings.dynamic_guidance,
             flow_shift=settings.flow_shift,

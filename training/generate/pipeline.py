@@ -172,7 +172,7 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
             latents: noise (prompts, C, T, h, w), instead of `seed` and `generator`.
             output_type: "np" (B, T, H, W, 3) in 0..1, "pt", "pil" or "latent".
             callback: called with (pipeline, step, timestep, {"latents": ...}) after each step, one prompt
-                after the other.
+                after the other; "latents" of a dict that it returns replace the latents.
             return_dict: False: return a tuple.
 
         Raises:
@@ -193,12 +193,14 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         with self.progress_bar(total=num_inference_steps * len(prompts)) as bar:
             steps_done = 0
 
-            def on_step(step: int, timestep: float, now: Tensor) -> None:
+            def on_step(step: int, timestep: float, now: Tensor) -> Tensor:
                 nonlocal steps_done
                 steps_done = (step + 1) % num_inference_steps  # the next prompt starts at 0 again
                 bar.update()
                 if callback is not None:
-                    callback(self, step, round(timestep), {"latents": now})
+                    changed = callback(self, step, round(timestep), {"latents": now})
+                    now = changed.get("latents", now) if isinstance(changed, dict) else now
+                return now
 
             def get_text_scale() -> float:
                 return compute_dynamic_scale(guidance_scale, steps_done / num_inference_steps)
@@ -279,7 +281,9 @@ class ReferenceToVideoPipeline(DiffusionPipeline):
         """(prompts, L, D). Wan: zeros after the last token, no mask, as it was trained."""
         limit = self.tokenizer.model_max_length
         length = self.family.get_text_length(self.transformer.config, limit)
-        rows = self.family.embed_captions(prompts, self.text_encoder, self.tokenizer, length)
+        rows = self.family.embed_captions(
+            prompts, self.text_encoder, self.tokenizer, length, self._execution_device
+        )
         filled = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
         for row, text in zip(filled, rows, strict=True):
             row[: len(text)] = text

@@ -18,8 +18,9 @@ from training.schedules import make_sampling_sigmas
 
 #: (latents (B, C, T, h, w), sigma) -> velocity, of the same shape.
 Velocity = Callable[[Tensor, float], Tensor]
-#: Called after a step: (step, its timestep 0..1000, latents (B, C, T, h, w)).
-StepCallback = Callable[[int, float, Tensor], None]
+#: Called after a step: (step, its timestep 0..1000, latents (B, C, T, h, w)) -> the latents of the next step;
+#: None: the same.
+StepCallback = Callable[[int, float, Tensor], Tensor | None]
 
 
 def apply_guidance(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
@@ -153,7 +154,7 @@ def solve_euler(
         for i, (sigma, following) in enumerate(pairwise(grid)):
             latents = latents + (following - sigma) * velocity(latents, sigma).float()
             if on_step is not None:
-                on_step(i, 1000.0 * sigma, latents)
+                latents = _take_changed(on_step(i, 1000.0 * sigma, latents), latents)
     return latents
 
 
@@ -181,8 +182,12 @@ def run_scheduler(
             prediction = predict(latents, float(timestep)).float()
             latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
             if on_step is not None:
-                on_step(i, float(timestep), latents)
+                latents = _take_changed(on_step(i, float(timestep), latents), latents)
     return latents
+
+
+def _take_changed(changed: Tensor | None, latents: Tensor) -> Tensor:
+    return latents if changed is None else changed.to(latents)
 
 
 def compute_dynamic_scale(scale: float, progress: float) -> float:

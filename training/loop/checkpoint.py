@@ -37,7 +37,7 @@ from training.loop.state import RunState
 
 #: Sections and keys that decide where and how fast a run computes, not what: they may change on resuming.
 FREE_KEYS = (
-    *("run", "log", "checkpoint", "validation", "parallel"),
+    *("run", "log", "checkpoint", "validation", "parallel", "lora.frozen"),
     *("compute.checkpointing", "compute.compile", "compute.attention"),
     *("model.path", "model.revision"),
     *("conflict.every", "conflict.groups"),

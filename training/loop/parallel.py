@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
@@ -21,13 +20,14 @@ from reprise.errors import RepriseError
 from training.config import ComputeConfig
 from training.loop.world import World
 from training.models.family import Family
+from training.models.sequence_attention import SequenceExchange
 
 
 def parallelize_model(model: nn.Module, family: Family, world: World, compute: ComputeConfig) -> None:
     """Parallelize a prepared model in place. On the meta device no rank ever holds the whole model."""
     blocks = family.list_blocks(model)
     if world.sequence_size > 1:
-        share_sequences(model, blocks, make_sequence_config(world))
+        share_sequences(model, family, world)
     if compute.attention is not None:
         _set_attention(model, compute.attention)
     recompute_blocks(blocks, compute.checkpointing)
@@ -36,6 +36,23 @@ def parallelize_model(model: nn.Module, family: Family, world: World, compute: C
             # Only the forward: FSDP's hooks stay outside the graph, and parameters keep their names.
             block.forward = torch.compile(block.forward)
     shard_model(model, blocks, world, compute)
+
+
+def convert_frozen_weights(model: nn.Module, family: Family, dtype: torch.dtype) -> None:
+    """Convert weights that are not trained to the type of the computation, before the model is sharded.
+
+    FSDP2 casts a weight to this type whenever it gathers it, so the result is the same. Modules that compute
+    in float32 keep their weights.
+    """
+    exact = {
+        id(parameter)
+        for module in _list_exact_modules(model, family.list_blocks(model))
+        for parameter in module.parameters()
+    }
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad and id(parameter) not in exact:
+                module.register_parameter(name, nn.Parameter(parameter.to(dtype), requires_grad=False))
 
 
 def shard_model(model: nn.Module, blocks: Sequence[nn.Module], world: World, compute: ComputeConfig) -> None:
@@ -96,40 +113,26 @@ def recompute_blocks(blocks: Sequence[nn.Module], mode: str) -> None:
         block.forward = _wrap_forward(block, selective=mode == "selective")
 
 
-def share_sequences(model: nn.Module, blocks: Sequence[nn.Module], config: Any) -> None:
+def share_sequences(model: nn.Module, family: Family, world: World) -> None:
     """Make self-attention exchange tokens for heads inside a sequence group (Ulysses).
 
     Args:
-        model: for its number of heads.
-        blocks: changed in place.
-        config: of `make_sequence_config`.
+        model: prepared by the family; changed in place.
+        family: of the model.
+        world: all workers.
 
     Raises:
         RepriseError: the number of workers does not divide the heads.
     """
-    heads, degree = model.config.num_attention_heads, config.context_parallel_config.ulysses_degree
-    if heads % degree:
+    heads, workers = model.config.num_attention_heads, world.sequence_size
+    if heads % workers:
         raise RepriseError(
-            f"{heads} attention heads cannot be shared by {degree} workers of a sequence group; choose a "
+            f"{heads} attention heads cannot be shared by {workers} workers of a sequence group; choose a "
             "`parallel.sequence` that divides them"
         )
-    for block in blocks:
-        block.attn1.processor._parallel_config = config
-
-
-def make_sequence_config(world: World) -> Any:
-    """Make the description of this rank's sequence group that diffusers takes."""
-    from diffusers import ContextParallelConfig
-    from diffusers.models._modeling_parallel import ParallelConfig
-
-    # `enable_parallelism` does the same, but fails on CPUs: it finds the device by counting accelerators.
-    size = world.sequence_size
-    mesh = init_device_mesh(
-        world.device.type, (world.data_size, 1, size), mesh_dim_names=("data", "ring", "ulysses")
-    )
-    config = ParallelConfig(context_parallel_config=ContextParallelConfig(ulysses_degree=size))
-    config.setup(world.rank, world.size, world.device, mesh=mesh)
-    return config
+    exchange = SequenceExchange(world.mesh["sequence"].get_group(), world.sequence_rank)
+    model.exchange = exchange
+    family.share_attention(model, exchange)
 
 
 def _wrap_forward(block: nn.Module, *, selective: bool) -> Callable[..., Any]:

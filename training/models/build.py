@@ -13,7 +13,7 @@ from typing import Any
 from reprise.errors import RepriseError
 from training.config import ModelConfig
 from training.models.cogvideox import CogVideoXFamily
-from training.models.components import read_config
+from training.models.components import check_one_transformer, read_config
 from training.models.family import Family
 from training.models.shape import TransformerShape
 from training.models.video_size import get_patch, get_vae_scales
@@ -29,9 +29,10 @@ def build_family(config: ModelConfig) -> Family:
     """Build the family that `model.family` names; auto: that of the transformer's class.
 
     Raises:
-        RepriseError: there is no transformer, or it is of no known family.
+        RepriseError: there is no transformer or more than one, or it is of no known family.
     """
     transformer = read_config(config.path, config.revision, "transformer")
+    check_one_transformer(config.path, config.revision)
     # The VAE of a hub model is not fetched for this: its transformer determines which published VAE it has.
     file = Path(config.path, "vae", "config.json")
     vae = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

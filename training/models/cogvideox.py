@@ -17,7 +17,6 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import get_3d_sincos_pos_embed
 from torch import Tensor, nn
 
@@ -36,13 +35,13 @@ from training.models.packing import (
     slice_tokens,
     unpack_strip,
 )
+from training.models.rotary import RotaryTables, rotate_pairs
+from training.models.sequence_attention import SequenceExchange, compute_attention, set_token_counts
 from training.models.shape import TransformerShape
 from training.models.subject_token import reserve_token
 from training.models.text import RELEASED_COGVIDEOX_LENGTH, embed_padded_captions, limit_text_length
 from training.objectives import Objective, ObjectiveName, VPrediction
 from training.positions import make_cogvideox_positions, make_rotary_tables, split_cogvideox_head
-
-RotaryTables = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -67,13 +66,12 @@ class CallInputs:
 class CogVideoXAttention:
     """Joint attention of [text | references | video]; rotates all but the text, in float32, and casts back.
 
-    The same as diffusers' CogVideoXAttnProcessor2_0, but through its dispatch (attention backends, Ulysses)
-    and with tables that may differ between the samples of a batch.
+    The same as diffusers' CogVideoXAttnProcessor2_0, but through its dispatch of attention backends, for
+    sequences that workers share, and with tables that may differ between the samples of a batch.
     """
 
-    # Set from outside, as diffusers sets them on its own processors.
-    _attention_backend = None
-    _parallel_config = None
+    _attention_backend = None  # set from outside, as diffusers does on its own processors
+    exchange: SequenceExchange | None = None  # set from outside; None: this worker has whole sequences
 
     def __call__(
         self,
@@ -96,24 +94,9 @@ class CogVideoXAttention:
                 torch.cat([part[:, :text], rotate_pairs(part[:, text:], image_rotary_emb)], dim=1)
                 for part in (query, key)
             )
-        output = dispatch_attention_fn(
-            query,
-            key,
-            value,
-            attn_mask=attention_mask,
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config,
-        )
+        output = compute_attention(query, key, value, attention_mask, self._attention_backend, self.exchange)
         output = attn.to_out[1](attn.to_out[0](output.flatten(2).type_as(query)))
         return output[:, text:], output[:, :text]
-
-
-def rotate_pairs(x: Tensor, tables: RotaryTables) -> Tensor:
-    """Rotate pairs of neighbouring channels: x (B, N, heads, d), tables (1 or B, N, d) float32."""
-    cos, sin = (table[:, :, None] for table in tables)
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([-odd, even], dim=-1).flatten(-2)
-    return (x.float() * cos + turned * sin).to(x.dtype)
 
 
 class CogVideoXFamily:
@@ -192,8 +175,7 @@ class CogVideoXFamily:
     ) -> Tensor:
         """See `Family.predict`; `timestep` has integers 0..999, as in CogVideoX's schedulers.
 
-        With `shard` the text is cut, too, since joint attention needs equal shares of all tokens. The workers
-        of a group must divide its length, 226, so that a group has 1 or 2.
+        With `shard` the text is shared, too, since attention is joint.
         """
         _check_positions(positions)
         config = model.config
@@ -225,7 +207,12 @@ class CogVideoXFamily:
             strip = slice_tokens(strip, own, self.patch)
             tables = tuple(table[:, own.start : own.stop] for table in tables) if tables is not None else None
             places = places[:, own.start : own.stop] if places is not None else None
-            text = _take_own_text(text, shard)
+            words = shard.get_token_range(text.shape[1])
+            counts = zip(
+                shard.count_tokens(text.shape[1]), shard.count_tokens(place.total_tokens), strict=True
+            )
+            set_token_counts(model, [sum(pair) for pair in counts])
+            text = text[:, words.start : words.stop]
         clean = place.video_tokens.start
         model.call.references.count = max(min(clean, own.stop) - own.start, 0)
         model.call.places = places
@@ -258,6 +245,11 @@ class CogVideoXFamily:
         """See `Family.list_blocks`."""
         return list(model.transformer_blocks)
 
+    def share_attention(self, model: nn.Module, exchange: SequenceExchange) -> None:
+        """See `Family.share_attention`."""
+        for block in self.list_blocks(model):
+            block.attn1.processor.exchange = exchange
+
     def make_objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
         """See `Family.make_objective`: v-prediction."""
         if config.kind == "flow_matching":
@@ -285,10 +277,15 @@ class CogVideoXFamily:
         return limit_text_length(length, tokenizer_limit)
 
     def embed_captions(
-        self, captions: Sequence[str], encoder: nn.Module, tokenizer: Any, length: int
+        self,
+        captions: Sequence[str],
+        encoder: nn.Module,
+        tokenizer: Any,
+        length: int,
+        device: torch.device | None = None,
     ) -> list[Tensor]:
         """See `Family.embed_captions`: padding included, so that L is always `length`."""
-        return embed_padded_captions(captions, encoder, tokenizer, length)
+        return embed_padded_captions(captions, encoder, tokenizer, length, device)
 
     def make_shape(self, transformer: Mapping[str, Any], text_tokens: int | None = None) -> TransformerShape:
         """See `Family.make_shape`."""
@@ -330,16 +327,6 @@ def _check_positions(positions: PositionsConfig) -> None:
         )
     if positions.reference_time != "video":
         raise RepriseError("CogVideoX has one timestep per sample; set positions.reference_time to video")
-
-
-def _take_own_text(text: Tensor, shard: SequenceShard) -> Tensor:
-    """This rank's part of the text: attention is joint, so all ranks must have equal shares of it."""
-    if text.shape[1] % shard.size:
-        raise RepriseError(
-            f"{text.shape[1]} text tokens cannot be shared by {shard.size} workers of a sequence group; "
-            "CogVideoX has 226: use a `parallel.sequence` of 1 or 2"
-        )
-    return text.chunk(shard.size, dim=1)[shard.rank]
 
 
 def _select_rows(table: Tensor, tokens: Tensor) -> Tensor:

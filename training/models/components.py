@@ -120,6 +120,19 @@ def find_config(path: str, revision: str | None, part: str) -> dict[str, Any] | 
     return config
 
 
+def check_one_transformer(path: str, revision: str | None) -> None:
+    """Check that a model has one transformer for all noise levels.
+
+    Raises:
+        RepriseError: it has two, each for a part of the noise levels (Wan 2.2 A14B).
+    """
+    if find_config(path, revision, "transformer_2") is not None:
+        raise RepriseError(
+            f"{path} has two transformers, each for a part of the noise levels (Wan 2.2 A14B), which cannot "
+            "be trained: use a model with one, such as Wan 2.1 14B or Wan 2.2 TI2V 5B"
+        )
+
+
 def _get_config_name(part: str) -> str:
     return f"{part}_config.json" if part in ("scheduler", "tokenizer") else "config.json"
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from training.config import ObjectiveConfig, PositionsConfig
 from training.models.packing import SequenceLayout, SequenceShard, Size, pack_strip, slice_tokens
+from training.models.sequence_attention import SequenceExchange
 from training.models.shape import TransformerShape
 from training.objectives import Objective, ObjectiveName
 
@@ -122,6 +123,9 @@ class Family(Protocol):
         The self-attention of a block is its `attn1`.
         """
 
+    def share_attention(self, model: nn.Module, exchange: SequenceExchange) -> None:
+        """Make self-attention work on sequences that the workers of a group share; `model` is changed."""
+
     def make_objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
         """Make the objective of the config; `auto` is what the family was pretrained with.
 
@@ -160,9 +164,23 @@ class Family(Protocol):
         """
 
     def embed_captions(
-        self, captions: Sequence[str], encoder: nn.Module, tokenizer: Any, length: int
+        self,
+        captions: Sequence[str],
+        encoder: nn.Module,
+        tokenizer: Any,
+        length: int,
+        device: torch.device | None = None,
     ) -> list[Tensor]:
-        """Embed captions as the family's own pipeline does: one (L, D) tensor each, L <= `length` tokens."""
+        """Embed captions as the family's own pipeline does: one (L, D) tensor each, L <= `length` tokens.
+
+        Args:
+            captions: one or more.
+            encoder: of the text.
+            tokenizer: of the encoder.
+            length: of tokens to which captions are padded.
+            device: on which the encoder computes; None: where its weights are. They differ where weights
+                are moved to the device module by module.
+        """
 
     def make_shape(self, transformer: Mapping[str, Any], text_tokens: int | None = None) -> TransformerShape:
         """Read the sizes that the transformer's cost depends on from its config.

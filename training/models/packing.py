@@ -84,18 +84,28 @@ class SequenceShard:
     size: int
 
     def get_token_range(self, total: int) -> range:
-        """Get this rank's part of `total` tokens.
+        """Get this rank's part of `total` tokens; the first ranks have one more where they do not divide.
 
         Raises:
-            RepriseError: `size` does not divide them: attention has no mask that could hide padding.
+            RepriseError: there are fewer tokens than workers.
         """
-        if total % self.size:
+        counts = self.count_tokens(total)
+        start = sum(counts[: self.rank])
+        return range(start, start + counts[self.rank])
+
+    def count_tokens(self, total: int) -> tuple[int, ...]:
+        """Count the tokens of each rank of the group.
+
+        Raises:
+            RepriseError: there are fewer tokens than workers.
+        """
+        if total < self.size:
             raise RepriseError(
-                f"{total} tokens (references and video) cannot be shared by {self.size} workers of a "
-                f"sequence group; use a `parallel.sequence` that divides {total}, or other bucket sizes"
+                f"{total} tokens cannot be shared by {self.size} workers of a sequence group: use a "
+                f"`parallel.sequence` of at most {total}, or larger buckets"
             )
-        share = total // self.size
-        return range(self.rank * share, (self.rank + 1) * share)
+        share, rest = divmod(total, self.size)
+        return tuple(share + (rank < rest) for rank in range(self.size))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from training.config import ModelConfig
 from training.models.build import make_family
-from training.models.components import find_config, read_config, read_tokenizer_limit
+from training.models.components import check_one_transformer, find_config, read_config, read_tokenizer_limit
 from training.models.shape import TransformerShape
 
 # hub id -> transformer/config.json
@@ -80,11 +80,13 @@ def get_transformer_config(model: ModelConfig) -> dict[str, Any]:
     """Get the config of a model's transformer: of its folder, of `PUBLISHED`, else of the hub.
 
     Raises:
-        RepriseError: there is none.
+        RepriseError: there is none, or more than one.
     """
     if _is_published(model):
         return dict(PUBLISHED[model.path])
-    return read_config(model.path, model.revision, "transformer")
+    transformer = read_config(model.path, model.revision, "transformer")
+    check_one_transformer(model.path, model.revision)
+    return transformer
 
 
 def get_vae_config(model: ModelConfig) -> dict[str, Any] | None:

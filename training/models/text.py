@@ -14,16 +14,27 @@ RELEASED_WAN_LENGTH, RELEASED_COGVIDEOX_LENGTH = 512, 226  # tokens to which the
 
 
 def embed_masked_captions(
-    captions: Sequence[str], encoder: nn.Module, tokenizer: Any, length: int
+    captions: Sequence[str],
+    encoder: nn.Module,
+    tokenizer: Any,
+    length: int,
+    device: torch.device | None = None,
 ) -> list[Tensor]:
     """Embed captions as Wan does: padding is masked in the encoder, and cut off here.
+
+    Args:
+        captions: one or more.
+        encoder: of the text.
+        tokenizer: of the encoder.
+        length: of tokens to which captions are padded.
+        device: on which the encoder computes; None: where its weights are.
 
     Returns:
         One (L, D) tensor for each caption, L <= `length` tokens, on the encoder's device and of its type. The
         transformer wants zeros from L up to `length`.
     """
     tokens = _tokenize_captions([clean_caption(caption) for caption in captions], tokenizer, length)
-    device = next(encoder.parameters()).device
+    device = device or next(encoder.parameters()).device
     ids, mask = tokens.input_ids.to(device), tokens.attention_mask.to(device)
     with torch.no_grad():
         hidden = encoder(ids, mask).last_hidden_state
@@ -31,15 +42,21 @@ def embed_masked_captions(
 
 
 def embed_padded_captions(
-    captions: Sequence[str], encoder: nn.Module, tokenizer: Any, length: int
+    captions: Sequence[str],
+    encoder: nn.Module,
+    tokenizer: Any,
+    length: int,
+    device: torch.device | None = None,
 ) -> list[Tensor]:
     """Embed captions as CogVideoX does: padding is not masked and is part of the embedding.
+
+    The arguments are those of `embed_masked_captions`.
 
     Returns:
         One (`length`, D) tensor for each caption, on the encoder's device and of its type.
     """
     tokens = _tokenize_captions(list(captions), tokenizer, length)
-    device = next(encoder.parameters()).device
+    device = device or next(encoder.parameters()).device
     with torch.no_grad():
         return list(encoder(tokens.input_ids.to(device))[0])
 

@@ -28,6 +28,8 @@ from training.models.packing import (
     slice_tokens,
     unpack_strip,
 )
+from training.models.rotary import rotate_pairs
+from training.models.sequence_attention import SequenceExchange, compute_attention, set_token_counts
 from training.models.shape import TransformerShape
 from training.models.subject_token import reserve_token
 from training.models.text import RELEASED_WAN_LENGTH, embed_masked_captions, limit_text_length
@@ -65,6 +67,38 @@ class TimestepSinusoid(nn.Module):
         exponent = torch.arange(half, dtype=exact, device=timesteps.device) / half
         angle = timesteps.to(exact)[:, None] * torch.pow(10_000.0, -exponent)
         return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
+
+
+class WanSequenceAttention:
+    """Self-attention of Wan over a sequence that several workers share.
+
+    The same as diffusers' WanAttnProcessor on whole sequences.
+    """
+
+    _attention_backend = None  # set from outside, as diffusers does on its own processors
+
+    def __init__(self, exchange: SequenceExchange) -> None:
+        """Take the sequence group."""
+        self.exchange = exchange
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """(B, own tokens, D) -> the same after attention."""
+        query, key = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(hidden_states))
+        query, key, value = (
+            part.unflatten(2, (attn.heads, -1)) for part in (query, key, attn.to_v(hidden_states))
+        )
+        if rotary_emb is not None:
+            tables = rotary_emb[0][:, :, 0], rotary_emb[1][:, :, 0]
+            query, key = rotate_pairs(query, tables), rotate_pairs(key, tables)
+        output = compute_attention(query, key, value, attention_mask, self._attention_backend, self.exchange)
+        return attn.to_out[1](attn.to_out[0](output.flatten(2).type_as(query)))  # type: ignore[no-any-return]
 
 
 _TI2V_CHANNELS = 48  # of the VAE of Wan 2.2 TI2V
@@ -154,6 +188,7 @@ class WanFamily:
         steps = self._expand_timesteps(timestep, reference_timestep, place)
         if shard is not None:
             own = shard.get_token_range(place.total_tokens)
+            set_token_counts(model, shard.count_tokens(place.total_tokens))
             strip = slice_tokens(strip, own, self.patch)
             tables = tuple(table[:, own.start : own.stop] for table in tables)
             steps = steps[:, own.start : own.stop] if steps.ndim == 2 else steps
@@ -191,6 +226,11 @@ class WanFamily:
         """See `Family.list_blocks`."""
         return list(model.blocks)
 
+    def share_attention(self, model: nn.Module, exchange: SequenceExchange) -> None:
+        """See `Family.share_attention`."""
+        for block in self.list_blocks(model):
+            block.attn1.set_processor(WanSequenceAttention(exchange))
+
     def make_objective(self, config: ObjectiveConfig, scheduler: Any = None) -> Objective:
         """See `Family.make_objective`: flow matching."""
         if config.kind == "v_prediction":
@@ -220,10 +260,15 @@ class WanFamily:
         return limit_text_length(RELEASED_WAN_LENGTH, tokenizer_limit)
 
     def embed_captions(
-        self, captions: Sequence[str], encoder: nn.Module, tokenizer: Any, length: int
+        self,
+        captions: Sequence[str],
+        encoder: nn.Module,
+        tokenizer: Any,
+        length: int,
+        device: torch.device | None = None,
     ) -> list[Tensor]:
         """See `Family.embed_captions`: without padding."""
-        return embed_masked_captions(captions, encoder, tokenizer, length)
+        return embed_masked_captions(captions, encoder, tokenizer, length, device)
 
     def make_shape(self, transformer: Mapping[str, Any], text_tokens: int | None = None) -> TransformerShape:
         """See `Family.make_shape`."""

@@ -23,6 +23,8 @@ from training.cost.layout import CHECKPOINTING_MODES, ParallelLayout  # noqa: E4
 from training.cost.memory import ParameterCounts  # noqa: E402
 from training.cost.units import GIB  # noqa: E402
 from training.cost.workload import Workload, estimate_workloads  # noqa: E402
+from training.latents.buckets import list_sizes  # noqa: E402
+from training.latents.config import BucketsConfig  # noqa: E402
 from training.models.build import make_family, make_shape  # noqa: E402
 
 SMALL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
@@ -271,3 +273,22 @@ def test_tasks_share_the_steps_by_weight() -> None:
     assert (kaleido.share, video.share) == (0.25, 0.75)
     assert both.count_tokens(video) == 64 * 32_760
     assert both.count_tokens(kaleido) == 256 * (32_760 + 2 * 1_560)
+
+
+def test_lora_keeps_frozen_weights_in_the_type_of_the_computation() -> None:
+    layout = ParallelLayout(1, 1, 1, "full", 1)
+    counts = estimate_recipe(LARGE, "lora.rank=16").weights
+    for overrides, size in (([], 2), (["lora.frozen=fp32"], 4), (["compute.precision=fp32"], 4)):
+        found = estimate_recipe(LARGE, "lora.rank=16", *overrides).estimate_memory(layout).parameters
+        assert found == size * (counts.total - counts.trained) + 4 * counts.trained
+
+
+@pytest.mark.parametrize("sequence", [2, 4, 8])
+def test_workers_can_share_every_bucket_of_encode(sequence: int) -> None:
+    config = BucketsConfig()
+    sizes = list_sizes(config.area, 16)
+    assert len(sizes) > 30
+    for height, width in sizes:
+        for frames in (17, 81):
+            estimated = estimate_recipe(LARGE, size=(frames, height, width))
+            assert estimated.find_problem(ParallelLayout(1, 1, sequence, "full", 1)) is None

@@ -89,6 +89,46 @@ def test_callbacks_see_every_step(pipeline, dog):
     assert seen == [(0, 1000), (1, 875)]
 
 
+@pytest.mark.parametrize("family", ["wan", "cogvideox"])
+def test_latents_that_a_callback_returns_are_used(family, request, pipeline, dog):
+    from training.generate.pipeline import ReferenceToVideoPipeline
+
+    if family == "cogvideox":
+        pipeline = ReferenceToVideoPipeline.from_pretrained(request.getfixturevalue("cogvideox"))
+        pipeline.set_progress_bar_config(disable=True)
+    fixed = torch.randn(1, 16, 2, 4, 6, generator=torch.Generator().manual_seed(5))
+
+    def replace_latents(pipe, step, time, values):
+        return {"latents": fixed} if step == 1 else {}
+
+    made = latents(pipeline, "a", [dog], callback=replace_latents)
+    assert torch.equal(made, fixed)
+    continued = latents(pipeline, "a", [dog], callback=lambda *_: {"latents": fixed * 0})
+    assert torch.equal(continued, fixed * 0)
+    assert torch.equal(latents(pipeline, "a", [dog]), latents(pipeline, "a", [dog], callback=lambda *_: {}))
+
+
+@pytest.mark.parametrize("write_model", [write_wan, write_cogvideox])
+def test_parts_moved_module_by_module_make_the_same_video(write_model, dog, tmp_path):
+    from accelerate.hooks import AlignDevicesHook, add_hook_to_module, attach_align_device_hook
+
+    from training.generate.pipeline import ReferenceToVideoPipeline
+
+    folder = write_model(tmp_path)
+    whole, offloaded = (ReferenceToVideoPipeline.from_pretrained(folder) for _ in range(2))
+    # As `enable_sequential_cpu_offload` does on a GPU: weights are on "meta" between calls of their modules.
+    for part in (offloaded.text_encoder, offloaded.transformer, offloaded.vae):
+        weights = {name: tensor.clone() for name, tensor in part.state_dict().items()}
+        own = bool(part._parameters)
+        add_hook_to_module(part, AlignDevicesHook(io_same_device=True), append=True)
+        attach_align_device_hook(part, "cpu", offload=True, weights_map=weights, offload_buffers=own)
+    assert next(offloaded.transformer.parameters()).is_meta
+    for each in (whole, offloaded):
+        each.set_progress_bar_config(disable=True)
+    frames = [each("a red dog", [dog], seed=0, **SIZE).frames for each in (whole, offloaded)]
+    assert np.array_equal(*frames)
+
+
 def test_references_may_keep_their_own_size(pipeline, dog):
     ready = pipeline.prepare_reference(dog, 32, 48, pad=False)
     assert ready.shape == (3, 32, 16)

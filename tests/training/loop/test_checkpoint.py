@@ -18,6 +18,7 @@ from tests.s3 import S3
 from tests.training import worlds
 from tests.training.worlds import Poison, Stop, launch, same, tiny_config
 from training.config import CheckpointConfig, OptimizerConfig
+from training.generate.defaults import GenerationDefaults, read_defaults
 from training.loop import checkpoint
 from training.loop.checkpoint import list_changed_keys
 from training.loop.optimizer import compute_learning_rate
@@ -144,6 +145,10 @@ def test_the_finished_model_loads_with_diffusers_and_trains_on(
     model = done[0] / "trained" / "runs" / "run" / "model"
     loaded = WanTransformer3DModel.from_pretrained(model / "transformer")
     assert same(dict(loaded.state_dict()), trained["ema"])
+    # Half of the samples are videos of this size, the others pictures; steps and guidance are validation's.
+    assert read_defaults(model) == GenerationDefaults(
+        height=32, width=32, frames=5, fps=16.0, steps=50, guidance=6.0
+    )
     second = tiny_config(tmp_path, model={"path": str(model), "init": "pretrained"})
     for found in launch(worlds.step_gradients, 2, second):
         assert same(found["weights"], trained["ema"])

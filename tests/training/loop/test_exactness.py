@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from reprise.errors import RepriseError
 from tests.training import worlds
 from tests.training.worlds import Stop, launch, same, tiny_config
-from training.config import KaleidoTask
+from training.config import KaleidoTask, TrainConfig
 from training.data.check import check_lengths, check_shapes
 from training.data.sampler import Sampler
 from training.latents.store import Latents
@@ -41,6 +40,8 @@ TWO = {
     "bf16": {"micro_batch": 4, "compute__precision": "bf16"},
     "clipped": {"optimizer__clip": 0.05},
 }
+#: 27 tokens of video and 6 of a crop or 9 of another reference: no two workers share them evenly.
+ODD = {"sizes": ((3, 6, 6),), "reference_sizes": {"crop": (4, 6)}, "subjects": (1, 2)}
 Found = dict[str, Any]
 
 
@@ -73,6 +74,32 @@ def two(folder: Path) -> list[Found]:
     ]
     names = (*TWO, "undisturbed", "averaged")
     return [dict(zip(names, found, strict=True)) for found in launch(worlds.together, 2, *calls)]
+
+
+def make_odd_config(folder: Path, **changes: Any) -> TrainConfig:
+    """A run whose samples have odd numbers of tokens and references of their own sizes."""
+    latents = folder / "odd"
+    if not latents.exists():
+        write_latents(latents, 8, channels=4, text_width=8, text_length=6, **ODD)
+    mixture = {"crop": 3, "crosspair": 0}
+    task = {"kind": "kaleido", "latents": str(latents), "batch": 4, "micro_batch": 1, "mixture": mixture}
+    return tiny_config(folder, tasks=[task], **changes)
+
+
+@pytest.mark.parametrize("mode", ["none", "full"])
+def test_workers_share_sequences_of_any_length_and_compute_attention_once(mode: str, folder: Path) -> None:
+    """The gradient is one worker's, and so is the number of times that attention is computed."""
+    changes = {"compute__checkpointing": mode}
+    alone = launch(worlds.count_attention, 1, make_odd_config(folder, **changes))[0]
+    shared = launch(worlds.count_attention, 2, make_odd_config(folder, parallel={"sequence": 2}, **changes))
+    lengths = alone["lengths"]
+    assert {length % 2 for length in lengths} == {0, 1}
+    # A step of 4 samples: two blocks; and again in the backward pass where activations are recomputed.
+    assert len(lengths) == 4 * 2 * (2 if mode == "full" else 1)
+    for found in shared:
+        assert found["lengths"] == lengths
+        assert found["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+        assert get_relative_distance(found["gradients"], alone["gradients"]) < 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -210,20 +237,13 @@ def test_averaged_weights_are_the_plain_average(two: list[Found]) -> None:
     assert same(found["inside"], found["ema"]) and same(found["after"], found["weights"][-1])
 
 
-def test_samples_that_a_sequence_group_cannot_share_are_refused_at_once(folder: Path) -> None:
-    latents = Latents(write_latents(folder / "odd", 4, sizes=((3, 6, 6),), subjects=(1, 2)))
-    # 27 tokens of video and 9 of each reference: 36 with one, 45 with two.
-    for workers, fewest, refused in [
-        (9, 0, None),
-        (3, 1, None),
-        (4, 1, "45 tokens (bucket 3x6x6, up to 2 references; 2 references)"),
-        (4, 0, "27 tokens (bucket 3x6x6, up to 1 references; 0 references)"),
-    ]:
-        config = KaleidoTask(latents="", max_references=2, reference_dropout=0.0 if fewest else 0.5)
-        task = build_tasks([config])[0]
-        buckets = Sampler([task], [latents.records], seed=0).buckets["kaleido"]
-        with pytest.raises(RepriseError, match=re.escape(refused)) if refused else nullcontext():
-            check_lengths(task, buckets, latents.records, (1, 2, 2), workers, adds_tokens=True)
+def test_videos_with_fewer_tokens_than_workers_are_refused_at_once(folder: Path) -> None:
+    latents = Latents(write_latents(folder / "small", 4, sizes=((1, 4, 4),)))
+    task = build_tasks([KaleidoTask(latents="")])[0]
+    buckets = Sampler([task], [latents.records], seed=0).buckets["kaleido"]
+    check_lengths(task, buckets, (1, 2, 2), 4)
+    with pytest.raises(RepriseError, match=re.escape("videos of 4 tokens (bucket 1x4x4")):
+        check_lengths(task, buckets, (1, 2, 2), 8)
 
 
 def test_references_of_their_own_sizes_are_refused_in_one_batch_at_once(folder: Path) -> None:

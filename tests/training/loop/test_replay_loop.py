@@ -14,8 +14,11 @@ from tests.training import replay_worlds
 from tests.training.loop.test_exactness import get_relative_distance
 from tests.training.replay_worlds import replay_config
 from tests.training.worlds import launch, together
+from training.playground.random_latents import write_latents
 
 LAYOUTS = {"data parallel": {"replicate": 2}, "FSDP2": {"shard": 2}, "Ulysses": {"sequence": 2}}
+#: 27 tokens of video, 6 of the reference and 7 of the text.
+ODD: dict[str, Any] = {"sizes": ((3, 6, 6),), "reference_sizes": {"frame": (4, 6)}, "subjects": (1,)}
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,49 @@ def test_only_lora_and_the_token_are_trained(one: dict[str, Any], trained: dict[
         assert torch.equal(weight, fresh[name]) is (name not in trained["trained"]), name
 
 
+def test_workers_share_text_and_video_of_any_length(folder: Path) -> None:
+    facts = {"channels": 4, "text_width": 12, "text_length": 7, "family": "cogvideox"}
+    latents = folder / "odd"
+    write_latents(latents, 4, variants=("frame", "frame"), **ODD, **facts)
+    task = {"kind": "replay", "latents": str(latents), "batch": 2, "micro_batch": 1, "token_dropout": 0.0}
+    config = replay_config(folder, tasks=[task])
+    alone = launch(replay_worlds.lora_gradients, 1, config, "replay")[0]
+    shared = launch(
+        replay_worlds.lora_gradients,
+        2,
+        replay_config(folder, tasks=[task], parallel={"sequence": 2}),
+        "replay",
+    )
+    for found in shared:
+        assert found["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+        assert get_relative_distance(found["gradients"], alone["gradients"]) < 1e-5
+
+
+def test_frozen_weights_in_bf16_give_the_run_of_float32(folder: Path) -> None:
+    """bf16 computes with rounded weights in any case: losses and adapters are the same, bit for bit."""
+    compute = {"precision": "bf16", "checkpointing": "none"}
+    runs = {
+        frozen: (
+            replay_worlds.run,
+            replay_config(
+                folder,
+                steps=3,
+                lora={"rank": 2, "alpha": 1, "dropout": 0.0, "frozen": frozen},
+                compute=compute,
+                run=_run(folder, f"frozen-{frozen}"),
+            ),
+        )
+        for frozen in ("compute", "fp32")
+    }
+    for found in launch(together, 2, *runs.values()):
+        bf16, fp32 = found
+        assert bf16["losses"] == fp32["losses"] and bf16["trained"] == fp32["trained"]
+        for name, weight in bf16["weights"].items():
+            trained = name in bf16["trained"]
+            assert weight.dtype == (torch.float32 if trained else torch.bfloat16)
+            assert torch.equal(weight, fp32["weights"][name].to(weight.dtype)), name
+
+
 def test_the_run_leaves_a_lora_file_and_the_token(folder: Path, trained: dict[str, Any]) -> None:
     written = load_file(folder / "runs" / "run" / "lora" / "pytorch_lora_weights.safetensors")
     for name, weight in written.items():
@@ -103,6 +149,7 @@ def test_the_run_leaves_a_lora_file_and_the_token(folder: Path, trained: dict[st
         assert torch.equal(weight, trained["weights"][inside])
     token = load_file(folder / "runs" / "run" / "lora" / "subject_token.safetensors")["weight"]
     assert torch.equal(token, trained["weights"]["patch_embed.subject_token.weight"])
+    assert (folder / "runs" / "run" / "lora" / "generation.json").is_file()
     assert not (folder / "runs" / "run" / "model").exists()
 
 

@@ -20,7 +20,7 @@ from tests.training.goldens import FOLDER, frames_first, names, read
 from training.config import LoraConfig, PositionsConfig
 from training.generate.solvers import apply_guidance, run_scheduler
 from training.lora.adapters import load_lora, merge_lora, unmerge_lora
-from training.models import cogvideox
+from training.models import sequence_attention
 from training.models.cogvideox import CogVideoXFamily
 from training.models.family import Conditioning
 from training.positions import make_cogvideox_positions, make_rotary_tables, split_cogvideox_head
@@ -107,18 +107,18 @@ def record_values(model: nn.Module, text: int, references: int) -> Iterator[dict
                 )
                 for name, norm in (("norm1", block.norm1), ("norm2", block.norm2))
             ]
-    dispatch = cogvideox.dispatch_attention_fn
+    dispatch = sequence_attention.dispatch_attention_fn
 
     def spy(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
         for name, part in (("q", query), ("k", key), ("v", value)):
             seen.setdefault(f"block0.{name}", part.transpose(1, 2))
         return dispatch(query, key, value, **options)
 
-    cogvideox.dispatch_attention_fn = spy
+    sequence_attention.dispatch_attention_fn = spy
     try:
         yield seen
     finally:
-        cogvideox.dispatch_attention_fn = dispatch
+        sequence_attention.dispatch_attention_fn = dispatch
         for handle in handles:
             handle.remove()
 

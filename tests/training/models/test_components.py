@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from reprise.errors import RepriseError
 from tests.training.tiny_models import write_wan
 from training.config import ModelConfig
+from training.models.build import build_family
 from training.models.components import (
     load_scheduler,
     load_text_encoder,
@@ -17,6 +18,7 @@ from training.models.components import (
     load_vae,
     read_config,
 )
+from training.models.published import get_transformer_config
 
 WAN = "WanTransformer3DModel"
 
@@ -52,6 +54,16 @@ def test_random_weights_are_the_seeds_and_need_no_files(folder, copy):
     assert load_transformer(model(copy), WAN, device="meta").proj_out.weight.is_meta
     with pytest.raises(RepriseError, match="could not be loaded as"):
         load_transformer(model(copy), WAN)
+
+
+def test_a_model_of_two_transformers_is_refused(copy):
+    assert build_family(model(copy)).name == "wan"
+    assert get_transformer_config(model(copy))["num_layers"] == 2
+    shutil.copytree(copy / "transformer", copy / "transformer_2")
+    for read in (build_family, get_transformer_config):
+        with pytest.raises(RepriseError, match="has two transformers") as caught:
+            read(model(copy))
+        assert "\n" not in str(caught.value)
 
 
 def test_another_model_is_named(folder):

@@ -66,6 +66,14 @@ def test_the_ranks_of_a_group_have_every_video_token_once(after):
     assert place.total_tokens == 4 + 2 + 18
 
 
-def test_tokens_that_cannot_be_shared_are_one_clear_line():
-    with pytest.raises(RepriseError, match="24 tokens"):
-        SequenceShard(0, 5).get_token_range(24)
+@given(st.integers(1, 9), st.integers(0, 60))
+def test_ranks_share_any_number_of_tokens_in_order(size, more):
+    total = size + more
+    ranges = [SequenceShard(rank, size).get_token_range(total) for rank in range(size)]
+    assert [token for own in ranges for token in own] == list(range(total))
+    assert max(map(len, ranges)) - min(map(len, ranges)) <= 1
+
+
+def test_fewer_tokens_than_workers_are_one_clear_line():
+    with pytest.raises(RepriseError, match="4 tokens"):
+        SequenceShard(0, 5).get_token_range(4)

@@ -146,7 +146,7 @@ def test_channels_of_references_change_nothing_until_they_are_trained(recorded):
 def test_each_rank_of_a_group_predicts_its_own_tokens(model, recorded, place, monkeypatch):
     # What is exchanged is tested with processes; here, each rank's range, with a model without attention.
     video, timestep, condition = inputs(recorded)
-    positions, size = PositionsConfig(place=place), 5
+    positions, size = PositionsConfig(place=place), 4
     assert (
         FAMILY.get_layout(video, condition, positions).total_tokens == 50
     )  # of which 14 are the references'
@@ -161,8 +161,8 @@ def test_each_rank_of_a_group_predicts_its_own_tokens(model, recorded, place, mo
 
 
 def test_heads_that_cannot_be_shared_are_one_clear_line(model):
-    class Config:
-        context_parallel_config = type("Ulysses", (), {"ulysses_degree": 3})
+    class Group:
+        sequence_size = 3
 
     with pytest.raises(RepriseError, match="2 attention heads"):
-        share_sequences(model, FAMILY.list_blocks(model), Config)
+        share_sequences(model, FAMILY, Group)
