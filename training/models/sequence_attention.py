@@ -97,7 +97,7 @@ class _ExchangeRows(torch.autograd.Function):
         return collectives.wait_tensor(moved)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         return _exchange_rows(gradient, ctx.sent, ctx.received, ctx.group), None, None, None
 
 

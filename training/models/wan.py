@@ -98,7 +98,7 @@ class WanSequenceAttention:
             tables = rotary_emb[0][:, :, 0], rotary_emb[1][:, :, 0]
             query, key = rotate_pairs(query, tables), rotate_pairs(key, tables)
         output = compute_attention(query, key, value, attention_mask, self._attention_backend, self.exchange)
-        return attn.to_out[1](attn.to_out[0](output.flatten(2).type_as(query)))  # type: ignore[no-any-return]
+        return attn.to_out[1](attn.to_out[0](output.flatten(2).type_as(query)))
 
 
 _TI2V_CHANNELS = 48  # of the VAE of Wan 2.2 TI2V
