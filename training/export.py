@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from reprise.errors import RepriseError
 from reprise.storage import Storage
-from training.generate.defaults import DEFAULTS_FILE, collect_defaults, encode_defaults
 from training.loop.state import RunState
 from training.lora import in_training
 from training.models import sharded_weights
 from training.models.components import INDEX_FILE, locate_part, record_positions
+from training.models.generation_defaults import DEFAULTS_FILE, GenerationDefaults, encode_defaults
 from training.precision import DTYPES
 
 FROZEN_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
@@ -78,10 +79,26 @@ def export_model(state: RunState) -> str:
 
 
 def _pack_defaults(state: RunState) -> bytes:
-    """The content of the file from which `reprise generate` reads size, rate, steps and guidance."""
+    """The content of the file from which `reprise generate` reads size, rate, steps and guidance.
+
+    The size is the most frequent one of the videos that were trained on, or of the pictures without videos.
+    """
+    sizes: Counter[tuple[int, int, int, float]] = Counter()
+    for latents in {each.folder.uri: each for each in state.latents.values()}.values():
+        names = ("video_height", "video_width", "video_frames", "fps")
+        sizes.update(zip(*(latents.records.get_column(name) for name in names), strict=True))
+    videos = {size: count for size, count in sizes.items() if size[2] > 1} or sizes
+    height, width, frames, fps = min(videos, key=lambda size: (-videos[size], size))
     validation = state.config.validation
     return encode_defaults(
-        collect_defaults(state.latents, state.family.default_size.fps, validation.steps, validation.guidance)
+        GenerationDefaults(
+            height=height,
+            width=width,
+            frames=frames,
+            fps=fps or state.family.default_size.fps,
+            steps=validation.steps,
+            guidance=validation.guidance,
+        )
     )
 
 

@@ -158,6 +158,7 @@ LAYERS: dict[str, set[str]] = {
         "training.models.components",
         "training.models.family",
         "training.models.packing",
+        "training.models.sequence_attention",
         "training.tasks.task",
     },
     "training.setup": {

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipelines.cli import main
 from tests.training.tiny_models import write_wan
-from training.generate.defaults import GenerationDefaults, encode_defaults
+from training.models.generation_defaults import GenerationDefaults, encode_defaults
 
 
 @pytest.fixture(scope="module")

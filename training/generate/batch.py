@@ -12,10 +12,10 @@ import torch
 
 from reprise.errors import RepriseError
 from training.config import PositionsConfig
-from training.generate.defaults import GenerationDefaults, read_defaults
 from training.generate.media import convert_to_uint8, write_video
 from training.models.build import find_family
 from training.models.components import read_config
+from training.models.generation_defaults import GenerationDefaults, read_defaults
 from training.models.pictures import open_picture
 from training.models.video_size import check_size, get_token_grid
 from training.precision import DTYPES

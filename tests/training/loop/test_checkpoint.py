@@ -18,12 +18,12 @@ from tests.s3 import S3
 from tests.training import worlds
 from tests.training.worlds import Poison, Stop, launch, same, tiny_config
 from training.config import CheckpointConfig, OptimizerConfig
-from training.generate.defaults import GenerationDefaults, read_defaults
 from training.loop import checkpoint
 from training.loop.checkpoint import list_changed_keys
 from training.loop.optimizer import compute_learning_rate
 from training.loop.preemption import Preempted
 from training.loop.run_folder import RunFolder
+from training.models.generation_defaults import GenerationDefaults, read_defaults
 
 
 def folder_of(root: Path) -> RunFolder:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reprise.errors import RepriseError
-from training.latents.store import Latents
 
 DEFAULTS_FILE = "generation.json"
 MAX_SIZE_RATIO = 2.0  # ours: of pixels or frames; beyond it a size is called far from the trained one
@@ -38,30 +34,6 @@ class GenerationDefaults(BaseModel):
             f"{frames} frames of {height}x{width} px are far from the {self.frames} frames of "
             f"{self.height}x{self.width} px that the model is made for: expect worse videos"
         )
-
-
-def collect_defaults(
-    latents: Mapping[str, Latents], fps: float, steps: int, guidance: float
-) -> GenerationDefaults:
-    """Collect the defaults of a run: the most frequent size of its videos, or of its pictures if it has none.
-
-    Args:
-        latents: of the run, by task.
-        fps: where the samples are pictures and have no rate.
-        steps: of sampling.
-        guidance: scale of the text.
-    """
-    sizes: Counter[tuple[int, int, int, float]] = Counter()
-    for each in {each.folder.uri: each for each in latents.values()}.values():
-        columns = (each.records.table[name] for name in ("video_height", "video_width", "video_frames"))
-        rates = [rate or fps for rate in each.records.get_column("fps")]
-        rows = zip(*(np.asarray(column).tolist() for column in columns), rates, strict=True)
-        sizes.update(rows)
-    videos = {size: count for size, count in sizes.items() if size[2] > 1} or sizes
-    height, width, frames, rate = min(videos, key=lambda size: (-videos[size], size))
-    return GenerationDefaults(
-        height=height, width=width, frames=frames, fps=rate, steps=steps, guidance=guidance
-    )
 
 
 def encode_defaults(defaults: GenerationDefaults) -> bytes:
