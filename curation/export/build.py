@@ -1,4 +1,4 @@
-"""Export targets by name."""
+"""Build an export target from its name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import import_module
 from curation.export.target import ExportTarget
 from reprise.errors import InputError
 
-# name -> "module:class". A module is imported when its target is used.
+# name -> "module:class". A module is imported only when its target is used.
 TARGETS = {
     "h3-musubi": "h3_musubi:H3MusubiTarget",
     "h3-diffsynth": "h3_diffsynth:H3DiffSynthTarget",
@@ -30,15 +30,15 @@ TARGETS = {
 
 
 def build_target(name: str) -> ExportTarget:
-    """Build a target.
+    """Build the target with this name.
 
     Raises:
-        InputError: there is none of that name; the message names the nearest.
+        InputError: no target has this name. The message suggests the nearest one.
     """
     if name not in TARGETS:
         near = difflib.get_close_matches(name, TARGETS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"targets are {', '.join(TARGETS)}"
-        raise InputError(f"no export target {name}; {hint}")
+        raise InputError(f"unknown export target {name}: {hint}")
     module, _, attribute = TARGETS[name].partition(":")
     target: ExportTarget = getattr(import_module(f"curation.export.targets.{module}"), attribute)()
     return target

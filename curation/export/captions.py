@@ -1,4 +1,4 @@
-"""Captions with tags in place of the phrases that name subjects."""
+"""Replace the phrases that name subjects in a caption by tags."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 
 def tag_caption(caption: str, phrases: Sequence[str], tag: str | None) -> str:
-    """Put tags in place of phrases.
+    """Replace phrases in a caption by tags.
 
     Args:
-        caption: a sentence or more.
-        phrases: of the subjects with a reference, in the order of the references; each is replaced where it
-            stands first and is not replaced yet.
-        tag: with `{phrase}` and `{number}`, the number of the reference from 1; None: the caption as it is.
+        caption: the text of one or more sentences.
+        phrases: the phrases of the subjects with a reference, in the order of the references. Each one is
+            replaced at its first occurrence that no earlier phrase has replaced.
+        tag: a template with `{phrase}` and `{number}`, the number of the reference from 1. None: the caption
+            does not change.
     """
     if tag is None:
         return caption
@@ -28,9 +29,9 @@ def tag_caption(caption: str, phrases: Sequence[str], tag: str | None) -> str:
 
 
 def _find_free(caption: str, phrase: str, spans: Sequence[tuple[int, int, str]]) -> int | None:
-    """Where a phrase stands first without a part of it being replaced already."""
+    """Find the first occurrence of a phrase that overlaps no replaced span; None: there is none."""
     lowered, wanted = caption.lower(), phrase.lower()
-    if not wanted or len(lowered) != len(caption):  # some letters change their length: leave such text alone
+    if not wanted or len(lowered) != len(caption):  # lower case changed the length, so positions differ: skip
         return None
     start = lowered.find(wanted)
     while start >= 0:

@@ -1,4 +1,4 @@
-"""Checks that several targets share: lists, videos and pictures as a loader will find them."""
+"""Check lists, videos and pictures as a loader reads them. Several targets use these checks."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _TIMEOUT_S = 120.0
 
 
 def read_json_lines(output: Storage, path: str) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a list; nothing where there is no such file.
+    """Yield the objects of a JSON-lines file, one per line. A missing file yields nothing.
 
     Raises:
-        StorageError: a line is no JSON object.
+        StorageError: a line is not a JSON object.
     """
     if not output.is_file(path):
         return
@@ -40,15 +40,15 @@ def read_json_lines(output: Storage, path: str) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             raise StorageError(f"{output.join_path(path)}, line {number}: not JSON") from error
         if not isinstance(value, dict):
-            raise StorageError(f"{output.join_path(path)}, line {number}: no JSON object")
+            raise StorageError(f"{output.join_path(path)}, line {number}: not a JSON object")
         yield value
 
 
 def read_json_list(output: Storage, path: str) -> list[dict[str, Any]]:
-    """Read a JSON list of objects; empty where there is no such file.
+    """Read a JSON list of objects. A missing file gives an empty list.
 
     Raises:
-        StorageError: it is something else.
+        StorageError: the file holds anything else.
     """
     if not output.is_file(path):
         return []
@@ -57,7 +57,7 @@ def read_json_list(output: Storage, path: str) -> list[dict[str, Any]]:
     except ValueError as error:
         raise StorageError(f"{output.join_path(path)} is not JSON") from error
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise StorageError(f"{output.join_path(path)} is no list of objects")
+        raise StorageError(f"{output.join_path(path)} is not a list of objects")
     return values
 
 
@@ -107,10 +107,12 @@ def check_captioned_folder(output: Storage, folder: str, needs: VideoNeeds) -> I
 
 
 def read_tar_samples(output: Storage, path: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield (key, part -> bytes) of a tar file, as WebDataset groups its members: by the name up to a dot.
+    """Yield (key, part -> bytes) for each sample of a tar file.
+
+    WebDataset groups members by their name up to the first dot, and so does this function.
 
     Raises:
-        StorageError: it is no tar file, or damaged.
+        StorageError: the file is damaged or is not a tar file.
     """
     key: str | None = None
     parts: dict[str, bytes] = {}
@@ -125,18 +127,18 @@ def read_tar_samples(output: Storage, path: str) -> Iterator[tuple[str, dict[str
                 file = archive.extractfile(member)
                 parts[part] = file.read() if file is not None else b""
     except tarfile.TarError as error:
-        raise StorageError(f"{output.join_path(path)} is no whole tar file: {error}") from error
+        raise StorageError(f"{output.join_path(path)} is not a complete tar file: {error}") from error
     if key is not None:
         yield key, parts
 
 
 def check_video(output: Storage, path: Any, needs: VideoNeeds) -> Iterator[str]:
-    """Yield what is wrong with a video: missing, not decodable, or not what the target takes.
+    """Yield one message per problem of a video: it is missing, cannot be decoded, or breaks the needs.
 
-    Every frame is decoded, because a loader will do so, too.
+    Every frame is decoded, because a loader decodes every frame, too.
     """
     if not isinstance(path, str) or not _is_file(output, path):
-        yield f"{path}: no such video"
+        yield f"{path}: the video is missing"
         return
     try:
         with fetch_file(_resolve(output, path)) as local, open_video(local, _TIMEOUT_S) as source:
@@ -162,25 +164,25 @@ def check_video(output: Storage, path: Any, needs: VideoNeeds) -> Iterator[str]:
 def check_references(
     output: Storage, sample: Any, paths: Sequence[Any], needs: ReferenceNeeds
 ) -> Iterator[str]:
-    """Yield what is wrong with the references of a sample: too few, too many, missing, or no picture."""
+    """Yield one message per problem of a sample's references: their number, a missing or damaged file."""
     if len(paths) < needs.minimum:
         yield f"{sample}: {len(paths)} references, needs at least {needs.minimum}"
     if needs.maximum is not None and len(paths) > needs.maximum:
-        yield f"{sample}: {len(paths)} references, at most {needs.maximum} are read"
+        yield f"{sample}: {len(paths)} references, the trainer reads at most {needs.maximum}"
     for path in paths:
         if not isinstance(path, str) or not _is_file(output, path):
-            yield f"{sample}: no such reference: {path}"
+            yield f"{sample}: the reference {path} is missing"
         elif _decode_picture(output, path) is None:
-            yield f"{sample}: {path} is no picture"
+            yield f"{sample}: {path} is not a picture"
 
 
 def check_rgb(output: Storage, path: str) -> Iterator[str]:
-    """Yield a line where a picture is not RGB of 8 bits without transparency."""
+    """Yield a message if a picture is not 8-bit RGB without transparency."""
     picture = _decode_picture(output, path)
     if picture is None:
-        yield f"{path}: no picture"
+        yield f"{path}: not a picture"
     elif picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        yield f"{path}: not RGB of 8 bits without transparency"
+        yield f"{path}: not 8-bit RGB without transparency"
 
 
 def _decode_picture(output: Storage, path: str) -> Any:
@@ -193,5 +195,5 @@ def _is_file(output: Storage, path: str) -> bool:
 
 
 def _resolve(output: Storage, path: str) -> str:
-    """The address of a file that a list names by an absolute path, or by one below the export."""
+    """Return the address of a listed file. Its path is absolute or relative to the export."""
     return path if Path(path).is_absolute() else output.join_path(path)

@@ -1,4 +1,4 @@
-"""An export from start to end: plan, write, close. Where the units run is the caller's."""
+"""Run an export: plan it, write its units, finish the folder. The caller supplies the executor of units."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from curation.export.write import ExportJob, UnitResult
 from reprise.errors import InputError, RepriseError
 from reprise.progress import NoProgress, Progress
 
-# Runs units somewhere and yields each with its result, in any order.
+# Runs units and yields each one with its result, in any order.
 Executor = Callable[[ExportJob, Sequence[ExportUnit]], Iterator[tuple[ExportUnit, UnitResult]]]
 
 
 @dataclass(frozen=True)
 class ExportAccount:
-    """What became of the clips of a dataset."""
+    """The counts of exported and left-out clips of a dataset."""
 
     clips_in: int
     exported: dict[str, int]  # split -> clips
     left_out: dict[str, int]  # reason -> clips
-    commands: tuple[str, ...]  # how the trainer starts on the data
-    was_finished: bool  # an earlier run had written all of it
+    commands: tuple[str, ...]  # commands that start the trainer on the data
+    was_finished: bool  # an earlier run had already written the whole export
 
 
 def plan_job(job: ExportJob) -> tuple[dict[str, Any], ExportPlan]:
     """Read the manifest of the dataset and plan the export.
 
     Raises:
-        InputError: no finished dataset there, or the output cannot be what the target needs.
+        InputError: the dataset is missing or not finished, or the target cannot use this kind of output.
     """
     manifest = read_manifest(job.dataset)
     if manifest is None or "shards" not in manifest:
@@ -52,7 +52,7 @@ def plan_job(job: ExportJob) -> tuple[dict[str, Any], ExportPlan]:
         )
     if job.target.needs.local and job.output.is_remote:
         raise InputError(
-            f"{job.target.name} reads absolute paths, so its data must be on a disk: name a local folder"
+            f"{job.target.name} reads absolute paths, so the output must be local: give a local folder"
         )
     shards = [str(shard["path"]) for shard in manifest["shards"]]
     return manifest, plan_export(job.dataset, shards, job.target, job.config)
@@ -61,24 +61,24 @@ def plan_job(job: ExportJob) -> tuple[dict[str, Any], ExportPlan]:
 def export_dataset(
     job: ExportJob, execute: Executor, *, overwrite: bool = False, progress: Progress | None = None
 ) -> ExportAccount:
-    """Export a dataset. The same command after a kill goes on and gives the same folder.
+    """Export a dataset. After an interruption the same command continues and gives the same folder.
 
     Args:
         job: dataset, output, target and settings.
         execute: runs the units.
-        overwrite: replace an export of other settings that is in the output.
-        progress: shows how far it is.
+        overwrite: replace an export with other settings in the output.
+        progress: shows the progress.
 
     Raises:
-        InputError: no dataset, no clip that can go, or an output that holds something else.
+        InputError: there is no finished dataset, no clip can be exported, or the output holds other files.
         StorageError: the output cannot be written; a shard cannot be read.
     """
     progress = progress or NoProgress()
     manifest, plan = plan_job(job)
     if not plan.units:
         reasons = _join_reasons(dict(plan.count_reasons().most_common(5)))
-        raise InputError(f"none of {plan.clips_in} clips can go to {job.target.name}: {reasons}")
-    finished = open_folder(job.output, _identify(job, manifest), overwrite=overwrite)
+        raise InputError(f"none of {plan.clips_in} clips can be exported to {job.target.name}: {reasons}")
+    finished = open_folder(job.output, _build_identity(job, manifest), overwrite=overwrite)
     if finished is not None:
         return _build_account(finished, was_finished=True)
     units = list_unfinished_units(job.output, plan.units)
@@ -99,8 +99,8 @@ def _finish_export(job: ExportJob, manifest: dict[str, Any], plan: ExportPlan) -
         raise InputError(f"no clip could be exported: {_join_reasons(reasons)}")
     if sum(exported.values()) + len(left_out) != plan.clips_in:
         raise RepriseError(
-            f"{plan.clips_in} clips went in, but {sum(exported.values())} were exported and {len(left_out)} "
-            "left out: please report this"
+            f"the dataset has {plan.clips_in} clips, but {sum(exported.values())} were exported and "
+            f"{len(left_out)} left out: please report this"
         )
     writer = UnitWriter(job.output, "", 0)
     commands = job.target.write_index(
@@ -119,12 +119,12 @@ def _finish_export(job: ExportJob, manifest: dict[str, Any], plan: ExportPlan) -
         "commands": list(commands),
         "left_out_clips": [asdict(clip) for clip in left_out],
     }
-    close_folder(job.output, plan.units, writer.files, _identify(job, manifest), account)
+    close_folder(job.output, plan.units, writer.files, _build_identity(job, manifest), account)
     return _build_account(account, was_finished=False)
 
 
-def _identify(job: ExportJob, manifest: dict[str, Any]) -> dict[str, Any]:
-    """All that decides what is written."""
+def _build_identity(job: ExportJob, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return every input that determines the written files."""
     return {
         "target": job.target.name,
         "dataset": job.dataset.uri,
@@ -145,4 +145,4 @@ def _build_account(account: dict[str, Any], *, was_finished: bool) -> ExportAcco
 
 
 def _join_reasons(reasons: dict[str, int]) -> str:
-    return "; ".join(f"{count} {reason}" for reason, count in reasons.items()) or "it has no row"
+    return "; ".join(f"{count} {reason}" for reason, count in reasons.items()) or "the dataset has no rows"

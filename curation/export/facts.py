@@ -1,4 +1,4 @@
-"""What an export knows of a clip before it opens a picture: the columns of its row without pictures."""
+"""Read the columns of clip rows that hold neither pictures nor masks, so that planning is cheap."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PICTURES = ("frames", "subjects.references.image", "subjects.mask", "subjects.t
 
 
 def read_light_table(dataset: Storage, shard: str) -> pa.Table:
-    """Read a shard without its pictures and masks. A shard of an older schema has fewer columns.
+    """Read a shard without its pictures and masks. A shard with an older schema has fewer columns.
 
     Raises:
-        RepriseError: the shard is missing or damaged, or no clip table.
+        RepriseError: the shard is missing or damaged, or it is not a clip table.
     """
     known = set(list_column_paths(dataset, shard))
     columns = [name for name in _list_leaves(CLIPS, "") if name in known]
@@ -28,12 +28,12 @@ def read_light_table(dataset: Storage, shard: str) -> pa.Table:
 
 
 def extract_light_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Convert such a table to rows with every column of the schema; what it lacks is null."""
+    """Convert a table of `read_light_table` to rows with every column of the schema; absent ones are null."""
     return extract_rows(table, CLIPS)
 
 
 def _list_leaves(fields: Any, prefix: str) -> Iterator[str]:
-    """Dotted names of the columns that hold neither pictures nor masks."""
+    """Yield the dotted names of the columns that hold neither pictures nor masks."""
     for field in fields:
         name = prefix + field.name
         if name in _PICTURES:
@@ -48,7 +48,7 @@ def _list_leaves(fields: Any, prefix: str) -> Iterator[str]:
 
 
 def list_subjects(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The kept subjects of a row, in the order in which the caption names them."""
+    """Return the kept subjects of a row, in the order in which the caption names them."""
     caption = (row["caption"] or "").lower()
     kept = [subject for subject in row["subjects"] or () if (subject["verdict"] or {}).get("kept")]
 
@@ -60,6 +60,6 @@ def list_subjects(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def list_references(subject: dict[str, Any]) -> list[dict[str, Any]]:
-    """The kept references of a subject, by id."""
+    """Return the kept references of a subject, sorted by id."""
     kept = [each for each in subject["references"] or () if each["kept"]]
     return sorted(kept, key=lambda each: str(each["reference_id"]))

@@ -1,9 +1,9 @@
-"""The folder of an export: whose it is, what is finished, and how it is closed.
+"""Keep the state of an export in its folder: its identity, its finished units and its account.
 
-.reprise-export/plan.json            whose export is under way: target, settings, dataset
+.reprise-export/plan.json            digest of target, settings and dataset of the unfinished export
 .reprise-export/units/train-00000.json   records of a finished unit
-export-files.txt                     paths of all files that the export wrote, one a line
-export.json                          written last: without it the export is not finished
+export-files.txt                     paths of all files that the export wrote, one per line
+export.json                          written last; an export without it is not finished
 """
 
 from __future__ import annotations
@@ -27,16 +27,20 @@ _PLAN_FILE = f"{_WORK}/plan.json"
 
 
 def read_export(output: Storage) -> dict[str, Any] | None:
-    """Read the account of a finished export; None: there is none.
+    """Read the account of a finished export; None: the folder has no finished export.
 
     Raises:
-        StorageError: it is not JSON.
+        StorageError: the account is not a JSON object.
     """
     return _read_json(output, EXPORT_FILE)
 
 
 def check_finished(output: Storage, target: str) -> None:
-    """Raise InputError unless a folder holds a finished export for a target."""
+    """Check that a folder holds a finished export for a target.
+
+    Raises:
+        InputError: the export is missing, not finished, or for another target.
+    """
     found = read_export(output)
     if found is None:
         raise InputError(f"no finished export at {output.uri}: run the export again")
@@ -49,31 +53,31 @@ def open_folder(output: Storage, identity: dict[str, Any], *, overwrite: bool) -
 
     Args:
         output: the folder.
-        identity: all that decides what is written.
-        overwrite: remove an export that is there.
+        identity: every input that determines the written files.
+        overwrite: remove an existing export.
 
     Returns:
-        The account of this export where it is finished already, else None.
+        The account of this export if it is already finished, else None.
 
     Raises:
-        InputError: the folder holds another export, or files that are of none.
+        InputError: the folder holds another export, or files that no export wrote.
     """
     digest = compute_digest(identity)
     finished, under_way = read_export(output), _read_json(output, _PLAN_FILE)
     known = finished or under_way
     if known is None:
-        stranger = next(iter(output.list_paths()), None)
-        if stranger is not None:
+        foreign_path = next(iter(output.list_paths()), None)
+        if foreign_path is not None:
             raise InputError(
-                f"{output.uri} holds files that no export wrote, such as {stranger}: name an empty folder"
+                f"{output.uri} holds files of no export, for example {foreign_path}: give an empty folder"
             )
     elif not overwrite:
         if known.get("identity") != digest:
             raise InputError(
-                f"{output.uri} holds an export with other settings: name another folder, or pass --overwrite"
+                f"{output.uri} holds an export with other settings: give another folder or pass --overwrite"
             )
         if finished is not None:
-            output.delete_tree(_WORK)  # a run was killed between the account and this
+            output.delete_tree(_WORK)  # a run stopped after it wrote the account and before this line
         return finished
     else:
         remove_export(output)
@@ -82,7 +86,7 @@ def open_folder(output: Storage, identity: dict[str, Any], *, overwrite: bool) -
 
 
 def remove_export(output: Storage) -> None:
-    """Remove what an export wrote: the files that it lists, and its work. Other files stay."""
+    """Remove the files that an export lists, and its state. Other files stay."""
     output.delete_file(EXPORT_FILE)
     for path in _list_written_files(output):
         output.delete_file(path)
@@ -98,13 +102,13 @@ def _list_written_files(output: Storage) -> Iterator[str]:
 
 
 def list_unfinished_units(output: Storage, units: tuple[ExportUnit, ...]) -> list[ExportUnit]:
-    """The units that no earlier run wrote."""
+    """Return the units that no earlier run finished."""
     finished = set(output.list_names(f"{_WORK}/units"))
     return [unit for unit in units if _name_unit(unit) not in finished]
 
 
 def write_unit_result(output: Storage, unit: ExportUnit, result: UnitResult) -> None:
-    """Note that a unit is written."""
+    """Record the result of a written unit, so that a later run skips it."""
     value = {
         "records": list(result.records),
         "left_out": [asdict(clip) for clip in result.left_out],
@@ -121,7 +125,7 @@ def read_records(output: Storage, units: tuple[ExportUnit, ...], split: str) -> 
 
 
 def read_left_out(output: Storage, units: tuple[ExportUnit, ...]) -> Iterator[LeftOutClip]:
-    """Yield the clips that could not be written."""
+    """Yield the clips that failed while units were written."""
     for unit in units:
         for clip in _read_unit(output, unit)["left_out"]:
             yield LeftOutClip(**clip)
@@ -134,7 +138,7 @@ def close_folder(
     identity: dict[str, Any],
     account: dict[str, Any],
 ) -> None:
-    """Write the list of files and the account of an export, and remove its work."""
+    """Write the list of files and the account of an export, and remove its state."""
     with output.open_output(FILES_FILE) as stream:
         for unit in units:
             for path in _read_unit(output, unit)["files"]:
@@ -149,7 +153,7 @@ def _read_unit(output: Storage, unit: ExportUnit) -> dict[str, Any]:
     found = _read_json(output, f"{_WORK}/units/{_name_unit(unit)}")
     if found is None:
         raise StorageError(
-            f"{output.join_path(f'{_WORK}/units/{_name_unit(unit)}')} is gone: run the same command again"
+            f"{output.join_path(f'{_WORK}/units/{_name_unit(unit)}')} is missing: run the same command again"
         )
     return found
 
@@ -164,9 +168,13 @@ def _read_json(output: Storage, path: str) -> dict[str, Any] | None:
     try:
         found = json.loads(output.read_bytes(path))
     except ValueError as error:
-        raise StorageError(f"{output.join_path(path)} is not JSON; was it edited by hand?") from error
+        raise StorageError(
+            f"{output.join_path(path)} is not JSON: delete the file, or export to another folder"
+        ) from error
     if not isinstance(found, dict):
-        raise StorageError(f"{output.join_path(path)} holds no mapping; was it edited by hand?")
+        raise StorageError(
+            f"{output.join_path(path)} is not a JSON object: delete the file, or export to another folder"
+        )
     return found
 
 

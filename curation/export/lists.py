@@ -1,4 +1,4 @@
-"""Lists that trainers read: JSON lines, one JSON list, CSV. Written record by record."""
+"""Write the lists that trainers read (JSON lines, one JSON list, CSV), record by record."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from curation.export.unit_writer import UnitWriter
 
 
 def write_json_lines(writer: UnitWriter, path: str, records: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object a line."""
+    """Write one JSON object per line."""
     with writer.open_file(path) as stream:
         for record in records:
             stream.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
 
 
 def write_json_list(writer: UnitWriter, path: str, records: Iterable[dict[str, Any]]) -> None:
-    """Write a JSON list with one object a line."""
+    """Write a JSON list with one object per line."""
     with writer.open_file(path) as stream:
         separator = "[\n"
         for record in records:
@@ -42,7 +42,7 @@ def write_json_object(writer: UnitWriter, path: str, pairs: Iterable[tuple[str, 
 def write_csv(
     writer: UnitWriter, path: str, columns: Sequence[str], records: Iterable[dict[str, Any]]
 ) -> None:
-    """Write a CSV with a header; fields are quoted where they must be."""
+    """Write a CSV file with a header. Only fields that need quotes are quoted."""
     with writer.open_file(path) as stream:
         stream.write(_format_csv_row(columns))
         for record in records:

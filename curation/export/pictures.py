@@ -1,4 +1,4 @@
-"""References as the files that a trainer reads: PNG or JPEG, on the background that it wants."""
+"""Convert references to the files that a trainer reads: PNG or JPEG on the background that it needs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ _JPEG_QUALITY = 95
 
 
 def convert_picture(image: EncodedImage, format: str, background: str) -> tuple[bytes, str]:
-    """Encode a reference anew, or take it as it is stored.
+    """Encode a reference again, or return its stored bytes.
 
     Args:
-        image: as it stands in a row.
+        image: the stored picture of a row.
         format: png or jpeg.
-        background: of cut-outs: white, grey, transparent (PNG alone), or as-is: no picture is changed.
+        background: the background of cut-outs: white, grey or transparent (only PNG). With as-is the stored
+            bytes are returned.
 
     Returns:
-        The bytes, and the extension of their file name without a dot.
+        The bytes, and the extension of the file name without a dot.
 
     Raises:
-        ValueError: the bytes are no picture.
+        ValueError: the bytes are not a picture.
     """
     if background == "as-is":
         data = image["bytes"] or b""
@@ -58,4 +59,4 @@ def _name_extension(data: bytes) -> str:
         return "png"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
-    raise ValueError("the bytes are no picture")
+    raise ValueError("the bytes are not a picture")

@@ -1,4 +1,4 @@
-"""What goes: clips chosen, refused with a reason, split by source video, and grouped into units of work."""
+"""Plan an export: choose clips, record why others are left out, split by source video, group into units."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from reprise.storage import Storage
 
 @dataclass(frozen=True, slots=True)
 class PlannedClip:
-    """A clip that goes."""
+    """A clip that will be exported."""
 
     clip_id: str
     shard: str  # path of its shard in the dataset
-    row: int  # its number in the shard
-    subject_ids: tuple[str, ...]  # the chosen ones, in the order of the caption
+    row: int  # its position in the shard
+    subject_ids: tuple[str, ...]  # the chosen subjects, in the order of the caption
     references: tuple[DrawnReference, ...]
     video: VideoPlan
 
@@ -43,47 +43,47 @@ class ExportUnit:
 
 @dataclass(frozen=True)
 class LeftOutClip:
-    """A clip that does not go, and why."""
+    """A clip that is not exported, and the reason."""
 
     clip_id: str
-    reason: str  # a few words, alike for all clips with this reason
-    message: str  # about this clip
+    reason: str  # short, and the same for all clips with this reason
+    message: str  # details of this clip
 
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What an export is going to do."""
+    """The clips to export, in units, and the clips that are left out."""
 
     units: tuple[ExportUnit, ...]
     left_out: tuple[LeftOutClip, ...]
 
     @property
     def clips_in(self) -> int:
-        """Rows of the dataset."""
+        """The number of rows of the dataset."""
         return len(self.left_out) + sum(len(unit.clips) for unit in self.units)
 
     def count_reasons(self) -> Counter[str]:
-        """Reason -> clips that are left out for it."""
+        """Return reason -> number of clips that are left out for it."""
         return Counter(clip.reason for clip in self.left_out)
 
     def count_splits(self) -> dict[str, int]:
-        """Split -> clips that go."""
+        """Return split -> number of clips to export."""
         return {split: sum(len(unit.clips) for unit in self.units if unit.split == split) for split in SPLITS}
 
 
 def plan_export(
     dataset: Storage, shards: Sequence[str], target: ExportTarget, config: ExportConfig
 ) -> ExportPlan:
-    """Decide for every row of a dataset whether it goes, and how.
+    """Decide for every row of a dataset whether and how it is exported.
 
     Args:
         dataset: a finished dataset.
-        shards: paths of its shards, in order.
-        target: where it goes.
-        config: what is chosen.
+        shards: the paths of its shards, in order.
+        target: the layout to write.
+        config: the settings of the choice.
 
     Raises:
-        ConfigError: a condition that is no SQL or reaches beyond the rows.
+        ConfigError: a condition is not valid SQL or reads more than the rows.
         RepriseError: a shard is missing or damaged.
     """
     needs = target.needs
@@ -109,9 +109,9 @@ def plan_export(
 
 
 def choose_split(video_id: str | None, validation: float, seed: int) -> str:
-    """Choose train or validation by the source video, so that no two clips of one video are on both sides.
+    """Choose train or validation by the source video, so that all clips of a video are in one split.
 
-    A video keeps its side when other videos are added.
+    A video keeps its split when other videos are added.
     """
     digest = hashlib.blake2b(f"{seed}-{video_id}".encode(), digest_size=8).digest()
     return VALIDATION if int.from_bytes(digest, "big") / 2**64 < validation else TRAIN

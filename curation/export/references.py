@@ -1,4 +1,4 @@
-"""Which references of a clip go: some per subject, drawn by variant."""
+"""Draw the references of a clip to export: some per subject, by the weights of variants."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curation.rows.ids import derive_seed
 
 @dataclass(frozen=True)
 class DrawnReference:
-    """A reference that goes."""
+    """A reference that will be exported."""
 
     subject_id: str
     reference_id: str
@@ -26,16 +26,16 @@ def draw_references(
 ) -> list[DrawnReference]:
     """Draw references of each subject, in the order of the subjects.
 
-    The draw depends on the subject's id, the settings and the seed alone. Where the limit allows fewer
-    pictures than are drawn, each subject keeps its first one before any keeps a second.
+    The draw depends only on the subject's id, the settings and the seed. If `limit` allows fewer pictures
+    than were drawn, every subject keeps its first picture before any subject keeps a second one.
 
     Args:
-        subjects: of one clip.
-        config: shares of variants, and pictures per subject.
-        seed: of the draw.
-        limit: pictures per clip; None: no limit.
+        subjects: the subjects of one clip.
+        config: weights of variants, and pictures per subject.
+        seed: the seed of the draw.
+        limit: the largest number of pictures per clip; None: no limit.
     """
-    drawn = [_draw_of_subject(subject, config, seed) for subject in subjects]
+    drawn = [_draw_subject_references(subject, config, seed) for subject in subjects]
     chosen: set[str] = set()
     for place in range(config.per_subject):
         for references in drawn:
@@ -44,17 +44,17 @@ def draw_references(
     return [each for references in drawn for each in references if each.reference_id in chosen]
 
 
-def _draw_of_subject(
+def _draw_subject_references(
     subject: dict[str, Any], config: ExportReferencesConfig, seed: int
 ) -> list[DrawnReference]:
-    """Draw without replacement: first a variant by its share, then one of its pictures."""
+    """Draw without replacement: first a variant by its weight, then one of its pictures uniformly."""
     left: dict[str, list[str]] = {}
     for reference in list_references(subject):
         if config.shares.get(reference["variant"], 0) > 0:
             left.setdefault(reference["variant"], []).append(reference["reference_id"])
     draw = random.Random(derive_seed(seed, "export", subject["subject_id"]))
     found: list[DrawnReference] = []
-    fresh = dict.fromkeys(left)  # variants that are not drawn yet go first
+    fresh = dict.fromkeys(left)  # variants that were not drawn yet have priority
     while left and len(found) < config.per_subject:
         names = sorted(fresh) or sorted(left)
         variant = draw.choices(names, [config.shares[name] for name in names])[0]

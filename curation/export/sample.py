@@ -1,4 +1,4 @@
-"""A clip on its way out: with its video file, its references and all that its row says."""
+"""The sample that a target writes: a clip with its video file, its references and its row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SamplePicture:
     extension: str  # jpg, png or webp
     width: int
     height: int
-    subject: int  # number of its subject in `Sample.subjects`, from 0
+    subject: int  # index of its subject in `Sample.subjects`
     category: str
     phrase: str
     variant: str
@@ -39,14 +39,14 @@ class SampleVideo:
 
 @dataclass(frozen=True)
 class Sample:
-    """A clip that goes."""
+    """A clip with everything that a target needs to write it."""
 
-    key: str  # name of its files without an extension; unique in the export
+    key: str  # file name without an extension; unique in the export
     number: int  # 0, 1, ... within its split
     split: str  # train or validation
-    caption: str  # tagged, if the settings say so
+    caption: str  # with tags if the settings have a tag
     video: SampleVideo
-    pictures: tuple[SamplePicture, ...]  # in the order of the subjects
+    pictures: tuple[SamplePicture, ...]  # in the order of `subjects`
     subjects: tuple[dict[str, Any], ...]  # the chosen subjects of the row, in the order of the caption
     best_frame: bytes | None  # PNG of the frame that shows the first subject best; None: not wanted
     row: dict[str, Any]  # the whole row, see `curation/rows/schema.py`

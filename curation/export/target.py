@@ -1,4 +1,4 @@
-"""What an export target is: the layout of one trainer's data."""
+"""The interface of an export target, which writes the layout of one trainer's data."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from curation.export.sample import Sample
 from curation.export.unit_writer import UnitWriter
 from reprise.storage import Storage
 
-# What a sample leaves behind for the target's index. Plain JSON.
+# The entry of a sample for the target's index. Plain JSON.
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class TargetHolds:
-    """What a layout can hold of a clip, for the table in the docs."""
+    """What a layout can store of a clip. The table in the docs shows it."""
 
-    references: str  # such as "1", "up to 9", "any number", "none"
+    references: str  # for example "1", "up to 9", "any number", "none"
     several_subjects: bool = True
     masks: bool = False
     boxes: bool = False
@@ -29,32 +29,32 @@ class TargetHolds:
 
 @dataclass(frozen=True)
 class FinishedExport:
-    """What the closing of an export needs to know."""
+    """The input of `ExportTarget.write_index`."""
 
-    writer: UnitWriter  # of what stands once per export
+    writer: UnitWriter  # writes the files that an export has once
     config: ExportConfig
     counts: dict[str, int]  # split -> samples
     read_records: Callable[[str], Iterator[Record]]  # split -> records in the order of the samples
-    manifest: dict[str, Any]  # of the dataset
+    manifest: dict[str, Any]  # manifest of the dataset
 
 
 class ExportTarget(Protocol):
-    """The layout of one trainer. It holds no state, so that it travels to workers.
+    """The layout of one trainer. It has no state, so it can be sent to workers.
 
-    A class that names it as its base inherits `find_obstacle`.
+    A subclass inherits a `find_obstacle` that finds none.
     """
 
     name: str
-    title: str  # the trainer, as people call it
+    title: str  # usual name of the trainer
     needs: TargetNeeds
     holds: TargetHolds
 
     def find_obstacle(self, row: dict[str, Any], references: int) -> str | None:
-        """Say why a clip cannot go, besides what `needs` says; None: it can.
+        """Return why a clip that meets `needs` still cannot be exported; None: it can.
 
         Args:
             row: the row without pictures.
-            references: how many of its pictures would go.
+            references: the number of its references that would be exported.
         """
         return None
 
@@ -63,13 +63,13 @@ class ExportTarget(Protocol):
         ...
 
     def write_index(self, export: FinishedExport) -> Sequence[str]:
-        """Write what stands once per export: lists, configs, cards.
+        """Write the files that an export has once: lists, configs, cards.
 
         Returns:
-            Lines for a person: the commands with which the trainer starts on this data.
+            The commands that start the trainer on this data, one per line, to show to the user.
         """
         ...
 
     def check_export(self, output: Storage) -> Iterable[str]:
-        """Yield what the trainer's loader would refuse, drop or change, one line each."""
+        """Yield one message for each thing that the trainer's loader would refuse, drop or change."""
         ...

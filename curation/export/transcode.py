@@ -1,4 +1,4 @@
-"""Encode a clip again at another rate, length or size: H.264 in MP4, in one decode."""
+"""Encode a clip again at another rate, length or size: H.264 in MP4. The clip is decoded once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from reprise.video.geometry import render_upright_planes
 from reprise.video.open_video import open_video
 from reprise.video.ticks import sample_at_ticks
 
-_TIMEOUT_S = 120.0  # for the decoder to give a frame
+_TIMEOUT_S = 120.0  # time that the decoder has for one frame
 _FRAMES_AHEAD = 4
 
 
@@ -34,14 +34,14 @@ def transcode_clip(media: Path, output: Path, plan: VideoPlan, *, crf: int, pres
     """Encode a clip as planned.
 
     Args:
-        media: the clip.
-        output: an MP4 to write.
+        media: the file of the clip.
+        output: the MP4 file to write.
         plan: rate, frames and size.
         crf: x264 quality, 0..51.
         preset: x264 preset.
 
     Returns:
-        The number of frames written: `plan.frames`, or fewer where the clip holds fewer than its row says.
+        The number of frames written: `plan.frames`, or fewer if the file has fewer than its row states.
 
     Raises:
         InputError: the clip cannot be read, or holds too few frames.
@@ -85,7 +85,7 @@ def _encode_clip(media: Path, output: Path, plan: VideoPlan, crf: int, preset: s
 
 
 class _FrameFitter:
-    """Brings frames to one size: scaled to cover it, upright, cropped around the centre."""
+    """Fits frames to one size: rotates them upright, scales them to cover the size, crops the centre."""
 
     def __init__(self, width: int, height: int) -> None:
         self._width, self._height = width, height
@@ -94,11 +94,11 @@ class _FrameFitter:
         self._last: tuple[int, VideoFrame] | None = None
 
     def fit_frame(self, decoded: DecodedFrame) -> VideoFrame:
-        """4:2:0 of the size. A frame that is asked for again and again is scaled once."""
+        """Return the frame as 4:2:0 at this size. Repeated calls with one frame scale it only once."""
         if self._last is None or self._last[0] != decoded.index:
             shown = decoded.geometry
             (height, width), _ = compute_cover((self._height, self._width), shown.height, shown.width)
-            height, width = height + height % 2, width + width % 2  # as 4:2:0 wants
+            height, width = height + height % 2, width + width % 2  # 4:2:0 needs even sides
             frame = render_upright_planes(decoded.frame, shown, width, height, self._scaler)
             self._last = decoded.index, self._crop_frame(frame)
         return self._last[1]

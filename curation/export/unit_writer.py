@@ -1,4 +1,4 @@
-"""Write the files of a unit: each appears whole or not at all; clips are linked where that is possible."""
+"""Write the files of a unit. Each file appears complete or not at all; clips are hard-linked if possible."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class UnitWriter:
 
     Attributes:
         output: the folder of the export.
-        split: of all its samples.
-        number: of the unit within its split, from 0.
-        link: hard-link clips that go as they are.
-        files: paths of what was written.
+        split: the split of all its samples.
+        number: the number of the unit within its split, from 0.
+        link: whether clips that are exported unchanged are hard-linked.
+        files: the paths of the written files.
     """
 
     output: Storage
@@ -38,15 +38,15 @@ class UnitWriter:
         self.output.write_bytes(path, data)
 
     def write_text(self, path: str, text: str) -> None:
-        """Write or replace a file of UTF-8."""
+        """Write or replace a UTF-8 text file."""
         self.write_bytes(path, text.encode())
 
     def write_json(self, path: str, value: Any) -> None:
-        """Write or replace a file of JSON."""
+        """Write or replace a JSON file."""
         self.write_text(path, json.dumps(value, ensure_ascii=False) + "\n")
 
     def put_video(self, path: str, video: SampleVideo) -> None:
-        """Write the video of a sample: linked, moved or copied, whichever is possible and cheapest."""
+        """Write a sample's video: by a hard link if settings and file system allow it, else by a copy."""
         self.files.append(path)
         local = self.output.get_local_path(path)
         if local is not None and (self.link or not video.as_is):
@@ -76,17 +76,17 @@ class UnitWriter:
 
     @contextlib.contextmanager
     def open_file(self, path: str) -> Iterator[BinaryIO]:
-        """Open a file to write it piece by piece; it appears when the body has ended."""
+        """Open a file for streaming writes; it appears when the `with` block ends."""
         self.files.append(path)
         with self.output.open_output(path) as stream:
             yield stream
 
 
 def _link_file(source: Path, target: Path) -> None:
-    """Link a file under a second name, in place of what stands there."""
+    """Hard-link a file under a second name and replace an existing file of that name."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
     partial.unlink(missing_ok=True)
     os.link(source.resolve(), partial)
     partial.replace(target)
-    partial.unlink(missing_ok=True)  # a rename between two names of one file leaves both
+    partial.unlink(missing_ok=True)  # a rename between two links to one file keeps both

@@ -1,4 +1,4 @@
-"""What becomes of a clip: it goes as it is, or is encoded again at another rate, length or size. Pure."""
+"""Plan the video of a clip: export it unchanged, or encode it again at another rate, length or size."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _MIN_SIDE = 64  # px
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """What a clip becomes.
+    """How the video of a clip is written.
 
     Attributes:
-        width, height: of the result, px.
+        width, height: the size of the result, px.
         fps: frames per second of the result.
-        frames: of the result.
-        start: its first frame, counted at `fps` from the clip's first.
-        rule: numbers of frames that are allowed, for a clip that holds fewer than its row says.
-        as_is: the clip's file goes unchanged.
+        frames: the number of frames of the result.
+        start: its first frame, counted at `fps` from the clip's first frame.
+        rule: the allowed numbers of frames, for a file that holds fewer frames than its row states.
+        as_is: whether the clip's file is exported unchanged.
     """
 
     width: int
@@ -35,7 +35,7 @@ class VideoPlan:
 
 
 def apply_video_config(needs: VideoNeeds, config: VideoConfig) -> VideoNeeds:
-    """Replace what a target wants by what the settings say; limits of the target stay."""
+    """Replace defaults of a target by settings. The limits of the target still apply."""
     frames = needs.frames
     if config.max_frames is not None:
         most = config.max_frames if frames.maximum is None else min(frames.maximum, config.max_frames)
@@ -51,17 +51,17 @@ def apply_video_config(needs: VideoNeeds, config: VideoConfig) -> VideoNeeds:
 
 
 def plan_video(needs: VideoNeeds, width: int, height: int, fps: float, frames: int) -> VideoPlan | str:
-    """Plan what becomes of a clip.
+    """Plan how the video of a clip is written.
 
     Args:
-        needs: what the target takes, with the settings applied.
-        width: of the clip, px.
-        height: of the clip, px.
+        needs: the needs of the target, with the settings applied.
+        width: the width of the clip, px.
+        height: the height of the clip, px.
         fps: frames per second of the clip.
-        frames: of the clip.
+        frames: the number of frames of the clip.
 
     Returns:
-        The plan, or why there is none.
+        The plan, or a message that tells why the clip cannot be exported.
     """
     to_fps = needs.fps or fps
     available = frames if is_same_rate(fps, to_fps) else math.floor((frames - 1) / fps * to_fps + 1e-6) + 1
@@ -87,23 +87,23 @@ def limit_seconds(needs: VideoNeeds, fps: float) -> FrameRule:
 
 
 def is_same_rate(left: float, right: float) -> bool:
-    """Whether two rates in frames per second are the same but for rounding."""
+    """Whether two rates in frames per second are equal up to rounding."""
     return abs(left - right) <= _RATE_TOLERANCE * right
 
 
 def fit_size(width: int, height: int, multiple: int, max_area: int | None) -> tuple[int, int] | None:
-    """Return (width, height) of the largest size of about this shape that a target takes.
+    """Return (width, height) of the largest allowed size with about the aspect ratio of the clip.
 
-    It is never larger than the clip.
+    The size is never larger than the clip.
 
     Args:
-        width: of the clip, px.
-        height: of the clip, px.
+        width: the width of the clip, px.
+        height: the height of the clip, px.
         multiple: both sides are multiples of it, px.
-        max_area: px; None: no limit.
+        max_area: the largest area, px; None: no limit.
 
     Returns:
-        None where a side would be shorter than 64 px.
+        The size, or None if a side would be shorter than 64 px.
     """
     scale = min(1.0, math.sqrt(max_area / (width * height))) if max_area else 1.0
     step = max(2, multiple) if scale < 1 else multiple

@@ -1,4 +1,4 @@
-"""Choosing clips and subjects with a condition in DuckDB's SQL, which sees the columns and nothing else."""
+"""Choose clips and subjects by a condition in DuckDB's SQL, which can read only the columns of rows."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _SELECT_SUBJECTS = (
 
 
 class RowCondition:
-    """Two conditions, checked once and applied to many tables. Use it in a `with` block.
+    """Two conditions that are checked once and applied to many tables. Use it in a `with` block.
 
     Args:
         clip: condition on the columns of a clip; None: all clips.
         subject: condition on the columns of a subject; None: all subjects.
 
     Raises:
-        ConfigError: not one condition of SQL, an unknown column, or it reaches beyond the rows.
+        ConfigError: a text is not one SQL condition, names an unknown column, or reads more than the rows.
     """
 
     def __init__(self, clip: str | None, subject: str | None) -> None:
         self._clip, self._subject = clip, subject
         self._connection: Any = None
         if clip is not None or subject is not None:
-            import duckdb  # of the extra `export`
+            import duckdb  # optional dependency, in the extra `export`
 
             self._connection = duckdb.connect(":memory:")
             self._connection.execute("SET threads = 1")
-            # A condition of a stranger must neither read files nor load extensions, nor undo this.
+            # An untrusted condition must not read files, load extensions or change these settings.
             self._connection.execute("SET enable_external_access = false")
             self._connection.execute("SET python_enable_replacements = false")
             self._connection.execute("SET lock_configuration = true")
@@ -65,8 +65,8 @@ class RowCondition:
             table: rows of clips.
 
         Returns:
-            Numbers of the rows, and (number, subject_id) of the subjects, that meet the conditions; None
-            where there is no condition.
+            The numbers of the rows that meet the condition on clips, and (number, subject_id) of the subjects
+            that meet the condition on subjects. Each is None if its condition is None.
         """
         if self._connection is None:
             return None, None
@@ -95,19 +95,25 @@ class RowCondition:
 
 
 def _check_condition(key: str, condition: str, query: str) -> None:
-    """Raise ConfigError unless a text is one condition: it may not end the query and begin another."""
+    """Check that a text is one condition, so that it cannot end the query and begin another one.
+
+    Raises:
+        ConfigError: the text is not one condition.
+    """
     import duckdb
 
     try:
         statements = duckdb.extract_statements(query.format(condition=condition))
     except duckdb.Error as error:
-        raise ConfigError(f"{key} is no condition of SQL: {_format_error(error)}") from error
+        raise ConfigError(f"{key} is not an SQL condition: {_format_error(error)}") from error
     if len(statements) != 1 or str(statements[0].type).rpartition(".")[2] != "SELECT":
-        raise ConfigError(f"{key} must be one condition, such as width >= 720; not several statements")
+        raise ConfigError(
+            f"{key} must be one condition, for example width >= 720, and not several statements"
+        )
 
 
 def _format_error(error: Exception) -> str:
-    """The first line of DuckDB's message, and its hint at a column if there is one."""
+    """Return the first line of DuckDB's message, and its suggestion of a column if there is one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     hint = next((line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))), "")
     return " ".join(part for part in (lines[0] if lines else type(error).__name__, hint) if part)

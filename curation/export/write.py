@@ -1,4 +1,4 @@
-"""Write one unit of an export: read its rows, make its videos and pictures, record each clip."""
+"""Write one unit of an export: read its rows, make its videos and pictures, build a record per clip."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from reprise.storage import Storage, fetch_file
 
 @dataclass(frozen=True)
 class ExportJob:
-    """What every unit of an export shares; it travels to workers."""
+    """The inputs that all units of an export share. They are sent to workers."""
 
     dataset: Storage
     output: Storage
@@ -38,7 +38,7 @@ class ExportJob:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What became of the clips of a unit."""
+    """The records, left-out clips and files of a written unit."""
 
     records: tuple[Record, ...]
     left_out: tuple[LeftOutClip, ...]
@@ -59,7 +59,7 @@ def write_unit(job: ExportJob, unit: ExportUnit) -> UnitResult:
 
 
 def _make_samples(job: ExportJob, unit: ExportUnit, left_out: list[LeftOutClip]) -> Iterator[Sample]:
-    """Yield the samples one by one; the files of one are gone when the next is asked for."""
+    """Yield the samples one by one. The files of a sample are deleted when the next one starts."""
     number = unit.first
     for clip, row in _read_rows(job.dataset, unit):
         with tempfile.TemporaryDirectory(prefix="reprise-export-") as folder:
@@ -74,7 +74,7 @@ def _make_samples(job: ExportJob, unit: ExportUnit, left_out: list[LeftOutClip])
 
 
 class _LeftOutError(Exception):
-    """A clip that cannot go."""
+    """A clip cannot be exported."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -83,10 +83,10 @@ class _LeftOutError(Exception):
 
 @contextmanager
 def _open_clip(dataset: Storage, path: str) -> Iterator[Path]:
-    """The clip as a local file.
+    """Open the clip as a local file.
 
     Raises:
-        _LeftOutError: it is not there, or cannot be read.
+        _LeftOutError: the file is missing, empty, or cannot be read.
     """
     found = dataset.stat_file(path)
     if found.size < 0:
@@ -176,7 +176,7 @@ def _make_pictures(
 
 
 def _read_rows(dataset: Storage, unit: ExportUnit) -> Iterator[tuple[PlannedClip, dict[str, Any]]]:
-    """Each planned clip with its whole row."""
+    """Yield each planned clip with its complete row."""
     for shard in dict.fromkeys(clip.shard for clip in unit.clips):
         clips = {clip.row: clip for clip in unit.clips if clip.shard == shard}
         for numbers, table in read_table_row_groups(dataset, shard, sorted(clips)):

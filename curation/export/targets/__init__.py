@@ -1,1 +1,1 @@
-"""One file a trainer: what it takes of a clip, how a sample is written, and what its loader would refuse."""
+"""The export targets, one module per trainer: its needs, its layout and the rules of its loader."""

@@ -13,7 +13,7 @@ from curation.export.unit_writer import UnitWriter
 from reprise.storage import Storage
 
 _FPS = 24.0
-# What MiniMax-H3 takes; the other targets of this model share it.
+# The needs of MiniMax-H3. The other targets of this model share them.
 H3_NEEDS = TargetNeeds(
     video=VideoNeeds(
         fps=_FPS, frames=FrameRule(step=17, offset=5, minimum=124, maximum=345), multiple=32, steady=True
@@ -23,7 +23,7 @@ H3_NEEDS = TargetNeeds(
 
 
 class H3MusubiTarget(ExportTarget):
-    """References are pictures: at most nine. A clip is 24 frames per second and 17n+5 frames long."""
+    """At most nine pictures per clip. A clip has 24 frames per second and 17n+5 frames."""
 
     name = "h3-musubi"
     title = "MiniMax-H3 references, musubi-tuner"
@@ -31,7 +31,7 @@ class H3MusubiTarget(ExportTarget):
     holds = TargetHolds(references="up to 9")
 
     def write_samples(self, samples: Iterable[Sample], writer: UnitWriter) -> Iterator[Record]:
-        """Write `videos/KEY.mp4` and `references/KEY/1.png`, ..., and yield lines of the list."""
+        """Write `videos/KEY.mp4` and `references/KEY/1.png`, ..., and yield the lines of the list."""
         for sample in samples:
             video, pictures = writer.put_sample(
                 sample, f"videos/{sample.key}.mp4", f"references/{sample.key}/{{number}}.{{extension}}"

@@ -17,7 +17,7 @@ _KEYS = ("file_path", "control_file_path", "object_file_path", "text", "type", "
 
 
 class VideoXFunTarget(ExportTarget):
-    """Up to four pictures, RGB without transparency. The loader redraws a bad row without a word."""
+    """Up to four pictures, RGB without transparency. The loader silently replaces bad rows by others."""
 
     name = "videox-fun"
     title = "Wan VACE, VideoX-Fun"
@@ -27,7 +27,7 @@ class VideoXFunTarget(ExportTarget):
     holds = TargetHolds(references="up to 4")
 
     def write_samples(self, samples: Iterable[Sample], writer: UnitWriter) -> Iterator[Record]:
-        """Write `videos/KEY.mp4` and `references/KEY/1.png`, ..., and yield entries of the list."""
+        """Write `videos/KEY.mp4` and `references/KEY/1.png`, ..., and yield the entries of the list."""
         for sample in samples:
             video, pictures = writer.put_sample(
                 sample, f"videos/{sample.key}.mp4", f"references/{sample.key}/{{number}}.{{extension}}"
@@ -46,7 +46,7 @@ class VideoXFunTarget(ExportTarget):
             }
 
     def write_index(self, export: FinishedExport) -> Sequence[str]:
-        """Write `train.json`, and `validation.json` where clips were kept apart."""
+        """Write `train.json`, and `validation.json` if the export has a validation split."""
         commands = []
         for split in SPLITS:
             if export.counts[split]:

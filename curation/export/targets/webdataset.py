@@ -1,4 +1,4 @@
-"""WebDataset: tar files in which the parts of a sample stand next to each other."""
+"""WebDataset: tar files in which the parts of a sample are adjacent."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class WebDatasetTarget(ExportTarget):
         return commands
 
     def check_export(self, output: Storage) -> Iterator[str]:
-        """Check that every sample has its parts, once and in one place."""
+        """Check that every sample occurs once, with all its parts in one shard."""
         for split in SPLITS:
             shards = (
                 output.read_bytes(f"{split}.txt").decode().split() if output.is_file(f"{split}.txt") else []
@@ -65,12 +65,12 @@ class WebDatasetTarget(ExportTarget):
 
 
 def name_shard(split: str, number: int) -> str:
-    """Path of the tar file of a unit."""
+    """Return the path of the tar file of a unit."""
     return f"{split}-{number:06d}.tar"
 
 
 def describe_sample(sample: Sample) -> dict[str, Any]:
-    """What stands in the JSON part of a sample: caption, licence, subjects and references."""
+    """Build the JSON part of a sample: caption, licence, subjects and references."""
     row = sample.row
     return {
         "clip_id": row["clip_id"],
@@ -94,9 +94,9 @@ def describe_sample(sample: Sample) -> dict[str, Any]:
 
 
 def check_shard(output: Storage, shard: str) -> Iterator[str]:
-    """Yield what is wrong with one tar file."""
+    """Yield one message per problem of a tar file."""
     if not output.is_file(shard):
-        yield f"{shard}: no such file"
+        yield f"{shard}: the file is missing"
         return
     for key, parts in read_tar_samples(output, shard):
         if "mp4" not in parts or "json" not in parts:
@@ -104,7 +104,7 @@ def check_shard(output: Storage, shard: str) -> Iterator[str]:
             continue
         said = json.loads(parts["json"])
         if sum(name.startswith("ref") for name in parts) != len(said["references"]):
-            yield f"{shard}, {key}: its pictures are not those that its JSON names"
+            yield f"{shard}, {key}: its pictures differ from those that its JSON lists"
 
 
 def _add_bytes(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -112,7 +112,7 @@ def _add_bytes(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _build_tar_info(name: str, size: int) -> tarfile.TarInfo:
-    """A header without time or owner, so that the same samples give the same bytes."""
+    """Build a header without time or owner, so that the same samples give the same bytes."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, 0o644
     return info

@@ -164,8 +164,8 @@ def test_without_conditions_everything_is_chosen() -> None:
     ("condition", "reason"),
     [
         ("widht > 3", "widht"),
-        ("width >", "no condition of SQL"),
-        ("1=1); DROP TABLE clips; --", "no condition of SQL"),
+        ("width >", "not an SQL condition"),
+        ("1=1); DROP TABLE clips; --", "not an SQL condition"),
         ("1=1); SELECT (1", "one condition"),
         ("clip_id IN (SELECT content FROM read_text('/etc/hostname'))", "disabled"),
         ("clip_id IN (SELECT * FROM '/etc/hostname')", "hostname"),

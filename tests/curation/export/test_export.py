@@ -137,9 +137,9 @@ def test_a_folder_with_other_files_is_refused(fake: Fake, tmp_path: Path) -> Non
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"thesis\.txt: name an empty folder"):
+    with pytest.raises(InputError, match=r"thesis\.txt: give an empty folder"):
         export(fake, out, "webdataset")
-    with pytest.raises(InputError, match="name an empty folder"):
+    with pytest.raises(InputError, match="give an empty folder"):
         export_dataset(make_job(fake, out, "webdataset"), execute, overwrite=True)
     assert (out / "thesis.txt").read_text() == "mine"
 
@@ -159,7 +159,7 @@ def test_other_settings_are_refused_or_replace_what_the_export_wrote(fake: Fake,
 
 
 def test_nothing_to_export_is_said(fake: Fake, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none of 20 clips can go to h3-musubi: .*too short"):
+    with pytest.raises(InputError, match=r"none of 20 clips can be exported to h3-musubi: .*too short"):
         export(fake, tmp_path / "out", "h3-musubi", "video.max_frames=60")
     with pytest.raises(InputError, match="no finished dataset at"):
         export(Fake(tmp_path / "nothing"), tmp_path / "out", "webdataset")
