@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+import os
 import signal
+import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -24,7 +28,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from reprise.errors import RepriseError
+from reprise.errors import RepriseError, StoppedRunError
+from reprise.ray_session import EXIT_STOPPED
 from reprise.storage.explain import explain_error
 
 P = ParamSpec("P")
@@ -33,6 +38,8 @@ T = TypeVar("T")
 EXIT_USAGE = 2  # exit status: the input or the config is wrong
 EXIT_NOTHING_DONE = 1  # exit status: the command ran, but every item failed or there was none
 EXIT_INTERRUPTED = 130
+_END_LIMIT_S = 20.0  # from a signal to the end of the command
+_STOPPED = "finished work is kept; run the same command again to go on"
 
 # Packages that only some commands import -> the extra that installs them.
 _OPTIONAL_PACKAGES = {
@@ -53,7 +60,8 @@ def handle_errors(function: Callable[P, T]) -> Callable[P, T]:
     """Decorate a command: print an error that the user can correct in one line, and exit with status 2.
 
     Such errors are a RepriseError, a missing package of an extra, and a file that cannot be read or written.
-    Ctrl-C and SIGTERM print how to resume, and exit with status 130. Every other exception passes through.
+    Ctrl-C and SIGTERM print how to resume, and exit with status 130 within seconds, whatever the command
+    waits for. A StoppedRunError exits with status 75. Every other exception passes through.
     """
 
     @functools.wraps(function)
@@ -62,7 +70,11 @@ def handle_errors(function: Callable[P, T]) -> Callable[P, T]:
         # A scheduler stops a job with SIGTERM. It is handled like Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            return function(*args, **kwargs)
+            with _limit_time_after_signal():
+                return function(*args, **kwargs)
+        except StoppedRunError as error:
+            err.print(f"[bold]stopped[/] {escape(str(error))}", soft_wrap=True)
+            sys.exit(EXIT_STOPPED)
         except RepriseError as error:
             err.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
             sys.exit(EXIT_USAGE)
@@ -86,6 +98,42 @@ def handle_errors(function: Callable[P, T]) -> Callable[P, T]:
             sys.exit(EXIT_INTERRUPTED)
 
     return run_command
+
+
+@contextlib.contextmanager
+def _limit_time_after_signal() -> Iterator[None]:
+    """End the process `_END_LIMIT_S` seconds after SIGINT or SIGTERM, where nothing else has ended it.
+
+    A handler in Python does not run while the main thread waits in a library. The system writes the number of
+    the signal to a file descriptor even then.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    done = threading.Event()
+
+    def wait_for_signal() -> None:
+        with contextlib.suppress(OSError):  # closed
+            while number := reader.recv(1):
+                if number[0] in (signal.SIGINT, signal.SIGTERM):
+                    break
+            else:
+                return
+            if not done.wait(_END_LIMIT_S):
+                sys.stderr.write(f"\nstopped: {_STOPPED}\n")
+                sys.stderr.flush()
+                os._exit(EXIT_INTERRUPTED)
+
+    previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=wait_for_signal, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        done.set()
+        writer.close()
 
 
 class ProgressBar:

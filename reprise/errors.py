@@ -2,6 +2,7 @@
 
 RepriseError
 ├── ConfigError                a config file, a key or a `key=value` override is wrong
+├── StoppedRunError            a run was stopped from outside; the same command goes on
 ├── InputError                 a person named something that cannot be used, such as an address
 ├── WorkersLostError           workers of a run failed more often than its config allows
 └── StorageError               a disk or a store refuses; trying again would not help
@@ -21,6 +22,13 @@ class RepriseError(Exception):
 
 class ConfigError(RepriseError):
     """A config file, one of its keys, or a `key=value` override is wrong."""
+
+
+class StoppedRunError(RepriseError):
+    """A run was stopped from outside, such as by the death of Ray. The same command goes on.
+
+    Commands print it and exit with status 75.
+    """
 
 
 class InputError(RepriseError):

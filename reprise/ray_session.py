@@ -11,6 +11,8 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -18,9 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reprise.errors import RepriseError
+from reprise.errors import RepriseError, StoppedRunError
 
 _LOCAL_STORE_BYTES = 2 << 30
+_WATCH_SECONDS = 0.5
+_UNWIND_SECONDS = 8.0  # Ray ends this process about 15 s after its raylet
+_RAYLET_DIED = "Ray's process raylet died; finished work is kept: run the same command again to go on"
+EXIT_STOPPED = 75  # exit status: stopped, and the same command goes on (EX_TEMPFAIL of sysexits.h)
 _START_ATTEMPTS = 2  # Ray gives its own processes 30 seconds to start, which a busy machine may exceed
 _PROBE_SECONDS = 5.0
 _SCRATCH_PREFIX = "reprise-run-"
@@ -59,6 +65,7 @@ def ray_session(
 
     Raises:
         RepriseError: no cluster answers at the address, or Ray does not start.
+        StoppedRunError: a Ray that was started here has died.
     """
     import ray  # takes a second, so only where Ray is needed
 
@@ -81,9 +88,67 @@ def ray_session(
             failure, attempts = f"no Ray cluster answers at {address}", 1
             _probe_cluster(address, failure)
             session, settings = RaySession(started_here=False), {"address": address}
-        stack.callback(ray.shutdown)  # before Ray is started: it also ends what an interrupted start has left
+        stack.callback(_stop_ray)  # before Ray is started: it also ends what an interrupted start has left
         _init_ray(settings, failure, attempts)
-        yield session
+        if not session.started_here:
+            yield session
+            return
+        with _watch_raylet() as died:
+            try:
+                yield session
+            except (Exception, KeyboardInterrupt):
+                if not died.wait(2 * _WATCH_SECONDS):
+                    raise
+                raise StoppedRunError(_RAYLET_DIED) from None  # what was raised follows from it
+
+
+def _stop_ray() -> None:
+    """Stop Ray. If its raylet is dead, its other processes are killed first: they would wait for it."""
+    import ray
+    from ray._private import worker
+
+    raylet = _find_raylet()
+    if raylet is not None and raylet.poll() is not None:
+        with contextlib.suppress(Exception):  # whatever is left ends with this process
+            worker._global_node.kill_all_processes(check_alive=False, allow_graceful=False)
+    ray.shutdown()
+
+
+@contextlib.contextmanager
+def _watch_raylet() -> Iterator[threading.Event]:
+    """Interrupt the main thread when the raylet that was started here dies, and set the event.
+
+    Ray itself would end this process some seconds later, with status 1 and without a word.
+    """
+    raylet = _find_raylet()
+    died, done = threading.Event(), threading.Event()
+
+    def wait_for_death() -> None:
+        while not done.wait(_WATCH_SECONDS):
+            if raylet is not None and raylet.poll() is not None:
+                died.set()
+                os.kill(os.getpid(), signal.SIGINT)
+                if not done.wait(_UNWIND_SECONDS):  # something waits for Ray without end
+                    sys.stderr.write(f"stopped {_RAYLET_DIED}\n")
+                    sys.stderr.flush()
+                    os._exit(EXIT_STOPPED)
+                return
+
+    thread = threading.Thread(target=wait_for_death, daemon=True)
+    thread.start()
+    try:
+        yield died
+    finally:
+        done.set()
+
+
+def _find_raylet() -> subprocess.Popen[bytes] | None:
+    """The process of the raylet that was started here; None if Ray does not say."""
+    from ray._private import worker
+
+    processes = getattr(worker._global_node, "all_processes", None) or {}
+    found = next(iter(processes.get("raylet", [])), None)
+    return getattr(found, "process", None)
 
 
 def _init_ray(settings: dict[str, Any], failure: str, attempts: int) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import random
 import shutil
@@ -133,6 +134,7 @@ def run_on_s3(scenario: Scenario, folder: Path, share: float, seed: int) -> tupl
     from moto.server import ThreadedMotoServer
 
     folder.mkdir()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -13,6 +13,11 @@ _HOP_HEADERS = {"connection", "transfer-encoding", "keep-alive"}
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
 
 
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients hang up on purpose, and on connections that were closed on purpose."""
+
+
 class FaultyS3:
     """Serves on 127.0.0.1 and forwards to `target` ("host:port"); `share` of the requests fail."""
 
@@ -77,7 +82,7 @@ class FaultyS3:
             def log_message(self, format: str, *values: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _QuietServer(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @contextlib.contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -10,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipelines.console import EXIT_USAGE, handle_errors
+from reprise.errors import StoppedRunError
 
 
 def run(error: BaseException) -> Result:
@@ -37,3 +41,36 @@ def test_a_file_that_cannot_be_written_is_one_line(number: int, tmp_path: Path) 
     result = run(OSError(number, "refused", str(tmp_path / "out.mp4")))
     assert result.exit_code == EXIT_USAGE
     assert len(result.output.strip().splitlines()) == 1 and str(tmp_path) in result.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_ends_a_command_that_waits_in_a_library(number: signal.Signals) -> None:
+    code = (
+        "import hashlib\n"
+        "from pipelines import console\n"
+        "console._END_LIMIT_S = 1\n"
+        "@console.handle_errors\n"
+        "def wait():\n"
+        "    print('waiting', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"  # minutes, and no handler runs
+        "wait()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"waiting\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, b"run the same command again to go on" in errors) == (130, True)
+
+
+def test_a_run_that_was_stopped_from_outside_has_a_status_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @handle_errors
+    def run() -> None:
+        raise StoppedRunError("Ray died; run the same command again to go on")
+
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 75
+    assert "stopped Ray died; run the same command again to go on" in capsys.readouterr().err

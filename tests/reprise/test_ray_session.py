@@ -128,3 +128,24 @@ def test_a_failed_start_is_repeated_and_then_one_line(monkeypatch: pytest.Monkey
     ):
         pass
     assert attempts == ["local", "local"]
+
+
+@pytest.mark.ray
+def test_the_death_of_the_raylet_ends_a_run_with_a_status_and_a_line_of_its_own() -> None:
+    code = (
+        "import time\n"
+        "from pipelines.console import handle_errors\n"
+        "from reprise import ray_session\n"
+        "@handle_errors\n"
+        "def run():\n"
+        "    with ray_session.ray_session('local', num_cpus=1, object_store_mb=100):\n"
+        "        ray_session._find_raylet().kill()\n"
+        "        time.sleep(60)\n"
+        "run()\n"
+    )
+    since = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, "run the same command again to go on" in done.stderr) == (75, True), done.stderr
+    assert time.monotonic() - since < 60
