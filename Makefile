@@ -12,7 +12,7 @@ LOADERS ?= webdataset
 PARALLEL = -n $(WORKERS) --dist loadgroup
 FAST   := not ray and not browser and not training and not slow
 
-.PHONY: help env demo test test-fast test-docs test-exports coverage check docs bench clean
+.PHONY: help env demo test test-fast test-docs test-exports coverage check docs bench fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -62,6 +62,14 @@ docs: env  ## build the documentation site into site/
 
 bench: env  ## run every benchmark once
 	@$(BIN)/python -m benchmarks
+
+fuzz: env  ## fuzz lists, captions and configs for SECONDS=60 each; skipped where atheris does not install
+	@wanted="atheris>=3,<4"; if uv pip install -q --python $(BIN)/python "$$wanted" 2>/dev/null \
+		|| $(BIN)/python -m pip install -q "$$wanted"; then \
+		for target in list caption config; do \
+			$(BIN)/python -m tests.fuzz $$target -max_total_time=$(or $(SECONDS),60) || exit 1; \
+		done; \
+	else echo "atheris does not install here: nothing is fuzzed"; fi
 
 clean:  ## remove the environment and the demo
 	rm -rf $(VENV) demo site

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from reprise.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
+_MAX_DEPTH, _MAX_VALUES = 32, 100_000  # of a config
 # An error of pydantic, the section it is in, and its field.
 _Mistake = tuple[Any, type[BaseModel] | None, FieldInfo | None]
 
@@ -145,16 +146,51 @@ def _is_valid(model: type[BaseModel], data: dict[str, Any]) -> bool:
 
 def _read_yaml(path: str | Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        data = _parse_yaml(Path(path).read_text(encoding="utf-8-sig")) or {}
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the config {path} is not UTF-8 text") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} is not YAML: {_to_line(error)}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold `key: value` lines at the top")
     return data
+
+
+def _parse_yaml(text: str) -> Any:
+    """Parse YAML of plain values.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or a value cannot be held: too deep, a date that does not exist.
+    """
+    try:
+        data = yaml.safe_load(text)
+        # Aliases may refer to what they are in, or multiply it beyond all memory.
+        for count, _ in enumerate(_iterate_values(data, 0)):
+            if count > _MAX_VALUES:
+                raise yaml.YAMLError("it holds too many values")
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+    except (ValueError, TypeError) as error:
+        raise yaml.YAMLError(str(error)) from error
+    return data
+
+
+def _iterate_values(data: Any, depth: int) -> Iterator[Any]:
+    if depth > _MAX_DEPTH:
+        raise RecursionError
+    yield data
+    for each in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
+        yield from _iterate_values(each, depth + 1)
+    if isinstance(data, dict) and not all(isinstance(key, str) for key in data):
+        raise yaml.YAMLError("a key is no text")
+
+
+def _to_line(error: Exception | str) -> str:
+    """What an error says, in one line that can be printed."""
+    text = " ".join(str(error).split())[:500]
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _parse_override(model: type[BaseModel], override: str) -> tuple[str, Any]:
@@ -163,9 +199,9 @@ def _parse_override(model: type[BaseModel], override: str) -> tuple[str, Any]:
     if not equals or not key:
         raise ConfigError(f"{override!r} is no override: write key=value, for example {_make_example(model)}")
     try:
-        return key, yaml.safe_load(text)
+        return key, _parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"the value of {key} is not YAML: {text!r}") from error
+        raise ConfigError(f"the value of {key} is not YAML: {text[:200]!r}") from error
 
 
 def _set_key(data: dict[str, Any], key: str, value: Any) -> None:
@@ -233,9 +269,8 @@ def _explain_validation_error(model: type[BaseModel], error: ValidationError) ->
         parts, section, field = _locate_mistake(model, each["loc"])
         mistakes.setdefault(".".join(map(str, parts)), []).append((each, section, field))
     key, same = next(iter(mistakes.items()))
-    return key, _explain_mistake(model, key, same) + (
-        f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-    )
+    more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+    return key, _to_line(_explain_mistake(model, key, same)) + more
 
 
 def _explain_mistake(model: type[BaseModel], key: str, same: Sequence[_Mistake]) -> str:

@@ -14,7 +14,7 @@ from reprise.errors import RepriseError
 from reprise.lists.captions import list_sidecar_names
 from reprise.lists.folders import MessageCallback
 from reprise.lists.tables import ListRow, list_columns, read_csv_header, read_list
-from reprise.lists.text import clean_text, make_json_safe
+from reprise.lists.text import clean_text, make_json_safe, quote_names
 from reprise.lists.video_files import VideoFile, describe_file
 from reprise.storage import (
     FileInfo,
@@ -42,7 +42,7 @@ def list_manifest(uri: str, notify: MessageCallback) -> list[VideoFile]:
     path_column = find_column(columns, PATH_COLUMNS)
     caption_column = find_column(columns, CAPTION_COLUMNS) or CAPTION_COLUMNS[0]
     if columns and not path_column and not any(row.problem for row in rows):
-        raise RepriseError(f"{uri} has no column path: found {', '.join(columns)}")
+        raise RepriseError(f"{uri} has no column path: found {quote_names(columns)}")
     if not rows:
         raise RepriseError(f"{uri} lists no videos")
     files = [_parse_row(uri, row, path_column or PATH_COLUMNS[0], caption_column) for row in rows]

@@ -1,13 +1,15 @@
 """Rows of a list: CSV, JSONL, JSON or Parquet.
 
-A list that is not in its format is refused with the line at fault. A row with a value that cannot be stored
-says so and costs nothing else.
+A row that is not in the list's format, or that has a value which cannot be stored, says so and costs nothing
+else. A list without one good row is refused with the first line at fault.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,11 +19,21 @@ import pyarrow.parquet as pq
 
 from reprise.errors import RepriseError
 from reprise.lists.extensions import get_extension
-from reprise.lists.text import BadTextError, DeepNestingError, decode_text, find_bad_value, parse_json
+from reprise.lists.text import (
+    BadTextError,
+    DeepNestingError,
+    decode_lines,
+    find_bad_value,
+    is_text,
+    parse_json,
+    quote_names,
+)
 from reprise.storage import Storage, split_parent
 
 MAX_LIST_BYTES = 4 << 30
 _BATCH_ROWS = 4096
+_CLOSERS = {"[": "]", "{": "}"}
+_MAX_ROW_LINES = 1000  # of a CSV row; above this a quote was not closed
 
 
 @dataclass(frozen=True)
@@ -52,16 +64,19 @@ def read_list(uri: str) -> list[ListRow]:
         rows = list(_read_parquet(uri, data))
     else:
         try:
-            text = decode_text(data)
+            text = decode_lines(data)
         except BadTextError as error:
-            raise RepriseError(f"{uri} line {error.line}: {error}") from error
+            raise RepriseError(f"{uri}: {error}") from error
         if extension == "csv":
             rows = list(_read_csv(uri, text))
         elif extension == "json" and text.lstrip()[:1] == "[":
-            rows = list(_read_json(uri, text))
+            rows = list(_read_json(text))
         else:
-            rows = list(_read_json_lines(uri, text))
-    return [_check_values(row) for row in rows]
+            rows = list(_read_json_lines(text))
+    rows = [_check_values(row) for row in rows]
+    if rows and not any(row.values for row in rows):
+        raise RepriseError(f"{uri} {rows[0].problem or 'has rows without columns'}")
+    return rows
 
 
 def list_columns(rows: list[ListRow]) -> list[str]:
@@ -79,40 +94,56 @@ def _check_values(row: ListRow) -> ListRow:
     if not bad:
         return row
     column, reason = next(iter(bad.items()))
-    name = column.encode("ascii", "backslashreplace").decode()[:60]
     storable = {key: value for key, value in row.values.items() if key not in bad}
-    return ListRow(row.position, storable, row.problem or f"{row.position}: its {name} holds {reason}")
+    return ListRow(
+        row.position, storable, row.problem or f"{row.position}: its {quote_names([column])} holds {reason}"
+    )
 
 
 def _read_csv(uri: str, text: str) -> Iterator[ListRow]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines = list(io.StringIO(text, newline=""))
     header: list[str] | None = None
     before = csv.field_size_limit(1 << 30)
     try:
-        line = 1
-        for cells in reader:
-            first, line = line, reader.line_num + 1
-            if not cells:
-                continue
-            if header is None:
+        at = 0
+        while at < len(lines):
+            cells, count, problem = _read_csv_row(lines, at)
+            position = f"line {at + 1}"
+            if header is None and (cells or problem):
+                if problem:
+                    raise RepriseError(f"{uri} {position}: {problem}")
                 header = [cell.strip() for cell in cells]
-                _check_header(uri, first, header)
-            elif len(cells) != len(header):
-                raise RepriseError(
-                    f"{uri} line {first}: {len(cells)} cells for {len(header)} columns; "
-                    "put a text with commas in double quotes"
+                _check_header(uri, at + 1, header)
+            elif header is not None and problem is None and len(cells) not in (0, len(header)):
+                problem = (
+                    f"{len(cells)} cells for {len(header)} columns; put a text with commas in double quotes"
                 )
-            else:
-                yield ListRow(f"line {first}", dict(zip(header, cells, strict=True)))
-    except csv.Error as error:
-        raise RepriseError(f"{uri} line {reader.line_num}: {error}") from error
+            elif header is not None and cells:
+                yield ListRow(position, dict(zip(header, cells, strict=True)))
+            if problem:
+                yield ListRow(position, {}, f"{position}: {problem}")
+            at += count
     finally:
         csv.field_size_limit(before)
 
 
+def _read_csv_row(lines: list[str], at: int) -> tuple[list[str], int, str | None]:
+    """(cells, number of lines, problem) of the row that begins at a line; a row at fault takes one line."""
+    # A reader of its own: one that goes on would take the rows after an open quote for one text.
+    reader = csv.reader(lines[at : at + 1], strict=True)
+    with contextlib.suppress(csv.Error):
+        return next(reader, []), 1, None
+    reader = csv.reader(lines[at : at + _MAX_ROW_LINES], strict=True)
+    try:
+        return next(reader, []), reader.line_num, None
+    except csv.Error as error:
+        return [], 1, str(error)
+
+
 def _check_header(uri: str, line: int, header: list[str]) -> None:
-    if len(set(header)) < len(header):
-        raise RepriseError(f"{uri} line {line}: a column is there twice: {', '.join(header)}")
+    named = [name for name in header if name]
+    if len(set(named)) < len(named):
+        raise RepriseError(f"{uri} line {line}: a column is there twice: {quote_names(header)}")
     if len(header) == 1:
         for name, separator in (("semicolons", ";"), ("tabs", "\t")):
             if separator in header[0]:
@@ -124,37 +155,63 @@ def read_csv_header(uri: str) -> list[str]:
     if get_extension(uri) != "csv":
         return []
     folder, name = split_parent(uri)
-    text = decode_text(Storage.from_uri(folder).read_bytes(name))
+    text = decode_lines(Storage.from_uri(folder).read_bytes(name))
     return [cell.strip() for cell in next(csv.reader(io.StringIO(text, newline="")), [])]
 
 
-def _read_json(uri: str, text: str) -> Iterator[ListRow]:
+def _read_json(text: str) -> Iterator[ListRow]:
     try:
         items = parse_json(text)
-    except BadTextError as error:
-        raise RepriseError(f"{uri} is not JSON: {error}") from error
+    except BadTextError:
+        for number, part in enumerate(_split_array(text), 1):
+            yield _read_json_object(f"item {number}", part)
+        return
     for number, item in enumerate(items, 1):
-        yield _make_row(uri, f"item {number}", item)
+        yield _make_row(f"item {number}", item)
 
 
-def _read_json_lines(uri: str, text: str) -> Iterator[ListRow]:
+def _read_json_lines(text: str) -> Iterator[ListRow]:
     # Not splitlines, which also takes separators that JSON allows inside a string.
     for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            item = parse_json(line)
-        except DeepNestingError as error:
-            yield ListRow(f"line {number}", {}, f"line {number}: {error}")
-        except BadTextError as error:
-            raise RepriseError(f"{uri} line {number} is not JSON: {error}") from error
-        else:
-            yield _make_row(uri, f"line {number}", item)
+        if line.strip():
+            yield _read_json_object(f"line {number}", line)
 
 
-def _make_row(uri: str, position: str, item: Any) -> ListRow:
+def _read_json_object(position: str, text: str) -> ListRow:
+    if not is_text(text):
+        return ListRow(position, {}, f"{position}: not UTF-8 text")
+    try:
+        return _make_row(position, parse_json(text))
+    except DeepNestingError as error:
+        return ListRow(position, {}, f"{position}: {error}")
+    except BadTextError as error:
+        return ListRow(position, {}, f"{position} is not JSON: {error}")
+
+
+def _split_array(text: str) -> Iterator[str]:
+    """The items of a JSON array one of which cannot be parsed, as they stand."""
+    start = text.index("[") + 1
+    closers: list[str] = []  # of what is open
+    for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[\]{},]', text, re.DOTALL):
+        sign = token[0]
+        if sign in _CLOSERS:
+            closers.append(_CLOSERS[sign])
+        elif closers and sign == closers[-1]:
+            closers.pop()
+        if not closers or (len(closers) == 1 and sign == ","):
+            if text[start : token.start()].strip():
+                yield text[start : token.start()]
+            start = token.end()
+            if not closers:
+                return
+    yield text[start:]  # the array is not closed: its last item cannot be parsed
+
+
+def _make_row(position: str, item: Any) -> ListRow:
     if not isinstance(item, dict):
-        raise RepriseError(f"{uri} {position}: expected an object with a key path, found {repr(item)[:40]}")
+        return ListRow(
+            position, {}, f"{position}: expected an object with a key path, found {ascii(item)[:40]}"
+        )
     return ListRow(position, item)
 
 
@@ -163,7 +220,7 @@ def _read_parquet(uri: str, data: bytes) -> Iterator[ListRow]:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             names = file.schema_arrow.names
             if len(set(names)) < len(names):
-                raise RepriseError(f"{uri}: a column is there twice: {', '.join(names)}")
+                raise RepriseError(f"{uri}: a column is there twice: {quote_names(names)}")
             # Pictures and other bytes have no place in JSON.
             columns = [each.name for each in file.schema_arrow if not _has_bytes(each.type)]
             number = 0
@@ -192,7 +249,7 @@ def _read_batch_row(batch: pa.RecordBatch, at: int, number: int) -> ListRow:
         try:
             values[name] = column[at].as_py()
         except (ValueError, OverflowError, pa.ArrowException, RecursionError):
-            problem = problem or f"row {number}: its {name} cannot be read"
+            problem = problem or f"row {number}: its {quote_names([name])} cannot be read"
     return ListRow(f"row {number}", values, problem)
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _MAX_DEPTH = 64  # of nested JSON; nothing that lists videos is nested deeper
+
+
+_UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are no text
 
 
 class BadTextError(Exception):
     """Bytes that are no text, or text that is no JSON; `str(error)` is the reason."""
-
-    def __init__(self, reason: str, line: int = 0) -> None:
-        super().__init__(reason)
-        self.line = line  # from 1; 0: not known
 
 
 def decode_text(data: bytes) -> str:
@@ -23,11 +26,36 @@ def decode_text(data: bytes) -> str:
     Raises:
         BadTextError: any other encoding.
     """
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = "utf-16" if data[:2] in _UTF16_MARKS else "utf-8-sig"
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise BadTextError("not UTF-8 text", data[: error.start].count(b"\n") + 1) from error
+        raise BadTextError("not UTF-8 text") from error
+
+
+def decode_lines(data: bytes) -> str:
+    """Decode text like `decode_text`, but keep bytes that are not UTF-8 as what `is_text` finds.
+
+    Raises:
+        BadTextError: damaged UTF-16.
+    """
+    try:
+        return decode_text(data)
+    except BadTextError:
+        if data[:2] in _UTF16_MARKS:
+            raise
+        return data.decode("utf-8-sig", "surrogateescape")
+
+
+def is_text(text: str) -> bool:
+    """Tell whether all of what `decode_lines` gave was text."""
+    return not _UNDECODED.search(text)
+
+
+def quote_names(names: Iterable[str]) -> str:
+    """Join names for a message: none of them too long, and nothing in them that cannot be printed."""
+    shown = ("".join(each if each.isprintable() else ascii(each)[1:-1] for each in name) for name in names)
+    return ", ".join(name[:60] for name in islice(shown, 20))
 
 
 def parse_json(text: str) -> Any:
@@ -60,7 +88,9 @@ def find_bad_value(value: Any, depth: int = 0) -> str | None:
         try:
             value.encode()
         except UnicodeEncodeError:
-            return "half of a surrogate pair, which is no text"
+            return (
+                "half of a surrogate pair, which is no text" if is_text(value) else "bytes that are not UTF-8"
+            )
         return None
     if isinstance(value, dict):
         inside = [*value, *value.values()]

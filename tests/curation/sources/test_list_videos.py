@@ -278,14 +278,11 @@ def test_a_manifest_may_name_files_anywhere(s3: S3, tmp_path: Path) -> None:
         ("l.csv", "file,caption\n", "l.csv has no column path: found file, caption"),
         ("l.csv", "path,caption\n", "l.csv lists no videos"),
         ("l.csv", "", "l.csv lists no videos"),
-        ("l.csv", "path,caption\na.mp4,x\nb.mp4,one, two\n", "l.csv line 3: 3 cells for 2 columns"),
-        ("l.csv", 'path,caption\n"a.mp4","line\nbreak"\nb.mp4\n', "l.csv line 4: 1 cells for 2 columns"),
         ("l.csv", 'path,caption\na.mp4,"x\n', r"l.csv line \d: unexpected end of data"),
         ("l.csv", "path,path\na,b\n", "l.csv line 1: a column is there twice"),
-        ("l.jsonl", '{"path": "a.mp4"}\n\n{"path": \n', "l.jsonl line 3 is not JSON"),
-        ("l.jsonl", '{"path": "a.mp4"}\n["b.mp4"]\n', "l.jsonl line 2: expected an object with a key path"),
         ("l.jsonl", '{"file": "a.mp4"}\n', "l.jsonl has no column path: found file"),
-        ("l.json", '[{"path": 1},', "l.json is not JSON"),
+        ("l.jsonl", "no\nJSON\n", "l.jsonl line 1 is not JSON"),
+        ("l.json", '[{"path": 1', "l.json item 1 is not JSON"),
         ("l.json", '["a.mp4"]', "l.json item 1: expected an object"),
         ("l.json", "[]", "l.json lists no videos"),
         ("l.parquet", "PAR1", "l.parquet is damaged or not Parquet"),
@@ -298,10 +295,40 @@ def test_an_error_of_a_manifest_names_its_line(tmp_path: Path, name: str, conten
     assert "\n" not in str(caught.value)
 
 
-def test_text_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "l.csv").write_bytes(b"path,caption\na.mp4,x\nb.mp4,\xe9\n")
-    with pytest.raises(RepriseError, match=r"l.csv line 3: not UTF-8"):
-        list_videos(str(tmp_path / "l.csv"))
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("l.csv", b"path,caption\na.mp4,x\nb.mp4,one, two\nc.mp4,y\n", "line 3: 3 cells for 2 columns"),
+        ("l.csv", b'path,caption\na.mp4,"line\nbreak"\nb.mp4\nc.mp4,y\n', "line 4: 1 cells for 2 columns"),
+        ("l.csv", b'path,caption\na.mp4,x\nb.mp4,"open\nc.mp4,y\n', "line 3: unexpected end of data"),
+        ("l.csv", b'path,caption\na.mp4,x\nb.mp4,"o"pen\nc.mp4,y\n', "line 3: ',' expected after"),
+        (
+            "l.csv",
+            b"path,caption\na.mp4,x\nb.mp4,\xe9\nc.mp4,y\n",
+            "line 3: its caption holds bytes that are not",
+        ),
+        ("l.jsonl", b'{"path": "a.mp4"}\n\n{"path":\n{"path": "c.mp4"}', "line 3 is not JSON"),
+        ("l.jsonl", b'{"path": "a.mp4"}\n["b.mp4"]\n{"path": "c.mp4"}', "line 2: expected an object"),
+        ("l.jsonl", b'{"path": "a.mp4"}\n{"path": "\xe9"}\n{"path": "c.mp4"}', "line 2: not UTF-8 text"),
+        ("l.jsonl", b'{"path": "a.mp4"}\n{"n": %s}\n{"path": "c.mp4"}' % (b"9" * 5000), "line 2 is not JSON"),
+        ("l.json", b'[{"path": "a.mp4"}, {"path": ]}, {"path": "c.mp4"}]', "item 2 is not JSON"),
+        ("l.json", b'[{"path": "a.mp4"}, 3, {"path": "c.mp4"}]', "item 2: expected an object"),
+        ("l.json", b'[{"path": "a.mp4"}, {"path": "c.mp4"}, {"pa', "item 3 is not JSON"),
+        (
+            "l.json",
+            b'[{"path": "a.mp4"}, %s, {"path": "c.mp4"}]' % (b"[" * 100_000 + b"]" * 100_000),
+            "item 2: nested too deeply",
+        ),
+    ],
+)
+def test_a_row_at_fault_loses_nothing_else(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
+    for number, letter in enumerate("ac"):
+        (tmp_path / f"{letter}.mp4").write_bytes(b"1" * (number + 1))
+    (tmp_path / name).write_bytes(content)
+    rows = list_videos(str(tmp_path / name))
+    assert [Path(row["source_path"]).name for row in rows if not row["problem"]] == ["a.mp4", "c.mp4"]
+    (bad,) = (row for row in rows if row["problem"])
+    assert (bad["problem"] or "").startswith(problem) and f"{name}#" in bad["source_path"]
 
 
 # Duplicates.

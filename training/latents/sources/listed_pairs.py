@@ -102,8 +102,8 @@ class ListedPairs:
             return list(_iterate_folder(Storage.from_uri(self.uri)))
         rows = read_list(self.place)
         for column in ("reference", "target"):
-            if any(not row.values.get(column) and not row.problem for row in rows):
-                raise RepriseError(f"{self.place} has a row without {column}: both columns are needed")
+            if not any(row.values.get(column) for row in rows):
+                raise RepriseError(f"{self.place} has no column {column}: both columns are needed")
         return [_make_row(row) for row in rows]
 
 
@@ -114,13 +114,15 @@ def is_list(uri: str) -> bool:
 
 def _make_row(row: ListRow) -> dict[str, Any]:
     values = row.values
+    missing = [column for column in ("reference", "target") if not values.get(column)]
+    problem = row.problem or (f"{row.position}: no {missing[0]}" if missing else None)
     return {
         "reference": str(values.get("reference") or ""),
         "target": str(values.get("target") or ""),
         "caption": clean_text(values.get("caption")),
         "subject": clean_text(values.get("subject")),
         "same_subject": _parse_flag(values.get("same_subject")),
-        "problem": ("unreadable", row.problem) if row.problem else None,
+        "problem": ("unreadable", problem) if problem else None,
     }
 
 
