@@ -67,9 +67,17 @@ def verify_folder(folder: Storage, *, quick: bool) -> tuple[FileCheck, str]:
             "remove the damaged files and run the `reprise encode` command of these latents again; it "
             "encodes only these parts again"
         )
+    from training.loop.run_check import check_run_files
+
+    check = check_run_files(folder, quick=quick)
+    if check.files or check.damage:
+        return check, (
+            "remove the folder of a damaged checkpoint, and the newest checkpoint if exported weights are "
+            "damaged; the same `reprise train` goes on from the last sound checkpoint and exports again"
+        )
     raise InputError(
-        f"{folder.uri} is no finished dataset and holds no finished latents: name the folder that has "
-        "manifest.json, or run its command again to finish it"
+        f"{folder.uri} holds no finished dataset, no finished latents and no checkpoint with records: name "
+        "the folder that has manifest.json or checkpoints, or run its command again to finish it"
     )
 
 

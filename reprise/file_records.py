@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from reprise.digest import hash_stream
 from reprise.errors import StorageError, TransientStorageError
 from reprise.storage import Storage
 
+RECORDS_FILE = "files.json"  # of a folder without a manifest of its own
 _THREADS = 16  # files at a time: on S3 each is a wait for an answer
 _BATCH = 1024  # records at a time, so that a million of them take no memory
 
@@ -101,6 +103,24 @@ def compute_file_digest(folder: Storage, path: str) -> str:
             return hash_stream(stream)
         except OSError as error:
             raise StorageError(f"cannot read {folder.join_path(path)}: {error}") from error
+
+
+def write_folder_records(folder: Storage, paths: Iterable[str]) -> None:
+    """Add the records of some files of a folder to its `files.json`."""
+    known = {each.path: each for each in read_folder_records(folder)}
+    known |= {path: FileRecord.from_file(folder, path) for path in paths}
+    records = [known[path].as_dict() for path in sorted(known)]
+    folder.write_bytes(RECORDS_FILE, (json.dumps(records, indent=1) + "\n").encode())
+
+
+def read_folder_records(folder: Storage) -> list[FileRecord]:
+    """Read `files.json` of a folder; [] where it is missing or unreadable."""
+    if not folder.is_file(RECORDS_FILE):
+        return []
+    try:
+        return [FileRecord.from_dict(each) for each in json.loads(folder.read_bytes(RECORDS_FILE))]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return []
 
 
 def find_size_damage(records: Iterable[FileRecord], sizes: Mapping[str, int]) -> list[FileDamage]:

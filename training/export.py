@@ -9,6 +9,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from reprise.errors import RepriseError
+from reprise.file_records import write_folder_records
 from reprise.storage import Storage
 from training.loop.state import RunState
 from training.lora import in_training
@@ -43,6 +44,7 @@ def export_adapters(state: RunState, name: str = "lora") -> str:
         files[DEFAULTS_FILE] = _pack_defaults(state)
         for file, content in files.items():
             target.write_bytes(file, content)
+        write_folder_records(target, files)
     state.world.wait_for_all()
     return target.uri
 
@@ -69,6 +71,9 @@ def export_model(state: RunState) -> str:
             (local / DEFAULTS_FILE).write_bytes(_pack_defaults(state))
             if (local / INDEX_FILE).is_file():
                 record_positions(local, state.config.positions)
+            # What is only linked is not ours.
+            ours = [file.relative_to(local).as_posix() for file in local.rglob("*") if file.is_file()]
+            write_folder_records(Storage.from_uri(local), ours)
             if target.is_remote:
                 _upload_folder(local, target)
             else:

@@ -25,7 +25,7 @@ KEYS = {
     for key in list_keys(model)
 }
 # Keys of Parquet metadata, fields of a row, and files of data: they may begin like a module.
-OTHER_NAMES = re.compile(r"reprise\.schema|stop\.\w+|track\.\w+|\w+\.(json|jsonl|yaml|toml|txt|png)")
+OTHER_NAMES = re.compile(r"reprise\.schema|stop\.\w+|track\.\w+|\w+\.(json|jsonl|yaml|toml|txt|png|parquet)")
 
 
 @cache

@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from reprise.errors import RepriseError
+from reprise.file_records import FileRecord, compute_file_digest
 from reprise.settings import flatten_keys
 from reprise.storage import Storage
 from training.config import TrainConfig
@@ -55,17 +56,32 @@ def save_checkpoint(state: RunState, callbacks: Sequence[Callback] = ()) -> str:
     tensors = _collect_tensors(state, callbacks)
     with _silence_warnings():
         dcp.save(tensors, storage_writer=_open_writer(folder.root, writing))
+    files = _record_files(state, writing)
     if state.world.is_main:
-        folder.root.write_bytes(
-            f"{writing}/{COMPLETE_MARKER}",
-            (json.dumps(collect_facts(state, list(tensors["callbacks"])), indent=2) + "\n").encode(),
-        )
+        facts = {**collect_facts(state, list(tensors["callbacks"])), "files": files}
+        folder.root.write_bytes(f"{writing}/{COMPLETE_MARKER}", (json.dumps(facts, indent=2) + "\n").encode())
         if not folder.root.is_remote:
             folder.root.delete_tree(rel)  # the same step, without its marker
             folder.root.rename_folder(writing, rel)
         folder.remove_old_checkpoints(state.config.checkpoint)
     state.world.wait_for_all()
     return folder.get_address(rel)
+
+
+def _record_files(state: RunState, rel: str) -> list[dict[str, Any]]:
+    """Record the files of a checkpoint; each rank reads those that it has written. Collective.
+
+    On S3 only sizes are recorded: reading a checkpoint back would take as long as writing it.
+    """
+    root, rank = state.folder.root.get_subfolder(rel), state.world.rank
+    mine = []
+    for file in root.list_files():
+        if file.path.startswith(f"__{rank}_") or (state.world.is_main and not file.path.startswith("__")):
+            digest = None if root.is_remote else compute_file_digest(root, file.path)
+            mine.append(FileRecord(file.path, file.size, digest).as_dict())
+    gathered: list[Any] = [None] * state.world.size
+    dist.all_gather_object(gathered, mine)
+    return sorted((record for records in gathered for record in records), key=lambda each: str(each["path"]))
 
 
 def resume_run(state: RunState, callbacks: Sequence[Callback] = ()) -> int | None:

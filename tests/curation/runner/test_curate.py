@@ -590,4 +590,4 @@ def test_a_run_whose_output_was_deleted_at_its_end_says_so(
 
 def test_what_has_no_records_is_not_verified(tmp_path: Path) -> None:
     code, text = run_verify(tmp_path)
-    assert (code, "is no finished dataset" in " ".join(text.split())) == (2, True)
+    assert (code, "holds no finished dataset" in " ".join(text.split())) == (2, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from click.testing import CliRunner
 
+from pipelines.verify import main as verify
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 from tests.s3 import S3
@@ -134,6 +137,32 @@ def test_while_machines_drain_training_goes_on_after_one_more_checkpoint(
 def test_callbacks_keep_their_state_on_any_number_of_workers(done: tuple[Path, list[Any]]) -> None:
     config = tiny_config(done[0] / "counted", steps=3, optimizer__schedule="constant")
     assert launch(worlds.counted, 1, config) == [2]
+
+
+def test_every_file_of_a_run_can_be_verified(tmp_path: Path, done: tuple[Path, list[Any]]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(done[0] / "trained" / "runs" / "run", run, symlinks=True)
+
+    def verify_run(*options: str) -> tuple[int, str]:
+        result = CliRunner().invoke(verify, [str(run), *options])
+        return result.exit_code, result.output
+
+    assert verify_run()[0] == 0
+    victims = [
+        next((run / "checkpoints").glob("step-*/__1_*.distcp")),
+        run / "model/transformer/diffusion_pytorch_model.safetensors",
+    ]
+    for victim in victims:
+        data = bytearray(victim.read_bytes())
+        data[len(data) // 2] ^= 1
+        victim.write_bytes(data)
+    assert verify_run("--quick")[0] == 0
+    code, text = verify_run()
+    assert code == 1
+    for victim in victims:
+        assert f"damaged  {victim.relative_to(run)}: its content has changed" in text
+    victims[0].unlink()
+    assert f"damaged  {victims[0].relative_to(run)}: missing" in verify_run("--quick")[1]
 
 
 def test_the_finished_model_loads_with_diffusers_and_trains_on(
