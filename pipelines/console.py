@@ -6,11 +6,13 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -52,8 +54,28 @@ _OPTIONAL_PACKAGES = {
     **dict.fromkeys(("onnx", "onnxruntime", "torchvision", "timm", "huggingface_hub"), "pretrained"),
 }
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class LineConsole(Console):
+    """Prints paths inside the working directory relative to it, in all commands."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; see `rich.console.Console.print`."""
+        super().print(
+            *(shorten_paths(each) if isinstance(each, str) else each for each in objects), **options
+        )
+
+
+def shorten_paths(text: str) -> str:
+    """Make the paths in a text relative to the working directory where they lie inside it."""
+    here = str(Path.cwd())
+    if here == "/":
+        return text
+    # Not within a longer path or an address, such as s3://bucket/home.
+    return re.sub(rf"(?<![\w/.-]){re.escape(here)}/(?=[^\s/])", "", text)
+
+
+out = LineConsole(highlight=False)
+err = LineConsole(stderr=True, highlight=False)
 
 
 def handle_errors(function: Callable[P, T]) -> Callable[P, T]:
@@ -214,3 +236,18 @@ def print_summary(manifest: dict[str, Any]) -> None:
     references = ", ".join(f"{count} {variant}" for variant, count in manifest["references"].items())
     if references:
         out.print(f"references: {references}")
+    if missing := explain_missing_crosspairs(manifest):
+        out.print(missing, soft_wrap=True)
+
+
+def explain_missing_crosspairs(manifest: dict[str, Any]) -> str | None:
+    """Say why no kept subject has a cross-pair; None where one has, or where none was wanted."""
+    kept, share = manifest["subjects"]["kept"], manifest["config"]["crosspair"]["share"]
+    if not kept or not share or manifest["references"].get("crosspair"):
+        return None
+    if manifest["videos"]["in"] < 2:
+        return "no crosspair: a subject is put into the scene of another video, and there is only one video"
+    return (
+        f"no crosspair: of the {kept} kept subjects none was drawn (crosspair.share={share:g}), or no other "
+        "video has a usable scene whose caption names other things"
+    )

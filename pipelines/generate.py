@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,7 @@ def generate(
     if todo:
         if distance := generation.describe_size_distance(settings):
             err.print(f"[yellow]note[/] {escape(distance)}", soft_wrap=True)
+        err.print(f"loading {escape(settings.model)}", soft_wrap=True)
         failed += _make_videos(generation.load_pipeline(settings, device, offload, tile), todo, settings)
     if failed and len(failed) >= unread + len(requests):
         sys.exit(EXIT_NOTHING_DONE)
@@ -121,13 +123,14 @@ def _make_videos(pipeline: Any, todo: list[Any], settings: Any) -> list[str]:
     """Make the videos; return one message for each that failed."""
     from training.generate import batch as generation
 
-    pipeline.set_progress_bar_config(disable=len(todo) > 1 or not err.is_terminal)
+    pipeline.set_progress_bar_config(disable=True)  # diffusers' bar shows one video only
     failed: list[str] = []
-    bar = ProgressBar(enabled=len(todo) > 1)
-    bar.begin("videos", len(todo))
-    for request in todo:
+    bar = ProgressBar()
+    bar.begin("steps", len(todo) * settings.steps)
+    for number, request in enumerate(todo, 1):
+        count_step = functools.partial(bar.advance, 1, f"video {number} of {len(todo)}")
         try:
-            generation.generate_video(pipeline, request, settings)
+            generation.generate_video(pipeline, request, settings, count_step)
         except RepriseError as error:
             failed.append(f"{request.name}: {error}")
             err.print(f"[bold red]error[/] {escape(failed[-1])}", soft_wrap=True)
@@ -136,6 +139,5 @@ def _make_videos(pipeline: Any, todo: list[Any], settings: Any) -> list[str]:
                 f"{escape(request.name)}, seed {request.seed} -> {escape(str(request.target))}",
                 soft_wrap=True,
             )
-        bar.advance()
     bar.end()
     return failed

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import click
+from rich.markup import escape
 
 from curation.report import write_report
-from pipelines.console import handle_errors
+from pipelines.console import handle_errors, out
 from reprise.lock import lock_folder
 from reprise.storage import Storage
 
@@ -25,7 +26,8 @@ def report(dataset: str, clips_per_page: int, max_clips: int) -> None:
     """Build DATASET/report/index.html again. The page opens from disk, without a server."""
     storage = Storage.from_uri(dataset)
     with lock_folder(storage):
-        click.echo(write_report(storage, clips_per_page=clips_per_page, max_clips=max_clips or None))
+        page = write_report(storage, clips_per_page=clips_per_page, max_clips=max_clips or None)
+    out.print(f"report   {escape(page)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

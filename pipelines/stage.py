@@ -62,7 +62,7 @@ def main(name: str, source: str, target: str, path: str | None, overrides: tuple
             # One file is written, whole, so others may write theirs beside it.
             with lock_folder(folder, create=True, shared=True), lock_source(tables.storage, folder):
                 outcome = write_stage_table(name, run_table_stage(name, tables, config), folder, file)
-    for reason, count in outcome.stops.most_common(3):
+    for reason, count in outcome.stops.most_common():
         err.print(f"{count} {escape(reason)}", soft_wrap=True)
     statuses = outcome.statuses
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))

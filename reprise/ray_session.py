@@ -164,11 +164,14 @@ def _init_ray(settings: dict[str, Any], failure: str, attempts: int) -> None:
         # Under `uv run`, Ray would upload the working folder. It read the environment on import.
         os.environ[_UV_SWITCH] = "0"
         ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
+    # Ray's C++ code prints what no user can act on, such as a warning for each pool of actors.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     previous_handler = signal.getsignal(signal.SIGTERM)
     for left in reversed(range(attempts)):
         try:
             # Ray's log is for its developers. What is wrong with an item comes with its result.
-            ray.init(**settings, logging_level=logging.ERROR, log_to_driver=False)
+            with _mute_stderr():
+                ray.init(**settings, logging_level=logging.ERROR, log_to_driver=False)
             break
         except SystemExit as stop:  # Ray's own handler of SIGTERM
             raise KeyboardInterrupt from stop
@@ -181,6 +184,20 @@ def _init_ray(settings: dict[str, Any], failure: str, attempts: int) -> None:
             if threading.current_thread() is threading.main_thread() and previous_handler is not None:
                 # Ray's handler prints a stack trace and exits without a word on how to go on.
                 signal.signal(signal.SIGTERM, previous_handler)
+
+
+@contextlib.contextmanager
+def _mute_stderr() -> Iterator[None]:
+    """Drop what C++ code prints to stderr: Ray prints a line there that its log level was set."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _probe_cluster(address: str, failure: str) -> None:

@@ -86,6 +86,8 @@ def run_training(config: TrainConfig, callbacks: CallbackFactory | None = None) 
         stack.enter_context(lock_folder(folder.root, create=True))
         for latents in sorted({Storage.from_uri(task.latents).uri for task in config.tasks if task.latents}):
             stack.enter_context(lock_folder(Storage(latents), shared=True))
+        # What cannot be written is an error here, not in Ray's controller.
+        folder.root.write_bytes(STOPPED_FILE, b'{"error": "the run was stopped at its start"}\n')
         folder.root.delete_file(STOPPED_FILE)
         session = stack.enter_context(ray_session(run.address, min_cpus=run.workers * run.cpus_per_worker))
         found = _run_trainer(config, callbacks or _build_default_callbacks, folder, session.started_here)

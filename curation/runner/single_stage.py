@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -17,8 +17,22 @@ from curation.dataset.payload import count_payload_bytes
 from curation.dataset.row_index import index_tables
 from curation.dataset.shards import plan_shards
 from curation.models import registry
+from curation.rows.lifecycle import is_live
 from curation.rows.schema import CLIPS, ClipRow, VideoRow
-from curation.rows.stage_names import CROSSPAIR, RETRIEVE
+from curation.rows.stage_names import (
+    CAPTION,
+    CROP,
+    CROSSPAIR,
+    FILTER,
+    FLOW,
+    GROUND,
+    INPAINT,
+    MATCH,
+    REDUX,
+    RETRIEVE,
+    SEGMENT,
+    TRACK,
+)
 from curation.rows.tables import build_table, check_columns, extract_rows
 from curation.runner.dataset_folder import refuse_foreign_shards
 from curation.runner.donors import build_donor_table, open_donor_library
@@ -35,6 +49,37 @@ from reprise.lock import lock_folder
 from reprise.storage import Storage, locate_file, split_parent
 
 _BATCH_ROWS = 16  # rows at a time, and per row group
+
+
+@dataclass(frozen=True)
+class StageNeed:
+    """What a stage works on, and the earlier stage that gives it."""
+
+    stage: str
+    what: str
+    is_met: Callable[[ClipRow], bool]
+
+
+def _has_box(row: ClipRow) -> bool:
+    return any(subject["box"] is not None for subject in row["subjects"])
+
+
+def _has_measured_mask(row: ClipRow) -> bool:
+    return any(subject["scores"].get("area_share") is not None for subject in row["subjects"])
+
+
+_BOX = StageNeed(GROUND, "a box", _has_box)
+_MASK = StageNeed(SEGMENT, "a mask", _has_measured_mask)
+_DECISION = StageNeed(FILTER, "a kept subject", lambda row: row["status"] == "kept")
+STAGE_NEEDS = {
+    MATCH: StageNeed(CAPTION, "a caption", lambda row: bool(row["caption"])),
+    GROUND: StageNeed(MATCH, "a subject", lambda row: bool(row["subjects"])),
+    TRACK: _BOX,
+    SEGMENT: _BOX,
+    FLOW: _MASK,
+    FILTER: _MASK,
+    **dict.fromkeys((CROP, INPAINT, REDUX, CROSSPAIR, RETRIEVE), _DECISION),
+}
 
 
 @dataclass(frozen=True)
@@ -105,7 +150,8 @@ def run_table_stage(name: str, tables: ClipTables, config: CurationConfig) -> It
     """Yield the rows of some tables after one stage.
 
     Raises:
-        RepriseError: the stage cannot be built, or no backend is configured for a role that it needs.
+        RepriseError: the stage cannot be built, no backend is configured for a role that it needs, or no live
+            row has what an earlier stage gives; this is known after the last row.
     """
     stage: Stage
     if name == CROSSPAIR:
@@ -114,8 +160,16 @@ def run_table_stage(name: str, tables: ClipTables, config: CurationConfig) -> It
         stage = Retrieve(config, _find_donors(tables, config))
     else:
         stage = build_stage(name, config)
+    need = STAGE_NEEDS.get(name)
+    ready = lacking = 0
     for rows in tables.read_rows():
+        for row in filter(is_live, rows) if need else ():
+            ready, lacking = (ready + 1, lacking) if need.is_met(row) else (ready, lacking + 1)
         yield run_stage(stage, rows, {})
+    if need and lacking and not ready:
+        raise InputError(
+            f"no clip in {tables.storage.uri} has {need.what}: run `reprise stage {need.stage}` before {name}"
+        )
 
 
 def write_stage_table(

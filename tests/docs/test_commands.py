@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import shutil
@@ -101,6 +102,35 @@ def test_configs_of_training_are_valid(block: Block, tmp_path: Path) -> None:
     load_settings(TrainConfig, path, ())
 
 
+def list_outputs() -> list[str]:
+    """Return what the documents' commands write below the repository, and the defaults of the commands."""
+    named = [
+        found[1]
+        for command in COMMANDS
+        for found in re.finditer(r"--(?:output|out) ([a-z][\w./-]*)(?:\s|$)", command.text)
+    ]
+    return sorted(
+        {*named, "runs/run", "demo/dataset", "playground/videos", "playground/model", "conflict.png"}
+    )
+
+
+@pytest.mark.parametrize("output", list_outputs())
+def test_git_and_ray_ignore_what_commands_write(output: str) -> None:
+    # `ray job submit --working-dir .` uploads what .gitignore does not name.
+    done = subprocess.run(
+        [
+            "git",
+            "check-ignore",
+            "--quiet",
+            "--no-index",
+            f"{output.rstrip('/')}{'' if '.' in output else '/x'}",
+        ],
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert done.returncode == 0, f".gitignore does not name {output}"
+
+
 def run_command(text: str, folder: Path, *, check: bool = True) -> str:
     """Run a command of `reprise`, `python -m` or `make demo` in a folder; return its output."""
     words = shlex.split(text, comments=True)
@@ -131,7 +161,7 @@ def find_command(document: str, begins: str) -> Command:
 
 def strip_volatile(text: str) -> list[str]:
     """Return the lines of an output without colours, times, sizes and trailing blanks."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text).replace("\N{NO-BREAK SPACE}", " ")
     text = re.sub(r"done in [\d.]+ \w+", "done in N s", text)
     text = re.sub(r"[\d.]+ [KM]B", "N MB", text)
     return [line.rstrip() for line in text.splitlines() if line.strip()]
@@ -157,6 +187,22 @@ def assert_prints(printed: str, shown: list[str]) -> None:
 @pytest.mark.ray
 def test_the_demo_prints_what_the_readme_shows(demo: tuple[Path, str]) -> None:
     assert_prints(demo[1], find_block("README.md", "12 videos").lines)
+
+
+@pytest.mark.ray
+def test_the_queries_print_what_the_docs_show(demo: tuple[Path, str]) -> None:
+    found = [block for block in BLOCKS if block.document.name == "dataset.md"]
+    programs = [block for block in found if block.language == "python"]
+    shown = [
+        line
+        for block, following in itertools.pairwise(found)
+        if block.language == "python" and following.language == "indented"
+        for line in following.lines
+    ]
+    assert len(programs) == 7 and len(shown) > 20
+    script = demo[0] / "queries.py"
+    script.write_text("\n".join(line for block in programs for line in block.lines))
+    assert_prints(run_command("python queries.py", demo[0]), shown)
 
 
 @pytest.mark.ray

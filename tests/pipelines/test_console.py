@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
-from pipelines.console import EXIT_USAGE, handle_errors
+from pipelines.console import EXIT_USAGE, LineConsole, explain_missing_crosspairs, handle_errors
 from reprise.errors import StoppedRunError
 
 
@@ -74,3 +76,39 @@ def test_a_run_that_was_stopped_from_outside_has_a_status_of_its_own(
         run()
     assert ended.value.code == 75
     assert "stopped Ray died; run the same command again to go on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("report   {here}/dataset/report/index.html", "report   dataset/report/index.html"),
+        ("error no such file: {here}/a.csv", "error no such file: a.csv"),
+        ("s3://bucket{here}/dataset", "s3://bucket{here}/dataset"),
+        ("/mnt{here}/dataset", "/mnt{here}/dataset"),
+        ("{here}-other/dataset", "{here}-other/dataset"),
+        ("{here}/", "{here}/"),
+    ],
+)
+def test_paths_inside_the_working_directory_are_relative_to_it(
+    text: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    console = LineConsole(file=io.StringIO(), width=1000)
+    console.print(text.format(here=tmp_path), soft_wrap=True)
+    assert console.file.getvalue() == shown.format(here=tmp_path) + "\n"  # type: ignore[attr-defined]
+
+
+def make_counts(videos: int, kept: int, crosspairs: int, share: float = 0.4) -> dict[str, Any]:
+    return {
+        "videos": {"in": videos},
+        "subjects": {"kept": kept},
+        "references": {"crosspair": crosspairs} if crosspairs else {},
+        "config": {"crosspair": {"share": share}},
+    }
+
+
+def test_a_dataset_without_cross_pairs_says_why() -> None:
+    assert "only one video" in (explain_missing_crosspairs(make_counts(1, 3, 0)) or "")
+    assert "of the 3 kept subjects" in (explain_missing_crosspairs(make_counts(5, 3, 0)) or "")
+    for silent in (make_counts(5, 3, 1), make_counts(5, 0, 0), make_counts(1, 3, 0, share=0.0)):
+        assert explain_missing_crosspairs(silent) is None

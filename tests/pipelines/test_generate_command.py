@@ -38,6 +38,8 @@ def test_one_video_per_seed_with_its_record(room: Path, tmp_path: Path) -> None:
     arguments = ("--ref", room / "a.png", "--prompt", "a red dog", "--seed", 1, "--seed", 2)
     result = generate(room, *arguments, "--output", tmp_path / "v.mp4")
     assert result.exit_code == 0, result.output
+    assert "loading " in result.output
+    assert "steps: 2 of 2, video 2 of 2" in result.output
     for seed in (1, 2):
         with av.open(str(tmp_path / f"v-seed{seed}.mp4")) as video:
             frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]

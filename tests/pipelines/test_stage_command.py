@@ -224,6 +224,26 @@ def test_bad_input_is_one_clear_line_and_exit_status_2(tables: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
+    ("name", "before", "what", "missing"),
+    [
+        ("ground", "slice", "a subject", "match"),
+        ("segment", "match", "a box", "ground"),
+        ("track", "slice", "a box", "ground"),
+        ("filter", "ground", "a mask", "segment"),
+        ("crop", "segment", "a kept subject", "filter"),
+        ("crosspair", "segment", "a kept subject", "filter"),
+    ],
+)
+def test_a_stage_that_comes_too_early_names_the_one_before_it(
+    tables: Path, tmp_path: Path, name: str, before: str, what: str, missing: str
+) -> None:
+    code, printed = stage(name, tables / f"{before}.parquet", tmp_path / "out.parquet")
+    assert code == 2
+    assert f"has {what}: run `reprise stage {missing}` before {name}" in printed
+    assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize(
     ("name", "output"),
     [
         ("grond", "no stage grond; stages are slice, caption"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -110,6 +111,19 @@ def test_scratch_folders_of_killed_runs_are_removed(tmp_path: Path, monkeypatch:
     with module._make_scratch_folder() as living, module._make_scratch_folder() as other:
         assert {*tmp_path.iterdir()} == {Path(living), Path(other)}
     assert not [*tmp_path.iterdir()]
+
+
+def test_the_log_of_rays_own_code_stays_off_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels: list[str | None] = []
+    monkeypatch.setattr("ray.init", lambda **_: levels.append(os.environ.get("RAY_BACKEND_LOG_LEVEL")))
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    for before in (None, "info"):
+        monkeypatch.delenv("RAY_BACKEND_LOG_LEVEL", raising=False)
+        if before:
+            monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", before)
+        with ray_session():
+            pass
+    assert levels == ["fatal", "info"]
 
 
 def test_a_failed_start_is_repeated_and_then_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

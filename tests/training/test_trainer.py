@@ -50,6 +50,13 @@ def test_a_store_that_does_not_respond_is_tried_again(tmp_path: Path, cluster: N
     assert (tmp_path / "flaked").exists()
 
 
+def test_a_run_folder_that_cannot_be_made_is_said_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    config = tiny_config(tmp_path, run={"output": str(tmp_path / "runs")})
+    with pytest.raises(RepriseError, match=r"runs/.*a file and a folder share a name"):
+        run_training(config)
+
+
 @pytest.mark.ray
 def test_an_error_that_a_restart_cannot_correct_is_one_line(tmp_path: Path, cluster: None) -> None:
     config = tiny_config(tmp_path, run={"name": "ray", "output": str(tmp_path / "runs"), "max_failures": 5})

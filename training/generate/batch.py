@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -194,8 +194,19 @@ def load_pipeline(
     return pipeline.to(device)
 
 
-def generate_video(pipeline: Any, request: GenerationRequest, settings: GenerationSettings) -> None:
+def generate_video(
+    pipeline: Any,
+    request: GenerationRequest,
+    settings: GenerationSettings,
+    on_step: Callable[[], None] | None = None,
+) -> None:
     """Generate one video and write it, and beside it a .json with its request and settings.
+
+    Args:
+        pipeline: as `load_pipeline` returns it.
+        request: the video.
+        settings: what all videos share.
+        on_step: called after each of the `settings.steps` steps.
 
     Raises:
         RepriseError: a picture cannot be read, or the device has too little memory. The next request can
@@ -216,6 +227,7 @@ def generate_video(pipeline: Any, request: GenerationRequest, settings: Generati
             negative_prompt=settings.negative_prompt,
             pad_references=settings.pad_references,
             seed=request.seed,
+            callback=(lambda *_: on_step()) if on_step is not None else None,
         ).frames[0]
     except torch.OutOfMemoryError as error:
         raise RepriseError(
