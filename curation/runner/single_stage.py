@@ -161,12 +161,12 @@ def run_table_stage(name: str, tables: ClipTables, config: CurationConfig) -> It
     else:
         stage = build_stage(name, config)
     need = STAGE_NEEDS.get(name)
-    ready = lacking = 0
+    met = Counter[bool]()
     for rows in tables.read_rows():
-        for row in filter(is_live, rows) if need else ():
-            ready, lacking = (ready + 1, lacking) if need.is_met(row) else (ready, lacking + 1)
+        if need is not None:
+            met.update(need.is_met(row) for row in rows if is_live(row))
         yield run_stage(stage, rows, {})
-    if need and lacking and not ready:
+    if need is not None and met[False] and not met[True]:
         raise InputError(
             f"no clip in {tables.storage.uri} has {need.what}: run `reprise stage {need.stage}` before {name}"
         )
