@@ -31,6 +31,7 @@ def list_commands() -> dict[str, list[str] | None]:
         "slicing": [],
         "pipeline": [],
         "memory": [],
+        "export": [],
         "grounding": [str(samples[0])] if samples else None,
         "playground": [] if (PLAYGROUND_WEIGHTS / "detector").is_dir() else None,
         "models": _get_models_arguments(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -16,13 +17,24 @@ from reprise.video.geometry import render_upright
 from reprise.video.open_video import open_container, open_video
 from reprise.video.streams import choose_stream
 
+_BOX_HEADER = 8  # bytes: length and type
+
 
 def check_clip_opens(media: Path) -> None:
-    """Check that a clip has a video stream. Nothing is decoded, so this is cheap.
+    """Check that a clip is a whole video file. Nothing is decoded, so this is cheap.
 
     Raises:
-        InputError: it is no video.
+        InputError: it is no video, or it was cut off.
     """
+    size = media.stat().st_size
+    boxes = list(_list_boxes(media))
+    if boxes and boxes[0][0] == b"ftyp":
+        end = boxes[-1][1]
+        if end != size:
+            raise InputError(f"the file was cut off or has grown: {size} bytes, its boxes end at {end}")
+        if b"moov" not in {name for name, _ in boxes}:
+            raise InputError("the file has no index (moov box)")
+        return
     try:
         with open_container(media) as container:
             choose_stream(container)
@@ -30,6 +42,22 @@ def check_clip_opens(media: Path) -> None:
         raise InputError(f"not a readable video ({format_ffmpeg_error(error)})") from error
     except BadVideoError as error:
         raise InputError(str(error)) from error
+
+
+def _list_boxes(media: Path) -> Iterator[tuple[bytes, int]]:
+    """Yield (type, end) of each box at the top of an MP4 (ISO 14496-12, 4.2); nothing of other files."""
+    at, size = 0, media.stat().st_size
+    with media.open("rb") as file:
+        while at + _BOX_HEADER <= size:
+            file.seek(at)
+            header = file.read(2 * _BOX_HEADER)
+            length = int.from_bytes(header[:4], "big")
+            if length == 1:  # the length is in the next eight bytes
+                length = int.from_bytes(header[8:16], "big")
+            if length < _BOX_HEADER:
+                return
+            at += length
+            yield header[4:8], at
 
 
 def read_frame(media: Path, index: int) -> bytes:

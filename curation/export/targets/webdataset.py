@@ -15,6 +15,8 @@ from curation.export.target import ExportTarget, FinishedExport, Record, TargetH
 from curation.export.unit_writer import UnitWriter
 from reprise.storage import Storage
 
+_BLOCK_BYTES = 1 << 20  # written at once
+
 
 class WebDatasetTarget(ExportTarget):
     """A sample is `KEY.mp4`, `KEY.ref1.jpg`, ... and `KEY.json`; a unit of the export is a tar file."""
@@ -29,8 +31,14 @@ class WebDatasetTarget(ExportTarget):
         path = name_shard(writer.split, writer.number)
         with (
             writer.open_file(path) as stream,
-            tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT) as archive,
+            tarfile.open(
+                fileobj=stream,
+                mode="w|",
+                bufsize=_BLOCK_BYTES,
+                format=tarfile.USTAR_FORMAT,
+            ) as archive,
         ):
+            archive.copybufsize = _BLOCK_BYTES  # type: ignore[attr-defined]
             for sample in samples:
                 key = sample.key
                 info = _build_tar_info(f"{key}.mp4", sample.video.path.stat().st_size)

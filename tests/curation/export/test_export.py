@@ -92,21 +92,24 @@ def test_clips_of_one_video_are_never_in_both_splits(fake: Fake, tmp_path: Path)
     assert videos["train"] and videos["validation"] and not videos["train"] & videos["validation"]
 
 
-def test_a_clip_that_is_missing_or_damaged_is_left_out(fake: Fake, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["h3-musubi", "webdataset"])
+def test_a_clip_that_is_missing_or_damaged_is_left_out(tmp_path: Path, target: str) -> None:
     root = tmp_path / "dataset"
     broken = write_dataset(root, 20, size=(320, 192), seconds=6.0, rows_per_shard=8)
     kept = [row for row in broken.rows if row["status"] == "kept"]
     (root / kept[0]["clip_path"]).unlink()
     (root / kept[1]["clip_path"]).write_bytes(b"no video at all" * 100)
-    account = export(broken, tmp_path / "out", "h3-musubi", "video.preset=ultrafast")
-    assert account.left_out["clip is missing"] == 1 and account.left_out["clip is damaged"] == 1
-    assert account.exported["train"] == len(kept) - 2
+    cut = root / kept[2]["clip_path"]
+    cut.write_bytes(cut.read_bytes()[:-100])
+    account = export(broken, tmp_path / "out", target, "video.preset=ultrafast")
+    assert account.left_out["clip is missing"] == 1 and account.left_out["clip is damaged"] == 2
+    assert account.exported["train"] == len(kept) - 3
     said = {
         each["clip_id"]: each
         for each in json.loads((tmp_path / "out/export.json").read_text())["left_out_clips"]
     }
     assert kept[1]["clip_path"] in said[kept[1]["clip_id"]]["message"]
-    assert list(build_target("h3-musubi").check_export(Storage.from_uri(tmp_path / "out"))) == []
+    assert list(build_target(target).check_export(Storage.from_uri(tmp_path / "out"))) == []
 
 
 def test_licences_that_are_excluded_never_go(fake: Fake, tmp_path: Path) -> None:
