@@ -23,6 +23,7 @@ from curation.models.checkpoints import get_models_folder
 from curation.models.profiles import PROFILES
 from curation.models.readiness import list_profile_gaps
 from curation.taxonomy import Taxonomy
+from reprise.package_version import get_package_version
 
 # Codecs that videos commonly have, and the encoder that cuts clips.
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")
@@ -84,14 +85,6 @@ def list_gaps_by_profile(sections: list[MachineSection]) -> dict[str, list[str]]
         )
         for profile, size in PROFILES
     }
-
-
-def get_package_version(package: str) -> str | None:
-    """Return the version of a package; None if it is not installed. The package is not imported."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _check_system(section: MachineSection) -> None:

@@ -5,7 +5,7 @@ RepriseError
 ├── StoppedRunError            a run was stopped from outside; the same command goes on
 ├── InputError                 a person named something that cannot be used, such as an address
 ├── WorkersLostError           workers of a run failed more often than its config allows
-└── StorageError               a disk or a store refuses; trying again would not help
+└── StorageError               a file or a folder is missing, refused, damaged or full
     └── TransientStorageError  a disk or a store does not answer now; trying again may help
 """
 

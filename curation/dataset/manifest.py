@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from curation.dataset.shards import ShardResult
 from curation.dataset.tally import Tally
 from curation.rows.thresholds import Thresholds, build_rules
 from reprise.errors import RepriseError, StorageError
+from reprise.package_version import get_package_version
 from reprise.storage import Storage
 
 _PACKAGES = (
@@ -72,7 +72,7 @@ def build_manifest(
         total.merge(shard.tally)
     return {
         "format": "reprise-clips-1",
-        "reprise_version": _get_package_version("reprise"),
+        "reprise_version": get_package_version("reprise"),
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "finished": True,
         "config_hash": config_hash,
@@ -80,7 +80,7 @@ def build_manifest(
         "models": revisions,
         "versions": {
             "python": platform.python_version(),
-            **{name: _get_package_version(name) for name in _PACKAGES},
+            **{name: get_package_version(name) for name in _PACKAGES},
         },
         **total.summarize_counts(),
         "thresholds": describe_thresholds(config.filter),
@@ -130,10 +130,3 @@ def check_accounting(manifest: dict[str, Any], *, videos_in: int, rows_in: int) 
             f"{videos_in} videos in {rows_in} rows went in, but {accounted} in {rows} are accounted for: the "
             "dataset is not complete; run the same command again, and please report this"
         )
-
-
-def _get_package_version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -20,6 +20,7 @@ from reprise.video.decode import decode_frames
 from reprise.video.open_video import open_video
 from tests.curation.dataset.fake_dataset import Fake, write_dataset
 from tests.curation.export.test_export import export, read_files
+from tests.house.names import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +122,8 @@ def test_an_export_without_a_video_does_not_pass(fake: Fake, tmp_path: Path, tar
     except Exception as error:  # a list that cannot be read
         problems = [str(error)]
     assert problems
+
+
+def test_the_docs_list_every_target() -> None:
+    text = (REPOSITORY / "docs" / "export.md").read_text(encoding="utf-8")
+    assert {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")} == set(TARGETS)
