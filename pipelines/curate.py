@@ -87,11 +87,9 @@ def run_curation(
         err.print(
             f"[bold red]no video could be used[/]; most frequent reason: {escape(reason)}", soft_wrap=True
         )
-    advice = suggest_models(
-        outcome.manifest, escape(shlex.quote(source)), escape(shlex.quote(f"{output.rstrip('/')}-small"))
-    )
+    advice = suggest_models(outcome.manifest, shlex.quote(source), shlex.quote(f"{output.rstrip('/')}-small"))
     if advice is not None:
-        out.print(f"[bold]advice[/]   {advice}", soft_wrap=True)
+        out.print(f"[bold]advice[/]   {escape(advice)}", soft_wrap=True)
     out.print(f"shards   {escape(dataset.join_path(DATA_FOLDER))}", soft_wrap=True)
     out.print(f"report   {escape(dataset.join_path(REPORT_PAGE))}", soft_wrap=True)
     return outcome
