@@ -110,7 +110,8 @@ def print_figures(summary: AuditSummary) -> None:
     if summary.uncovered:
         out.print(
             f"{summary.uncovered} subjects are not in these shares: the reasons for their rejection are not "
-            "judged yet"
+            "judged yet",
+            soft_wrap=True,
         )
     for kappa in summary.kappas:
         value = "not defined" if kappa.kappa is None else f"{kappa.kappa:.2f}"

@@ -207,6 +207,15 @@ class ProgressBar:
             self._progress = None
 
 
+def mute_library_bars() -> None:
+    """Turn off the bars with which diffusers and transformers show that parts of a model are loaded."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
 def print_config(config: BaseModel) -> None:
     """Print a config with every key, as YAML that `--config` reads. Credentials in addresses are masked."""
     from reprise.storage import mask_credentials  # it imports Arrow, which starts slowly

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from pipelines.console import EXIT_NOTHING_DONE, ProgressBar, err, handle_errors, out
+from pipelines.console import EXIT_NOTHING_DONE, ProgressBar, err, handle_errors, mute_library_bars, out
 from reprise.errors import InputError, RepriseError
 from reprise.settings import load_settings
 from training.config import PositionsConfig
@@ -113,7 +113,9 @@ def generate(
     if todo:
         if distance := generation.describe_size_distance(settings):
             err.print(f"[yellow]note[/] {escape(distance)}", soft_wrap=True)
-        err.print(f"loading {escape(settings.model)}", soft_wrap=True)
+        size = f"{settings.frames} frames of {settings.height}x{settings.width}, {settings.steps} steps"
+        err.print(f"loading {escape(settings.model)} to make {size}", soft_wrap=True)
+        mute_library_bars()
         failed += _make_videos(generation.load_pipeline(settings, device, offload, tile), todo, settings)
     if failed and len(failed) >= unread + len(requests):
         sys.exit(EXIT_NOTHING_DONE)

@@ -77,6 +77,16 @@ def print_training_plan(
     estimate.check_fit(memory)
 
 
+def describe_longer_run(config: TrainConfig) -> str:
+    """Say how to train for more steps than a finished run has."""
+    if config.optimizer.schedule == "constant":
+        return "more with steps=NUMBER"
+    return (
+        f"its learning rate ends there (optimizer.schedule={config.optimizer.schedule}): for more, start "
+        "a run with another run.name"
+    )
+
+
 def start_training(config: TrainConfig, gpu_bytes: int | None = None) -> bool:
     """Train to the last step and show the progress. Return False if training failed.
 
@@ -87,16 +97,17 @@ def start_training(config: TrainConfig, gpu_bytes: int | None = None) -> bool:
     from training.cost.devices import get_gpu_memory
     from training.cost.estimate import estimate_run
     from training.loop.run_folder import RunFolder
-    from training.trainer import run_training
+    from training.trainer import check_resumable, run_training
 
     folder = RunFolder.from_config(config.run)
     done = folder.count_done_steps()
     if done >= config.steps:
-        out.print(f"nothing to do: {done} steps of {config.steps} are done; more with steps=NUMBER")
+        out.print(f"nothing to do: {done} steps of {config.steps} are done; {describe_longer_run(config)}")
     else:
         memory = gpu_bytes or get_gpu_memory()
         if memory is not None:
             estimate_run(config).check_fit(memory)
+        check_resumable(config)
         if done:
             out.print(f"resuming after step {done} of {config.steps}")
         try:

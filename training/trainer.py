@@ -99,6 +99,15 @@ def run_training(config: TrainConfig, callbacks: CallbackFactory | None = None) 
     return TrainingResult(folder=folder.root.uri, model=folder.get_address("model"), **found)
 
 
+def check_resumable(config: TrainConfig) -> None:
+    """Check that a config may continue the run of its name, if there is one.
+
+    Raises:
+        RepriseError: the run was started with another config.
+    """
+    _check_unchanged(_make_paths_absolute(config), RunFolder.from_config(config.run))
+
+
 def _run_trainer(
     config: TrainConfig, callbacks: CallbackFactory, folder: RunFolder, started_here: bool
 ) -> dict[str, Any] | None:

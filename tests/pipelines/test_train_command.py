@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from pipelines.console import EXIT_USAGE
-from pipelines.train import main, parse_memory
+from pipelines.train import describe_longer_run, main, parse_memory
 from training.config import KaleidoTask, TrainConfig, list_recipes, load_train_config
 from training.loop.run_folder import COMPLETE_MARKER, RunFolder
 
@@ -165,7 +165,16 @@ def test_a_run_is_followed_to_its_end_and_again(folder: Path) -> None:
     assert "curves" in output
     again = invoke(*arguments)
     assert again.exit_code == 0, again.output
-    assert "nothing to do" in again.output
+    assert "nothing to do" in again.output and "more with steps=NUMBER" in again.output
+    other = invoke(*arguments, "steps=5", "seed=9")
+    assert other.exit_code == 2 and "seed=" in other.output
+    assert "resuming" not in other.output and "starting" not in other.output
+
+
+def test_a_schedule_that_ends_is_not_said_to_go_on() -> None:
+    config = TrainConfig.model_validate({"optimizer": {"schedule": "cosine"}})
+    assert "with another run.name" in describe_longer_run(config)
+    assert describe_longer_run(TrainConfig()) == "more with steps=NUMBER"
 
 
 # ---- stops -----------------------------------------------------------------------------------------------
