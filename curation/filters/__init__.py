@@ -1,1 +1,1 @@
-"""Measurements of a subject before a verdict: pure functions from pictures and masks to numbers."""
+"""Measure subjects: pure functions from pictures, masks and embeddings to scores."""

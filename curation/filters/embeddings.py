@@ -1,6 +1,6 @@
-"""Whether two pictures show the same subject: functions over embeddings, and an index over many videos.
+"""Decide by embeddings whether pictures show the same subject, and search subjects of many videos.
 
-Vectors are float32 from one roles.ImageEmbedder, or from one face recogniser. They need not have length 1.
+All vectors are float32 from the same roles.ImageEmbedder or the same face recogniser, of any length.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SimilarityClass = Literal["different", "same", "copy"]
 _BLOCK_ROWS = (
     2048  # rows of a block of similarities: 2048 x 2048 float32 are 16 MB, whatever the size of the index
 )
-# Sums of products come out a little differently in blocks of another shape; rounded, equal things stay equal.
+# Sums of products differ slightly between block shapes. Rounding keeps equal values equal.
 _DECIMALS = 5
 
 
@@ -27,7 +27,7 @@ _DECIMALS = 5
 class SimilarityBands:
     """The cosines between which two pictures show the same subject but are not the same picture.
 
-    The values are ours, for DINOv2 on cut-outs. Faces by ArcFace lie lower: the same person from about 0.4.
+    The defaults are our values for DINOv2 on cut-outs. ArcFace needs lower ones: 0.4 for the same person.
     """
 
     same_min: float = 0.6
@@ -39,7 +39,7 @@ class SimilarityBands:
 
 
 def compute_similarity(left: NDArray[np.floating], right: NDArray[np.floating]) -> float:
-    """Cosine of two vectors, -1..1; 0 where one of them is zero."""
+    """Compute the cosine of two vectors, -1..1; 0 if one of them is zero."""
     product = float(
         np.dot(
             _normalize_rows(left[None])[0].astype(np.float64),
@@ -50,7 +50,7 @@ def compute_similarity(left: NDArray[np.floating], right: NDArray[np.floating]) 
 
 
 def classify_similarity(cosine: float, bands: SimilarityBands | None = None) -> SimilarityClass:
-    """Return the band that a cosine falls into."""
+    """Return the band of a cosine."""
     bands = bands or SimilarityBands()
     if cosine >= bands.copy_min:
         return "copy"
@@ -60,19 +60,19 @@ def classify_similarity(cosine: float, bands: SimilarityBands | None = None) -> 
 def find_near_duplicates(
     ids: Sequence[str], vectors: NDArray[np.floating], threshold: float = SimilarityBands.copy_min
 ) -> dict[str, str]:
-    """Map each near duplicate to the subject that stands for it; all other subjects are left out.
+    """Map each near duplicate to the kept subject that represents it. Kept subjects are not in the result.
 
     The search is greedy in the order of ids, so that the result depends neither on the order of subjects nor
     on the number of workers. A subject is kept unless its cosine with an earlier kept one is at least
-    `threshold`; then the nearest of those stands for it. Time is O(n * kept * d), memory O(block^2).
+    `threshold`. Then the nearest of those represents it. Time is O(n * kept * d), memory O(block^2).
 
     Args:
         ids: n distinct ids.
-        vectors: (n, d).
-        threshold: cosine from which two subjects are duplicates, -1..1.
+        vectors: (n, d) float32.
+        threshold: the cosine from which two subjects are duplicates, -1..1.
 
     Raises:
-        ValueError: ids repeat, or are not as many as vectors.
+        ValueError: ids repeat, or their number differs from that of the vectors.
     """
     _check_ids(ids, vectors)
     order = sorted(range(len(ids)), key=lambda position: ids[position])
@@ -101,7 +101,7 @@ def find_near_duplicates(
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A subject that was found, and its cosine."""
+    """A found subject and its cosine."""
 
     subject_id: str
     video_id: str
@@ -109,22 +109,22 @@ class Neighbour:
 
 
 class SubjectIndex:
-    """Exact cosine search over subjects of many videos, with numpy alone.
+    """Exact cosine search over subjects of many videos, in numpy.
 
     A search of q vectors takes O(q * n * d) multiplications in blocks and O(block^2) extra memory. A million
     subjects of 768 numbers need 3 GB for the index and about 1.5 GFLOP per query: under a second on one core.
-    It is exact, so the order of subjects does not matter.
+    The search is exact, so the order of subjects does not matter.
     """
 
     def __init__(
         self, subject_ids: Sequence[str], video_ids: Sequence[str], vectors: NDArray[np.floating]
     ) -> None:
-        """Keep n subjects.
+        """Store n subjects.
 
         Args:
             subject_ids: n distinct ids.
-            video_ids: the source video of each.
-            vectors: (n, d).
+            video_ids: the source video of each subject.
+            vectors: (n, d) float32.
 
         Raises:
             ValueError: ids repeat, or the three differ in length.
@@ -148,8 +148,8 @@ class SubjectIndex:
         """Find for each vector its k nearest subjects of *other* videos: nearest first, ties in order of ids.
 
         Args:
-            vectors: (q, d).
-            video_ids: the source video of each, whose subjects are left out; None: leave out none.
+            vectors: (q, d) float32.
+            video_ids: the source video of each vector, whose subjects are skipped; None: skip none.
             k: number of neighbours, at least 1.
 
         Raises:
@@ -183,8 +183,8 @@ class SubjectIndex:
     ) -> list[list[Neighbour]]:
         """Find for each vector the same subject in other videos, without copies, nearest first.
 
-        Only the `k` nearest are looked at: if the index holds more copies of a subject than that, they hide
-        what is less similar.
+        Only the `k` nearest subjects are compared. If the index has `k` or more copies of a subject, they
+        hide less similar subjects.
         """
         return [
             [each for each in neighbours if classify_similarity(each.similarity, bands) == "same"]
@@ -201,7 +201,7 @@ class SubjectIndex:
             positions = np.broadcast_to(np.arange(first, first + len(rows)), cosines.shape)
             best = np.concatenate([best, cosines], axis=1)
             where = np.concatenate([where, positions], axis=1)
-            # Stable, and positions ascend: of equals, the smaller id comes first.
+            # The sort is stable and positions ascend, so that of equal cosines the smaller id is first.
             order = np.argsort(-best, axis=1, kind="stable")[:, :k]
             best, where = np.take_along_axis(best, order, 1), np.take_along_axis(where, order, 1)
         return [
@@ -225,7 +225,7 @@ def _update_nearest(
     cosines: NDArray[np.float64],
     positions: NDArray[np.int64],
 ) -> None:
-    """Update (best, nearest) in place where a column of `cosines` is better; of equals the earlier stays."""
+    """Update (best, nearest) in place where a column of `cosines` is larger; of equals the earlier stays."""
     column = cosines.argmax(axis=1)
     value = np.take_along_axis(cosines, column[:, None], 1)[:, 0]
     better = value > best

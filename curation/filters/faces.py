@@ -1,4 +1,4 @@
-"""Faces of a human subject (Kaleido 3.2 (4 iv): only instances with a valid frontal face)."""
+"""Measure the faces of a human subject (Kaleido 3.2 (4 iv): only instances with a valid frontal face)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SURE_SHARE = 0.6
 
 
 class FoundFace(Protocol):
-    """What is read of a face that a detector found (`curation.models.roles.Face`)."""
+    """The attributes of a found face that are read (`curation.models.roles.Face`)."""
 
     @property
     def box(self) -> list[float]:
-        """xyxy, px."""
+        """The box, xyxy, px."""
         ...
 
     @property
@@ -30,7 +30,7 @@ class FoundFace(Protocol):
 
     @property
     def frontality(self) -> float:
-        """1 = looks at the camera, 0 = profile or away."""
+        """The frontality, 0..1: 1 looks at the camera, 0 is a profile or looks away."""
         ...
 
 
@@ -41,8 +41,8 @@ def select_own_faces(faces: Sequence[FaceT], mask: BoolMask) -> list[FaceT]:
     """Select the faces that lie on the subject, not on a person beside it in the same box.
 
     Args:
-        faces: of the picture.
-        mask: (H, W) of the subject, in the coordinates of the faces' boxes.
+        faces: the faces of the picture.
+        mask: the mask of the subject, (H, W), in the coordinates of the faces' boxes.
     """
     found = []
     for face in faces:
@@ -55,12 +55,12 @@ def select_own_faces(faces: Sequence[FaceT], mask: BoolMask) -> list[FaceT]:
 def measure_faces(faces: Sequence[FoundFace], width: float, height: float) -> Scores:
     """Count the faces, and measure the size, confidence and frontality of the largest one.
 
-    A face of much lower confidence than the best one counts as a pattern and is left out.
+    A face with a much lower confidence than the best one is taken for a pattern and is ignored.
 
     Args:
-        faces: of one subject.
-        width: of the subject's box, px.
-        height: of the subject's box, px.
+        faces: the faces of one subject.
+        width: the width of the subject's box, px.
+        height: the height of the subject's box, px.
     """
     if not faces:
         return {"face_count": 0.0}

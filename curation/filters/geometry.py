@@ -1,4 +1,4 @@
-"""Size and overlap of masks (Kaleido 3.2 (4 i) and (4 iii))."""
+"""Measure size and overlap of masks (Kaleido 3.2 (4 i) and (4 iii))."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def measure_holdings(masks: Sequence[BoolMask]) -> list[float]:
 def measure_overlaps(masks: Sequence[BoolMask]) -> list[tuple[float, float]]:
     """Measure each mask's highest IoU with a larger one, and its largest share inside a larger one, 0..1.
 
-    The masks are of one frame. Only larger masks count, so that the larger of two overlapping ones stays. Of
-    equal ones the earlier counts as larger.
+    All masks, (H, W), are of one frame. Only larger masks count, so that the larger of two overlapping ones
+    stays. Of equal ones the earlier counts as larger.
     """
     areas = [int(mask.sum()) for mask in masks]
     found = []

@@ -1,4 +1,4 @@
-"""Motion of the subject apart from the camera's (proxy replay, appendix A.5, adapted there from FloVD)."""
+"""Measure the motion of subject and background (proxy replay, appendix A.5, which adapts FloVD)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from curation.imaging.codec import BoolMask
 
-# px: longer side of the frames for which lengths of flow are given. The paper does not say which it means;
-# the models that it measures (CogVideoX-5B, FloVD) make 720 x 480.
+# px: longer side of the frames to which lengths of flow refer. The paper does not state its resolution; the
+# models that it measures (CogVideoX-5B, FloVD) make 720 x 480.
 FLOW_SIDE = 720
 
 
 @dataclass(frozen=True)
 class FlowMagnitude:
-    """Mean length of flow in pixels; None where there is no pixel to measure."""
+    """Mean length of flow in pixels; None if no pixel can be measured."""
 
     foreground: float | None
     background: float | None
@@ -31,7 +31,7 @@ def measure_flow_magnitude(
     Args:
         flow: (H, W, 2), pixels. Values that are not finite are left out.
         mask: (H, W), True on the subject, in the frame that the flow starts from.
-        subjects: (H, W), True on any subject: no background. None: the mask alone.
+        subjects: (H, W), True on any subject, which is not background. None: only the mask.
 
     Raises:
         ValueError: flow and mask differ in size.
@@ -51,8 +51,8 @@ def measure_clip_flow(
 
     Args:
         flows: from the first frame to each later one, (H, W, 2) each, px.
-        mask: (H, W) of the subject in the first frame.
-        subjects: (H, W) of all subjects there; None: the mask alone.
+        mask: (H, W), True on the subject in the first frame.
+        subjects: (H, W), the union of all subjects in that frame; None: only the mask.
     """
     each = [measure_flow_magnitude(flow, mask, subjects) for flow in flows]
     return FlowMagnitude(

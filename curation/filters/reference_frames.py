@@ -1,4 +1,4 @@
-"""The frames of a tracked subject that make its references: good pictures that differ from each other.
+"""Choose the frames of a tracked subject for its references: good pictures that differ from each other.
 
 The first frame of a clip is a bad choice for two reasons: subjects are often half hidden there, and a
 reference from the start of the clip teaches a model to copy it. The choice is greedy: first the frame of
@@ -23,11 +23,11 @@ class Sighting:
     Attributes:
         frame: index of the frame in its clip.
         box: xyxy, px.
-        area: of the mask, px.
+        area: the area of the mask, px.
         sharpness: any measure that grows with sharpness, at least 0, the same for all sightings.
-        border: share of the mask's outline at the frame's edge, where it is cut off, 0..1.
-        presence: the tracker's estimate that it is there, 0..1.
-        embedding: unit vector of its cut-out; used only if all sightings have one.
+        border: share of the mask's outline on the frame's edge, which cuts it off, 0..1.
+        presence: the tracker's confidence that the subject is in the frame, 0..1.
+        embedding: unit vector of its cut-out, (d,) float32; used only if all sightings have one.
     """
 
     frame: int
@@ -46,7 +46,7 @@ class FrameChoice:
     Attributes:
         frame: index of the frame in its clip.
         quality: 0..1, see `rate_sightings`.
-        difference: in pose from the nearest frame chosen before; 0 for the first.
+        difference: the difference in pose from the nearest frame chosen before; 0 for the first.
     """
 
     frame: int
@@ -61,9 +61,9 @@ def choose_frames(
 
     Args:
         sightings: the frames in which the subject is seen, in any order.
-        count: frames at most.
+        count: the largest number of frames.
         min_quality: share of the best frame's quality that a further one must reach, 0..1.
-        min_difference: smaller differences in pose are the same picture again; see `measure_pose_difference`.
+        min_difference: frames with a smaller difference in pose are copies; see `measure_pose_difference`.
     """
     pool = sorted((each for each in sightings if each.area > 0), key=lambda each: each.frame)
     if not pool or count < 1:
@@ -85,12 +85,12 @@ def choose_frames(
 
 
 def rate_sightings(sightings: Sequence[Sighting]) -> NDArray[np.float64]:
-    """Rate each sighting among the others, 0..1: the product of these four.
+    """Rate each sighting relative to the others, 0..1, by the product of four factors.
 
     * size: the square root of its area, relative to the largest;
     * sharpness: relative to the sharpest;
     * wholeness: one minus the share of its outline that the frame's edge cuts;
-    * presence.
+    * presence: as in the sighting.
     """
     area = np.sqrt([each.area for each in sightings])
     sharp = np.maximum([each.sharpness for each in sightings], 0.0)
@@ -102,12 +102,11 @@ def rate_sightings(sightings: Sequence[Sighting]) -> NDArray[np.float64]:
 
 
 def measure_pose_difference(left: Sighting, right: Sighting, use_embeddings: bool) -> float:
-    """Measure how differently two sightings show the subject, at least 0, wherever in the frame it is.
+    """Measure the difference in pose of two sightings, at least 0, independent of the place in the frame.
 
-    With embeddings it is one minus their cosine, 0..2. Without, it is the change of the box's aspect ratio
-    plus half the change of the share of the box that the mask fills, both as absolute logarithms, so that
-    0.05 is a change of 5 %. A turned or bent subject changes both; one that only comes nearer changes
-    neither.
+    With embeddings it is one minus their cosine, 0..2. Without them it is |log(a1 / a2)| + 0.5 |log(s1 / s2)|
+    for the aspect ratios a of the boxes and the shares s of the boxes that the masks fill, so that 0.05 is a
+    change of 5 %. A turned or bent subject changes both. A subject that only comes nearer changes neither.
     """
     if use_embeddings and left.embedding is not None and right.embedding is not None:
         return float(np.clip(1.0 - left.embedding @ right.embedding, 0.0, 2.0))
@@ -116,7 +115,7 @@ def measure_pose_difference(left: Sighting, right: Sighting, use_embeddings: boo
 
 
 def _measure_shape(sighting: Sighting) -> tuple[float, float]:
-    """Aspect ratio of the box, and the share of it that the mask fills."""
+    """Measure the aspect ratio of the box, and the share of the box that the mask fills."""
     width = max(1e-6, sighting.box[2] - sighting.box[0])
     height = max(1e-6, sighting.box[3] - sighting.box[1])
     return width / height, max(1e-6, min(1.0, sighting.area / (width * height)))

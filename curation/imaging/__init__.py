@@ -1,1 +1,1 @@
-"""Pictures and masks: encoding, geometry, compositing."""
+"""Encode, measure, cut out and composite pictures and masks."""

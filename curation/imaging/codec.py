@@ -1,4 +1,4 @@
-"""Pictures and masks to bytes and back, and boxes. Pictures are (height, width, channels) uint8."""
+"""Encode and decode pictures and masks, and compute boxes. Pictures are (height, width, channels) uint8."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ RGB = NDArray[np.uint8]
 BoolMask = NDArray[np.bool_]
 
 JPEG_QUALITY = 95
-WEBP_QUALITY = 95  # above 100 means lossless to OpenCV
+WEBP_QUALITY = 95  # OpenCV encodes without loss above 100
 
 
 def encode_image(image: NDArray[np.uint8]) -> EncodedImage:
-    """Encode a picture as JPEG (3 channels), WebP (4 channels, with transparency) or PNG (grey, lossless)."""
+    """Encode a picture as JPEG (3 channels), WebP (4 channels, with transparency) or PNG (grey, lossless).
+
+    Raises:
+        ValueError: OpenCV cannot encode the picture.
+    """
     if image.ndim == 2:
         ok, data = cv2.imencode(".png", image)
     elif image.shape[2] == 4:
@@ -39,7 +43,7 @@ def decode_image(image: EncodedImage | None) -> RGB:
     """Decode a picture to (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey.
 
     Raises:
-        ValueError: no bytes, or bytes that are no picture.
+        ValueError: there are no bytes, or they are not a picture.
     """
     if image is None or not image["bytes"]:
         raise ValueError("the picture's bytes were freed")

@@ -1,4 +1,4 @@
-"""A subject put into another picture as if it had been there (Kaleido A.1, cross-paired samples).
+"""Composite a subject into another picture with matching size, light and shadow (Kaleido A.1, cross-pairs).
 
 Pure functions over arrays: RGB uint8 (H, W, 3), RGBA uint8 (H, W, 4) whose colours are not multiplied by
 opacity, masks bool (H, W). Equal seeds give equal pictures.
@@ -21,8 +21,8 @@ from curation.imaging.placement import choose_height, place_subject
 
 F32 = NDArray[np.float32]
 
-_SHADOW_OPACITY = 0.4  # its greatest opacity
-_SHADOW_HEIGHT = 0.16  # of a shadow on the ground, share of the height of what throws it
+_SHADOW_OPACITY = 0.4  # greatest opacity of a shadow
+_SHADOW_HEIGHT = 0.16  # height of a shadow on the ground, share of the subject's height
 
 
 def composite_subject(
@@ -40,13 +40,16 @@ def composite_subject(
 
     Args:
         cut: the subject.
-        plate: (H, W, 3).
+        plate: the picture behind it, (H, W, 3).
         rng: draws size and place.
-        metres: true height of the subject, see `placement.choose_height`.
-        plate_metres: true height of the plate, see there.
+        metres: true height of the subject, m; see `placement.choose_height`.
+        plate_metres: true height of the plate, m; see `placement.choose_height`.
         avoid: boxes in the plate that should stay visible.
         cover: boxes in the plate that should be hidden.
-        casts_shadow: whether it stands on something.
+        casts_shadow: whether the subject stands on the ground and casts a shadow.
+
+    Returns:
+        The picture of the plate or its window, (h, w, 3).
     """
     spot = place_subject(cut, plate.shape[:2], choose_height(cut, metres, plate_metres), rng, avoid, cover)
     x0, y0, x1, y1 = spot.window
@@ -63,11 +66,11 @@ def composite_subject(
 
 
 def draw_shadow(opacity: F32, box: tuple[int, int, int, int], size: tuple[int, int]) -> F32:
-    """Draw the shadow on the ground below a subject: its outline, lying down, soft, darkest at its foot.
+    """Draw the shadow on the ground below a subject: its flat, blurred outline, darkest at the foot.
 
     Args:
-        opacity: (h, w) of the subject, 0..1.
-        box: the box in the picture that it fills, px, xyxy.
+        opacity: the opacity of the subject, (h, w), 0..1.
+        box: the box of the subject in the picture, xyxy px.
         size: (H, W) of the picture, px.
 
     Returns:
@@ -79,7 +82,7 @@ def draw_shadow(opacity: F32, box: tuple[int, int, int, int], size: tuple[int, i
     soft = max(1.5, 0.02 * w)
     pad = int(3 * soft) + flat
     lying = cv2.resize(opacity, (w, flat), interpolation=cv2.INTER_AREA)
-    # Lying towards the camera as well as away from it: the light comes from above.
+    # The light comes from above, so the shadow extends towards the camera and away from it.
     ground = np.zeros((flat + 2 * pad, w + 2 * pad), np.float32)
     ground[pad : pad + flat, pad : pad + w] = np.maximum(lying, 0)
     foot = opacity[-max(2, h // 12) :].max(axis=0)

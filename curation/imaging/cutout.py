@@ -1,4 +1,4 @@
-"""Subjects cut out of pictures. RGBA is (height, width, 4) uint8, its colours not multiplied by opacity."""
+"""Cut subjects out of pictures. RGBA is (height, width, 4) uint8 with colours not multiplied by opacity."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def make_cutout(image: RGB, mask: BoolMask, padding: float, feather: float = 1.0
     """Cut a masked subject out of its picture.
 
     Args:
-        image: (H, W, 3).
-        mask: (H, W).
-        padding: room on each side, share of the box's sides.
+        image: the picture, (H, W, 3).
+        mask: the mask of the subject, (H, W).
+        padding: margin on each side, share of the box's sides.
         feather: width of the soft edge of the transparency, px.
 
     Returns:
@@ -40,8 +40,8 @@ def make_cutout(image: RGB, mask: BoolMask, padding: float, feather: float = 1.0
 def soften_mask(mask: BoolMask, feather: float) -> NDArray[np.float32]:
     """Turn a mask into opacity 0..1 that falls off inwards over about `feather` px.
 
-    It falls off inwards so that no background shows. Deeper inside it is exactly 1. The border of the picture
-    is no edge: a subject that it cuts off stays opaque there.
+    It falls off inwards so that no background is visible. Deeper inside it is exactly 1. The border of the
+    picture does not count as an edge: a subject that the border cuts off stays opaque there.
     """
     opaque = mask.astype(np.uint8)
     if feather <= 0:
@@ -51,7 +51,7 @@ def soften_mask(mask: BoolMask, feather: float) -> NDArray[np.float32]:
 
 
 def resize_cutout(picture: RGBA, width: int, height: int) -> RGBA:
-    """Resize to (width, height) px. Colours are weighted by opacity, so that hidden ones leave no trace."""
+    """Resize to (width, height) px. Colours are weighted by opacity, so that hidden ones have no effect."""
     smaller = height < picture.shape[0]
     how = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
     alpha = picture[..., 3:].astype(np.float32)
@@ -71,5 +71,5 @@ def composite_over(front: RGBA, back: RGB) -> RGB:
 
 
 def composite_on_white(picture: RGBA) -> RGB:
-    """Put a cut-out on white, so that a comparison of subjects does not see their surroundings."""
+    """Composite a cut-out on white, so that a comparison of subjects ignores their surroundings."""
     return composite_over(picture, np.full((*picture.shape[:2], 3), 255, np.uint8))

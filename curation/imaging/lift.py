@@ -1,4 +1,4 @@
-"""A subject lifted from its frame: cut out without the colours of the old background in its edge."""
+"""Lift a subject from its frame: cut it out without the colours of the old background in its edge."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ F32 = NDArray[np.float32]
 RelativeBox = tuple[float, float, float, float]  # xyxy, shares of the picture's width and height
 
 _TOUCH_PX = 2  # segmenters often stop a pixel short of the border
-_TOUCH_SHARE = 0.08  # of the subject's extent along a border; less is a fingertip
-_RIM = 0.008  # of the subject's longer side: how deep the old background shines into its edge
+_TOUCH_SHARE = 0.08  # of the subject's extent along a border; a shorter contact does not count as cut off
+_RIM = 0.008  # of the subject's longer side; depth of the edge that is mixed with the old background
 _RIM_PX = (2.0, 6.0)
-_BAND = 0.02  # of the subject's longer side: how far inside its outline a mask may be wrong
+_BAND = 0.02  # of the subject's longer side; depth inside its outline in which a mask may be wrong
 _BAND_PX = (3, 12)
-_MIN_COLOUR_DISTANCE = 24.0  # levels of RGB between subject and background; below it they look alike
+_MIN_COLOUR_DISTANCE = 24.0  # RGB levels between subject and background; below it the mask decides
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class LiftedSubject:
 
     Attributes:
         picture: tight RGBA crop without the old background's colour in its edge.
-        box: where it was, shares of the frame.
-        aspect: width / height of that frame.
-        borders: where the frame cut it off.
-        light: of the frame around it.
+        box: its box in the frame, xyxy, shares of the frame's sides.
+        aspect: width / height of the frame.
+        borders: the borders of the frame that cut it off.
+        light: the light of the frame around it.
     """
 
     picture: RGBA
@@ -49,9 +49,9 @@ def lift_subject(image: RGB, mask: BoolMask, feather: float = 1.5) -> LiftedSubj
     """Lift a masked subject from its frame.
 
     Args:
-        image: (H, W, 3) frame.
-        mask: (H, W) of the subject.
-        feather: width of its soft edge, px.
+        image: the frame, (H, W, 3).
+        mask: the mask of the subject, (H, W).
+        feather: width of the soft edge, px.
 
     Raises:
         ValueError: the mask is empty.
@@ -62,7 +62,7 @@ def lift_subject(image: RGB, mask: BoolMask, feather: float = 1.5) -> LiftedSubj
     x0, y0, x1, y1 = (int(side) for side in box)
     height, width = mask.shape
     band = int(np.clip(_BAND * max(x1 - x0, y1 - y0), *_BAND_PX))
-    # With some of what surrounds it, to know what the old background looks like.
+    # The crop includes some surroundings, from which the colour of the old background is estimated.
     px, py = max(0, x0 - 3 * band), max(0, y0 - 3 * band)
     near = (slice(py, min(height, y1 + 3 * band)), slice(px, min(width, x1 + 3 * band)))
     picture = remove_halo(image[near], mask[near], estimate_opacity(image[near], mask[near], band), feather)
@@ -77,7 +77,7 @@ def lift_subject(image: RGB, mask: BoolMask, feather: float = 1.5) -> LiftedSubj
 
 
 def find_cut_borders(mask: BoolMask) -> frozenset[Side]:
-    """Find the borders of the frame that the subject runs into, so that more of it lies beyond."""
+    """Find the borders of the frame that cut the subject off."""
     box = get_mask_box(mask)
     if box is None:
         return frozenset()
@@ -94,9 +94,9 @@ def find_cut_borders(mask: BoolMask) -> frozenset[Side]:
 def estimate_opacity(image: RGB, mask: BoolMask, band: int) -> F32:
     """Estimate opacity, (H, W) 0..1, without the background that a mask holds just inside its outline.
 
-    Within `band` px of the outline a pixel is a mixture of the subject's colour deeper inside and of the
-    background's colour outside, both averaged nearby. Its share of the subject is its opacity. Where the two
-    colours are alike, the mask counts.
+    Within `band` px of the outline, a pixel is a mixture of the subject's colour deeper inside and of the
+    background's colour outside. Both colours are local averages. The pixel's share of the subject's colour is
+    its opacity. Where the two colours are too similar, the mask decides.
     """
     opaque = mask.astype(np.uint8)
     depth = cv2.distanceTransform(opaque, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
@@ -113,13 +113,13 @@ def estimate_opacity(image: RGB, mask: BoolMask, band: int) -> F32:
     share = ((colour - back) * difference).sum(axis=2) / np.maximum(distance, 1)
     distinct = (distance > _MIN_COLOUR_DISTANCE**2) & (front_weight > 1e-3) & (back_weight > 1e-3) & ~core
     share = np.where(distinct, np.clip((share - 0.1) / 0.5, 0, 1), 1).astype(np.float32)
-    # Texture looks like a mixture, too, so only what holds for several pixels counts.
+    # Texture looks like a mixture, too, so only areas of several pixels count.
     share = np.where(core, 1, cv2.GaussianBlur(share, (0, 0), 1.2))
     return cast(F32, (share * mask).astype(np.float32))
 
 
 def _average_nearby(colour: F32, where: BoolMask, reach: float) -> tuple[F32, F32]:
-    """Mean colour of the pixels in `where`, weighted by nearness, and the sum of those weights."""
+    """Return the mean colour of the pixels in `where`, weighted by nearness, and the sum of the weights."""
     weight = where.astype(np.float32)
     total = cv2.GaussianBlur(weight, (0, 0), reach)
     summed = cv2.GaussianBlur(colour * weight[..., None], (0, 0), reach)
@@ -127,18 +127,18 @@ def _average_nearby(colour: F32, where: BoolMask, reach: float) -> tuple[F32, F3
 
 
 def remove_halo(image: RGB, mask: BoolMask, opacity: F32, feather: float) -> RGBA:
-    """Carry the subject's own colour outwards into a soft edge, so that no halo remains.
+    """Extend the subject's own colour outwards into a soft edge, so that no halo remains.
 
     Near its outline a subject's pixels are mixed with the background. Within a rim, colour is taken from the
     nearest pixel deeper inside. Parts that are thinner than the rim (hair, spokes) keep their colour.
 
     Args:
-        image: (H, W, 3).
-        mask: (H, W) of the subject.
-        opacity: (H, W) 0..1, from `estimate_opacity`.
+        image: the picture, (H, W, 3).
+        mask: the mask of the subject, (H, W).
+        opacity: (H, W), 0..1, from `estimate_opacity`.
         feather: width of the soft edge, px.
     """
-    # Smoothed, as masks have steps. Replicated beyond the picture, whose own border is no outline.
+    # Smoothing removes the steps of masks. Replication keeps the picture's border from being an outline.
     smooth = cv2.GaussianBlur(opacity, (0, 0), 1.0, borderType=cv2.BORDER_REPLICATE) > 0.5
     smooth &= mask
     if not smooth.any():

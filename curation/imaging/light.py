@@ -1,4 +1,4 @@
-"""The light of a scene, and a subject moved from one light to another. Colours are CIE Lab, L 0..100."""
+"""Measure the light of scenes, and relight a subject for another scene. Colours are CIE Lab, L 0..100."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from curation.imaging.cutout import RGBA
 
 F32 = NDArray[np.float32]
 
-_SHARE = 0.5  # of the difference between two lights that a subject is moved by
-_MAX_SHIFT = (9.0, 5.0, 7.0)  # CIE Lab: brightness may follow, colours hardly (a red cup stays red)
+_SHARE = 0.5  # share of the difference between two lights that is applied to a subject
+_MAX_SHIFT = (9.0, 5.0, 7.0)  # CIE Lab; brightness may change more than colour, so that a red cup stays red
 _MAX_CONTRAST = (0.85, 1.15)
 
 
@@ -38,14 +38,13 @@ def measure_light(image: RGB, mask: BoolMask | None = None) -> SceneLight:
 def relight_subject(picture: RGBA, own: SceneLight, there: SceneLight) -> RGBA:
     """Change a subject's colours as the light of another scene would.
 
-    The difference between the two *scenes* is applied, by a share and within bounds. Matching the subject
-    itself with the new scene would turn a white horse grey in a forest. Contrast changes around the subject's
-    own mean.
+    A share of the difference between the two scenes is applied, within bounds. Matching the subject itself to
+    the new scene would make a white horse grey in a forest. Contrast changes around the subject's own mean.
 
     Args:
         picture: the subject.
-        own: light of the scene that it comes from.
-        there: light of the scene that it is put into.
+        own: the light of the scene that it comes from.
+        there: the light of the scene that it is put into.
     """
     opaque = picture[..., 3] > 127
     if not opaque.any():
@@ -61,5 +60,5 @@ def relight_subject(picture: RGBA, own: SceneLight, there: SceneLight) -> RGBA:
 
 
 def _convert_to_lab(image: RGB) -> F32:
-    """(H, W, 3) CIE Lab in float: 8 bits would lose a few levels on the way back."""
+    """Convert to (H, W, 3) CIE Lab in float32, because 8 bits would lose a few levels on the way back."""
     return cast(F32, cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB))

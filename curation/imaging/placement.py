@@ -1,4 +1,4 @@
-"""Where a subject stands on a plate, and how large it is there."""
+"""Choose the place and size of a subject on a plate."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from curation.imaging.lift import LiftedSubject, RelativeBox, Side
 _HEIGHT_BOUNDS = (0.3, 0.9)  # of the subject's height, share of the plate's
 _MAX_WIDTH = 0.9  # of the subject, share of the plate's width
 _HEIGHT_JITTER = (0.88, 1.14)
-_RESIZE_BOUNDS = (0.6, 1.5)  # how far true heights may change the size that a subject had in its own frame
-_BASE_DRIFT = (-0.04, 0.06)  # of the plate's height: the ground stays about where it was
-_MARGIN = 0.02  # of the plate's sides: a subject that was not cut off does not touch the border
-_PLACE_ATTEMPTS = 24  # places looked at where something in the plate should stay visible, or be hidden
+_RESIZE_BOUNDS = (
+    0.6,
+    1.5,
+)  # bounds of the change of size by true heights, relative to the subject's own frame
+_BASE_DRIFT = (-0.04, 0.06)  # of the plate's height; the ground stays at about the same height
+_MARGIN = 0.02  # of the plate's sides; distance of a subject that was not cut off from the border
+_PLACE_ATTEMPTS = 24  # places that are tried if boxes of the plate should stay visible or be hidden
 
 
 @dataclass(frozen=True)
 class PlatePlacement:
-    """The window of the plate that is used, and the subject's box in that window; whole pixels, xyxy."""
+    """The used window of the plate, and the subject's box in that window; whole pixels, xyxy."""
 
     window: tuple[int, int, int, int]
     box: tuple[int, int, int, int]
@@ -29,9 +32,9 @@ class PlatePlacement:
 def choose_height(cut: LiftedSubject, metres: float | None, plate_metres: float | None) -> float:
     """Choose the subject's height as a share of the plate's.
 
-    It starts as the share that the subject had in its own frame, so that a close-up stays one. If both true
-    heights are known, it moves half of the way (in octaves) to the true size there, within bounds: a cat
-    beside a house would be too small for a reference of a cat.
+    It starts as the share that the subject had in its own frame, so that a close-up stays a close-up. If both
+    true heights are known, it moves half of the way (in octaves) towards the true size on the plate. Bounds
+    limit it, because a cat of true size beside a house would be too small for a reference.
 
     Args:
         cut: the subject.
@@ -54,16 +57,16 @@ def place_subject(
     avoid: Sequence[RelativeBox] = (),
     cover: Sequence[RelativeBox] = (),
 ) -> PlatePlacement:
-    """Choose where the subject stands in a plate.
+    """Choose the place of the subject in a plate.
 
-    A subject that its own frame cut off stays at that border: a half-length portrait stands on the bottom
-    edge. One that ran into opposite borders keeps its frame: a window of that aspect is taken from the plate.
-    All others are seen whole. The ground stays about as high as it was.
+    A subject that its own frame cut off stays at that border, as a half-length portrait at the bottom edge.
+    If opposite borders cut it off, a window with the aspect of its own frame is taken from the plate. All
+    other subjects are completely visible. The ground stays at about the same height.
 
     Args:
         cut: the subject.
         size: (height, width) of the plate, px.
-        height: of the subject, share of the plate's.
+        height: the height of the subject, share of the plate's height.
         rng: draws size and place.
         avoid: boxes in the plate that should stay visible, as far as possible.
         cover: boxes in the plate that should be hidden, as far as possible.
@@ -95,7 +98,7 @@ def place_subject(
 def _choose_left(
     borders: frozenset[Side], first: Side, last: Side, extent: int, room: int, drawn: float
 ) -> int:
-    """Start of the subject along the horizontal axis; `drawn` is 0..1."""
+    """Choose the left edge of the subject, px; `drawn` is a random number, 0..1."""
     if first in borders:
         return 0
     if last in borders:
@@ -112,7 +115,7 @@ def _place_in_own_frame(
     h, w = max(1, h), max(1, w)
     x = int(rng.integers(0, wide - w + 1))
     y = int(rng.integers(0, tall - h + 1))
-    # A mask that ends a pixel before the border was cut off there, too: it must not float beside it.
+    # A mask that ends a pixel before the border was cut off there, too, so no gap may remain.
     x0, x1 = (0.0 if "left" in cut.borders else cut.box[0]), (1.0 if "right" in cut.borders else cut.box[2])
     y0, y1 = (0.0 if "top" in cut.borders else cut.box[1]), (1.0 if "bottom" in cut.borders else cut.box[3])
     left, top = round(x0 * w), round(y0 * h)
@@ -121,7 +124,7 @@ def _place_in_own_frame(
 
 
 def _make_cover_function(box: RelativeBox) -> Callable[[RelativeBox], float]:
-    """Box -> the share of it that `box` covers."""
+    """Make a function that maps a box to the share of it that `box` covers, 0..1."""
 
     def measure_share(other: RelativeBox) -> float:
         across = min(box[2], other[2]) - max(box[0], other[0])

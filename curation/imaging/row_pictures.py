@@ -1,4 +1,4 @@
-"""Pictures out of rows and into rows: stored frames, cut-outs of subjects, references."""
+"""Read pictures from rows and write them to rows: stored frames, cut-outs of subjects, references."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def get_frame_image(row: ClipRow, index: int | None) -> RGB:
     """Decode the stored frame with a source frame number: (H, W, 3) RGB.
 
     Raises:
-        ValueError: the frame was freed, or its bytes are no picture.
+        ValueError: the frame was freed, or its bytes are not a picture.
     """
     for frame in row["frames"]:
         if frame["index"] == index:
@@ -61,9 +61,9 @@ def add_reference(
 ) -> None:
     """Encode a picture and add it as a reference; one with the same variant and ordinal is replaced.
 
-    It counts as kept until `curation.rows.verdicts.decide_references` compares its numbers with thresholds.
+    The reference is kept until `curation.rows.verdicts.decide_references` compares it with thresholds.
     `subject` is changed in place. `picture` is (H, W, 3) RGB or (H, W, 4) RGBA. `ordinal` counts the
-    references of a variant from 0. All others are columns of `curation.rows.schema.Reference`.
+    references of a variant from 0. All other arguments are columns of `curation.rows.schema.Reference`.
     """
     made: Reference = {
         "reference_id": make_reference_id(subject["subject_id"], variant, ordinal),

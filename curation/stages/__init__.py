@@ -1,1 +1,1 @@
-"""The steps over clips: each measures, decides or makes something, and changes rows in place."""
+"""The stages of curation. Each stage measures, decides or makes something and changes rows in place."""

@@ -1,4 +1,4 @@
-"""Captions: the one that came with the video, else the captioner's."""
+"""Caption clips. A caption that came with the video is kept; the captioner writes the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curation.rows.stage_names import CAPTION
 
 
 class Caption:
-    """Captions every clip (Kaleido 3.2 (1)). Captions of manifests and sidecar files are kept as written."""
+    """Captions every clip (Kaleido 3.2 (1)). Captions from manifests and sidecar files do not change."""
 
     name = CAPTION
 
@@ -24,7 +24,7 @@ class Caption:
         self._loaded = False
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
-        """Give every row without a caption one; reject rows that stay without."""
+        """Caption every row without a caption. With `caption.require`, reject rows that still have none."""
         uncaptioned = [row for row in rows if not (row["caption"] or "").strip()]
         if uncaptioned and not self._loaded:
             self._captioner, self._loaded = registry.load_backend(self._config, "captioner"), True

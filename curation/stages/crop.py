@@ -1,4 +1,4 @@
-"""The two references that need no model: the subject in its box, and the subject without background."""
+"""Make the references that need no model: the subject in its box, and the subject without background."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _MODEL, _REVISION = "reprise-cutout", "1"
 class Crop:
     """Makes the variants `crop` and `segment` (transparent background) of every kept subject (Kaleido A.1).
 
-    A tracked subject gives a pair for each of its reference frames. Those after the first are cut along the
-    tracker's mask. They carry their similarity with the first one, which a threshold may reject.
+    A tracked subject has a pair for each of its reference frames. Pairs after the first are cut out with the
+    tracker's mask. They store their similarity to the first pair, and a threshold can reject them by it.
     """
 
     name = CROP
@@ -34,7 +34,7 @@ class Crop:
         self._rules = build_rules(config.filter)
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
-        """Make both references of every kept subject again."""
+        """Replace both references of every kept subject by new ones."""
         for row in rows:
             for subject in list_kept_subjects(row):
                 remove_references(subject, "crop")
@@ -54,7 +54,7 @@ class Crop:
         try:
             image = get_frame_image(row, frame["index"])
         except ValueError as error:
-            log.warning("%s gives no further picture: %s", subject["subject_id"], error)
+            log.warning("%s: no reference from a further frame: %s", subject["subject_id"], error)
             return
         pictures = make_cutout(image, decode_mask(mask), self._padding)
         self._add_pair(subject, pictures, frame["index"], ordinal, frame["identity"])

@@ -1,8 +1,8 @@
-"""The subject in a place where it never was (Kaleido A.1, cross-paired samples; variant `crosspair`).
+"""Put a subject into the scene of an unrelated video (Kaleido A.1, cross-paired samples; `crosspair`).
 
-"Segmented subjects are composited with backgrounds or video clips from different, unrelated sources": a
-subject is put only on plates of other videos whose captions name other things, so that nothing of its own
-context comes with it.
+"Segmented subjects are composited with backgrounds or video clips from different, unrelated sources". A
+subject is put only on plates of other videos whose captions name other things, so that the reference shows
+nothing of the subject's own context.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ from curation.taxonomy import Taxonomy
 from reprise.digest import compute_digest
 
 VARIANT = "crosspair"
-_MAX_WORD_OVERLAP = 0.34  # word overlap (Jaccard) of two captions above which their clips count as related
-_MAX_COVER_RATIO = 1.2  # a subject can hide a painted part that is at most this much larger
+_MAX_WORD_OVERLAP = (
+    0.34  # Jaccard similarity of the words of two captions; from here on their clips are related
+)
+_MAX_COVER_RATIO = 1.2  # greatest size of a painted part that a subject can hide, relative to the subject
 
 
 class Crosspair:
     """Gives `crosspair.share` of the kept subjects one reference on an unrelated plate.
 
-    The choice of subjects, plates and places depends on ids alone, never on the order of work.
+    The choice of subjects, plates and places depends only on ids and the seed, not on the order of rows.
     """
 
     name = CROSSPAIR
@@ -46,7 +48,7 @@ class Crosspair:
         self._words = {plate.clip_id: _split_words(plate.caption) for plate in pool}
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
-        """Give the drawn subjects a cross-paired reference, if a plate fits."""
+        """Add a cross-paired reference to each drawn subject for which there is an unrelated plate."""
         if self._taxonomy is None:
             self._taxonomy = Taxonomy.load(self._taxonomy_path)
         for row in rows:
@@ -58,30 +60,30 @@ class Crosspair:
                         self._add_composite(row, subject, plate, self._taxonomy)
 
     def is_drawn(self, subject: SubjectRow) -> bool:
-        """Whether this subject is among the share; its id alone decides."""
+        """Return whether this subject is in the drawn share. Only its id and the seed decide."""
         return derive_seed(self._seed, subject["subject_id"], "crosspaired") / 0x80000000 < self._config.share
 
     def _choose_plate(self, row: ClipRow, subject: SubjectRow) -> Plate | None:
         """Choose the plate of an unrelated clip with the smallest hash, so that a new plate changes few.
 
-        If that is a background, choose the first background whose painted parts this subject can hide.
+        If that plate is a background, choose the first background whose painted parts this subject can hide.
         """
         words = _split_words(row["caption"] or "")
-        strangers = [
+        unrelated = [
             plate
             for plate in self._pool
             if plate.video_id != row["video_id"]
             and _measure_word_overlap(words, self._words[plate.clip_id]) < _MAX_WORD_OVERLAP
         ]
-        strangers.sort(key=lambda plate: compute_digest(self._seed, subject["subject_id"], plate.clip_id))
-        if not strangers or strangers[0].kind == "clip":
-            return strangers[0] if strangers else None
-        able = (
+        unrelated.sort(key=lambda plate: compute_digest(self._seed, subject["subject_id"], plate.clip_id))
+        if not unrelated or unrelated[0].kind == "clip":
+            return unrelated[0] if unrelated else None
+        usable = (
             plate
-            for plate in strangers
+            for plate in unrelated
             if plate.kind == "background" and _can_hide_painted_parts(row, subject, plate)
         )
-        return next(able, strangers[0])
+        return next(usable, unrelated[0])
 
     def _add_composite(self, row: ClipRow, subject: SubjectRow, plate: Plate, taxonomy: Taxonomy) -> None:
         assert subject["mask"] is not None
@@ -117,7 +119,7 @@ class Crosspair:
 def estimate_plate_height(plate: Plate, taxonomy: Taxonomy) -> float | None:
     """Estimate the true height, m, that the full height of a plate spans at the distance of its subjects.
 
-    The largest whole subject whose true height is known gives the scale; None: there is none.
+    The scale is that of the largest whole subject with a known true height. None: there is no such subject.
     """
     scales = [
         (subject.height, height / subject.height)
@@ -128,7 +130,7 @@ def estimate_plate_height(plate: Plate, taxonomy: Taxonomy) -> float | None:
 
 
 def _can_hide_painted_parts(row: ClipRow, subject: SubjectRow, plate: Plate) -> bool:
-    """Whether the subject, at the size it had, is about as large as every part that was painted."""
+    """Return whether the subject, at its size in its own frame, is about as large as every painted part."""
     x0, y0, x1, y1 = subject["box"] or [0.0] * 4
     wide, tall = (x1 - x0) / (row["width"] or 1), (y1 - y0) / (row["height"] or 1)
     return all(
@@ -147,6 +149,6 @@ def _split_words(caption: str) -> frozenset[str]:
 
 
 def _measure_word_overlap(left: frozenset[str], right: frozenset[str]) -> float:
-    """Jaccard similarity, 0..1."""
+    """Measure the Jaccard similarity of two sets of words, 0..1."""
     union = left | right
     return len(left & right) / len(union) if union else 0.0

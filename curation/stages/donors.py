@@ -1,11 +1,12 @@
-"""Donors: other clips that show the same subject (Kaleido A.1, without compositing).
+"""Find donors: other clips that show the same subject (Kaleido A.1, without compositing).
 
-Kaleido A.1 separates a subject from its context by compositing. Another clip of the same subject, from this
-video or another one, does that already: it has another pose, light and place. Two pictures are such a pair if
-they are similar enough to show one subject and different enough to be no copies.
+Kaleido A.1 separates a subject from its context by compositing. A donor clip, from the same video or another
+one, shows the subject in another pose, light and place without compositing. Two pictures form a pair if they
+are similar enough to show one subject and different enough not to be copies.
 
-The pictures of a large dataset fit no worker, so there are two steps: `embed_subjects` embeds the kept
-subjects of some rows, and `find_donors` finds each drawn subject's donor among all of them.
+The pictures of a large dataset do not fit in the memory of a worker, so there are two steps:
+`embed_subjects` embeds the kept subjects of some rows, and `find_donors` finds each drawn subject's donor
+among all of them.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from curation.rows.schema import ClipRow, SubjectRow
 log = logging.getLogger(__name__)
 
 _DRAW = "retrieved"  # part of the seed that draws subjects
-_PADDING = 0.05  # around what is embedded
-_MAX_NEIGHBOURS = 50  # nearest subjects that are looked at; copies of its own picture are among them
+_PADDING = 0.05  # around the embedded cut-out, share of the box's sides
+_MAX_NEIGHBOURS = 50  # nearest subjects that are compared; some may be copies of the subject's own picture
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class SubjectEmbedding:
 
 @dataclass(frozen=True)
 class Donor:
-    """Another clip's view of the same subject, and the similarity of the two, -1..1."""
+    """The same subject in another clip, and the cosine of the two pictures, -1..1."""
 
     subject_id: str
     clip_id: str
@@ -55,14 +56,14 @@ class Donor:
 
 
 def is_drawn(config: CurationConfig, subject_id: str) -> bool:
-    """Whether this subject is among the share; its id alone decides."""
+    """Return whether this subject is in the drawn share. Only its id and the seed decide."""
     return derive_seed(config.seed, subject_id, _DRAW) / 0x80000000 < config.retrieve.share
 
 
 def embed_subjects(rows: Iterable[ClipRow], embedder: ImageEmbedder) -> list[SubjectEmbedding]:
-    """Embed the kept subjects of some rows, as cut-outs on white, so that the place does not count.
+    """Embed the kept subjects of some rows, as cut-outs on white, so that the scene has no effect.
 
-    A subject whose picture cannot be read is left out.
+    Subjects whose pictures cannot be read are skipped with a warning.
     """
     found: list[tuple[ClipRow, SubjectRow]] = []
     pictures = []
@@ -71,7 +72,7 @@ def embed_subjects(rows: Iterable[ClipRow], embedder: ImageEmbedder) -> list[Sub
             try:
                 pictures.append(composite_on_white(make_subject_cutout(row, subject, _PADDING)[1]))
             except ValueError as error:
-                log.warning("%s cannot be looked up: %s", subject["subject_id"], error)
+                log.warning("%s cannot be embedded: %s", subject["subject_id"], error)
                 continue
             found.append((row, subject))
     if not found:
@@ -90,10 +91,10 @@ def embed_subjects(rows: Iterable[ClipRow], embedder: ImageEmbedder) -> list[Sub
 
 
 def find_donors(embeddings: Sequence[SubjectEmbedding], config: CurationConfig) -> dict[str, Donor]:
-    """Map each drawn subject that has a donor to it: the most similar subject within the bounds.
+    """Map each drawn subject to its donor, the most similar subject within the bounds, if there is one.
 
-    A donor is of the same category and of another clip; with `same_video` off, of another video. The order of
-    the embeddings does not matter. Time O(drawn * n * d) per category.
+    A donor has the same category and comes from another clip; with `same_video` off, from another video. The
+    order of the embeddings does not matter. The time is O(drawn * n * d) per category.
     """
     wanted = config.retrieve
     bands = SimilarityBands(wanted.same_min, wanted.copy_min)

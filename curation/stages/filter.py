@@ -1,4 +1,4 @@
-"""Measure every found subject, then decide."""
+"""Measure every subject that has a mask, then decide which subjects are kept."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_clip
 from curation.taxonomy import Taxonomy
 
-_MARGIN = 0.1  # of the box's sides: boxes of bodies often cut off the hair, which face detectors need
+_MARGIN = 0.1  # share of the box's sides; boxes of bodies often cut off hair that face detectors need
 _CATEGORY_PROMPT = "a photo of a {}"
 
 
 class Filter:
-    """Measures subjects and decides (Kaleido 3.2 (4)).
+    """Measures subjects and compares them with thresholds (Kaleido 3.2 (4)).
 
     If no backend is configured for a role, its scores stay null and reject nothing.
     """
@@ -97,7 +97,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class SubjectInFrame:
-    """A subject with a mask, in its frame."""
+    """A subject with its frame, (H, W, 3), and its mask, (H, W)."""
 
     subject: SubjectRow
     image: RGB
@@ -105,13 +105,13 @@ class SubjectInFrame:
 
     @property
     def crop(self) -> RGB:
-        """The picture of its box, with some room around it."""
+        """The part of the frame in the padded box of the subject."""
         rows, columns = self._window
         return self.image[rows, columns]
 
     @property
     def crop_mask(self) -> BoolMask:
-        """Its mask in `crop`."""
+        """The mask of the subject in the coordinates of `crop`."""
         rows, columns = self._window
         return self.mask[rows, columns]
 

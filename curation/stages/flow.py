@@ -1,4 +1,4 @@
-"""Optical flow of a subject and of what is behind it (proxy replay, appendix A.5)."""
+"""Measure the optical flow of subjects and of the background (proxy replay, appendix A.5)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from curation.rows.stage_names import FLOW
 class Flow:
     """Measures FlowMag_f and FlowMag_b of A.5 for every subject and, over all its subjects, for the clip.
 
-    The paper segments a video's first frame and computes flow from there to each later one. Here it starts
-    from the first sampled frame in which the subject's outline is known: the first that shows a tracked
-    subject, else the one in which it was found. From the last frame it goes to the earlier ones. What any
-    subject covers is no background.
+    The paper segments a video's first frame and computes flow from it to each later frame. Here flow starts
+    from the first sampled frame with a mask of the subject: the first one that shows a tracked subject, else
+    the one in which the detector found it. If that is the last frame, flow goes to the earlier frames. Pixels
+    of any subject are not background.
     """
 
     name = FLOW
@@ -36,7 +36,7 @@ class Flow:
         self._loaded = False
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
-        """Measure flow for every subject and for the clip; without a backend it stays null."""
+        """Measure flow for every subject and for the clip. Without a backend the scores stay null."""
         if not self._loaded:
             self._flow, self._loaded = registry.load_backend(self._config, "flow"), True
         for row in rows:
@@ -70,7 +70,7 @@ class Flow:
 
     @staticmethod
     def _compute_flows(images: Sequence[RGB], start: int, model: FlowModel) -> list[NDArray[np.float32]]:
-        """Compute flow from one frame to each later one, else to each earlier one, in px of `FLOW_SIDE`."""
+        """Compute flow from a frame to the later ones, from the last to the earlier ones; px."""
         others = images[start + 1 :] or images[:start]
         scale = np.float32(FLOW_SIDE / max(images[start].shape[:2]))
         return [flow * scale for flow in model.estimate_flow([images[start]] * len(others), list(others))]
@@ -78,7 +78,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class _FrameMasks:
-    """Masks of one frame at the size that flow is measured at: by subject, and all of them together."""
+    """The masks of one frame at the resolution of flow: by subject id, and their union."""
 
     by_subject: dict[str, BoolMask]
     union: BoolMask
@@ -101,7 +101,7 @@ def _build_frame_masks(row: ClipRow, position: int, size: tuple[int, int]) -> _F
 
 
 def find_first_outline(row: ClipRow, subject: SubjectRow) -> int | None:
-    """Find the first of the row's frames in which a subject's outline is known: its position, or None."""
+    """Return the position of the row's first frame with a mask of a subject; None: there is no such frame."""
     for position, frame in enumerate(row["frames"]):
         if find_mask(subject, frame["index"]) is not None:
             return position
@@ -109,7 +109,7 @@ def find_first_outline(row: ClipRow, subject: SubjectRow) -> int | None:
 
 
 def shrink_image(image: RGB) -> RGB:
-    """Shrink a picture to `FLOW_SIDE`: the memory of RAFT grows with the fourth power of a side."""
+    """Shrink a picture to `FLOW_SIDE`, because the memory of RAFT grows with the fourth power of a side."""
     height, width = image.shape[:2]
     scale = FLOW_SIDE / max(height, width)
     if scale >= 1:

@@ -1,4 +1,4 @@
-"""Whether a picture that a model made still shows its subject (Kaleido 3.2 (6))."""
+"""Measure whether a generated picture still shows its subject (Kaleido 3.2 (6))."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curation.rows.groups import HUMAN
 
 @dataclass(frozen=True)
 class IdentityPair:
-    """A subject as it was filmed (`before`) and as a model made it (`after`); `group`: of its taxonomy."""
+    """A subject in its video (`before`) and in a generated picture (`after`), with its taxonomy group."""
 
     before: RGB
     after: RGB
@@ -27,8 +27,8 @@ class IdentityScores:
     """Cosine similarities, -1..1; None: not measured.
 
     Attributes:
-        image: of the whole pictures.
-        face: of the two largest faces, if both pictures of a human show one.
+        image: the similarity of the whole pictures.
+        face: the similarity of the largest faces, if the subject is human and both pictures show a face.
     """
 
     image: float | None = None
@@ -36,19 +36,19 @@ class IdentityScores:
 
 
 class IdentityCheck:
-    """Measures pairs with the backends of `embedder` and `faces`; a role without one measures nothing."""
+    """Measures pairs with the backends of `embedder` and `faces`. A role without a backend gives None."""
 
     def __init__(self, config: CurationConfig) -> None:
         """Load the backends.
 
         Raises:
-            RepriseError: one cannot be loaded.
+            RepriseError: a backend cannot be loaded.
         """
         self.embedder: ImageEmbedder | None = registry.load_backend(config, "embedder")
         self.faces: FaceDetector | None = registry.load_backend(config, "faces")
 
     def measure_pairs(self, pairs: Sequence[IdentityPair]) -> list[IdentityScores]:
-        """Measure pairs of pictures: one result per pair."""
+        """Measure pairs of pictures and return one result per pair."""
         images = self._compare_images(pairs)
         faces = self._compare_faces(pairs)
         return [IdentityScores(image, face) for image, face in zip(images, faces, strict=True)]
@@ -67,7 +67,7 @@ class IdentityCheck:
             return found
         before = self.faces.detect_faces([pairs[number].before for number in humans])
         if not any(face.embedding is not None for faces in before for face in faces):
-            return found  # this detector gives no face embeddings
+            return found  # this detector makes no face embeddings
         after = self.faces.detect_faces([pairs[number].after for number in humans])
         for number, one, other in zip(humans, before, after, strict=True):
             found[number] = compare_largest_faces(one, other)
@@ -75,7 +75,7 @@ class IdentityCheck:
 
 
 def compare_largest_faces(before: Sequence[Face], after: Sequence[Face]) -> float | None:
-    """Compare the two largest faces by cosine; None: a picture shows none, or faces have no embedding."""
+    """Return the cosine of the largest faces; None: a picture has no face, or a face has no embedding."""
     one, other = _find_largest_face(before), _find_largest_face(after)
     if one is None or other is None or one.embedding is None or other.embedding is None:
         return None

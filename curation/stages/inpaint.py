@@ -1,4 +1,4 @@
-"""The subject with its surroundings erased or painted anew (Kaleido 3.2 (5), variant `inpaint`)."""
+"""Replace the surroundings of a subject by inpainting (Kaleido 3.2 (5), variant `inpaint`)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from curation.rows.thresholds import build_rules
 from curation.rows.verdicts import decide_references
 from curation.stages.identity_check import IdentityCheck, IdentityPair
 
-_PADDING = 0.35  # room around the subject for a background to be seen
-_RING_PX = 2  # the outermost pixels of the crop, which an inpainter continues
+_PADDING = 0.35  # around the subject, share of the box's sides, so that a background is visible
+_RING_PX = 2  # width of the crop's rim, from which an inpainter continues
 
 
 class Inpaint:
-    """Paints everything around the subject anew, then puts the subject back unchanged.
+    """Inpaints everything around the subject, then puts the unchanged subject back.
 
-    The request depends on `roles.Inpainter.paints_around`. A generative inpainter sees the subject and paints
-    around it after a prompt. Its result is compared with the subject, because it may have added a third arm.
-    An inpainter that continues what it sees gets the crop's rim alone: painting outwards from the subject
-    would smear its colours.
+    The request depends on `roles.Inpainter.paints_around`. A generative inpainter gets the subject and
+    paints around it from a prompt. Its result is compared with the subject, because it can change the
+    subject, e.g. add a third arm. An inpainter that extends existing pixels gets only the crop's rim, because
+    it would spread the subject's colours outwards.
     """
 
     name = INPAINT
@@ -51,7 +51,7 @@ class Inpaint:
         return self._inpainter
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
-        """Make the `inpaint` references of every kept subject again."""
+        """Replace the `inpaint` references of every kept subject by new ones."""
         if not self._config.inpaint.enabled:
             return
         inpainter = self._load_models()
@@ -101,7 +101,7 @@ class Inpaint:
     def _measure_similarities(
         self, subjects: Sequence[SubjectRow], cuts: Sequence[RGBA], pictures: Sequence[RGB]
     ) -> list[tuple[float | None, float | None]]:
-        """Measure (picture, face) similarities in the subject's box: its surroundings are meant to differ."""
+        """Measure (picture, face) similarities in the subject's box, as the surroundings differ by design."""
         if self._check is None:
             return [(None, None)] * len(subjects)
         pairs = []
@@ -115,12 +115,12 @@ class Inpaint:
 
 
 def mask_background(cut: RGBA) -> BoolMask:
-    """Mask all but the opaque subject. Its soft edge would keep the old background."""
+    """Mask all pixels except the opaque subject. Its soft edge is masked, as it holds the old background."""
     return np.asarray(cut[..., 3] < 255)
 
 
 def mask_inside_rim(crop: RGB) -> BoolMask:
-    """Mask all but the outermost pixels."""
+    """Mask all pixels except the rim of the crop."""
     unknown = np.zeros(crop.shape[:2], bool)
     unknown[_RING_PX:-_RING_PX, _RING_PX:-_RING_PX] = True
     return unknown

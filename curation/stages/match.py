@@ -1,4 +1,4 @@
-"""From captions to candidate subjects, by the taxonomy (Kaleido 3.2 (2))."""
+"""Find candidate subjects in captions by the taxonomy (Kaleido 3.2 (2))."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curation.taxonomy import Mention, Taxonomy
 
 
 class Match:
-    """Makes one candidate per thing that the caption names, in order of appearance."""
+    """Makes one candidate per thing that the caption names, in text order."""
 
     name = MATCH
 
@@ -38,12 +38,12 @@ class Match:
 
     def _is_wanted(self, mention: Mention) -> bool:
         if self._config.groups is None:
-            return mention.group != BACKGROUND  # places are conditions of a scene, not subjects in a box
+            return mention.group != BACKGROUND  # a place describes the scene and has no box
         return mention.group in self._config.groups
 
 
 def build_candidate(row: ClipRow, mention: Mention) -> SubjectRow:
-    """Build the subject of a mention: only its words are known."""
+    """Build the subject of a mention. Fields that need a picture stay null."""
     return make_new_subject(
         make_subject_id(row["clip_id"], mention.phrase, mention.start, 0),
         category=mention.category,

@@ -1,6 +1,6 @@
-"""Plates: pictures of clips on which subjects of other clips are put (Kaleido A.1).
+"""Make plates: pictures of clips on which subjects of other clips are put (Kaleido A.1).
 
-A plate is a frame of a clip, either with its subjects painted out (a background) or as it is (a clip).
+A plate is a frame of a clip. Its subjects are either painted out (a background) or unchanged (a clip).
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ log = logging.getLogger(__name__)
 
 PlateKind = Literal["background", "clip"]
 
-_CLIP_SHARE = 0.25  # of plates are clips as they are (ours), and more where few rows can give a background
-_LONG_SIDE = 960  # px: enough for a reference picture
-_GROW_SHARE = 0.012  # of the frame's diagonal: a subject's soft edge and shadow are painted out with it
-_MAX_PAINTED = 0.4  # share of a plate that may be painted; above it little real background is left
-_MAX_FILLED = 0.5  # share of a clip's frame that its own subjects may fill, so that another one has room
-_LUMA_RANGE = (30.0, 235.0)  # mean; darker or brighter plates show nothing
-_EDGE_PX = 2  # a box that ends this close to the frame's upper or lower edge is cut off by it
-# Thresholds that doubt the outline. What is too small may be a part, and the rest would not be painted out.
+_CLIP_SHARE = (
+    0.25  # share of plates of the kind clip; our value. It is higher if few rows can give a background
+)
+_LONG_SIDE = 960  # px; enough for a reference picture
+_GROW_SHARE = 0.012  # of the frame's diagonal; a subject's soft edge and shadow are painted out, too
+_MAX_PAINTED = 0.4  # greatest painted share of a plate; beyond it little real background is left
+_MAX_FILLED = 0.5  # greatest share of a clip's frame that its own subjects fill, so that another one fits
+_LUMA_RANGE = (30.0, 235.0)  # of the mean; darker or brighter plates show too little
+_EDGE_PX = 2  # a box that ends this close to the frame's upper or lower edge counts as cut off
+# A subject rejected by these may have a wrong outline. If it is too small, the mask may cover only a part.
 _OUTLINE_THRESHOLDS = (
     "grounding_min", "label_min", "segment_min", "area_share_min", "border_share_max", "clip_category_min"
 )  # fmt: skip
@@ -43,7 +45,7 @@ _OUTLINE_THRESHOLDS = (
 
 @dataclass(frozen=True)
 class WholeSubject:
-    """A kept subject that a frame shows from top to bottom, so that it gives the scale of the frame."""
+    """A kept subject whose whole height is in the frame, so that its true height gives the frame's scale."""
 
     category: str
     group: str
@@ -52,12 +54,12 @@ class WholeSubject:
 
 @dataclass(frozen=True)
 class Plate:
-    """A picture to put subjects on, and where it comes from.
+    """A picture to put subjects on, and its origin.
 
     Attributes:
-        image: encoded, since a pool of plates travels between workers.
-        boxes: of its subjects, shares of its sides: painted out in a background, visible in a clip.
-        scale: the whole subjects of its frame, from which its scale in metres follows.
+        image: encoded, because plates are sent between workers.
+        boxes: the boxes of its subjects, xyxy, shares of its sides. A background has them painted out.
+        scale: the whole subjects of its frame. They give its scale in metres.
     """
 
     clip_id: str
@@ -71,16 +73,16 @@ class Plate:
 
 
 def can_give_plate(row: ClipRow) -> bool:
-    """Whether a row can give a plate of one kind or the other."""
+    """Return whether a row can give a plate of either kind."""
     return choose_background_frame(row) is not None or choose_clip_frame(row, 0) is not None
 
 
 def choose_background_frame(row: ClipRow) -> int | None:
-    """Choose the frame to make a background of: its source frame number, or None.
+    """Choose the frame for a background and return its source frame number; None: there is none.
 
-    A clip gives a background only if its subjects were searched for, or if its caption names none: an unknown
-    subject would stay in the picture. All subjects must be known in one frame, from the detector or from the
-    tracker. Each must have a reliable outline, or a part of it would stay.
+    A clip can give a background only if its subjects were searched, or if its caption names none. Otherwise
+    an unknown subject could stay in the picture. One frame must have a mask of every subject, from the
+    detector or the tracker. Each mask must be reliable, or a part of its subject would stay.
     """
     is_searched = row["status"] == "kept" or (
         row["stop"] is not None and row["stop"]["stage"] in (MATCH, FILTER)
@@ -101,7 +103,7 @@ def choose_background_frame(row: ClipRow) -> int | None:
 
 
 def choose_clip_frame(row: ClipRow, seed: int) -> int | None:
-    """Draw, by seed, the frame of a clip that is taken as it is; None if its subjects fill every frame."""
+    """Draw by seed a frame for a plate of the kind clip; None: the subjects fill too much of every frame."""
     if not _is_described(row):
         return None
     found = _list_found_subjects(row)
@@ -115,16 +117,16 @@ def choose_clip_frame(row: ClipRow, seed: int) -> int | None:
 
 
 def make_plate(row: ClipRow, inpainter: Inpainter, seed: int, clip_share: float = _CLIP_SHARE) -> Plate:
-    """Make a background or a clip, drawn by seed; the other kind if the row cannot give the drawn one.
+    """Make a background or a clip, drawn by seed, or the other kind if the row cannot give the drawn one.
 
     Args:
         row: a clip with its frames.
         inpainter: paints the subjects out of a background.
-        seed: of the run.
-        clip_share: share of plates that are clips as they are, 0..1.
+        seed: the seed of the run.
+        clip_share: the share of plates of the kind clip, 0..1.
 
     Raises:
-        ValueError: the row can give neither, or its picture cannot be read.
+        ValueError: the row can give neither kind, or its picture cannot be read.
     """
     still = choose_background_frame(row)
     moving = choose_clip_frame(row, seed) if clip_share > 0 or still is None else None
@@ -142,7 +144,7 @@ def collect_plates(
     """Make the plates of all rows that can give one. An error fails only the plate of its row.
 
     Raises:
-        RepriseError: the inpainter works for no row.
+        RepriseError: the inpainter cannot work on any row.
     """
     made = []
     for row in rows:
@@ -157,7 +159,7 @@ def collect_plates(
 
 
 def choose_plate_clips(clip_ids: Iterable[str], size: int, seed: int) -> list[str]:
-    """Choose the `size` clips with the smallest hashes, so that a new clip changes few plates."""
+    """Choose the `size` clips with the smallest hashes, so that a new clip changes few choices."""
     return sorted(clip_ids, key=lambda each: (compute_digest(seed, each), each))[:size]
 
 
@@ -192,7 +194,7 @@ def _paint_plate(row: ClipRow, index: int, kind: PlateKind, inpainter: Inpainter
 
 
 def _list_whole_subjects(row: ClipRow, index: int) -> list[WholeSubject]:
-    """The kept subjects of a frame that it does not cut off: what is seen is their whole height."""
+    """List the kept subjects of a frame that its upper and lower edge do not cut off."""
     found = []
     for subject in row["subjects"]:
         box, mask, verdict = subject["box"], subject["mask"], subject["verdict"]
@@ -208,7 +210,7 @@ def _list_whole_subjects(row: ClipRow, index: int) -> list[WholeSubject]:
 
 
 def _is_frame_visible(row: ClipRow, index: int | None) -> bool:
-    """Whether a frame is neither nearly black nor nearly white. One that cannot be read fails later."""
+    """Return whether a frame is neither nearly black nor nearly white. An unreadable frame fails later."""
     try:
         return _LUMA_RANGE[0] <= float(compute_luma(get_frame_image(row, index)).mean()) <= _LUMA_RANGE[1]
     except ValueError:
@@ -216,7 +218,7 @@ def _is_frame_visible(row: ClipRow, index: int | None) -> bool:
 
 
 def _is_described(row: ClipRow) -> bool:
-    """Whether a clip has a picture and a caption."""
+    """Return whether a clip has a picture and a caption."""
     has_picture = row["status"] != "failed" and bool(row["frames"]) and row["video_id"] is not None
     return has_picture and bool((row["caption"] or "").strip())
 
@@ -226,7 +228,7 @@ def _list_found_subjects(row: ClipRow) -> list[SubjectRow]:
 
 
 def _measure_covered_share(subject: SubjectRow, index: int) -> float:
-    """Share of a frame that a subject covers, 0..1; 0 if it is not known."""
+    """Measure the share of a frame that a subject covers, 0..1; 0 if it has no mask there."""
     if subject["frame_index"] == index:
         return subject["scores"].get("area_share") or 0.0
     mask = find_mask(subject, index)

@@ -1,4 +1,4 @@
-"""The subject in another pose, view and light (Kaleido 3.2 (6), variant `redux`)."""
+"""Generate the subject in another pose, view and light (Kaleido 3.2 (6), variant `redux`)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PADDING = 0.05
 
 
 class Redux:
-    """Cut-outs go to the variator with their phrase as the prompt; what comes back is stored as it is.
+    """Gives cut-outs to the variator, with their phrases as prompts, and stores its unchanged pictures.
 
-    The backends of `embedder` and, for humans, `faces` compare it with the cut-out. A picture that differs
-    too much stays in the row with its number, not kept: other thresholds may keep it.
+    The backends of `embedder` and, for humans, `faces` compare each picture with its cut-out. A picture that
+    differs too much stays in the row with its scores and is not kept, because other thresholds may keep it.
     """
 
     name = REDUX
@@ -35,7 +35,7 @@ class Redux:
         self._variator: Variator | None = None
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
-        """Make the `redux` references of every kept subject again."""
+        """Replace the `redux` references of every kept subject by new ones."""
         if not self._config.redux.enabled:
             return
         if self._variator is None:

@@ -1,4 +1,4 @@
-"""The same subject in another clip (variant `retrieved`): a reference that no model made."""
+"""Take a reference of the subject from another clip (variant `retrieved`), without a generative model."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ VARIANT = "retrieved"
 
 
 class DonorLibrary(Protocol):
-    """Where `Retrieve` finds donors: small in memory, however large the dataset."""
+    """The source of donors for `Retrieve`. It does not hold the pictures of the dataset in memory."""
 
     @property
     def model(self) -> str:
-        """Name of the embedder that found the donors."""
+        """The name of the embedder that found the donors."""
         ...
 
     @property
     def revision(self) -> str:
-        """Revision of that embedder."""
+        """The revision of that embedder."""
         ...
 
     @property
     def sha256(self) -> str | None:
-        """SHA-256 of its checkpoint; None: it has none."""
+        """The SHA-256 of its checkpoint; None: it has no checkpoint."""
         ...
 
     def get_donor(self, subject_id: str) -> Donor | None:
@@ -50,7 +50,7 @@ class DonorLibrary(Protocol):
 
 @dataclass(frozen=True)
 class FoundDonors:
-    """A `DonorLibrary` over what `donors.find_donors` found and a function that reads rows."""
+    """A `DonorLibrary` from the result of `donors.find_donors` and a function that reads rows."""
 
     model: str
     revision: str
@@ -63,12 +63,12 @@ class FoundDonors:
         return self.found.get(subject_id)
 
     def load_clips(self, clip_ids: Sequence[str]) -> Iterable[ClipRow]:
-        """Load clips with the given function."""
+        """Load clips by the function that reads rows."""
         return self.fetch(clip_ids)
 
 
 class Retrieve:
-    """Gives the drawn subjects one reference cut from their donor's frame, in the donor's surroundings."""
+    """Adds to each drawn subject one crop of its donor's frame, with the donor's surroundings."""
 
     name = RETRIEVE
 
@@ -79,24 +79,24 @@ class Retrieve:
         self._library = library
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
-        """Give the drawn subjects a picture from their donor's clip."""
-        wanted: list[tuple[SubjectRow, Donor]] = []
+        """Add a reference from the donor's clip to each drawn subject that has a donor."""
+        pairs: list[tuple[SubjectRow, Donor]] = []
         for row in rows:
             for subject in list_kept_subjects(row):
                 remove_references(subject, VARIANT)
                 if is_drawn(self._config, subject["subject_id"]):
                     found = self._library.get_donor(subject["subject_id"])
                     if found is not None:
-                        wanted.append((subject, found))
-        if not wanted:
+                        pairs.append((subject, found))
+        if not pairs:
             return
-        clips = sorted({found.clip_id for _, found in wanted})
+        clips = sorted({found.clip_id for _, found in pairs})
         donors = {
             donor["subject_id"]: (row, donor)
             for row in self._library.load_clips(clips)
             for donor in list_kept_subjects(row)
         }
-        for subject, found in wanted:
+        for subject, found in pairs:
             if found.subject_id in donors:
                 self._add_donor_reference(subject, found, *donors[found.subject_id])
 
@@ -106,7 +106,9 @@ class Retrieve:
         try:
             crop, _ = make_subject_cutout(row, donor, self._padding)
         except ValueError as error:
-            log.warning("%s gives nothing to %s: %s", donor["subject_id"], subject["subject_id"], error)
+            log.warning(
+                "donor %s gives no reference to %s: %s", donor["subject_id"], subject["subject_id"], error
+            )
             return
         add_reference(
             subject,

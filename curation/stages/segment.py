@@ -1,4 +1,4 @@
-"""From boxes to masks, and the sizes that only a mask gives."""
+"""Segment subjects in their boxes, and measure the masks."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from curation.rows.stage_names import SEGMENT
 class Segment:
     """Segments subjects (Kaleido 3.2 (3)). An empty mask counts as measured: its area share is 0.
 
-    Overlap is measured with all other subjects of the frame: those segmented there, and those that the
-    tracker saw there although their own best frame is another one.
+    Overlap is measured with all other subjects of the frame: those segmented in it, and those with a mask of
+    the tracker in it whose own best frame is another one.
     """
 
     name = SEGMENT
@@ -40,7 +40,7 @@ class Segment:
         self._segmenter: Segmenter | None = None
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
-        """Segment the box of every subject, and measure its mask."""
+        """Segment every subject in its box, and measure its mask."""
         if self._segmenter is None:
             self._segmenter = cast(Segmenter, registry.load_required_backend(self._config, "segmenter"))
         groups: list[list[SubjectRow]] = []

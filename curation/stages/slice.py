@@ -1,4 +1,4 @@
-"""From videos to clips: the one stage that makes rows."""
+"""Slice videos into clips. It is the only stage that makes rows."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Slice:
         self._slicing = compute_digest(config.slice.model_dump(mode="json", exclude={"timeout"}))
 
     def __call__(self, video: VideoRow) -> Iterator[ClipRow]:
-        """Yield the rows of a video without those of `skip_clip_ids`; without a clip, one row that says why.
+        """Yield the rows of a video without those of `skip_clip_ids`; if it has none, a row with the reason.
 
-        If the last row is one of those to skip, no yielded row has a `clip_count`.
+        If the last row is skipped, no yielded row has a `clip_count`.
 
         Raises:
             RepriseError: a clip cannot be written, to the dataset or to this machine's temporary folder.
@@ -69,7 +69,7 @@ class Slice:
             folder = Path(stack.enter_context(_make_temporary_folder()))
             spans: Iterator[Span] = iter(())
             while True:
-                # Errors of reading fail this video. Errors of writing to the dataset fail the run.
+                # Read errors fail this video. Write errors of the dataset fail the run.
                 try:
                     if slicer is None:
                         if video["problem"]:
@@ -137,16 +137,16 @@ def _make_temporary_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def _parse_first_frames(clip_ids: Iterable[str]) -> frozenset[int]:
-    """Return the first frames of the clips with these ids; the id of a video without clips has none."""
+    """Return the first frames in these clip ids. The id of a video without clips has no first frame."""
     parts = [each.split("-") for each in clip_ids]
     return frozenset(int(each[1]) for each in parts if len(each) == 4)
 
 
 def _refuse_full_disk(error: Exception) -> None:
-    """End the run on a full disk, which would fail every further video.
+    """Turn an error of a full disk into one that ends the run, because every further video would fail.
 
     Raises:
-        RepriseError: the error says that the disk is full.
+        RepriseError: the disk is full.
     """
     cause = error.__cause__ if isinstance(error, RepriseError) else error
     if getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
@@ -158,7 +158,7 @@ def _refuse_full_disk(error: Exception) -> None:
 
 
 def _describe_error(error: Exception, video: VideoRow) -> str:
-    """Describe for a video's row what went wrong."""
+    """Describe an error in one line for the row of a video."""
     if isinstance(error, BadVideoError | RepriseError):
         return str(error)
     if isinstance(error, StalledError):

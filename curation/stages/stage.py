@@ -1,4 +1,4 @@
-"""What a stage is, and how it runs on rows: an exception fails only the row that causes it."""
+"""The interface of a stage, and a function that runs it. An exception fails only the row that causes it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ log = logging.getLogger(__name__)
 
 
 class Stage(Protocol):
-    """A step over clips. Building one is cheap; models are loaded at the first call and kept."""
+    """A step of curation over rows. Construction is cheap; the first call loads models and keeps them."""
 
     name: str
 
     def __call__(self, rows: Sequence[ClipRow]) -> None:
-        """Change live rows in place; no row is added or dropped."""
+        """Change live rows in place. A stage adds and drops no row."""
         ...
 
 
 def run_stage(stage: Stage, rows: list[ClipRow], seconds: dict[str, float]) -> list[ClipRow]:
     """Run a stage over a batch and add its time to `seconds`. Stopped rows stay as they are.
 
-    If the batch fails, its rows are tried one by one, and only those that fail alone are marked `failed`.
+    If the batch fails, the stage runs on its rows one by one. Only rows that fail again are marked `failed`.
 
     Raises:
-        RepriseError: the config works for no row: a package or a file that a backend needs is missing.
+        RepriseError: the stage cannot work on any row, for example because a package or file is missing.
     """
     started = time.perf_counter()
     result = list(rows)
@@ -47,7 +47,7 @@ def run_stage(stage: Stage, rows: list[ClipRow], seconds: dict[str, float]) -> l
 
 
 def _try_batch(stage: Stage, rows: list[ClipRow], positions: Sequence[int]) -> Exception | None:
-    """Work on copies, so that a failure leaves no half-changed row behind. Bytes are shared, not copied."""
+    """Run a stage on copies, so that a failure leaves no half-changed row. Copies share their bytes."""
     copies = [copy.deepcopy(rows[position]) for position in positions]
     try:
         stage(copies)

@@ -1,4 +1,4 @@
-"""Subjects tracked through their clips, and the frames that show them best."""
+"""Track subjects through their clips, and choose the frames that show them best."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from curation.models.roles import ImageEmbedder, SubjectTrack, Tracker
 from curation.rows.schema import ClipRow, ReferenceFrame, SubjectRow
 from curation.rows.stage_names import TRACK
 
-_PADDING = 0.1  # of the cut-outs that the embedder sees, as the references have
+_PADDING = 0.1  # around the embedded cut-outs, share of the box's sides; references have the same
 
 
 class Track:
     """Tracks every found subject over the sampled frames, from the frame in which the detector found it.
 
-    The best frame of the track replaces the detector's, so that later stages measure there. Further frames,
-    which differ in pose, give further references. If no backend is configured for the role `tracker`, a
-    subject stays in the frame in which it was found.
+    The best frame of the track replaces the detector's frame, so that later stages measure there.
+    Further frames with other poses give further references. If no backend is configured for the role
+    `tracker`, a subject stays in the frame in which it was found.
     """
 
     name = TRACK
@@ -39,7 +39,7 @@ class Track:
 
     def _load_models(self) -> None:
         self._tracker: Tracker | None = registry.load_backend(self._config, "tracker")
-        # A single reference frame is compared with no other.
+        # With a single reference frame there is nothing to compare.
         several = self._tracker is not None and self._config.track.references > 1
         self._embedder: ImageEmbedder | None = (
             registry.load_backend(self._config, "embedder") if several else None
@@ -89,7 +89,7 @@ class Track:
         settings = self._config.track
         choices = choose_frames(sightings, settings.references, settings.min_quality, settings.min_difference)
         if not choices:
-            return  # the tracker lost it: it stays where the detector found it
+            return  # the tracker lost the subject, so it keeps the detector's frame
         seen = {each.frame: each for each in sightings}
         first = seen[choices[0].frame]
         subject["reference_frames"] = [
@@ -106,7 +106,7 @@ class Track:
             registry.record_model(subject, "embedder", self._embedder)
 
     def _build_sightings(self, found: SubjectTrack, images: Sequence[RGB]) -> list[Sighting]:
-        """Build a sighting for each frame that shows it, with embeddings if there is an embedder."""
+        """Build a sighting for each frame that shows the subject, with embeddings if there is an embedder."""
         sightings, cuts = [], []
         for frame, (box, rle) in enumerate(zip(found.boxes, found.masks, strict=True)):
             if box is None or rle is None:
@@ -134,15 +134,15 @@ class Track:
 
 
 def reset_subject(subject: SubjectRow) -> None:
-    """Restore a subject as the detector left it, so that tracking again starts from the same box."""
-    if subject["found_index"] is None:  # a table from before there were tracks
+    """Restore the detector's result of a subject, so that a new tracking starts from the same box."""
+    if subject["found_index"] is None:  # a row of an older schema without tracks
         subject["found_index"], subject["found_box"] = subject["frame_index"], subject["box"]
     moved = subject["track"] is not None
     subject["track"] = subject["reference_frames"] = None
     subject["scores"].pop("visible_share", None)
     if moved:
         subject["frame_index"], subject["box"] = subject["found_index"], subject["found_box"]
-        subject["mask"] = None  # of the frame that it leaves
+        subject["mask"] = None  # it was of the other frame
 
 
 def _build_reference_frame(

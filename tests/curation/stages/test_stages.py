@@ -216,7 +216,7 @@ def test_grounding_again_starts_from_the_phrases() -> None:
 def test_a_clip_without_frames_fails_with_a_reason() -> None:
     row = one(clip(images=[]), config(), "match", "ground")
     assert row["stop"] is not None
-    assert (row["status"], row["stop"]["reason"]) == ("failed", "no frame to look at")
+    assert (row["status"], row["stop"]["reason"]) == ("failed", "the clip has no frames")
 
 
 # ---- segment ---------------------------------------------------------------------------------------------
