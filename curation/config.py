@@ -28,11 +28,7 @@ from reprise.settings import SettingsSection
 
 # Earlier names of profiles, and of the backends of the profile `classical`.
 FORMER_NAMES = {"embedded": "classical", "full": "pretrained"}
-# Profiles that have defaults of their own.
-_PROFILE_FILES = {
-    "classical": Path(__file__).with_name("models") / "classical" / "profile.yaml",
-    "playground": Path(__file__).with_name("playground") / "profile.yaml",
-}
+_PLAYGROUND_PROFILE = Path(__file__).with_name("playground") / "profile.yaml"
 
 
 class SliceConfig(SettingsSection):
@@ -327,12 +323,10 @@ class CurationConfig(SettingsSection):
     @model_validator(mode="before")
     @classmethod
     def _apply_profile_defaults(cls, data: Any) -> Any:
-        """Apply the defaults of a profile, where it has some of its own."""
-        profile = data.get("profile", cls.model_fields["profile"].default) if isinstance(data, dict) else None
-        file = _PROFILE_FILES.get(profile) if isinstance(profile, str) else None
-        if file is None:
-            return data
-        return _merge_defaults(yaml.safe_load(file.read_text(encoding="utf-8")), data)
+        """Apply the defaults of a profile: the playground has its own names and thresholds."""
+        if isinstance(data, dict) and data.get("profile") == "playground":
+            return _merge_defaults(yaml.safe_load(_PLAYGROUND_PROFILE.read_text(encoding="utf-8")), data)
+        return data
 
     @model_validator(mode="after")
     def _check_size(self) -> CurationConfig:

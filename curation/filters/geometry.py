@@ -32,25 +32,6 @@ def measure_cut_share(mask: BoolMask) -> float:
     return float((outline & edge).sum() / total) if total else 0.0
 
 
-def measure_holdings(masks: Sequence[BoolMask]) -> list[float]:
-    """Measure the largest share of a smaller mask that each mask holds, 0..1; empty masks hold nothing.
-
-    The masks are of one frame. Of equal ones the earlier counts as larger.
-    """
-    areas = [int(mask.sum()) for mask in masks]
-    return [
-        max(
-            (
-                float(np.count_nonzero(mask & other) / areas[rival])
-                for rival, other in enumerate(masks)
-                if areas[rival] > 0 and (areas[rival], -rival) < (areas[index], -index)
-            ),
-            default=0.0,
-        )
-        for index, mask in enumerate(masks)
-    ]
-
-
 def measure_overlaps(masks: Sequence[BoolMask]) -> list[tuple[float, float]]:
     """Measure each mask's highest IoU with a larger one, and its largest share inside a larger one, 0..1.
 

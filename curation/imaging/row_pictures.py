@@ -23,19 +23,6 @@ def get_frame_image(row: ClipRow, index: int | None) -> RGB:
     raise ValueError(f"frame {index} of {row['clip_id']} was freed")
 
 
-def get_frame_motion(row: ClipRow, index: int | None) -> NDArray[np.float32] | None:
-    """Decode the motion map of the stored frame with a source frame number.
-
-    Returns:
-        (h, w) float32, motion against the camera in diagonals per second; None: not measured.
-    """
-    scale = row["motion_scale"]
-    for frame in row["frames"]:
-        if frame["index"] == index and frame["motion"] is not None and scale:
-            return decode_image(frame["motion"]).astype(np.float32) * np.float32(scale / 255)
-    return None
-
-
 def make_subject_cutout(row: ClipRow, subject: SubjectRow, padding: float) -> tuple[RGB, RGBA]:
     """Cut a kept subject out of its stored frame: (crop, the same crop with a transparent background)."""
     assert subject["mask"] is not None

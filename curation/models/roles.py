@@ -74,12 +74,10 @@ class Segmentation:
     Attributes:
         masks: (H, W) bool, in the order of the boxes.
         scores: the segmenter's own estimate of each mask's quality, 0..1.
-        stabilities: mean IoU of each mask with the masks of slightly moved boxes, 0..1; None: not measured.
     """
 
     masks: list[BoolMask]
     scores: list[float]
-    stabilities: list[float] | None = None
 
 
 @dataclass(frozen=True)

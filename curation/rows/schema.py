@@ -21,7 +21,7 @@ import pyarrow as pa
 from curation.rows.columns import Column, Int32, derive_fields
 from curation.rows.huggingface import encode_features
 
-SCHEMA_VERSION = "5"
+SCHEMA_VERSION = "4"
 
 
 class EncodedImage(TypedDict):
@@ -69,16 +69,6 @@ class Scores(TypedDict, total=False):
         Column("confidence that it is what this phrase names and not what another phrase names, 0..1"),
     ]
     segment: Annotated[float | None, Column("segmenter's own estimate of mask quality, 0..1")]
-    stability: Annotated[
-        float | None, Column("mean IoU of the mask with masks of slightly moved boxes, 0..1", since=5)
-    ]
-    outline: Annotated[
-        float | None, Column("share of the mask's outline that lies on a colour edge, 0..1", since=5)
-    ]
-    motion_fit: Annotated[
-        float | None,
-        Column("share of the movement near the mask that it holds, 0..1; null: it does not move", since=5),
-    ]
     area_share: Annotated[float | None, Column("mask pixels / frame pixels, 0..1")]
     border_share: Annotated[float | None, Column("share of the frame's border covered by the mask, 0..1")]
     overlap_iou: Annotated[
@@ -86,9 +76,6 @@ class Scores(TypedDict, total=False):
     ]
     overlap_containment: Annotated[
         float | None, Column("largest share of this mask inside a larger subject's mask, 0..1")
-    ]
-    overlap_holding: Annotated[
-        float | None, Column("largest share of a smaller subject's mask inside this mask, 0..1", since=5)
     ]
     clip_category: Annotated[
         float | None, Column("probability of its own category among all of the taxonomy, 0..1")

@@ -25,15 +25,6 @@ class Thresholds(BaseModel):
     segment_min: float | None = Field(
         0.3, ge=0, le=1, description="ours: below it both sides of the outline have the same colour"
     )
-    stability_min: float | None = Field(
-        None, ge=0, le=1, description="ours: a mask that follows small moves of its box is no thing's"
-    )
-    outline_min: float | None = Field(
-        None, ge=0, le=1, description="ours: a thing's outline lies on edges of colour"
-    )
-    motion_fit_min: float | None = Field(
-        None, ge=0, le=1, description="ours: a mask of a part holds little of the movement around it"
-    )
     area_share_min: float | None = Field(
         1 / 32, ge=0, le=1, description="Kaleido 3.2 (4i); OpenS2V-5M: mask >= 1/32 of the frame"
     )
@@ -48,9 +39,6 @@ class Thresholds(BaseModel):
     )
     overlap_containment_max: float | None = Field(
         0.9, ge=0, le=1, description="ours: a part of a larger subject is no subject of its own"
-    )
-    overlap_holding_max: float | None = Field(
-        None, ge=0, le=1, description="ours: a mask that holds another subject is two things, or misnamed"
     )
     clip_category_min: float | None = Field(
         0.5, ge=0, le=1, description="Kaleido 3.2 (4ii) and A.1, value not published; ours"

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from curation.config import CurationConfig
 from curation.imaging.codec import decode_image
-from curation.imaging.row_pictures import get_frame_motion
 from curation.models import registry
 from curation.models.roles import Detection, DetectionScene, Detector, Phrase
 from curation.rows.ids import make_instance_id
@@ -42,7 +42,7 @@ class Ground:
             row["subjects"] = reset_candidates(row["subjects"])
             frames = pick_spread_frames(row["frames"], self._config.ground.frames)
             searched.append(frames)
-            scenes += [build_scene(row, frame) for frame in frames]
+            scenes += [build_scene(frame, row["motion_scale"]) for frame in frames]
             phrases += [[build_phrase(subject) for subject in row["subjects"]]] * len(frames)
         found = iter(self._detector.detect(scenes, phrases))
         for row, frames in zip(rows, searched, strict=True):
@@ -116,6 +116,9 @@ def build_phrase(subject: SubjectRow) -> Phrase:
     return Phrase(subject["phrase"], subject["category"], subject["group"], subject["count"])
 
 
-def build_scene(row: ClipRow, frame: FrameRow) -> DetectionScene:
+def build_scene(frame: FrameRow, motion_scale: float | None) -> DetectionScene:
     """Decode a stored frame and its motion map, the map to shares of the diagonal per second."""
-    return DetectionScene(decode_image(frame["image"]), get_frame_motion(row, frame["index"]))
+    motion: NDArray[np.float32] | None = None
+    if frame["motion"] is not None and motion_scale:
+        motion = decode_image(frame["motion"]).astype(np.float32) * np.float32(motion_scale / 255)
+    return DetectionScene(decode_image(frame["image"]), motion)

@@ -6,19 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from curation.config import CurationConfig
-from curation.filters.geometry import (
-    measure_area_share,
-    measure_border_share,
-    measure_holdings,
-    measure_overlaps,
-)
-from curation.filters.outline import measure_motion_fit, measure_outline
+from curation.filters.geometry import measure_area_share, measure_border_share, measure_overlaps
 from curation.imaging.codec import BoolMask, decode_mask, encode_mask
-from curation.imaging.row_pictures import get_frame_image, get_frame_motion
+from curation.imaging.row_pictures import get_frame_image
 from curation.models import registry
 from curation.models.roles import Segmenter
 from curation.rows.references import find_mask
@@ -46,7 +37,6 @@ class Segment:
         groups: list[list[SubjectRow]] = []
         beside: list[list[BoolMask]] = []
         images = []
-        motions: list[NDArray[np.float32] | None] = []
         for row in rows:
             by_frame: dict[int, list[SubjectRow]] = defaultdict(list)
             for subject in row["subjects"]:
@@ -54,28 +44,18 @@ class Segment:
                     by_frame[subject["frame_index"]].append(subject)
             for index, group in by_frame.items():
                 images.append(get_frame_image(row, index))
-                motions.append(get_frame_motion(row, index))
                 groups.append(group)
                 elsewhere = [each for each in row["subjects"] if each["frame_index"] != index]
                 seen = [find_mask(each, index) for each in elsewhere]
                 beside.append([decode_mask(mask) for mask in seen if mask is not None])
         boxes = [[subject["box"] or [] for subject in group] for group in groups]
         segmented = self._segmenter.segment(images, boxes)
-        for group, others, found, image, motion in zip(
-            groups, beside, segmented, images, motions, strict=True
-        ):
+        for group, others, found in zip(groups, beside, segmented, strict=True):
             for subject, mask, score in zip(group, found.masks, found.scores, strict=True):
                 self._measure_mask(subject, mask, score)
-                subject["scores"]["outline"] = measure_outline(image, mask)
-                subject["scores"]["motion_fit"] = None if motion is None else measure_motion_fit(motion, mask)
-            for subject, stability in zip(group, found.stabilities or [], strict=False):
-                subject["scores"]["stability"] = stability
-            masks = [*found.masks, *others]
-            shares = zip(measure_overlaps(masks), measure_holdings(masks), strict=True)
-            for subject, ((iou, contained), holding) in zip(group, shares, strict=False):
-                subject["scores"].update(
-                    {"overlap_iou": iou, "overlap_containment": contained, "overlap_holding": holding}
-                )
+            shares = measure_overlaps([*found.masks, *others])[: len(group)]
+            for subject, (iou, contained) in zip(group, shares, strict=True):
+                subject["scores"].update({"overlap_iou": iou, "overlap_containment": contained})
 
     def _measure_mask(self, subject: SubjectRow, mask: BoolMask, score: float) -> None:
         subject["mask"] = encode_mask(mask) if mask.any() else None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.imaging.codec import RGB, BoolMask, clamp_box, compute_box_iou, get_mask_box
-from curation.models.classical.regions import compute_mask_iou, fill_holes, get_ring, run_grabcut
+from curation.models.classical.regions import fill_holes, get_ring, run_grabcut
 from curation.models.roles import Segmentation
 
 F32 = NDArray[np.float32]
@@ -19,8 +19,6 @@ _SIDE = 168  # px, long side of the crop while cutting
 _CONTEXT = 0.25  # of the box, on every side: the source of the background's colours
 _SLACK = 0.04  # of the box: how far the subject may extend beyond it, because boxes are not exact
 _ITERATIONS = 5
-_MOVE = 0.06  # of the box: how far its sides move to measure stability; boxes of the detector err by more
-_EDGE = 0.01  # of the frame: a box that comes so near to its edge is cut off there
 _EMPTY = 0.1  # of the box; a smaller cut has lost the subject
 _THIN = 0.3  # of the box; a walking horse fills 0.35 of its own
 _SPECK = 0.08  # pieces smaller than this share of the largest are dropped
@@ -48,10 +46,7 @@ class ClassicalSegmenter:
     @staticmethod
     def _segment_image(image: RGB, boxes: Sequence[list[float]]) -> Segmentation:
         results = [segment_box(image, box) for box in boxes]
-        stabilities = [
-            measure_stability(image, box, mask) for box, (mask, _) in zip(boxes, results, strict=True)
-        ]
-        return Segmentation([mask for mask, _ in results], [score for _, score in results], stabilities)
+        return Segmentation([mask for mask, _ in results], [score for _, score in results])
 
 
 def segment_box(image: RGB, box: list[float]) -> tuple[BoolMask, float]:
@@ -77,24 +72,6 @@ def segment_box(image: RGB, box: list[float]) -> tuple[BoolMask, float]:
     mask = np.zeros((height, width), bool)
     mask[top:bottom, left:right] = _upsample_mask(crop, small, found)
     return mask, score
-
-
-def measure_stability(image: RGB, box: list[float], mask: BoolMask) -> float:
-    """Measure the mean IoU of a mask with the masks of moved boxes, 0..1.
-
-    The box is made larger, smaller, wide and low, narrow and high. A side on the frame's edge stays: there
-    the frame cuts the subject off.
-    """
-    height, width = image.shape[:2]
-    x0, y0, x1, y1 = box
-    step_x, step_y = _MOVE * (x1 - x0), _MOVE * (y1 - y0)
-    free = (x0 > _EDGE * width, y0 > _EDGE * height, x1 < (1 - _EDGE) * width, y1 < (1 - _EDGE) * height)
-    found = []
-    for grow_x, grow_y in ((1, 1), (-1, -1), (1, -1), (-1, 1)):
-        steps = (-grow_x * step_x, -grow_y * step_y, grow_x * step_x, grow_y * step_y)
-        moved = [side + step * open_ for side, step, open_ in zip(box, steps, free, strict=True)]
-        found.append(compute_mask_iou(segment_box(image, moved)[0], mask))
-    return float(np.mean(found))
 
 
 def remove_specks(mask: BoolMask) -> BoolMask:
