@@ -126,10 +126,31 @@ class StepTimes:
         return sum(self.waited) / sum(self.seconds)
 
 
+@dataclass(frozen=True)
+class PairedRatio:
+    """How much faster a step is than a baseline: of rounds, in which both were made one after the other."""
+
+    median: float
+    low: float  # first quartile
+    high: float  # third quartile
+
+
+def compare_pairs(baseline: StepTimes, step: StepTimes) -> PairedRatio:
+    """Divide the baseline's seconds by the step's, round by round.
+
+    Other work on the machine slows both of a round, and a round in which it slows only one moves no median.
+    """
+    ratios = [slow / fast for slow, fast in zip(baseline.seconds, step.seconds, strict=True)]
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return PairedRatio(median, low, high)
+
+
 def time_interleaved(
     kinds: Mapping[str, Callable[[], float]], runs: int, device: torch.device
 ) -> dict[str, StepTimes]:
-    """Time kinds of steps, one of each after the other; a step returns the seconds that it waited.
+    """Time kinds of steps, one of each a round; a step returns the seconds that it waited.
+
+    Each round begins with another kind, so that none always runs after the same one.
 
     Two rounds of warm-up select and compile kernels and allocate buffers. On a CPU the time of the process
     counts, so that other work on the machine has little effect.
@@ -137,7 +158,9 @@ def time_interleaved(
     times = {name: StepTimes() for name in kinds}
     now = get_clock(device)
     for run in range(runs + 2):
-        for name, step in kinds.items():
+        order = list(kinds.items())
+        first = run % len(order)
+        for name, step in order[first:] + order[:first]:
             began = now()
             waited = step()
             if run >= 2:

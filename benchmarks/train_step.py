@@ -7,9 +7,10 @@
 (a) A step of the real loop (loader, task, FSDP2, clip, AdamW) against forward and backward of the same
 transformer, with the same checkpointing and compilation, on tensors in memory, for equally many samples. (b)
 A step with references against one without, with equally many tokens. A step accumulates over `--batch`
-samples, one at a time, as the recipes do (256 samples on 8 GPUs: 32 each). Kinds are interleaved. Ratios are
-of medians; above 1 is faster than the baseline. Weights are random. On a CPU the time of one thread counts,
-so that other work on the machine has little effect.
+samples, one at a time, as the recipes do (256 samples on 8 GPUs: 32 each). Kinds are interleaved. A ratio is
+the median over the rounds of the ratio within a round, with its quartiles; above 1 is faster than the
+baseline. Weights are random. On a CPU the time of one thread counts. Other work on the machine slows all
+steps of a round, so it has little effect.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import gc
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.machine import describe_machine
-from benchmarks.steps import BenchmarkLoop, get_clock, time_interleaved
+from benchmarks.steps import BenchmarkLoop, compare_pairs, get_clock, time_interleaved
 from training.callbacks.log import resolve_peak_flops
 from training.config import ComputeConfig, KaleidoTask, ParallelConfig, TaskConfig, VideoTask
 from training.cost import activations, flops
@@ -80,7 +81,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", choices=list(PRESETS), default="cpu")
-    parser.add_argument("--runs", type=int, default=7, help="timed steps of each kind")
+    parser.add_argument("--runs", type=int, default=15, help="timed steps of each kind")
     parser.add_argument("--batch", type=int, default=8, help="samples of a step, one forward pass each")
     parser.add_argument("--attention", help="diffusers attention backend, such as _native_flash or flash")
     parser.add_argument("--compile", action="store_true")
@@ -185,8 +186,8 @@ def measure_setting(
     if world.device.type == "cuda":
         found["peak_memory_gib"] = torch.cuda.max_memory_allocated() / (1 << 30)
     if ratios:
-        found["ratio_to_bare"] = times["bare"].median / seconds
-        found["ratio_to_plain_video"] = times["plain"].median / seconds
+        found["ratio_to_bare"] = asdict(compare_pairs(times["bare"], times["step"]))
+        found["ratio_to_plain_video"] = asdict(compare_pairs(times["plain"], times["step"]))
         found["bare_seconds"], found["plain_seconds"] = times["bare"].median, times["plain"].median
     return found
 

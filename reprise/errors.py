@@ -6,6 +6,7 @@ RepriseError
 ├── InputError                 a person named something that cannot be used, such as an address
 ├── WorkersLostError           workers of a run failed more often than its config allows
 └── StorageError               a file or a folder is missing, refused, damaged or full
+    ├── DamagedDataError       stored data is missing, cut short or no longer what was written
     └── TransientStorageError  a disk or a store does not answer now; trying again may help
 """
 
@@ -45,3 +46,7 @@ class StorageError(RepriseError):
 
 class TransientStorageError(StorageError):
     """The disk or the store does not answer now. The same request may succeed later."""
+
+
+class DamagedDataError(StorageError):
+    """Stored data is missing, cut short or no longer what was written. Only writing it again helps."""

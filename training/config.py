@@ -288,6 +288,15 @@ class LogConfig(SettingsSection):
     )
 
 
+class DataConfig(SettingsSection):
+    """What happens to samples that are damaged on disk. A disk that does not answer is asked again."""
+
+    bad_samples: Literal["stop", "skip"] = Field(
+        "stop", description="stop the run, or take the next sample of the same bucket in place of each"
+    )
+    max_bad_samples: int = Field(100, ge=0, description="more of them stop the run, even with skip")
+
+
 class RunConfig(SettingsSection):
     """Where the run runs and writes. These settings do not change the trained model."""
 
@@ -296,7 +305,9 @@ class RunConfig(SettingsSection):
     workers: int = Field(1, ge=1)
     gpus_per_worker: float = Field(-1, ge=-1, description="-1: one where there are GPUs, else none")
     cpus_per_worker: float = Field(1, gt=0)
-    max_failures: int = Field(3, ge=-1, description="restarts after lost workers; -1: for ever")
+    max_failures: int = Field(
+        3, ge=-1, description="restarts without a new checkpoint between them; -1: for ever"
+    )
     address: str | None = Field(None, description="Ray address; null: RAY_ADDRESS, else start Ray here")
 
 
@@ -315,6 +326,7 @@ class TrainConfig(SettingsSection):
     lora: LoraConfig | None = Field(None, description="null: all weights are trained")
     token: SubjectTokenConfig = SubjectTokenConfig()
     conflict: ConflictConfig = ConflictConfig()
+    data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     parallel: ParallelConfig = ParallelConfig()
     compute: ComputeConfig = ComputeConfig()

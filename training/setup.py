@@ -81,6 +81,7 @@ def build_state(config: TrainConfig, world: World) -> RunState:
         ranks=world.data_size,
         threads=max(1, min(8, cores // world.local_size)),
         pin_memory=world.device.type == "cuda",
+        data=config.data,
     )
     return RunState(
         config=config,

@@ -65,7 +65,8 @@ def check_trainable(config: TrainConfig) -> None:
 def run_training(config: TrainConfig, callbacks: CallbackFactory | None = None) -> TrainingResult:
     """Train on the Ray that `run.address` names, or on one that is started here.
 
-    A run of the same name is resumed. Lost workers are replaced `run.max_failures` times.
+    A run of the same name is resumed. Lost workers are replaced, until more than `run.max_failures` attempts
+    in a row have made no new checkpoint.
 
     callbacks: default: those of the config (`callbacks/build.py`).
 
@@ -113,13 +114,41 @@ def _run_trainer(
 ) -> dict[str, Any] | None:
     """Run the trainer and return the result of the first worker; None if it recorded why it stopped."""
     import ray.train
+
+    gpus = _get_worker_gpus(config)
+    _check_resources(config, gpus, started_here)
+    failures, reached = 0, _get_last_step(folder)
+    while True:
+        try:
+            found: dict[str, Any] | None = _make_trainer(config, callbacks, folder, gpus).fit().return_value
+            return found
+        except ray.train.TrainingFailedError as error:
+            if _read_stop_reason(folder) is not None:
+                return None
+            before, reached = reached, _get_last_step(folder)
+            failures = failures + 1 if reached == before else 1
+            if 0 <= config.run.max_failures < failures:
+                first = next(iter(getattr(error, "worker_failures", {}).values()), error)
+                message = str(first).strip().splitlines() or [type(first).__name__]
+                raise WorkersLostError(
+                    f"training failed {failures} times without a new checkpoint, the last time with: "
+                    f"{message[-1]}"
+                ) from error
+
+
+def _get_last_step(folder: RunFolder) -> int:
+    """Return the step of the newest complete checkpoint; 0: there is none."""
+    return max(folder.list_complete_steps(), default=0)
+
+
+def _make_trainer(config: TrainConfig, callbacks: CallbackFactory, folder: RunFolder, gpus: float) -> Any:
+    """Make one attempt. Ray Train counts all failures of a run; `_run_trainer` those without progress."""
+    import ray.train
     from ray import cloudpickle
     from ray.train.torch import TorchTrainer
 
     run = config.run
-    gpus = _get_worker_gpus(config)
-    _check_resources(config, gpus, started_here)
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _run_worker,
         train_loop_config={
             "config": config.model_dump(mode="json"),
@@ -135,20 +164,9 @@ def _run_trainer(
             name="ray",  # below the run's folder: Ray's logs
             storage_path=folder.root.get_arrow_path(),
             storage_filesystem=folder.root.get_filesystem() if folder.root.is_remote else None,
-            failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
+            failure_config=ray.train.FailureConfig(max_failures=0),
         ),
     )
-    try:
-        found: dict[str, Any] | None = trainer.fit().return_value
-        return found
-    except ray.train.TrainingFailedError as error:
-        if _read_stop_reason(folder) is not None:
-            return None
-        first = next(iter(getattr(error, "worker_failures", {}).values()), error)
-        message = str(first).strip().splitlines() or [type(first).__name__]
-        raise WorkersLostError(
-            f"training failed {run.max_failures + 1} times, the last time with: {message[-1]}"
-        ) from error
 
 
 def _run_worker(settings: dict[str, Any]) -> dict[str, Any] | None:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from reprise.errors import RepriseError
+from reprise.errors import RepriseError, WorkersLostError
 from reprise.ray_session import ray_session
 from tests.training import worlds
 from tests.training.worlds import flaky_storage, launch, make_failing_callbacks, tiny_config
+from training import trainer
+from training.loop.run_folder import RunFolder
 from training.trainer import run_training
 
 
@@ -27,7 +29,8 @@ def cluster() -> Iterator[None]:
 def test_a_run_outlives_a_notice_and_a_killed_worker(tmp_path: Path, cluster: None) -> None:
     common = {"checkpoint": {"every": 4, "keep": 9}, "steps": 6}
     undisturbed = launch(worlds.run, 2, tiny_config(tmp_path, **common))[0]
-    run = {"name": "ray", "output": str(tmp_path / "runs"), "workers": 2}
+    # One failure without progress is allowed; there are two, with a checkpoint between them.
+    run = {"name": "ray", "output": str(tmp_path / "runs"), "workers": 2, "max_failures": 1}
 
     result = run_training(
         tiny_config(tmp_path, **common, run=run), partial(make_failing_callbacks, tmp_path, 2, 5)
@@ -55,6 +58,30 @@ def test_a_run_folder_that_cannot_be_made_is_said_before_anything_starts(tmp_pat
     config = tiny_config(tmp_path, run={"output": str(tmp_path / "runs")})
     with pytest.raises(RepriseError, match=r"runs/.*a file and a folder share a name"):
         run_training(config)
+
+
+def test_failures_without_a_new_checkpoint_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.train import TrainingFailedError
+
+    steps = iter([0, 0, 2, 2, 2, 4])  # the newest checkpoint at the start and after each attempt
+    attempts: list[int] = []
+
+    class LostWorker:
+        def fit(self) -> None:
+            attempts.append(1)
+            raise TrainingFailedError("a worker died")
+
+    monkeypatch.setattr(trainer, "_make_trainer", lambda *_: LostWorker())
+    monkeypatch.setattr(trainer, "_get_worker_gpus", lambda _: 0.0)
+    monkeypatch.setattr(trainer, "_check_resources", lambda *_: None)
+    monkeypatch.setattr(trainer, "_get_last_step", lambda _: next(steps))
+    run = {"name": "ray", "output": str(tmp_path / "runs"), "max_failures": 2}
+    config = tiny_config(tmp_path, run=run)
+    with pytest.raises(WorkersLostError, match=r"failed 3 times without a new checkpoint.*: a worker died"):
+        trainer._run_trainer(config, lambda _: [], RunFolder.from_config(config.run), True)
+    assert len(attempts) == 4
 
 
 @pytest.mark.ray

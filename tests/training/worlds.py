@@ -304,6 +304,15 @@ def run(config: TrainConfig, *callbacks: Callback, draining: bool = False) -> di
     }
 
 
+def run_on_own_disks(config: TrainConfig, folder: Path) -> dict[str, Any]:
+    """Train where each worker finds another disk under `run.output`."""
+    from training.loop import shared_output
+
+    shared_output.WAIT_S = 0.2
+    output = str(folder / f"disk-{os.environ['RANK']}")
+    return run(config.model_copy(update={"run": config.run.model_copy(update={"output": output})}))
+
+
 class Weights(Callback):
     """Whole weights after each step."""
 

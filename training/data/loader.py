@@ -7,8 +7,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from reprise.errors import DamagedDataError, RepriseError
+from training.config import DataConfig
+from training.data.bad_samples import BadSamples
 from training.data.sampler import Sampler, StepPlan
-from training.data.samples import Batch, LatentSample
+from training.data.samples import Batch, LatentSample, SampleRecord
 from training.latents.store import Latents
 from training.tasks.task import Task
 
@@ -39,6 +42,7 @@ class Loader:
         threads: samples read at the same time.
         prefetch: micro batches that are ready or being read beyond the one in use.
         pin_memory: batches are in page-locked memory, for asynchronous copies to a GPU.
+        data: what happens to damaged samples.
     """
 
     def __init__(
@@ -51,10 +55,12 @@ class Loader:
         threads: int = 4,
         prefetch: int = 4,
         pin_memory: bool = False,
+        data: DataConfig | None = None,
     ) -> None:
         self.sampler, self.latents = sampler, latents
         self.rank, self.ranks = rank, ranks
         self.threads, self.prefetch, self.pin_memory = threads, prefetch, pin_memory
+        self.bad = BadSamples(data or DataConfig())
         self._tasks: dict[str, Task] = {task.name: task for task in sampler.tasks}
 
     def iterate_steps(self, start: int, stop: int) -> Iterator[StepBatches]:
@@ -110,9 +116,29 @@ class Loader:
                 yield plan, plan.slice_samples(self.rank, self.ranks, micro_step, micro_batch)
 
     def _read_sample(self, plan: StepPlan, index: int, row: int) -> LatentSample:
+        try:
+            return self._read_row(plan, index, row)
+        except DamagedDataError as error:
+            self._add_bad_row(plan, row, error)
+        # The next one of the bucket serves: this depends on the disk alone, not on workers or on resuming.
+        for substitute in self.sampler.list_substitutes(plan, row)[1:]:
+            try:
+                return self._read_row(plan, index, substitute)
+            except DamagedDataError as error:
+                self._add_bad_row(plan, substitute, error)
+        size = "x".join(str(side) for side in plan.size)
+        raise RepriseError(f"every sample of task {plan.task} in the bucket {size} is damaged: encode again")
+
+    def _read_row(self, plan: StepPlan, index: int, row: int) -> LatentSample:
         latents = self.latents[plan.task]
         record = latents.records[row]
+        name = _get_bad_name(record)
+        if name in self.bad:
+            raise DamagedDataError(self.bad.get_reasons()[name])
         return latents.read_sample(index, record, self.sampler.draw_choice(plan, index, record))
+
+    def _add_bad_row(self, plan: StepPlan, row: int, error: DamagedDataError) -> None:
+        self.bad.add_sample(_get_bad_name(self.latents[plan.task].records[row]), error)
 
     def _assemble_batch(self, plan: StepPlan, samples: list[Future[LatentSample]]) -> Batch:
         batch = self._collate_batch(plan, [sample.result() for sample in samples])
@@ -120,3 +146,8 @@ class Loader:
 
     def _collate_batch(self, plan: StepPlan, samples: list[LatentSample]) -> Batch:
         return self._tasks[plan.task].collate_samples(samples, self.latents[plan.task].manifest.text.length)
+
+
+def _get_bad_name(record: SampleRecord) -> str:
+    """The name of a damaged sample: a shard's name is a hash, so that it tells folders of latents apart."""
+    return f"{record.shard}/{record.sample_id}"

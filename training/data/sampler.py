@@ -162,6 +162,14 @@ class Sampler:
             record, plan.references, random_streams.make_generator(self.seed, "choice", index)
         )
 
+    def list_substitutes(self, plan: StepPlan, row: int) -> list[int]:
+        """List the rows of a row's bucket, from this one on: the next serves where one is damaged."""
+        for bucket in self.buckets[plan.task]:
+            place = int(np.searchsorted(bucket.rows, row))  # the rows of a bucket ascend
+            if bucket.size == plan.size and place < len(bucket.rows) and bucket.rows[place] == row:
+                return [*bucket.rows[place:].tolist(), *bucket.rows[:place].tolist()]
+        raise ValueError(f"no bucket of task {plan.task} has row {row}")
+
     def _take_rows(self, task: str, bucket: int, begin: int, count: int) -> list[int]:
         """Rows `begin` to `begin + count` of a bucket's endless stream."""
         size = len(self.buckets[task][bucket].rows)

@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-from reprise.errors import RepriseError
+from reprise.errors import DamagedDataError, RepriseError, StorageError, TransientStorageError
 from reprise.storage import Storage
 from training.data.samples import LatentSample, SampleChoice, SampleRecord, SampleReference, Subject
 from training.latents.records import record_part, write_records
@@ -247,6 +248,7 @@ class Latents:
 
 
 _MAX_OPEN_SHARDS = 256  # open files and their parsed headers
+RETRY_WAITS_S = (0.5, 2.0, 8.0)  # before a read that failed is tried again; ours
 _FIRST_READ_BYTES = 1 << 16  # bytes of the first read; most headers are smaller
 _MAX_HEADER_BYTES = 100_000_000  # bytes; the limit of the format
 _TORCH_TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
@@ -267,19 +269,49 @@ class _Shard:
         self._start = 0
 
     def read_tensor(self, name: str) -> Tensor:
-        try:
-            file = self._open_file()
-            found = self._header.get(name)
-            if found is None:
-                raise RepriseError(f"{self._where} has no tensor {name}: encode again into an empty folder")
-            begin, end = found["data_offsets"]
-            data = file.read_at(end - begin, self._start + begin)
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-            raise RepriseError(f"cannot read {self._where}: {' '.join(str(error).split())}") from error
+        """Read one tensor; a read that fails is tried again on a handle that is opened anew.
+
+        Raises:
+            TransientStorageError: the disk or the store did not answer, however often it was asked.
+            DamagedDataError: the file or the tensor is missing or damaged.
+        """
+        waits = iter(RETRY_WAITS_S)
+        while True:
+            try:
+                return self._read_tensor(name)
+            except DamagedDataError:
+                raise
+            except (FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError) as error:
+                raise DamagedDataError(
+                    f"cannot read {self._where} ({_join_lines(error)}): encode again into an empty folder"
+                ) from error
+            except (OSError, TransientStorageError) as error:
+                self._close_file()  # a handle may never work again once its disk or store went away
+                wait = next(waits, None)
+                if wait is None:
+                    tries = len(RETRY_WAITS_S) + 1
+                    raise TransientStorageError(
+                        f"cannot read {self._where}, tried {tries} times: {_join_lines(error)}"
+                    ) from error
+                time.sleep(wait)
+            except StorageError as error:
+                raise DamagedDataError(str(error)) from error
+
+    def _read_tensor(self, name: str) -> Tensor:
+        file = self._open_file()
+        found = self._header.get(name)
+        if found is None:
+            raise DamagedDataError(f"{self._where} has no tensor {name}: encode again into an empty folder")
+        begin, end = found["data_offsets"]
+        data = file.read_at(end - begin, self._start + begin)
         if len(data) != end - begin:
-            raise RepriseError(f"{self._where} is cut short: encode again into an empty folder")
+            raise DamagedDataError(f"{self._where} is cut short: encode again into an empty folder")
         # bytearray, because torch needs writable memory.
         return torch.frombuffer(bytearray(data), dtype=_TORCH_TYPES[found["dtype"]]).reshape(found["shape"])
+
+    def _close_file(self) -> None:
+        with self._lock:
+            self._file = None  # closed when its last reader is done
 
     @property
     def _where(self) -> str:
@@ -299,6 +331,10 @@ class _Shard:
                 self._start = size + 8
                 self._file = file
             return self._file
+
+
+def _join_lines(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 @dataclass(frozen=True)

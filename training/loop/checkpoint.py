@@ -38,7 +38,7 @@ from training.loop.state import RunState
 
 #: Sections and keys that decide where and how fast a run computes, not what: they may change on resuming.
 FREE_KEYS = (
-    *("run", "log", "checkpoint", "validation", "parallel", "lora.frozen"),
+    *("run", "log", "checkpoint", "validation", "parallel", "data", "lora.frozen"),
     *("compute.checkpointing", "compute.compile", "compute.attention"),
     *("model.path", "model.revision"),
     *("conflict.every", "conflict.groups"),
@@ -53,6 +53,7 @@ def save_checkpoint(state: RunState, callbacks: Sequence[Callback] = ()) -> str:
     if state.world.is_main:
         folder.root.delete_tree(writing)
     state.world.wait_for_all()
+    _merge_bad_samples(state)
     tensors = _collect_tensors(state, callbacks)
     with _silence_warnings():
         dcp.save(tensors, storage_writer=_open_writer(folder.root, writing))
@@ -131,7 +132,16 @@ def load_checkpoint(state: RunState, step: int, callbacks: Sequence[Callback] = 
     by_name = {_get_callback_name(callback): callback for callback in callbacks}
     for name, kept in tensors.get("callbacks", {}).items():
         by_name[name].load_state_dict(kept)
+    state.loader.bad.merge_reasons(saved.get("bad_samples", {}))
     state.step = step
+
+
+def _merge_bad_samples(state: RunState) -> None:
+    """Let every worker skip the damaged samples that any has met. Collective."""
+    everyone: list[dict[str, str]] = [{}] * state.world.size
+    dist.all_gather_object(everyone, state.loader.bad.get_reasons())
+    for reasons in everyone:
+        state.loader.bad.merge_reasons(reasons)
 
 
 def collect_facts(state: RunState, callbacks: Sequence[str]) -> dict[str, Any]:
@@ -142,6 +152,7 @@ def collect_facts(state: RunState, callbacks: Sequence[str]) -> dict[str, Any]:
         "config": state.config.model_dump(mode="json"),
         "ema": state.ema is not None,
         "callbacks": list(callbacks),
+        "bad_samples": state.loader.bad.get_reasons(),
         "workers": state.world.size,
         "mesh": dict(zip(state.world.mesh.mesh_dim_names, state.world.mesh.shape, strict=True)),
         "versions": {name: version(name) for name in ("torch", "diffusers", "ray")}

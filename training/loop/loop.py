@@ -24,6 +24,7 @@ from training.loop.callback import Callback
 from training.loop.optimizer import clip_gradients, compute_learning_rate, set_learning_rate
 from training.loop.parallel import set_gradient_sync
 from training.loop.preemption import Preempted
+from training.loop.shared_output import check_shared_output
 from training.loop.state import RunState
 from training.loop.world import World
 
@@ -46,9 +47,11 @@ def run_loop(
         export: writes the trained model; called after the last step.
 
     Raises:
-        RepriseError: the checkpoint does not fit the run, or a loss is not finite.
+        RepriseError: the checkpoint does not fit the run, workers do not share `run.output`, or a loss is
+            not finite.
         Preempted: after SIGTERM, with everything saved.
     """
+    check_shared_output(state.folder, state.world)
     resumed = checkpoint.resume_run(state, callbacks)
     if state.world.is_main:
         settings = yaml.safe_dump(state.config.model_dump(mode="json"))

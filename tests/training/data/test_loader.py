@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from reprise.errors import RepriseError
+from reprise.errors import RepriseError, TransientStorageError
 from reprise.storage import Storage
 from tests.s3 import S3
-from training.config import KaleidoTask, VideoTask
+from training.config import DataConfig, KaleidoTask, VideoTask
 from training.data.loader import Loader
 from training.data.sampler import Sampler
 from training.data.samples import Batch
+from training.latents import store
 from training.latents.store import Latents
 from training.playground.random_latents import make_random_tensor, write_latents
 from training.tasks.build import build_tasks
@@ -148,3 +150,71 @@ def test_a_batch_moves_to_another_type(tmp_path: Path) -> None:
     sampler, latents = make(write_latents(tmp_path / "L", 6))
     batch = Loader(sampler, latents).read_batch(sampler.plan_step(0), 0).move_to("cpu", torch.bfloat16)
     assert {t.dtype for t in (batch.video, batch.text, *batch.references)} == {torch.bfloat16}
+
+
+class FlakyFile:
+    """A file whose first reads fail, over all its handles."""
+
+    failures = 0
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.broken = False
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        if self.broken or FlakyFile.failures > 0:
+            FlakyFile.failures -= 1
+            self.broken = True  # such a handle never works again
+            raise OSError(5, "Connection timed out")
+        return bytes(self.file.read_at(size, offset))
+
+
+def test_a_read_that_fails_is_tried_again_on_a_new_handle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_latents(tmp_path / "L", 4, per_part=4)
+    plain = [content(batch) for step in Loader(*make(folder)).iterate_steps(0, 3) for batch in step]
+    loader, other = Loader(*make(folder), threads=1), Loader(*make(folder), threads=1)
+    open_input = Storage.open_input
+    monkeypatch.setattr(Storage, "open_input", lambda self, rel: FlakyFile(open_input(self, rel)))
+    monkeypatch.setattr(store, "RETRY_WAITS_S", (0.0, 0.0))
+    FlakyFile.failures = 2
+    assert plain == [content(batch) for step in loader.iterate_steps(0, 3) for batch in step]
+    FlakyFile.failures = 1000
+    with pytest.raises(TransientStorageError, match=r"tried 3 times: .*timed out"):
+        for step in other.iterate_steps(0, 3):
+            list(step)
+    FlakyFile.failures = 0
+
+
+def test_damaged_samples_are_replaced_the_same_way_by_any_workers(tmp_path: Path) -> None:
+    folder = write_latents(tmp_path / "L", 12, per_part=1)
+    intact = read_indices(folder, [0], 1, DataConfig())
+    for shard in sorted((tmp_path / "L" / "data").glob("*.safetensors"))[:2]:
+        shard.write_bytes(shard.read_bytes()[:200])
+    skip = DataConfig(bad_samples="skip")
+    one = read_indices(folder, [0], 1, skip)
+    assert one == read_indices(folder, [0, 1], 2, skip)
+    assert one | read_indices(folder, [0], 1, skip, first=4) == one
+    assert one.keys() == intact.keys()
+    replaced = {index for index in one if one[index] != intact[index]}
+    assert 0 < len(replaced) < len(one)
+    missing = {intact[index][0] for index in replaced}
+    assert len(missing) == 2 and not missing & {found[0] for found in one.values()}
+    with pytest.raises(RepriseError, match=r"encode again .*; or go on without it: data\.bad_samples=skip"):
+        read_indices(folder, [0], 1, DataConfig())
+    with pytest.raises(RepriseError, match=r"2 samples are damaged, more than data\.max_bad_samples=1"):
+        read_indices(folder, [0], 1, DataConfig(bad_samples="skip", max_bad_samples=1))
+
+
+def read_indices(
+    folder: Storage, ranks: list[int], size: int, data: DataConfig, first: int = 0
+) -> dict[int, tuple[str, bytes]]:
+    """Sample id and video of each global index of some steps."""
+    found = {}
+    for rank in ranks:
+        loader = Loader(*make(folder, micro_batch=1), rank=rank, ranks=size, data=data)
+        for step in loader.iterate_steps(first, 12):
+            for batch in step:
+                found[batch.indices[0]] = batch.sample_ids[0], batch.video.numpy().tobytes()
+    return found

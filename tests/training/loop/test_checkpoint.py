@@ -27,6 +27,7 @@ from training.loop.optimizer import compute_learning_rate
 from training.loop.preemption import Preempted
 from training.loop.run_folder import RunFolder
 from training.models.generation_defaults import GenerationDefaults, read_defaults
+from training.playground.random_latents import write_latents
 
 
 def folder_of(root: Path) -> RunFolder:
@@ -256,3 +257,37 @@ def test_learning_rates(schedule: str) -> None:
             assert rate == pytest.approx(theirs.get_last_lr()[0])
             theirs.optimizer.step()
             theirs.step()
+
+
+def test_an_output_that_workers_do_not_share_is_refused_at_the_start(tmp_path: Path) -> None:
+    for error in launch(worlds.run_on_own_disks, 2, tiny_config(tmp_path), tmp_path):
+        assert isinstance(error, RepriseError)
+        assert "run.output: worker 1 on" in str(error) and "\n" not in str(error)
+    assert not list(tmp_path.glob("disk-*/run/*"))
+
+
+def test_a_damaged_sample_stays_skipped_after_a_resume(tmp_path: Path) -> None:
+    """The order of samples is the same though the file was mended between the two halves."""
+    latents = tmp_path / "own"
+    write_latents(latents, 4, sizes=((1, 4, 4),), channels=4, text_width=8, text_length=6, per_part=1)
+    shard = sorted((latents / "data").glob("*.safetensors"))[0]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:100])
+    changes = {
+        "tasks": [{"kind": "kaleido", "latents": str(latents), "batch": 4, "micro_batch": 1}],
+        "steps": 4,
+        "data": {"bad_samples": "skip"},
+        "optimizer": {"lr": 1e-2},
+    }
+    first = launch(worlds.run, 2, tiny_config(tmp_path, **changes))[0]
+    facts = [tmp_path / f"runs/run/checkpoints/step-0000000{step}/complete.json" for step in (2, 4)]
+    (name, reason), *others = json.loads(facts[0].read_text())["bad_samples"].items()
+    assert name.startswith(f"{shard.name}/clip-") and shard.name in reason and not others
+    facts[1].unlink()
+    shard.write_bytes(whole)
+    resumed = launch(worlds.run, 1, tiny_config(tmp_path, **changes))[0]
+    assert resumed["losses"] == pytest.approx(first["losses"][2:], rel=1e-5)
+    fresh = launch(
+        worlds.run, 1, tiny_config(tmp_path, **changes, run={"name": "new", "output": str(tmp_path)})
+    )
+    assert fresh[0]["losses"][2:] != pytest.approx(first["losses"][2:], rel=1e-4)
