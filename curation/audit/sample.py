@@ -298,7 +298,7 @@ def _list_shards(storage: Storage) -> list[str]:
         if manifest.get("finished") is False:
             raise RepriseError(f"{storage.uri} is not finished: run the same reprise curate command again")
         shards = [str(shard["path"]) for shard in manifest["shards"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise RepriseError(f"{storage.join_path('manifest.json')} is not a Reprise manifest") from error
     if not shards:
         raise RepriseError(f"{storage.uri} has no shard: nothing to judge")

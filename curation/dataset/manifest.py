@@ -8,8 +8,10 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel, Field, ValidationError
+
 from curation.config import CurationConfig
-from curation.dataset.layout import MANIFEST_FILE
+from curation.dataset.layout import DATA_FOLDER, MANIFEST_FILE
 from curation.dataset.shards import ShardResult
 from curation.dataset.tally import Tally
 from curation.rows.thresholds import Thresholds, build_rules
@@ -33,17 +35,47 @@ def read_manifest(dataset: Storage) -> dict[str, Any] | None:
     """Read the manifest; None if there is none, so that the dataset is not finished.
 
     Raises:
-        RepriseError: It is not JSON.
+        StorageError: It is not JSON, or not what a run writes.
     """
     if not dataset.is_file(MANIFEST_FILE):
         return None
+    where = dataset.join_path(MANIFEST_FILE)
     try:
         found = json.loads(dataset.read_bytes(MANIFEST_FILE))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"{where} is not JSON; was it edited by hand?") from error
+    try:
+        _ManifestForm.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "it"
         raise StorageError(
-            f"{dataset.join_path(MANIFEST_FILE)} is not JSON; was it edited by hand?"
+            f"{where} is damaged: {key}: {first['msg'].lower()}; was it edited by hand?"
         ) from error
-    return found if isinstance(found, dict) else None
+    return dict(found)
+
+
+class _ShardForm(BaseModel):
+    path: str = Field(pattern=rf"^{DATA_FOLDER}/[^/]+$")
+    rows: int = Field(ge=0)
+
+
+class _ManifestForm(BaseModel):
+    """What commands read of a manifest; further keys are fine, and an older manifest may lack some."""
+
+    shards: list[_ShardForm] = []
+    config_hash: str = ""
+    config: dict[str, Any] = {}
+    models: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+    videos: dict[str, int] = {}
+    clips: dict[str, int] = {}
+    subjects: dict[str, Any] = {}
+    references: dict[str, Any] = {}
+    reasons: dict[str, dict[str, int]] = {}
+    funnel: list[dict[str, Any]] = []
+    thresholds: list[dict[str, Any]] = []
 
 
 def write_manifest(dataset: Storage, manifest: dict[str, Any]) -> None:

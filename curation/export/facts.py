@@ -24,7 +24,7 @@ def read_light_table(dataset: Storage, shard: str) -> pa.Table:
     known = set(list_column_paths(dataset, shard))
     columns = [name for name in _list_leaves(CLIPS, "") if name in known]
     tables = [table for _, table in read_table_row_groups(dataset, shard, names=columns)]
-    return pa.concat_tables(tables)
+    return pa.concat_tables(tables) if tables else CLIPS.empty_table()
 
 
 def extract_light_rows(table: pa.Table) -> list[dict[str, Any]]:

@@ -20,13 +20,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from curation.dataset.layout import DATA_FOLDER, MANIFEST_FILE, REPORT_FOLDER, REPORT_PAGE, is_report_path
-from curation.dataset.manifest import list_named_shards
+from curation.dataset.layout import DATA_FOLDER, REPORT_FOLDER, REPORT_PAGE, is_report_path
+from curation.dataset.manifest import list_named_shards, read_manifest
 from curation.report import cards, survey
 from curation.report.advice import suggest_models
 from curation.report.rows import read_row_parts
 from reprise.digest import compute_digest
-from reprise.errors import RepriseError
+from reprise.errors import RepriseError, StorageError
 from reprise.storage import Storage
 
 _SCRIPTS: Final = (
@@ -105,14 +105,12 @@ def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int |
 def _read_manifest(storage: Storage) -> tuple[dict[str, Any], str | None]:
     """Read the manifest, or an empty one, and a sentence about its problem, if there is one."""
     counted = "The numbers below were counted from the shards."
-    if not storage.is_file(MANIFEST_FILE):
-        return {}, f"There is no manifest.json: this run was not finished. {counted}"
     try:
-        data = json.loads(storage.read_bytes(MANIFEST_FILE))
-    except ValueError:
-        return {}, f"manifest.json is not readable as JSON. {counted}"
-    if not isinstance(data, dict):
-        return {}, f"manifest.json holds no object. {counted}"
+        data = read_manifest(storage)
+    except StorageError as error:
+        return {}, f"{error}. {counted}"
+    if data is None:
+        return {}, f"There is no manifest.json: this run was not finished. {counted}"
     if data.get("finished") is False:
         return data, "This run was not finished: the report shows what is there so far."
     return data, None

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.rows.schema import CLIPS
 from reprise.errors import RepriseError
 from reprise.storage import Storage
 
@@ -31,6 +32,7 @@ def read_row_parts(
             with storage.open_input(rel) as source:
                 file = pq.ParquetFile(source, pre_buffer=storage.is_remote)
                 columns = list_leaf_columns(file, parts)
+                _check_nesting(file.schema_arrow, storage.join_path(rel))
                 first = 0
                 for group in range(file.num_row_groups):
                     count = file.metadata.row_group(group).num_rows
@@ -44,6 +46,15 @@ def read_row_parts(
         except (pa.ArrowInvalid, OSError) as error:
             message = " ".join(str(error).split())
             raise RepriseError(f"{storage.join_path(rel)} is damaged or not Parquet: {message}") from error
+
+
+def _check_nesting(found: pa.Schema, where: str) -> None:
+    """Raise RepriseError where a column holds plain values instead of records, or the other way round."""
+    for field in found:
+        index = CLIPS.get_field_index(field.name)
+        wanted = CLIPS.field(index).type if index >= 0 else field.type
+        if pa.types.is_nested(field.type) != pa.types.is_nested(wanted):
+            raise RepriseError(f"{where}: column {field.name} is {field.type}: is it a Reprise clip table?")
 
 
 def list_leaf_columns(file: pq.ParquetFile, parts: Sequence[str]) -> list[str]:
