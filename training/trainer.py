@@ -13,7 +13,9 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +122,9 @@ def _run_trainer(
     failures, reached = 0, _get_last_step(folder)
     while True:
         try:
-            found: dict[str, Any] | None = _make_trainer(config, callbacks, folder, gpus).fit().return_value
+            with _restore_sigint():
+                result = _make_trainer(config, callbacks, folder, gpus).fit()
+            found: dict[str, Any] | None = result.return_value
             return found
         except ray.train.TrainingFailedError as error:
             if _read_stop_reason(folder) is not None:
@@ -134,6 +138,17 @@ def _run_trainer(
                     f"training failed {failures} times without a new checkpoint, the last time with: "
                     f"{message[-1]}"
                 ) from error
+
+
+@contextlib.contextmanager
+def _restore_sigint() -> Iterator[None]:
+    """Put the handler of SIGINT back: Ray Train leaves its own, which calls a controller that is gone."""
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and previous is not None:
+            signal.signal(signal.SIGINT, previous)
 
 
 def _get_last_step(folder: RunFolder) -> int:

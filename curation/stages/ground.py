@@ -53,7 +53,7 @@ class Ground:
                 for grounded in self._ground_subject(row, subject, position, per_frame)
             ]
             if not frames:
-                stop_row(row, "failed", self.name, "no frame to look at")
+                stop_row(row, "failed", self.name, "the clip has no frames")
 
     def _ground_subject(
         self, row: ClipRow, subject: SubjectRow, position: int, per_frame: list[tuple[int, list[Detection]]]
