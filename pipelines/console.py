@@ -116,7 +116,7 @@ def handle_errors(function: Callable[P, T]) -> Callable[P, T]:
             err.print(f"[bold red]error[/] {escape(message)}", soft_wrap=True)
             sys.exit(EXIT_USAGE)
         except KeyboardInterrupt:
-            err.print("\n[bold]stopped[/]: finished work is kept; run the same command again to go on")
+            err.print(f"\n[bold]stopped[/]: {_STOPPED}")
             sys.exit(EXIT_INTERRUPTED)
 
     return run_command

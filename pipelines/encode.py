@@ -67,11 +67,11 @@ def main(
     elif pairs:
         source = open_pairs(pairs, config)
     else:
-        source = VideoSource(videos or "", config, print_note)
+        source = VideoSource(videos or "", config)
     if dry_run:
         facts = read_model_facts(model, revision, config)
         buckets = encode.make_buckets(facts, config)
-        planned = source.plan_items()
+        planned = source.plan_items(print_note)
         print_config(config)
         lengths = ", ".join(str(frames) for frames in buckets.frames)
         click.echo(f"\n# {facts.family}: {lengths} frames at {buckets.fps:g} per second")
@@ -87,6 +87,7 @@ def main(
             revision=revision,
             overwrite=overwrite,
             progress=ProgressBar(config.engine.progress),
+            notify=print_note,
         )
     print_accounting(manifest, latents)
     if not manifest.encoded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -73,10 +74,8 @@ def main(
     if dataset is None:
         raise InputError("name the dataset: --dataset")
     named = {"where": where, "where_subject": where_subject, "validation": validation}
-    config = load_settings(ExportConfig, path, overrides).model_copy(
-        update={key: value for key, value in named.items() if value is not None}
-    )
-    config = ExportConfig.model_validate(config.model_dump())
+    options = (f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None)
+    config = load_settings(ExportConfig, path, (*overrides, *options))
     job = ExportJob(Storage.from_uri(dataset), place, chosen, config)
     if dry_run:
         _, plan = plan_job(job)
@@ -94,10 +93,14 @@ def main(
 def print_targets(targets: list[ExportTarget]) -> None:
     """Print all targets and what each can hold."""
     table = Table(box=None, pad_edge=False)
-    for column in ("target", "trainer", "references"):
+    for column in ("target", "trainer", "references", "also holds"):
         table.add_column(column)
     for target in targets:
-        table.add_row(target.name, target.title, target.holds.references)
+        holds = target.holds
+        kinds = {"masks": holds.masks, "boxes": holds.boxes, "licences": holds.licenses}
+        table.add_row(
+            target.name, target.title, holds.references, ", ".join(kind for kind, has in kinds.items() if has)
+        )
     out.print(table)
 
 
@@ -122,7 +125,7 @@ def print_account(account: ExportAccount, place: Storage) -> None:
         err.print("nothing to do: this export is finished")
     print_counts(account.clips_in, account.exported, account.left_out)
     for command in account.commands:
-        out.print(f"  {escape(command)}", soft_wrap=True)
+        click.echo(f"  {command}")  # with absolute paths: the trainer runs in another folder
     out.print(f"each one    {escape(place.join_path('export.json'))}", soft_wrap=True)
 
 

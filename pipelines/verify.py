@@ -40,12 +40,12 @@ def main(place: str, quick: bool) -> None:
     sound = check.files - len({each.path for each in check.damage})
     out.print(f"{max(0, sound)} of {check.files} files {what}")
     if check.damage:
-        err.print(f"to mend it: {escape(remedy)}", soft_wrap=True)
+        err.print(f"to repair it: {escape(remedy)}", soft_wrap=True)
         sys.exit(EXIT_NOTHING_DONE)
 
 
 def verify_folder(folder: Storage, *, quick: bool) -> tuple[FileCheck, str]:
-    """Check a folder of a kind that it tells by itself; also return what mends damage.
+    """Check a dataset, latents, a run or a model; return what was found and how to repair it.
 
     Raises:
         RepriseError: it is of no kind that has records, or not finished.
@@ -53,19 +53,20 @@ def verify_folder(folder: Storage, *, quick: bool) -> tuple[FileCheck, str]:
     from curation.dataset.damage import check_dataset
     from curation.dataset.manifest import list_named_shards, read_manifest
     from reprise.errors import InputError
+    from reprise.json_files import read_json_object
 
-    manifest = read_manifest(folder)
-    if manifest is not None and list_named_shards(manifest):
-        return check_dataset(folder, manifest, quick=quick), (
-            "remove the damaged files and run the `reprise curate` command of this dataset again with the "
-            "same videos and config; it makes only these again"
-        )
-    if manifest is not None and "fingerprint" in manifest:
+    if "fingerprint" in (read_json_object(folder, "manifest.json") or {}):  # of latents
         from training.latents.records import check_latent_files
 
         return check_latent_files(folder, quick=quick), (
             "remove the damaged files and run the `reprise encode` command of these latents again; it "
             "encodes only these parts again"
+        )
+    manifest = read_manifest(folder)
+    if manifest is not None and list_named_shards(manifest):
+        return check_dataset(folder, manifest, quick=quick), (
+            "remove the damaged files and run the `reprise curate` command of this dataset again with the "
+            "same videos and config; it makes only these again"
         )
     from training.loop.run_check import check_run_files
 

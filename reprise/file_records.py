@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -39,14 +39,10 @@ class FileRecord:
         """Read a record of a manifest; further keys do not matter."""
         return cls(values["path"], values.get("bytes"), values.get("blake2b"))
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the record as manifests hold it."""
-        return {"path": self.path, "bytes": self.bytes, "blake2b": self.blake2b}
-
 
 @dataclass(frozen=True)
 class FileDamage:
-    """A file that is not what its record says."""
+    """A file that differs from its record."""
 
     path: str
     problem: str
@@ -109,7 +105,7 @@ def write_folder_records(folder: Storage, paths: Iterable[str]) -> None:
     """Add the records of some files of a folder to its `files.json`."""
     known = {each.path: each for each in read_folder_records(folder)}
     known |= {path: FileRecord.from_file(folder, path) for path in paths}
-    records = [known[path].as_dict() for path in sorted(known)]
+    records = [asdict(known[path]) for path in sorted(known)]
     folder.write_bytes(RECORDS_FILE, (json.dumps(records, indent=1) + "\n").encode())
 
 

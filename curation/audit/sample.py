@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from curation.audit.questions import Question, build_reference_question, select_questions
-from curation.dataset.layout import DATA_FOLDER, MANIFEST_FILE
+from curation.dataset.layout import DATA_FOLDER
+from curation.dataset.manifest import list_named_shards, read_manifest
 from curation.report.rows import read_row_parts
 from curation.rows.ids import CLIPS_FOLDER
 from reprise.digest import compute_digest
@@ -286,20 +287,17 @@ def _list_shards(storage: Storage) -> list[str]:
     """Paths of the shards that a finished dataset's manifest names."""
     if not storage.exists():
         raise RepriseError(f"no dataset at {storage.uri}")
-    if not storage.is_file(MANIFEST_FILE):
+    manifest = read_manifest(storage)
+    if manifest is None:
         unfinished = bool(storage.list_paths(DATA_FOLDER, ".parquet") or storage.list_paths(CLIPS_FOLDER))
         raise RepriseError(
             f"{storage.uri} is not finished: run the same reprise curate command again to complete it"
             if unfinished
             else f"{storage.uri} has no manifest.json: is it a dataset?"
         )
-    try:
-        manifest = json.loads(storage.read_bytes(MANIFEST_FILE))
-        if manifest.get("finished") is False:
-            raise RepriseError(f"{storage.uri} is not finished: run the same reprise curate command again")
-        shards = [str(shard["path"]) for shard in manifest["shards"]]
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise RepriseError(f"{storage.join_path('manifest.json')} is not a Reprise manifest") from error
+    if manifest.get("finished") is False:
+        raise RepriseError(f"{storage.uri} is not finished: run the same reprise curate command again")
+    shards = list_named_shards(manifest)
     if not shards:
         raise RepriseError(f"{storage.uri} has no shard: nothing to judge")
     return shards

@@ -16,6 +16,7 @@ from curation.dataset.shards import ShardResult
 from curation.dataset.tally import Tally
 from curation.rows.thresholds import Thresholds, build_rules
 from reprise.errors import RepriseError, StorageError
+from reprise.json_files import read_json_object
 from reprise.package_version import get_package_version
 from reprise.storage import Storage
 
@@ -37,22 +38,19 @@ def read_manifest(dataset: Storage) -> dict[str, Any] | None:
     Raises:
         StorageError: It is not JSON, or not what a run writes.
     """
-    if not dataset.is_file(MANIFEST_FILE):
+    found = read_json_object(dataset, MANIFEST_FILE, "it is not a Reprise manifest")
+    if found is None:
         return None
-    where = dataset.join_path(MANIFEST_FILE)
-    try:
-        found = json.loads(dataset.read_bytes(MANIFEST_FILE))
-    except (ValueError, RecursionError) as error:
-        raise StorageError(f"{where} is not JSON; was it edited by hand?") from error
     try:
         _ManifestForm.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "it"
+        key = ".".join(map(str, first["loc"]))
         raise StorageError(
-            f"{where} is damaged: {key}: {first['msg'].lower()}; was it edited by hand?"
+            f"{dataset.join_path(MANIFEST_FILE)} is damaged: {key}: {first['msg'].lower()}; was it edited by "
+            "hand?"
         ) from error
-    return dict(found)
+    return found
 
 
 class _ShardForm(BaseModel):

@@ -15,8 +15,8 @@ from curation.dataset.row_index import RowIndex
 from curation.dataset.tally import Tally
 from curation.rows.schema import CLIPS, ClipRow
 from curation.rows.tables import build_table, check_columns, extract_rows
+from reprise.digest import FileHasher
 from reprise.errors import RepriseError, StorageError
-from reprise.file_records import compute_file_digest
 from reprise.storage import Storage
 
 # Size of a cross-pair in a kept clip. The size of the row was counted before the cross-pair was made.
@@ -129,5 +129,6 @@ def write_shard(
             parts.append(build_table(rows, CLIPS))
         return pa.concat_tables(parts)
 
-    rows = dataset.write_parquet(path, map(build_row_group, row_groups), CLIPS)
-    return ShardResult(path, rows, dataset.get_size(path), compute_file_digest(dataset, path), tally)
+    hasher = FileHasher()
+    rows = dataset.write_parquet(path, map(build_row_group, row_groups), CLIPS, hasher=hasher)
+    return ShardResult(path, rows, hasher.bytes, hasher.get_digest(), tally)

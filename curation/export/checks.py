@@ -61,23 +61,6 @@ def read_json_list(output: Storage, path: str) -> list[dict[str, Any]]:
     return values
 
 
-def read_json_object(output: Storage, path: str) -> dict[str, Any]:
-    """Read a JSON object; empty where there is no such file.
-
-    Raises:
-        StorageError: it is something else.
-    """
-    if not output.is_file(path):
-        return {}
-    try:
-        value = json.loads(output.read_bytes(path))
-    except ValueError as error:
-        raise StorageError(f"{output.join_path(path)} is not JSON") from error
-    if not isinstance(value, dict):
-        raise StorageError(f"{output.join_path(path)} is no JSON object")
-    return value
-
-
 def read_csv(output: Storage, path: str, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     """Yield the rows of a CSV; nothing where there is no such file.
 

@@ -18,6 +18,7 @@ from curation.export.target import Record
 from curation.export.write import UnitResult
 from reprise.digest import compute_digest
 from reprise.errors import InputError, StorageError
+from reprise.json_files import read_json_object
 from reprise.storage import Storage
 
 EXPORT_FILE = "export.json"
@@ -163,19 +164,7 @@ def _name_unit(unit: ExportUnit) -> str:
 
 
 def _read_json(output: Storage, path: str) -> dict[str, Any] | None:
-    if not output.is_file(path):
-        return None
-    try:
-        found = json.loads(output.read_bytes(path))
-    except ValueError as error:
-        raise StorageError(
-            f"{output.join_path(path)} is not JSON: delete the file, or export to another folder"
-        ) from error
-    if not isinstance(found, dict):
-        raise StorageError(
-            f"{output.join_path(path)} is not a JSON object: delete the file, or export to another folder"
-        )
-    return found
+    return read_json_object(output, path, "delete the file, or export to another folder")
 
 
 def _write_json(output: Storage, path: str, value: Any, indent: int | None = None) -> None:

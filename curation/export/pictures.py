@@ -13,6 +13,7 @@ from curation.rows.schema import EncodedImage
 
 _GREY = 127
 _JPEG_QUALITY = 95
+_JPEG_START = b"\xff\xd8"
 
 
 def convert_picture(image: EncodedImage, format: str, background: str) -> tuple[bytes, str]:
@@ -21,8 +22,8 @@ def convert_picture(image: EncodedImage, format: str, background: str) -> tuple[
     Args:
         image: the stored picture of a row.
         format: png or jpeg.
-        background: the background of cut-outs: white, grey or transparent (only PNG). With as-is the stored
-            bytes are returned.
+        background: the background of cut-outs: white, grey or transparent (only PNG). With as-is, and
+            for a stored JPEG that is to be one, the stored bytes are returned.
 
     Returns:
         The bytes, and the extension of the file name without a dot.
@@ -30,8 +31,8 @@ def convert_picture(image: EncodedImage, format: str, background: str) -> tuple[
     Raises:
         ValueError: the bytes are not a picture.
     """
-    if background == "as-is":
-        data = image["bytes"] or b""
+    data = image["bytes"] or b""
+    if background == "as-is" or (format == "jpeg" and data.startswith(_JPEG_START)):
         return data, _name_extension(data)
     picture = decode_image(image)
     if picture.ndim == 2:
@@ -53,7 +54,7 @@ def _encode_picture(picture: RGB, format: str) -> tuple[bytes, str]:
 
 
 def _name_extension(data: bytes) -> str:
-    if data[:2] == b"\xff\xd8":
+    if data.startswith(_JPEG_START):
         return "jpg"
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return "png"

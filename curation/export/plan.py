@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from curation.export.config import ExportConfig
 from curation.export.facts import extract_light_rows, list_subjects, read_light_table
-from curation.export.needs import TargetNeeds
 from curation.export.references import DrawnReference, draw_references
 from curation.export.sample import SPLITS, TRAIN, VALIDATION
 from curation.export.target import ExportTarget
@@ -86,19 +85,25 @@ def plan_export(
         ConfigError: a condition is not valid SQL or reads more than the rows.
         RepriseError: a shard is missing or damaged.
     """
-    needs = target.needs
+    planner = _Planner(target, config)
     chosen: dict[str, list[PlannedClip]] = {split: [] for split in SPLITS}
     left_out: list[LeftOutClip] = []
     with RowCondition(config.where, config.where_subject) as condition:
         for shard in shards:
             table = read_light_table(dataset, shard)
             clips, subjects = condition.select(table)
+            names: dict[int, set[str]] = defaultdict(set)
+            for number, subject_id in subjects or ():
+                names[number].add(subject_id)
             for number, row in enumerate(extract_light_rows(table)):
-                excluded = clips is not None and number not in clips
-                allowed = None if subjects is None else {name for at, name in subjects if at == number}
-                planned = _plan_row(row, shard, number, excluded, allowed, target, needs, config)
-                if isinstance(planned, LeftOutClip):
-                    left_out.append(planned)
+                if clips is not None and number not in clips and row["status"] == "kept":
+                    left_out.append(LeftOutClip(row["clip_id"], "where", "where"))
+                    continue
+                allowed = None if subjects is None else names[number]
+                try:
+                    planned = planner.plan_clip(row, shard, number, allowed)
+                except _RefusedClipError as refusal:
+                    left_out.append(LeftOutClip(row["clip_id"], refusal.reason, str(refusal)))
                 else:
                     split = choose_split(row["video_id"], config.validation, config.seed)
                     chosen[split].append(planned)
@@ -117,71 +122,79 @@ def choose_split(video_id: str | None, validation: float, seed: int) -> str:
     return VALIDATION if int.from_bytes(digest, "big") / 2**64 < validation else TRAIN
 
 
-def _plan_row(
-    row: dict[str, Any],
-    shard: str,
-    number: int,
-    excluded: bool,
-    allowed: set[str] | None,
-    target: ExportTarget,
-    needs: TargetNeeds,
-    config: ExportConfig,
-) -> PlannedClip | LeftOutClip:
-    def leave_out(reason: str, message: str = "") -> LeftOutClip:
-        return LeftOutClip(row["clip_id"], reason, message or reason)
+class _RefusedClipError(Exception):
+    """A clip is left out; without a message, the reason says it all."""
 
-    if row["status"] != "kept":
-        stop = row["stop"] or {}
-        details = ": ".join(str(part) for part in (stop.get("stage"), stop.get("reason")) if part)
-        return leave_out(f"not kept: {row['status']}", details)
-    if excluded:
-        return leave_out("where")
-    if config.licenses is not None and row["license"] not in config.licenses:
-        return leave_out("licence", f"its licence is {row['license'] or 'unknown'}")
-    if row["license"] in config.exclude_licenses:
-        return leave_out("licence", f"its licence is {row['license']}")
-    if not row["clip_path"]:
-        return leave_out("no clip")
-    if needs.caption and not row["caption"]:
-        return leave_out("no caption")
-    subjects = [each for each in list_subjects(row) if allowed is None or each["subject_id"] in allowed]
-    if allowed is not None and not subjects:
-        return leave_out("where_subject")
-    limits = [most for most in (needs.references.max_subjects, config.max_subjects) if most is not None]
-    most_pictures = [
-        most for most in (needs.references.maximum, config.references.max_per_clip) if most is not None
-    ]
-    subjects = subjects[: min(limits)] if limits else subjects
-    references = draw_references(
-        subjects, config.references, config.seed, min(most_pictures) if most_pictures else None
-    )
-    least = needs.references.minimum
-    if config.references.required and needs.references.maximum != 0:
-        least = max(1, least)
-    if len(references) < least:
-        return leave_out(
-            "too few references", f"{len(references)} references of the chosen variants; needs {least}"
+    def __init__(self, reason: str, message: str = "") -> None:
+        super().__init__(message or reason)
+        self.reason = reason
+
+
+class _Planner:
+    """Plans single clips for a target and settings."""
+
+    def __init__(self, target: ExportTarget, config: ExportConfig) -> None:
+        needs = target.needs.references
+        self._target, self._config = target, config
+        self._video = apply_video_config(target.needs.video, config.video)
+        self._max_subjects = _choose_lower(needs.max_subjects, config.max_subjects)
+        self._max_references = _choose_lower(needs.maximum, config.references.max_per_clip)
+        is_required = config.references.required and needs.maximum != 0
+        self._min_references = max(needs.minimum, 1 if is_required else 0)
+
+    def plan_clip(
+        self, row: dict[str, Any], shard: str, number: int, allowed: set[str] | None
+    ) -> PlannedClip:
+        """Plan a clip.
+
+        Args:
+            row: the row without pictures.
+            shard: path of its shard.
+            number: its position there.
+            allowed: ids of the subjects that may be exported; None: all.
+
+        Raises:
+            _RefusedClipError: it is left out.
+        """
+        self._check_row(row)
+        subjects = [each for each in list_subjects(row) if allowed is None or each["subject_id"] in allowed]
+        if allowed is not None and not subjects:
+            raise _RefusedClipError("where_subject")
+        subjects = subjects[: self._max_subjects]
+        references = draw_references(
+            subjects, self._config.references, self._config.seed, self._max_references
         )
-    video = plan_video(
-        apply_video_config(needs.video, config.video),
-        row["width"],
-        row["height"],
-        row["fps"],
-        row["num_frames"],
-    )
-    if isinstance(video, str):
-        return leave_out(video.partition(":")[0], video)
-    obstacle = target.find_obstacle(row, len(references))
-    if obstacle:
-        return leave_out(obstacle.partition(":")[0], obstacle)
-    return PlannedClip(
-        row["clip_id"],
-        shard,
-        number,
-        tuple(each["subject_id"] for each in subjects),
-        tuple(references),
-        video,
-    )
+        if len(references) < self._min_references:
+            raise _RefusedClipError(
+                "too few references",
+                f"{len(references)} references of the chosen variants; needs {self._min_references}",
+            )
+        video = plan_video(self._video, row["width"], row["height"], row["fps"], row["num_frames"])
+        obstacle = video if isinstance(video, str) else self._target.find_obstacle(row, len(references))
+        if isinstance(video, str) or obstacle:
+            reason = str(obstacle)
+            raise _RefusedClipError(reason.partition(":")[0], reason)
+        names = tuple(each["subject_id"] for each in subjects)
+        return PlannedClip(row["clip_id"], shard, number, names, tuple(references), video)
+
+    def _check_row(self, row: dict[str, Any]) -> None:
+        config = self._config
+        if row["status"] != "kept":
+            stop = row["stop"] or {}
+            details = ": ".join(str(part) for part in (stop.get("stage"), stop.get("reason")) if part)
+            raise _RefusedClipError(f"not kept: {row['status']}", details)
+        is_other = config.licenses is not None and row["license"] not in config.licenses
+        if is_other or row["license"] in config.exclude_licenses:
+            raise _RefusedClipError("licence", f"its licence is {row['license'] or 'unknown'}")
+        if not row["clip_path"]:
+            raise _RefusedClipError("no clip")
+        if self._target.needs.caption and not row["caption"]:
+            raise _RefusedClipError("no caption")
+
+
+def _choose_lower(*limits: int | None) -> int | None:
+    """The lowest of some limits; None: there is none."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _group_clips(split: str, clips: Sequence[PlannedClip], size: int) -> Iterator[ExportUnit]:

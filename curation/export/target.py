@@ -21,7 +21,6 @@ class TargetHolds:
     """What a layout can store of a clip. The table in the docs shows it."""
 
     references: str  # for example "1", "up to 9", "any number", "none"
-    several_subjects: bool = True
     masks: bool = False
     boxes: bool = False
     licenses: bool = False
@@ -36,6 +35,11 @@ class FinishedExport:
     counts: dict[str, int]  # split -> samples
     read_records: Callable[[str], Iterator[Record]]  # split -> records in the order of the samples
     manifest: dict[str, Any]  # manifest of the dataset
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that have samples."""
+        return [split for split, count in self.counts.items() if count]
 
 
 class ExportTarget(Protocol):

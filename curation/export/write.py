@@ -18,7 +18,6 @@ from curation.export.sample import Sample, SamplePicture, SampleVideo
 from curation.export.target import ExportTarget, Record
 from curation.export.transcode import transcode_clip
 from curation.export.unit_writer import UnitWriter
-from curation.imaging.codec import decode_image
 from curation.rows.schema import CLIPS, EncodedImage
 from curation.rows.tables import extract_rows
 from reprise.errors import InputError
@@ -159,14 +158,13 @@ def _make_pictures(
         image: EncodedImage = reference["image"]
         try:
             data, extension = convert_picture(image, format, background)
-            height, width = decode_image(image).shape[:2]
         except ValueError as error:
             raise _LeftOutError("reference is damaged", f"{drawn.reference_id}: {error}") from error
         yield SamplePicture(
             data,
             extension,
-            width,
-            height,
+            reference["width"],
+            reference["height"],
             place,
             subject["category"],
             subject["phrase"],

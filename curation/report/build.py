@@ -20,7 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from curation.dataset.layout import DATA_FOLDER, REPORT_FOLDER, REPORT_PAGE, is_report_path
+from curation.dataset.layout import DATA_FOLDER, MANIFEST_FILE, REPORT_FOLDER, REPORT_PAGE, is_report_path
 from curation.dataset.manifest import list_named_shards, read_manifest
 from curation.report import cards, survey
 from curation.report.advice import suggest_models
@@ -76,7 +76,7 @@ def write_report(storage: Storage, *, clips_per_page: int = 24, max_clips: int |
     manifest, problem = _read_manifest(storage)
     # Of a finished dataset the shards that count: others may lie beside them after a killed refilter.
     shards = list_named_shards(manifest) or storage.list_paths(DATA_FOLDER, ".parquet")
-    if not shards and not manifest:
+    if not shards and not storage.is_file(MANIFEST_FILE):
         raise RepriseError(f"{storage.uri} has neither data/*.parquet nor manifest.json: is it a dataset?")
 
     counted, shown = _count_rows(storage, shards, manifest, max_clips)

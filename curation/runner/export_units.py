@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from curation.export.plan import ExportUnit
 from curation.export.write import ExportJob, UnitResult, write_unit
 from curation.runner.ray_tasks import get_results
+from reprise.errors import TransientStorageError
 from reprise.ray_session import ray_session
 
 _TASKS_PER_CORE = 2  # under way, so that no core waits for the next
@@ -26,7 +27,9 @@ def execute_units(job: ExportJob, units: Sequence[ExportUnit]) -> Iterator[tuple
     import ray
 
     with ray_session(job.config.engine.address):
-        write = ray.remote(num_cpus=1, max_retries=_RETRIES)(write_unit)
+        write = ray.remote(num_cpus=1, max_retries=_RETRIES, retry_exceptions=[TransientStorageError])(
+            write_unit
+        )
         shared = ray.put(job)
         most = _TASKS_PER_CORE * max(1, int(ray.cluster_resources().get("CPU", 1)))
         left = iter(units)

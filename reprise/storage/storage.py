@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from reprise.digest import FileHasher, HashingWriter
 from reprise.errors import StorageError
 from reprise.storage.address import is_remote, join_uri, normalize_uri, split_parent, split_uri
 from reprise.storage.explain import explain_error, explain_errors, join_lines
@@ -301,6 +302,7 @@ class Storage:
         *,
         row_group_rows: int | None = None,
         compression: str = "zstd",
+        hasher: FileHasher | None = None,
     ) -> int:
         """Write tables to a Parquet file one after another, one row group each; return the number of rows.
 
@@ -313,18 +315,26 @@ class Storage:
             schema: columns of the file.
             row_group_rows: a table with more rows gives several groups; default: no limit.
             compression: codec of the pages.
+            hasher: gets the bytes of the file, so that nobody has to read it back.
         """
         if self.is_remote:
             with make_temporary_file(self.join_path(rel)) as spooled:
                 rows = Storage.from_uri(spooled.parent).write_parquet(
-                    spooled.name, batches, schema, row_group_rows=row_group_rows, compression=compression
+                    spooled.name,
+                    batches,
+                    schema,
+                    row_group_rows=row_group_rows,
+                    compression=compression,
+                    hasher=hasher,
                 )
                 self.put_file(spooled, rel)
                 return rows
         rows = 0
         with (
             replace_file(Path(self.join_path(rel))) as file,
-            pq.ParquetWriter(file, schema, compression=compression) as writer,
+            pq.ParquetWriter(
+                HashingWriter(file, hasher) if hasher else file, schema, compression=compression
+            ) as writer,
         ):
             for table in batches:
                 writer.write_table(table, row_group_size=row_group_rows or max(1, table.num_rows))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from curation.dataset.layout import WORK_FOLDER
 from tests.pipelines.runs import Run, curate, files, make_videos, rows
 from tests.s3 import S3
 
@@ -197,7 +198,7 @@ def test_from_s3_to_s3_killed_or_not(three: Path, s3: S3, tmp_path: Path) -> Non
     assert manifest["clips"]["in"] == 8
     assert sum(key.startswith("dataset/clips/") for key in keys) == 8
     assert "dataset/report/index.html" in keys
-    assert not [key for key in keys if "/work/" in key]
+    assert not [key for key in keys if f"/{WORK_FOLDER}/" in key]
     again = curate(f"{s3.uri}/videos", f"{s3.uri}/dataset")
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
@@ -215,7 +216,7 @@ def test_from_s3_to_s3_killed_or_not(three: Path, s3: S3, tmp_path: Path) -> Non
         return {key.partition("/")[2]: s3.get(key) for key in stored() if key.startswith(prefixes)}
 
     assert content("killed") == content("dataset")
-    assert not [key for key in stored() if "/work/" in key]
+    assert not [key for key in stored() if f"/{WORK_FOLDER}/" in key]
     other = json.loads(s3.get("killed/manifest.json"))
     for each in (manifest, other):
         del each["created_at"], each["seconds"]

@@ -36,6 +36,7 @@ def test_a_dry_run_counts_and_writes_nothing(fake: Fake, tmp_path: Path) -> None
         (["--to", "h3-musubi"], "too short"),
         (["--to", "videox-fun", "--output", "s3://bucket/x"], "absolute paths"),
         (["--to", "webdataset", "--check"], "no finished export"),
+        (["--to", "webdataset", "--validation", "2"], "validation"),
     ],
 )
 def test_bad_input_is_one_line(fake: Fake, tmp_path: Path, words: list[str], reason: str) -> None:

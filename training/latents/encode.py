@@ -23,6 +23,8 @@ import torch
 
 from reprise.errors import RepriseError, StorageError
 from reprise.file_records import describe_damage, find_size_damage
+from reprise.json_files import read_json_object
+from reprise.lists.folders import MessageCallback
 from reprise.lock import lock_folder
 from reprise.progress import NoProgress, Progress
 from reprise.storage import Storage
@@ -97,6 +99,7 @@ def encode_dataset(
     revision: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    notify: MessageCallback | None = None,
 ) -> LatentsManifest:
     """Encode every item of a source that a folder of latents lacks, and write its index and manifest.
 
@@ -109,6 +112,7 @@ def encode_dataset(
         revision: of a hub id.
         overwrite: remove the latents in the folder first.
         progress: receives the number of finished items.
+        notify: is called with lines for people about the source.
 
     Returns:
         The manifest that was written.
@@ -120,7 +124,7 @@ def encode_dataset(
     progress = progress or NoProgress()
     facts = read_model_facts(model, revision, config)
     make_buckets(facts, config)  # reject a size that the model cannot take before the source is read
-    planned = source.plan_items()
+    planned = source.plan_items(notify)
     info = ModelInfo(
         path=model,
         family=facts.family,
@@ -305,19 +309,14 @@ def _refuse_stale(folder: Storage, stamp: dict[str, Any]) -> None:
 
     Samples of two models or two configs cannot be trained on together.
     """
-    if not folder.exists(STAMP_FILE):
-        stranger = next(iter(folder.list_paths()), None)
-        if stranger is not None:
+    found = read_json_object(folder, STAMP_FILE, "start over with --overwrite")
+    if found is None:
+        foreign_path = next(iter(folder.list_paths()), None)
+        if foreign_path is not None:
             raise RepriseError(
-                f"{folder.uri} holds files that are not latents, such as {stranger}: name an empty folder"
+                f"{folder.uri} holds files that are not latents, such as {foreign_path}: name an empty folder"
             )
         return
-    try:
-        found = json.loads(folder.read_bytes(STAMP_FILE))
-    except ValueError as error:
-        raise RepriseError(
-            f"{folder.join_path(STAMP_FILE)} is not JSON: start over with --overwrite"
-        ) from error
     if found.get("fingerprint") == stamp["fingerprint"]:
         return
     hint = "name another folder, or start over with --overwrite"

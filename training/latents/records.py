@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,7 +59,7 @@ def write_records(folder: Storage, parts: Iterable[str], others: Iterable[str]) 
         fresh = {each.path: each for each in pool.map(lambda part: read_part_record(folder, part), stale)}
     records = [fresh.get(part) or known[part] for part in wanted]
     records += [FileRecord.from_file(folder, path) for path in others if folder.is_file(path)]
-    table = pa.Table.from_pylist([each.as_dict() for each in records], schema=_SCHEMA)
+    table = pa.Table.from_pylist([asdict(each) for each in records], schema=_SCHEMA)
     folder.write_parquet(FILES_FILE, [table], _SCHEMA)
 
 

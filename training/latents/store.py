@@ -35,6 +35,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from reprise.errors import DamagedDataError, RepriseError, StorageError, TransientStorageError
+from reprise.json_files import read_json_object
 from reprise.storage import Storage
 from training.data.samples import LatentSample, SampleChoice, SampleRecord, SampleReference, Subject
 from training.latents.records import record_part, write_records
@@ -408,20 +409,20 @@ def read_latents_manifest(folder: Storage) -> LatentsManifest:
     Raises:
         RepriseError: there is none, the latents are not finished, or it has another schema.
     """
-    if not folder.exists(MANIFEST_FILE):
+    data = read_json_object(folder, MANIFEST_FILE)
+    if data is None:
         if folder.exists(DATA_FOLDER):
             raise RepriseError(f"the latents in {folder.uri} are not finished: run `reprise encode` again")
         raise RepriseError(f"no latents in {folder.uri}: it has no {MANIFEST_FILE}")
+    version = data.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise RepriseError(
+            f"{folder.uri} was written with version {version} of the latents' schema, this is version "
+            f"{SCHEMA_VERSION}: encode again into an empty folder"
+        )
     try:
-        data = json.loads(folder.read_bytes(MANIFEST_FILE))
-        version = data.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise RepriseError(
-                f"{folder.uri} was written with version {version} of the latents' schema, this is version "
-                f"{SCHEMA_VERSION}: encode again into an empty folder"
-            )
         return LatentsManifest.model_validate(data)
-    except (ValueError, AttributeError, ValidationError) as error:
+    except ValidationError as error:
         raise RepriseError(f"{folder.join_path(MANIFEST_FILE)} is not a manifest of latents") from error
 
 

@@ -13,6 +13,7 @@ import platform
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -79,7 +80,7 @@ def _record_files(state: RunState, rel: str) -> list[dict[str, Any]]:
     for file in root.list_files():
         if file.path.startswith(f"__{rank}_") or (state.world.is_main and not file.path.startswith("__")):
             digest = None if root.is_remote else compute_file_digest(root, file.path)
-            mine.append(FileRecord(file.path, file.size, digest).as_dict())
+            mine.append(asdict(FileRecord(file.path, file.size, digest)))
     gathered: list[Any] = [None] * state.world.size
     dist.all_gather_object(gathered, mine)
     return sorted((record for records in gathered for record in records), key=lambda each: str(each["path"]))

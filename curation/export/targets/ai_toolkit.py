@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from curation.export.sample import SPLITS, Sample
+from curation.export.sample import Sample
 from curation.export.target import ExportTarget, FinishedExport, Record, TargetHolds
 from curation.export.targets.grouped_folders import (
     check_groups,
@@ -37,9 +37,7 @@ class AiToolkitTarget(ExportTarget):
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write `train.yaml`, the `datasets` of a config, and the same for validation."""
         commands = []
-        for split in SPLITS:
-            if not export.counts[split]:
-                continue
+        for split in export.splits:
             datasets = []
             for count, frames in list_groups(export, split).items():
                 group = export.writer.output.join_path(name_group(split, count))

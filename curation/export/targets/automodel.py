@@ -19,7 +19,7 @@ class AutomodelTarget(ExportTarget):
     name = "automodel"
     title = "NeMo Automodel"
     needs = TargetNeeds(references=ReferenceNeeds(maximum=0))
-    holds = TargetHolds(references="none", several_subjects=False, licenses=True)
+    holds = TargetHolds(references="none", licenses=True)
 
     def write_samples(self, samples: Iterable[Sample], writer: UnitWriter) -> Iterator[Record]:
         """Write `SPLIT/KEY.mp4` and `SPLIT/KEY.json`."""
@@ -36,8 +36,7 @@ class AutomodelTarget(ExportTarget):
         return [
             f"preprocessing_multiprocess.py video --video_dir {export.writer.output.join_path(split)} "
             "--caption_format sidecar"
-            for split in SPLITS
-            if export.counts[split]
+            for split in export.splits
         ]
 
     def check_export(self, output: Storage) -> Iterator[str]:

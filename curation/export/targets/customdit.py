@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from curation.export.needs import ReferenceNeeds, TargetNeeds
 from curation.export.sample import SPLITS, Sample
 from curation.export.target import ExportTarget, FinishedExport, Record, TargetHolds
 from curation.export.unit_writer import UnitWriter
+from reprise.json_files import read_json_object
 from reprise.storage import Storage
 
 _COLUMNS = ("videoid", "object_index", "personalized_caption", "root_dir")
@@ -23,7 +23,7 @@ class CustoMDiTTarget(ExportTarget):
     name = "customdit"
     title = "CustoMDiT"
     needs = TargetNeeds(references=ReferenceNeeds(maximum=0), best_frame=True)
-    holds = TargetHolds(references="1, as a mask", several_subjects=False, masks=True, boxes=True)
+    holds = TargetHolds(references="1, as a mask", masks=True, boxes=True)
 
     def find_obstacle(self, row: dict[str, Any], references: int) -> str | None:
         """Refuse a clip without a subject: it would give no row."""
@@ -63,10 +63,9 @@ class CustoMDiTTarget(ExportTarget):
 
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write `train.csv`, and `validation.csv` where clips were kept apart."""
-        for split in SPLITS:
-            if export.counts[split]:
-                rows = (row for record in export.read_records(split) for row in record["rows"])
-                write_csv(export.writer, f"{split}.csv", _COLUMNS, rows)
+        for split in export.splits:
+            rows = (row for record in export.read_records(split) for row in record["rows"])
+            write_csv(export.writer, f"{split}.csv", _COLUMNS, rows)
         return [f"train.csv: root_dir is below {export.writer.output.uri}"]
 
     def check_export(self, output: Storage) -> Iterator[str]:
@@ -74,11 +73,10 @@ class CustoMDiTTarget(ExportTarget):
         for split in SPLITS:
             for line in read_csv(output, f"{split}.csv", _COLUMNS):
                 folder = f"{line['root_dir']}/{line['videoid']}"
-                path = f"{folder}/{line['videoid']}.json"
-                if not output.is_file(path):
+                entry = read_json_object(output, f"{folder}/{line['videoid']}.json")
+                if entry is None:
                     yield f"{folder}: no {line['videoid']}.json"
                     continue
-                entry = json.loads(output.read_bytes(path))
                 yield from check_video(output, entry["video_path"], self.needs.video)
                 yield from check_references(output, folder, [f"{folder}/original.png"], ReferenceNeeds())
                 if int(line["object_index"]) >= len(entry["annotations"]):

@@ -21,7 +21,7 @@ class DiffSynthVaceTarget(ExportTarget):
     name = "diffsynth-vace"
     title = "Wan VACE, DiffSynth-Studio"
     needs = TargetNeeds(references=ReferenceNeeds(minimum=1, maximum=1, max_subjects=1))
-    holds = TargetHolds(references="1", several_subjects=False)
+    holds = TargetHolds(references="1")
 
     def write_samples(self, samples: Iterable[Sample], writer: UnitWriter) -> Iterator[Record]:
         """Write `videos/KEY.mp4` and `references/KEY.png`, and yield lines of the list."""
@@ -34,14 +34,13 @@ class DiffSynthVaceTarget(ExportTarget):
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write `train.csv`, and `validation.csv` where clips were kept apart."""
         commands = []
-        for split in SPLITS:
-            if export.counts[split]:
-                write_csv(export.writer, f"{split}.csv", _COLUMNS, export.read_records(split))
-                base = export.writer.output.uri
-                commands.append(
-                    f"{split}: --dataset_base_path {base} --dataset_metadata_path {base}/{split}.csv "
-                    '--data_file_keys "video,vace_reference_image" --extra_inputs "vace_reference_image"'
-                )
+        for split in export.splits:
+            write_csv(export.writer, f"{split}.csv", _COLUMNS, export.read_records(split))
+            base = export.writer.output.uri
+            commands.append(
+                f"{split}: --dataset_base_path {base} --dataset_metadata_path {base}/{split}.csv "
+                '--data_file_keys "video,vace_reference_image" --extra_inputs "vace_reference_image"'
+            )
         return commands
 
     def check_export(self, output: Storage) -> Iterator[str]:

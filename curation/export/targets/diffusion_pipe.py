@@ -18,7 +18,7 @@ class DiffusionPipeTarget(ExportTarget):
     name = "diffusion-pipe"
     title = "diffusion-pipe"
     needs = TargetNeeds(references=ReferenceNeeds(maximum=0), local=True)
-    holds = TargetHolds(references="none", several_subjects=False)
+    holds = TargetHolds(references="none")
 
     def write_samples(self, samples: Iterable[Sample], writer: UnitWriter) -> Iterator[Record]:
         """Write `SPLIT/KEY.mp4` and `SPLIT/KEY.txt`."""
@@ -30,13 +30,12 @@ class DiffusionPipeTarget(ExportTarget):
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write `train.toml`, and `validation.toml` where clips were kept apart."""
         commands = []
-        for split in SPLITS:
-            if export.counts[split]:
-                lengths = sorted({record["frames"] for record in export.read_records(split)})
-                export.writer.write_text(
-                    f"{split}.toml", _format_toml(export.writer.output.join_path(split), lengths)
-                )
-                commands.append(f"dataset config of diffusion-pipe ({split}): {split}.toml")
+        for split in export.splits:
+            lengths = sorted({record["frames"] for record in export.read_records(split)})
+            export.writer.write_text(
+                f"{split}.toml", _format_toml(export.writer.output.join_path(split), lengths)
+            )
+            commands.append(f"dataset config of diffusion-pipe ({split}): {split}.toml")
         return commands
 
     def check_export(self, output: Storage) -> Iterator[str]:

@@ -1,13 +1,14 @@
-"""Megatron-Energon: WebDataset shards, and the file that tells it how to read them."""
+"""Megatron-Energon: WebDataset shards, and the command that indexes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from curation.export.sample import SPLITS
+from curation.export.sample import TRAIN, VALIDATION
 from curation.export.target import FinishedExport, TargetHolds
 from curation.export.targets.webdataset import WebDatasetTarget
-from reprise.storage import Storage
+
+_NAMES = {TRAIN: "train", VALIDATION: "val"}  # of splits, in Energon
 
 
 class EnergonTarget(WebDatasetTarget):
@@ -21,12 +22,5 @@ class EnergonTarget(WebDatasetTarget):
         """Write the lists of shards; the command for `energon prepare` names the splits."""
         super().write_index(export)
         base = export.writer.output.uri
-        parts = []
-        for split, part in zip(SPLITS, ("train", "val"), strict=True):
-            if export.counts[split]:
-                parts.append(f"--split-parts '{part}:{split}-.*\\.tar'")
-        return [f"energon prepare {base} --non-interactive {' '.join(parts)} --sample-type CrudeWebdataset"]
-
-    def check_export(self, output: Storage) -> Iterator[str]:
-        """Check the shards, and that no sample has a part with a name that would be taken for metadata."""
-        yield from super().check_export(output)
+        parts = " ".join(f"--split-parts '{_NAMES[split]}:{split}-.*\\.tar'" for split in export.splits)
+        return [f"energon prepare {base} --non-interactive {parts} --sample-type CrudeWebdataset"]

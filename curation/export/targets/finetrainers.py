@@ -19,7 +19,7 @@ class FinetrainersTarget(ExportTarget):
     name = "finetrainers"
     title = "finetrainers, diffusers examples"
     needs = TargetNeeds(references=ReferenceNeeds(maximum=0))
-    holds = TargetHolds(references="none", several_subjects=False, licenses=True)
+    holds = TargetHolds(references="none", licenses=True)
 
     def write_samples(self, samples: Iterable[Sample], writer: UnitWriter) -> Iterator[Record]:
         """Write `SPLIT/videos/KEY.mp4` and yield lines of the list."""
@@ -31,9 +31,7 @@ class FinetrainersTarget(ExportTarget):
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write the lists of both kinds into the folder of each split."""
         commands = []
-        for split in SPLITS:
-            if not export.counts[split]:
-                continue
+        for split in export.splits:
             write_json_lines(export.writer, f"{split}/metadata.jsonl", export.read_records(split))
             for path, field in (("prompts.txt", "caption"), ("videos.txt", "file_name")):
                 with export.writer.open_file(f"{split}/{path}") as stream:

@@ -40,9 +40,7 @@ class H3DiffSynthTarget(ExportTarget):
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write `train.jsonl`, and `validation.jsonl` where clips were kept apart."""
         commands = []
-        for split in SPLITS:
-            if not export.counts[split]:
-                continue
+        for split in export.splits:
             write_json_lines(
                 export.writer, f"{split}.jsonl", (record["line"] for record in export.read_records(split))
             )

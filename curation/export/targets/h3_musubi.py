@@ -43,9 +43,7 @@ class H3MusubiTarget(ExportTarget):
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write `train.jsonl` and `train.toml`, and the same for validation."""
         commands = []
-        for split in SPLITS:
-            if not export.counts[split]:
-                continue
+        for split in export.splits:
             lines = (record["line"] for record in export.read_records(split))
             write_json_lines(export.writer, f"{split}.jsonl", lines)
             lengths = sorted({record["frames"] for record in export.read_records(split)})

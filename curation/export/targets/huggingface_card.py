@@ -44,9 +44,7 @@ def write_card(export: FinishedExport) -> None:
             {
                 "config_name": "default",
                 "data_files": [
-                    {"split": split, "path": f"data/{split}-*.parquet"}
-                    for split in SPLITS
-                    if export.counts[split]
+                    {"split": split, "path": f"data/{split}-*.parquet"} for split in export.splits
                 ],
             }
         ],

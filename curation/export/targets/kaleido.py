@@ -42,11 +42,7 @@ class KaleidoTarget(ExportTarget):
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write nothing: the loader lists the folders."""
         base = export.writer.output.uri
-        return [
-            f"train_data of Kaleido's config ({split}): {base}/{split}"
-            for split in SPLITS
-            if export.counts[split]
-        ]
+        return [f"train_data of Kaleido's config ({split}): {base}/{split}" for split in export.splits]
 
     def check_export(self, output: Storage) -> Iterator[str]:
         """Check the rules of the loader: rate, frames, one line of label, one to three PNG pictures."""

@@ -49,14 +49,13 @@ class LtxTarget(ExportTarget):
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write `train.jsonl`, and `validation.jsonl` where clips were kept apart."""
         commands = []
-        for split in SPLITS:
-            if export.counts[split]:
-                write_json_lines(export.writer, f"{split}.jsonl", export.read_records(split))
-                path = export.writer.output.join_path(f"{split}.jsonl")
-                commands.append(
-                    f"process_dataset.py {path} --video-column media_path --caption-column caption "
-                    "--reference-column reference_video"
-                )
+        for split in export.splits:
+            write_json_lines(export.writer, f"{split}.jsonl", export.read_records(split))
+            path = export.writer.output.join_path(f"{split}.jsonl")
+            commands.append(
+                f"process_dataset.py {path} --video-column media_path --caption-column caption "
+                "--reference-column reference_video"
+            )
         return commands
 
     def check_export(self, output: Storage) -> Iterator[str]:

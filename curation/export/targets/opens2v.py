@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from curation.export.checks import check_video, read_json_object
+from curation.export.checks import check_video
 from curation.export.lists import write_json_object
 from curation.export.needs import ReferenceNeeds, TargetNeeds
 from curation.export.sample import SPLITS, Sample
 from curation.export.target import ExportTarget, FinishedExport, Record, TargetHolds
 from curation.export.unit_writer import UnitWriter
+from reprise.json_files import read_json_object
 from reprise.storage import Storage
 
 _FACE_GROUP = "human"
@@ -38,17 +39,16 @@ class OpenS2VTarget(ExportTarget):
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write `train.json`, and `validation.json` where clips were kept apart."""
         written = []
-        for split in SPLITS:
-            if export.counts[split]:
-                pairs = ((record["key"], record["value"]) for record in export.read_records(split))
-                write_json_object(export.writer, f"{split}.json", pairs)
-                written.append(f"{split}.json: videos below {export.writer.output.uri}")
+        for split in export.splits:
+            pairs = ((record["key"], record["value"]) for record in export.read_records(split))
+            write_json_object(export.writer, f"{split}.json", pairs)
+            written.append(f"{split}.json: videos below {export.writer.output.uri}")
         return written
 
     def check_export(self, output: Storage) -> Iterator[str]:
         """Check that each entry names a video that can be decoded, and each mask a class and a box."""
         for split in SPLITS:
-            for key, entry in read_json_object(output, f"{split}.json").items():
+            for key, entry in (read_json_object(output, f"{split}.json") or {}).items():
                 yield from check_video(output, entry["metadata"]["path"], self.needs.video)
                 annotation = entry["annotation"]
                 classes = annotation["mask_map"]

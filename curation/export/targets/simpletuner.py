@@ -37,10 +37,9 @@ class SimpleTunerTarget(ExportTarget):
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write `multidatabackend.json`."""
         backends: list[dict[str, Any]] = []
-        for split in SPLITS:
-            if export.counts[split]:
-                for count, frames in list_groups(export, split).items():
-                    backends += _describe_group(export.writer.output, split, count, frames)
+        for split in export.splits:
+            for count, frames in list_groups(export, split).items():
+                backends += _describe_group(export.writer.output, split, count, frames)
         backends.append(
             {
                 "id": "text-embeds",

@@ -48,12 +48,11 @@ class VideoXFunTarget(ExportTarget):
     def write_index(self, export: FinishedExport) -> Sequence[str]:
         """Write `train.json`, and `validation.json` if the export has a validation split."""
         commands = []
-        for split in SPLITS:
-            if export.counts[split]:
-                entries = (record["entry"] for record in export.read_records(split))
-                write_json_list(export.writer, f"{split}.json", entries)
-                path = export.writer.output.join_path(f"{split}.json")
-                commands.append(f'{split}: --train_data_dir="" --train_data_meta="{path}"')
+        for split in export.splits:
+            entries = (record["entry"] for record in export.read_records(split))
+            write_json_list(export.writer, f"{split}.json", entries)
+            path = export.writer.output.join_path(f"{split}.json")
+            commands.append(f'{split}: --train_data_dir="" --train_data_meta="{path}"')
         return commands
 
     def check_export(self, output: Storage) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -504,3 +505,16 @@ def test_damaged_parts_are_found_and_encoded_again(tmp_path: Path, wan: str, dam
 def run_verify(folder: Path, *options: str) -> tuple[int, str]:
     result = CliRunner().invoke(verify, [str(folder), *options])
     return result.exit_code, result.output
+
+
+def test_a_source_can_be_sent_to_workers_whatever_listened_to_its_listing(tmp_path: Path) -> None:
+    (tmp_path / "0.mp4").write_bytes(moving_square(0))
+    (tmp_path / "notes.pdf").write_bytes(b"no video")
+    source = VideoSource(str(tmp_path), config(captions="optional"))
+    lines: list[str] = []
+    planned = source.plan_items(lambda line: lines.append(line))  # a lambda cannot be pickled
+    assert any("1 pdf" in line for line in lines)
+    copy = pickle.loads(pickle.dumps(source))
+    assert [item.sample_id for item in copy.load_items([each.place for each in planned])] == [
+        each.sample_id for each in planned
+    ]

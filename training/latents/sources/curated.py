@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from reprise.errors import RepriseError
+from reprise.json_files import read_json_object
+from reprise.lists.folders import MessageCallback
 from reprise.parquet_rows import read_placed_rows, read_table_rows
 from reprise.storage import Storage
 from training.latents.config import EncodeConfig
@@ -42,11 +43,10 @@ def list_shards(dataset: Storage) -> list[str]:
     Other files may lie beside those that count, after a killed `reprise refilter`.
     """
     found = sorted(f"data/{name}" for name in dataset.list_names("data") if name.endswith(".parquet"))
-    if not dataset.is_file("manifest.json"):
-        return found
+    manifest = read_json_object(dataset, "manifest.json") or {}
     try:
-        named = [shard["path"] for shard in json.loads(dataset.read_bytes("manifest.json"))["shards"]]
-    except (ValueError, TypeError, KeyError):
+        named = [shard["path"] for shard in manifest["shards"]]
+    except (TypeError, KeyError):
         return found
     return named or found
 
@@ -63,7 +63,7 @@ class CuratedSource:
         """Address of the dataset."""
         return self.folder.uri
 
-    def plan_items(self) -> list[PlannedItem]:
+    def plan_items(self, notify: MessageCallback | None = None) -> list[PlannedItem]:
         """List every row of the dataset, also rows that cannot be encoded.
 
         Raises:
@@ -103,7 +103,7 @@ class CuratedSource:
 
     def describe_source(self) -> dict[str, Any]:
         """Return kind, address and config hash of the dataset, for the manifest."""
-        data = json.loads(self.folder.read_bytes("manifest.json"))
+        data = read_json_object(self.folder, "manifest.json") or {}
         return {"kind": "curated", "place": self.place, "config_hash": data.get("config_hash")}
 
     def _plan_row(self, row: dict[str, Any], place: tuple[str, int]) -> PlannedItem:

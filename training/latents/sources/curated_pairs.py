@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reprise.errors import RepriseError
+from reprise.lists.folders import MessageCallback
 from reprise.parquet_rows import read_placed_rows, read_table_rows
 from reprise.storage import Storage
 from training.latents.config import EncodeConfig, PairsConfig
@@ -43,7 +44,7 @@ class CuratedPairs:
         """Address of the dataset."""
         return self.folder.uri
 
-    def plan_items(self) -> list[PlannedItem]:
+    def plan_items(self, notify: MessageCallback | None = None) -> list[PlannedItem]:
         """List every pair of the dataset.
 
         Raises:

@@ -15,6 +15,7 @@ from typing import Any
 from reprise.errors import RepriseError
 from reprise.lists.captions import choose_caption, list_sidecar_names, read_sidecar
 from reprise.lists.extensions import LIST_EXTENSIONS, get_extension
+from reprise.lists.folders import MessageCallback
 from reprise.lists.tables import ListRow, read_list
 from reprise.lists.text import clean_text
 from reprise.storage import FileInfo, Storage, locate_file, resolve_relative_path
@@ -37,7 +38,7 @@ class ListedPairs:
         """Address of the list or the folder."""
         return Storage.from_uri(self.uri).uri
 
-    def plan_items(self) -> list[PlannedItem]:
+    def plan_items(self, notify: MessageCallback | None = None) -> list[PlannedItem]:
         """List every pair, also pairs that cannot be encoded.
 
         Raises:

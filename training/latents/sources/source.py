@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from reprise.lists.folders import MessageCallback
 from reprise.storage import Storage
 
 
@@ -57,8 +58,11 @@ class Source(Protocol):
     def place(self) -> str:
         """Address of the source."""
 
-    def plan_items(self) -> list[PlannedItem]:
+    def plan_items(self, notify: MessageCallback | None = None) -> list[PlannedItem]:
         """List every row, also rows that cannot be encoded.
+
+        Args:
+            notify: is called with lines for people: what was found and what was ignored.
 
         Raises:
             RepriseError: the source is missing, empty, or has another format.

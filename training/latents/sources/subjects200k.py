@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 
 from reprise.errors import RepriseError
+from reprise.lists.folders import MessageCallback
 from reprise.parquet_rows import read_table_rows
 from reprise.storage import Storage
 from training.latents.config import EncodeConfig, PairsConfig
@@ -46,7 +47,7 @@ class Subjects200K:
         """Address of the folder."""
         return self.folder.uri
 
-    def plan_items(self) -> list[PlannedItem]:
+    def plan_items(self, notify: MessageCallback | None = None) -> list[PlannedItem]:
         """List every pair, also pairs that cannot be encoded.
 
         Raises:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reprise.lists.find_videos import find_videos, read_captions
+from reprise.lists.folders import MessageCallback
 from reprise.lists.video_files import VideoFile
 from reprise.storage import Storage, locate_file
 from training.latents.config import EncodeConfig
@@ -27,20 +28,19 @@ class VideoSource:
 
     uri: str
     config: EncodeConfig = field(default_factory=EncodeConfig)
-    on_message: Callable[[str], None] | None = field(default=None, compare=False)
 
     @property
     def place(self) -> str:
         """Address of the videos."""
         return Storage.from_uri(self.uri).uri
 
-    def plan_items(self) -> list[PlannedItem]:
+    def plan_items(self, notify: MessageCallback | None = None) -> list[PlannedItem]:
         """List every video, also videos that cannot be encoded.
 
         Raises:
             RepriseError: there is no video, or the list cannot be read.
         """
-        notify = self.on_message or (lambda line: None)
+        notify = notify or (lambda line: None)
         planned, known_paths = [], set()
         for file in read_captions(find_videos(self.uri, notify), notify):
             drop, message = self._find_refusal(file, file.path in known_paths)
